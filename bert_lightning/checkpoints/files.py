@@ -1,0 +1,98 @@
+"""Files that are complete or absent: temporary name in the same folder, fsync, rename; checksums beside them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+_BLOCK = 1 << 22
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
+
+    Whatever happens on the way, `path` holds either its old content or the whole new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, complete or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()) and None)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path`, complete or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_atomically(link: Path, target_name: str) -> None:
+    """Point the symbolic link `link` at its sibling `target_name`; at no moment is there no link."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target_name)
+    os.replace(temporary, link)
+    sync_folder(link.parent)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def checksum_path(path: Path) -> Path:
+    """Where the checksum of `path` lies."""
+    return path.with_name(path.name + ".sha256")
+
+
+def write_with_checksum(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write `path` atomically with its SHA-256 beside it.
+
+    The checksum is in place before the file is, so that a file never stands without one.
+    """
+
+    def write_both(file: IO[bytes]) -> None:
+        write(file)
+        file.flush()
+        write_text(checksum_path(path), f"{sha256(Path(file.name))}  {path.name}\n")
+
+    write_atomically(path, write_both)
+
+
+def damage(path: Path) -> str | None:
+    """Say what is wrong with a file that `write_with_checksum` wrote; None when it is whole."""
+    if not path.is_file():
+        return "is missing"
+    beside = checksum_path(path)
+    if not beside.is_file():
+        return f"has no checksum beside it ({beside.name})"
+    expected = beside.read_text().split()[:1]
+    if [sha256(path)] != expected:
+        return "is damaged: its SHA-256 differs from the one written with it"
+    return None

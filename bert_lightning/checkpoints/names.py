@@ -1,0 +1,97 @@
+"""Parameter names: ours on one side, those of transformers' BERT on the other.
+
+Ours differ in two ways: shorter names, and one fused matrix `query_key_value` in place of three (rows in the
+order query, key, value).
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+# Ours -> transformers'. `{}` is the layer number.
+_FIXED = {
+    "encoder.embeddings.word.weight": "bert.embeddings.word_embeddings.weight",
+    "encoder.embeddings.position.weight": "bert.embeddings.position_embeddings.weight",
+    "encoder.embeddings.token_type.weight": "bert.embeddings.token_type_embeddings.weight",
+    "encoder.embeddings.layer_norm.weight": "bert.embeddings.LayerNorm.weight",
+    "encoder.embeddings.layer_norm.bias": "bert.embeddings.LayerNorm.bias",
+    "encoder.pooler.weight": "bert.pooler.dense.weight",
+    "encoder.pooler.bias": "bert.pooler.dense.bias",
+    "mlm_head.dense.weight": "cls.predictions.transform.dense.weight",
+    "mlm_head.dense.bias": "cls.predictions.transform.dense.bias",
+    "mlm_head.layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
+    "mlm_head.layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "mlm_head.bias": "cls.predictions.bias",
+    "nsp_head.weight": "cls.seq_relationship.weight",
+    "nsp_head.bias": "cls.seq_relationship.bias",
+    "classifier.weight": "classifier.weight",
+    "classifier.bias": "classifier.bias",
+}
+_LAYER = {
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_QUERY_KEY_VALUE = ("query", "key", "value")
+_FIXED_BACK = {theirs: ours for ours, theirs in _FIXED.items()}
+_LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
+# Copies of tied parameters and tables of position numbers, which hold nothing of their own.
+_DERIVED = re.compile(r"(cls\.predictions\.decoder\.(weight|bias)|.*\.position_ids|.*\.token_type_ids)$")
+
+
+def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our tensors to transformers' names, splitting the fused projection into its three parts."""
+    theirs = {}
+    for name, tensor in tensors.items():
+        layer = re.fullmatch(r"encoder\.layers\.(\d+)\.(\w+)\.(weight|bias)", name)
+        if name in _FIXED:
+            theirs[_FIXED[name]] = tensor
+        elif layer and layer[2] == "query_key_value":
+            for part, piece in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
+                key = f"bert.encoder.layer.{layer[1]}.attention.self.{part}.{layer[3]}"
+                theirs[key] = piece.contiguous()
+        elif layer and layer[2] in _LAYER:
+            theirs[f"bert.encoder.layer.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"] = tensor
+        else:
+            theirs[name] = tensor
+    return theirs
+
+
+def from_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename transformers' tensors (with or without the prefix `bert.`) to ours; unknown names stay as they are.
+
+    Raises:
+        KeyError: a layer has only some of query, key and value; the message names the missing one.
+    """
+    bare = not any(name.startswith("bert.") for name in tensors)
+    ours: dict[str, Tensor] = {}
+    attention: dict[str, dict[str, Tensor]] = {}
+    for original, tensor in tensors.items():
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", original)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = f"bert.{name}"
+        if _DERIVED.match(name):
+            continue
+        self_attention = re.fullmatch(
+            r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name
+        )
+        layer = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
+        if name in _FIXED_BACK:
+            ours[_FIXED_BACK[name]] = tensor
+        elif self_attention:
+            key = f"encoder.layers.{self_attention[1]}.query_key_value.{self_attention[3]}"
+            attention.setdefault(key, {})[self_attention[2]] = tensor
+        elif layer and layer[2] in _LAYER_BACK:
+            ours[f"encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}"] = tensor
+        else:
+            ours[original] = tensor
+    for key, parts in attention.items():
+        missing = [part for part in _QUERY_KEY_VALUE if part not in parts]
+        if missing:
+            raise KeyError(f"{key}: the part '{missing[0]}' is missing")
+        ours[key] = torch.cat([parts[part] for part in _QUERY_KEY_VALUE])
+    return ours

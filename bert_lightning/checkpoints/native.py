@@ -1,0 +1,82 @@
+"""Our own checkpoints: one file a step, as Lightning's Trainer fills it, with a checksum beside it.
+
+Beside Lightning's own entries the file holds one of ours under `bert_lightning`, so that it can be used alone.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint, CheckpointError
+from bert_lightning.checkpoints.files import damage
+
+SUFFIX = ".ckpt"
+BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
+ENTRY = "bert_lightning"
+_PREFIX = "model."
+_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def step_name(step: int) -> str:
+    """The file name of the checkpoint of one optimiser step; names sort by step."""
+    return f"step-{step:09d}{SUFFIX}"
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """All step checkpoints in a folder, newest first."""
+    return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
+
+
+def find_native(path: Path) -> Path | None:
+    """The checkpoint file that `path` stands for: the file itself, or the best (else the last) of a run directory."""
+    if path.is_file() and path.name.endswith(SUFFIX):
+        return path.resolve()
+    for folder in (path / "checkpoints", path):
+        for name in (BEST, LAST):
+            if (folder / name).is_file():
+                return (folder / name).resolve()
+    return None
+
+
+def load_native(path: Path) -> dict[str, Any]:
+    """Load a checkpoint file as plain values after verifying its checksum; no pickled code is executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not one of ours.
+    """
+    if os.environ.get(_UNSAFE):
+        raise CheckpointError(f"{path} is not loaded while the environment variable {_UNSAFE} is set: unset it")
+    fault = damage(path)
+    if fault:
+        raise CheckpointError(f"{path} {fault}")
+    # Checked against its SHA-256 just now, so what fails here was never one of ours.
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
+    if not isinstance(content, dict) or ENTRY not in content:
+        raise CheckpointError(f"{path} is not a checkpoint of ours: it has no entry '{ENTRY}'")
+    return content
+
+
+def read_native(path: Path) -> Checkpoint:
+    """Read one of our checkpoint files as a `Checkpoint`."""
+    content = load_native(path)
+    entry = content[ENTRY]
+    tensors = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    vocabulary = entry.get("vocabulary")
+    return Checkpoint(
+        path=path,
+        config=entry["config"],
+        tensors=tensors,
+        vocabulary=vocabulary.split("\n") if vocabulary is not None else None,
+        lowercase=entry.get("lowercase"),
+        task=entry.get("task"),
+        task_settings=entry.get("task_settings", {}),
+    )

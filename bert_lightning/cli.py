@@ -1,0 +1,293 @@
+"""The command `bert-lightning`: one thin function a command; what is heavy is imported inside them."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_lightning.version import __version__
+
+OK, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+LAYOUTS = ("auto", "sentences", "paragraphs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_overrides", False):
+        options.parser.error(f"unexpected argument {rest[0]!r}; see `bert-lightning {options.command} --help`")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options.overrides = rest
+    # No command downloads weights, and a hub client that waits for a network is never wanted twice.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    return _guarded(options)
+
+
+def console() -> None:
+    """The entry point of the installed command."""
+    sys.exit(main())
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    from bert_lightning.errors import InputError
+
+    try:
+        return options.run(options)
+    except InputError as error:
+        return _complain(str(error), BAD_INPUT)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except OSError as error:
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", FAILURE)
+    except Exception as error:
+        return _by_class(error)
+
+
+def _by_class(error: Exception) -> int:
+    """Endings whose classes live in heavy modules, which are loaded by now if one of them was raised."""
+    from bert_lightning.checkpoints.checkpoint import CheckpointError
+    from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal
+
+    if isinstance(error, CheckpointError):
+        return _complain(str(error), BAD_INPUT)
+    if isinstance(error, StoppedBySignal):
+        return _complain(f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal])
+    raise error
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"bert-lightning: {message}", file=sys.stderr)
+    return status
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def _tokenizer(options: argparse.Namespace) -> int:
+    from bert_lightning.data.sources import CORPUS_SUFFIXES, LAYOUTS, find_sources, read_documents
+    from bert_lightning.text.vocabulary import train_wordpiece
+
+    assert options.layout in LAYOUTS
+    sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
+    output = _fresh_folder(options.output, "vocab.txt")
+
+    def texts() -> Any:
+        for source in _progress(sources, "reading"):
+            for document in read_documents(source, options.layout, options.text_column):
+                yield from document.segments
+
+    tokenizer = train_wordpiece(texts, options.vocab_size, lowercase=not options.cased)
+    tokenizer.save(output)
+    size = len(tokenizer)
+    print(f"{size:,} entries, {'cased' if options.cased else 'uncased'}, from {_count(len(sources), 'source')}: {output}")
+    if size < options.vocab_size:
+        print(f"The text has no more than {size:,} pieces that occur twice, fewer than the {options.vocab_size:,} asked for.")
+    return OK
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bert_lightning.data.preparation import prepare
+    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources
+    from bert_lightning.text.wordpiece import load_tokenizer
+
+    sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
+    tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
+    total = sum(os.path.getsize(source) for source in sources if os.path.isfile(source))
+    columns = (TextColumn("encoding"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=_console()) as progress:
+        bar = progress.add_task("", total=total)
+        summary = prepare(
+            sources,
+            tokenizer,
+            Path(options.output),
+            num_workers=options.workers,
+            layout=options.layout,
+            text_column=options.text_column,
+            language=options.language,
+            progress=lambda characters: progress.advance(bar, characters),
+        )
+    layouts = ", ".join(f"{name} ({_count(number, 'file')})" for name, number in summary.layouts.items())
+    if layouts:
+        print(f"layout: {layouts}")
+    print(
+        f"{summary.num_documents:,} documents, {summary.num_sentences:,} sentences, {summary.num_tokens:,} tokens "
+        f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {_count(summary.num_shards, 'shard')}"
+        + (f", {summary.num_kept_shards} of them kept from before" if summary.num_kept_shards else "")
+        + f": {options.output}"
+    )
+    return OK
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.experiment import load_experiment
+
+    experiment = load_experiment([Path(file) for file in options.config], options.overrides)
+
+    from bert_lightning.runs.training import choose_directory, fit, is_finished
+
+    directory = choose_directory(experiment, options.run_directory, options.resume)
+    if options.resume == "auto" and is_finished(directory) and directory.read_config() == experiment.to_dict():
+        print(f"finished before: {directory.path} (a new one: --resume never)")
+        return OK
+    metrics = fit(experiment, directory, options.resume)
+    _print_metrics(metrics)
+    print(f"run directory: {directory.path}")
+    return OK
+
+
+def _score(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.scoring import run_directory_of, score
+
+    files = [Path(file) for file in options.config or ()]
+    _print_metrics(score(options.checkpoint, options.command, files, options.overrides))
+    directory = run_directory_of(options.checkpoint)
+    if directory is not None and options.command == "test" and directory.predictions.is_dir():
+        print(f"predictions: {directory.predictions}")
+    return OK
+
+
+def _predict(options: argparse.Namespace) -> int:
+    import json
+
+    from bert_lightning.checkpoints.files import write_text
+    from bert_lightning.checkpoints.reading import read_checkpoint
+    from bert_lightning.runs.scoring import predict, raw_rows
+
+    checkpoint = read_checkpoint(options.checkpoint)
+    lines = (
+        json.dumps(row, ensure_ascii=False) + "\n"
+        for row in predict(checkpoint, raw_rows(options.input, checkpoint))
+    )
+    if options.output is None:
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    else:
+        write_text(options.output, "".join(lines))
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.report import write_report
+
+    write_report(options.runs, options.output)
+    print(f"report of {_count(len(options.runs), 'run')}: {options.output}")
+    return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.doctor import report
+
+    return OK if report() else FAILURE
+
+
+# -- the parser --------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bert-lightning", description="Pre-train, fine-tune, score and report BERT models.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, details: str = "", overrides: bool = False) -> Any:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {details}", allow_abbrev=False)
+        sub.set_defaults(run=run, parser=sub, takes_overrides=overrides)
+        return sub
+
+    tokenizer = command("tokenizer", _tokenizer, "train a WordPiece vocabulary")
+    _corpus_options(tokenizer)
+    tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="number of entries")
+    tokenizer.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json")
+    tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
+
+    prepare = command("prepare", _prepare, "encode a corpus into a token store", "Restartable: finished shards are kept.")
+    _corpus_options(prepare)
+    prepare.add_argument("--tokenizer", required=True, metavar="DIR_OR_VOCAB", help="folder with vocab.txt, or a vocabulary file")
+    prepare.add_argument("--output", required=True, metavar="DIR", help="the token store")
+    prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
+    prepare.add_argument("--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)")
+
+    fit = command(
+        "fit", _fit, "train an experiment", "Keys of the experiment are set with --key.sub value.", overrides=True
+    )
+    fit.add_argument("--config", nargs="+", action="extend", required=True, metavar="FILE", help="experiment files; later ones win")
+    fit.add_argument("--run-directory", type=Path, metavar="DIR", help="default: runs/<experiment>/<hash of the configuration>")
+    fit.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="go on from the newest checkpoint, start anew, or go on from PATH")
+
+    for name in ("validate", "test"):
+        sub = command(
+            name, _score, f"score a checkpoint on the {'validation' if name == 'validate' else 'test'} split",
+            "Keys of the run's configuration are set with --key.sub value.", overrides=True,
+        )
+        sub.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_CKPT", help="run directory or checkpoint file")
+        sub.add_argument("--config", nargs="+", action="extend", metavar="FILE", help="on top of the run's own configuration")
+
+    predict = command("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
+    predict.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_CKPT", help="run directory or checkpoint file")
+    predict.add_argument("--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input")
+    predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+
+    report = command("report", _report, "tables and curves over runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
+    report.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .html or .md")
+
+    command("doctor", _doctor, "show versions, devices, threads and what is missing")
+    return parser
+
+
+def _corpus_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH",
+        help="files, folders or globs of .txt, .jsonl, .parquet (also .gz), or hub:NAME[:CONFIG[:SPLIT]]",
+    )
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="GLOB", help="leave out files that match")
+    parser.add_argument("--layout", choices=LAYOUTS, default="auto", help="of plain text: one sentence a line, or running text")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
+
+
+# -- small things ------------------------------------------------------------------------------------------------
+
+
+def _fresh_folder(path: Path, marker: str) -> Path:
+    from bert_lightning.errors import InputError
+
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
+        raise InputError(f"{path} exists and holds something else: choose another --output")
+    return path
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _progress(items: Sequence[str], text: str) -> Any:
+    from rich.progress import track
+
+    return track(items, text, transient=True, disable=not sys.stderr.isatty(), console=_console())
+
+
+def _print_metrics(metrics: dict[str, float]) -> None:
+    if not metrics:
+        return
+    width = max(map(len, metrics))
+    for name in sorted(metrics):
+        print(f"  {name:<{width}}  {metrics[name]:.4f}")

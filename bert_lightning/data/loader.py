@@ -1,0 +1,63 @@
+"""Loaders whose item is a whole step, so that a position in training is one integer."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Item = TypeVar("Item")
+
+
+class StepLoader(Generic[Item]):
+    """Items `make(0)` to `make(num_steps - 1)`, made ahead by worker processes, resumable anywhere.
+
+    Sized and stateful as Lightning's Trainer needs it to resume inside an epoch: the state is the number of steps
+    taken, whatever the number of workers.
+    """
+
+    def __init__(self, make: Callable[[int], Item], num_steps: int, num_workers: int, pin_memory: bool) -> None:
+        self.make = make
+        self.num_steps = num_steps
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.position = 0
+        self._resume_at = 0
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[Item]:
+        self.position, self._resume_at = self._resume_at, 0
+        loader: DataLoader[Item] = DataLoader(
+            _Made(self.make, self.num_steps),
+            sampler=range(self.position, self.num_steps),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            # Its own generator, or the workers' seeds would be drawn from the one that training uses.
+            generator=torch.Generator(),
+        )
+        for item in loader:
+            self.position += 1
+            yield item
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps taken."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the steps taken."""
+        self.position = self._resume_at = state["position"]
+
+
+class _Made(Dataset[Item]):
+    def __init__(self, make: Callable[[int], Item], length: int) -> None:
+        self.make = make
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> Item:
+        return self.make(number)

@@ -1,0 +1,130 @@
+"""The DataModule under every task: training by steps, evaluation by fixed batches, both split over ranks."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+
+from bert_lightning.data.batching import Batch
+from bert_lightning.data.loader import StepLoader
+from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+Stage = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How the samples of training are cut into steps.
+
+    Attributes:
+        num_steps: optimiser steps of the whole training.
+        accumulate: micro-batches that each rank computes one after the other in a step.
+        seed: of everything random in the data.
+    """
+
+    num_steps: int
+    accumulate: int
+    seed: int
+
+
+class StepDataModule(LightningDataModule):
+    """Serves micro-batches of whole optimiser steps.
+
+    An item of the training loader is the list of this rank's micro-batches of one step. The samples of a step
+    depend on the plan and the global batch size alone: ranks and accumulation only share them out.
+
+    Attributes:
+        tokenizer: text to ids.
+        batch_size: samples of one optimiser step, over all ranks and micro-batches.
+        evaluation_batch_size: samples of one batch in validation and test.
+        num_workers: processes that make batches ahead.
+        plan: set before training.
+    """
+
+    def __init__(
+        self, tokenizer: WordPieceTokenizer, batch_size: int, evaluation_batch_size: int, num_workers: int
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.num_workers = num_workers
+        self.plan: TrainingPlan | None = None
+
+    @property
+    @abstractmethod
+    def num_training_samples(self) -> int:
+        """Samples of one epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprints(self) -> dict[str, str]:
+        """What the data was, by split: it changes when the data does."""
+
+    @abstractmethod
+    def training_samples(self, step: int, plan: TrainingPlan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The (epoch, index) of each of the `batch_size` samples of a step."""
+
+    @abstractmethod
+    def training_batch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64], plan: TrainingPlan) -> Batch:
+        """Samples to tensors."""
+
+    @abstractmethod
+    def num_evaluation_samples(self, stage: Stage) -> int:
+        """Samples of a split; 0 where there is none."""
+
+    @abstractmethod
+    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+        """Samples of a split, by their number, to tensors."""
+
+    def train_dataloader(self) -> StepLoader[list[Batch]]:
+        """Items: this rank's micro-batches of one optimiser step."""
+        assert self.plan is not None
+        plan, rank, world_size = self.plan, *self._rank()
+        num_parts = plan.accumulate * world_size
+        if self.batch_size % num_parts:
+            raise InputError(
+                f"data.batch_size {self.batch_size} cannot be shared out over {world_size} process(es) times "
+                f"trainer.accumulate_grad_batches {plan.accumulate}: it must be a multiple of {num_parts}"
+            )
+        size = self.batch_size // num_parts
+
+        def make(step: int) -> list[Batch]:
+            epochs, indices = self.training_samples(step, plan)
+            parts = [slice(p * size, (p + 1) * size) for p in range(rank, num_parts, world_size)]
+            return [self.training_batch(epochs[part], indices[part], plan) for part in parts]
+
+        return StepLoader(make, plan.num_steps, self.num_workers, torch.cuda.is_available())
+
+    def val_dataloader(self) -> StepLoader[Batch] | list[Any]:
+        """Fixed batches of the validation split."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> StepLoader[Batch] | list[Any]:
+        """Fixed batches of the test split."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, stage: Stage) -> StepLoader[Batch] | list[Any]:
+        total = self.num_evaluation_samples(stage)
+        if not total:
+            return []
+        rank, world_size = self._rank()
+        # Every rank gets equally many batches and no sample twice; the last batches may be empty.
+        num_batches = -(-total // (self.evaluation_batch_size * world_size))
+
+        def make(number: int) -> Batch:
+            start = (number * world_size + rank) * self.evaluation_batch_size
+            return self.evaluation_batch(
+                stage, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
+            )
+
+        return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available())
+
+    def _rank(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

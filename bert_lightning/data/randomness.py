@@ -1,0 +1,58 @@
+"""Chance as a pure function: any draw of any sample in any epoch, without drawing the ones before it.
+
+Numbers come from the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators") applied to a key and a counter; all functions work on whole arrays.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt64 = NDArray[np.uint64]
+# The odd constants of SplitMix64: the golden ratio's increment and the two multipliers of its finaliser.
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_FEISTEL_ROUNDS = 6
+
+
+def derive_key(*parts: Any) -> int:
+    """A 64-bit key from anything printable, such as (seed, epoch, "masking")."""
+    text = "\x1f".join(map(repr, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
+    """64 random bits for each counter; `key` and `counters` broadcast against each other."""
+    key = np.uint64(key) if isinstance(key, int) else key
+    # Overflow is the arithmetic that is meant: everything is modulo 2^64.
+    with np.errstate(over="ignore"):
+        state = key + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
+        state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
+        state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
+        return state ^ (state >> np.uint64(31))
+
+
+def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
+    """A number in [0, 1) for each counter, with 53 random bits."""
+    return (random_bits(key, counters) >> np.uint64(11)) * 2.0**-53
+
+
+def permute(key: int, length: int, positions: NDArray[Any]) -> NDArray[np.int64]:
+    """Where a random permutation of `range(length)` sends each position; no array of `length` is made.
+
+    A Feistel network over the next even power of two, walked until the value falls inside the range again (Black
+    and Rogaway 2002, "Ciphers with arbitrary finite domains"), which takes fewer than four rounds on average.
+    """
+    half_bits = np.uint64(max(1, (max(length - 1, 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    values = positions.astype(np.uint64)
+    outside = np.ones(len(values), dtype=bool)
+    while outside.any():
+        left, right = values[outside] >> half_bits, values[outside] & mask
+        for number in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ (random_bits(derive_key(key, number), right) & mask)
+        values[outside] = (left << half_bits) | right
+        outside[outside] = values[outside] >= np.uint64(length)
+    return values.astype(np.int64)

@@ -1,0 +1,8 @@
+"""What a user did wrong, as one class that the command line turns into one message."""
+
+
+class InputError(ValueError):
+    """Bad input: the message names the file and line, or the key and its nearest known neighbour.
+
+    The commands print the message alone and end with exit status 2.
+    """

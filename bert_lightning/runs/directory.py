@@ -1,0 +1,128 @@
+"""What a run leaves on disk, and the manifest that says how it came about."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bert_lightning.checkpoints.files import write_json, write_text
+from bert_lightning.errors import InputError
+from bert_lightning.runs.settings import read_yaml
+from bert_lightning.training import metrics_file
+from bert_lightning.version import __version__
+
+_VERSIONED = ("torch", "lightning", "torchmetrics", "tokenizers", "sentencex", "datasets", "wandb", "safetensors")
+
+
+class RunDirectory:
+    """Paths and records of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.manifest = self.path / "manifest.json"
+        self.metrics = self.path / metrics_file.NAME
+        self.checkpoints = self.path / "checkpoints"
+        self.predictions = self.path / "predictions"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.is_file()
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain values.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        if not self.exists:
+            raise InputError(f"{self.path} is no run directory: it has no {self.config.name}")
+        return read_yaml(self.config)
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Write the resolved configuration; `fit --config` on it repeats the run."""
+        write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest; empty where there is none yet.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        if not self.manifest.is_file():
+            return {}
+        try:
+            return json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.manifest}: damaged: {error}") from None
+
+    def update_manifest(self, **values: Any) -> None:
+        """Replace some of the manifest's entries."""
+        write_json(self.manifest, {**self.read_manifest(), **values})
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows of `metrics.jsonl`."""
+        return metrics_file.read(self.metrics)
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def circumstances() -> dict[str, Any]:
+    """The command, versions, hardware and git state: what a number depends on beside its configuration."""
+    import torch
+
+    versions = {"bert_lightning": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions,
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "git": _git_state(),
+    }
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working directory and whether files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,102 @@
+"""`doctor`: what a bug report needs, and what would stop a run, in one screen."""
+
+import importlib
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bert_lightning.runs.directory import processor_name
+from bert_lightning.version import __version__
+
+_NEEDED = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "tokenizers",
+    "sentencex",
+    "datasets",
+    "wandb",
+    "jsonargparse",
+    "safetensors",
+    "rich",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+)
+# Lightning releases that were tampered with: GHSA-w37p-236h-pfx3.
+_MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
+
+
+def report() -> bool:
+    """Print the table; whether nothing is missing."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    faults: list[str] = []
+    table.add_row("bert_lightning", __version__)
+    table.add_row("Python", f"{platform.python_version()} on {platform.platform()}")
+    for name in _NEEDED:
+        table.add_row(name, _version(name, faults))
+    table.add_row("processor", f"{processor_name()}, {os.cpu_count()} cores")
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        table.add_row("threads", str(torch.get_num_threads()))
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
+        table.add_row("bf16-mixed", _bfloat16())
+    table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB")
+    online = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc_entry()
+    table.add_row("W&B", "logged in" if online else "not logged in: runs are logged offline")
+    for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        if variable in os.environ:
+            table.add_row(variable, os.environ[variable])
+    if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in os.environ:
+        faults.append("unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: it lets checkpoints execute code, so none is loaded")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for fault in faults:
+        console.print(f"[bold red]![/] {fault}")
+    if not faults:
+        console.print("Nothing is missing.")
+    return not faults
+
+
+def _version(name: str, faults: list[str]) -> str:
+    try:
+        version = metadata.version(name)
+        importlib.import_module(name)
+    except metadata.PackageNotFoundError:
+        faults.append(f"{name} is not installed")
+        return "missing"
+    except Exception as error:
+        faults.append(f"{name} {version} does not import: {error}")
+    if name == "lightning" and version in _MALICIOUS_LIGHTNING:
+        faults.append(f"lightning {version} is a tampered release (GHSA-w37p-236h-pfx3): install 2.6.6 or later")
+    return version
+
+
+def _bfloat16() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated, slow"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "unknown"
+    return "in hardware" if "avx512_bf16" in flags or "amx_bf16" in flags else "emulated, slow"
+
+
+def _has_netrc_entry() -> bool:
+    import netrc
+
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

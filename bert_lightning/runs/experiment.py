@@ -1,0 +1,206 @@
+"""An experiment file and its overrides as one typed value."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bert_lightning.data.masking import MASKINGS
+from bert_lightning.data.pretraining import PretrainingData
+from bert_lightning.data.text_classification import TextClassificationData
+from bert_lightning.errors import InputError
+from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml
+from bert_lightning.training.checkpointing import CheckpointSettings
+from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
+from bert_lightning.training.schedules import SCHEDULES, Linear
+
+# task -> the settings of its data; the other half of a task's row is in runs/building.py.
+TASK_DATA: dict[str, type] = {
+    "pretraining": PretrainingData,
+    "text-classification": TextClassificationData,
+}
+CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder: a published size drawn anew, or a checkpoint to start from.
+
+    Attributes:
+        size: tiny, mini, small, medium, base or large.
+        config: fields of `BertConfig` that differ from the size's (or the checkpoint's: dropout rates).
+        pretrained: run directory, checkpoint file or Hugging Face folder to start from.
+        weights: `random` takes only architecture and vocabulary of `pretrained` and draws the weights anew.
+        classifier_dropout: dropout in front of a classification head.
+    """
+
+    size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
+    classifier_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.pretrained is None):
+            raise ValueError("size or model.pretrained must be set, and not both")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How the run is computed; names as in Lightning's Trainer.
+
+    Attributes:
+        max_steps: optimiser steps.
+        max_epochs: the length in passes over the data instead; steps = int(samples / batch_size * epochs).
+        accelerator: auto, cpu or gpu.
+        devices: processes on each node.
+        num_nodes: machines.
+        strategy: auto or ddp.
+        precision: 32, or bf16-mixed (bfloat16 autocast, weights in float32).
+        accumulate_grad_batches: micro-batches computed one after the other in a step; the batch size stays.
+        gradient_clip_val: largest global norm of the gradients; 1.0 as published.
+        val_check_interval: validate every so many steps, and after the last; ten times in all when null.
+        log_every_n_steps: training metrics are averaged over so many steps.
+    """
+
+    max_steps: int | None = None
+    max_epochs: float | None = None
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32", "bf16-mixed"] = "32"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = 1.0
+    val_check_interval: int | None = None
+    log_every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if (self.max_steps is None) == (self.max_epochs is None):
+            raise ValueError("max_steps or trainer.max_epochs must be set, and not both")
+        for name in ("max_steps", "max_epochs", "gradient_clip_val", "val_check_interval"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be more than 0")
+        for name in ("devices", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class EarlyStoppingSettings:
+    """Stop when validation no longer improves.
+
+    Attributes:
+        patience: validations without improvement before stopping; none means never.
+        min_delta: what counts as an improvement of the monitored metric (that of `checkpoint`).
+    """
+
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """Logging to Weights & Biases.
+
+    Attributes:
+        mode: auto goes online when an API key is at hand and stays offline otherwise; disabled leaves it out.
+        project: W&B project.
+        tags: W&B tags.
+    """
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "bert_lightning"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run.
+
+    Attributes:
+        experiment: its name, the folder under `runs/`.
+        task: what is trained; decides what `data` holds.
+        seed_everything: of weights, data order, masks and dropout.
+    """
+
+    experiment: str
+    task: str
+    model: ModelSettings
+    data: Any
+    trainer: TrainerSettings
+    seed_everything: int = 1
+    optimizer: Any = field(default_factory=AdamW)
+    schedule: Any = field(default_factory=Linear)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
+    wandb: WandbSettings = field(default_factory=WandbSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `load_experiment` reads back to the same experiment."""
+        return plain(self, "", CHOICES)
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits that differ when any value does."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_experiment(
+    files: Sequence[Path], overrides: Sequence[str] = (), below: dict[str, Any] | None = None
+) -> Experiment:
+    """Read experiment files in order (a later one wins key by key, lists as a whole), then apply overrides.
+
+    `below` holds values under all of them, such as a saved run's.
+
+    Raises:
+        InputError: an unknown key, a wrong type, a missing value or an unset environment variable.
+    """
+    values = dict(below or {})
+    for file in files:
+        content = read_yaml(file)
+        try:
+            _check_keys(content)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        values = merge(values, content)
+    values = merge(values, parse_overrides(overrides))
+    named = ", ".join(map(str, files))
+    try:
+        return _build(values)
+    except InputError as error:
+        raise InputError(f"{named}: {error}" if named else str(error)) from None
+
+
+def _check_keys(values: dict[str, Any]) -> None:
+    known = [f.name for f in dataclasses.fields(Experiment)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"unknown key {str(key)!r}{nearest(str(key), known)}")
+
+
+def _build(values: dict[str, Any]) -> Experiment:
+    _check_keys(values)
+    task = values.get("task")
+    if task is None:
+        raise InputError(f"the key task is missing; known: {', '.join(TASK_DATA)}")
+    if task not in TASK_DATA:
+        raise InputError(f"task is {task!r}{nearest(str(task), TASK_DATA)}")
+    trainer = values.get("trainer")
+    if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
+        values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
+    cls = dataclasses.make_dataclass(
+        "Experiment",
+        [("data", TASK_DATA[task], dataclasses.field(default_factory=TASK_DATA[task]))],
+        bases=(Experiment,),
+        frozen=True,
+        kw_only=True,
+    )
+    experiment: Experiment = build(cls, values, "", CHOICES)
+    if not experiment.experiment or set(experiment.experiment) & set("/\\ "):
+        raise InputError(f"experiment is {experiment.experiment!r}; it names a folder: no slashes or spaces")
+    return experiment

@@ -1,0 +1,209 @@
+"""Plain YAML values -> typed settings, strictly: every error names the key, the value and what is known."""
+
+import dataclasses
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bert_lightning.errors import InputError
+
+Tables = dict[str, dict[str, type]]
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error, and `1e-4` a number, as YAML 1.2 has it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = node.value[number][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=mark)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of nested keys.
+
+    Raises:
+        InputError: missing, not YAML (the message names the line), or no mapping.
+    """
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{path}: {line}{error.problem}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: keys and values are expected, such as `task: pretraining`")
+    return value
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--key.sub value` and `--key.sub=value` to nested keys; values stay text.
+
+    Raises:
+        InputError: something else stands among them.
+    """
+    result: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise InputError(f"unexpected argument {argument!r}; overrides are written --key.sub value")
+        if not equals:
+            if not rest or (rest[0].startswith("--") and rest[0][2:3].isalpha()):
+                raise InputError(f"--{key} has no value")
+            value = rest.pop(0)
+        *parents, name = key.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--{key}: {parent} was given a value of its own before")
+        place[name] = value
+    return result
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested keys of both; where both have a value, the one above wins, lists as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) -> Any:
+    """Fill the dataclass `cls` from plain values.
+
+    A field whose dotted path is in `tables` is a choice: its key `name` picks a dataclass there, and the other keys
+    fill it.
+
+    Raises:
+        InputError: an unknown key or name, or a value of another type.
+    """
+    tables = tables or {}
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: keys and values are expected, got {values!r}")
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    filled: dict[str, Any] = {}
+    for key, value in values.items():
+        full = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            raise InputError(f"unknown key {full!r}{nearest(str(key), fields, path)}")
+        if full in tables:
+            filled[key] = _build_choice(tables[full], value, full, tables)
+        elif dataclasses.is_dataclass(hints[key]):
+            filled[key] = build(hints[key], value, full, tables)  # type: ignore[arg-type]
+        else:
+            filled[key] = _typed(value, hints[key], full)
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in filled
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"the key {f'{path}.' if path else ''}{missing[0]} is missing")
+    try:
+        return cls(**filled)
+    except ValueError as error:
+        raise InputError(f"{path}.{error}" if path else str(error)) from None
+
+
+def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
+    """The reverse of `build`: typed settings to plain values, choices with their `name`."""
+    tables = tables or {}
+    if not dataclasses.is_dataclass(settings):
+        return list(settings) if isinstance(settings, tuple) else settings
+    values: dict[str, Any] = {}
+    if path in tables:
+        values["name"] = next(name for name, cls in tables[path].items() if type(settings) is cls)
+    for field in dataclasses.fields(settings):
+        full = f"{path}.{field.name}" if path else field.name
+        values[field.name] = plain(getattr(settings, field.name), full, tables)
+    return values
+
+
+def nearest(key: str, known: Any, path: str = "") -> str:
+    """`; did you mean 'x'?`, or the known keys where none is near."""
+    near = difflib.get_close_matches(key, [str(k) for k in known], n=1, cutoff=0.5)
+    prefix = f"{path}." if path else ""
+    return f"; did you mean '{prefix}{near[0]}'?" if near else f"; known: {', '.join(map(str, known))}"
+
+
+def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables) -> Any:
+    if isinstance(values, str):
+        values = {"name": values}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: keys and values are expected, got {values!r}")
+    rest = dict(values)
+    name = rest.pop("name", next(iter(table)))
+    if name not in table:
+        raise InputError(f"{path}.name is {name!r}{nearest(str(name), table)}")
+    return build(table[name], rest, path, tables)
+
+
+def _typed(value: Any, hint: Any, path: str) -> Any:
+    """Check one value with jsonargparse, which also reads text as the number or list that is asked for."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    if isinstance(value, str):
+        value = _with_variables(value, path)
+        if value == "null" and type(None) in typing.get_args(hint):
+            return None
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: keys and values are expected, got {value!r}")
+        return {k: yaml.load(v, Loader=_StrictLoader) if isinstance(v, str) else v for k, v in value.items()}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        return parser.parse_object({"value": value}).value
+    except ArgumentError:
+        raise InputError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+
+
+def _with_variables(text: str, path: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise InputError(f"{path} uses ${{{match[1]}}}, but this environment variable is not set")
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(replace, text)
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _type_name(a) for a in arguments)
+    if arguments:
+        return f"{origin.__name__} of {', '.join(dict.fromkeys(map(_type_name, arguments)))}"
+    return str(getattr(hint, "__name__", hint))

@@ -1,0 +1,1 @@
+"""LightningModules, one a task: encoder, head, loss and metrics."""

@@ -1,0 +1,227 @@
+"""What every task shares: one optimiser step over micro-batches, its logging, and what a checkpoint carries."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from bert_lightning.checkpoints.native import ENTRY
+from bert_lightning.data.batching import Batch
+from bert_lightning.data.randomness import derive_key
+from bert_lightning.model import BertConfig
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.training.optimizers import OptimizerSettings, parameter_groups
+from bert_lightning.training.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """All that one optimiser step needs to know.
+
+    Attributes:
+        optimizer: the optimiser's settings.
+        schedule: the factor on its learning rate.
+        num_steps: length of the whole training.
+        gradient_clip_val: largest global norm of the gradients, or None.
+        seed: of dropout.
+        log_every_n_steps: training metrics are averaged over so many steps.
+    """
+
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    num_steps: int
+    gradient_clip_val: float | None
+    seed: int
+    log_every_n_steps: int
+
+
+class Task(LightningModule):
+    """A model with losses that are sums over counted things.
+
+    The loss of a step is, for each of the task's losses, its sum over all micro-batches of all ranks divided by the
+    count over all of them (masked tokens, say), so it does not depend on how the batch is split up. Optimisation is
+    manual in Lightning's sense because Lightning averages over micro-batches.
+
+    Dropout is seeded anew for each micro-batch from (seed, step, rank, number): a resumed run draws what the
+    uninterrupted one would have.
+
+    Attributes:
+        optimization: set before training.
+        training_metrics: what was logged last.
+    """
+
+    name: ClassVar[str]
+    monitor: ClassVar[str]
+    """The validation metric that decides which checkpoint is the best."""
+    monitor_mode: ClassVar[str]
+    shown: ClassVar[Sequence[tuple[str, str, str]]]
+    """Metrics in the progress bar: name, label, format."""
+    loss_names: ClassVar[Sequence[str]]
+    """Names of the training sums: losses first, then other sums over the same counts."""
+    num_losses: ClassVar[int]
+    """How many of them are losses."""
+
+    def __init__(self, model: nn.Module, config: BertConfig, tokenizer: WordPieceTokenizer) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.config = config
+        self.tokenizer = tokenizer
+        self.optimization: Optimization | None = None
+        self.training_metrics: dict[str, float] = {}
+        self._reset_window()
+
+    # -- what a task says of itself ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> Tensor:
+        """(K,) what each training sum is divided by, for one micro-batch; known without the model."""
+
+    @abstractmethod
+    def sums(self, batch: Batch) -> Tensor:
+        """(K,) each training sum of one micro-batch; the losses among them carry gradients."""
+
+    @property
+    def task_settings(self) -> dict[str, Any]:
+        """Plain values that a checkpoint needs beside the weights to predict."""
+        return {}
+
+    @abstractmethod
+    def predict_rows(self, rows: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        """Raw input to predictions, one a row."""
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, micro_batches: list[Batch], step: int) -> None:
+        """One optimiser step over this rank's micro-batches."""
+        optimization = self._optimization
+        step = self.trainer.global_step
+        counts = torch.stack([self.counts(batch) for batch in micro_batches]).sum(0).float().to(self.device)
+        local_counts = counts
+        counts = self._summed_over_ranks(counts)
+        divisors = counts[: self.num_losses].clamp(min=1)
+        totals = torch.zeros_like(counts)
+        world_size = self.trainer.world_size
+        for number, batch in enumerate(micro_batches):
+            seed = derive_key(optimization.seed, "dropout", step, self.global_rank, number)
+            torch.manual_seed(seed)
+            is_last = number == len(micro_batches) - 1
+            with nullcontext() if is_last else self._without_gradient_exchange():
+                sums = self.sums(batch)
+                # Gradients are averaged over ranks, hence the factor.
+                self.manual_backward((sums[: self.num_losses] / divisors).sum() * world_size)
+            totals += sums.detach()
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        if optimization.gradient_clip_val is not None:
+            self.clip_gradients(optimizer, optimization.gradient_clip_val, "norm")
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        learning_rate = scheduler.get_last_lr()[0]
+        scheduler.step()
+        self._log_training(step + 1, totals, local_counts, micro_batches, learning_rate)
+
+    def _without_gradient_exchange(self) -> Any:
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _summed_over_ranks(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        return values
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimiser over the published groups, and its schedule as a function of the step."""
+        optimization = self._optimization
+        settings, schedule = optimization.optimizer, optimization.schedule
+        optimizer = settings.build(parameter_groups(self.model, settings.weight_decay))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule.factor(step, optimization.num_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @property
+    def _optimization(self) -> Optimization:
+        assert self.optimization is not None, "set before training"
+        return self.optimization
+
+    # -- logging -------------------------------------------------------------------------------------------------
+
+    def _reset_window(self) -> None:
+        self._window: Tensor | None = None
+        self._window_started = time.perf_counter()
+
+    def on_train_start(self) -> None:
+        """The clock of the first window starts here."""
+        self._window_started = time.perf_counter()
+
+    def on_validation_start(self) -> None:
+        """Validation does not count as training time."""
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Validation does not count as training time."""
+        self._window_started += time.perf_counter() - self._validation_started
+
+    def _log_training(
+        self, step: int, totals: Tensor, counts: Tensor, batches: list[Batch], learning_rate: float
+    ) -> None:
+        """Gather sums, counts and real tokens; every `log_every_n_steps` log their means over ranks and steps."""
+        tokens = sum(batch["num_tokens"] for batch in batches)
+        row = torch.cat([totals, counts, torch.tensor([tokens], dtype=totals.dtype, device=totals.device)])
+        self._window = row if self._window is None else self._window + row
+        if step % self._optimization.log_every_n_steps and step != self._optimization.num_steps:
+            return
+        window = self._summed_over_ranks(self._window).tolist()
+        seconds = time.perf_counter() - self._window_started
+        num_sums = len(self.loss_names)
+        means = [window[k] / max(window[num_sums + k], 1) for k in range(num_sums)]
+        logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
+        logged["train/loss"] = sum(means[: self.num_losses])
+        logged["train/learning_rate"] = learning_rate
+        logged["train/tokens_per_second"] = window[-1] / seconds
+        self._reset_window()
+        self.training_metrics = logged
+        self._metrics_to_loggers(logged, step)
+
+    def log_split(self, values: dict[str, Tensor]) -> None:
+        """Log the scores of a whole split, already reduced over ranks, at the current step."""
+        self.log_dict(values, logger=False)
+        self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
+
+    def _metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
+        # Straight to the loggers: what `self.log` hands on carries a step of Lightning's own counting.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what makes the file usable alone, and the sums of the log window that is open."""
+        checkpoint[ENTRY] = {
+            "task": self.name,
+            "config": self.config.to_dict(),
+            "vocabulary": "\n".join(self.tokenizer.vocabulary),
+            "lowercase": self.tokenizer.lowercase,
+            "task_settings": self.task_settings,
+        }
+        window = self._window
+        checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the open log window; the sums of all ranks go to the first."""
+        window = checkpoint["log_window"]
+        self._window = None
+        if window is not None:
+            self._window = window.to(self.device) if self.global_rank == 0 else torch.zeros_like(window)

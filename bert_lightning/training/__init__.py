@@ -1,0 +1,1 @@
+"""How training runs, whatever is trained: optimisers, schedules, checkpoints, signals, progress. Knows no BERT."""

@@ -1,0 +1,145 @@
+"""Checkpoints that are complete or absent, verified when read, and the newest good one found by itself."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from bert_lightning.checkpoints.checkpoint import CheckpointError
+from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
+from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When checkpoints are written and which are kept.
+
+    Attributes:
+        every_n_steps: write one every so many optimiser steps; only at the end (and at the best score) when none.
+        keep_last: how many of them stay; the best one always does.
+        monitor: metric that decides which is the best; the task's own one unless given.
+        mode: whether more or less of it is better; the task's own unless given.
+    """
+
+    every_n_steps: int | None = None
+    keep_last: int = 1
+    monitor: str | None = None
+    mode: Literal["min", "max"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps is not None and self.every_n_steps < 1:
+            raise ValueError(f"every_n_steps is {self.every_n_steps}; it must be at least 1")
+        if self.keep_last < 1:
+            raise ValueError(f"keep_last is {self.keep_last}; it must be at least 1")
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Writes atomically with a SHA-256 beside the file, and reads nothing that does not match it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write `path`, complete or not at all."""
+        write_with_checksum(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: Any = None) -> dict[str, Any]:
+        """Read `path` after verifying it, executing no pickled code.
+
+        Raises:
+            CheckpointError: missing, damaged or not ours.
+        """
+        return load_native(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove the file, then its checksum."""
+        Path(path).unlink(missing_ok=True)
+        checksum_path(Path(path)).unlink(missing_ok=True)
+
+
+class Checkpointing(Checkpoint):
+    """Writes `checkpoints/step-*.ckpt` and keeps the links `last.ckpt` and `best.ckpt` up to date."""
+
+    def __init__(self, folder: Path, settings: CheckpointSettings, monitor: str, mode: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.monitor = settings.monitor or monitor
+        self.sign = 1.0 if (settings.mode or mode) == "max" else -1.0
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self.saved_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one every `every_n_steps`."""
+        interval = self.settings.every_n_steps
+        if interval and trainer.global_step % interval == 0:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write one when the monitored metric is better than ever."""
+        if trainer.sanity_checking or not trainer.fit_loop.restarting and trainer.state.fn != "fit":
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise CheckpointError(f"checkpoint.monitor is {self.monitor!r}, but validation logs: {known}")
+        score = float(trainer.callback_metrics[self.monitor])
+        if self.best_score is None or self.sign * score > self.sign * self.best_score:
+            self.best_score, self.best_step = score, trainer.global_step
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last one, also when training was stopped."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of the current step unless it is there; called on all ranks."""
+        step = trainer.global_step
+        if step == 0:
+            return
+        path = self.folder / step_name(step)
+        if self.saved_step != step:
+            trainer.save_checkpoint(path)
+            self.saved_step = step
+        if trainer.is_global_zero:
+            link_atomically(self.folder / LAST, path.name)
+            if self.best_step == step:
+                link_atomically(self.folder / BEST, path.name)
+            self._remove_old(trainer)
+        trainer.strategy.barrier("checkpoint")
+
+    def _remove_old(self, trainer: Trainer) -> None:
+        best = (self.folder / BEST).resolve()
+        for path in step_checkpoints(self.folder)[self.settings.keep_last :]:
+            if path.resolve() != best:
+                trainer.strategy.remove_checkpoint(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on comparing with the best score so far."""
+        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+
+def newest_valid(folder: Path) -> Path | None:
+    """The newest step checkpoint that verifies; the ones rejected on the way are logged by name.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none is whole.
+    """
+    candidates = step_checkpoints(folder)
+    for path in candidates:
+        fault = damage(path)
+        if fault is None:
+            return path
+        log.warning("%s %s; going back to the one before", path, fault)
+    if candidates:
+        raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole")
+    return None

@@ -1,0 +1,73 @@
+"""`metrics.jsonl`: one line a log step, flushed, so that a killed run keeps what it logged."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from bert_lightning.checkpoints.files import write_text
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile(Logger):
+    """Lightning's view of the file: appends a line with `step`, `time` (Unix seconds) and the metrics."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / NAME
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for a name; the file's serves."""
+        return NAME
+
+    @property
+    def version(self) -> str:
+        """There are no versions: a run has one file."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one line and flush it."""
+        append(self.path, {"step": step, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}})
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `config.yaml` holds them."""
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append one row, with the time, and hand it to the operating system at once."""
+    line = json.dumps({"time": round(time.time(), 3), **row}) + "\n"
+    # One write of one line, so that lines of two processes never mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole rows; a line that a kill cut short is left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append({key: math.nan if value is None else value for key, value in row.items()})
+    return rows
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the rows behind `step`: a resumed run writes them again."""
+    rows = [row for row in read(path) if row.get("step", 0) <= step]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,101 @@
+"""What a person sees while training: a bar in a terminal, a line now and then anywhere else."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# Without a terminal, at most one line in so many seconds.
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class TrainingProgress(ProgressBar):
+    """Steps done, the metrics named in `shown`, and the time left.
+
+    `shown` holds (metric name, label, format) in order.
+    """
+
+    def __init__(self, shown: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.shown = shown
+        self.console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = self._started = 0.0
+        self._first_step = 0
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show progress."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        self._started = self._last_line = time.monotonic()
+        self._first_step = trainer.global_step
+        if self._enabled and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                "", total=trainer.max_steps, completed=trainer.global_step, metrics=""
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance."""
+        if not self._enabled:
+            return
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=trainer.global_step, metrics=self._metrics(trainer))
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            done = trainer.global_step - self._first_step
+            left = (self._last_line - self._started) / max(done, 1) * (trainer.max_steps - trainer.global_step)
+            print(
+                f"step {trainer.global_step}/{trainer.max_steps}  {self._metrics(trainer)}  {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line a validation, which stays above the bar."""
+        if not self._enabled or trainer.sanity_checking or not trainer.training and trainer.state.fn != "fit":
+            return
+        values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
+        text = f"step {trainer.global_step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _metrics(self, trainer: Trainer) -> str:
+        logged = getattr(trainer.lightning_module, "training_metrics", {})
+        return "  ".join(f"{label} {logged[name]:{form}}" for name, label, form in self.shown if name in logged)

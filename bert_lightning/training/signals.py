@@ -1,0 +1,71 @@
+"""SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from bert_lightning.training.checkpointing import Checkpointing
+
+# What the process exits with: 143 for both ways a scheduler asks, 130 for Ctrl-C.
+EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
+
+
+class StoppedBySignal(Exception):
+    """Training ended on a signal; its checkpoint is written.
+
+    Attributes:
+        signal: the one that ended it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(f"stopped by {self.signal.name}")
+
+
+class StopOnSignal(Callback):
+    """Notes a signal, agrees on it over all ranks at the end of a step, saves, and raises `StoppedBySignal` there.
+
+    It raises rather than sets `should_stop`, since Lightning would validate first. A second SIGINT interrupts at
+    once.
+    """
+
+    def __init__(self, checkpointing: Checkpointing) -> None:
+        self.checkpointing = checkpointing
+        self._received = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals, behind Lightning, which would exit with status 0 on SIGTERM."""
+        for number in EXIT_STATUS:
+            self._previous[number] = signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if any rank has received a signal.
+
+        Raises:
+            StoppedBySignal: on all ranks, at the same step.
+        """
+        number = self._received
+        if trainer.world_size > 1:
+            received = torch.tensor(number, device=pl_module.device)
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+            number = int(received)
+        if number:
+            self.checkpointing.save(trainer)
+            raise StoppedBySignal(number)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self._received = number
