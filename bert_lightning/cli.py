@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from bert_lightning.version import __version__
 
-OK, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILURE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 LAYOUTS = ("auto", "sentences", "paragraphs")
 
 
@@ -129,6 +130,9 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    # Until training takes the signals over there is nothing to save.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: sys.exit(TERMINATED))
     from bert_lightning.runs.experiment import load_experiment
 
     experiment = load_experiment([Path(file) for file in options.config], options.overrides)
@@ -140,8 +144,9 @@ def _fit(options: argparse.Namespace) -> int:
         print(f"finished before: {directory.path} (a new one: --resume never)")
         return OK
     metrics = fit(experiment, directory, options.resume)
-    _print_metrics(metrics)
-    print(f"run directory: {directory.path}")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        _print_metrics(metrics)
+        print(f"run directory: {directory.path}")
     return OK
 
 
@@ -152,7 +157,7 @@ def _score(options: argparse.Namespace) -> int:
     _print_metrics(score(options.checkpoint, options.command, files, options.overrides))
     directory = run_directory_of(options.checkpoint)
     if directory is not None and options.command == "test" and directory.predictions.is_dir():
-        print(f"predictions: {directory.predictions}")
+        print(f"predictions: {os.path.relpath(directory.predictions)}")
     return OK
 
 

@@ -45,7 +45,9 @@ class _FromCheckpoint:
         """
         checkpoint = read_checkpoint(path)
         model = cls(config_of(checkpoint), **arguments)
-        fill(model, checkpoint)
+        report = fill(model, checkpoint)
+        if report.missing:
+            log.warning("%s", report)
         return model
 
     def save_pretrained(
@@ -133,11 +135,24 @@ def config_of(checkpoint: Checkpoint) -> BertConfig:
         raise CheckpointError(f"{checkpoint.path}: the configuration is not usable: {error}") from None
 
 
-def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's tensors into a model; what is missing or unused is logged by name.
+class LoadingReport(NamedTuple):
+    """What a checkpoint and a model did not have in common, by parameter name."""
+
+    path: Path
+    missing: list[str]
+    """in the model only: drawn anew"""
+    unused: list[str]
+    """in the checkpoint only"""
+
+    def __str__(self) -> str:
+        return f"drawn anew, since {self.path} lacks them: {', '.join(self.missing)}"
+
+
+def fill(model: nn.Module, checkpoint: Checkpoint) -> LoadingReport:
+    """Copy a checkpoint's tensors into a model.
 
     Raises:
-        CheckpointError: a parameter of the encoder is missing, or a tensor has another shape.
+        CheckpointError: a parameter of the encoder is missing (but for the pooler), or a tensor has another shape.
     """
     prefix = BertEncoder.prefix if isinstance(model, BertEncoder) else ""
     wanted = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
@@ -153,7 +168,4 @@ def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
             )
     model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()}, strict=False)
     unused = [name for name in checkpoint.tensors if name not in wanted]
-    if missing:
-        log.warning("drawn anew, since %s lacks them: %s", checkpoint.path, ", ".join(missing))
-    if unused:
-        log.info("not used from %s: %s", checkpoint.path, ", ".join(unused))
+    return LoadingReport(checkpoint.path, missing, unused)

@@ -39,6 +39,8 @@ class Parts(NamedTuple):
 
     data: StepDataModule
     task: Task
+    notes: list[str]
+    """What a user should know of how they came together."""
 
 
 def build_parts(experiment: Experiment, start: Checkpoint | None, *, training: bool) -> Parts:
@@ -80,11 +82,11 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, trainin
         )
     _seed(experiment)
     model = BertForPreTraining(config)
-    _take_weights(model, experiment, start)
+    notes = _take_weights(model, experiment, start)
     counts = None
     if "train" in data.stores:
         counts = torch.from_numpy(data.training_token_counts())
-    return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts))
+    return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts), notes)
 
 
 def _build_text_classification(experiment: Experiment, start: Checkpoint | None, training: bool) -> Parts:
@@ -108,8 +110,8 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
     data = TextClassificationDataModule(settings, tokenizer, labels=labels, training=training)
     _seed(experiment)
     model = BertForSequenceClassification(config, len(data.labels), experiment.model.classifier_dropout)
-    _take_weights(model, experiment, start)
-    return Parts(data, TextClassificationTask(
+    notes = _take_weights(model, experiment, start)
+    task = TextClassificationTask(
         model,
         config,
         tokenizer,
@@ -117,7 +119,8 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
         settings.max_seq_length,
         settings.text_column,
         settings.text_pair_column,
-    ))
+    )
+    return Parts(data, task, notes)
 
 
 # task -> how its parts are built.
@@ -177,9 +180,11 @@ def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
 
 
-def _take_weights(model: torch.nn.Module, experiment: Experiment, start: Checkpoint | None) -> None:
-    if start is not None and experiment.model.weights == "pretrained":
-        fill(model, start)
+def _take_weights(model: torch.nn.Module, experiment: Experiment, start: Checkpoint | None) -> list[str]:
+    if start is None or experiment.model.weights == "random":
+        return []
+    report = fill(model, start)
+    return [str(report)] if report.missing else []
 
 
 def num_steps(experiment: Experiment, num_samples: int) -> int:

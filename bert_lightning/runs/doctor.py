@@ -49,7 +49,7 @@ def report() -> bool:
         table.add_row("threads", str(torch.get_num_threads()))
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
-        table.add_row("bf16-mixed", _bfloat16())
+        table.add_row("bf16-mixed", "in hardware" if has_fast_bfloat16() else "not in hardware: slower than 32")
     table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB")
     online = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc_entry()
     table.add_row("W&B", "logged in" if online else "not logged in: runs are logged offline")
@@ -81,16 +81,17 @@ def _version(name: str, faults: list[str]) -> str:
     return version
 
 
-def _bfloat16() -> str:
+def has_fast_bfloat16() -> bool:
+    """Whether the device that training would use multiplies bfloat16 in hardware."""
     import torch
 
     if torch.cuda.is_available():
-        return "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated, slow"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return "unknown"
-    return "in hardware" if "avx512_bf16" in flags or "amx_bf16" in flags else "emulated, slow"
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _has_netrc_entry() -> bool:

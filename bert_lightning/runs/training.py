@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     trainer = build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks)
     if is_first:
         parameters = sum(p.numel() for p in parts.task.model.parameters())
+        for line in parts.notes:
+            print(line)
         print(
             f"{experiment.experiment}: {parameters:,} parameters, {parts.data.num_training_samples:,} training "
             f"samples, {steps:,} steps of {parts.data.batch_size}"
@@ -87,6 +90,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     finally:
         if is_first:
             _record_end(directory, ending, trainer.global_step)
+            _finish_wandb(ending)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
@@ -166,6 +170,13 @@ def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
     sessions = directory.read_manifest()["sessions"]
     sessions[-1] |= {"finished": now(), "ended": ending, "step": step}
     directory.update_manifest(sessions=sessions, ended=ending, step=step)
+
+
+def _finish_wandb(ending: str) -> None:
+    # Lightning leaves the W&B run open; a second run in this process would be logged into it.
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=0 if ending == FINISHED else 1, quiet=True)
 
 
 def _differing(old: Any, new: Any, path: str = "") -> Sequence[str]:

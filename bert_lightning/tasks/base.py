@@ -121,7 +121,8 @@ class Task(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         if optimization.gradient_clip_val is not None:
-            self.clip_gradients(optimizer, optimization.gradient_clip_val, "norm")
+            # Lightning's own refuses fused optimisers under autocast, though no loss is scaled here.
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimization.gradient_clip_val)
         optimizer.step()
         optimizer.zero_grad()
         scheduler = self.lr_schedulers()
