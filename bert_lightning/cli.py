@@ -60,7 +60,9 @@ def _by_class(error: Exception) -> int:
     if isinstance(error, CheckpointError):
         return _complain(str(error), BAD_INPUT)
     if isinstance(error, StoppedBySignal):
-        return _complain(f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal])
+        return _complain(
+            f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal]
+        )
     raise error
 
 
@@ -88,9 +90,10 @@ def _tokenizer(options: argparse.Namespace) -> int:
     tokenizer = train_wordpiece(texts, options.vocab_size, lowercase=not options.cased)
     tokenizer.save(output)
     size = len(tokenizer)
-    print(f"{size:,} entries, {'cased' if options.cased else 'uncased'}, from {_count(len(sources), 'source')}: {output}")
+    casing = "cased" if options.cased else "uncased"
+    print(f"{size:,} entries, {casing}, from {_count(len(sources), 'source')}: {output}")
     if size < options.vocab_size:
-        print(f"The text has no more than {size:,} pieces that occur twice, fewer than the {options.vocab_size:,} asked for.")
+        print(f"The text has no more than {size:,} pieces that occur twice; {options.vocab_size:,} were asked for.")
     return OK
 
 
@@ -104,7 +107,12 @@ def _prepare(options: argparse.Namespace) -> int:
     sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
     total = sum(os.path.getsize(source) for source in sources if os.path.isfile(source))
-    columns = (TextColumn("encoding"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    columns = (
+        TextColumn("encoding"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=_console()) as progress:
         bar = progress.add_task("", total=total)
         summary = prepare(
@@ -170,8 +178,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     checkpoint = read_checkpoint(options.checkpoint)
     lines = (
-        json.dumps(row, ensure_ascii=False) + "\n"
-        for row in predict(checkpoint, raw_rows(options.input, checkpoint))
+        json.dumps(row, ensure_ascii=False) + "\n" for row in predict(checkpoint, raw_rows(options.input, checkpoint))
     )
     if options.output is None:
         for line in lines:
@@ -201,48 +208,107 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="bert-lightning", description="Pre-train, fine-tune, score and report BERT models.", allow_abbrev=False
+        prog="bert-lightning",
+        description="Pre-train, fine-tune, score and report BERT models.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, details: str = "", overrides: bool = False) -> Any:
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {details}", allow_abbrev=False)
+        sub = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}. {details}", allow_abbrev=False
+        )
         sub.set_defaults(run=run, parser=sub, takes_overrides=overrides)
         return sub
 
     tokenizer = command("tokenizer", _tokenizer, "train a WordPiece vocabulary")
     _corpus_options(tokenizer)
     tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="number of entries")
-    tokenizer.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json")
+    tokenizer.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
+    )
     tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
 
-    prepare = command("prepare", _prepare, "encode a corpus into a token store", "Restartable: finished shards are kept.")
+    prepare = command(
+        "prepare", _prepare, "encode a corpus into a token store", "Restartable: finished shards are kept."
+    )
     _corpus_options(prepare)
-    prepare.add_argument("--tokenizer", required=True, metavar="DIR_OR_VOCAB", help="folder with vocab.txt, or a vocabulary file")
+    prepare.add_argument(
+        "--tokenizer",
+        required=True,
+        metavar="DIR_OR_VOCAB",
+        help="folder with vocab.txt, or a vocabulary file",
+    )
     prepare.add_argument("--output", required=True, metavar="DIR", help="the token store")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
-    prepare.add_argument("--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)")
+    prepare.add_argument(
+        "--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)"
+    )
 
     fit = command(
-        "fit", _fit, "train an experiment", "Keys of the experiment are set with --key.sub value.", overrides=True
+        "fit",
+        _fit,
+        "train an experiment",
+        "Keys of the experiment are set with --key.sub value.",
+        overrides=True,
     )
-    fit.add_argument("--config", nargs="+", action="extend", required=True, metavar="FILE", help="experiment files; later ones win")
-    fit.add_argument("--run-directory", type=Path, metavar="DIR", help="default: runs/<experiment>/<hash of the configuration>")
-    fit.add_argument("--resume", default="auto", metavar="auto|never|PATH", help="go on from the newest checkpoint, start anew, or go on from PATH")
+    fit.add_argument(
+        "--config",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="FILE",
+        help="experiment files; later ones win",
+    )
+    fit.add_argument(
+        "--run-directory",
+        type=Path,
+        metavar="DIR",
+        help="default: runs/<experiment>/<hash of the configuration>",
+    )
+    fit.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|PATH",
+        help="go on from the newest checkpoint, start anew, or go on from PATH",
+    )
 
     for name in ("validate", "test"):
         sub = command(
-            name, _score, f"score a checkpoint on the {'validation' if name == 'validate' else 'test'} split",
-            "Keys of the run's configuration are set with --key.sub value.", overrides=True,
+            name,
+            _score,
+            f"score a checkpoint on the {'validation' if name == 'validate' else 'test'} split",
+            "Keys of the run's configuration are set with --key.sub value.",
+            overrides=True,
         )
-        sub.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_CKPT", help="run directory or checkpoint file")
-        sub.add_argument("--config", nargs="+", action="extend", metavar="FILE", help="on top of the run's own configuration")
+        sub.add_argument(
+            "--checkpoint",
+            type=Path,
+            required=True,
+            metavar="RUN_OR_CKPT",
+            help="run directory or checkpoint file",
+        )
+        sub.add_argument(
+            "--config",
+            nargs="+",
+            action="extend",
+            metavar="FILE",
+            help="on top of the run's own configuration",
+        )
 
     predict = command("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
-    predict.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_CKPT", help="run directory or checkpoint file")
-    predict.add_argument("--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input")
+    predict.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN_OR_CKPT",
+        help="run directory or checkpoint file",
+    )
+    predict.add_argument(
+        "--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input"
+    )
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
 
     report = command("report", _report, "tables and curves over runs")
@@ -255,11 +321,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH",
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
         help="files, folders or globs of .txt, .jsonl, .parquet (also .gz), or hub:NAME[:CONFIG[:SPLIT]]",
     )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="GLOB", help="leave out files that match")
-    parser.add_argument("--layout", choices=LAYOUTS, default="auto", help="of plain text: one sentence a line, or running text")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="auto",
+        help="of plain text: one sentence a line, or running text",
+    )
     parser.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
 
 

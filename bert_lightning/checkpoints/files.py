@@ -10,7 +10,7 @@ from typing import IO, Any
 _BLOCK = 1 << 22
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
 
     Whatever happens on the way, `path` holds either its old content or the whole new one.
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, complete or not at all."""
-    write_atomically(path, lambda file: file.write(text.encode()) and None)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,7 +71,7 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def write_with_checksum(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write `path` atomically with its SHA-256 beside it.
 
     The checksum is in place before the file is, so that a file never stands without one.

@@ -59,7 +59,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path) -
     # safetensors refuses tensors that share memory, as tied or sliced ones do.
     tensors = {name: t.detach().cpu().clone() for name, t in to_huggingface(checkpoint.tensors).items()}
     payload = save(tensors, metadata={"format": "pt"})
-    write_atomically(folder / _WEIGHTS, lambda file: file.write(payload) and None)
+    write_atomically(folder / _WEIGHTS, lambda file: file.write(payload))
     if checkpoint.vocabulary is not None:
         write_text(folder / "vocab.txt", "".join(f"{entry}\n" for entry in checkpoint.vocabulary))
         write_json(
@@ -67,9 +67,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path) -
             {"tokenizer_class": "BertTokenizer", "do_lower_case": bool(checkpoint.lowercase)},
         )
     # The config last: a folder without one is not taken for a checkpoint.
-    write_json(
-        folder / "config.json", {"architectures": [architecture], "model_type": "bert", **checkpoint.config}
-    )
+    write_json(folder / "config.json", {"architectures": [architecture], "model_type": "bert", **checkpoint.config})
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -76,9 +76,7 @@ def from_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             name = f"bert.{name}"
         if _DERIVED.match(name):
             continue
-        self_attention = re.fullmatch(
-            r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name
-        )
+        self_attention = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name)
         layer = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
         if name in _FIXED_BACK:
             ours[_FIXED_BACK[name]] = tensor

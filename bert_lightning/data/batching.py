@@ -23,7 +23,11 @@ def assemble(
     sep_id: int,
     pad_id: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], padded to the longest: input_ids (B, S), token_type_ids (B, S), lengths (B,)."""
+    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], padded to the longest.
+
+    Returns:
+        input_ids (B, S), token_type_ids (B, S), lengths (B,).
+    """
     extra = 2 if seconds is None else 3
     lengths = np.array([len(first) for first in firsts], dtype=np.int64) + extra
     if seconds is not None:

@@ -18,9 +18,20 @@ class Masking(Protocol):
         random_share: of the chosen, how many become a random token; the rest stays as it is.
     """
 
-    rate: float
-    mask_share: float
-    random_share: float
+    @property
+    def rate(self) -> float:
+        """See above."""
+        ...
+
+    @property
+    def mask_share(self) -> float:
+        """See above."""
+        ...
+
+    @property
+    def random_share(self) -> float:
+        """See above."""
+        ...
 
     def select(self, candidates: NDArray[np.bool_], lengths: NDArray[np.int64], keys: UInt64) -> NDArray[np.bool_]:
         """(B, S) candidates, (B,) real lengths, (B,) keys of chance -> (B, S) chosen, a subset of the candidates."""
@@ -29,7 +40,9 @@ class Masking(Protocol):
 
 @dataclass(frozen=True)
 class TokenMasking:
-    """Single tokens, `max(1, round(rate * length))` a sequence; `create_pretraining_data.py: create_masked_lm_predictions`.
+    """Single tokens, `max(1, round(rate * length))` a sequence.
+
+    `create_pretraining_data.py: create_masked_lm_predictions`.
 
     Attributes:
         rate: share of tokens to predict; 0.15 in the paper, section 3.1.
@@ -45,7 +58,9 @@ class TokenMasking:
         if not 0 < self.rate < 1:
             raise ValueError(f"rate is {self.rate}; it must be between 0 and 1")
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
-            raise ValueError(f"mask_share {self.mask_share} and random_share {self.random_share} must be shares of one")
+            raise ValueError(
+                f"mask_share {self.mask_share} and random_share {self.random_share} must be shares of one"
+            )
 
     def select(self, candidates: NDArray[np.bool_], lengths: NDArray[np.int64], keys: UInt64) -> NDArray[np.bool_]:
         """The candidates with the smallest random numbers, as many as the rate asks for."""

@@ -77,7 +77,13 @@ def prepare(
     existed = output.exists()
     try:
         records = _build_shards(
-            _documents(sources, layouts, text_column), tokenizer, output, settings, num_workers, created, progress
+            _documents(sources, layouts, text_column),
+            tokenizer,
+            output,
+            settings,
+            num_workers,
+            created,
+            progress,
         )
         if not records:
             raise InputError(f"the corpus is empty: no text in {', '.join(sources[:3])}" + ("…" * (len(sources) > 3)))
@@ -121,7 +127,12 @@ def _documents(sources: Sequence[str], layouts: dict[str, Any], text_column: str
 def _describe(source: str, layout: str | None) -> dict[str, Any]:
     if source.startswith(HUB):
         return {"source": source}
-    return {"source": source, "bytes": os.path.getsize(source), "sha256": sha256(Path(source)), "layout": layout}
+    return {
+        "source": source,
+        "bytes": os.path.getsize(source),
+        "sha256": sha256(Path(source)),
+        "layout": layout,
+    }
 
 
 def _groups(documents: Iterator[Document]) -> Iterator[tuple[list[Document], int]]:

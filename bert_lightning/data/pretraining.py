@@ -69,7 +69,9 @@ class PretrainingDataModule(StepDataModule):
         tokenizer = next(iter(self.stores.values())).tokenizer
         for split, store in self.stores.items():
             if store.tokenizer.fingerprint != tokenizer.fingerprint:
-                raise InputError(f"data.{split}: {store.path} was made with another vocabulary than the other token store")
+                raise InputError(
+                    f"data.{split}: {store.path} was made with another vocabulary than the other token store"
+                )
         super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
         self.settings = settings
         self.masking: Masking = settings.masking
@@ -115,7 +117,10 @@ class PretrainingDataModule(StepDataModule):
     def _split_pairs(self, split: str, seed: int) -> SentencePairs:
         if (split, seed) not in self._pairs:
             self._pairs[split, seed] = SentencePairs(
-                self.stores[split], self.settings.max_seq_length, self.settings.short_sequence_probability, seed
+                self.stores[split],
+                self.settings.max_seq_length,
+                self.settings.short_sequence_probability,
+                seed,
             )
         return self._pairs[split, seed]
 

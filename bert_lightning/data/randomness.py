@@ -25,10 +25,10 @@ def derive_key(*parts: Any) -> int:
 
 def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
     """64 random bits for each counter; `key` and `counters` broadcast against each other."""
-    key = np.uint64(key) if isinstance(key, int) else key
+    start = np.uint64(key) if isinstance(key, int) else key
     # Overflow is the arithmetic that is meant: everything is modulo 2^64.
     with np.errstate(over="ignore"):
-        state = key + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
+        state = start + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
         state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
         state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
         return state ^ (state >> np.uint64(31))
@@ -36,7 +36,7 @@ def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
 
 def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
     """A number in [0, 1) for each counter, with 53 random bits."""
-    return (random_bits(key, counters) >> np.uint64(11)) * 2.0**-53
+    return (random_bits(key, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permute(key: int, length: int, positions: NDArray[Any]) -> NDArray[np.int64]:

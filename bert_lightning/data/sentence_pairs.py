@@ -40,9 +40,7 @@ class SentencePairs:
         InputError: fewer than two documents, or none with two sentences.
     """
 
-    def __init__(
-        self, store: TokenStore, max_seq_length: int, short_sequence_probability: float, seed: int
-    ) -> None:
+    def __init__(self, store: TokenStore, max_seq_length: int, short_sequence_probability: float, seed: int) -> None:
         self.store = store
         self.seed = seed
         self.short_sequence_probability = short_sequence_probability

@@ -8,10 +8,13 @@ import glob
 import gzip
 import json
 import re
+import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, cast
 
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
@@ -19,6 +22,7 @@ from bert_lightning.text.sentences import split_sentences
 Layout = Literal["auto", "sentences", "paragraphs"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "sentences", "paragraphs")
 HUB = "hub:"
+STANDARD_INPUT = "-"
 _COMPRESSED = ".gz"
 
 
@@ -212,9 +216,7 @@ def _csv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
         raise InputError(f"{source}: line {reader.line_num}: {error}") from None
 
 
-def _delimited(
-    source: str, lines: Iterable[tuple[int, list[str]]], names: Sequence[str] | None
-) -> Iterator[Row]:
+def _delimited(source: str, lines: Iterable[tuple[int, list[str]]], names: Sequence[str] | None) -> Iterator[Row]:
     header = list(names) if names else None
     for number, fields in lines:
         if header is None:
@@ -288,17 +290,31 @@ def _suffix(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == _COMPRESSED else path.suffix
 
 
-def _open(source: str) -> IO[bytes]:
-    return gzip.open(source) if source.endswith(_COMPRESSED) else open(source, "rb")  # type: ignore[return-value]
+def read_lines(source: str) -> Iterator[tuple[str, str]]:
+    """Lines of a UTF-8 file (plain or .gz) or of standard input (`-`), each with its place as an error names it.
 
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, plain or gzip; a byte-order mark is dropped.
+    Line ends are removed, and so is a byte-order mark.
 
     Raises:
         InputError: unreadable, or not UTF-8: the message names line and byte offset.
     """
+    name = "standard input" if source == STANDARD_INPUT else source
+    for number, line in _lines(source):
+        yield f"{name}: line {number}", line.rstrip("\r\n")
+
+
+def _open(source: str) -> AbstractContextManager[IO[bytes]]:
+    if source == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    if source.endswith(_COMPRESSED):
+        return cast(IO[bytes], gzip.open(source))
+    return open(source, "rb")
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends."""
     offset = 0
+    name = "standard input" if source == STANDARD_INPUT else source
     try:
         with _open(source) as file:
             for number, raw in enumerate(file, 1):
@@ -306,10 +322,9 @@ def _lines(source: str) -> Iterator[tuple[int, str]]:
                     line = raw.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise InputError(
-                        f"{source}: line {number}: byte {offset + error.start} "
-                        f"(0x{raw[error.start]:02x}) is not UTF-8"
+                        f"{name}: line {number}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not UTF-8"
                     ) from None
                 offset += len(raw)
                 yield number, line.removeprefix("\ufeff") if number == 1 else line
-    except (OSError, EOFError) as error:
-        raise InputError(f"{source}: cannot be read: {error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: cannot be read: {error}") from None

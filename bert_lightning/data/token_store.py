@@ -1,12 +1,12 @@
 """A corpus as token ids on disk: shards of memory-mapped arrays, a manifest, and the vocabulary they were made with.
 
-    STORE/manifest.json            written last: a store without one is unfinished
-    STORE/vocab.txt, ...           the tokenizer
-    STORE/shard-00000/tokens.npy           all tokens of the shard's documents, one after the other
-                      sentence_ends.npy    where each sentence ends, counted in tokens
-                      document_ends.npy    where each document ends, counted in sentences
-                      token_counts.npy     how often each vocabulary entry occurs
-                      shard.json           counts, checksums, and a key of what the shard was made from
+STORE/manifest.json            written last: a store without one is unfinished
+STORE/vocab.txt, ...           the tokenizer
+STORE/shard-00000/tokens.npy           all tokens of the shard's documents, one after the other
+                  sentence_ends.npy    where each sentence ends, counted in tokens
+                  document_ends.npy    where each document ends, counted in sentences
+                  token_counts.npy     how often each vocabulary entry occurs
+                  shard.json           counts, checksums, and a key of what the shard was made from
 """
 
 import json

@@ -27,9 +27,6 @@ class BertEmbeddings(nn.Module):
             raise ValueError(
                 f"a sequence of {length} tokens is longer than the position table ({self.position.num_embeddings})"
             )
-        if token_type_ids is None:
-            segments = self.token_type.weight[0]
-        else:
-            segments = self.token_type(token_type_ids)
+        segments = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
         hidden = self.word(input_ids) + segments + self.position.weight[:length]
         return self.dropout(self.layer_norm(hidden))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bert_lightning.model.attention import self_attention
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.embeddings import BertEmbeddings
+from bert_lightning.model.pretrained import PretrainedModel
 
 
 class EncoderOutput(NamedTuple):
@@ -46,8 +47,11 @@ class BertLayer(nn.Module):
         return self.output_norm(hidden + self.dropout(self.output(expanded)))
 
 
-class BertEncoder(nn.Module):
+class BertEncoder(PretrainedModel):
     """BERT without a head: (B, S) ids -> hidden states (B, S, H) and the pooled [CLS] (B, H)."""
+
+    architecture = "BertModel"
+    prefix = "encoder."
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -55,6 +59,7 @@ class BertEncoder(nn.Module):
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        initialize(self, config.initializer_range)
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
@@ -77,7 +82,7 @@ def gelu_form(config: BertConfig) -> str:
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:
-    """Draw all weights anew as the original does: truncated normal cut at two deviations, biases 0, LayerNorm 1 and 0.
+    """Draw all weights as the original does: truncated normal cut at two deviations, biases 0, LayerNorm 1 and 0.
 
     `modeling.py: create_initializer` (tf.truncated_normal_initializer).
     """

@@ -22,7 +22,7 @@ from bert_lightning.data.pretraining import PretrainingDataModule
 from bert_lightning.data.text_classification import TextClassificationDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining, BertForSequenceClassification
-from bert_lightning.model.bert import config_of, fill
+from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
 from bert_lightning.runs.experiment import Experiment, ModelSettings
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.pretraining import PretrainingTask
@@ -142,12 +142,11 @@ def task_of(checkpoint: Checkpoint) -> Task:
     config, settings = config_of(checkpoint), checkpoint.task_settings
     task: Task
     if checkpoint.task == PretrainingTask.name:
-        model = BertForPreTraining(config)
-        task = PretrainingTask(model, config, tokenizer, **settings)
+        task = PretrainingTask(BertForPreTraining(config), config, tokenizer, **settings)
     else:
-        model = BertForSequenceClassification(config, len(settings["labels"]))
-        task = TextClassificationTask(model, config, tokenizer, **settings)
-    fill(model, checkpoint)
+        classifier = BertForSequenceClassification(config, len(settings["labels"]))
+        task = TextClassificationTask(classifier, config, tokenizer, **settings)
+    fill(task.model, checkpoint)
     return task
 
 
@@ -171,7 +170,7 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         raise InputError(f"model.config: {error}") from None
     if config.vocab_size != vocab_size:
         raise InputError(
-            f"the vocabulary has {vocab_size} entries, but the model of {start.path} was built for {config.vocab_size}"
+            f"the vocabulary has {vocab_size} entries, but {start.path} was built for {config.vocab_size}"
         )
     return config
 
@@ -180,7 +179,7 @@ def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
 
 
-def _take_weights(model: torch.nn.Module, experiment: Experiment, start: Checkpoint | None) -> list[str]:
+def _take_weights(model: PretrainedModel, experiment: Experiment, start: Checkpoint | None) -> list[str]:
     if start is None or experiment.model.weights == "random":
         return []
     report = fill(model, start)
@@ -248,7 +247,7 @@ def build_trainer(
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=strategy,
-            precision=settings.precision,  # type: ignore[arg-type]
+            precision=settings.precision,
             max_steps=steps,
             val_check_interval=interval,
             check_val_every_n_epoch=None,
@@ -263,7 +262,11 @@ def build_trainer(
             plugins=[VerifiedCheckpointIO()],
             default_root_dir=folder,
         )
-    except (lightning.fabric.utilities.exceptions.MisconfigurationException, RuntimeError, ValueError) as error:
+    except (
+        lightning.fabric.utilities.exceptions.MisconfigurationException,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from None
 
 

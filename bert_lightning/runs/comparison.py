@@ -127,11 +127,12 @@ def _flatten(values: dict[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def as_rows(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """A table of scores: header, then a line a group."""
-    names = list(dict.fromkeys(name for group in groups for name in group.summary()))
-    lines = []
-    for group in groups:
-        summary = group.summary()
-        lines.append([group.label, str(len(group.runs)), *(str(summary.get(name, "")) for name in names)])
-    return ["run", "n", *names], lines
+def as_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Scores as header and lines: a line a score where there are fewer groups than scores, else a line a group."""
+    summaries = [group.summary() for group in groups]
+    names = list(dict.fromkeys(name for summary in summaries for name in summary))
+    columns = [["", "n", *names]]
+    for group, summary in zip(groups, summaries, strict=True):
+        columns.append([group.label, str(len(group.runs)), *(str(summary.get(name, "")) for name in names)])
+    lines = [list(line) for line in zip(*columns, strict=True)] if len(groups) < len(names) else columns
+    return lines[0], lines[1:]

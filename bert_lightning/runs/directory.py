@@ -19,7 +19,16 @@ from bert_lightning.runs.settings import read_yaml
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
-_VERSIONED = ("torch", "lightning", "torchmetrics", "tokenizers", "sentencex", "datasets", "wandb", "safetensors")
+_VERSIONED = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "tokenizers",
+    "sentencex",
+    "datasets",
+    "wandb",
+    "safetensors",
+)
 
 
 class RunDirectory:

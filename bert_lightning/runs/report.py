@@ -9,7 +9,7 @@ import yaml
 
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.errors import InputError
-from bert_lightning.runs.comparison import Group, Run, as_rows, group_runs, read_run
+from bert_lightning.runs.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.runs.curves import BASELINES, draw
 from bert_lightning.version import __version__
 
@@ -45,7 +45,7 @@ def _html(groups: Sequence[Group]) -> str:
     tasks = [
         {
             "name": task,
-            "table": as_rows(members),
+            "table": as_table(members),
             "curves": [draw(metric, members) for metric in _quantities(members)],
             "runs": [_details(run) for group in members for run in group.runs],
         }
@@ -57,7 +57,7 @@ def _html(groups: Sequence[Group]) -> str:
 def _markdown(groups: Sequence[Group]) -> str:
     lines = ["# Report", ""]
     for task, members in _by_task(groups).items():
-        header, rows = as_rows(members)
+        header, rows = as_table(members)
         lines += [f"## {task}", "", "Scores: mean ± standard deviation (n - 1) over seeds.", ""]
         lines += [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows), ""]
         runs = [_details(run) for group in members for run in group.runs]

@@ -1,7 +1,7 @@
 """`validate`, `test` and `predict`: a saved run alone, on its own data or on new input."""
 
+import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.sources import read_rows
+from bert_lightning.data.sources import STANDARD_INPUT, read_lines, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, build_trainer, quiet, share_out_cores, task_of
 from bert_lightning.runs.directory import RunDirectory
@@ -20,7 +20,6 @@ from bert_lightning.runs.experiment import Experiment, load_experiment
 from bert_lightning.tasks.base import Task
 from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.training import metrics_file
-from bert_lightning.training.metrics_file import MetricsFile
 
 PREDICTION_BATCH_SIZE = 64
 
@@ -75,8 +74,6 @@ def score(
 
 def _with_weights(experiment: Experiment) -> Experiment:
     """The experiment with the checkpoint's weights, even if training began with random ones."""
-    import dataclasses
-
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights="pretrained"))
 
 
@@ -84,7 +81,12 @@ def _write_test_predictions(directory: RunDirectory, task: Task, data: Any) -> N
     if isinstance(task, TextClassificationTask):
         texts = data.examples["test"].texts
         lines = (
-            {"text": texts[n], "gold": task.labels[gold], "label": task.labels[label], "probability": round(p, 6)}
+            {
+                "text": texts[n],
+                "gold": task.labels[gold],
+                "label": task.labels[label],
+                "probability": round(p, 6),
+            }
             for n, gold, label, p in task.predictions
         )
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -122,32 +124,21 @@ def raw_rows(source: str, checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """
     first = checkpoint.task_settings.get("text_column", "text")
     second = checkpoint.task_settings.get("text_pair_column")
-    if source != "-" and Path(source).suffix in (".tsv", ".csv", ".jsonl", ".parquet", ".gz"):
+    if source != STANDARD_INPUT and Path(source).suffix in (".tsv", ".csv", ".jsonl", ".parquet", ".gz"):
         for row in read_rows(source):
             yield {**row.values, "place": row.place}
         return
-    name = "standard input" if source == "-" else source
-    try:
-        file = sys.stdin.buffer if source == "-" else open(source, "rb")
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
-    with file:
-        for number, raw in enumerate(file, 1):
-            place = f"{name}: line {number}"
+    for place, line in read_lines(source):
+        if not line.strip():
+            continue
+        if line.startswith("{"):
             try:
-                line = raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{place}: byte {error.start} is not UTF-8") from None
-            if not line.strip():
-                continue
-            if line.startswith("{"):
-                try:
-                    yield {**json.loads(line), "place": place}
-                except ValueError as error:
-                    raise InputError(f"{place}: not JSON: {error}") from None
-            elif second is None:
-                yield {first: line, "place": place}
-            elif "\t" in line:
-                yield {**dict(zip((first, second), line.split("\t", 1), strict=True)), "place": place}
-            else:
-                raise InputError(f"{place}: this model takes two texts, separated by a tab")
+                yield {**json.loads(line), "place": place}
+            except ValueError as error:
+                raise InputError(f"{place}: not JSON: {error}") from None
+        elif second is None:
+            yield {first: line, "place": place}
+        elif "\t" in line:
+            yield {**dict(zip((first, second), line.split("\t", 1), strict=True)), "place": place}
+        else:
+            raise InputError(f"{place}: this model takes two texts, separated by a tab")

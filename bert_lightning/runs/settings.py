@@ -118,7 +118,7 @@ def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) 
         if full in tables:
             filled[key] = _build_choice(tables[full], value, full, tables)
         elif dataclasses.is_dataclass(hints[key]):
-            filled[key] = build(hints[key], value, full, tables)  # type: ignore[arg-type]
+            filled[key] = build(hints[key], value, full, tables)
         else:
             filled[key] = _typed(value, hints[key], full)
     missing = [

@@ -140,7 +140,11 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _prepare_directory(
-    directory: RunDirectory, values: dict[str, Any], run_id: str, checkpoint: Path | None, data: dict[str, str]
+    directory: RunDirectory,
+    values: dict[str, Any],
+    run_id: str,
+    checkpoint: Path | None,
+    data: dict[str, str],
 ) -> None:
     manifest = directory.read_manifest()
     try:

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.batching import Batch
 from bert_lightning.data.randomness import derive_key
 from bert_lightning.model import BertConfig
+from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.optimizers import OptimizerSettings, parameter_groups
 from bert_lightning.training.schedules import Schedule
@@ -68,7 +69,9 @@ class Task(LightningModule):
     num_losses: ClassVar[int]
     """How many of them are losses."""
 
-    def __init__(self, model: nn.Module, config: BertConfig, tokenizer: WordPieceTokenizer) -> None:
+    model: PretrainedModel
+
+    def __init__(self, model: PretrainedModel, config: BertConfig, tokenizer: WordPieceTokenizer) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
@@ -127,7 +130,7 @@ class Task(LightningModule):
         optimizer.zero_grad()
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        learning_rate = scheduler.get_last_lr()[0]
+        learning_rate = float(scheduler.get_last_lr()[0])
         scheduler.step()
         self._log_training(step + 1, totals, local_counts, micro_batches, learning_rate)
 

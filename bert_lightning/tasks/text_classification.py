@@ -35,7 +35,7 @@ class TextClassificationTask(Task):
         ("train/accuracy", "accuracy", ".1%"),
         ("train/tokens_per_second", "tok/s", ",.0f"),
     )
-    loss_names: ClassVar[Sequence[str]] = ("cross_entropy", "accuracy")
+    loss_names: ClassVar[Sequence[str]] = ("loss", "accuracy")
     num_losses: ClassVar[int] = 1
     model: BertForSequenceClassification
 

@@ -40,9 +40,7 @@ class WordPieceTokenizer:
             raise InputError(f"the vocabulary has no {', '.join(missing)}")
         self.pad_id, self.unknown_id, self.cls_id, self.sep_id, self.mask_id = (ids[t] for t in SPECIAL_TOKENS)
         self.special_ids = sorted(ids[token] for token in SPECIAL_TOKENS)
-        self.backend = Tokenizer(
-            WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_CHARACTERS_PER_WORD)
-        )
+        self.backend = Tokenizer(WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_CHARACTERS_PER_WORD))
         self.backend.normalizer = BertNormalizer(lowercase=lowercase)
         self.backend.pre_tokenizer = BertPreTokenizer()
         self.backend.decoder = WordPieceDecoder()

@@ -83,7 +83,7 @@ class Checkpointing(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one when the monitored metric is better than ever."""
-        if trainer.sanity_checking or not trainer.fit_loop.restarting and trainer.state.fn != "fit":
+        if trainer.sanity_checking or (not trainer.fit_loop.restarting and trainer.state.fn != "fit"):
             return
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))

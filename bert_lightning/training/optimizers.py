@@ -55,7 +55,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         if isinstance(part, nn.LayerNorm)
         for parameter in part.parameters()
     }
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in _trainable(module):
         is_plain = id(parameter) in normalization or name.rsplit(".", 1)[-1] == "bias"
         (plain if is_plain else decayed).append(parameter)

@@ -53,9 +53,7 @@ class TrainingProgress(ProgressBar):
                 console=self.console,
             )
             self._bar.start()
-            self._task = self._bar.add_task(
-                "", total=trainer.max_steps, completed=trainer.global_step, metrics=""
-            )
+            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, metrics="")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -77,7 +75,7 @@ class TrainingProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line a validation, which stays above the bar."""
-        if not self._enabled or trainer.sanity_checking or not trainer.training and trainer.state.fn != "fit":
+        if not self._enabled or trainer.sanity_checking or (not trainer.training and trainer.state.fn != "fit"):
             return
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         text = f"step {trainer.global_step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -64,7 +64,8 @@ def run() -> None:
     precision = "bf16-mixed" if has_fast_bfloat16() else "32"
     config = HERE.relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE
     command(
-        f"fit --config {config}/pretraining.yaml --trainer.precision {precision} --run-directory demo/runs/pretraining"
+        f"fit --config {config}/pretraining.yaml --trainer.precision {precision} "
+        "--run-directory demo/runs/pretraining"
     )
 
     section("Fine-tuning: which package does a docstring come from? From the encoder, and from random weights")
@@ -78,7 +79,10 @@ def run() -> None:
             command(f"test --checkpoint {name}")
 
     section("What came out")
-    runs = ["demo/runs/pretraining", *(f"demo/runs/{w}-seed{s}" for w in ("pretrained", "random") for s in SEEDS)]
+    runs = [
+        "demo/runs/pretraining",
+        *(f"demo/runs/{w}-seed{s}" for w in ("pretrained", "random") for s in SEEDS),
+    ]
     command(f"report {' '.join(runs)} --output demo/report.html")
     console.print(result_table())
     console.print(f"Time: {(time.monotonic() - started) / 60:.1f} minutes.")
@@ -90,7 +94,10 @@ def make_files(documents: list[Docstring]) -> None:
     splits: dict[str, list[Docstring]] = {"train": [], "validation": [], "test": []}
     for document in documents:
         place = hashlib.sha256(document.text.encode()).digest()[0] % 100
-        held_out = {**dict.fromkeys(HELD_OUT_VALIDATION, "validation"), **dict.fromkeys(HELD_OUT_TEST, "test")}
+        held_out = {
+            **dict.fromkeys(HELD_OUT_VALIDATION, "validation"),
+            **dict.fromkeys(HELD_OUT_TEST, "test"),
+        }
         splits[held_out.get(place, "train")].append(document)
     for split in ("train", "validation"):
         write_lines(OUT / "text" / f"{split}.jsonl", ({"text": document.text} for document in splits[split]))
@@ -98,7 +105,11 @@ def make_files(documents: list[Docstring]) -> None:
     # The packages with the most held-out texts, so that each can fill its share of the test.
     frequent = [p for p, _ in Counter(document.package for document in splits["test"]).most_common(NUM_PACKAGES)]
     names = {document.package for document in documents} - {"standard library"}
-    limits = {"train": TRAIN_TEXTS_PER_PACKAGE, "validation": TEST_TEXTS_PER_PACKAGE, "test": TEST_TEXTS_PER_PACKAGE}
+    limits = {
+        "train": TRAIN_TEXTS_PER_PACKAGE,
+        "validation": TEST_TEXTS_PER_PACKAGE,
+        "test": TEST_TEXTS_PER_PACKAGE,
+    }
     for split, limit in limits.items():
         rows = []
         for package in frequent:
@@ -130,17 +141,31 @@ def result_table() -> Table:
     table = Table(title="Held-out documents")
     for name in ("", "this model", "without learning"):
         table.add_column(name, justify="left" if not name else "right")
-    table.add_row("masked-token loss", f"{last['val/mlm_loss']:.3f}", f"{last['val/mlm_unigram_loss']:.3f} (word frequencies)")
     table.add_row(
-        "masked-token accuracy", f"{last['val/mlm_accuracy']:.1%}", f"{last['val/mlm_unigram_accuracy']:.1%} (most frequent token)"
+        "masked-token loss",
+        f"{last['val/mlm_loss']:.3f}",
+        f"{last['val/mlm_unigram_loss']:.3f} (word frequencies)",
     )
-    table.add_row("next-sentence accuracy", f"{last['val/nsp_accuracy']:.1%}", f"{last['val/nsp_majority_accuracy']:.1%} (majority)")
+    table.add_row(
+        "masked-token accuracy",
+        f"{last['val/mlm_accuracy']:.1%}",
+        f"{last['val/mlm_unigram_accuracy']:.1%} (most frequent token)",
+    )
+    table.add_row(
+        "next-sentence accuracy",
+        f"{last['val/nsp_accuracy']:.1%}",
+        f"{last['val/nsp_majority_accuracy']:.1%} (majority)",
+    )
     table.add_section()
     table.add_row(
-        f"package accuracy, pre-trained (mean ± sd of {len(SEEDS)} seeds)", mean_and_deviation(accuracy["pretrained"]), ""
+        f"package accuracy, pre-trained (mean ± sd of {len(SEEDS)} seeds)",
+        mean_and_deviation(accuracy["pretrained"]),
+        "",
     )
     table.add_row(
-        "package accuracy, from random weights", mean_and_deviation(accuracy["random"]), f"{1 / NUM_PACKAGES:.1%} (chance)"
+        "package accuracy, from random weights",
+        mean_and_deviation(accuracy["random"]),
+        f"{1 / NUM_PACKAGES:.1%} (chance)",
     )
     return table
 

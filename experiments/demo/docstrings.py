@@ -102,4 +102,7 @@ def _docstrings(file: Path) -> Iterator[str]:
 
 if __name__ == "__main__":
     texts = gather()
-    print(f"{len(texts):,} docstrings, {sum(len(d.text) for d in texts):,} characters, {fingerprint(texts)[:16]}", file=sys.stderr)
+    print(
+        f"{len(texts):,} docstrings, {sum(len(d.text) for d in texts):,} characters, {fingerprint(texts)[:16]}",
+        file=sys.stderr,
+    )
