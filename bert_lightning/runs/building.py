@@ -83,9 +83,10 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, trainin
     _seed(experiment)
     model = BertForPreTraining(config)
     notes = _take_weights(model, experiment, start)
-    counts = None
-    if "train" in data.stores:
+    if training:
         counts = torch.from_numpy(data.training_token_counts())
+    else:
+        counts = start.task_settings.get("token_counts") if start is not None else None
     return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts), notes)
 
 

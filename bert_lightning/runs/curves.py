@@ -43,7 +43,9 @@ def draw(metric: str, groups: Sequence[Group]) -> str:
         if len(groups) > 1:
             axes.legend(fontsize=7, frameon=False)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(
+            buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True
+        )
         pyplot.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

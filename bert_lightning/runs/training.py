@@ -180,7 +180,7 @@ def _finish_wandb(ending: str) -> None:
     # Lightning leaves the W&B run open; a second run in this process would be logged into it.
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=0 if ending == FINISHED else 1, quiet=True)
+        wandb.finish(exit_code=0 if ending == FINISHED else 1)
 
 
 def _differing(old: Any, new: Any, path: str = "") -> Sequence[str]:

@@ -50,13 +50,14 @@ class PretrainingTask(Task):
     ) -> None:
         super().__init__(model, config, tokenizer)
         self.max_seq_length = max_seq_length
+        self.token_counts = token_counts
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "is_next")})
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 
     @property
     def task_settings(self) -> dict[str, Any]:
-        """The longest input."""
-        return {"max_seq_length": self.max_seq_length}
+        """The longest input, and the token counts behind the baseline."""
+        return {"max_seq_length": self.max_seq_length, "token_counts": self.token_counts}
 
     def counts(self, batch: Batch) -> Tensor:
         """Masked tokens and pairs, each twice: for the losses and the accuracies."""

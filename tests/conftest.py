@@ -1,0 +1,96 @@
+"""Small files that the tests make themselves; nothing here needs a network or data from elsewhere."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+# Before anything imports a library that reads them.
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+
+from bert_lightning.data.preparation import prepare
+from bert_lightning.text.vocabulary import train_wordpiece
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+NOUNS = ["cat", "dog", "bird", "fish", "horse", "river", "stone", "cloud", "tree", "house", "road", "garden"]
+VERBS = ["sees", "finds", "likes", "follows", "leaves", "carries"]
+ADJECTIVES = ["old", "young", "red", "quiet", "bright", "heavy"]
+
+
+def sentence(generator: random.Random, topic: int) -> str:
+    """A sentence about one of three topics, so that there is something to learn."""
+    nouns = NOUNS[4 * topic : 4 * topic + 4]
+    words = [generator.choice(ADJECTIVES), generator.choice(nouns), generator.choice(VERBS), "the"]
+    return f"The {' '.join(words)} {generator.choice(ADJECTIVES)} {generator.choice(nouns)}."
+
+
+def make_documents(seed: int, num_documents: int = 30, num_sentences: int = 12) -> list[list[str]]:
+    """Documents of one topic each."""
+    generator = random.Random(seed)
+    return [[sentence(generator, number % 3) for _ in range(num_sentences)] for number in range(num_documents)]
+
+
+def write_corpus(path: Path, documents: list[list[str]]) -> Path:
+    """The original format: a sentence a line, a blank line between documents."""
+    path.write_text("\n\n".join("\n".join(document) for document in documents) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[list[str]]:
+    """Thirty documents of twelve sentences."""
+    return make_documents(seed=1)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, documents: list[list[str]]) -> Path:
+    """The documents as a file."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "train.txt", documents)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(documents: list[list[str]]) -> WordPieceTokenizer:
+    """A vocabulary for the documents."""
+    return train_wordpiece(lambda: (text for document in documents for text in document), 120)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tokenizer: WordPieceTokenizer) -> Path:
+    """The documents as a token store."""
+    path = tmp_path_factory.mktemp("store") / "train"
+    prepare([str(corpus)], tokenizer, path, num_workers=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def validation_store(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordPieceTokenizer) -> Path:
+    """Other documents as a token store."""
+    folder = tmp_path_factory.mktemp("validation")
+    text = write_corpus(folder / "validation.txt", make_documents(seed=2, num_documents=9))
+    prepare([str(text)], tokenizer, folder / "store", num_workers=1)
+    return folder / "store"
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Labelled texts: which of three topics a sentence is about."""
+    folder = tmp_path_factory.mktemp("tables")
+    paths = {}
+    for seed, (split, size) in enumerate({"train": 96, "validation": 30, "test": 31}.items()):
+        generator = random.Random(seed)
+        lines = [f"{sentence(generator, n % 3)}\t{('animals', 'nature', 'places')[n % 3]}" for n in range(size)]
+        paths[split] = folder / f"{split}.tsv"
+        paths[split].write_text("sentence\ttopic\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that BERT_LIGHTNING_DATA names."""
+    folder = os.environ.get("BERT_LIGHTNING_DATA")
+    if not folder:
+        pytest.skip("BERT_LIGHTNING_DATA is not set")
+    return Path(folder)

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from bert_lightning.data.batching import length_bucketed
+from bert_lightning.data.text_classification import (
+    TextClassificationData,
+    TextClassificationDataModule,
+    encode_texts,
+    sort_labels,
+)
+from bert_lightning.errors import InputError
+
+COLUMNS = {"text_column": "sentence", "label_column": "topic"}
+
+
+def build(tables, tokenizer, **changes):
+    paths = {split: str(path) for split, path in tables.items()}
+    return TextClassificationDataModule(TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer)
+
+
+def test_batches_hold_the_rows_and_labels_of_the_table(tables, tokenizer):
+    data = build(tables, tokenizer)
+    lines = tables["test"].read_text().splitlines()[1:]
+    seen = {}
+    for batch in data.test_dataloader():
+        for ids, label, number in zip(
+            batch["input_ids"].tolist(), batch["labels"].tolist(), batch["numbers"].tolist(), strict=True
+        ):
+            seen[number] = (ids, data.labels[label])
+    for number, line in enumerate(lines):
+        text, topic = line.split("\t")
+        expected = [tokenizer.cls_id, *tokenizer.encode_batch([text])[0], tokenizer.sep_id]
+        ids, label = seen[number]
+        assert label == topic
+        assert ids[: len(expected)] == expected
+        assert set(ids[len(expected) :]) <= {tokenizer.pad_id}
+
+
+def test_a_label_seen_only_in_validation_names_file_and_line(tables, tokenizer, tmp_path):
+    path = tmp_path / "validation.tsv"
+    path.write_text("sentence\ttopic\nThe old cat.\tanimals\nThe new car.\tvehicles\n")
+    with pytest.raises(InputError, match=r"validation\.tsv: line 3: the label 'vehicles' does not occur in training"):
+        build(tables, tokenizer, validation=str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no rows"),
+        ("sentence\ttopic\n", "no rows"),
+        ("text\ttopic\nx\ta\ny\tb\n", "no column 'sentence'; the columns are: text, topic"),
+        ("sentence\ttopic\nx\ta\ny\ta\n", "every row has the label 'a'"),
+    ],
+)
+def test_an_unusable_training_table_is_named(tables, tokenizer, tmp_path, content, message):
+    path = tmp_path / "train.tsv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        build(tables, tokenizer, train=str(path), validation=None, test=None)
+
+
+def test_labels_are_sorted_by_value_if_they_are_numbers_and_by_name_otherwise():
+    assert sort_labels(["10", "9", "10", "-1"]) == ["-1", "9", "10"]
+    assert sort_labels(["b", "10", "a"]) == ["10", "a", "b"]
+
+
+def test_long_pairs_are_cut_from_the_longer_end_as_the_original_does(tokenizer):
+    def reference(a, b, limit):
+        a, b = list(a), list(b)
+        while len(a) + len(b) > limit:
+            (a if len(a) > len(b) else b).pop()
+        return a, b
+
+    words = [w for w in tokenizer.vocabulary if w.isalpha() and len(w) > 2]
+    for left in range(0, 30, 3):
+        for right in range(0, 30, 4):
+            texts, pairs = [" ".join(words[:left])], [" ".join(words[5 : 5 + right])]
+            whole = encode_texts(tokenizer, texts, pairs, 1000)
+            cut = encode_texts(tokenizer, texts, pairs, 23)
+            assert (cut[0][0], cut[1][0]) == reference(whole[0][0], whole[1][0], 20)
+
+
+@pytest.mark.parametrize(("num_rows", "batch_size", "num_steps"), [(96, 8, 30), (10, 4, 7), (500, 2, 260), (5, 8, 3)])
+def test_length_buckets_see_every_row_equally_often(num_rows, batch_size, num_steps):
+    lengths = np.random.default_rng(0).integers(3, 60, num_rows)
+    counts = np.zeros(num_rows, dtype=int)
+    for step in range(num_steps):
+        _, rows = length_bucketed(7, lengths, batch_size, step, num_steps)
+        assert len(rows) == batch_size
+        np.add.at(counts, rows, 1)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_length_buckets_pad_less_than_random_batches():
+    lengths = np.random.default_rng(0).integers(3, 60, 640)
+    widths = [lengths[length_bucketed(7, lengths, 32, step, 100)[1]].max() for step in range(100)]
+    assert np.mean(widths) < 0.75 * lengths.max()
+
+
+def test_max_train_samples_takes_the_first_rows(tables, tokenizer):
+    assert build(tables, tokenizer, max_train_samples=12).num_training_samples == 12

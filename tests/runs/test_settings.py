@@ -1,0 +1,140 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_lightning.errors import InputError
+from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.runs.settings import merge, parse_overrides, read_yaml
+
+MINIMAL = {
+    "experiment": "try",
+    "task": "pretraining",
+    "model": {"size": "tiny"},
+    "data": {"train": "store"},
+    "trainer": {"max_steps": 10},
+}
+
+
+def write(tmp_path, values, name="experiment.yaml"):
+    path = tmp_path / name
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return path
+
+
+def test_overrides_win_over_files_and_later_files_over_earlier(tmp_path):
+    first = write(tmp_path, {**MINIMAL, "optimizer": {"learning_rate": 0.1, "weight_decay": 0.5}})
+    second = write(tmp_path, {"optimizer": {"learning_rate": 0.2}}, "second.yaml")
+    assert load_experiment([first, second]).optimizer.learning_rate == 0.2
+    loaded = load_experiment([first, second], ["--optimizer.learning_rate=3e-4", "--data.batch_size", "16"])
+    assert (loaded.optimizer.learning_rate, loaded.optimizer.weight_decay, loaded.data.batch_size) == (3e-4, 0.5, 16)
+
+
+def test_a_resolved_experiment_loads_back_to_itself(tmp_path):
+    loaded = load_experiment(
+        [write(tmp_path, MINIMAL)], ["--schedule.name", "constant", "--data.masking.rate", "0.3"]
+    )
+    again = load_experiment([write(tmp_path, loaded.to_dict(), "resolved.yaml")])
+    assert again.to_dict() == loaded.to_dict()
+    assert again.identity == loaded.identity
+
+
+def test_any_changed_value_changes_the_identity(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    identities = {
+        load_experiment([path], change).identity
+        for change in ([], ["--seed_everything", "2"], ["--data.masking.rate", "0.2"], ["--model.size", "mini"])
+    }
+    assert len(identities) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainr": {}}, "unknown key 'trainr'; did you mean 'trainer'"),
+        ({"trainer": {"max_step": 3}}, "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'"),
+        ({"data": {"masking": {"rat": 0.1}}}, "unknown key 'data.masking.rat'; did you mean 'data.masking.rate'"),
+        ({"data": {"masking": {"name": "tokn"}}}, "data.masking.name is 'tokn'; did you mean 'token'"),
+        ({"optimizer": {"name": "adam2"}}, "optimizer.name is 'adam2'; did you mean 'adamw'"),
+        ({"trainer": {"max_steps": "many"}}, "trainer.max_steps: expected int or null, got 'many'"),
+        ({"trainer": {"max_steps": 2.5}}, "trainer.max_steps: expected int or null, got 2.5"),
+        ({"trainer": {"precision": "64"}}, "trainer.precision: expected one of 32, bf16-mixed, got '64'"),
+        ({"trainer": {"max_steps": 3, "max_epochs": 2}}, "and not both"),
+        ({"trainer": {"max_steps": 0}}, "trainer.max_steps is 0; it must be more than 0"),
+        ({"trainer": "fast"}, "trainer: keys and values are expected, got 'fast'"),
+        ({"data": {"masking": {"rate": 2.0}}}, "data.masking.rate is 2.0; it must be between 0 and 1"),
+        ({"task": "pretrain"}, "task is 'pretrain'; did you mean 'pretraining'"),
+        ({"model": {"size": "tiny", "pretrained": "x"}}, "model.size or model.pretrained must be set, and not both"),
+        ({"data": {"class_path": "os.system", "init_args": {}}}, "unknown key 'data.class_path'"),
+        ({"optimizer": {"class_path": "os.system"}}, "unknown key 'optimizer.class_path'"),
+        ({"optimizer": "os.system"}, "optimizer.name is 'os.system'"),
+        ({"experiment": "../up"}, "it names a folder"),
+        ({"data": {"train": "${NOT_SET_ANYWHERE}/x"}}, r"data\.train uses \$\{NOT_SET_ANYWHERE\}"),
+        ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
+    ],
+)
+def test_a_mistake_names_the_key_the_value_and_the_nearest_known(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_experiment([write(tmp_path, merge(MINIMAL, change))])
+    assert "experiment.yaml" in str(caught.value)
+
+
+def test_naming_a_class_never_imports_its_module(tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for change in ({"data": {"masking": "evil_module.X"}}, {"schedule": {"class_path": "evil_module.X"}}):
+        with pytest.raises(InputError):
+            load_experiment([write(tmp_path, merge(MINIMAL, change))])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: [1\n", "line 3"),
+        ("a: 1\na: 2\n", "line 2: the key 'a' is given twice"),
+        ("- 1\n", "keys and values are expected"),
+        ("", "keys and values are expected"),
+        ("a: !!python/object/apply:os.system ['true']\n", "line 1"),
+    ],
+)
+def test_a_file_that_is_no_mapping_names_the_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_yaml(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lr", "3"], "unexpected argument 'lr'"),
+        (["--a.b"], "--a.b has no value"),
+        (["--a", "--b", "1"], "--a has no value"),
+    ],
+)
+def test_a_malformed_override_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse_overrides(arguments)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,5}(\.[a-z]{6}){0,2}", fullmatch=True), st.from_regex(r"-?[0-9]{1,4}", fullmatch=True)
+    )
+)
+def test_both_spellings_of_overrides_mean_the_same(values):
+    spaced = [part for key, value in values.items() for part in (f"--{key}", value)]
+    joined = [f"--{key}={value}" for key, value in values.items()]
+    try:
+        expected = parse_overrides(joined)
+    except InputError:
+        return
+    assert parse_overrides(spaced) == expected
+
+
+def test_numbers_written_with_an_exponent_alone_are_numbers(tmp_path):
+    path = write(
+        tmp_path,
+        yaml.safe_dump(MINIMAL) + ["optimizer: {learning_rate: 1e-4}\n", ": {size: tiny}\n"][0],
+    )
+    assert load_experiment([path]).optimizer.learning_rate == 1e-4
+    loaded = load_experiment([path], ["--model.config.hidden_dropout_prob", "1e-1"])
+    assert loaded.model.config == {"hidden_dropout_prob": 0.1}

@@ -1,0 +1,141 @@
+"""One battery over every task: it learns, its loss does not depend on how a batch is split, it saves and loads."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lightning.checkpoints.native import LAST, read_native
+from bert_lightning.data.module import TrainingPlan
+from bert_lightning.runs.building import (
+    build_parts,
+    build_trainer,
+    num_steps,
+    optimization_of,
+    task_of,
+    training_callbacks,
+)
+from bert_lightning.runs.experiment import TASK_DATA, load_experiment
+from bert_lightning.training.schedules import Constant
+
+NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
+
+
+@pytest.fixture(params=TASK_DATA)
+def make(request, store, validation_store, tables, tokenizer, tmp_path):
+    """A function from overrides to an experiment of the task."""
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "battery",
+        "task": request.param,
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "wandb": {"mode": "disabled"},
+        "data": {
+            "pretraining": {"train": str(store), "validation": str(validation_store), "num_workers": 0},
+            "text-classification": {
+                **{split: str(path) for split, path in tables.items()},
+                "text_column": "sentence",
+                "label_column": "topic",
+                "tokenizer": str(tmp_path / "tokenizer"),
+                "classifier_dropout": 0.0,
+            },
+        }[request.param],
+    }
+    dropout = values["data"].pop("classifier_dropout", None)
+    if dropout is not None:
+        values["model"]["classifier_dropout"] = dropout
+    values["data"] |= {"max_seq_length": 40, "batch_size": 8}
+    return lambda *overrides: load_experiment([], overrides, values)
+
+
+def train(experiment, folder: Path):
+    """Train, and give the task, the data and the trainer."""
+    parts = build_parts(experiment, None, training=True)
+    steps = num_steps(experiment, parts.data.num_training_samples)
+    parts.data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
+    parts.task.optimization = optimization_of(experiment, steps)
+    callbacks = training_callbacks(experiment, parts.task, folder, validates=True)
+    trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
+    trainer.fit(parts.task, parts.data)
+    return parts.task, parts.data, trainer
+
+
+def test_a_task_overfits_eight_samples(make, tmp_path):
+    experiment = make("--optimizer.learning_rate", "2e-3", *NO_DROPOUT)
+    parts = build_parts(experiment, None, training=True)
+    plan = TrainingPlan(60, 1, 1)
+    batch = parts.data.training_batch(*parts.data.training_samples(0, plan), plan)
+    task = parts.task
+    settings = dataclasses.replace(optimization_of(experiment, 60), schedule=Constant())
+    optimizer = settings.optimizer.build([{"params": list(task.model.parameters()), "weight_decay": 0.0}])
+    for _ in range(60):
+        losses = (task.sums(batch) / task.counts(batch))[: task.num_losses]
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+    assert losses.sum() < 0.1
+    accuracies = (task.sums(batch) / task.counts(batch))[task.num_losses :]
+    assert (accuracies == 1).all()
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
+    whole, _, _ = train(make(*NO_DROPOUT), tmp_path / "whole")
+    split, _, _ = train(make(*NO_DROPOUT, f"--trainer.accumulate_grad_batches={accumulate}"), tmp_path / "split")
+    for (name, expected), actual in zip(whole.model.named_parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-6, msg=name)
+
+
+def test_an_average_of_micro_batch_means_would_be_noticed(make):
+    # Else the test above could not fail: micro-batches differ in what their sums are divided by, or at least may.
+    parts = build_parts(make(), None, training=True)
+    if parts.task.name != "pretraining":
+        pytest.skip("every text counts one")
+    plan = TrainingPlan(4, 4, 1)
+    counts = {
+        int(parts.task.counts(parts.data.training_batch(e[:2], i[:2], plan))[0])
+        for e, i in (parts.data.training_samples(step, plan) for step in range(8))
+    }
+    assert len(counts) > 1
+
+
+def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
+    task, _, _ = train(make(), tmp_path)
+    rows = {
+        "pretraining": [{"text": "The old cat [MASK] the young [MASK]."}, {"text": "The [MASK] dog."}],
+        "text-classification": [{"sentence": "The old cat sees the young dog."}, {"sentence": ""}],
+    }[task.name]
+    loaded = task_of(read_native((tmp_path / LAST).resolve())).eval()
+    with torch.inference_mode():
+        assert loaded.predict_rows(rows, 1) == task.eval().predict_rows(rows, 1)
+        assert [len(p) for p in loaded.predict_rows(rows, 8)] == [len(p) for p in loaded.predict_rows(rows, 1)]
+
+
+def test_validation_does_not_depend_on_the_batch_size(make, tmp_path):
+    parts = build_parts(make(), None, training=True)
+    results = []
+    for size in (7, 64):
+        parts.data.evaluation_batch_size = size
+        trainer = build_trainer(make(), tmp_path, [])
+        trainer.validate(parts.task, parts.data, verbose=False)
+        results.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert value == pytest.approx(results[1][name], rel=1e-4, abs=1e-6), name
+
+
+def test_the_monitored_metric_is_logged_and_progress_metrics_exist(make, tmp_path):
+    task, _, trainer = train(make("--trainer.log_every_n_steps", "2"), tmp_path)
+    assert task.monitor in trainer.callback_metrics
+    assert {name for name, _, _ in task.shown} <= task.training_metrics.keys()
+
+
+def test_two_runs_of_one_seed_are_bitwise_equal_and_seeds_differ(make, tmp_path):
+    def weights(number, *overrides):
+        return torch.cat([p.flatten() for p in train(make(*overrides), tmp_path / str(number))[0].model.parameters()])
+
+    first = weights(1)
+    assert torch.equal(first, weights(2))
+    assert not torch.equal(first, weights(3, "--seed_everything", "2"))

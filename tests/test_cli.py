@@ -1,0 +1,143 @@
+"""What a user's mistakes give: exit status 2, one message that names the place, no traceback, nothing half-made."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_lightning.cli import main
+
+COMMANDS = ("tokenizer", "prepare", "fit", "validate", "test", "predict", "report", "doctor")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
+    """A working folder with good and bad files under short names."""
+    monkeypatch.chdir(tmp_path)
+    Path("good.txt").write_bytes(corpus.read_bytes())
+    Path("empty.txt").touch()
+    Path("bytes.txt").write_bytes(b"One.\nTwo \xff.\n")
+    Path("train.tsv").write_bytes(tables["train"].read_bytes())
+    Path("plain.yaml").write_text(
+        f"experiment: x\ntask: pretraining\nmodel: {{size: tiny}}\ndata: {{train: {store}, num_workers: 0}}\n"
+        "trainer: {max_steps: 2, accelerator: cpu}\n"
+    )
+    tokenizer.save(Path("tok"))
+    Path("classify.yaml").write_text(
+        "experiment: x\ntask: text-classification\nmodel: {size: tiny}\n"
+        "data: {train: train.tsv, text_column: sentence, label_column: topic, tokenizer: tok}\n"
+        "trainer: {max_steps: 2, accelerator: cpu}\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("tokenizer --input none.txt --vocab-size 99 --output out", "none.txt: no such file"),
+        ("tokenizer --input empty.txt --vocab-size 99 --output out", "no text to train on"),
+        ("tokenizer --input bytes.txt --vocab-size 99 --output out", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
+        ("tokenizer --input good.txt --vocab-size 9 --output out", "too small"),
+        ("tokenizer --input good.txt --vocab-size 99 --output .", "choose another --output"),
+        ("prepare --input good.txt --tokenizer none --output out", "none does not exist"),
+        ("prepare --input empty.txt --tokenizer tok --output out", "the corpus is empty"),
+        ("prepare --input bytes.txt --tokenizer tok --output out", "bytes.txt: line 2: byte 9"),
+        ("prepare --input good.txt --tokenizer tok --output tok", "choose another --output"),
+        ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
+        ("fit --config none.yaml", "none.yaml: no such file"),
+        ("fit --config plain.yaml --trainer.max_stps 3", "unknown key 'trainer.max_stps'; did you mean"),
+        ("fit --config plain.yaml --trainer.max_steps lots", "trainer.max_steps: expected int or null, got 'lots'"),
+        ("fit --config plain.yaml --data.train none", "none: no such folder"),
+        ("fit --config plain.yaml --data.train tok", "tok has no manifest.json"),
+        ("fit --config plain.yaml --data.batch_size 3 --trainer.accumulate_grad_batches 2", "multiple of 2"),
+        ("fit --config plain.yaml --data.max_seq_length 4", "max_seq_length is 4"),
+        ("fit --config plain.yaml --data.max_seq_length 600", "more than the model's positions (512)"),
+        ("fit --config plain.yaml --model.config.hidden_sze 64", "did you mean 'hidden_size'"),
+        (
+            "fit --config plain.yaml --checkpoint.monitor val/x --data.validation STORE",
+            "validation logs: val/mlm_accuracy",
+        ),
+        ("fit --config plain.yaml --run-directory tok", "not empty and no run directory"),
+        ("fit --config plain.yaml --resume nothing", "no checkpoint lies there"),
+        ("fit --config classify.yaml --data.train none.tsv", "none.tsv: no such file"),
+        ("fit --config classify.yaml --data.text_column text", "no column 'text'; the columns are: sentence, topic"),
+        ("fit --config classify.yaml --data.tokenizer null", "data.tokenizer is not set"),
+        ("fit --config classify.yaml --trainer.max_steps null --trainer.max_epochs 0.01", "less than one batch"),
+        ("fit --config classify.yaml --model.size null --model.pretrained none", "none does not exist"),
+        ("fit plain.yaml", "--config"),
+        ("test --checkpoint none", "none does not exist"),
+        ("test --checkpoint tok", "tok is no checkpoint"),
+        ("predict --checkpoint tok", "tok is no checkpoint"),
+        ("report none --output r.html", "none is no run directory"),
+        ("report none --output r.pdf", "ends in .html or .md"),
+        ("doctor --what", "--what"),
+        ("tokenise", "invalid choice"),
+    ],
+)
+def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, capsys, command, message):
+    before = sorted(p.name for p in place.rglob("*"))
+    try:
+        status = main(command.replace("STORE", str(store)).split())
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert "Traceback" not in error
+    after = [p.name for p in place.rglob("*") if "runs" not in p.relative_to(place).parts]
+    assert sorted(after) == before
+
+
+def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):
+    from bert_lightning.model import BertConfig, BertForPreTraining
+    from bert_lightning.text.wordpiece import SPECIAL_TOKENS
+
+    vocabulary = [*SPECIAL_TOKENS, "other"]
+    model = BertForPreTraining(BertConfig.preset("tiny", vocab_size=6))
+    model.save_pretrained(tmp_path / "start", vocabulary, lowercase=True)
+    command = f"fit --config plain.yaml --model.size null --model.pretrained {tmp_path / 'start'}"
+    assert main(command.split()) == 2
+    assert "the vocabulary does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: bert-lightning" in capsys.readouterr().out
+
+
+def test_help_lists_the_commands_that_work_and_no_others(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    listed = [
+        line.split()[0] for line in text.splitlines() if line.startswith("    ") and not line.startswith("     ")
+    ]
+    assert tuple(name for name in listed if name != "COMMAND") == COMMANDS
+
+
+def test_importing_the_package_and_its_command_line_loads_nothing_heavy():
+    heavy = "{'torch', 'lightning', 'numpy', 'wandb', 'datasets', 'rich', 'matplotlib', 'jsonargparse'}"
+    code = f"import sys, bert_lightning.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_tokenizer_and_prepare_do_not_wait_for_torch():
+    code = "import sys, bert_lightning.data.preparation, bert_lightning.text.vocabulary;print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_doctor_finds_nothing_missing_here(capsys):
+    assert main(["doctor"]) == 0
+    assert "Nothing is missing." in capsys.readouterr().out
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "bert_lightning", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.count(".") == 2

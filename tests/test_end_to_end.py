@@ -1,0 +1,277 @@
+"""The main job from the shell: vocabulary, store, pre-training with a resume, fine-tuning, test, predict, report."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+
+from bert_lightning.cli import main
+from bert_lightning.runs.directory import RunDirectory
+
+PRETRAINING = {
+    "experiment": "small",
+    "task": "pretraining",
+    "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+    "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
+    "optimizer": {"learning_rate": 1e-3},
+    "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},
+    "checkpoint": {"every_n_steps": 4, "keep_last": 10},
+}
+
+
+def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def logged(run: Path) -> list[dict]:
+    """Metrics without what differs between machines and moments."""
+    rows = RunDirectory(run).read_metrics()
+    return [{k: v for k, v in row.items() if k not in ("time", "train/tokens_per_second")} for row in rows]
+
+
+def shell(*arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bert_lightning", *map(str, arguments)]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, corpus, store, validation_store) -> Path:
+    """A folder with an experiment file, and a finished pre-training under runs/whole."""
+    folder = tmp_path_factory.mktemp("home")
+    values = {
+        **PRETRAINING,
+        "data": {**PRETRAINING["data"], "train": str(store), "validation": str(validation_store)},
+    }
+    (folder / "pretraining.yaml").write_text(yaml.safe_dump(values))
+    assert (
+        main(["fit", "--config", str(folder / "pretraining.yaml"), "--run-directory", str(folder / "runs/whole")])
+        == 0
+    )
+    return folder
+
+
+def test_a_run_leaves_what_the_design_says(home):
+    run = RunDirectory(home / "runs/whole")
+    manifest = run.read_manifest()
+    assert manifest["ended"] == "finished"
+    assert manifest["step"] == 12
+    assert set(manifest["data"]) == {"train", "validation"}
+    [session] = manifest["sessions"]
+    assert {"command", "versions", "hardware", "git", "started", "finished"} <= session.keys()
+    names = {name for row in logged(run.path) for name in row}
+    assert {"train/loss", "train/mlm_loss", "train/nsp_loss", "val/mlm_accuracy", "val/nsp_accuracy"} <= names
+    assert [row["step"] for row in logged(run.path) if "val/mlm_loss" in row] == [5, 10, 12]
+    assert (run.checkpoints / "last.ckpt").resolve().name == "step-000000012.ckpt"
+
+
+def test_the_resolved_config_repeats_the_run_bit_for_bit(home, tmp_path):
+    config = home / "runs/whole/config.yaml"
+    assert main(["fit", "--config", str(config), "--run-directory", str(tmp_path / "again")]) == 0
+    assert same(weights(home / "runs/whole"), weights(tmp_path / "again"))
+    assert logged(home / "runs/whole") == logged(tmp_path / "again")
+
+
+@pytest.mark.parametrize("step", [4, 5, 8, 10])
+def test_resuming_from_any_checkpoint_ends_in_the_same_weights_and_metrics(home, tmp_path, step):
+    run = tmp_path / "resumed"
+    shutil.copytree(home / "runs/whole", run, symlinks=True)
+    for path in (run / "checkpoints").glob("step-*"):
+        if int(path.name[5:14]) > step:
+            path.unlink()
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "ended": None}))
+    assert main(["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run)]) == 0
+    assert same(weights(home / "runs/whole"), weights(run))
+    assert logged(home / "runs/whole") == logged(run)
+    assert "resumed_from" in json.loads((run / "manifest.json").read_text())["sessions"][-1]
+
+
+def test_a_finished_run_is_reported_and_left_as_it_is(home, capsys):
+    before = (home / "runs/whole/manifest.json").read_bytes()
+    assert main(["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(home / "runs/whole")]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (home / "runs/whole/manifest.json").read_bytes() == before
+
+
+def test_the_same_command_finds_its_own_run(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.max_steps", "2"]
+    assert main(command) == 0
+    [run] = (tmp_path / "runs/small").iterdir()
+    assert main(command) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert main([*command, "--resume", "never"]) == 0
+    assert sorted(p.name for p in (tmp_path / "runs/small").iterdir()) == [run.name, f"{run.name}-2"]
+
+
+def test_other_settings_in_the_same_directory_are_refused_by_name(home, capsys):
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(home / "runs/whole")]
+    assert main([*command, "--optimizer.learning_rate", "1"]) == 2
+    assert "optimizer.learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, name, status):
+    command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
+    command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not RunDirectory(tmp_path / "run").read_metrics():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    manifest = RunDirectory(tmp_path / "run").read_manifest()
+    assert manifest["ended"] == f"stopped by {name}"
+    assert (tmp_path / "run/checkpoints/last.ckpt").resolve().name == f"step-{manifest['step']:09d}.ckpt"
+
+
+def test_two_processes_train_like_one(home, tmp_path):
+    no_dropout = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
+    base = ["fit", "--config", home / "pretraining.yaml", *no_dropout]
+    two = shell(*base, "--run-directory", "two", "--trainer.devices", 2, "--trainer.strategy", "ddp", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    one = shell(*base, "--run-directory", "one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    for name, expected in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], expected, rtol=1e-4, atol=2e-6, msg=name)
+    for first, second in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
+        assert first == pytest.approx(second, rel=1e-4)
+    assert two.stdout.count("run directory") == 1
+
+
+@pytest.fixture(scope="module")
+def classifier(home, tables) -> Path:
+    """A classifier fine-tuned from the pre-trained run."""
+    values = {
+        "experiment": "topics",
+        "task": "text-classification",
+        "model": {"pretrained": str(home / "runs/whole")},
+        "data": {
+            **{split: str(path) for split, path in tables.items()},
+            "text_column": "sentence",
+            "label_column": "topic",
+            "max_seq_length": 40,
+            "batch_size": 16,
+        },
+        "optimizer": {"learning_rate": 2e-3},
+        "trainer": {"max_epochs": 12, "accelerator": "cpu"},
+        "early_stopping": {"patience": 50},
+    }
+    (home / "topics.yaml").write_text(yaml.safe_dump(values))
+    run = home / "runs/topics"
+    assert main(["fit", "--config", str(home / "topics.yaml"), "--run-directory", str(run)]) == 0
+    return run
+
+
+def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier, tables, capsys):
+    assert main(["test", "--checkpoint", str(classifier)]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    rows = [json.loads(line) for line in (classifier / "predictions/test.jsonl").read_text().splitlines()]
+    lines = tables["test"].read_text().splitlines()[1:]
+    assert [f"{row['text']}\t{row['gold']}" for row in rows] == lines
+    accuracy = sum(row["gold"] == row["label"] for row in rows) / len(rows)
+    assert float(printed["test/accuracy"]) == pytest.approx(accuracy, abs=1e-4)
+    assert accuracy > 0.6
+
+
+def test_predict_on_raw_lines_agrees_with_test(classifier, tmp_path, capsys):
+    assert main(["test", "--checkpoint", str(classifier)]) == 0
+    tested = [json.loads(line) for line in (classifier / "predictions/test.jsonl").read_text().splitlines()]
+    (tmp_path / "raw.txt").write_text("".join(row["text"] + "\n" for row in tested))
+    output = tmp_path / "out.jsonl"
+    command = [
+        "predict",
+        "--checkpoint",
+        str(classifier),
+        "--input",
+        str(tmp_path / "raw.txt"),
+        "--output",
+        str(output),
+    ]
+    assert main(command) == 0
+    predicted = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["label"] for row in predicted] == [row["label"] for row in tested]
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in predicted)
+
+
+def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, tmp_path):
+    done = shell("predict", "--checkpoint", home / "runs/whole", cwd=tmp_path, input="The old [MASK] sees [MASK].\n")
+    assert done.returncode == 0, done.stderr
+    [row] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(candidates) for candidates in row["masks"]] == [5, 5]
+
+
+def test_validate_repeats_the_last_validation(home, capsys):
+    assert main(["validate", "--checkpoint", str(home / "runs/whole/checkpoints/last.ckpt")]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    last = next(row for row in logged(home / "runs/whole") if "val/mlm_loss" in row and row["step"] == 12)
+    assert float(printed["val/mlm_loss"]) == pytest.approx(last["val/mlm_loss"], abs=1e-4)
+    assert float(printed["val/mlm_unigram_loss"]) == pytest.approx(last["val/mlm_unigram_loss"], abs=1e-4)
+
+
+def test_a_report_holds_every_score_and_leads_back_to_the_runs(home, classifier, tmp_path):
+    runs = [str(home / "runs/whole"), str(classifier)]
+    for name in ("report.html", "report.md"):
+        assert main(["report", *runs, "--output", str(tmp_path / name)]) == 0
+    html, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    last = [row for row in logged(classifier) if "val/accuracy" in row][-1]
+    for text in (html, markdown):
+        assert f"{last['val/accuracy']:.4f}" in text
+        assert all(run in text for run in runs)
+    assert html.count("<svg") >= 5
+    # Names of XML vocabularies aside, the page must not point anywhere.
+    assert "http" not in re.sub(r"http://(www\.w3|purl|creativecommons)\.org", "", html)
+
+
+def test_the_trained_encoder_opens_in_transformers(home, tmp_path):
+    from bert_lightning.model import BertForPreTraining
+
+    model = BertForPreTraining.from_pretrained(home / "runs/whole").eval()
+    model.save_pretrained(tmp_path)
+    theirs = transformers.BertForPreTraining.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[2, 10, 11, 3]])
+    torch.testing.assert_close(model(ids).prediction_logits, theirs(ids).prediction_logits, rtol=1e-5, atol=1e-5)
+
+
+def test_early_stopping_ends_training_before_the_last_step(home, tables, tmp_path):
+    command = ["fit", "--config", str(home / "topics.yaml"), "--run-directory", str(tmp_path / "run")]
+    command += [
+        "--early_stopping.patience",
+        "1",
+        "--optimizer.learning_rate",
+        "0",
+        "--trainer.val_check_interval",
+        "2",
+    ]
+    assert main(command) == 0
+    assert RunDirectory(tmp_path / "run").read_manifest()["step"] == 4
+
+
+def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
+    assert main([*command, "--trainer.max_steps", "2", "--wandb.mode", "auto"]) == 0
+    [log] = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/mlm_loss" in log.read_bytes()

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_lightning.errors import InputError
+from bert_lightning.text.sentences import split_sentences
+from bert_lightning.text.vocabulary import train_wordpiece
+from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
+
+NASTY = (
+    "abcXYZ éÉñß İı 中文字 한국 ёЁ Σς\u0000\ufffd\u200b\u00a0\u2028\t\n\r" + ".,!?-_'\"[]()#@/0189😀\U000e0001e\u0301"
+)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+def pair(request, tmp_path_factory):
+    texts = [NASTY, "the quick brown fox jumps over the lazy dog", "中文 and ## signs [MASK] é"] * 3
+    ours = train_wordpiece(lambda: texts, 300, lowercase=request.param)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    ours.save(folder)
+    return ours, transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=request.param)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.one_of(st.text(alphabet=NASTY, max_size=60), st.text(max_size=40)))
+def test_encoding_equals_transformers_tokenizer(pair, text: str):
+    ours, theirs = pair
+    assert ours.encode_batch([text])[0] == theirs.encode(text, add_special_tokens=False)
+
+
+def test_a_saved_tokenizer_loads_the_same_and_keeps_its_casing(pair, tmp_path: Path):
+    ours, _ = pair
+    ours.save(tmp_path)
+    for path in (tmp_path, tmp_path / "vocab.txt"):
+        loaded = load_tokenizer(path, cased=None if path.is_dir() else not ours.lowercase)
+        assert loaded.fingerprint == ours.fingerprint
+
+
+def test_special_tokens_come_first_and_the_size_is_as_asked(documents):
+    tokenizer = train_wordpiece(lambda: (s for d in documents for s in d), 100)
+    assert tuple(tokenizer.vocabulary[:5]) == SPECIAL_TOKENS
+    assert len(tokenizer) == 100
+
+
+def test_training_depends_on_the_text_alone():
+    # In processes of their own, since the order that must not matter is drawn once a process.
+    import subprocess
+    import sys
+
+    code = (
+        "from tests.conftest import make_documents\n"
+        "from bert_lightning.text.vocabulary import train_wordpiece\n"
+        "texts = [s for d in make_documents(3, 60) for s in d]\n"
+        "print(train_wordpiece(lambda: texts, 150).fingerprint)\n"
+    )
+    root = Path(__file__).parents[2]
+    prints = {
+        subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    }
+    assert len(prints) == 1
+
+
+def test_a_vocabulary_too_small_for_the_alphabet_says_how_much_it_takes():
+    with pytest.raises(InputError, match="alone take 11 entries"):
+        train_wordpiece(lambda: ["abc"], 8)
+
+
+def test_text_without_a_character_is_an_error():
+    with pytest.raises(InputError, match="no text"):
+        train_wordpiece(lambda: ["", "  \n"], 100)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([*SPECIAL_TOKENS, "a", "b", "a"], "'a' twice"),
+        (["a", "[PAD]", "[UNK]", "[CLS]", "[SEP]"], r"no \[MASK\]"),
+    ],
+)
+def test_an_unusable_vocabulary_file_is_named_with_its_fault(tmp_path: Path, lines, message):
+    (tmp_path / "vocab.txt").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"vocab\.txt: .*{message}"):
+        load_tokenizer(tmp_path)
+
+
+def test_cased_with_an_uncased_folder_is_an_error(tmp_path: Path):
+    WordPieceTokenizer([*SPECIAL_TOKENS, "a"], lowercase=True).save(tmp_path)
+    with pytest.raises(InputError, match="uncased"):
+        load_tokenizer(tmp_path, cased=True)
+
+
+def test_abbreviations_do_not_end_sentences():
+    text = "Dr. Watson met Mr. Holmes at 5.30 p.m. in Baker St. yesterday. They left."
+    assert split_sentences(text)[-1] == "They left."
+    assert "".join(split_sentences(text)).replace(" ", "") == text.replace(" ", "")
