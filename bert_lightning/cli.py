@@ -75,10 +75,9 @@ def _complain(message: str, status: int) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from bert_lightning.data.sources import CORPUS_SUFFIXES, LAYOUTS, find_sources, read_documents
+    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources, read_documents
     from bert_lightning.text.vocabulary import train_wordpiece
 
-    assert options.layout in LAYOUTS
     sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
     output = _fresh_folder(options.output, "vocab.txt")
 

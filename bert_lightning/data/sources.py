@@ -20,7 +20,6 @@ from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
 
 Layout = Literal["auto", "sentences", "paragraphs"]
-LAYOUTS: tuple[Layout, ...] = ("auto", "sentences", "paragraphs")
 HUB = "hub:"
 STANDARD_INPUT = "-"
 _COMPRESSED = ".gz"

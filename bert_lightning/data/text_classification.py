@@ -60,6 +60,7 @@ class Examples(NamedTuple):
     seconds: list[list[int]] | None
     labels: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    by_length: NDArray[np.int64]
     fingerprint: str
 
 
@@ -129,7 +130,7 @@ class TextClassificationDataModule(StepDataModule):
     def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
         """Rows in order of length, so that little is padded."""
         examples = self.examples[stage]
-        rows = np.argsort(examples.lengths, kind="stable")[numbers]
+        rows = examples.by_length[numbers]
         return self._batch(examples, rows, labels=examples.labels[rows], numbers=rows)
 
     def _rows(self, split: str, path: str) -> list[Row]:
@@ -160,7 +161,8 @@ class TextClassificationDataModule(StepDataModule):
         digest = hashlib.sha256()
         for part in (texts, pairs or (), [self.labels[label] for label in labels]):
             digest.update(repr(part).encode())
-        return Examples(texts, firsts, seconds, labels, lengths, digest.hexdigest())
+        by_length = np.argsort(lengths, kind="stable")
+        return Examples(texts, firsts, seconds, labels, lengths, by_length, digest.hexdigest())
 
     def _batch(self, examples: Examples, rows: NDArray[np.int64], **labels: NDArray[np.int64]) -> Batch:
         firsts = [examples.firsts[row] for row in rows]

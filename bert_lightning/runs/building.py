@@ -83,6 +83,7 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, trainin
     _seed(experiment)
     model = BertForPreTraining(config)
     notes = _take_weights(model, experiment, start)
+    counts: torch.Tensor | None
     if training:
         counts = torch.from_numpy(data.training_token_counts())
     else:
@@ -241,7 +242,6 @@ def build_trainer(
     if settings.strategy == "ddp" or world_size > 1:
         # Every parameter takes part in every step and the model has no buffers that could drift apart.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    interval = settings.val_check_interval or max(1, -(-steps // 10))
     try:
         return Trainer(
             accelerator=settings.accelerator,
@@ -250,7 +250,7 @@ def build_trainer(
             strategy=strategy,
             precision=settings.precision,
             max_steps=steps,
-            val_check_interval=interval,
+            val_check_interval=validation_interval(experiment, steps),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=settings.log_every_n_steps,
@@ -271,9 +271,20 @@ def build_trainer(
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from None
 
 
-def training_callbacks(experiment: Experiment, task: Task, folder: Path, validates: bool) -> list[Callback]:
+def validation_interval(experiment: Experiment, steps: int) -> int:
+    """Steps between validations: as given, or a tenth of the training."""
+    return experiment.trainer.val_check_interval or max(1, -(-steps // 10))
+
+
+def training_callbacks(
+    experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool
+) -> list[Callback]:
     """Progress, signals, validation, early stopping and checkpoints."""
-    checkpointing = Checkpointing(folder, experiment.checkpoint, task.monitor, task.monitor_mode)
+    interval = validation_interval(experiment, steps)
+    settings = experiment.checkpoint
+    if not validates and settings.every_n_steps is None:
+        settings = dataclasses.replace(settings, every_n_steps=interval)
+    checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
     callbacks: list[Callback] = [TrainingProgress(task.shown), StopOnSignal(checkpointing)]
     if validates:
         callbacks.append(ValidationAtEnd())
@@ -286,6 +297,8 @@ def training_callbacks(experiment: Experiment, task: Task, folder: Path, validat
                     mode=mode,
                     patience=patience,
                     min_delta=experiment.early_stopping.min_delta,
+                    # A metric that is not logged is the checkpoints' error to raise.
+                    strict=False,
                 )
             )
     return [*callbacks, checkpointing]

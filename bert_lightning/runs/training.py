@@ -66,7 +66,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         _prepare_directory(directory, values, run_id, checkpoint, parts.data.fingerprints)
         loggers += wandb_logger(experiment, directory.path, run_id)
     validates = parts.data.num_evaluation_samples("validation") > 0
-    callbacks = training_callbacks(experiment, parts.task, directory.checkpoints, validates)
+    callbacks = training_callbacks(experiment, parts.task, directory.checkpoints, steps, validates=validates)
     trainer = build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks)
     if is_first:
         parameters = sum(p.numel() for p in parts.task.model.parameters())

@@ -164,6 +164,7 @@ class Task(LightningModule):
 
     def _reset_window(self) -> None:
         self._window: Tensor | None = None
+        self._seconds_before = 0.0
         self._window_started = time.perf_counter()
 
     def on_train_start(self) -> None:
@@ -178,6 +179,9 @@ class Task(LightningModule):
         """Validation does not count as training time."""
         self._window_started += time.perf_counter() - self._validation_started
 
+    def _window_seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._window_started
+
     def _log_training(
         self, step: int, totals: Tensor, counts: Tensor, batches: list[Batch], learning_rate: float
     ) -> None:
@@ -188,7 +192,7 @@ class Task(LightningModule):
         if step % self._optimization.log_every_n_steps and step != self._optimization.num_steps:
             return
         window = self._summed_over_ranks(self._window).tolist()
-        seconds = time.perf_counter() - self._window_started
+        seconds = self._window_seconds()
         num_sums = len(self.loss_names)
         means = [window[k] / max(window[num_sums + k], 1) for k in range(num_sums)]
         logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
@@ -222,10 +226,12 @@ class Task(LightningModule):
         }
         window = self._window
         checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
+        checkpoint["log_window_seconds"] = self._window_seconds()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the open log window; the sums of all ranks go to the first."""
         window = checkpoint["log_window"]
         self._window = None
+        self._seconds_before = checkpoint["log_window_seconds"]
         if window is not None:
             self._window = window.to(self.device) if self.global_rank == 0 else torch.zeros_like(window)

@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from bert_lightning.checkpoints.checkpoint import CheckpointError
 from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
 from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
+from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class CheckpointSettings:
     """When checkpoints are written and which are kept.
 
     Attributes:
-        every_n_steps: write one every so many optimiser steps; only at the end (and at the best score) when none.
+        every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
         keep_last: how many of them stay; the best one always does.
         monitor: metric that decides which is the best; the task's own one unless given.
         mode: whether more or less of it is better; the task's own unless given.
@@ -62,10 +63,24 @@ class VerifiedCheckpointIO(CheckpointIO):
 
 
 class Checkpointing(Checkpoint):
-    """Writes `checkpoints/step-*.ckpt` and keeps the links `last.ckpt` and `best.ckpt` up to date."""
+    """Writes `step-*.ckpt` into a folder and keeps the links `last.ckpt` and `best.ckpt` there up to date.
 
-    def __init__(self, folder: Path, settings: CheckpointSettings, monitor: str, mode: str) -> None:
+    Where a step is validated, its checkpoint is written behind the validation: one from before it would resume
+    without that validation.
+
+    Args:
+        folder: where checkpoints go.
+        settings: when, and which stay.
+        monitor: the task's metric that decides which is the best, unless the settings name one.
+        mode: whether more (`max`) or less (`min`) of it is better.
+        validation_interval: steps between validations; None where there are none.
+    """
+
+    def __init__(
+        self, folder: Path, settings: CheckpointSettings, monitor: str, mode: str, validation_interval: int | None
+    ) -> None:
         self.folder = folder
+        self.validation_interval = validation_interval
         self.settings = settings
         self.monitor = settings.monitor or monitor
         self.sign = 1.0 if (settings.mode or mode) == "max" else -1.0
@@ -77,21 +92,26 @@ class Checkpointing(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write one every `every_n_steps`."""
-        interval = self.settings.every_n_steps
-        if interval and trainer.global_step % interval == 0:
+        interval, step = self.settings.every_n_steps, trainer.global_step
+        if interval and step % interval == 0 and not self._is_validated(step, trainer.max_steps):
             self.save(trainer)
 
+    def _is_validated(self, step: int, last: int) -> bool:
+        return self.validation_interval is not None and (step % self.validation_interval == 0 or step == last)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write one when the monitored metric is better than ever."""
-        if trainer.sanity_checking or (not trainer.fit_loop.restarting and trainer.state.fn != "fit"):
-            return
+        """Write one, and remember whether it is the best so far.
+
+        Raises:
+            InputError: validation does not log the monitored metric.
+        """
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise CheckpointError(f"checkpoint.monitor is {self.monitor!r}, but validation logs: {known}")
+            raise InputError(f"checkpoint.monitor is {self.monitor!r}, but validation logs: {known}")
         score = float(trainer.callback_metrics[self.monitor])
         if self.best_score is None or self.sign * score > self.sign * self.best_score:
             self.best_score, self.best_step = score, trainer.global_step
-            self.save(trainer)
+        self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last one, also when training was stopped."""

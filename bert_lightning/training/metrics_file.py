@@ -43,8 +43,9 @@ class MetricsFile(Logger):
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one row, with the time, and hand it to the operating system at once."""
-    line = json.dumps({"time": round(time.time(), 3), **row}) + "\n"
+    """Append one row, with the time, and hand it to the operating system at once; null stands for not-a-number."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    line = json.dumps({"time": round(time.time(), 3), **finite}) + "\n"
     # One write of one line, so that lines of two processes never mix.
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

@@ -75,7 +75,7 @@ class TrainingProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line a validation, which stays above the bar."""
-        if not self._enabled or trainer.sanity_checking or (not trainer.training and trainer.state.fn != "fit"):
+        if not self._enabled:
             return
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         text = f"step {trainer.global_step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -3,9 +3,11 @@
 The text are generated sentences of real English words, so nothing need be at hand. Rates are medians of five.
 """
 
+import argparse
 import json
 import os
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -29,8 +31,7 @@ BATCHES = 50
 
 def main() -> None:
     """Print a table; with `--json FILE` also write the figures."""
-    words = sorted({word for word in " ".join(map(str, vars(sys.modules["random"]))).split() if word.isalpha()})
-    words += sorted({word for doc in (str.__doc__, dict.__doc__, random.__doc__) for word in (doc or "").split()})
+    words = sorted({word for module in (random, re, json, argparse) for word in (module.__doc__ or "").split()})
     generator = random.Random(1)
     documents = [
         [" ".join(generator.choices(words, k=generator.randint(5, 30))) + "." for _ in range(SENTENCES_PER_DOCUMENT)]

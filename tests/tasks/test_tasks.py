@@ -56,7 +56,7 @@ def train(experiment, folder: Path):
     steps = num_steps(experiment, parts.data.num_training_samples)
     parts.data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
     parts.task.optimization = optimization_of(experiment, steps)
-    callbacks = training_callbacks(experiment, parts.task, folder, validates=True)
+    callbacks = training_callbacks(experiment, parts.task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
     trainer.fit(parts.task, parts.data)
     return parts.task, parts.data, trainer

@@ -1,0 +1,61 @@
+"""Every experiment file loads strictly, and what README and docs name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bert_lightning.cli import _parser
+from bert_lightning.runs.experiment import load_experiment
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+
+
+def test_there_are_experiments():
+    assert len(FILES) >= 4
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_experiment_file_loads_strictly(path, monkeypatch):
+    monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
+    experiment = load_experiment([path])
+    assert load_experiment([], below=experiment.to_dict()).identity == experiment.identity
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of ours in the code blocks of a page, continued lines joined."""
+    blocks = re.findall(r"```(?:bash|console|text|sh)?\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = (re.search(r"(?:^|\$ |\| )(bert-lightning .*)", line) for line in lines)
+    return [match[1] for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_shows_is_one_that_exists(page):
+    import shlex
+
+    for command in commands(page):
+        words = shlex.split(command.split(" | ")[0].split(" > ")[0], comments=True)[1:]
+        options, rest = _parser().parse_known_args(words)
+        assert not rest or options.takes_overrides, command
+
+
+def test_the_readme_shows_every_command():
+    shown = {command.split()[1] for command in commands(ROOT / "README.md")}
+    assert {"tokenizer", "prepare", "fit", "validate", "test", "predict", "report", "doctor"} <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_target_that_a_page_names_exists(page):
+    text = page.read_text()
+    rooms = r"(?:bert_lightning|experiments|tests|docs|runs|tasks|data|model|text|metrics|training|checkpoints)"
+    for path in re.findall(rf"`({rooms}/[\w/.-]*\w)`", text):
+        places = [ROOT / path, ROOT / "bert_lightning" / path]
+        generated = path.startswith(("runs/<", "docs/_build", "runs/novels"))
+        assert generated or any(place.exists() for place in places), path
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for target in re.findall(r"`make ([a-z-]+)`", text):
+        assert target in targets, target
