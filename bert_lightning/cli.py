@@ -1,6 +1,8 @@
 """The command `bert-lightning`: one thin function a command; what is heavy is imported inside them."""
 
 import argparse
+import errno
+import io
 import logging
 import os
 import signal
@@ -47,7 +49,9 @@ def _guarded(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except OSError as error:
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", FAILURE)
+        wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
+        status = BAD_INPUT if wrong_path or error.errno == errno.EROFS else FAILURE
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
 
@@ -76,10 +80,14 @@ def _complain(message: str, status: int) -> int:
 
 def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources, read_documents
+    from bert_lightning.errors import InputError
     from bert_lightning.text.vocabulary import train_wordpiece
+    from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
 
     sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
-    output = _fresh_folder(options.output, "vocab.txt")
+    output = options.output
+    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - {*TOKENIZER_FILES}):
+        raise InputError(f"{output} exists and holds something else: choose another --output")
 
     def texts() -> Any:
         for source in _progress(sources, "reading"):
@@ -87,6 +95,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
                 yield from document.segments
 
     tokenizer = train_wordpiece(texts, options.vocab_size, lowercase=not options.cased)
+    if (output / "vocab.txt").is_file() and load_tokenizer(output).fingerprint != tokenizer.fingerprint:
+        raise InputError(f"{output} holds another vocabulary: choose another --output")
     tokenizer.save(output)
     size = len(tokenizer)
     casing = "cased" if options.cased else "uncased"
@@ -144,14 +154,13 @@ def _fit(options: argparse.Namespace) -> int:
 
     experiment = load_experiment([Path(file) for file in options.config], options.overrides)
 
-    from bert_lightning.runs.training import choose_directory, fit, is_finished
+    from bert_lightning.runs.training import choose_directory, fit, is_first_process
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
-    if options.resume == "auto" and is_finished(directory) and directory.read_config() == experiment.to_dict():
-        print(f"finished before: {directory.path} (a new one: --resume never)")
-        return OK
     metrics = fit(experiment, directory, options.resume)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if metrics is None:
+        print(f"finished before: {directory.path} (a new one: --resume never)")
+    elif is_first_process():
         _print_metrics(metrics)
         print(f"run directory: {directory.path}")
     return OK
@@ -161,7 +170,10 @@ def _score(options: argparse.Namespace) -> int:
     from bert_lightning.runs.scoring import run_directory_of, score
 
     files = [Path(file) for file in options.config or ()]
-    _print_metrics(score(options.checkpoint, options.command, files, options.overrides))
+    metrics = score(options.checkpoint, options.command, files, options.overrides)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return OK
+    _print_metrics(metrics)
     directory = run_directory_of(options.checkpoint)
     if directory is not None and options.command == "test" and directory.predictions.is_dir():
         print(f"predictions: {os.path.relpath(directory.predictions)}")
@@ -176,6 +188,8 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.runs.scoring import predict, raw_rows
 
     checkpoint = read_checkpoint(options.checkpoint)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     lines = (
         json.dumps(row, ensure_ascii=False) + "\n" for row in predict(checkpoint, raw_rows(options.input, checkpoint))
     )
@@ -337,14 +351,6 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
 
 
 # -- small things ------------------------------------------------------------------------------------------------
-
-
-def _fresh_folder(path: Path, marker: str) -> Path:
-    from bert_lightning.errors import InputError
-
-    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file())):
-        raise InputError(f"{path} exists and holds something else: choose another --output")
-    return path
 
 
 def _count(number: int, noun: str) -> str:

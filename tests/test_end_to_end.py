@@ -101,6 +101,73 @@ def test_resuming_from_any_checkpoint_ends_in_the_same_weights_and_metrics(home,
     assert "resumed_from" in json.loads((run / "manifest.json").read_text())["sessions"][-1]
 
 
+DYING = """
+import os, sys
+from bert_lightning.cli import main
+from bert_lightning.tasks.pretraining import PretrainingTask
+original = PretrainingTask.training_step
+def dying(self, batches, number):
+    if self.trainer.global_step == int(sys.argv[1]):
+        os.abort()
+    return original(self, batches, number)
+PretrainingTask.training_step = dying
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def die_at(step: int, command: list[str]) -> None:
+    """Run a command whose training dies at the start of a step, as if killed: nothing more is written."""
+    done = subprocess.run([sys.executable, "-c", DYING, str(step), *command], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGABRT, done.stderr
+
+
+def test_the_best_checkpoint_stays_the_best_over_a_kill(home, tmp_path):
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.val_check_interval", "4"]
+    command += ["--optimizer.learning_rate", "0.5", "--checkpoint.keep_last", "1", "--run-directory"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    die_at(9, [*command, str(tmp_path / "killed")])
+    assert main([*command, str(tmp_path / "killed")]) == 0
+    best = [(tmp_path / run / "checkpoints/best.ckpt").resolve().name for run in ("whole", "killed")]
+    assert best[0] == best[1]
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert logged(tmp_path / "whole") == logged(tmp_path / "killed")
+
+
+def test_going_on_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(home / "runs/whole", run, symlinks=True)
+    (run / "checkpoints/.step-000000012.ckpt.99.tmp").touch()
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run)]
+    assert main([*command, "--resume", str(home / "runs/whole/checkpoints/step-000000006.ckpt")]) == 0
+    assert (run / "checkpoints/set-aside/step-000000012.ckpt").exists()
+    assert same(weights(home / "runs/whole"), weights(run))
+    assert logged(home / "runs/whole") == logged(run)
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_checkpoint_of_another_task_or_size_cannot_be_resumed(home, classifier, tmp_path, capsys):
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
+    for change, message in (
+        (["--resume", str(classifier)], "its task is another one"),
+        (["--resume", str(home / "runs/whole"), "--model.config.hidden_size", "64"], "its architecture"),
+        (["--resume", str(home / "runs/whole"), "--trainer.max_steps", "3"], "behind the 3 of this training"),
+    ):
+        assert main([*command, *change]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_whose_data_changed_is_not_reported_as_finished(home, tmp_path, tables, capsys):
+    table = tmp_path / "train.tsv"
+    table.write_bytes(tables["train"].read_bytes())
+    command = ["fit", "--config", str(home / "topics.yaml"), "--data.train", str(table), "--trainer.max_steps", "2"]
+    command += ["--trainer.max_epochs", "null", "--run-directory", str(tmp_path / "run")]
+    assert main(command) == 0
+    table.write_text(table.read_text() + "The old cat.\tanimals\n")
+    assert main(command) == 2
+    assert "changed since" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_reported_and_left_as_it_is(home, capsys):
     before = (home / "runs/whole/manifest.json").read_bytes()
     assert main(["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(home / "runs/whole")]) == 0
@@ -251,6 +318,36 @@ def test_the_trained_encoder_opens_in_transformers(home, tmp_path):
     theirs = transformers.BertForPreTraining.from_pretrained(tmp_path).eval()
     ids = torch.tensor([[2, 10, 11, 3]])
     torch.testing.assert_close(model(ids).prediction_logits, theirs(ids).prediction_logits, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_other_data_or_checkpoints_do_not_replace_the_runs_own(home, classifier, tables, tmp_path):
+    assert main(["validate", "--checkpoint", str(classifier), "--data.validation", str(tables["test"])]) == 0
+    assert main(["report", str(classifier), str(classifier), "--output", str(tmp_path / "r.md")]) == 0
+    text = (tmp_path / "r.md").read_text()
+    own = [row for row in logged(classifier) if "val/accuracy" in row and "checkpoint" not in row][-1]
+    assert f"{own['val/accuracy']:.4f}" in text
+    assert "±" not in text.split("\n", 5)[5], "the same run twice is one run"
+
+
+def test_a_column_may_have_any_name(home, classifier, tables, tmp_path, capsys):
+    table = tmp_path / "train.jsonl"
+    lines = [line.split("\t") for line in tables["train"].read_text().splitlines()[1:]]
+    table.write_text("".join(json.dumps({"place": text, "topic": topic}) + "\n" for text, topic in lines))
+    command = [
+        "fit",
+        "--config",
+        str(home / "topics.yaml"),
+        "--data.train",
+        str(table),
+        "--data.text_column",
+        "place",
+    ]
+    command += ["--data.validation", "null", "--trainer.max_epochs", "1", "--run-directory", str(tmp_path / "run")]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(["predict", "--checkpoint", str(tmp_path / "run"), "--input", str(table)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["place"] for row in rows] == [text for text, _ in lines]
 
 
 def test_early_stopping_ends_training_before_the_last_step(home, tables, tmp_path):

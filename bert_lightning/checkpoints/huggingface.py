@@ -41,7 +41,9 @@ def read_huggingface(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder}: {error.args[0]}") from None
     vocabulary = None
     if (folder / "vocab.txt").is_file():
-        vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a vocabulary may hold other line separators as entries.
+        text = (folder / "vocab.txt").read_bytes().decode("utf-8").replace("\r\n", "\n")
+        vocabulary = text.removesuffix("\n").split("\n")
     lowercase = None
     if (folder / "tokenizer_config.json").is_file():
         lowercase = _read_json(folder / "tokenizer_config.json").get("do_lower_case")

@@ -4,6 +4,7 @@ Beside Lightning's own entries the file holds one of ours under `bert_lightning`
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
 
 
-def find_native(path: Path) -> Path | None:
-    """The checkpoint file that `path` stands for: the file itself, or the best (else the last) of a run directory."""
+def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
+    """The checkpoint file that `path` stands for: the file itself, or the first of `names` in a run directory."""
     if path.is_file() and path.name.endswith(SUFFIX):
         return path.resolve()
     for folder in (path / "checkpoints", path):
-        for name in (BEST, LAST):
+        for name in names:
             if (folder / name).is_file():
                 return (folder / name).resolve()
     return None

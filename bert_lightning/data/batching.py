@@ -22,8 +22,9 @@ def assemble(
     cls_id: int,
     sep_id: int,
     pad_id: int,
+    max_seq_length: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], padded to the longest.
+    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], padded to the longest and then to a round length within the limit.
 
     Returns:
         input_ids (B, S), token_type_ids (B, S), lengths (B,).
@@ -32,7 +33,8 @@ def assemble(
     lengths = np.array([len(first) for first in firsts], dtype=np.int64) + extra
     if seconds is not None:
         lengths += np.array([len(second) for second in seconds], dtype=np.int64)
-    width = -(-int(lengths.max(initial=1)) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    longest = int(lengths.max(initial=1))
+    width = max(longest, min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max_seq_length))
     input_ids = np.full((len(firsts), width), pad_id, dtype=np.int64)
     token_type_ids = np.zeros((len(firsts), width), dtype=np.int64)
     input_ids[:, 0] = cls_id

@@ -32,6 +32,30 @@ class TrainingPlan:
     seed: int
 
 
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Check fields of settings that count something; None passes.
+
+    Raises:
+        ValueError: one is smaller; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
+def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
+    """Split -> path: the one that a stage scores, or training and validation where it is None.
+
+    Raises:
+        InputError: the split is not set.
+    """
+    wanted = ("train", "validation") if stage is None else (stage,)
+    if getattr(settings, wanted[0]) is None:
+        raise InputError(f"data.{wanted[0]} is not set: name it with --data.{wanted[0]} PATH")
+    return {split: path for split in wanted if (path := getattr(settings, split)) is not None}
+
+
 class StepDataModule(LightningDataModule):
     """Serves micro-batches of whole optimiser steps.
 
@@ -86,12 +110,8 @@ class StepDataModule(LightningDataModule):
         """Items: this rank's micro-batches of one optimiser step."""
         assert self.plan is not None
         plan, rank, world_size = self.plan, *self._rank()
+        self.check_shares(world_size)
         num_parts = plan.accumulate * world_size
-        if self.batch_size % num_parts:
-            raise InputError(
-                f"data.batch_size {self.batch_size} cannot be shared out over {world_size} process(es) times "
-                f"trainer.accumulate_grad_batches {plan.accumulate}: it must be a multiple of {num_parts}"
-            )
         size = self.batch_size // num_parts
 
         def make(step: int) -> list[Batch]:
@@ -100,6 +120,20 @@ class StepDataModule(LightningDataModule):
             return [self.training_batch(epochs[part], indices[part], plan) for part in parts]
 
         return StepLoader(make, plan.num_steps, self.num_workers, torch.cuda.is_available())
+
+    def check_shares(self, world_size: int) -> None:
+        """Check that a step's samples can be shared out evenly.
+
+        Raises:
+            InputError: the batch size is no multiple of ranks times micro-batches.
+        """
+        assert self.plan is not None
+        num_parts = self.plan.accumulate * world_size
+        if self.batch_size % num_parts:
+            raise InputError(
+                f"data.batch_size {self.batch_size} cannot be shared out over {world_size} process(es) times "
+                f"trainer.accumulate_grad_batches {self.plan.accumulate}: it must be a multiple of {num_parts}"
+            )
 
     def val_dataloader(self) -> StepLoader[Batch] | list[Any]:
         """Fixed batches of the validation split."""

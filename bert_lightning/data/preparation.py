@@ -8,7 +8,10 @@ preparation goes on.
 import hashlib
 import json
 import os
+import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,11 +22,18 @@ from typing import Any
 import numpy as np
 
 from bert_lightning.checkpoints.files import sha256, sync_folder, write_json
-from bert_lightning.data.sources import HUB, Document, Layout, detect_layout, is_plain_text, read_documents
-from bert_lightning.data.token_store import ARRAYS, MANIFEST, SHARD_RECORD, shard_fault, shard_name
+from bert_lightning.data.sources import HUB, Document, Layout, detect_layout, is_table, read_documents
+from bert_lightning.data.token_store import (
+    ARRAYS,
+    MANIFEST,
+    SHARD_RECORD,
+    shard_fault,
+    shard_name,
+    store_fingerprint,
+)
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
-from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 
 # Text of one shard: small enough to share out even a modest corpus, large enough to be read in one go.
 CHARACTERS_PER_SHARD = 4 << 20
@@ -61,17 +71,12 @@ def prepare(
             removed again; shards of an earlier call stay.
     """
     if layout == "auto":
-        layouts = {source: detect_layout(source) for source in sources if is_plain_text(source)}
+        layouts = {source: detect_layout(source) for source in sources if not is_table(source)}
     else:
-        layouts = {source: layout for source in sources if is_plain_text(source)}
+        layouts = {source: layout for source in sources if not is_table(source)}
     settings = {"format": FORMAT, "language": language, "tokenizer": tokenizer.fingerprint}
     inputs = [_describe(source, layouts.get(source)) for source in sources]
-    if (output / MANIFEST).is_file():
-        made_from = json.loads((output / MANIFEST).read_text())["settings"]
-        if made_from != {**settings, "inputs": inputs, "text_column": text_column}:
-            raise InputError(f"{output} is a token store made from other input or settings: choose another --output")
-    elif output.exists() and any(not item.name.startswith((".", "shard-")) for item in output.iterdir()):
-        raise InputError(f"{output} is not empty and no token store: choose another --output")
+    _refuse_foreign(output, {**settings, "inputs": inputs, "text_column": text_column})
 
     created: list[Path] = []
     existed = output.exists()
@@ -93,8 +98,9 @@ def prepare(
         if not existed and output.exists():
             shutil.rmtree(output)
         raise
+    names = [record["name"] for record in records]
     for stale in output.glob("shard-*"):
-        if stale.name >= shard_name(len(records)):
+        if stale.name not in names:
             shutil.rmtree(stale)
     counts = {key: sum(record[key] for record in records) for key in ("num_documents", "num_sentences", "num_tokens")}
     tokenizer.save(output)
@@ -104,9 +110,9 @@ def prepare(
         {
             "settings": {**settings, "inputs": inputs, "text_column": text_column},
             "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": len(tokenizer)},
-            "num_shards": len(records),
+            "shards": names,
             **counts,
-            "fingerprint": hashlib.sha256(json.dumps([settings, checksums]).encode()).hexdigest(),
+            "fingerprint": store_fingerprint(tokenizer.fingerprint, checksums),
         },
     )
     chosen = list(layouts.values())
@@ -117,6 +123,32 @@ def prepare(
         num_kept_shards=len(records) - len(created),
         layouts={name: chosen.count(name) for name in sorted(set(chosen))},
     )
+
+
+def _refuse_foreign(output: Path, settings: dict[str, Any]) -> None:
+    """Raise unless `output` is new, empty, or the same store, finished or not."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise InputError(f"{output} is a file: choose another --output")
+    if (output / MANIFEST).is_file():
+        try:
+            made_from = json.loads((output / MANIFEST).read_text())["settings"]
+        except (ValueError, LookupError, TypeError):
+            raise InputError(
+                f"{output / MANIFEST} is damaged: delete the folder, or choose another --output"
+            ) from None
+        if made_from != settings:
+            raise InputError(f"{output} is a token store made from other input or settings: choose another --output")
+    items = list(output.iterdir())
+    shards = [i for i in items if re.fullmatch(r"shard-\d{5}", i.name) and (i / SHARD_RECORD).is_file()]
+    for item in items:
+        # A vocabulary without a shard is somebody's tokenizer.
+        of_store = item.name == MANIFEST or (shards and item.name in TOKENIZER_FILES)
+        if not (item in shards or of_store or item.name.startswith(".shard-")):
+            raise InputError(
+                f"{output} holds {item.name}, which is no part of a token store: choose another --output"
+            )
 
 
 def _documents(sources: Sequence[str], layouts: dict[str, Any], text_column: str) -> Iterator[Document]:
@@ -160,6 +192,8 @@ def _build_shards(
 ) -> list[dict[str, Any]]:
     """Make every shard that is not there yet; the records of all of them, in order, without empty shards."""
     num_workers = num_workers or os.cpu_count() or 1
+    if num_workers < 1:
+        raise InputError(f"--workers is {num_workers}; it must be at least 1")
     records: list[dict[str, Any]] = []
     pending: list[tuple[Future[dict[str, Any] | None], Path, int]] = []
     pool: ProcessPoolExecutor | None = None
@@ -202,7 +236,7 @@ def _build_shards(
                 num_workers,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(tokenizer.vocabulary, tokenizer.lowercase, settings["language"]),
+                initargs=(tokenizer.vocabulary, tokenizer.lowercase, settings["language"], os.getpid()),
             )
         number = 0
         for group in (first, second):
@@ -237,17 +271,26 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
     """The record of a shard that an earlier call finished from the same documents, if it is whole."""
     try:
         record = json.loads((folder / SHARD_RECORD).read_text())
-    except (OSError, ValueError):
+        whole = record["key"] == key and shard_fault(folder, record) is None
+    except (OSError, ValueError, TypeError, LookupError):
         return None
-    return record if record.get("key") == key and shard_fault(folder, record) is None else None
+    return record if whole else None
 
 
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(vocabulary: list[str], lowercase: bool, language: str) -> None:
+def _start_worker(vocabulary: list[str], lowercase: bool, language: str, parent: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker.update(tokenizer=WordPieceTokenizer(vocabulary, lowercase), language=language)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the process that started it was killed, which nobody else would tell it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _work(group: list[Document], folder: Path, key: str) -> dict[str, Any] | None:
@@ -296,6 +339,7 @@ def write_shard(
                 os.fsync(file.fileno())
         record = {
             "key": key,
+            "name": folder.name,
             "num_documents": len(document_ends),
             "num_sentences": len(sentence_ends),
             "num_tokens": len(tokens),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, shuffled, to_batch
 from bert_lightning.data.masking import Masking, TokenMasking, replace
-from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan
+from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least, used_splits
 from bert_lightning.data.randomness import derive_key, permute, random_bits
 from bert_lightning.data.sentence_pairs import SentencePairs
 from bert_lightning.data.token_store import TokenStore
@@ -46,6 +46,15 @@ class PretrainingData:
     max_evaluation_samples: int | None = 2048
     num_workers: int = 1
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 5, "max_seq_length")
+        require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_evaluation_samples")
+        require_at_least(self, 0, "num_workers")
+        if not 0 <= self.short_sequence_probability <= 1:
+            raise ValueError(
+                f"short_sequence_probability is {self.short_sequence_probability}; it must be between 0 and 1"
+            )
+
 
 class PretrainingDataModule(StepDataModule):
     """Serves masked sentence pairs: the vocabulary is the stores' own.
@@ -53,19 +62,15 @@ class PretrainingDataModule(StepDataModule):
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `masked_positions` (M,) into the flattened
     tokens, `masked_labels` (M,) and `next_sentence_labels` (B,).
 
+    `stage` opens only the split that it scores; None is for training.
+
     Raises:
         InputError: no store, one that is damaged or too small, or stores of different vocabularies.
     """
 
-    def __init__(self, settings: PretrainingData, *, training: bool = True) -> None:
-        splits = {"train": settings.train, "validation": settings.validation, "test": settings.test}
-        if not training:
-            splits["train"] = None
-        elif settings.train is None:
-            raise InputError("data.train is not set: the token store to train on")
-        self.stores = {split: TokenStore(path) for split, path in splits.items() if path is not None}
-        if not self.stores:
-            raise InputError("neither data.validation nor data.test is set: there is nothing to score")
+    def __init__(self, settings: PretrainingData, stage: Stage | None = None) -> None:
+        paths = used_splits(settings, stage)
+        self.stores = {split: TokenStore(path) for split, path in paths.items()}
         tokenizer = next(iter(self.stores.values())).tokenizer
         for split, store in self.stores.items():
             if store.tokenizer.fingerprint != tokenizer.fingerprint:
@@ -140,6 +145,7 @@ class PretrainingDataModule(StepDataModule):
             tokenizer.cls_id,
             tokenizer.sep_id,
             tokenizer.pad_id,
+            self.settings.max_seq_length,
         )
         real = np.arange(original.shape[1])[None, :] < lengths[:, None]
         candidates = real & ~np.isin(original, (tokenizer.cls_id, tokenizer.sep_id))

@@ -23,6 +23,8 @@ Layout = Literal["auto", "sentences", "paragraphs"]
 HUB = "hub:"
 STANDARD_INPUT = "-"
 _COMPRESSED = ".gz"
+# A whole book may stand in one field.
+_MAX_FIELD = 1 << 30
 
 
 class Document(NamedTuple):
@@ -81,7 +83,7 @@ def read_documents(source: str, layout: Layout, text_column: str) -> Iterator[Do
 
     Plain text is read in `layout`; in a table or hub data set each value of `text_column` is a document.
     """
-    if source.startswith(HUB) or _suffix(Path(source)) in TABLE_READERS:
+    if is_table(source):
         for row in read_rows(source):
             text = column(row, text_column)
             yield Document([line for line in text.splitlines() if line.strip()], split=True)
@@ -91,9 +93,9 @@ def read_documents(source: str, layout: Layout, text_column: str) -> Iterator[Do
         yield Document(list(_paragraphs(source)), split=True)
 
 
-def is_plain_text(source: str) -> bool:
-    """Whether a source has a layout at all (a table has none)."""
-    return not source.startswith(HUB) and _suffix(Path(source)) not in TABLE_READERS
+def is_table(source: str) -> bool:
+    """Whether a source has rows and columns; anything else is plain text."""
+    return source.startswith(HUB) or _suffix(Path(source)) in TABLE_READERS
 
 
 def detect_layout(source: str) -> Literal["sentences", "paragraphs"]:
@@ -194,13 +196,17 @@ def column(row: Row, name: str) -> str:
     """The value of one column as text.
 
     Raises:
-        InputError: the row has no such column; the message names those it has.
+        InputError: the row has no such column (the message names those it has), no value, or no proper text.
     """
-    value = row.values.get(name)
+    if name not in row.values:
+        raise InputError(f"{row.place}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
+    value = row.values[name]
     if value is None:
-        known = ", ".join(row.values)
-        raise InputError(f"{row.place}: no column {name!r}; the columns are: {known}")
-    return value if isinstance(value, str) else str(value)
+        raise InputError(f"{row.place}: the column {name!r} is null")
+    text = value if isinstance(value, str) else str(value)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"{row.place}: the column {name!r} holds half a character (a lone surrogate)")
+    return text
 
 
 def _tsv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
@@ -208,6 +214,7 @@ def _tsv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
 
 
 def _csv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
+    csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader((line for _, line in _lines(source)), strict=True)
     try:
         yield from _delimited(source, ((reader.line_num, fields) for fields in reader), names)
@@ -228,16 +235,23 @@ def _delimited(source: str, lines: Iterable[tuple[int, list[str]]], names: Seque
 
 def _jsonl_rows(source: str, _: Sequence[str] | None) -> Iterator[Row]:
     for number, line in _lines(source):
-        if not line.strip():
-            continue
-        place = f"{source}: line {number}"
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place}: not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{place}: a JSON object is expected, not {type(values).__name__}")
-        yield Row(place, values)
+        if line.strip():
+            yield json_row(f"{source}: line {number}", line)
+
+
+def json_row(place: str, line: str) -> Row:
+    """A JSON object on one line as a row.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{place}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{place}: a JSON object is expected, not {type(values).__name__}")
+    return Row(place, values)
 
 
 def _parquet_rows(source: str, _: Sequence[str] | None) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """Labelled texts, single or in pairs, from tables."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, length_bucketed, to_batch
-from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan
+from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least, used_splits
 from bert_lightning.data.sources import Row, column, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -51,6 +52,12 @@ class TextClassificationData:
     max_train_samples: int | None = None
     num_workers: int = 0
 
+    def __post_init__(self) -> None:
+        # [CLS] and [SEP] around one token, or around one of each text.
+        require_at_least(self, 3 if self.text_pair_column is None else 5, "max_seq_length")
+        require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_train_samples")
+        require_at_least(self, 0, "num_workers")
+
 
 class Examples(NamedTuple):
     """A split, encoded: one entry a row of the table."""
@@ -70,6 +77,8 @@ class TextClassificationDataModule(StepDataModule):
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `labels` (B,) and, outside training,
     `numbers` (B,): the rows of the table.
 
+    `stage` reads only the split that it scores; None is for training.
+
     Attributes:
         labels: label names in id order.
         examples: split -> its encoded rows.
@@ -84,18 +93,11 @@ class TextClassificationDataModule(StepDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         labels: Sequence[str] | None = None,
-        training: bool = True,
+        stage: Stage | None = None,
     ) -> None:
         super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
         self.settings = settings
-        splits = {"train": settings.train, "validation": settings.validation, "test": settings.test}
-        if not training:
-            splits["train"] = None
-        elif settings.train is None:
-            raise InputError("data.train is not set: the table to train on")
-        rows = {split: self._rows(split, path) for split, path in splits.items() if path is not None}
-        if not rows:
-            raise InputError("neither data.validation nor data.test is set: there is nothing to score")
+        rows = {split: self._rows(split, path) for split, path in used_splits(settings, stage).items()}
         if labels is None:
             labels = sort_labels(column(row, settings.label_column) for row in rows["train"])
             if len(labels) < 2:
@@ -159,7 +161,7 @@ class TextClassificationDataModule(StepDataModule):
         if seconds is not None:
             lengths += np.array([len(second) for second in seconds], dtype=np.int64)
         digest = hashlib.sha256()
-        for part in (texts, pairs or (), [self.labels[label] for label in labels]):
+        for part in (texts, pairs or (), [self.labels[label] for label in labels], self.labels):
             digest.update(repr(part).encode())
         by_length = np.argsort(lengths, kind="stable")
         return Examples(texts, firsts, seconds, labels, lengths, by_length, digest.hexdigest())
@@ -167,16 +169,17 @@ class TextClassificationDataModule(StepDataModule):
     def _batch(self, examples: Examples, rows: NDArray[np.int64], **labels: NDArray[np.int64]) -> Batch:
         firsts = [examples.firsts[row] for row in rows]
         seconds = [examples.seconds[row] for row in rows] if examples.seconds is not None else None
-        return text_batch(self.tokenizer, firsts, seconds, **labels)
+        return text_batch(self.tokenizer, firsts, seconds, self.settings.max_seq_length, **labels)
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Distinct labels in a fixed order: numbers by value, anything else by name."""
-    distinct = set(labels)
+    """Distinct labels in a fixed order: by value if all are numbers, by name otherwise."""
+    distinct = sorted(set(labels))
     try:
-        return sorted(distinct, key=float)
+        values = {label: float(label) for label in distinct}
     except ValueError:
-        return sorted(distinct)
+        return distinct
+    return sorted(distinct, key=values.__getitem__) if all(map(math.isfinite, values.values())) else distinct
 
 
 def encode_texts(
@@ -203,8 +206,9 @@ def text_batch(
     tokenizer: WordPieceTokenizer,
     firsts: list[list[int]],
     seconds: list[list[int]] | None,
+    max_seq_length: int,
     **labels: NDArray[np.int64],
 ) -> Batch:
     """Encoded texts to padded tensors."""
-    arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, max_seq_length)
     return to_batch(*arrays, **labels)

@@ -9,7 +9,9 @@ STORE/shard-00000/tokens.npy           all tokens of the shard's documents, one 
                   shard.json           counts, checksums, and a key of what the shard was made from
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,16 @@ class TokenStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = _read_record(self.path / MANIFEST, self.path)
+        manifest = _read_record(self.path / MANIFEST, self.path, ("tokenizer", "fingerprint", "shards"))
         self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path)
         if self.tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
             raise InputError(f"{self.path}: vocab.txt is not the vocabulary that this token store was made with")
-        self.fingerprint: str = manifest["fingerprint"]
-        shards = [self.path / shard_name(number) for number in range(manifest["num_shards"])]
-        arrays = [_open_shard(shard) for shard in shards]
+        shards = [self.path / str(name) for name in manifest["shards"]]
+        records = [_read_record(shard / SHARD_RECORD, shard, ("sha256",)) for shard in shards]
+        self.fingerprint = store_fingerprint(self.tokenizer.fingerprint, [record["sha256"] for record in records])
+        if self.fingerprint != manifest["fingerprint"]:
+            raise InputError(f"{self.path / MANIFEST}: damaged, or it belongs to other shards: run prepare again")
+        arrays = [_open_shard(shard, record) for shard, record in zip(shards, records, strict=True)]
         self._tokens = [shard["tokens"] for shard in arrays]
         self._sentence_ends = [shard["sentence_ends"] for shard in arrays]
         self._token_counts = [shard["token_counts"] for shard in arrays]
@@ -97,6 +102,11 @@ class TokenStore:
         return np.sum(self._token_counts, axis=0, dtype=np.int64)
 
 
+def store_fingerprint(tokenizer_fingerprint: str, checksums: Sequence[dict[str, str]]) -> str:
+    """SHA-256 over the vocabulary and the checksums of all shards."""
+    return hashlib.sha256(json.dumps([tokenizer_fingerprint, list(checksums)]).encode()).hexdigest()
+
+
 def shard_fault(folder: Path, record: dict[str, Any]) -> str | None:
     """Say which file of a shard is missing or differs from its checksum; None when all are whole."""
     for name in ARRAYS:
@@ -108,19 +118,23 @@ def shard_fault(folder: Path, record: dict[str, Any]) -> str | None:
     return None
 
 
-def _open_shard(folder: Path) -> dict[str, NDArray[Any]]:
-    fault = shard_fault(folder, _read_record(folder / SHARD_RECORD, folder))
+def _open_shard(folder: Path, record: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    fault = shard_fault(folder, record)
     if fault:
         raise InputError(f"{fault}. Delete the folder {folder.name} and run prepare again")
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
 
 
-def _read_record(path: Path, folder: Path) -> dict[str, Any]:
+def _read_record(path: Path, folder: Path, keys: Sequence[str]) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a token store is made by `bert-lightning prepare`")
     if not path.is_file():
         raise InputError(f"{folder} has no {path.name}: it is no token store, or prepare did not finish")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in record]
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
+    if not isinstance(record, dict) or missing:
+        raise InputError(f"{path}: damaged: no {missing or keys}")
+    return record

@@ -44,6 +44,12 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind is not str and (isinstance(value, bool) or not isinstance(value, (int, kind))):
+                raise ValueError(f"{field.name} is {value!r}; expected {kind.__name__}")
+        if self.type_vocab_size < 2:
+            raise ValueError(f"type_vocab_size is {self.type_vocab_size}; a pair needs 2")
         for name in (
             "vocab_size",
             "hidden_size",
@@ -82,8 +88,9 @@ class BertConfig:
             "num_hidden_layers": layers,
             "hidden_size": hidden,
             "num_attention_heads": heads,
-            "intermediate_size": 4 * overrides.get("hidden_size", hidden),
         }
+        width = overrides.get("hidden_size", hidden)
+        shape["intermediate_size"] = 4 * width if isinstance(width, int) else hidden
         return cls(**{**shape, **overrides})
 
     @classmethod

@@ -1,6 +1,7 @@
 """An experiment to the objects of its run: data, then the model that the data decides on, then the Trainer."""
 
 import dataclasses
+import hashlib
 import logging
 import os
 import warnings
@@ -17,13 +18,14 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.module import StepDataModule
+from bert_lightning.data.module import Stage, StepDataModule
 from bert_lightning.data.pretraining import PretrainingDataModule
 from bert_lightning.data.text_classification import TextClassificationDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining, BertForSequenceClassification
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
 from bert_lightning.runs.experiment import Experiment, ModelSettings
+from bert_lightning.runs.settings import nearest
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.pretraining import PretrainingTask
 from bert_lightning.tasks.text_classification import TextClassificationTask
@@ -43,18 +45,29 @@ class Parts(NamedTuple):
     """What a user should know of how they came together."""
 
 
-def build_parts(experiment: Experiment, start: Checkpoint | None, *, training: bool) -> Parts:
-    """Data and task; `start` is the checkpoint whose weights, vocabulary and labels are taken up, if any.
+def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage | None = None) -> Parts:
+    """Data and task; `start` is the checkpoint whose weights and vocabulary are taken up, if any.
+
+    `stage` builds what scores one split, with the labels of the checkpoint; None builds what trains.
 
     Raises:
         InputError: data and checkpoint do not fit together, or one of them is unusable.
     """
-    return _BUILDERS[experiment.task](experiment, start, training)
+    return _BUILDERS[experiment.task](experiment, start, stage)
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
     """The checkpoint that training starts from."""
     return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over a checkpoint's names and tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        digest.update(name.encode())
+        digest.update(checkpoint.tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
@@ -64,8 +77,8 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
     return WordPieceTokenizer(checkpoint.vocabulary, checkpoint.lowercase is not False)
 
 
-def _build_pretraining(experiment: Experiment, start: Checkpoint | None, training: bool) -> Parts:
-    data = PretrainingDataModule(experiment.data, training=training)
+def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
+    data = PretrainingDataModule(experiment.data, stage)
     if start is not None:
         tokenizer = checkpoint_tokenizer(start)
         if tokenizer is not None and tokenizer.fingerprint != data.tokenizer.fingerprint:
@@ -84,14 +97,14 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, trainin
     model = BertForPreTraining(config)
     notes = _take_weights(model, experiment, start)
     counts: torch.Tensor | None
-    if training:
+    if stage is None:
         counts = torch.from_numpy(data.training_token_counts())
     else:
         counts = start.task_settings.get("token_counts") if start is not None else None
     return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts), notes)
 
 
-def _build_text_classification(experiment: Experiment, start: Checkpoint | None, training: bool) -> Parts:
+def _build_text_classification(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     settings = experiment.data
     tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
     carried = checkpoint_tokenizer(start) if start is not None else None
@@ -102,14 +115,19 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
     tokenizer = tokenizer or carried
     if tokenizer is None:
         raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
-    labels = start.task_settings["labels"] if start is not None and not training else None
+    labels = start.task_settings["labels"] if start is not None and stage is not None else None
     config = model_config(experiment.model, start, len(tokenizer))
     if settings.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "
             f"({config.max_position_embeddings})"
         )
-    data = TextClassificationDataModule(settings, tokenizer, labels=labels, training=training)
+    data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage=stage)
+    if start is not None and start.task_settings.get("labels") != data.labels:
+        # A head for other labels is of no use, even where their number happens to be the same.
+        start = dataclasses.replace(
+            start, tensors={n: t for n, t in start.tensors.items() if not n.startswith("classifier.")}
+        )
     _seed(experiment)
     model = BertForSequenceClassification(config, len(data.labels), experiment.model.classifier_dropout)
     notes = _take_weights(model, experiment, start)
@@ -121,12 +139,13 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
         settings.max_seq_length,
         settings.text_column,
         settings.text_pair_column,
+        settings.column_names,
     )
     return Parts(data, task, notes)
 
 
 # task -> how its parts are built.
-_BUILDERS: dict[str, Callable[[Experiment, Checkpoint | None, bool], Parts]] = {
+_BUILDERS: dict[str, Callable[[Experiment, Checkpoint | None, Stage | None], Parts]] = {
     "pretraining": _build_pretraining,
     "text-classification": _build_text_classification,
 }
@@ -165,8 +184,8 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         if start is None:
             return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
         config = config_of(start)
-        # Also names unknown keys.
-        BertConfig.preset("tiny", **{key: getattr(config, key, value) for key, value in overrides.items()})
+        # Also names unknown keys and wrong types.
+        BertConfig.preset("tiny", **{**overrides, "hidden_size": 128, "num_attention_heads": 2})
         config = dataclasses.replace(config, **overrides)
     except (ValueError, TypeError) as error:
         raise InputError(f"model.config: {error}") from None
@@ -240,8 +259,7 @@ def build_trainer(
         share_out_cores(settings.devices)
     strategy: str | Strategy = settings.strategy
     if settings.strategy == "ddp" or world_size > 1:
-        # Every parameter takes part in every step and the model has no buffers that could drift apart.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
     try:
         return Trainer(
             accelerator=settings.accelerator,
@@ -279,9 +297,16 @@ def validation_interval(experiment: Experiment, steps: int) -> int:
 def training_callbacks(
     experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool
 ) -> list[Callback]:
-    """Progress, signals, validation, early stopping and checkpoints."""
+    """Progress, signals, validation, early stopping and checkpoints.
+
+    Raises:
+        InputError: `checkpoint.monitor` is no metric of the task.
+    """
     interval = validation_interval(experiment, steps)
     settings = experiment.checkpoint
+    known = [f"val/{name}" for name in task.validation_metrics]
+    if settings.monitor is not None and settings.monitor not in known:
+        raise InputError(f"checkpoint.monitor is {settings.monitor!r}{nearest(settings.monitor, known)}")
     if not validates and settings.every_n_steps is None:
         settings = dataclasses.replace(settings, every_n_steps=interval)
     checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
@@ -297,8 +322,6 @@ def training_callbacks(
                     mode=mode,
                     patience=patience,
                     min_delta=experiment.early_stopping.min_delta,
-                    # A metric that is not logged is the checkpoints' error to raise.
-                    strict=False,
                 )
             )
     return [*callbacks, checkpointing]
@@ -327,6 +350,9 @@ def quiet() -> None:
         ".*Matthews.*",
         ".*you have set.*val_dataloader.*",
         ".*GPU available but not used.*",
+        ".*number of training batches.*",
+        ".*Total length of.*",
+        ".*called before the ``update``.*",
     ):
         warnings.filterwarnings("ignore", pattern)
 

@@ -34,15 +34,18 @@ class Run:
         return self.config.get("seed_everything", 0)
 
     def scores(self) -> dict[str, float]:
-        """The last value of each `val/` and `test/` metric."""
+        """The last value of each `val/` metric of training, and of each `test/` metric on the run's own test data."""
+        test_data = self.config.get("data", {}).get("test")
         values: dict[str, float] = {}
         for row in self.rows:
-            values.update({k: v for k, v in row.items() if k.startswith(("val/", "test/"))})
+            prefix = "test/" if "checkpoint" in row else "val/"
+            if prefix == "val/" or row.get("data") == test_data:
+                values.update({k: v for k, v in row.items() if k.startswith(prefix)})
         return values
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric."""
-        points = [(row["step"], row[metric]) for row in self.rows if metric in row]
+        points = [(row["step"], row[metric]) for row in self.rows if metric in row and "checkpoint" not in row]
         return [step for step, _ in points], [value for _, value in points]
 
     def metrics(self, prefix: str) -> list[str]:
@@ -96,6 +99,10 @@ def read_run(path: Path) -> Run:
     rows = directory.read_metrics()
     if not rows:
         raise InputError(f"{path}: {directory.metrics.name} has no rows yet")
+    for number, row in enumerate(rows, 1):
+        numbers = [row.get("step"), *(value for name, value in row.items() if "/" in name)]
+        if not all(isinstance(value, int | float) for value in numbers):
+            raise InputError(f"{directory.metrics}: row {number} is damaged: {row}")
     return Run(directory, config, directory.read_manifest(), rows)
 
 

@@ -70,9 +70,12 @@ class RunDirectory:
         if not self.manifest.is_file():
             return {}
         try:
-            return json.loads(self.manifest.read_text(encoding="utf-8"))
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{self.manifest}: damaged: {error}") from None
+        if not isinstance(manifest, dict):
+            raise InputError(f"{self.manifest}: damaged: a JSON object is expected")
+        return manifest
 
     def update_manifest(self, **values: Any) -> None:
         """Replace some of the manifest's entries."""

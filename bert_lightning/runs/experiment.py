@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from bert_lightning.data.masking import MASKINGS
 from bert_lightning.data.pretraining import PretrainingData
 from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.errors import InputError
-from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml
+from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
 from bert_lightning.training.checkpointing import CheckpointSettings
 from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
 from bert_lightning.training.schedules import SCHEDULES, Linear
@@ -46,6 +47,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):
             raise ValueError("size or model.pretrained must be set, and not both")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout is {self.classifier_dropout}; it must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ class EarlyStoppingSettings:
     patience: int | None = None
     min_delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; it must be at least 1")
+
 
 @dataclass(frozen=True)
 class WandbSettings:
@@ -140,6 +147,10 @@ class Experiment:
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed_everything < 2**32:
+            raise ValueError(f"seed_everything is {self.seed_everything}; it must be between 0 and 2^32 - 1")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `load_experiment` reads back to the same experiment."""
         return plain(self, "", CHOICES)
@@ -162,13 +173,13 @@ def load_experiment(
     """
     values = dict(below or {})
     for file in files:
-        content = read_yaml(file)
+        content = with_names(read_yaml(file), CHOICES)
         try:
             _check_keys(content)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
         values = merge(values, content)
-    values = merge(values, parse_overrides(overrides))
+    values = merge(values, with_names(parse_overrides(overrides), CHOICES))
     named = ", ".join(map(str, files))
     try:
         return _build(values)
@@ -201,6 +212,9 @@ def _build(values: dict[str, Any]) -> Experiment:
         kw_only=True,
     )
     experiment: Experiment = build(cls, values, "", CHOICES)
-    if not experiment.experiment or set(experiment.experiment) & set("/\\ "):
-        raise InputError(f"experiment is {experiment.experiment!r}; it names a folder: no slashes or spaces")
+    if not re.fullmatch(r"[\w-][\w.-]*", experiment.experiment):
+        raise InputError(
+            f"experiment is {experiment.experiment!r}; it names a folder: letters, digits, '-', '_' and '.', "
+            "the last not in front"
+        )
     return experiment

@@ -22,7 +22,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     """
     if output.suffix not in _FORMS:
         raise InputError(f"{output}: a report ends in {' or '.join(_FORMS)}")
-    groups = group_runs([read_run(path) for path in paths])
+    groups = group_runs([read_run(path) for path in {path.resolve(): path for path in paths}.values()])
     write_text(output, _FORMS[output.suffix](groups))
 
 

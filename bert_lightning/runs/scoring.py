@@ -12,7 +12,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.sources import STANDARD_INPUT, read_lines, read_rows
+from bert_lightning.data.sources import STANDARD_INPUT, Row, is_table, json_row, read_lines, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, build_trainer, quiet, share_out_cores, task_of
 from bert_lightning.runs.directory import RunDirectory
@@ -55,9 +55,7 @@ def score(
             f"but the configuration is for {experiment.task}"
         )
     split: Literal["validation", "test"] = "validation" if stage == "validate" else "test"
-    if getattr(experiment.data, split) is None:
-        raise InputError(f"data.{split} is not set: name the data to score with --data.{split} PATH")
-    parts = build_parts(_with_weights(experiment), checkpoint, training=False)
+    parts = build_parts(_with_weights(experiment), checkpoint, split)
     folder = directory.path if directory is not None else Path.cwd()
     trainer = build_trainer(experiment, folder, [])
     run = trainer.validate if stage == "validate" else trainer.test
@@ -93,7 +91,7 @@ def _write_test_predictions(directory: RunDirectory, task: Task, data: Any) -> N
         write_text(directory.predictions / "test.jsonl", text)
 
 
-def predict(checkpoint: Checkpoint, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def predict(checkpoint: Checkpoint, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     """Predictions for raw rows, some thousand at a time.
 
     Raises:
@@ -102,7 +100,7 @@ def predict(checkpoint: Checkpoint, rows: Iterable[dict[str, Any]]) -> Iterator[
     quiet()
     share_out_cores(1)
     task = task_of(checkpoint).eval()
-    block: list[dict[str, Any]] = []
+    block: list[Row] = []
     with torch.inference_mode():
         for row in rows:
             block.append(row)
@@ -113,7 +111,7 @@ def predict(checkpoint: Checkpoint, rows: Iterable[dict[str, Any]]) -> Iterator[
             yield from task.predict_rows(block, PREDICTION_BATCH_SIZE)
 
 
-def raw_rows(source: str, checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+def raw_rows(source: str, checkpoint: Checkpoint) -> Iterator[Row]:
     """Rows of a table (TSV, CSV, JSONL, Parquet), or the lines of any other file or of standard input (`-`).
 
     A line of plain text is the model's text column; for a model of pairs a tab separates the two texts. A line of
@@ -122,23 +120,17 @@ def raw_rows(source: str, checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: unreadable input; the message names file and line.
     """
-    first = checkpoint.task_settings.get("text_column", "text")
-    second = checkpoint.task_settings.get("text_pair_column")
-    if source != STANDARD_INPUT and Path(source).suffix in (".tsv", ".csv", ".jsonl", ".parquet", ".gz"):
-        for row in read_rows(source):
-            yield {**row.values, "place": row.place}
+    settings = checkpoint.task_settings
+    first, second = settings.get("text_column", "text"), settings.get("text_pair_column")
+    if source != STANDARD_INPUT and is_table(source):
+        yield from read_rows(source, settings.get("column_names"))
         return
     for place, line in read_lines(source):
-        if not line.strip():
-            continue
-        if line.startswith("{"):
-            try:
-                yield {**json.loads(line), "place": place}
-            except ValueError as error:
-                raise InputError(f"{place}: not JSON: {error}") from None
+        if source == STANDARD_INPUT and line.startswith("{"):
+            yield json_row(place, line)
         elif second is None:
-            yield {first: line, "place": place}
+            yield Row(place, {first: line})
         elif "\t" in line:
-            yield {**dict(zip((first, second), line.split("\t", 1), strict=True)), "place": place}
+            yield Row(place, dict(zip((first, second), line.split("\t", 1), strict=True)))
         else:
             raise InputError(f"{place}: this model takes two texts, separated by a tab")

@@ -22,10 +22,11 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key given twice is an error, and `1e-4` a number, as YAML 1.2 has it."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in own]
         for number, key in enumerate(keys):
             if key in keys[:number]:
-                mark = node.value[number][0].start_mark
+                mark = own[number].start_mark
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=mark)
         return super().construct_mapping(node, deep)
 
@@ -47,11 +48,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{path}: {line}{error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: keys and values are expected, such as `task: pretraining`")
     return value
@@ -91,6 +94,18 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def with_names(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
+    """Write a choice given as its name alone, `schedule: constant`, as `schedule: {name: constant}`."""
+    for path in tables:
+        *parents, last = path.split(".")
+        place: Any = values
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(last), str):
+            place[last] = {"name": place[last]}
+    return values
 
 
 def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) -> Any:
@@ -158,8 +173,6 @@ def nearest(key: str, known: Any, path: str = "") -> str:
 
 
 def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables) -> Any:
-    if isinstance(values, str):
-        values = {"name": values}
     if not isinstance(values, dict):
         raise InputError(f"{path}: keys and values are expected, got {values!r}")
     rest = dict(values)
@@ -180,13 +193,22 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
-        return {k: yaml.load(v, Loader=_StrictLoader) if isinstance(v, str) else v for k, v in value.items()}
+        return {key: _plain_value(item, f"{path}.{key}") for key, item in value.items()}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
         return parser.parse_object({"value": value}).value
     except ArgumentError:
         raise InputError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+
+
+def _plain_value(value: Any, path: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.load(value, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{path}: not readable as YAML: {value!r}") from None
 
 
 def _with_variables(text: str, path: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import CheckpointError
-from bert_lightning.checkpoints.native import find_native, load_native
+from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import (
@@ -20,11 +20,13 @@ from bert_lightning.runs.building import (
     start_checkpoint,
     training_callbacks,
     wandb_logger,
+    weights_digest,
 )
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.experiment import Experiment
+from bert_lightning.tasks.base import Task
 from bert_lightning.training import metrics_file
-from bert_lightning.training.checkpointing import newest_valid
+from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
@@ -33,53 +35,61 @@ _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 FINISHED = "finished"
 
 
-def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[str, float]:
-    """Train an experiment in its directory; the last validation's metrics.
+def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[str, float] | None:
+    """Train an experiment in its directory; the last validation's metrics, or None if it was finished before.
 
     `resume`: `auto` goes on from the newest valid checkpoint of the directory, `never` starts anew, a path goes on
-    from that checkpoint.
+    from that checkpoint. Nothing is written before all that can be checked is checked.
 
     Raises:
-        InputError: the directory holds another experiment, or the data changed since.
+        InputError: the directory holds another experiment, the data changed since, or the parts do not fit.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
-    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("RANK", "0")) == 0
     os.environ[_DIRECTORY_VARIABLE] = str(directory.path)
     values = experiment.to_dict()
-    if directory.exists and directory.read_config() != values:
+    if is_first_process() and directory.exists and directory.read_config() != values:
         differing = ", ".join(_differing(directory.read_config(), values))
         raise InputError(f"{directory.path} holds a run with other settings ({differing}): choose another directory")
 
-    checkpoint = _resume_from(directory, resume)
-    parts = build_parts(experiment, start_checkpoint(experiment.model), training=True)
-    steps = num_steps(experiment, parts.data.num_training_samples)
-    plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
-    parts.data.plan = plan
-    parts.task.optimization = optimization_of(experiment, steps)
+    start = start_checkpoint(experiment.model)
+    parts = build_parts(experiment, start)
+    data, task = parts.data, parts.task
+    fingerprints = data.fingerprints if start is None else {**data.fingerprints, "model": weights_digest(start)}
     manifest = directory.read_manifest()
-    if checkpoint is not None and manifest.get("data", parts.data.fingerprints) != parts.data.fingerprints:
-        raise InputError(f"the data changed since {directory.path} was started: it cannot be resumed")
+    if manifest.get("data", fingerprints) != fingerprints:
+        raise InputError(
+            f"the data or the model to start from changed since {directory.path} was started: to train on what there "
+            "is now, choose another directory, or --resume never"
+        )
+    if resume == "auto" and manifest.get("ended") == FINISHED:
+        return None
+
+    steps = num_steps(experiment, data.num_training_samples)
+    data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
+    task.optimization = optimization_of(experiment, steps)
+    checkpoint = _resume_from(directory, resume)
+    position = _check_resume(checkpoint, task, steps) if checkpoint is not None else 0
+    validates = data.num_evaluation_samples("validation") > 0
+    callbacks = training_callbacks(experiment, task, directory.checkpoints, steps, validates=validates)
+    trainer = build_trainer(experiment, directory.path, [], steps=steps, callbacks=callbacks)
+    data.check_shares(trainer.world_size)
 
     run_id = manifest.get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
     loggers: list[Any] = [MetricsFile(directory.path)]
-    if is_first:
-        _prepare_directory(directory, values, run_id, checkpoint, parts.data.fingerprints)
+    if is_first_process():
+        _prepare_directory(directory, values, run_id, checkpoint, position, fingerprints)
         loggers += wandb_logger(experiment, directory.path, run_id)
-    validates = parts.data.num_evaluation_samples("validation") > 0
-    callbacks = training_callbacks(experiment, parts.task, directory.checkpoints, steps, validates=validates)
-    trainer = build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks)
-    if is_first:
-        parameters = sum(p.numel() for p in parts.task.model.parameters())
-        for line in parts.notes:
-            print(line)
+        for note in parts.notes:
+            print(note)
+        parameters = sum(parameter.numel() for parameter in task.model.parameters())
         print(
-            f"{experiment.experiment}: {parameters:,} parameters, {parts.data.num_training_samples:,} training "
-            f"samples, {steps:,} steps of {parts.data.batch_size}"
-            + (f", from step {_step_of(checkpoint):,}" if checkpoint is not None else "")
+            f"{experiment.experiment}: {parameters:,} parameters, {data.num_training_samples:,} training samples, "
+            f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else "")
         )
+    trainer.loggers = loggers
     ending = "failed"
     try:
-        trainer.fit(parts.task, parts.data, ckpt_path=checkpoint)
+        trainer.fit(task, data, ckpt_path=checkpoint)
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
@@ -88,10 +98,15 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         ending = "interrupted"
         raise
     finally:
-        if is_first:
+        if is_first_process():
             _record_end(directory, ending, trainer.global_step)
             _finish_wandb(ending)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes; Lightning and torchrun number the others."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
 def choose_directory(experiment: Experiment, given: Path | None, resume: str) -> RunDirectory:
@@ -100,8 +115,14 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
     Raises:
         InputError: `never` with a directory that holds a run, or a directory with other files in it.
     """
-    if _DIRECTORY_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+    if _DIRECTORY_VARIABLE in os.environ and not is_first_process():
         return RunDirectory(os.environ[_DIRECTORY_VARIABLE])
+    base = Path("runs") / experiment.experiment / experiment.identity
+    if not is_first_process():
+        # torchrun starts all processes at once: the first one checks, the others follow.
+        return RunDirectory(given or base)
+    if resume == "never" and given is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("--resume never under torchrun needs --run-directory, so that all processes agree on it")
     if given is not None:
         directory = RunDirectory(given)
         if directory.exists and resume == "never":
@@ -109,7 +130,6 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
         if not directory.exists and given.exists() and (not given.is_dir() or any(given.iterdir())):
             raise InputError(f"{given} is not empty and no run directory: choose another --run-directory")
         return directory
-    base = Path("runs") / experiment.experiment / experiment.identity
     directory = RunDirectory(base)
     number = 2
     while resume == "never" and directory.exists:
@@ -118,25 +138,38 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
     return directory
 
 
-def is_finished(directory: RunDirectory) -> bool:
-    """Whether the run in a directory reached its end."""
-    return directory.read_manifest().get("ended") == FINISHED
-
-
 def _resume_from(directory: RunDirectory, resume: str) -> Path | None:
     if resume == "never":
         return None
     if resume == "auto":
         return newest_valid(directory.checkpoints)
-    checkpoint = find_native(Path(resume))
+    checkpoint = find_native(Path(resume), (LAST, BEST))
     if checkpoint is None:
         raise InputError(f"--resume {resume}: neither auto nor never, and no checkpoint lies there")
-    load_native(checkpoint)
     return checkpoint
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(load_native(checkpoint)["global_step"])
+def _check_resume(checkpoint: Path, task: Task, steps: int) -> int:
+    """The step of a checkpoint that this training can go on from.
+
+    Raises:
+        InputError: it is of another task, architecture or vocabulary, or behind the end of this training.
+    """
+    content = load_native(checkpoint)
+    entry, own = content[ENTRY], task.checkpoint_entry()
+    for key, what in {
+        "task": "task",
+        "config": "architecture",
+        "vocabulary": "vocabulary",
+        "lowercase": "casing",
+    }.items():
+        if entry[key] != own[key]:
+            raise InputError(f"{checkpoint} cannot be resumed here: its {what} is another one")
+    if entry["task_settings"].get("labels") != own["task_settings"].get("labels"):
+        raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones")
+    if content["global_step"] > steps:
+        raise InputError(f"{checkpoint} is at step {content['global_step']}, behind the {steps} of this training")
+    return int(content["global_step"])
 
 
 def _prepare_directory(
@@ -144,13 +177,16 @@ def _prepare_directory(
     values: dict[str, Any],
     run_id: str,
     checkpoint: Path | None,
+    position: int,
     data: dict[str, str],
 ) -> None:
     manifest = directory.read_manifest()
     try:
         directory.write_config(values)
         if directory.metrics.exists():
-            metrics_file.forget_after(directory.metrics, _step_of(checkpoint) if checkpoint is not None else 0)
+            metrics_file.forget_after(directory.metrics, position)
+        if directory.checkpoints.exists():
+            set_aside(directory.checkpoints, position)
         session = {
             "started": now(),
             "resumed_from": str(checkpoint) if checkpoint is not None else None,

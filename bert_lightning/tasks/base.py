@@ -15,6 +15,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.batching import Batch
 from bert_lightning.data.randomness import derive_key
+from bert_lightning.data.sources import Row
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -64,6 +65,8 @@ class Task(LightningModule):
     monitor_mode: ClassVar[str]
     shown: ClassVar[Sequence[tuple[str, str, str]]]
     """Metrics in the progress bar: name, label, format."""
+    validation_metrics: ClassVar[Sequence[str]]
+    """What validation logs, without `val/`."""
     loss_names: ClassVar[Sequence[str]]
     """Names of the training sums: losses first, then other sums over the same counts."""
     num_losses: ClassVar[int]
@@ -97,8 +100,12 @@ class Task(LightningModule):
         return {}
 
     @abstractmethod
-    def predict_rows(self, rows: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
-        """Raw input to predictions, one a row."""
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+        """Raw input to predictions, one a row.
+
+        Raises:
+            InputError: a row lacks what the model needs; the message names its place.
+        """
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -217,16 +224,20 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file usable alone, and the sums of the log window that is open."""
-        checkpoint[ENTRY] = {
+        checkpoint[ENTRY] = self.checkpoint_entry()
+        window = self._window
+        checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
+        checkpoint["log_window_seconds"] = self._window_seconds()
+
+    def checkpoint_entry(self) -> dict[str, Any]:
+        """Plain values that make a checkpoint usable without its run."""
+        return {
             "task": self.name,
             "config": self.config.to_dict(),
             "vocabulary": "\n".join(self.tokenizer.vocabulary),
             "lowercase": self.tokenizer.lowercase,
             "task_settings": self.task_settings,
         }
-        window = self._window
-        checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
-        checkpoint["log_window_seconds"] = self._window_seconds()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the open log window; the sums of all ranks go to the first."""

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from bert_lightning.data.batching import Batch
 from bert_lightning.data.sentence_pairs import IS_NEXT
+from bert_lightning.data.sources import Row, column
 from bert_lightning.data.text_classification import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
@@ -37,6 +38,7 @@ class PretrainingTask(Task):
         ("train/tokens_per_second", "tok/s", ",.0f"),
     )
     loss_names: ClassVar[Sequence[str]] = ("mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy")
+    validation_metrics: ClassVar[Sequence[str]] = loss_names
     num_losses: ClassVar[int] = 2
     model: BertForPreTraining
 
@@ -119,7 +121,7 @@ class PretrainingTask(Task):
             metric.reset()
         self.log_split(values)
 
-    def predict_rows(self, rows: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
         """Fill in each [MASK] of a text: the five likeliest word pieces with their probabilities.
 
         Raises:
@@ -129,7 +131,7 @@ class PretrainingTask(Task):
         for start in range(0, len(rows), batch_size):
             texts = [_text_with_mask(row) for row in rows[start : start + batch_size]]
             firsts, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
-            batch = text_batch(self.tokenizer, firsts, None)
+            batch = text_batch(self.tokenizer, firsts, None, self.max_seq_length)
             rows_at, columns_at = (batch["input_ids"] == self.tokenizer.mask_id).nonzero(as_tuple=True)
             positions = rows_at * batch["input_ids"].shape[1] + columns_at
             logits = self.model(
@@ -148,10 +150,8 @@ class PretrainingTask(Task):
         return results
 
 
-def _text_with_mask(row: dict[str, Any]) -> str:
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise InputError(f"{row.get('place', 'input')}: no 'text'; it has: {', '.join(map(str, row))}")
+def _text_with_mask(row: Row) -> str:
+    text = column(row, "text")
     if MASK not in text:
-        raise InputError(f"{row.get('place', 'input')}: no {MASK} in the text: a pre-trained model fills these in")
+        raise InputError(f"{row.place}: no {MASK} in the text: a pre-trained model fills these in")
     return text

@@ -10,8 +10,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
 
 from bert_lightning.data.batching import Batch
+from bert_lightning.data.sources import Row, column
 from bert_lightning.data.text_classification import encode_texts, text_batch
-from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForSequenceClassification
 from bert_lightning.tasks.base import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -36,6 +36,7 @@ class TextClassificationTask(Task):
         ("train/tokens_per_second", "tok/s", ",.0f"),
     )
     loss_names: ClassVar[Sequence[str]] = ("loss", "accuracy")
+    validation_metrics: ClassVar[Sequence[str]] = ("loss", "accuracy", "macro_f1", "matthews")
     num_losses: ClassVar[int] = 1
     model: BertForSequenceClassification
 
@@ -48,11 +49,13 @@ class TextClassificationTask(Task):
         max_seq_length: int,
         text_column: str,
         text_pair_column: str | None,
+        column_names: list[str] | None = None,
     ) -> None:
         super().__init__(model, config, tokenizer)
         self.labels = list(labels)
         self.max_seq_length = max_seq_length
         self.text_column, self.text_pair_column = text_column, text_pair_column
+        self.column_names = column_names
         num = len(self.labels)
         self.scores = MetricCollection(
             {
@@ -72,6 +75,7 @@ class TextClassificationTask(Task):
             "max_seq_length": self.max_seq_length,
             "text_column": self.text_column,
             "text_pair_column": self.text_pair_column,
+            "column_names": self.column_names,
         }
 
     def counts(self, batch: Batch) -> Tensor:
@@ -125,7 +129,7 @@ class TextClassificationTask(Task):
         self.scores.reset()
         self.log_split(values)
 
-    def predict_rows(self, rows: list[dict[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
         """The likeliest label of each text, and the probability of every label.
 
         Rows are batched by length and given back in their order.
@@ -133,16 +137,16 @@ class TextClassificationTask(Task):
         Raises:
             InputError: a row lacks the text column, or the second one for a model of pairs.
         """
-        texts = [self._column(row, self.text_column) for row in rows]
+        texts = [column(row, self.text_column) for row in rows]
         pair_column = self.text_pair_column
-        pairs = [self._column(row, pair_column) for row in rows] if pair_column else None
+        pairs = [column(row, pair_column) for row in rows] if pair_column else None
         firsts, seconds = encode_texts(self.tokenizer, texts, pairs, self.max_seq_length)
         order = sorted(range(len(rows)), key=lambda number: len(firsts[number]))
         results: list[dict[str, Any]] = [{} for _ in rows]
         for start in range(0, len(rows), batch_size):
             numbers = order[start : start + batch_size]
             batch_seconds = [seconds[n] for n in numbers] if seconds is not None else None
-            batch = text_batch(self.tokenizer, [firsts[n] for n in numbers], batch_seconds)
+            batch = text_batch(self.tokenizer, [firsts[n] for n in numbers], batch_seconds, self.max_seq_length)
             for number, row in zip(numbers, self._logits(batch).softmax(-1).tolist(), strict=True):
                 given = {self.text_column: texts[number]}
                 if pairs is not None and pair_column:
@@ -151,9 +155,3 @@ class TextClassificationTask(Task):
                 probabilities = {label: round(p, 6) for label, p in zip(self.labels, row, strict=True)}
                 results[number] = {**given, "label": self.labels[best], "probabilities": probabilities}
         return results
-
-    def _column(self, row: dict[str, Any], name: str) -> str:
-        if row.get(name) is None:
-            known = ", ".join(key for key in row if key != "place")
-            raise InputError(f"{row.get('place', 'input')}: no {name!r}; it has: {known}")
-        return str(row[name])

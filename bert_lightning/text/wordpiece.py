@@ -17,6 +17,7 @@ from bert_lightning.errors import InputError
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # A longer word becomes [UNK]; transformers' limit (the original code's is 200).
 MAX_CHARACTERS_PER_WORD = 100
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 class WordPieceTokenizer:
@@ -91,7 +92,7 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
         raise InputError(f"{vocabulary_file}: byte {error.start} is not UTF-8") from None
     lowercase = None
     settings_file = vocabulary_file.with_name("tokenizer_config.json")
-    if path.is_dir() and settings_file.is_file():
+    if settings_file.is_file():
         try:
             lowercase = json.loads(settings_file.read_text(encoding="utf-8")).get("do_lower_case")
         except ValueError as error:

@@ -1,6 +1,8 @@
 """Checkpoints that are complete or absent, verified when read, and the newest good one found by itself."""
 
 import logging
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +15,9 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from bert_lightning.checkpoints.checkpoint import CheckpointError
 from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
 from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
-from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
+SET_ASIDE = "set-aside"
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,18 @@ class Checkpointing(Checkpoint):
     ) -> None:
         """Write one every `every_n_steps`."""
         interval, step = self.settings.every_n_steps, trainer.global_step
-        if interval and step % interval == 0 and not self._is_validated(step, trainer.max_steps):
+        if interval and step % interval == 0 and not self.is_validated(step, trainer.max_steps):
             self.save(trainer)
 
-    def _is_validated(self, step: int, last: int) -> bool:
+    def is_validated(self, step: int, last: int) -> bool:
+        """Whether validation follows a step; `last` is the last of all."""
         return self.validation_interval is not None and (step % self.validation_interval == 0 or step == last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write one, and remember whether it is the best so far.
-
-        Raises:
-            InputError: validation does not log the monitored metric.
-        """
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise InputError(f"checkpoint.monitor is {self.monitor!r}, but validation logs: {known}")
+        """Write one, and remember whether it is the best so far."""
         score = float(trainer.callback_metrics[self.monitor])
-        if self.best_score is None or self.sign * score > self.sign * self.best_score:
+        # A score that is no number is never the best.
+        if not math.isnan(score) and (self.best_score is None or self.sign * score > self.sign * self.best_score):
             self.best_score, self.best_step = score, trainer.global_step
         self.save(trainer)
 
@@ -134,9 +131,9 @@ class Checkpointing(Checkpoint):
         trainer.strategy.barrier("checkpoint")
 
     def _remove_old(self, trainer: Trainer) -> None:
-        best = (self.folder / BEST).resolve()
+        needed = {step_name(trainer.global_step), step_name(self.best_step or 0)}
         for path in step_checkpoints(self.folder)[self.settings.keep_last :]:
-            if path.resolve() != best:
+            if path.name not in needed:
                 trainer.strategy.remove_checkpoint(path)
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,3 +160,24 @@ def newest_valid(folder: Path) -> Path | None:
     if candidates:
         raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole")
     return None
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Move the checkpoints behind `step` to `set-aside/`: a run that goes on from `step` will write its own.
+
+    Also removes what killed processes left half-written.
+    """
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+    for path in step_checkpoints(folder):
+        if path.name > step_name(step):
+            aside = folder / SET_ASIDE
+            aside.mkdir(exist_ok=True)
+            os.replace(path, aside / path.name)
+            if checksum_path(path).exists():
+                os.replace(checksum_path(path), checksum_path(aside / path.name))
+    for link in (folder / BEST, folder / LAST):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+    if (folder / step_name(step)).exists():
+        link_atomically(folder / LAST, step_name(step))

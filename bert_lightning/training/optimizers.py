@@ -35,6 +35,13 @@ class AdamW:
     epsilon: float = 1e-6
     weight_decay: float = 0.01
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epsilon", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {list(self.betas)}; both must be in [0, 1)")
+
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """An optimiser over parameter groups that carry their own `weight_decay`."""
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, fused=True)

@@ -45,19 +45,35 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if any rank has received a signal.
+        """Stop here if any rank has received a signal, unless this step is still to be validated.
 
         Raises:
             StoppedBySignal: on all ranks, at the same step.
         """
+        number = self._agreed(trainer, pl_module)
+        if number and not self.checkpointing.is_validated(trainer.global_step, trainer.max_steps):
+            self.checkpointing.save(trainer)
+            raise StoppedBySignal(number)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop here if any rank has received a signal; the last step ends training anyway.
+
+        Raises:
+            StoppedBySignal: on all ranks.
+        """
+        number = self._agreed(trainer, pl_module)
+        if number and trainer.global_step < trainer.max_steps:
+            # Its own turn would come behind this one.
+            self.checkpointing.on_validation_end(trainer, pl_module)
+            raise StoppedBySignal(number)
+
+    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
         number = self._received
         if trainer.world_size > 1:
             received = torch.tensor(number, device=pl_module.device)
             torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
             number = int(received)
-        if number:
-            self.checkpointing.save(trainer)
-            raise StoppedBySignal(number)
+        return number
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bert_lightning.data.batching import length_bucketed
 from bert_lightning.data.text_classification import (
@@ -13,13 +15,15 @@ from bert_lightning.errors import InputError
 COLUMNS = {"text_column": "sentence", "label_column": "topic"}
 
 
-def build(tables, tokenizer, **changes):
+def build(tables, tokenizer, stage=None, labels=None, **changes):
     paths = {split: str(path) for split, path in tables.items()}
-    return TextClassificationDataModule(TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer)
+    return TextClassificationDataModule(
+        TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer, stage=stage, labels=labels
+    )
 
 
 def test_batches_hold_the_rows_and_labels_of_the_table(tables, tokenizer):
-    data = build(tables, tokenizer)
+    data = build(tables, tokenizer, "test", ["animals", "nature", "places"])
     lines = tables["test"].read_text().splitlines()[1:]
     seen = {}
     for batch in data.test_dataloader():
@@ -62,6 +66,24 @@ def test_an_unusable_training_table_is_named(tables, tokenizer, tmp_path, conten
 def test_labels_are_sorted_by_value_if_they_are_numbers_and_by_name_otherwise():
     assert sort_labels(["10", "9", "10", "-1"]) == ["-1", "9", "10"]
     assert sort_labels(["b", "10", "a"]) == ["10", "a", "b"]
+
+
+@given(st.lists(st.sampled_from(["1", "2", "nan", "1.0", "01", "0", "inf", "x"]), min_size=2))
+def test_the_order_of_labels_does_not_depend_on_the_order_of_rows(labels):
+    assert sort_labels(labels) == sort_labels(labels[::-1]) == sort_labels(sorted(labels))
+
+
+def test_scoring_reads_only_the_split_that_it_scores(tables, tokenizer):
+    data = build(tables, tokenizer, "test", ["animals", "nature", "places"], train="gone.tsv", validation="gone.tsv")
+    assert data.num_evaluation_samples("test") == 31
+
+
+def test_a_null_and_half_a_character_name_the_line(tables, tokenizer, tmp_path):
+    for value, message in (("null", "'sentence' is null"), ('"\\ud83d"', "lone surrogate")):
+        path = tmp_path / "train.jsonl"
+        path.write_text(f'{{"sentence": "x", "topic": "a"}}\n{{"sentence": {value}, "topic": "b"}}\n')
+        with pytest.raises(InputError, match=rf"line 2: .*{message}"):
+            build(tables, tokenizer, train=str(path), validation=None)
 
 
 def test_long_pairs_are_cut_from_the_longer_end_as_the_original_does(tokenizer):

@@ -149,7 +149,7 @@ def test_bad_input_late_in_the_corpus_leaves_no_output(tmp_path, corpus, tokeniz
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, corpus, tokenizer):
     (tmp_path / "thesis.tex").write_text("dear")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match=r"thesis\.tex"):
         prepare([str(corpus)], tokenizer, tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
@@ -157,5 +157,38 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, corpus, tokenizer):
 def test_a_manifest_that_is_no_json_is_named(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     (tmp_path / "s" / "manifest.json").write_text(json.dumps({})[:-1])
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        TokenStore(tmp_path / "s")
+
+
+def test_folders_of_the_users_own_are_never_touched(tmp_path, corpus, tokenizer):
+    (tmp_path / "s/shard-photos").mkdir(parents=True)
+    (tmp_path / "s/shard-photos/me.jpg").touch()
+    with pytest.raises(InputError, match="shard-photos, which is no part of a token store"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert (tmp_path / "s/shard-photos/me.jpg").exists()
+
+
+def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corpus, tokenizer, small_shards):
+    (tmp_path / "odd.txt").write_text("\u200b\u0001 " * 1500, encoding="utf-8")
+    for inputs in ([tmp_path / "odd.txt", corpus], [corpus, tmp_path / "odd.txt", corpus]):
+        output = tmp_path / str(len(inputs))
+        summary = prepare([str(path) for path in inputs], tokenizer, output, layout="sentences", num_workers=1)
+        assert TokenStore(output).num_documents == summary.num_documents
+
+
+def test_a_store_killed_before_its_manifest_goes_on(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    (tmp_path / "s/manifest.json").unlink()
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 1
+    assert digest(tmp_path / "s") == before
+
+
+def test_a_manifest_that_leaves_out_a_shard_is_noticed(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    path = tmp_path / "s/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "shards": manifest["shards"][:2]}))
     with pytest.raises(InputError, match=r"manifest\.json: damaged"):
         TokenStore(tmp_path / "s")

@@ -8,6 +8,7 @@ import torch
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.data.module import TrainingPlan
+from bert_lightning.data.sources import Row
 from bert_lightning.runs.building import (
     build_parts,
     build_trainer,
@@ -52,7 +53,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 def train(experiment, folder: Path):
     """Train, and give the task, the data and the trainer."""
-    parts = build_parts(experiment, None, training=True)
+    parts = build_parts(experiment, None)
     steps = num_steps(experiment, parts.data.num_training_samples)
     parts.data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
     parts.task.optimization = optimization_of(experiment, steps)
@@ -64,7 +65,7 @@ def train(experiment, folder: Path):
 
 def test_a_task_overfits_eight_samples(make, tmp_path):
     experiment = make("--optimizer.learning_rate", "2e-3", *NO_DROPOUT)
-    parts = build_parts(experiment, None, training=True)
+    parts = build_parts(experiment, None)
     plan = TrainingPlan(60, 1, 1)
     batch = parts.data.training_batch(*parts.data.training_samples(0, plan), plan)
     task = parts.task
@@ -90,7 +91,7 @@ def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
 
 def test_an_average_of_micro_batch_means_would_be_noticed(make):
     # Else the test above could not fail: micro-batches differ in what their sums are divided by, or at least may.
-    parts = build_parts(make(), None, training=True)
+    parts = build_parts(make(), None)
     if parts.task.name != "pretraining":
         pytest.skip("every text counts one")
     plan = TrainingPlan(4, 4, 1)
@@ -104,8 +105,14 @@ def test_an_average_of_micro_batch_means_would_be_noticed(make):
 def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
     task, _, _ = train(make(), tmp_path)
     rows = {
-        "pretraining": [{"text": "The old cat [MASK] the young [MASK]."}, {"text": "The [MASK] dog."}],
-        "text-classification": [{"sentence": "The old cat sees the young dog."}, {"sentence": ""}],
+        "pretraining": [
+            Row("1", {"text": "The old cat [MASK] the young [MASK]."}),
+            Row("2", {"text": "The [MASK] dog."}),
+        ],
+        "text-classification": [
+            Row("1", {"sentence": "The old cat sees the young dog."}),
+            Row("2", {"sentence": ""}),
+        ],
     }[task.name]
     loaded = task_of(read_native((tmp_path / LAST).resolve())).eval()
     with torch.inference_mode():
@@ -114,7 +121,7 @@ def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
 
 
 def test_validation_does_not_depend_on_the_batch_size(make, tmp_path):
-    parts = build_parts(make(), None, training=True)
+    parts = build_parts(make(), None)
     results = []
     for size in (7, 64):
         parts.data.evaluation_batch_size = size

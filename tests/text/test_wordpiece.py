@@ -87,6 +87,11 @@ def test_an_unusable_vocabulary_file_is_named_with_its_fault(tmp_path: Path, lin
         load_tokenizer(tmp_path)
 
 
+def test_a_vocabulary_file_takes_its_casing_from_the_settings_beside_it(tmp_path: Path):
+    WordPieceTokenizer([*SPECIAL_TOKENS, "A"], lowercase=False).save(tmp_path)
+    assert not load_tokenizer(tmp_path / "vocab.txt").lowercase
+
+
 def test_cased_with_an_uncased_folder_is_an_error(tmp_path: Path):
     WordPieceTokenizer([*SPECIAL_TOKENS, "a"], lowercase=True).save(tmp_path)
     with pytest.raises(InputError, match="uncased"):
