@@ -138,7 +138,8 @@ def _prepare(options: argparse.Namespace) -> int:
     if layouts:
         print(f"layout: {layouts}")
     print(
-        f"{summary.num_documents:,} documents, {summary.num_sentences:,} sentences, {summary.num_tokens:,} tokens "
+        f"{_count(summary.num_documents, 'document')}, {_count(summary.num_sentences, 'sentence')}, "
+        f"{_count(summary.num_tokens, 'token')} "
         f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {_count(summary.num_shards, 'shard')}"
         + (f", {summary.num_kept_shards} of them kept from before" if summary.num_kept_shards else "")
         + f": {options.output}"

@@ -19,7 +19,8 @@ from bert_lightning.runs.settings import read_yaml
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
-_VERSIONED = (
+# Packages whose version a number may depend on.
+VERSIONED = (
     "torch",
     "lightning",
     "torchmetrics",
@@ -96,7 +97,7 @@ def circumstances() -> dict[str, Any]:
     import torch
 
     versions = {"bert_lightning": __version__, "python": platform.python_version()}
-    for name in _VERSIONED:
+    for name in VERSIONED:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -10,24 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bert_lightning.runs.directory import processor_name
+from bert_lightning.runs.directory import VERSIONED, processor_name
+from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__
 
-_NEEDED = (
-    "torch",
-    "lightning",
-    "torchmetrics",
-    "tokenizers",
-    "sentencex",
-    "datasets",
-    "wandb",
-    "jsonargparse",
-    "safetensors",
-    "rich",
-    "jinja2",
-    "matplotlib",
-    "numpy",
-)
+_NEEDED = (*VERSIONED, "jsonargparse", "rich", "jinja2", "matplotlib", "numpy")
 # Lightning releases that were tampered with: GHSA-w37p-236h-pfx3.
 _MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
@@ -51,8 +38,7 @@ def report() -> bool:
         table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
         table.add_row("bf16-mixed", "in hardware" if has_fast_bfloat16() else "not in hardware: slower than 32")
     table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB")
-    online = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc_entry()
-    table.add_row("W&B", "logged in" if online else "not logged in: runs are logged offline")
+    table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         if variable in os.environ:
             table.add_row(variable, os.environ[variable])
@@ -92,12 +78,3 @@ def has_fast_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _has_netrc_entry() -> bool:
-    import netrc
-
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -14,9 +14,10 @@ from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.sources import STANDARD_INPUT, Row, is_table, json_row, read_lines, read_rows
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build_parts, build_trainer, quiet, share_out_cores, task_of
+from bert_lightning.runs.building import build_parts, task_of
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.experiment import Experiment, load_experiment
+from bert_lightning.runs.trainer import build_trainer, quiet, share_out_cores
 from bert_lightning.tasks.base import Task
 from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.training import metrics_file

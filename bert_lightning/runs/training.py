@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +11,11 @@ from bert_lightning.checkpoints.checkpoint import CheckpointError
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import (
-    build_parts,
-    build_trainer,
-    num_steps,
-    optimization_of,
-    start_checkpoint,
-    training_callbacks,
-    wandb_logger,
-    weights_digest,
-)
+from bert_lightning.runs import weights_and_biases
+from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint, weights_digest
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.experiment import Experiment
+from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.base import Task
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import newest_valid, set_aside
@@ -78,7 +70,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     loggers: list[Any] = [MetricsFile(directory.path)]
     if is_first_process():
         _prepare_directory(directory, values, run_id, checkpoint, position, fingerprints)
-        loggers += wandb_logger(experiment, directory.path, run_id)
+        loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
         for note in parts.notes:
             print(note)
         parameters = sum(parameter.numel() for parameter in task.model.parameters())
@@ -100,7 +92,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     finally:
         if is_first_process():
             _record_end(directory, ending, trainer.global_step)
-            _finish_wandb(ending)
+            weights_and_biases.finish(ending == FINISHED)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
@@ -210,13 +202,6 @@ def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
     sessions = directory.read_manifest()["sessions"]
     sessions[-1] |= {"finished": now(), "ended": ending, "step": step}
     directory.update_manifest(sessions=sessions, ended=ending, step=step)
-
-
-def _finish_wandb(ending: str) -> None:
-    # Lightning leaves the W&B run open; a second run in this process would be logged into it.
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=0 if ending == FINISHED else 1)
 
 
 def _differing(old: Any, new: Any, path: str = "") -> Sequence[str]:

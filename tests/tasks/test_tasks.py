@@ -9,15 +9,9 @@ import torch
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.sources import Row
-from bert_lightning.runs.building import (
-    build_parts,
-    build_trainer,
-    num_steps,
-    optimization_of,
-    task_of,
-    training_callbacks,
-)
+from bert_lightning.runs.building import build_parts, num_steps, optimization_of, task_of
 from bert_lightning.runs.experiment import TASK_DATA, load_experiment
+from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.training.schedules import Constant
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]

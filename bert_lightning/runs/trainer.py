@@ -1,0 +1,143 @@
+"""The Trainer of a run, and what calls back into it."""
+
+import dataclasses
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from bert_lightning.errors import InputError
+from bert_lightning.runs.experiment import Experiment
+from bert_lightning.runs.settings import nearest
+from bert_lightning.tasks.base import Task
+from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
+from bert_lightning.training.progress import TrainingProgress
+from bert_lightning.training.signals import StopOnSignal
+from bert_lightning.training.validation_at_end import ValidationAtEnd
+
+
+def build_trainer(
+    experiment: Experiment,
+    folder: Path,
+    loggers: Sequence[Logger],
+    *,
+    steps: int = -1,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """A Trainer whose steps are optimiser steps and whose only epoch is the whole training.
+
+    Raises:
+        InputError: a device or precision that is not there.
+    """
+    quiet()
+    settings = experiment.trainer
+    world_size = settings.devices * settings.num_nodes
+    on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu:
+        share_out_cores(settings.devices)
+    strategy: str | Strategy = settings.strategy
+    if settings.strategy == "ddp" or world_size > 1:
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=strategy,
+            precision=settings.precision,
+            max_steps=steps,
+            val_check_interval=validation_interval(experiment, steps),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=settings.log_every_n_steps,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            enable_checkpointing=bool(callbacks),
+            enable_progress_bar=bool(callbacks),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            plugins=[VerifiedCheckpointIO()],
+            default_root_dir=folder,
+        )
+    except (
+        MisconfigurationException,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise InputError(f"trainer: {str(error).splitlines()[0]}") from None
+
+
+def validation_interval(experiment: Experiment, steps: int) -> int:
+    """Steps between validations: as given, or a tenth of the training."""
+    return experiment.trainer.val_check_interval or max(1, -(-steps // 10))
+
+
+def training_callbacks(
+    experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool
+) -> list[Callback]:
+    """Progress, signals, validation, early stopping and checkpoints.
+
+    Raises:
+        InputError: `checkpoint.monitor` is no metric of the task.
+    """
+    interval = validation_interval(experiment, steps)
+    settings = experiment.checkpoint
+    known = [f"val/{name}" for name in task.validation_metrics]
+    if settings.monitor is not None and settings.monitor not in known:
+        raise InputError(f"checkpoint.monitor is {settings.monitor!r}{nearest(settings.monitor, known)}")
+    if not validates and settings.every_n_steps is None:
+        settings = dataclasses.replace(settings, every_n_steps=interval)
+    checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
+    callbacks: list[Callback] = [TrainingProgress(task.shown), StopOnSignal(checkpointing)]
+    if validates:
+        callbacks.append(ValidationAtEnd())
+        patience = experiment.early_stopping.patience
+        if patience is not None:
+            mode = experiment.checkpoint.mode or task.monitor_mode
+            callbacks.append(
+                EarlyStopping(
+                    checkpointing.monitor,
+                    mode=mode,
+                    patience=patience,
+                    min_delta=experiment.early_stopping.min_delta,
+                )
+            )
+    return [*callbacks, checkpointing]
+
+
+def share_out_cores(num_processes: int) -> None:
+    """Give each process of this machine its share of the cores, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ or num_processes > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // num_processes))
+
+
+def quiet() -> None:
+    """Leave out what Lightning says of settings that are meant."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*sync_dist=True.*",
+        ".*LeafSpec.*",
+        ".*lr_scheduler.step.*",
+        ".*has been used as a.*",
+        ".*isinstance.*treespec.*",
+        ".*exists and is not empty.*",
+        ".*The total number of parameters.*",
+        ".*Matthews.*",
+        ".*you have set.*val_dataloader.*",
+        ".*GPU available but not used.*",
+        ".*number of training batches.*",
+        ".*Total length of.*",
+        ".*called before the ``update``.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
