@@ -28,7 +28,11 @@ def test_every_experiment_file_loads_strictly(path, monkeypatch):
 def commands(page: Path) -> list[str]:
     """Commands of ours in the code blocks of a page, continued lines joined."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    lines = "\n".join(block for language, block in fences if language in ("bash", "console")).replace("\\\n", " ").splitlines()
+    lines = (
+        "\n".join(block for language, block in fences if language in ("bash", "console"))
+        .replace("\\\n", " ")
+        .splitlines()
+    )
     found = (re.search(r"(?:^|\$ |\| )(bert-lightning .*)", line) for line in lines)
     return [match[1] for match in found if match]
 

@@ -176,6 +176,12 @@ def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(data, monke
     assert len(seen) == world_size * accumulate
 
 
+def test_micro_batches_differ_in_their_number_of_masked_tokens(data):
+    # Else no test could tell a mean over the step from a mean of micro-batch means.
+    data.plan = TrainingPlan(5, accumulate=4, seed=1)
+    assert len({len(batch["masked_labels"]) for step in data.train_dataloader() for batch in step}) > 1
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, world_size):
     total = data.num_evaluation_samples("validation")

@@ -83,19 +83,6 @@ def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-6, msg=name)
 
 
-def test_an_average_of_micro_batch_means_would_be_noticed(make):
-    # Else the test above could not fail: micro-batches differ in what their sums are divided by, or at least may.
-    parts = build_parts(make(), None)
-    if parts.task.name != "pretraining":
-        pytest.skip("every text counts one")
-    plan = TrainingPlan(4, 4, 1)
-    counts = {
-        int(parts.task.counts(parts.data.training_batch(e[:2], i[:2], plan))[0])
-        for e, i in (parts.data.training_samples(step, plan) for step in range(8))
-    }
-    assert len(counts) > 1
-
-
 def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
     task, _, _ = train(make(), tmp_path)
     rows = {
