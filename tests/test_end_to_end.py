@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_task_or_size_cannot_be_resumed(home, classifier
         assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_whose_data_changed_is_not_reported_as_finished(home, tmp_path, tables, capsys):
+def test_a_finished_run_whose_data_changed_is_not_reported_as_finished(home, classifier, tmp_path, tables, capsys):
     table = tmp_path / "train.tsv"
     table.write_bytes(tables["train"].read_bytes())
     command = ["fit", "--config", str(home / "topics.yaml"), "--data.train", str(table), "--trainer.max_steps", "2"]
@@ -350,7 +350,7 @@ def test_a_column_may_have_any_name(home, classifier, tables, tmp_path, capsys):
     assert [row["place"] for row in rows] == [text for text, _ in lines]
 
 
-def test_early_stopping_ends_training_before_the_last_step(home, tables, tmp_path):
+def test_early_stopping_ends_training_before_the_last_step(home, classifier, tmp_path):
     command = ["fit", "--config", str(home / "topics.yaml"), "--run-directory", str(tmp_path / "run")]
     command += [
         "--early_stopping.patience",
@@ -362,6 +362,16 @@ def test_early_stopping_ends_training_before_the_last_step(home, tables, tmp_pat
     ]
     assert main(command) == 0
     assert RunDirectory(tmp_path / "run").read_manifest()["step"] == 4
+
+
+def test_wandb_online_without_a_key_is_refused_before_anything_is_written(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
+    assert main([*command, "--wandb.mode", "online"]) == 2
+    assert "there is no API key" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):

@@ -65,6 +65,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     callbacks = training_callbacks(experiment, task, directory.checkpoints, steps, validates=validates)
     trainer = build_trainer(experiment, directory.path, [], steps=steps, callbacks=callbacks)
     data.check_shares(trainer.world_size)
+    weights_and_biases.chosen_mode(experiment.wandb)
 
     run_id = manifest.get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
     loggers: list[Any] = [MetricsFile(directory.path)]

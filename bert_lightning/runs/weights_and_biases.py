@@ -4,40 +4,67 @@ import netrc
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bert_lightning.errors import InputError
-from bert_lightning.runs.experiment import Experiment
+from bert_lightning.runs.experiment import Experiment, WandbSettings
+
+Mode = Literal["online", "offline", "disabled"]
+# Longer than this no run waits for a server; it goes on offline.
+SECONDS_TO_CONNECT = 20
+
+
+def chosen_mode(settings: WandbSettings) -> Mode:
+    """`online`, `offline` or `disabled`; the environment variable WANDB_MODE goes before the settings.
+
+    Raises:
+        InputError: online is asked for without an API key.
+    """
+    mode = os.environ.get("WANDB_MODE", settings.mode)
+    if settings.mode == "disabled" or mode == "disabled":
+        return "disabled"
+    if mode == "online" and not has_api_key():
+        raise InputError("wandb.mode is online, but there is no API key: run `wandb login`, or set WANDB_API_KEY")
+    return "online" if mode != "offline" and has_api_key() else "offline"
 
 
 def wandb_logger(experiment: Experiment, folder: Path, run_id: str) -> list[Any]:
-    """The W&B logger, offline unless an API key is at hand; never a prompt, never a wait for a network."""
-    settings = experiment.wandb
-    if settings.mode == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
+    """The W&B logger, or none where it is disabled; offline where the server does not answer."""
+    mode = chosen_mode(experiment.wandb)
+    if mode == "disabled":
         return []
     os.environ["WANDB_SILENT"] = "true"
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    mode = os.environ.get("WANDB_MODE", settings.mode)
-    offline = mode == "offline" or (mode == "auto" and not has_api_key())
-    if mode == "online" and not has_api_key():
-        raise InputError("wandb.mode is online, but there is no API key: run `wandb login`, or set WANDB_API_KEY")
-    return [
-        WandbLogger(
-            project=settings.project,
+    def start(mode: Mode) -> Any:
+        return wandb.init(
+            project=experiment.wandb.project,
             name=f"{experiment.experiment}-{run_id}",
             group=experiment.experiment,
             id=run_id,
             resume="allow",
-            tags=settings.tags,
-            save_dir=folder,
-            offline=offline,
+            tags=experiment.wandb.tags,
+            dir=folder,
+            mode=mode,
             config=experiment.to_dict(),
             # The command line, code and machine stay out of W&B; the manifest has them.
-            settings=wandb.Settings(x_disable_meta=True, save_code=False, console="off", silent=True),
+            settings=wandb.Settings(
+                x_disable_meta=True, save_code=False, console="off", silent=True, init_timeout=SECONDS_TO_CONNECT
+            ),
         )
-    ]
+
+    try:
+        run = start(mode)
+    except wandb.Error as error:
+        print(f"W&B does not answer ({error}); this run is logged offline", file=sys.stderr)
+        # Its service still holds the run's name.
+        wandb.teardown()
+        run = start("offline")
+    # Lightning's name for the x axis, and its logger's for what it is given.
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return [WandbLogger(experiment=run)]
 
 
 def has_api_key() -> bool:

@@ -78,7 +78,8 @@ class TrainingProgress(ProgressBar):
         if not self._enabled:
             return
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
-        text = f"step {trainer.global_step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        shown = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
+        text = f"validation at step {trainer.global_step}: {shown}"
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
