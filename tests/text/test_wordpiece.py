@@ -25,7 +25,14 @@ def pair(request, tmp_path_factory):
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.one_of(st.text(alphabet=NASTY, max_size=60), st.text(max_size=40)))
+@given(
+    text=st.one_of(
+        st.text(alphabet=NASTY, max_size=60),
+        st.text(max_size=40),
+        # Around the longest word that is not [UNK].
+        st.integers(90, 210).map(lambda length: "a" * length),
+    )
+)
 def test_encoding_equals_transformers_tokenizer(pair, text: str):
     ours, theirs = pair
     assert ours.encode_batch([text])[0] == theirs.encode(text, add_special_tokens=False)
