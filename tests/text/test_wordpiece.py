@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.errors import InputError
@@ -25,12 +25,12 @@ def pair(request, tmp_path_factory):
 
 
 @settings(max_examples=150, deadline=None)
+@example(text="a" * 100)  # the longest word that is not [UNK]
+@example(text="a" * 101)
 @given(
     text=st.one_of(
         st.text(alphabet=NASTY, max_size=60),
         st.text(max_size=40),
-        # Around the longest word that is not [UNK].
-        st.integers(90, 210).map(lambda length: "a" * length),
     )
 )
 def test_encoding_equals_transformers_tokenizer(pair, text: str):
