@@ -39,6 +39,13 @@ def test_a_resolved_experiment_loads_back_to_itself(tmp_path):
     assert again.identity == loaded.identity
 
 
+def test_a_choice_given_by_its_name_alone_keeps_it_under_overrides(tmp_path):
+    loaded = load_experiment(
+        [write(tmp_path, {**MINIMAL, "schedule": "constant"})], ["--schedule.warmup_share", "0.5"]
+    )
+    assert loaded.to_dict()["schedule"] == {"name": "constant", "warmup_share": 0.5}
+
+
 def test_any_changed_value_changes_the_identity(tmp_path):
     path = write(tmp_path, MINIMAL)
     identities = {
