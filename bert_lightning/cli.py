@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.error(f"unexpected argument {rest[0]!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
-    # No command downloads weights, and a hub client that waits for a network is never wanted twice.
+    # Said outright, or the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return _guarded(options)
 

@@ -109,7 +109,7 @@ class Task(LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def training_step(self, micro_batches: list[Batch], step: int) -> None:
+    def training_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
         """One optimiser step over this rank's micro-batches."""
         optimization = self._optimization
         step = self.trainer.global_step
