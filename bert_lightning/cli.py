@@ -14,6 +14,7 @@ from typing import Any
 from bert_lightning.version import __version__
 
 OK, FAILURE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FORMATS = ("huggingface", "onnx")
 LAYOUTS = ("auto", "sentences", "paragraphs")
 
 
@@ -58,7 +59,7 @@ def _guarded(options: argparse.Namespace) -> int:
 
 def _by_class(error: Exception) -> int:
     """Endings whose classes live in heavy modules, which are loaded by now if one of them was raised."""
-    from bert_lightning.checkpoints.checkpoint import CheckpointError
+    from bert_lightning.checkpoints.errors import CheckpointError
     from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal
 
     if isinstance(error, CheckpointError):
@@ -203,6 +204,13 @@ def _predict(options: argparse.Namespace) -> int:
     return OK
 
 
+def _export(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.export import export
+
+    print(*export(options.checkpoint, options.format, options.output), sep="\n")
+    return OK
+
+
 def _report(options: argparse.Namespace) -> int:
     from bert_lightning.runs.report import write_report
 
@@ -324,6 +332,21 @@ def _parser() -> argparse.ArgumentParser:
         "--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input"
     )
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+
+    export = command(
+        "export",
+        _export,
+        "write a checkpoint for other tools",
+        "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names.",
+    )
+    export.add_argument("--checkpoint", required=True, metavar="CHECKPOINT", help="any checkpoint that can be read")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=FORMATS,
+        help="a folder that transformers opens, or an ONNX file (needs the extra onnx)",
+    )
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
 
     report = command("report", _report, "tables and curves over runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")

@@ -8,7 +8,7 @@ import pytest
 
 from bert_lightning.cli import main
 
-COMMANDS = ("tokenizer", "prepare", "fit", "validate", "test", "predict", "report", "doctor")
+COMMANDS = ("tokenizer", "prepare", "fit", "validate", "test", "predict", "export", "report", "doctor")
 
 
 @pytest.fixture
@@ -104,12 +104,13 @@ def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, caps
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):
+    from bert_lightning.checkpoints.tokenizer_files import Vocabulary
     from bert_lightning.model import BertConfig, BertForPreTraining
     from bert_lightning.text.wordpiece import SPECIAL_TOKENS
 
-    vocabulary = [*SPECIAL_TOKENS, "other"]
+    vocabulary = Vocabulary((*SPECIAL_TOKENS, "other"), lowercase=True)
     model = BertForPreTraining(BertConfig.preset("tiny", vocab_size=6))
-    model.save_pretrained(tmp_path / "start", vocabulary, lowercase=True)
+    model.save_pretrained(tmp_path / "start", vocabulary)
     command = f"fit --config plain.yaml --model.size null --model.pretrained {tmp_path / 'start'}"
     assert main(command.split()) == 2
     assert "the vocabulary does not fit" in capsys.readouterr().err

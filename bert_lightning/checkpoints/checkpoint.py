@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names the file, and the tensor where there is one."""
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -19,16 +18,29 @@ class Checkpoint:
         path: the file or folder it was read from.
         config: the architecture, keys as in `BertConfig`.
         tensors: parameter name -> tensor; names as in `BertEncoder` behind `encoder.`, heads beside it.
-        vocabulary: WordPiece entries in id order, if the checkpoint carries them.
-        lowercase: whether the tokenizer lower-cases, if known.
+        vocabulary: what its tokenizer needs, if the checkpoint carries it.
         task: the task that wrote it (`pretraining`, `text-classification`, ...), if known.
         task_settings: what that task needs to predict again (labels, columns, lengths).
+        architecture: transformers' class of the same shape, if known.
+        revision: the commit that a hub name stood for.
     """
 
     path: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
-    vocabulary: list[str] | None = None
-    lowercase: bool | None = None
+    vocabulary: Vocabulary | None = None
     task: str | None = None
     task_settings: dict[str, Any] = field(default_factory=dict)
+    architecture: str | None = None
+    revision: str | None = None
+
+
+def require_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse what a damaged file or a diverged training leaves.
+
+    Raises:
+        CheckpointError: a tensor holds values that are not finite; the message names it.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite")

@@ -1,57 +1,81 @@
-"""Folders as transformers writes them: `config.json`, `model.safetensors`, `vocab.txt`, `tokenizer_config.json`."""
+"""Folders as transformers writes them: `config.json`, weights, and tokenizer files."""
 
 import json
 import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, CheckpointError
-from bert_lightning.checkpoints.files import write_atomically, write_json, write_text
+from bert_lightning.checkpoints.checkpoint import Checkpoint, require_finite
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.files import write_atomically, write_json
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
+from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_PICKLED = "pytorch_model.bin"
+CONFIG = "config.json"
+PUBLISHED, OWN = "bert", "bert_lightning"
+"""`model_type` of what transformers can compute, and of what only we can."""
+_WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
+_CHECKSUMS = "crc32"
+# transformers' names of the activation functions that we have; `ACT2FN` in its `activations.py`.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+# Keys that change what transformers' BERT computes, and the one value of each that is BERT's.
+_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+# What a head needs beside its labels and weights; the second key is ours.
+_HEAD_SETTINGS = ("problem_type", "tag_scheme")
 
 
 def is_huggingface_folder(path: Path) -> bool:
     """Whether `path` is a folder with a `config.json`."""
-    return path.is_dir() and (path / "config.json").is_file()
+    return path.is_dir() and (path / CONFIG).is_file()
 
 
 def read_huggingface(folder: Path) -> Checkpoint:
-    """Read a folder of transformers' BERT.
+    """Read a folder of transformers' BERT, bare or with any head, or one that `write_huggingface` wrote.
+
+    Label names and `problem_type` become `task_settings`.
 
     Raises:
         CheckpointError: the config is of another model family, or a file is missing or damaged.
     """
-    config = _read_json(folder / "config.json")
-    if config.get("model_type", "bert") != "bert":
-        raise CheckpointError(
-            f"{folder / 'config.json'}: model_type is {config['model_type']!r}, but only 'bert' can be read"
-        )
+    config = _architecture(read_json_object(folder / CONFIG), folder / CONFIG)
     try:
-        tensors = from_huggingface(_read_tensors(folder))
+        tensors = from_huggingface(_read_tensors(folder), tied=config.get("tie_word_embeddings", True))
     except KeyError as error:
         raise CheckpointError(f"{folder}: {error.args[0]}") from None
-    vocabulary = None
-    if (folder / "vocab.txt").is_file():
-        # Not splitlines(): a vocabulary may hold other line separators as entries.
-        text = (folder / "vocab.txt").read_bytes().decode("utf-8").replace("\r\n", "\n")
-        vocabulary = text.removesuffix("\n").split("\n")
-    lowercase = None
-    if (folder / "tokenizer_config.json").is_file():
-        lowercase = _read_json(folder / "tokenizer_config.json").get("do_lower_case")
-    return Checkpoint(folder, config, tensors, vocabulary, lowercase)
+    architectures = config.get("architectures")
+    return Checkpoint(
+        folder,
+        config,
+        tensors,
+        read_vocabulary(folder),
+        task_settings=_label_settings(config, folder),
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
+    )
 
 
-def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path) -> None:
-    """Write a folder that transformers' `from_pretrained` opens; `architecture` is transformers' class name.
+def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool) -> None:
+    """Write a folder that transformers' `from_pretrained` opens.
+
+    `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
+    that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
+    tensor in its metadata, which `read_huggingface` verifies and transformers ignores.
 
     Raises:
         CheckpointError: `folder` exists as a file.
@@ -60,47 +84,118 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path) -
         raise CheckpointError(f"{folder} exists and is not a folder")
     # safetensors refuses tensors that share memory, as tied or sliced ones do.
     tensors = {name: t.detach().cpu().clone() for name, t in to_huggingface(checkpoint.tensors).items()}
-    payload = save(tensors, metadata={"format": "pt"})
+    sums = {name: _crc32(tensor) for name, tensor in tensors.items()}
+    payload = save(tensors, metadata={"format": "pt", _CHECKSUMS: json.dumps(sums)})
     write_atomically(folder / _WEIGHTS, lambda file: file.write(payload))
     if checkpoint.vocabulary is not None:
-        write_text(folder / "vocab.txt", "".join(f"{entry}\n" for entry in checkpoint.vocabulary))
-        write_json(
-            folder / "tokenizer_config.json",
-            {"tokenizer_class": "BertTokenizer", "do_lower_case": bool(checkpoint.lowercase)},
-        )
+        write_vocabulary(checkpoint.vocabulary, folder, checkpoint.config.get("max_position_embeddings"))
     # The config last: a folder without one is not taken for a checkpoint.
-    write_json(folder / "config.json", {"architectures": [architecture], "model_type": "bert", **checkpoint.config})
+    write_json(folder / CONFIG, huggingface_config(checkpoint, architecture, published=published))
+
+
+def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: bool) -> dict[str, Any]:
+    """What `config.json` says of a checkpoint."""
+    config = {"architectures": [architecture], "model_type": PUBLISHED if published else OWN, **checkpoint.config}
+    labels = checkpoint.task_settings.get("labels")
+    if labels is not None:
+        config["id2label"] = dict(enumerate(labels))
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    return config | {key: value for key, value in checkpoint.task_settings.items() if key in _HEAD_SETTINGS}
+
+
+def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The config with our names of values.
+
+    Raises:
+        CheckpointError: it describes something that is not BERT.
+    """
+    family = config.get("model_type", PUBLISHED if "hidden_size" in config else None)
+    if family not in (PUBLISHED, OWN):
+        raise CheckpointError(f"{path}: model_type is {family!r}, but only 'bert' can be read")
+    for key, value in _FIXED.items():
+        if config.get(key, value) != value:
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
+    # transformers' default, where a file leaves it out, is the erf form.
+    activation = config.get("hidden_act", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
+    return {**config, "hidden_act": _ACTIVATIONS[activation]}
+
+
+def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if isinstance(config.get("id2label"), dict):
+        try:
+            names = {int(number): str(label) for number, label in config["id2label"].items()}
+            settings["labels"] = [names[number] for number in range(len(names))]
+        except (ValueError, KeyError):
+            raise CheckpointError(f"{folder / CONFIG}: id2label does not number the labels from 0") from None
+    return settings | {key: config[key] for key in _HEAD_SETTINGS if config.get(key) is not None}
+
+
+# -- weights -----------------------------------------------------------------------------------------------------
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    if (folder / _WEIGHTS).is_file():
-        return _read_safetensors(folder / _WEIGHTS)
-    if (folder / _INDEX).is_file():
-        tensors: dict[str, Tensor] = {}
-        for shard in sorted(set(_read_json(folder / _INDEX)["weight_map"].values())):
-            tensors.update(_read_safetensors(folder / shard))
+    for name, read in ((_WEIGHTS, _read_safetensors), (_PICKLED, _read_pickled)):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            tensors = read(folder / name)
+        elif index.is_file():
+            tensors = _read_shards(index, read)
+        else:
+            continue
+        require_finite(tensors, folder)
         return tensors
-    if (folder / _PICKLED).is_file():
-        try:
-            return torch.load(folder / _PICKLED, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{folder / _PICKLED} is damaged or not a plain weights file: {reason}") from None
-    raise CheckpointError(f"{folder} has a config.json but none of {_WEIGHTS}, {_INDEX}, {_PICKLED}")
+    raise CheckpointError(
+        f"{folder} has a {CONFIG} but none of {_WEIGHTS}, {_PICKLED}, or the .index.json of one in shards"
+    )
+
+
+def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise CheckpointError(f"{index} has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(map(str, places.values()))):
+        if Path(shard).name != shard:
+            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+        tensors.update(read(index.parent / shard))
+    for name, shard in places.items():
+        if name not in tensors:
+            raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sums = json.loads(metadata.get(_CHECKSUMS, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or missing: {error}") from None
+    for name in sums:
+        if name not in tensors or _crc32(tensors[name]) != sums[name]:
+            raise CheckpointError(f"{path} is damaged: {name} differs from what was written")
+    return tensors
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected")
-    return value
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{path} is damaged: its part {damaged} differs from what was written")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or not a plain weights file: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise CheckpointError(f"{path} is not a plain weights file: names and tensors are expected")
+    return content
+
+
+def _crc32(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -23,8 +23,11 @@ _FIXED = {
     "mlm_head.layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
     "mlm_head.layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
     "mlm_head.bias": "cls.predictions.bias",
+    "mlm_head.decoder.weight": "cls.predictions.decoder.weight",
     "nsp_head.weight": "cls.seq_relationship.weight",
     "nsp_head.bias": "cls.seq_relationship.bias",
+    "span_head.weight": "qa_outputs.weight",
+    "span_head.bias": "qa_outputs.bias",
     "classifier.weight": "classifier.weight",
     "classifier.bias": "classifier.bias",
 }
@@ -38,8 +41,9 @@ _LAYER = {
 _QUERY_KEY_VALUE = ("query", "key", "value")
 _FIXED_BACK = {theirs: ours for ours, theirs in _FIXED.items()}
 _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
-# Copies of tied parameters and tables of position numbers, which hold nothing of their own.
-_DERIVED = re.compile(r"(cls\.predictions\.decoder\.(weight|bias)|.*\.position_ids|.*\.token_type_ids)$")
+# Tables of position numbers, which hold nothing of their own, and the decoder's copies of tied parameters.
+_DERIVED = re.compile(r".*\.(position_ids|token_type_ids)$")
+_DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 
 
 def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,8 +64,10 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def from_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str, Tensor]:
     """Rename transformers' tensors (with or without the prefix `bert.`) to ours; unknown names stay as they are.
+
+    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
 
     Raises:
         KeyError: a layer has only some of query, key and value; the message names the missing one.
@@ -74,7 +80,9 @@ def from_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
-        if _DERIVED.match(name):
+        if name == _DECODER_BIAS:
+            name = "cls.predictions.bias"
+        if _DERIVED.match(name) or (tied and name == _DECODER):
             continue
         self_attention = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name)
         layer = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
@@ -93,3 +101,27 @@ def from_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             raise KeyError(f"{key}: the part '{missing[0]}' is missing")
         ours[key] = torch.cat([parts[part] for part in _QUERY_KEY_VALUE])
     return ours
+
+
+def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the variables of google-research/bert to transformers' names; what is no weight is left out.
+
+    Dense kernels are transposed: TensorFlow multiplies from the left. Sources: `modeling.py`, `run_pretraining.py`,
+    `run_classifier.py`, `run_squad.py`.
+    """
+    theirs = {}
+    for original, tensor in variables.items():
+        if not re.match(r"(bert/|cls/|output_(weights|bias)$)", original) or re.search(
+            r"/(adam_[mv]|Adam(_1)?)$", original
+        ):
+            continue
+        name = original.replace("/", ".").replace("layer_", "layer.")
+        name = re.sub(r"^cls\.squad\.output_", "qa_outputs.", name)
+        name = re.sub(r"^output_", "classifier.", name)
+        name = name.replace("cls.predictions.output_bias", "cls.predictions.bias").replace("output_weights", "weight")
+        name = name.replace("output_bias", "bias").replace("weights", "weight")
+        name = re.sub(r"_embeddings$", "_embeddings.weight", name)
+        if name.endswith(".kernel"):
+            name, tensor = f"{name.removesuffix('.kernel')}.weight", tensor.T.contiguous()
+        theirs[name] = tensor
+    return theirs

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, CheckpointError
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import damage
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
@@ -71,13 +73,17 @@ def read_native(path: Path) -> Checkpoint:
         for name, tensor in content["state_dict"].items()
         if name.startswith(_PREFIX)
     }
-    vocabulary = entry.get("vocabulary")
     return Checkpoint(
         path=path,
         config=entry["config"],
         tensors=tensors,
-        vocabulary=vocabulary.split("\n") if vocabulary is not None else None,
-        lowercase=entry.get("lowercase"),
-        task=entry.get("task"),
+        vocabulary=Vocabulary(
+            tuple(entry["vocabulary"].split("\n")),
+            entry["lowercase"],
+            entry.get("strip_accents"),
+            entry.get("tokenize_chinese_chars", True),
+        ),
+        task=entry["task"],
+        architecture=entry["architecture"],
         task_settings=entry.get("task_settings", {}),
     )

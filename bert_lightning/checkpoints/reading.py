@@ -1,27 +1,45 @@
-"""Any path that holds a checkpoint -> `Checkpoint`."""
+"""Any path that holds a checkpoint, or a hub name -> `Checkpoint`."""
 
+import dataclasses
 from pathlib import Path
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, CheckpointError
+from bert_lightning.checkpoints import hub
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import is_huggingface_folder, read_huggingface
 from bert_lightning.checkpoints.native import find_native, read_native
+from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read any checkpoint: one of our files or run directories, or a Hugging Face folder.
+    """Read any checkpoint: a file or run directory of ours, a Hugging Face folder, a TensorFlow 1 checkpoint.
+
+    What does not exist as a path and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is taken
+    from the hub.
 
     Raises:
         CheckpointError: nothing readable lies there; the message says what was looked for.
     """
-    path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
+    name, path = str(path), Path(path)
+    tensorflow = find_tensorflow(path)
+    if not path.exists() and tensorflow is None:
+        if not hub.is_hub_name(name):
+            raise CheckpointError(f"{path} does not exist")
+        try:
+            folder, revision = hub.download(name)
+        except CheckpointError as error:
+            raise CheckpointError(
+                str(error) if name.startswith(hub.PREFIX) else f"{path} does not exist; {error}"
+            ) from None
+        return dataclasses.replace(read_huggingface(folder), revision=revision)
     if is_huggingface_folder(path):
         return read_huggingface(path)
+    if tensorflow is not None:
+        return read_tensorflow(tensorflow)
     native = find_native(path)
     if native is not None:
         return read_native(native)
     raise CheckpointError(
-        f"{path} is no checkpoint: expected a run directory with checkpoints/, a .ckpt file, "
-        "or a folder with config.json and model.safetensors"
+        f"{path} is no checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder with "
+        "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
     )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bert_lightning.checkpoints.files import sha256, sync_folder, write_json
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.sources import HUB, Document, Layout, detect_layout, is_table, read_documents
 from bert_lightning.data.token_store import (
     ARRAYS,
@@ -236,7 +237,7 @@ def _build_shards(
                 num_workers,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(tokenizer.vocabulary, tokenizer.lowercase, settings["language"], os.getpid()),
+                initargs=(tokenizer.vocabulary, settings["language"], os.getpid()),
             )
         number = 0
         for group in (first, second):
@@ -280,10 +281,10 @@ def _kept(folder: Path, key: str) -> dict[str, Any] | None:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(vocabulary: list[str], lowercase: bool, language: str, parent: int) -> None:
+def _start_worker(vocabulary: Vocabulary, language: str, parent: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(tokenizer=WordPieceTokenizer(vocabulary, lowercase), language=language)
+    _worker.update(tokenizer=WordPieceTokenizer(vocabulary), language=language)
 
 
 def _end_with(parent: int) -> None:

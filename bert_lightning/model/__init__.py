@@ -1,10 +1,34 @@
 """Pure PyTorch BERT: knows nothing of Lightning, data or tokenizers.
 
-Shapes everywhere: B batch, S sequence, H hidden, N heads, D head width, V vocabulary, M masked positions.
+Shapes everywhere: B batch, S sequence, H hidden, E embedding, N heads, D head width, V vocabulary, L labels, M masked
+positions; T tokens of n packed sequences.
 """
 
-from bert_lightning.model.bert import BertForPreTraining, BertForSequenceClassification
+from bert_lightning.model.bert import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from bert_lightning.model.config import PRESETS, BertConfig
+from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder
+from bert_lightning.model.packing import Packing
 
-__all__ = ["PRESETS", "BertConfig", "BertEncoder", "BertForPreTraining", "BertForSequenceClassification"]
+__all__ = [
+    "PRESETS",
+    "BertConfig",
+    "BertEncoder",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "LinearChainCRF",
+    "Packing",
+]

@@ -1,18 +1,143 @@
-"""Scaled dot-product self-attention over N heads of width D = H / N."""
+"""Scaled dot-product self-attention over N heads of width D = H / N, behind one interface.
 
+`modeling.py: attention_layer`. Where the original adds -10000 to the score of padding, all backends exclude it, which
+differs by less than exp(-10000) = 0. Dropout falls on the attention probabilities in every backend.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+from bert_lightning.model.packing import Packing, pad
+
+AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
 
 
-def self_attention(query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout: float) -> Tensor:
-    """(B, S, 3 H) -> (B, S, H): softmax(Q K^T / sqrt(D)) V per head; `modeling.py: attention_layer`.
+class Layout(NamedTuple):
+    """How sequences lie in a tensor: padded (B, S, ...) with or without a mask, or packed (T, ...)."""
 
-    `mask` is boolean (B, 1, 1, S), True where a key may be attended to, or None when nothing is padded. Where the
-    original adds -10000 to the score of padding, this excludes it, which differs by less than exp(-10000) = 0.
+    mask: Tensor | None = None
+    """(B, 1, 1, S), True where a key may be attended to; None when nothing is padded"""
+    packing: Packing | None = None
+
+
+class Attended(NamedTuple):
+    """What a backend gives."""
+
+    context: Tensor
+    """(B, S, H) or (T, H), as what went in"""
+    weights: Tensor | None = None
+    """(B, N, S, S) attention probabilities before dropout, from `eager` alone; n in place of B when packed"""
+
+
+Backend = Callable[[Tensor, Layout, int, float], Attended]
+
+
+def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+    """Written out, with the weights: (B, S, 3 H) or (T, 3 H) -> softmax(Q K^T / sqrt(D)) V per head.
+
     `dropout` is the probability to drop an attention probability.
     """
-    batch, length, width = query_key_value.shape
-    heads = query_key_value.view(batch, length, 3, num_heads, width // (3 * num_heads))
-    query, key, value = heads.permute(2, 0, 3, 1, 4)
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    return context.transpose(1, 2).reshape(batch, length, width // 3)
+    if layout.packing is not None:
+        padded, places = pad(query_key_value, layout.packing)
+        columns = torch.arange(layout.packing.max_length, device=padded.device)
+        mask = (columns < layout.packing.lengths[:, None])[:, None, None, :]
+        attended = eager(padded, Layout(mask), num_heads, dropout)
+        return Attended(attended.context.flatten(0, 1)[places], attended.weights)
+    query, key, value = _heads(query_key_value, num_heads)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if layout.mask is not None:
+        # Not minus infinity: a row without any token would become NaN and spread.
+        scores = scores.masked_fill(~layout.mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
+    context = F.dropout(weights, dropout, training=dropout > 0) @ value
+    return Attended(context.transpose(1, 2).flatten(2), weights)
+
+
+def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+    """PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
+
+    Packed sequences are attended to one by one on a processor, which is exact and the fastest measured there
+    (`experiments/benchmarks/packed_attention.py`); elsewhere, and under `torch.compile`, attention alone is padded.
+    """
+    packing = layout.packing
+    if packing is None:
+        return Attended(_fused(query_key_value, layout.mask, num_heads, dropout))
+    if query_key_value.device.type == "cpu" and not torch.compiler.is_compiling():
+        pieces = query_key_value.split(packing.boundaries.diff().tolist())
+        return Attended(torch.cat([_fused(piece[None], None, num_heads, dropout)[0] for piece in pieces]))
+    padded, places = pad(query_key_value, packing)
+    columns = torch.arange(packing.max_length, device=padded.device)
+    mask = (columns < packing.lengths[:, None])[:, None, None, :]
+    return Attended(_fused(padded, mask, num_heads, dropout).flatten(0, 1)[places])
+
+
+def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+    """Flash attention over packed sequences on CUDA: (T, 3 H) -> (T, H)."""
+    packing = layout.packing
+    assert packing is not None, "the encoder packs for this backend"
+    query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
+    bounds, longest = packing.boundaries, packing.max_length
+    if dropout == 0:
+        context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
+        assert isinstance(context, Tensor)
+    else:
+        # `varlen_attn` fixes dropout at 0; the operator behind it does not.
+        context = torch.ops.aten._flash_attention_forward(
+            query, key, value, bounds, bounds, longest, longest, dropout, False, False
+        )[0]
+    return Attended(context.flatten(1))
+
+
+_BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa, "varlen": varlen}
+
+
+def choose_backend(
+    name: str, device: torch.device, dtype: torch.dtype, head_width: int, *, packed: bool, weights: bool
+) -> Backend:
+    """The backend of that name for what is at hand; `auto` takes the fastest that can do it.
+
+    `auto` is `eager` where attention weights are asked for, `varlen` for packed sequences where it can run, and
+    `sdpa` otherwise.
+
+    Raises:
+        ValueError: an unknown name, or a backend that cannot run here; the message says why.
+    """
+    if name not in get_args(AttentionName):
+        raise ValueError(f"attention is {name!r}; known: {', '.join(get_args(AttentionName))}")
+    obstacle = varlen_obstacle(device, dtype, head_width)
+    if name == "auto":
+        name = "eager" if weights else "varlen" if packed and obstacle is None else "sdpa"
+    if weights and name != "eager":
+        raise ValueError(f"attention weights need the eager backend, but attention is {name!r}")
+    if name == "varlen" and obstacle is not None:
+        raise ValueError(f"attention 'varlen' cannot run here: {obstacle}")
+    return _BACKENDS[name]
+
+
+def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
+    """Why flash attention cannot run on such tensors; None if it can."""
+    if device.type != "cuda":
+        return f"its kernels are for CUDA, and the model is on {device.type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"its kernels take 16-bit numbers, not {str(dtype).removeprefix('torch.')}: use bf16-mixed"
+    if head_width % 8 or head_width > 256:
+        return f"its kernels take head widths up to 256 in multiples of 8, not {head_width}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"its kernels need compute capability 8.0, and this is {torch.cuda.get_device_name(device)}"
+    return None
+
+
+def _heads(query_key_value: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, S, 3 H) -> 3 x (B, N, S, D)."""
+    query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def _fused(query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout: float) -> Tensor:
+    context = F.scaled_dot_product_attention(*_heads(query_key_value, num_heads), attn_mask=mask, dropout_p=dropout)
+    return context.transpose(1, 2).flatten(2)

@@ -1,13 +1,25 @@
-"""The assembled models: the encoder with the heads of a task."""
+"""The assembled models: the encoder with the heads of a task.
 
-from typing import NamedTuple
+All take `input_ids`, `token_type_ids` and `attention_mask`, each (B, S), or packed tokens (T,) x 2 with their
+`packing`; outputs are then (T, ...) in place of (B, S, ...) and (n, ...) in place of (B, ...).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder, initialize
 from bert_lightning.model.heads import MaskedLanguageModelHead
-from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.packing import Packing
+from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
+from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 class PretrainingOutput(NamedTuple):
@@ -25,8 +37,7 @@ class BertForPreTraining(PretrainedModel):
     architecture = "BertForPreTraining"
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = BertEncoder(config)
         self.mlm_head = MaskedLanguageModelHead(config)
         self.nsp_head = nn.Linear(config.hidden_size, 2)
@@ -39,32 +50,337 @@ class BertForPreTraining(PretrainedModel):
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> PretrainingOutput:
         """(B, S) x 3 -> (B, S, V), (B, 2).
 
-        With `masked_positions` (M,), indices into the flattened B * S tokens, only those are scored: (M, V).
+        With `masked_positions` (M,), indices into the flattened B * S or the T packed tokens, only those are scored:
+        (M, V).
         """
-        hidden, pooled = self.encoder(input_ids, token_type_ids, attention_mask)
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        hidden = encoded.last_hidden_state
         if masked_positions is not None:
-            hidden = hidden.flatten(0, 1)[masked_positions]
-        return PretrainingOutput(self.mlm_head(hidden, self.encoder.embeddings.word.weight), self.nsp_head(pooled))
+            hidden = (hidden.flatten(0, 1) if packing is None else hidden)[masked_positions]
+        scores = self.mlm_head(hidden, self.encoder.embeddings.word.weight)
+        return PretrainingOutput(scores, self.nsp_head(encoded.pooler_output))
 
 
-class BertForSequenceClassification(PretrainedModel):
-    """Encoder with dropout and one linear layer on the pooled [CLS]; `run_classifier.py: create_model`."""
+class BertForMaskedLM(PretrainedModel):
+    """Encoder with the masked-language-model head alone."""
+
+    architecture = "BertForMaskedLM"
+    uses_pooled = False
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config.replace(pooler=False))
+        self.mlm_head = MaskedLanguageModelHead(config)
+        initialize(self.mlm_head, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, S, V)."""
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
+        return self.mlm_head(hidden, self.encoder.embeddings.word.weight)
+
+
+class BertForNextSentencePrediction(PretrainedModel):
+    """Encoder with the next-sentence head alone."""
+
+    architecture = "BertForNextSentencePrediction"
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        initialize(self.nsp_head, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, 2); index 0 = B follows A."""
+        return self.nsp_head(self.encoder(input_ids, token_type_ids, attention_mask, packing).pooler_output)
+
+
+class _LabelledModel(PretrainedModel):
+    """A model with a linear head called `classifier` over named labels."""
+
+    def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
+        super().__init__(config)
+        if labels is None:
+            # transformers' own names where there are none.
+            labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
+        if num_labels is not None and num_labels != len(labels):
+            raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
+        self.labels = list(labels)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels, or their number where they have no names."""
+        labels = checkpoint.task_settings.get("labels")
+        head = checkpoint.tensors.get("classifier.weight")
+        if labels is not None and (head is None or len(labels) == len(head)):
+            return {"labels": labels}
+        return {"num_labels": len(head)} if head is not None else {}
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": self.labels}
+
+
+class BertForSequenceClassification(_LabelledModel):
+    """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
+
+    `problem_type` says what the outputs are: scores of one label out of L, of L independent labels, or L numbers
+    (`model/losses.py`).
+    """
 
     architecture = "BertForSequenceClassification"
 
-    def __init__(self, config: BertConfig, num_labels: int = 2, classifier_dropout: float = 0.1) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(
+        self,
+        config: BertConfig,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: ProblemType = "single_label_classification",
+    ) -> None:
+        super().__init__(config, num_labels, labels)
+        if problem_type not in get_args(ProblemType):
+            raise ValueError(f"problem_type is {problem_type!r}; known: {', '.join(get_args(ProblemType))}")
+        self.problem_type = problem_type
         self.encoder = BertEncoder(config)
-        self.dropout = nn.Dropout(classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        initialize(self.classifier, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels and the problem type; one output alone is a regression, as transformers has it."""
+        arguments = super().arguments_of(checkpoint)
+        head = checkpoint.tensors.get("classifier.weight")
+        given = checkpoint.task_settings.get("problem_type")
+        if given is not None:
+            arguments["problem_type"] = given
+        elif head is not None and len(head) == 1:
+            arguments["problem_type"] = "regression"
+        return arguments
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels and the problem type."""
+        return {**super().head_settings, "problem_type": self.problem_type}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, num_labels)."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        return self.classifier(self.dropout(encoded.pooler_output))
+
+
+class BertForTokenClassification(_LabelledModel):
+    """Encoder with dropout and one linear layer on every token; paper section 5.3.
+
+    Args:
+        config: the architecture; the pooler is left out.
+        num_labels: L; or
+        labels: their names.
+        crf: put a linear-chain CRF on the scores, `model.crf`.
+        tag_scheme: forbids the CRF tag sequences that the scheme does not have; needs `labels` of it.
+    """
+
+    architecture = "BertForTokenClassification"
+    uses_pooled = False
+    crf: LinearChainCRF | None
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        crf: bool = False,
+        tag_scheme: TagScheme | None = None,
+    ) -> None:
+        super().__init__(config, num_labels, labels)
+        if tag_scheme is not None and not crf:
+            raise ValueError(f"tag_scheme {tag_scheme!r} without crf: nothing would be forbidden")
+        self.tag_scheme = tag_scheme
+        self.encoder = BertEncoder(config.replace(pooler=False))
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        allowed = allowed_by_scheme(self.labels, tag_scheme) if tag_scheme is not None else None
+        self.crf = LinearChainCRF(len(self.labels), allowed) if crf else None
+        initialize(self.classifier, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels, and whether there is a CRF."""
+        arguments = super().arguments_of(checkpoint)
+        if "crf.transitions" in checkpoint.tensors:
+            arguments |= {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme")}
+        return arguments
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels and the scheme that the CRF keeps to."""
+        return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
+
+    @property
+    def deviations(self) -> list[str]:
+        """transformers has no CRF."""
+        return super().deviations + (["crf"] if self.crf is not None else [])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, S, num_labels): scores of each token, which `crf` takes as its emissions."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        return self.classifier(self.dropout(encoded.last_hidden_state))
+
+
+class SpanOutput(NamedTuple):
+    """Where an answer starts and ends, and whether there is one."""
+
+    start_logits: Tensor
+    """(B, S), or (T,) when packed"""
+    end_logits: Tensor
+    """(B, S), or (T,) when packed"""
+    null_scores: Tensor
+    """(B,) of having no answer: the start and the end at [CLS], summed; paper section 4.3"""
+    answerable_logits: Tensor | None
+    """(B,) of having an answer, from a head of its own where the model has one"""
+
+
+class BertForQuestionAnswering(PretrainedModel):
+    """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
+
+    With `answerability` a second linear layer on the first token says whether the question has an answer, beside the
+    published score at [CLS].
+    """
+
+    architecture = "BertForQuestionAnswering"
+    uses_pooled = False
+    answer_head: nn.Linear | None
+
+    def __init__(self, config: BertConfig, answerability: bool = False) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config.replace(pooler=False, pooling="cls"))
+        self.span_head = nn.Linear(config.hidden_size, 2)
+        self.answer_head = nn.Linear(config.hidden_size, 1) if answerability else None
+        initialize(self.span_head, config.initializer_range)
+        if self.answer_head is not None:
+            initialize(self.answer_head, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Whether there is a head for answerability."""
+        return {"answerability": True} if "answer_head.weight" in checkpoint.tensors else {}
+
+    @property
+    def deviations(self) -> list[str]:
+        """transformers has no head for answerability."""
+        return super().deviations + (["answerability"] if self.answer_head is not None else [])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> SpanOutput:
+        """(B, S) x 3 -> (B, S) x 2 and (B,)."""
+        hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        scores = self.span_head(hidden)
+        at_first = scores[:, 0] if packing is None else scores[packing.firsts]
+        answerable = self.answer_head(first).squeeze(-1) if self.answer_head is not None else None
+        return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
+
+
+class BertForMultipleChoice(PretrainedModel):
+    """Encoder with one score for each choice, softmax over the choices; paper section 4.4."""
+
+    architecture = "BertForMultipleChoice"
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config)
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
         initialize(self.classifier, config.initializer_range)
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, num_labels)."""
-        return self.classifier(self.dropout(self.encoder(input_ids, token_type_ids, attention_mask).pooler_output))
+        """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        choices = input_ids.shape[:-1] if packing is None else None
+        if choices is not None:
+            input_ids = input_ids.flatten(0, 1)
+            token_type_ids = token_type_ids.flatten(0, 1) if token_type_ids is not None else None
+            attention_mask = attention_mask.flatten(0, 1) if attention_mask is not None else None
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
+        return scores if choices is None else scores.view(choices)
+
+
+# transformers' class -> ours.
+MODELS: dict[str, type[PretrainedModel]] = {
+    cls.architecture: cls
+    for cls in (
+        BertForPreTraining,
+        BertForMaskedLM,
+        BertForNextSentencePrediction,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertForQuestionAnswering,
+        BertForMultipleChoice,
+        BertEncoder,
+    )
+}
+# What a checkpoint that names no class is, by the heads that it holds; the first row that it has all of.
+_BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
+    (("mlm_head", "nsp_head"), BertForPreTraining),
+    (("mlm_head",), BertForMaskedLM),
+    (("nsp_head",), BertForNextSentencePrediction),
+    (("span_head",), BertForQuestionAnswering),
+    (("crf",), BertForTokenClassification),
+    (("classifier",), BertForSequenceClassification),
+    ((), BertEncoder),
+)
+
+
+def model_of(checkpoint: Checkpoint) -> PretrainedModel:
+    """The model that a checkpoint holds, whatever its class.
+
+    Raises:
+        CheckpointError: the class is none of ours, or the checkpoint cannot fill it.
+    """
+    name = checkpoint.architecture
+    if name is not None and name not in MODELS:
+        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(MODELS)}")
+    heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
+    cls = MODELS[name] if name is not None else next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
+    model = cls(config_of(checkpoint), **cls.arguments_of(checkpoint))
+    fill(model, checkpoint)
+    return model

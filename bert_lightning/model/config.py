@@ -2,13 +2,15 @@
 
 import dataclasses
 import difflib
+import types
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """What fixes the shape and the arithmetic of a BERT model; names as in transformers.
+    """What fixes the shape and the arithmetic of a BERT model; names as in transformers where it has the thing.
 
     Defaults are BERT-base uncased as published (Devlin et al. 2018, arXiv 1810.04805; `modeling.py` of
     google-research/bert).
@@ -19,14 +21,24 @@ class BertConfig:
         num_hidden_layers: number of Transformer blocks.
         num_attention_heads: N; must divide H.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
-        hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses.
+        hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
+            also `relu` and `silu`.
         hidden_dropout_prob: after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: on the attention probabilities.
+        classifier_dropout: in front of a task's head; None means `hidden_dropout_prob`.
         max_position_embeddings: longest sequence.
         type_vocab_size: number of segment ids.
         initializer_range: standard deviation of the truncated normal that draws all weights.
         layer_norm_eps: added to the variance in LayerNorm.
         pad_token_id: id of [PAD].
+        tie_word_embeddings: the MLM head multiplies by the word embedding matrix; False gives it one of its own.
+        embedding_size: width of the embeddings where it differs from H: factorised as in ALBERT (arXiv 1909.11942,
+            section 3.1), E x H after the LayerNorm of the embeddings, and the MLM head ends in width E.
+        position_embeddings: `learned` as published, `sinusoidal` (Vaswani et al. 2017, section 3.5) or `none`.
+        pre_layer_norm: LayerNorm inside the residual branches and once after the last block (Xiong et al. 2020,
+            arXiv 2002.04745), in place of after each sum.
+        pooling: what stands for a sequence: the first token (`cls`), or `mean` or `max` over its tokens.
+        pooler: put the dense tanh layer on that vector.
     """
 
     vocab_size: int = 30522
@@ -34,20 +46,25 @@ class BertConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-    hidden_act: Literal["gelu_new", "gelu"] = "gelu_new"
+    hidden_act: Literal["gelu_new", "gelu", "relu", "silu"] = "gelu_new"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+    tie_word_embeddings: bool = True
+    embedding_size: int | None = None
+    position_embeddings: Literal["learned", "sinusoidal", "none"] = "learned"
+    pre_layer_norm: bool = False
+    pooling: Literal["cls", "mean", "max"] = "cls"
+    pooler: bool = True
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if kind is not str and (isinstance(value, bool) or not isinstance(value, (int, kind))):
-                raise ValueError(f"{field.name} is {value!r}; expected {kind.__name__}")
+        for name, hint in typing.get_type_hints(BertConfig).items():
+            _check_type(name, getattr(self, name), hint)
         if self.type_vocab_size < 2:
             raise ValueError(f"type_vocab_size is {self.type_vocab_size}; a pair needs 2")
         for name in (
@@ -56,18 +73,29 @@ class BertConfig:
             "num_hidden_layers",
             "num_attention_heads",
             "intermediate_size",
+            "max_position_embeddings",
+            "embedding_size",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if not 0 <= (getattr(self, name) or 0.0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-        if self.hidden_act not in ("gelu_new", "gelu"):
-            raise ValueError(f"hidden_act is {self.hidden_act!r}; known: gelu_new (tanh form), gelu (erf form)")
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of the word embeddings; H unless they are factorised."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def head_dropout_prob(self) -> float:
+        """Dropout in front of a task's head."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @classmethod
     def preset(cls, size: str, **overrides: Any) -> "BertConfig":
@@ -78,41 +106,59 @@ class BertConfig:
         """
         if size not in PRESETS:
             raise ValueError(f"size is {size!r}; known: {', '.join(PRESETS)}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in overrides:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ValueError(f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         layers, hidden, heads = PRESETS[size]
+        width = overrides.get("hidden_size", hidden)
         shape = {
             "num_hidden_layers": layers,
             "hidden_size": hidden,
             "num_attention_heads": heads,
+            "intermediate_size": 4 * width if isinstance(width, int) else hidden,
         }
-        width = overrides.get("hidden_size", hidden)
-        shape["intermediate_size"] = 4 * width if isinstance(width, int) else hidden
-        return cls(**{**shape, **overrides})
+        return cls(**{**shape, **_known(overrides)})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
-        """Take the known keys of a plain dictionary, such as transformers' `config.json`.
-
-        transformers' `gelu_pytorch_tanh` is the same function as `gelu_new`.
+        """Take the known keys of a plain dictionary and leave the others.
 
         Raises:
             ValueError: a value does not fit.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        taken = {key: value for key, value in values.items() if key in known}
-        # transformers' default, where a file leaves it out, is the erf form.
-        taken.setdefault("hidden_act", "gelu")
-        if taken["hidden_act"] == "gelu_pytorch_tanh":
-            taken["hidden_act"] = "gelu_new"
-        return cls(**taken)
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def replace(self, **changes: Any) -> "BertConfig":
+        """The same with some fields changed.
+
+        Raises:
+            ValueError: an unknown field, or values that do not fit together.
+        """
+        return dataclasses.replace(self, **_known(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
         return dataclasses.asdict(self)
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    known = [field.name for field in dataclasses.fields(BertConfig)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return values
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{name} is {value!r}; known: {', '.join(typing.get_args(hint))}")
+        return
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    # In Python a bool is an int; here it is not, and an int is a float.
+    fits = type(value) in kinds or (float in kinds and type(value) is int)
+    if not fits:
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} is {value!r}; expected {names}")
 
 
 # size -> (num_hidden_layers, hidden_size, num_attention_heads): google-research/bert README.

@@ -1,32 +1,73 @@
 """What enters the first block: word + segment + position, then LayerNorm and dropout."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
 
 
 class BertEmbeddings(nn.Module):
-    """(B, S) ids -> (B, S, H); `modeling.py: embedding_lookup, embedding_postprocessor`."""
+    """Ids (B, S) or (T,) -> (B, S, H) or (T, H); `modeling.py: embedding_lookup, embedding_postprocessor`."""
+
+    position: nn.Embedding | None
+    sinusoids: Tensor | None
+    projection: nn.Linear | None
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        width = config.embedding_width
+        self.word = nn.Embedding(config.vocab_size, width)
+        learned = config.position_embeddings == "learned"
+        self.position = nn.Embedding(config.max_position_embeddings, width) if learned else None
+        sinusoidal = config.position_embeddings == "sinusoidal"
+        table = sinusoidal_positions(config.max_position_embeddings, width) if sinusoidal else None
+        self.register_buffer("sinusoids", table, persistent=False)
+        self.token_type = nn.Embedding(config.type_vocab_size, width)
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
+        self.max_positions = config.max_position_embeddings
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """(B, S) x 2 -> (B, S, H).
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None) -> Tensor:
+        """(B, S) x 2 -> (B, S, H); with `positions` (T,), the place of each token, (T,) x 2 -> (T, H).
 
         Raises:
-            ValueError: the sequence is longer than the position table.
+            ValueError: on a processor, an id that is not in its table; the message names place and id.
         """
-        length = input_ids.shape[1]
-        if length > self.position.num_embeddings:
-            raise ValueError(
-                f"a sequence of {length} tokens is longer than the position table ({self.position.num_embeddings})"
-            )
-        segments = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
-        hidden = self.word(input_ids) + segments + self.position.weight[:length]
-        return self.dropout(self.layer_norm(hidden))
+        _check_ids("input_ids", input_ids, self.word.num_embeddings, "the vocabulary")
+        if token_type_ids is None:
+            segments = self.token_type.weight[0]
+        else:
+            _check_ids("token_type_ids", token_type_ids, self.token_type.num_embeddings, "the segments")
+            segments = self.token_type(token_type_ids)
+        hidden = self.word(input_ids) + segments
+        table = self.position.weight if self.position is not None else self.sinusoids
+        if table is not None:
+            hidden = hidden + (table[: input_ids.shape[-1]] if positions is None else table[positions])
+        hidden = self.dropout(self.layer_norm(hidden))
+        return hidden if self.projection is None else self.projection(hidden)
+
+
+def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
+    """(num_positions, width): sin(p / 10000^(2i / width)) in the even columns 2i, cos in the odd ones.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
+    """
+    places = torch.arange(num_positions, dtype=torch.float64)[:, None]
+    even = torch.arange(0, width, 2, dtype=torch.float64)
+    angles = places * torch.exp(even * (-math.log(10000.0) / width))
+    table = torch.zeros(num_positions, width, dtype=torch.float64)
+    table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()[:, : width // 2]
+    return table.float()
+
+
+def _check_ids(name: str, ids: Tensor, size: int, what: str) -> None:
+    """A processor's own error does not say which; on an accelerator, where reading them would wait, there is none."""
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
+        return
+    lowest, highest = ids.aminmax()
+    if lowest < 0 or highest >= size:
+        place = ((ids < 0) | (ids >= size)).nonzero()[0].tolist()
+        raise ValueError(f"{name}{place} is {int(ids[tuple(place)])}, outside {what} (0 to {size - 1})")

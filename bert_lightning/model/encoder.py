@@ -1,28 +1,49 @@
-"""The encoder backbone that every task shares: embeddings, post-LN Transformer blocks, pooler."""
+"""The encoder backbone that every task shares: embeddings, Transformer blocks, pooler."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from bert_lightning.model.attention import self_attention
+from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend, varlen
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.embeddings import BertEmbeddings
+from bert_lightning.model.packing import Packing, real_tokens
+from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
+
+# `gelu_new` is the tanh form of the original code, `gelu` the erf form.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder gives: every token, and the sequence as one vector."""
+    """What the encoder gives: every token, the sequence as one vector, and on request what lies inside."""
 
     last_hidden_state: Tensor
-    """(B, S, H)"""
+    """(B, S, H), or (T, H) when packed"""
     pooler_output: Tensor
-    """(B, H)"""
+    """(B, H), or (n, H) when packed"""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """the embeddings and the output of each layer, L + 1 in all, each as `last_hidden_state`"""
+    attentions: tuple[Tensor, ...] | None = None
+    """(B, N, S, S) of each layer: attention probabilities before dropout; n in place of B when packed"""
 
 
 class BertLayer(nn.Module):
-    """One post-LN block: x = LN(x + attention(x)), x = LN(x + feed_forward(x)); paper section 3, Vaswani 2017."""
+    """One Transformer block; paper section 3, Vaswani et al. 2017.
+
+    Post-LN as published: x = LN(x + attention(x)), x = LN(x + feed_forward(x)). With `pre_layer_norm`:
+    x = x + attention(LN(x)), x = x + feed_forward(LN(x)).
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -36,49 +57,169 @@ class BertLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.num_heads = config.num_attention_heads
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.gelu_form = gelu_form(config)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.pre_layer_norm = config.pre_layer_norm
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, S, H), mask (B, 1, 1, S) -> (B, S, H)."""
+    def forward(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
+        """(B, S, H) or (T, H) -> the same shape, and the attention weights where the backend gives them."""
+        if self.pre_layer_norm:
+            context, weights = self._attention(self.attention_norm(hidden), layout, backend)
+            hidden = hidden + context
+            return hidden + self._feed_forward(self.output_norm(hidden)), weights
+        context, weights = self._attention(hidden, layout, backend)
+        hidden = self.attention_norm(hidden + context)
+        return self.output_norm(hidden + self._feed_forward(hidden)), weights
+
+    def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
         dropout = self.attention_dropout if self.training else 0.0
-        context = self_attention(self.query_key_value(hidden), mask, self.num_heads, dropout)
-        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(context)))
-        expanded = F.gelu(self.intermediate(hidden), approximate=self.gelu_form)
-        return self.output_norm(hidden + self.dropout(self.output(expanded)))
+        context, weights = backend(self.query_key_value(hidden), layout, self.num_heads, dropout)
+        return self.dropout(self.attention_output(context)), weights
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        return self.dropout(self.output(self.activation(self.intermediate(hidden))))
 
 
 class BertEncoder(PretrainedModel):
-    """BERT without a head: (B, S) ids -> hidden states (B, S, H) and the pooled [CLS] (B, H)."""
+    """BERT without a head: ids (B, S) -> hidden states (B, S, H) and the pooled sequence (B, H).
+
+    Attributes:
+        attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/attention.py`).
+        activation_checkpointing: keep only each block's input for the backward pass and compute the rest again.
+    """
 
     architecture = "BertModel"
     prefix = "encoder."
+    pooler: nn.Linear | None
+    final_norm: nn.LayerNorm | None
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
+        hidden = config.hidden_size
         self.embeddings = BertEmbeddings(config)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.final_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps) if config.pre_layer_norm else None
+        self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
+        self.attention: AttentionName = "auto"
+        self.activation_checkpointing = False
         initialize(self, config.initializer_range)
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> EncoderOutput:
-        """(B, S) x 3 -> (B, S, H), (B, H).
+        """(B, S) x 3 -> (B, S, H), (B, H); packed: (T,) x 2 -> (T, H), (n, H).
 
-        `attention_mask` is nonzero at real tokens; None means that nothing is padded. The pooled vector is
-        tanh(W h_[CLS] + b).
+        `attention_mask` is nonzero at real tokens; None means that nothing is padded. Padding stands at the end of a
+        sequence. The pooled vector is tanh(W h + b) of what `pooling` takes, which is h_[CLS] as published; without a
+        pooler it is that alone.
+
+        Raises:
+            ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask, or
+                an attention backend that cannot run here.
         """
+        self._check_shapes(input_ids, token_type_ids, attention_mask, packing)
+        backend = self._backend(input_ids.device, packed=packing is not None, weights=output_attentions)
+        if backend is varlen and packing is None:
+            return self._forward_unpadded(input_ids, token_type_ids, attention_mask, output_hidden_states)
+        positions = packing.positions(len(input_ids)) if packing is not None else None
         mask = None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :]
-        hidden = self.embeddings(input_ids, token_type_ids)
+        hidden = self.embeddings(input_ids, token_type_ids, positions)
+        return self._blocks(hidden, Layout(mask, packing), backend, output_hidden_states)
+
+    def _blocks(self, hidden: Tensor, layout: Layout, backend: Backend, output_hidden_states: bool) -> EncoderOutput:
+        states, attentions = [hidden], []
+        recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
-            hidden = layer(hidden, mask)
-        return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))
+            if recompute:
+                hidden, weights = checkpoint(layer, hidden, layout, backend, use_reentrant=False)
+            else:
+                hidden, weights = layer(hidden, layout, backend)
+            states.append(hidden)
+            attentions.append(weights)
+        if self.final_norm is not None:
+            states[-1] = hidden = self.final_norm(hidden)
+        pooled = pool(hidden, layout, self.config.pooling)
+        if self.pooler is not None:
+            pooled = torch.tanh(self.pooler(pooled))
+        return EncoderOutput(
+            hidden,
+            pooled,
+            tuple(states) if output_hidden_states else None,
+            tuple(attentions) if attentions[0] is not None else None,
+        )
 
+    def _forward_unpadded(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        output_hidden_states: bool,
+    ) -> EncoderOutput:
+        """Take the padding out in front of the embeddings and put zeros in its place behind the last block."""
+        places, packing = real_tokens(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+        segments = token_type_ids.flatten()[places] if token_type_ids is not None else None
+        positions = places % input_ids.shape[1]
+        hidden = self.embeddings(input_ids.flatten()[places], segments, positions)
+        output = self._blocks(hidden, Layout(packing=packing), varlen, output_hidden_states)
 
-def gelu_form(config: BertConfig) -> str:
-    """The name that `torch.nn.functional.gelu` gives to the configured form."""
-    return "tanh" if config.hidden_act == "gelu_new" else "none"
+        def padded(packed: Tensor) -> Tensor:
+            full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, places, packed)
+            return full.unflatten(0, input_ids.shape)
+
+        states = output.hidden_states
+        return EncoderOutput(
+            padded(output.last_hidden_state),
+            output.pooler_output,
+            tuple(map(padded, states)) if states is not None else None,
+        )
+
+    def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
+        dtype = self.embeddings.word.weight.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        head_width = self.config.hidden_size // self.config.num_attention_heads
+        return choose_backend(self.attention, device, dtype, head_width, packed=packed, weights=weights)
+
+    def _check_shapes(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        packing: Packing | None,
+    ) -> None:
+        if packing is not None and (input_ids.dim() != 1 or attention_mask is not None):
+            raise ValueError("packed input is one row of tokens, (T,), without an attention mask")
+        if packing is None and input_ids.dim() != 2:
+            raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, S), or (T,) with a packing")
+        for name, given in (("token_type_ids", token_type_ids), ("attention_mask", attention_mask)):
+            if given is not None and given.shape != input_ids.shape:
+                raise ValueError(f"{name} has shape {tuple(given.shape)}, but input_ids {tuple(input_ids.shape)}")
+        longest = input_ids.shape[1] if packing is None else packing.max_length
+        if longest > self.config.max_position_embeddings:
+            raise ValueError(
+                f"a sequence of {longest} tokens is longer than the position table "
+                f"({self.config.max_position_embeddings})"
+            )
+
+    def reinitialize_top(self, num_layers: int) -> None:
+        """Draw the pooler and the last `num_layers` blocks anew; Zhang et al. 2021 (arXiv 2006.05987), section 4.
+
+        Raises:
+            ValueError: there are not so many blocks.
+        """
+        if not 0 <= num_layers <= len(self.layers):
+            raise ValueError(f"{num_layers} layers cannot be drawn anew: the model has {len(self.layers)}")
+        if num_layers == 0:
+            return
+        for part in (*self.layers[len(self.layers) - num_layers :], self.pooler):
+            if part is not None:
+                initialize(part, self.config.initializer_range)
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:
@@ -90,7 +231,7 @@ def initialize(module: nn.Module, standard_deviation: float) -> None:
         if isinstance(part, nn.Linear | nn.Embedding):
             limit = 2 * standard_deviation
             nn.init.trunc_normal_(part.weight, std=standard_deviation, a=-limit, b=limit)
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)

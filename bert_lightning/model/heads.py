@@ -5,23 +5,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import gelu_form
+from bert_lightning.model.encoder import ACTIVATIONS
 
 
 class MaskedLanguageModelHead(nn.Module):
     """(..., H) -> (..., V): dense, GELU, LayerNorm, then the transposed word embeddings plus a bias of its own.
 
-    `run_pretraining.py: get_masked_lm_output`. The embedding matrix is passed in, so it is tied by construction.
+    `run_pretraining.py: get_masked_lm_output`. The embedding matrix is passed in, so it is tied by construction;
+    with `tie_word_embeddings` False the head has a matrix of its own and leaves that one alone.
     """
+
+    decoder: nn.Linear | None
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        width = config.embedding_width
+        self.dense = nn.Linear(config.hidden_size, width)
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.gelu_form = gelu_form(config)
+        self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
-        """(..., H) and (V, H) -> (..., V)."""
-        transformed = self.layer_norm(F.gelu(self.dense(hidden), approximate=self.gelu_form))
-        return F.linear(transformed, word_embeddings, self.bias)
+        """(..., H) and (V, E) -> (..., V)."""
+        transformed = self.layer_norm(self.activation(self.dense(hidden)))
+        matrix = word_embeddings if self.decoder is None else self.decoder.weight
+        return F.linear(transformed, matrix, self.bias)

@@ -1,64 +1,38 @@
 """The way of a model from and to checkpoints."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, CheckpointError
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import write_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
 
 log = logging.getLogger(__name__)
 
-
-class PretrainedModel(nn.Module):
-    """`from_pretrained` and `save_pretrained` for a module whose parameters are named as in a checkpoint."""
-
-    architecture: ClassVar[str]
-    """transformers' class of the same shape"""
-    prefix: ClassVar[str] = ""
-    """What a checkpoint puts in front of this module's parameter names."""
-    config: BertConfig
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **arguments: Any) -> Self:
-        """Build the model that a checkpoint describes and fill it.
-
-        `path`: one of our run directories or checkpoint files, or a Hugging Face folder. A head that the
-        checkpoint lacks is drawn anew, which is logged. `arguments` go to the class.
-
-        Raises:
-            CheckpointError: unreadable, without an encoder, or with tensors of another shape.
-        """
-        checkpoint = read_checkpoint(path)
-        model = cls(config_of(checkpoint), **arguments)
-        report = fill(model, checkpoint)
-        if report.missing:
-            log.warning("%s", report)
-        return model
-
-    def save_pretrained(
-        self, folder: str | Path, vocabulary: list[str] | None = None, lowercase: bool | None = None
-    ) -> None:
-        """Write a folder that transformers opens; with a vocabulary also the tokenizer files."""
-        tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
-        checkpoint = Checkpoint(Path(folder), self.config.to_dict(), tensors, vocabulary, lowercase)
-        write_huggingface(checkpoint, self.architecture, Path(folder))
-
-
-def config_of(checkpoint: Checkpoint) -> BertConfig:
-    """The architecture that a checkpoint describes.
-
-    Raises:
-        CheckpointError: its values do not fit together.
-    """
-    try:
-        return BertConfig.from_dict(checkpoint.config)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint.path}: the configuration is not usable: {error}") from None
+ENCODER, POOLER = "encoder.", "encoder.pooler."
+# Settings in which a model may differ from the checkpoint it takes its weights from.
+_FREE = {
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "initializer_range",
+    "pad_token_id",
+    "pooling",
+    "pooler",
+}
+_HOW_TO_ADAPT = {
+    "vocab_size": " (resize_vocabulary fits it to another vocabulary)",
+    "max_position_embeddings": " (interpolate_positions stretches the position table)",
+}
 
 
 class LoadingReport(NamedTuple):
@@ -71,27 +45,200 @@ class LoadingReport(NamedTuple):
     """in the checkpoint only"""
 
     def __str__(self) -> str:
-        return f"drawn anew, since {self.path} lacks them: {', '.join(self.missing)}"
+        parts = []
+        if self.missing:
+            parts.append(f"drawn anew, since {self.path} lacks them: {', '.join(self.missing)}")
+        if self.unused:
+            parts.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
+        return "; ".join(parts)
+
+
+class PretrainedModel(nn.Module):
+    """`from_pretrained` and `save_pretrained` for a module whose parameters are named as in a checkpoint.
+
+    Attributes:
+        config: the architecture.
+        vocabulary: what the tokenizer of the checkpoint needs, taken along to the next one.
+        loading_report: what the checkpoint and the model did not have in common; None if not from a checkpoint.
+    """
+
+    architecture: ClassVar[str]
+    """transformers' class of the same shape"""
+    prefix: ClassVar[str] = ""
+    """What a checkpoint puts in front of this module's parameter names."""
+    uses_pooled: ClassVar[bool] = True
+    """Whether outputs depend on the pooled vector."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary: Vocabulary | None = None
+        self.loading_report: LoadingReport | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config: dict[str, Any] | None = None,
+        resize_vocabulary: Vocabulary | int | None = None,
+        interpolate_positions: int | None = None,
+        reinitialize_layers: int = 0,
+        new_head: bool = False,
+        **arguments: Any,
+    ) -> Self:
+        """Build the model that a checkpoint describes and fill it.
+
+        What the two do not have in common is in `loading_report`; what is drawn anew is logged as a warning.
+        A checkpoint in float64 gives a model in float64, any other one in float32.
+
+        Args:
+            path: a run directory or checkpoint file of ours, a Hugging Face folder, a TensorFlow 1 checkpoint, or a
+                hub name (`bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION`).
+            config: fields of `BertConfig` to change, such as dropout rates.
+            resize_vocabulary: fit to another vocabulary, or to a number of entries.
+            interpolate_positions: stretch the position table to so many.
+            reinitialize_layers: draw so many top layers, and the pooler, anew.
+            new_head: draw the head anew even if the checkpoint has one.
+            arguments: go to the class; what is left out is taken from the checkpoint (labels, say).
+
+        Raises:
+            CheckpointError: unreadable, without an encoder, or of another architecture.
+            ValueError: an unknown field, or values that do not fit together.
+        """
+        checkpoint = adapted(read_checkpoint(path), resize_vocabulary, interpolate_positions)
+        if new_head:
+            checkpoint = without_head(checkpoint)
+        changed = config_of(checkpoint).replace(**config or {})
+        model = cls(changed, **{**cls.arguments_of(checkpoint), **arguments})
+        if all(t.dtype == torch.float64 for t in checkpoint.tensors.values() if t.is_floating_point()):
+            model.double()
+        report = fill(model, checkpoint)
+        model.backbone.reinitialize_top(reinitialize_layers)
+        if report.missing:
+            log.warning("%s", report)
+        elif report.unused:
+            log.info("%s", report)
+        return model
+
+    @property
+    def backbone(self) -> Any:
+        """The `BertEncoder`, which is the model itself where there is no head."""
+        return getattr(self, "encoder", self)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What the class needs beside the architecture to hold what a checkpoint holds."""
+        return {}
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """What a checkpoint must say of the head beside its weights."""
+        return {}
+
+    @property
+    def deviations(self) -> list[str]:
+        """The settings with which transformers' class of this architecture computes something else, or nothing."""
+        config = self.config
+        deviating = {
+            "pre_layer_norm": config.pre_layer_norm,
+            "position_embeddings": config.position_embeddings != "learned",
+            "embedding_size": config.embedding_width != config.hidden_size,
+            "pooling": self.uses_pooled and config.pooling != "cls",
+            "pooler": self.uses_pooled and not config.pooler,
+        }
+        return [name for name, deviates in deviating.items() if deviates]
+
+    def save_pretrained(self, folder: str | Path, vocabulary: Vocabulary | None = None) -> None:
+        """Write a folder that transformers opens; with the tokenizer files where the vocabulary is known.
+
+        With settings that transformers' BERT does not have (`deviations`) only this package reads the folder, and
+        transformers refuses it.
+        """
+        write_huggingface(
+            self.to_checkpoint(Path(folder), vocabulary),
+            self.architecture,
+            Path(folder),
+            published=not self.deviations,
+        )
+
+    def to_checkpoint(self, path: Path, vocabulary: Vocabulary | None = None) -> Checkpoint:
+        """The model as plain values."""
+        tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
+        return Checkpoint(
+            path, self.config.to_dict(), tensors, vocabulary or self.vocabulary, task_settings=self.head_settings
+        )
+
+
+def adapted(
+    checkpoint: Checkpoint, vocabulary: Vocabulary | int | None = None, num_positions: int | None = None
+) -> Checkpoint:
+    """The checkpoint fitted to another vocabulary and to so many positions, where they are given."""
+    if vocabulary is not None:
+        checkpoint = resize_vocabulary(checkpoint, vocabulary)
+    if num_positions is not None:
+        checkpoint = interpolate_positions(checkpoint, num_positions)
+    return checkpoint
+
+
+def without_head(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint's encoder alone."""
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(ENCODER)}
+    return dataclasses.replace(checkpoint, tensors=tensors, task_settings={})
+
+
+def config_of(checkpoint: Checkpoint) -> BertConfig:
+    """The architecture that a checkpoint describes.
+
+    Raises:
+        CheckpointError: its values do not fit together.
+    """
+    try:
+        return BertConfig.from_dict(checkpoint.config)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: the configuration is not usable: {error}") from None
 
 
 def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Copy a checkpoint's tensors into a model.
+    """Copy a checkpoint's tensors into a model; the model remembers the report and the vocabulary.
 
     Raises:
-        CheckpointError: a parameter of the encoder is missing (but for the pooler), or a tensor has another shape.
+        CheckpointError: the architectures differ, a parameter of the encoder is missing (but for the pooler) or too
+            many, or a tensor has another shape; the message names it.
     """
-    prefix = model.prefix
-    wanted = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    _check_architecture(model, checkpoint)
+    wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
     missing = [name for name in wanted if name not in checkpoint.tensors]
+    unused = [name for name in checkpoint.tensors if name not in wanted]
     for name in missing:
-        if name.startswith("encoder.") and not name.startswith("encoder.pooler."):
+        if _is_body(name):
             raise CheckpointError(f"{checkpoint.path} has no tensor for {name}")
-    given = {name: tensor for name, tensor in checkpoint.tensors.items() if name in wanted}
+    for name in unused:
+        if _is_body(name):
+            raise CheckpointError(f"{checkpoint.path} holds {name}, for which its configuration has no place")
+    given: dict[str, Tensor] = {name: t for name, t in checkpoint.tensors.items() if name in wanted}
     for name, tensor in given.items():
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
             )
-    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in given.items()}, strict=False)
-    unused = [name for name in checkpoint.tensors if name not in wanted]
-    return LoadingReport(checkpoint.path, missing, unused)
+    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
+    model.vocabulary = checkpoint.vocabulary
+    model.loading_report = LoadingReport(checkpoint.path, missing, unused)
+    return model.loading_report
+
+
+def _is_body(name: str) -> bool:
+    return name.startswith(ENCODER) and not name.startswith(POOLER)
+
+
+def _check_architecture(model: PretrainedModel, checkpoint: Checkpoint) -> None:
+    theirs = config_of(checkpoint)
+    for field in dataclasses.fields(BertConfig):
+        wanted, found = getattr(model.config, field.name), getattr(theirs, field.name)
+        if field.name not in _FREE and wanted != found:
+            how = _HOW_TO_ADAPT.get(field.name, "")
+            raise CheckpointError(
+                f"{checkpoint.path} has another architecture: its {field.name} is {found!r}, "
+                f"but the model's is {wanted!r}{how}"
+            )

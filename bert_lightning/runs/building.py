@@ -1,6 +1,5 @@
 """An experiment to the objects of its run: the data, then the model that the data decides on."""
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,13 +8,15 @@ import lightning
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.module import Stage, StepDataModule
 from bert_lightning.data.pretraining import PretrainingDataModule
 from bert_lightning.data.text_classification import TextClassificationDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining, BertForSequenceClassification
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
+from bert_lightning.model.attention import varlen_obstacle
+from bert_lightning.model.pretrained import PretrainedModel, adapted, config_of, fill, without_head
 from bert_lightning.runs.experiment import Experiment, ModelSettings
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.pretraining import PretrainingTask
@@ -53,7 +54,7 @@ def weights_digest(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
         digest.update(name.encode())
-        digest.update(checkpoint.tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(checkpoint.tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -61,18 +62,21 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
     """The tokenizer that a checkpoint carries."""
     if checkpoint.vocabulary is None:
         return None
-    return WordPieceTokenizer(checkpoint.vocabulary, checkpoint.lowercase is not False)
+    return WordPieceTokenizer(checkpoint.vocabulary)
 
 
 def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     data = PretrainingDataModule(experiment.data, stage)
+    if stage is None:
+        start = _adapted(start, experiment.model, data.tokenizer)
     if start is not None:
         tokenizer = checkpoint_tokenizer(start)
         if tokenizer is not None and tokenizer.fingerprint != data.tokenizer.fingerprint:
             store = next(iter(data.stores.values()))
             raise InputError(
                 f"the vocabulary does not fit: {store.path} was made with another one "
-                f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries)"
+                f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries); "
+                "model.resize_vocabulary fits the model to it"
             )
     config = model_config(experiment.model, start, len(data.tokenizer))
     length = experiment.data.max_seq_length
@@ -82,7 +86,7 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
         )
     _seed(experiment)
     model = BertForPreTraining(config)
-    notes = _take_weights(model, experiment, start)
+    notes = _take_weights(model, experiment, start, stage)
     counts: torch.Tensor | None
     if stage is None:
         counts = torch.from_numpy(data.training_token_counts())
@@ -94,6 +98,8 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
 def _build_text_classification(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     settings = experiment.data
     tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
+    if stage is None and tokenizer is not None:
+        start = _adapted(start, experiment.model, tokenizer)
     carried = checkpoint_tokenizer(start) if start is not None else None
     if tokenizer is not None and carried is not None and tokenizer.fingerprint != carried.fingerprint:
         raise InputError(
@@ -112,12 +118,10 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
     data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage=stage)
     if start is not None and start.task_settings.get("labels") != data.labels:
         # A head for other labels is of no use, even where their number happens to be the same.
-        start = dataclasses.replace(
-            start, tensors={n: t for n, t in start.tensors.items() if not n.startswith("classifier.")}
-        )
+        start = without_head(start)
     _seed(experiment)
-    model = BertForSequenceClassification(config, len(data.labels), experiment.model.classifier_dropout)
-    notes = _take_weights(model, experiment, start)
+    model = BertForSequenceClassification(config, labels=data.labels)
+    notes = _take_weights(model, experiment, start, stage)
     task = TextClassificationTask(
         model,
         config,
@@ -152,7 +156,7 @@ def task_of(checkpoint: Checkpoint) -> Task:
     if checkpoint.task == PretrainingTask.name:
         task = PretrainingTask(BertForPreTraining(config), config, tokenizer, **settings)
     else:
-        classifier = BertForSequenceClassification(config, len(settings["labels"]))
+        classifier = BertForSequenceClassification(config, labels=settings["labels"])
         task = TextClassificationTask(classifier, config, tokenizer, **settings)
     fill(task.model, checkpoint)
     return task
@@ -170,13 +174,13 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
     try:
         if start is None:
             return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
-        config = config_of(start)
-        # Also names unknown keys and wrong types.
-        BertConfig.preset("tiny", **{**overrides, "hidden_size": 128, "num_attention_heads": 2})
-        config = dataclasses.replace(config, **overrides)
-    except (ValueError, TypeError) as error:
+        config = config_of(start).replace(**overrides)
+    except CheckpointError:
+        raise
+    except ValueError as error:
         raise InputError(f"model.config: {error}") from None
-    if config.vocab_size != vocab_size:
+    # More rows than entries are harmless: some published models round the number up.
+    if config.vocab_size < vocab_size:
         raise InputError(
             f"the vocabulary has {vocab_size} entries, but {start.path} was built for {config.vocab_size}"
         )
@@ -187,11 +191,45 @@ def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
 
 
-def _take_weights(model: PretrainedModel, experiment: Experiment, start: Checkpoint | None) -> list[str]:
-    if start is None or experiment.model.weights == "random":
+def _adapted(start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer) -> Checkpoint | None:
+    """The checkpoint fitted to the data's vocabulary and to more positions, where the settings ask for it."""
+    if start is None:
+        return None
+    carried = checkpoint_tokenizer(start)
+    is_other = carried is None or carried.fingerprint != tokenizer.fingerprint
+    return adapted(
+        start,
+        tokenizer.vocabulary if settings.resize_vocabulary and is_other else None,
+        settings.config["max_position_embeddings"] if settings.interpolate_positions else None,
+    )
+
+
+def _take_weights(
+    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, stage: Stage | None
+) -> list[str]:
+    """Fill the model and set how it is computed; what a user should know of it."""
+    settings = experiment.model
+    obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
+    if obstacle is not None:
+        raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
+    model.backbone.attention = settings.attention
+    model.backbone.activation_checkpointing = settings.activation_checkpointing
+    if start is None or settings.weights == "random":
         return []
     report = fill(model, start)
+    if stage is None:
+        try:
+            model.backbone.reinitialize_top(settings.reinitialize_layers)
+        except ValueError as error:
+            raise InputError(f"model.reinitialize_layers: {error}") from None
     return [str(report)] if report.missing else []
+
+
+def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
+    on_cuda = torch.cuda.is_available() and experiment.trainer.accelerator != "cpu"
+    dtype = torch.bfloat16 if experiment.trainer.precision.startswith("bf16") else torch.float32
+    width = config.hidden_size // config.num_attention_heads
+    return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)
 
 
 def num_steps(experiment: Experiment, num_samples: int) -> int:

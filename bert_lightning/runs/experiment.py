@@ -13,6 +13,7 @@ from bert_lightning.data.masking import MASKINGS
 from bert_lightning.data.pretraining import PretrainingData
 from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.errors import InputError
+from bert_lightning.model.attention import AttentionName
 from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
 from bert_lightning.training.checkpointing import CheckpointSettings
 from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
@@ -32,23 +33,37 @@ class ModelSettings:
 
     Attributes:
         size: tiny, mini, small, medium, base or large.
-        config: fields of `BertConfig` that differ from the size's (or the checkpoint's: dropout rates).
-        pretrained: run directory, checkpoint file or Hugging Face folder to start from.
+        config: fields of `BertConfig` that differ from the size's (or the checkpoint's: dropout rates, pooling).
+        pretrained: run directory, checkpoint file, Hugging Face folder, TensorFlow checkpoint or hub name to start
+            from.
         weights: `random` takes only architecture and vocabulary of `pretrained` and draws the weights anew.
-        classifier_dropout: dropout in front of a classification head.
+        resize_vocabulary: fit the checkpoint to the data's vocabulary where it is another one.
+        interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
+        reinitialize_layers: draw so many of the checkpoint's top layers, and the pooler, anew.
+        attention: eager, sdpa, varlen (without padding, on CUDA) or auto.
+        activation_checkpointing: keep only each block's input for the backward pass: less memory, more time.
     """
 
     size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
-    classifier_dropout: float = 0.1
+    resize_vocabulary: bool = False
+    interpolate_positions: bool = False
+    reinitialize_layers: int = 0
+    attention: AttentionName = "auto"
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):
             raise ValueError("size or model.pretrained must be set, and not both")
-        if not 0 <= self.classifier_dropout < 1:
-            raise ValueError(f"classifier_dropout is {self.classifier_dropout}; it must be in [0, 1)")
+        if self.reinitialize_layers < 0:
+            raise ValueError(f"reinitialize_layers is {self.reinitialize_layers}; it must be at least 0")
+        for name in ("resize_vocabulary", "interpolate_positions", "reinitialize_layers"):
+            if getattr(self, name) and self.pretrained is None:
+                raise ValueError(f"{name} does nothing without model.pretrained")
+        if self.interpolate_positions and "max_position_embeddings" not in self.config:
+            raise ValueError("interpolate_positions needs model.config.max_position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class TrainerSettings:
         gradient_clip_val: largest global norm of the gradients; 1.0 as published.
         val_check_interval: validate every so many steps, and after the last; ten times in all when null.
         log_every_n_steps: training metrics are averaged over so many steps.
+        compile: compile the model with `torch.compile`; takes a minute first.
     """
 
     max_steps: int | None = None
@@ -80,6 +96,7 @@ class TrainerSettings:
     gradient_clip_val: float | None = 1.0
     val_check_interval: int | None = None
     log_every_n_steps: int = 10
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if (self.max_steps is None) == (self.max_epochs is None):

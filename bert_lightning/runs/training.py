@@ -1,5 +1,6 @@
 """`fit`: find or make the run directory, train, and record how it ended."""
 
+import dataclasses
 import math
 import os
 import uuid
@@ -7,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_lightning.checkpoints.checkpoint import CheckpointError
+from bert_lightning.checkpoints import hub
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.errors import InputError
@@ -38,12 +41,12 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
     os.environ[_DIRECTORY_VARIABLE] = str(directory.path)
+    experiment, start = _pinned(experiment, directory)
     values = experiment.to_dict()
     if is_first_process() and directory.exists and directory.read_config() != values:
         differing = ", ".join(_differing(directory.read_config(), values))
         raise InputError(f"{directory.path} holds a run with other settings ({differing}): choose another directory")
 
-    start = start_checkpoint(experiment.model)
     parts = build_parts(experiment, start)
     data, task = parts.data, parts.task
     fingerprints = data.fingerprints if start is None else {**data.fingerprints, "model": weights_digest(start)}
@@ -70,7 +73,15 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     run_id = manifest.get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
     loggers: list[Any] = [MetricsFile(directory.path)]
     if is_first_process():
-        _prepare_directory(directory, values, run_id, checkpoint, position, fingerprints)
+        _prepare_directory(
+            directory,
+            values,
+            run_id,
+            checkpoint,
+            position,
+            fingerprints,
+            start.revision if start is not None else None,
+        )
         loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
         for note in parts.notes:
             print(note)
@@ -80,6 +91,9 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
             f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else "")
         )
     trainer.loggers = loggers
+    if experiment.trainer.compile:
+        # Dynamic from the start: otherwise the kernels, and so the last bits, depend on which shapes came first.
+        task.model.compile(dynamic=True)
     ending = "failed"
     try:
         trainer.fit(task, data, ckpt_path=checkpoint)
@@ -95,6 +109,26 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
             _record_end(directory, ending, trainer.global_step)
             weights_and_biases.finish(ending == FINISHED)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _pinned(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment, Checkpoint | None]:
+    """The experiment with the commit of the hub model it starts from, and that model.
+
+    A run that goes on takes the commit it began with.
+    """
+    name = experiment.model.pretrained
+    if name is not None and directory.exists:
+        before = directory.read_config().get("model", {}).get("pretrained")
+        if isinstance(before, str) and hub.is_pinned_form(name, before):
+            experiment = _with_pretrained(experiment, before)
+    start = start_checkpoint(experiment.model)
+    if start is not None and start.revision is not None and experiment.model.pretrained is not None:
+        experiment = _with_pretrained(experiment, hub.pinned(experiment.model.pretrained, start.revision))
+    return experiment, start
+
+
+def _with_pretrained(experiment: Experiment, name: str) -> Experiment:
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, pretrained=name))
 
 
 def is_first_process() -> bool:
@@ -172,6 +206,7 @@ def _prepare_directory(
     checkpoint: Path | None,
     position: int,
     data: dict[str, str],
+    revision: str | None,
 ) -> None:
     manifest = directory.read_manifest()
     try:
@@ -191,6 +226,7 @@ def _prepare_directory(
             task=values["task"],
             seed=values["seed_everything"],
             data=data,
+            model_revision=revision,
             started=manifest.get("started", session["started"]),
             ended=None,
             sessions=[*manifest.get("sessions", []), session],

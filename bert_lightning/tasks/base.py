@@ -231,11 +231,15 @@ class Task(LightningModule):
 
     def checkpoint_entry(self) -> dict[str, Any]:
         """Plain values that make a checkpoint usable without its run."""
+        vocabulary = self.tokenizer.vocabulary
         return {
             "task": self.name,
+            "architecture": self.model.architecture,
             "config": self.config.to_dict(),
-            "vocabulary": "\n".join(self.tokenizer.vocabulary),
-            "lowercase": self.tokenizer.lowercase,
+            "vocabulary": "\n".join(vocabulary.entries),
+            "lowercase": vocabulary.lowercase,
+            "strip_accents": vocabulary.strip_accents,
+            "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
             "task_settings": self.task_settings,
         }
 

@@ -142,7 +142,7 @@ class PretrainingTask(Task):
             for row, values, tokens in zip(rows_at.tolist(), probabilities.tolist(), ids.tolist(), strict=True):
                 filled[row].append(
                     [
-                        {"token": self.tokenizer.vocabulary[token], "probability": round(value, 6)}
+                        {"token": self.tokenizer.entries[token], "probability": round(value, 6)}
                         for token, value in zip(tokens, values, strict=True)
                     ]
                 )

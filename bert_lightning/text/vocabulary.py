@@ -9,6 +9,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, UNKNOWN, WordPieceTokenizer
 
@@ -56,4 +57,4 @@ def train_wordpiece(
     )
     backend.train_from_iterator(normalized(), trainer)
     ids = backend.get_vocab()
-    return WordPieceTokenizer(sorted(ids, key=ids.__getitem__), lowercase)
+    return WordPieceTokenizer(Vocabulary(tuple(sorted(ids, key=ids.__getitem__)), lowercase))

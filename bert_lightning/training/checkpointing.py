@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from bert_lightning.checkpoints.checkpoint import CheckpointError
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
 from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bert_lightning.checkpoints.checkpoint import CheckpointError
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
 
 CONFIG = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=32)
@@ -17,7 +18,7 @@ CONFIG = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=32)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    BertForPreTraining(CONFIG).save_pretrained(tmp_path / "model", ["[PAD]"], lowercase=True)
+    BertForPreTraining(CONFIG).save_pretrained(tmp_path / "model", Vocabulary(("[PAD]",), lowercase=True))
     return tmp_path / "model"
 
 
@@ -35,7 +36,7 @@ def test_a_saved_model_reads_back_bit_for_bit_with_its_config_and_vocabulary(fol
     again = read_checkpoint(folder.with_name("again"))
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
     assert model.config == CONFIG
-    assert (checkpoint.vocabulary, checkpoint.lowercase) == (["[PAD]"], True)
+    assert checkpoint.vocabulary == Vocabulary(("[PAD]",), lowercase=True)
 
 
 def test_old_gamma_and_beta_names_and_a_bare_encoder_are_read(tmp_path: Path):

@@ -42,7 +42,7 @@ def test_pairs_fit_and_both_parts_hold_tokens(pairs):
 
 def test_a_next_pair_is_one_stretch_of_a_document_and_a_random_one_is_not(tmp_path, tokenizer):
     # Sentences that say where they stand, so that each token run is in one document only.
-    words = [w for w in tokenizer.vocabulary if w.isalpha()][:36]
+    words = [w for w in tokenizer.entries if w.isalpha()][:36]
     triples = itertools.permutations(words, 3)
     documents = [[" ".join(next(triples)) for _ in range(8)] for _ in range(12)]
     prepare([str(write_corpus(tmp_path / "c.txt", documents))], tokenizer, tmp_path / "s", layout="sentences")

@@ -93,7 +93,7 @@ def test_long_pairs_are_cut_from_the_longer_end_as_the_original_does(tokenizer):
             (a if len(a) > len(b) else b).pop()
         return a, b
 
-    words = [w for w in tokenizer.vocabulary if w.isalpha() and len(w) > 2]
+    words = [w for w in tokenizer.entries if w.isalpha() and len(w) > 2]
     for left in range(0, 30, 3):
         for right in range(0, 30, 4):
             texts, pairs = [" ".join(words[:left])], [" ".join(words[5 : 5 + right])]

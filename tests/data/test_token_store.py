@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data import preparation
 from bert_lightning.data.preparation import prepare
 from bert_lightning.data.token_store import TokenStore
@@ -106,7 +107,7 @@ def test_a_flipped_bit_anywhere_names_the_shard_and_file(tmp_path, corpus, token
 
 def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
-    (tmp_path / "s" / "vocab.txt").write_text("\n".join([*tokenizer.vocabulary, "extra"]) + "\n")
+    (tmp_path / "s" / "vocab.txt").write_text("\n".join([*tokenizer.entries, "extra"]) + "\n")
     with pytest.raises(InputError, match="not the vocabulary"):
         TokenStore(tmp_path / "s")
 
@@ -118,7 +119,7 @@ def test_a_store_of_other_input_is_not_overwritten(tmp_path, corpus, tokenizer, 
     with pytest.raises(InputError, match="choose another --output"):
         prepare([str(other)], tokenizer, tmp_path / "s")
     with pytest.raises(InputError, match="choose another --output"):
-        prepare([str(corpus)], WordPieceTokenizer([*SPECIAL_TOKENS, "x"], True), tmp_path / "s")
+        prepare([str(corpus)], WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "x"))), tmp_path / "s")
     assert digest(tmp_path / "s") == before
 
 

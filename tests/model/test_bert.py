@@ -155,7 +155,7 @@ def test_presets_have_the_published_number_of_parameters(size, millions):
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"hiden_size": 128}, "did you mean 'hidden_size'"),
-        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"hidden_act": "geglu"}, "hidden_act is 'geglu'; known: gelu_new, gelu"),
     ],
 )
 def test_an_impossible_config_names_the_field(values, message):

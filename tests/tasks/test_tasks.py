@@ -34,13 +34,9 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
                 "text_column": "sentence",
                 "label_column": "topic",
                 "tokenizer": str(tmp_path / "tokenizer"),
-                "classifier_dropout": 0.0,
             },
         }[request.param],
     }
-    dropout = values["data"].pop("classifier_dropout", None)
-    if dropout is not None:
-        values["model"]["classifier_dropout"] = dropout
     values["data"] |= {"max_seq_length": 40, "batch_size": 8}
     return lambda *overrides: load_experiment([], overrides, values)
 

@@ -5,6 +5,7 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
 from bert_lightning.text.vocabulary import train_wordpiece
@@ -42,13 +43,13 @@ def test_a_saved_tokenizer_loads_the_same_and_keeps_its_casing(pair, tmp_path: P
     ours, _ = pair
     ours.save(tmp_path)
     for path in (tmp_path, tmp_path / "vocab.txt"):
-        loaded = load_tokenizer(path, cased=None if path.is_dir() else not ours.lowercase)
+        loaded = load_tokenizer(path, cased=None if path.is_dir() else not ours.vocabulary.lowercase)
         assert loaded.fingerprint == ours.fingerprint
 
 
 def test_special_tokens_come_first_and_the_size_is_as_asked(documents):
     tokenizer = train_wordpiece(lambda: (s for d in documents for s in d), 100)
-    assert tuple(tokenizer.vocabulary[:5]) == SPECIAL_TOKENS
+    assert tuple(tokenizer.entries[:5]) == SPECIAL_TOKENS
     assert len(tokenizer) == 100
 
 
@@ -95,12 +96,12 @@ def test_an_unusable_vocabulary_file_is_named_with_its_fault(tmp_path: Path, lin
 
 
 def test_a_vocabulary_file_takes_its_casing_from_the_settings_beside_it(tmp_path: Path):
-    WordPieceTokenizer([*SPECIAL_TOKENS, "A"], lowercase=False).save(tmp_path)
-    assert not load_tokenizer(tmp_path / "vocab.txt").lowercase
+    WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "A"), lowercase=False)).save(tmp_path)
+    assert not load_tokenizer(tmp_path / "vocab.txt").vocabulary.lowercase
 
 
 def test_cased_with_an_uncased_folder_is_an_error(tmp_path: Path):
-    WordPieceTokenizer([*SPECIAL_TOKENS, "a"], lowercase=True).save(tmp_path)
+    WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "a"), lowercase=True)).save(tmp_path)
     with pytest.raises(InputError, match="uncased"):
         load_tokenizer(tmp_path, cased=True)
 

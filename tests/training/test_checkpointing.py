@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from bert_lightning.checkpoints.checkpoint import CheckpointError
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import load_native, step_name
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid
 

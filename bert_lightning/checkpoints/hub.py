@@ -1,0 +1,64 @@
+"""Hub names: `bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION` -> a local folder and its commit."""
+
+import re
+from pathlib import Path
+
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.files import sha256
+
+PREFIX = "hub:"
+_NAME = re.compile(rf"(?:{PREFIX})?(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@([\w./-]+))?")
+_SMALL = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether `text` can be the name of a model on the hub, with or without `hub:` and `@REVISION`."""
+    return _NAME.fullmatch(text) is not None
+
+
+def pinned(name: str, revision: str) -> str:
+    """The hub name with the commit that it stood for."""
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return f"{PREFIX}{match[1]}@{revision}"
+
+
+def is_pinned_form(name: str, other: str) -> bool:
+    """Whether `other` is the hub name `name`, which has no revision, with one."""
+    match, pin = _NAME.fullmatch(name), _NAME.fullmatch(other)
+    return bool(match and pin and match[1] == pin[1] and match[2] is None and pin[2] is not None)
+
+
+def download(name: str) -> tuple[Path, str]:
+    """The folder with a model's config, weights and tokenizer, and the commit it is of.
+
+    Files come from the hub's cache where they are in it. Weights that the hub stores by their SHA-256 are checked
+    against it.
+
+    Raises:
+        CheckpointError: no such model, no network, or a damaged file.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise CheckpointError(f"{name!r} is not the name of a model on the hub: NAME, OWNER/NAME, or with @REVISION")
+    try:
+        folder = Path(snapshot_download(match[1], revision=match[2], allow_patterns=[*_SMALL, *_SAFETENSORS]))
+        if not any(folder.glob(_SAFETENSORS[0])):
+            snapshot_download(match[1], revision=folder.name, allow_patterns=list(_PICKLED))
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{name} could not be taken from the hub: {str(error).strip().splitlines()[0]}"
+        ) from None
+    for weights in [*folder.glob(_SAFETENSORS[0]), *folder.glob(_PICKLED[0])]:
+        # The cache names a large file by its SHA-256.
+        stored = weights.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", stored) and sha256(weights) != stored:
+            raise CheckpointError(
+                f"{weights} is damaged: its SHA-256 differs from the hub's; delete it and try again"
+            )
+    return folder, folder.name

@@ -1,0 +1,245 @@
+"""TensorFlow 1 checkpoints as released with the original BERT, read without TensorFlow.
+
+A checkpoint is a tensor bundle (`tensorflow/core/util/tensor_bundle`): `PREFIX.index`, a sorted string table
+(`core/lib/io/table_format.txt`) from variable names to protocol-buffer entries (`core/protobuf/tensor_bundle.proto`),
+and `PREFIX.data-*`, the raw little-endian tensors. Both carry CRC-32C sums, which are verified.
+"""
+
+import dataclasses
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint, require_finite
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import from_huggingface, from_tensorflow
+from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary
+
+CONFIG = "bert_config.json"
+_INDEX = ".index"
+# `core/lib/io/format.h`: the footer holds two block handles, padded, and the magic number.
+_FOOTER_SIZE, _MAGIC = 48, 0xDB4775248B80FB57
+# After each block: one byte for the compression (0 is none) and the checksum.
+_TRAILER_SIZE, _UNCOMPRESSED = 5, 0
+_MASK_DELTA = 0xA282EAD8
+# `core/framework/types.proto`.
+_DTYPES = {
+    1: torch.float32,
+    2: torch.float64,
+    3: torch.int32,
+    9: torch.int64,
+    14: torch.bfloat16,
+    19: torch.float16,
+}
+# `bert_config.json` says gelu where the original code computes the tanh form; `modeling.py: get_activation`.
+_ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
+# `modeling.py: BertConfig`; everything else has the defaults that we have.
+_DEFAULT_TYPE_VOCAB_SIZE = 16
+
+
+class _Entry(NamedTuple):
+    """`BundleEntryProto`: where one tensor lies."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    checksum: int
+
+
+def find_tensorflow(path: Path) -> Path | None:
+    """The prefix of the checkpoint that `path` stands for: a prefix itself, its index file, or a folder with one.
+
+    In a folder `bert_model.ckpt` comes first, as in the releases, then the highest step.
+    """
+    if path.name.endswith(_INDEX) and path.is_file():
+        return path.with_name(path.name.removesuffix(_INDEX))
+    if path.with_name(path.name + _INDEX).is_file():
+        return path
+    if not (path / CONFIG).is_file():
+        return None
+    found = [file.with_name(file.name.removesuffix(_INDEX)) for file in path.glob(f"*{_INDEX}")]
+
+    def rank(prefix: Path) -> tuple[bool, int, str]:
+        step = re.search(r"-(\d+)$", prefix.name)
+        return prefix.name == "bert_model.ckpt", int(step[1]) if step else -1, prefix.name
+
+    return max(found, key=rank, default=None)
+
+
+def read_tensorflow(prefix: Path) -> Checkpoint:
+    """Read a checkpoint of google-research/bert: the encoder, and the heads that it holds.
+
+    `bert_config.json` and `vocab.txt` lie beside it. The files do not say whether the model is cased; a vocabulary
+    with capital letters is.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the variables are not BERT's.
+    """
+    config_file = prefix.parent / CONFIG
+    config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE, **read_json_object(config_file)}
+    activation = config.get("hidden_act", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{config_file}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
+    config["hidden_act"] = _ACTIVATIONS[activation]
+    variables = read_bundle(prefix)
+    require_finite(variables, prefix)
+    try:
+        tensors = from_huggingface(from_tensorflow(variables))
+    except KeyError as error:
+        raise CheckpointError(f"{prefix}: {error.args[0]}") from None
+    if not any(name.startswith("encoder.") for name in tensors):
+        raise CheckpointError(f"{prefix}{_INDEX} holds no BERT: none of its variables is under bert/")
+    vocabulary = read_vocabulary(prefix.parent)
+    if vocabulary is not None and vocabulary.lowercase is None:
+        vocabulary = dataclasses.replace(vocabulary, lowercase=not vocabulary.looks_cased())
+    return Checkpoint(prefix, config, tensors, vocabulary)
+
+
+def read_bundle(prefix: Path) -> dict[str, Tensor]:
+    """All variables of a tensor bundle by name; those of types that have no tensor, such as text, are left out.
+
+    Raises:
+        CheckpointError: a file is missing or damaged; the message names it, and the variable.
+    """
+    index = prefix.with_name(prefix.name + _INDEX)
+    try:
+        table = dict(_read_table(index.read_bytes(), index))
+        header = _first_values(table.pop(b""))
+        entries = {key.decode(): _read_entry(value) for key, value in table.items()}
+    except OSError as error:
+        raise CheckpointError(f"{index}: {error.strerror}") from None
+    except (IndexError, struct.error, ValueError, KeyError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{index} is damaged or not the index of a TensorFlow checkpoint") from None
+    num_shards = header.get(1, 0)
+    if header.get(2, 0) != 0:
+        raise CheckpointError(f"{index}: big-endian checkpoints cannot be read")
+    shards = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{num_shards:05d}") for i in range(num_shards)]
+    try:
+        contents = [np.memmap(shard, dtype=np.uint8, mode="r") for shard in shards]
+    except (OSError, ValueError) as error:
+        missing = next((shard for shard in shards if not shard.is_file()), shards[0])
+        raise CheckpointError(f"{missing} is missing or empty: {error}") from None
+    tensors = {}
+    for name, entry in entries.items():
+        if entry.dtype not in _DTYPES:
+            continue
+        if entry.shard >= num_shards:
+            raise CheckpointError(f"{index}: {name} lies in part {entry.shard} of {num_shards}")
+        tensors[name] = _read_tensor(name, entry, contents[entry.shard], shards[entry.shard])
+    return tensors
+
+
+def _read_tensor(name: str, entry: _Entry, content: np.ndarray, shard: Path) -> Tensor:
+    dtype = _DTYPES[entry.dtype]
+    if int(np.prod(entry.shape, dtype=np.int64)) * dtype.itemsize != entry.size:
+        raise CheckpointError(f"{shard}: {name} has {entry.size} bytes, which do not fill the shape {entry.shape}")
+    raw = content[entry.offset : entry.offset + entry.size]
+    if len(raw) != entry.size:
+        raise CheckpointError(f"{shard} is truncated: {name} ends at byte {entry.offset + entry.size}")
+    if _masked_crc32c(raw.tobytes()) != entry.checksum:
+        raise CheckpointError(f"{shard} is damaged: {name} differs from what was written")
+    return torch.from_numpy(raw.copy()).view(dtype).reshape(entry.shape)
+
+
+# -- the sorted string table -------------------------------------------------------------------------------------
+
+
+def _read_table(content: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
+    footer = content[-_FOOTER_SIZE:]
+    if len(footer) < _FOOTER_SIZE or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
+        raise CheckpointError(f"{path} is damaged or not the index of a TensorFlow checkpoint: no magic number")
+    _, at = _handle(footer, 0)
+    (offset, size), _ = _handle(footer, at)
+    for _, handle in _read_block(content, offset, size, path):
+        (offset, size), _ = _handle(handle, 0)
+        yield from _read_block(content, offset, size, path)
+
+
+def _handle(buffer: bytes, at: int) -> tuple[tuple[int, int], int]:
+    offset, at = _varint(buffer, at)
+    size, at = _varint(buffer, at)
+    return (offset, size), at
+
+
+def _read_block(content: bytes, offset: int, size: int, path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of one block; a key is stored as what differs from the one before it."""
+    block, trailer = content[offset : offset + size], content[offset + size : offset + size + _TRAILER_SIZE]
+    compression, checksum = struct.unpack("<BI", trailer)
+    if _masked_crc32c(block + trailer[:1]) != checksum:
+        raise CheckpointError(f"{path} is damaged: the block at byte {offset} differs from what was written")
+    if compression != _UNCOMPRESSED:
+        raise CheckpointError(f"{path}: compressed indices cannot be read")
+    (num_restarts,) = struct.unpack("<I", block[-4:])
+    end, at, key = size - 4 * (num_restarts + 1), 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        own, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + own]
+        yield key, block[at + own : at + own + length]
+        at += own + length
+
+
+# -- protocol buffers --------------------------------------------------------------------------------------------
+
+
+def _varint(buffer: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = buffer[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers and values: integers, or bytes where the field has a length."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        value: Any
+        if kind == 0:
+            value, at = _varint(message, at)
+        elif kind == 1:
+            value, at = struct.unpack_from("<Q", message, at)[0], at + 8
+        elif kind == 2:
+            length, at = _varint(message, at)
+            value, at = message[at : at + length], at + length
+        elif kind == 5:
+            value, at = struct.unpack_from("<I", message, at)[0], at + 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        yield number, value
+
+
+def _first_values(message: bytes) -> dict[int, Any]:
+    return dict(_fields(message))
+
+
+def _read_entry(message: bytes) -> _Entry:
+    """`BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6, slices 7."""
+    values = _first_values(message)
+    if 7 in values:
+        raise CheckpointError("partitioned variables cannot be read")
+    shape = tuple(_first_values(dim).get(1, 0) for number, dim in _fields(values.get(2, b"")) if number == 2)
+    return _Entry(values.get(1, 0), shape, values.get(3, 0), values.get(4, 0), values.get(5, 0), values.get(6, 0))
+
+
+def _masked_crc32c(content: bytes) -> int:
+    """`core/lib/hash/crc32c.h: Mask`: sums that are stored beside their data are rotated and shifted."""
+    import google_crc32c
+
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF

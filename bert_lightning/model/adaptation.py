@@ -1,0 +1,71 @@
+"""A checkpoint fitted to another vocabulary or to longer sequences, before a model is built from it."""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+
+_WORDS, _POSITIONS = "encoder.embeddings.word.weight", "encoder.embeddings.position.weight"
+_BY_WORD = (_WORDS, "mlm_head.decoder.weight", "mlm_head.bias")
+
+
+def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> Checkpoint:
+    """The checkpoint for another vocabulary, or for a number of entries.
+
+    With a vocabulary the rows of the entries that both have are kept, whatever their ids; with a number the rows of
+    the first ids. New rows are drawn as the model's weights are, new biases are 0.
+
+    Raises:
+        CheckpointError: a vocabulary for a checkpoint that carries none.
+    """
+    size = vocabulary if isinstance(vocabulary, int) else len(vocabulary.entries)
+    old_size = checkpoint.tensors[_WORDS].shape[0]
+    if isinstance(vocabulary, int):
+        old_rows = new_rows = torch.arange(min(size, old_size))
+    elif checkpoint.vocabulary is None:
+        raise CheckpointError(f"{checkpoint.path} carries no vocabulary that a new one could be matched with")
+    else:
+        places = {entry: number for number, entry in enumerate(checkpoint.vocabulary.entries)}
+        kept = [(places[entry], number) for number, entry in enumerate(vocabulary.entries) if entry in places]
+        old_rows, new_rows = torch.tensor(kept, dtype=torch.long).reshape(-1, 2).T
+    deviation = checkpoint.config.get("initializer_range", 0.02)
+
+    def resized(name: str, old: Tensor) -> Tensor:
+        new = old.new_zeros(size, *old.shape[1:])
+        if not name.endswith("bias"):
+            nn.init.trunc_normal_(new, std=deviation, a=-2 * deviation, b=2 * deviation)
+        new[new_rows] = old[old_rows]
+        return new
+
+    tensors = {name: resized(name, t) if name in _BY_WORD else t for name, t in checkpoint.tensors.items()}
+    carried = checkpoint.vocabulary if size == old_size else None
+    return dataclasses.replace(
+        checkpoint,
+        config={**checkpoint.config, "vocab_size": size},
+        tensors=tensors,
+        vocabulary=carried if isinstance(vocabulary, int) else vocabulary,
+    )
+
+
+def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpoint:
+    """The checkpoint for longer sequences: its position table stretched linearly, first to first and last to last.
+
+    Raises:
+        CheckpointError: fewer positions than the checkpoint has.
+    """
+    old = int(checkpoint.config.get("max_position_embeddings", 512))
+    if num_positions < old:
+        raise CheckpointError(f"{checkpoint.path} has {old} positions, which cannot be stretched to {num_positions}")
+    tensors = dict(checkpoint.tensors)
+    if _POSITIONS in tensors and num_positions > old:
+        table = tensors[_POSITIONS].float().T[None]
+        stretched = F.interpolate(table, size=num_positions, mode="linear", align_corners=True)
+        tensors[_POSITIONS] = stretched[0].T.contiguous()
+    return dataclasses.replace(
+        checkpoint, config={**checkpoint.config, "max_position_embeddings": num_positions}, tensors=tensors
+    )

@@ -1,0 +1,64 @@
+"""Sequences of any lengths laid end to end: T tokens and the boundaries between them, without padding."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Packing(NamedTuple):
+    """Where n packed sequences begin and end.
+
+    The two fields are what variable-length attention kernels ask for. On CUDA nothing here waits for the device.
+    """
+
+    boundaries: Tensor
+    """(n + 1,) int32, ascending from 0 to T; sequence i is the tokens `boundaries[i]` to `boundaries[i + 1] - 1`"""
+    max_length: int
+    """at least the length of the longest sequence"""
+
+    @property
+    def num_sequences(self) -> int:
+        """n."""
+        return self.boundaries.shape[0] - 1
+
+    @property
+    def firsts(self) -> Tensor:
+        """(n,) the first token of each sequence."""
+        return self.boundaries[:-1].long()
+
+    @property
+    def lengths(self) -> Tensor:
+        """(n,) tokens of each sequence."""
+        return self.boundaries.diff().long()
+
+    def sequence_numbers(self, num_tokens: int) -> Tensor:
+        """(T,) which sequence each token belongs to."""
+        numbers = torch.arange(self.num_sequences, device=self.boundaries.device)
+        return numbers.repeat_interleave(self.lengths, output_size=num_tokens)
+
+    def positions(self, num_tokens: int) -> Tensor:
+        """(T,) the place of each token in its sequence, from 0."""
+        tokens = torch.arange(num_tokens, device=self.boundaries.device)
+        return tokens - self.firsts[self.sequence_numbers(num_tokens)]
+
+
+def packing_of(lengths: Tensor) -> Packing:
+    """(n,) lengths -> the packing of sequences of these lengths; waits for the device that holds them."""
+    boundaries = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+    boundaries[1:] = lengths.cumsum(0)
+    return Packing(boundaries, int(lengths.max()) if len(lengths) else 0)
+
+
+def real_tokens(attention_mask: Tensor) -> tuple[Tensor, Packing]:
+    """(B, S) mask -> the places (T,) of its real tokens among the B * S, and their packing."""
+    real = attention_mask.bool()
+    return real.flatten().nonzero().squeeze(1), packing_of(real.sum(1))
+
+
+def pad(packed: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """(T, ...) -> (n, max_length, ...), zero where there is no token, and where each token went (T,)."""
+    num_tokens, rest = packed.shape[0], packed.shape[1:]
+    places = packing.sequence_numbers(num_tokens) * packing.max_length + packing.positions(num_tokens)
+    padded = packed.new_zeros(packing.num_sequences * packing.max_length, *rest).index_copy(0, places, packed)
+    return padded.unflatten(0, (packing.num_sequences, packing.max_length)), places

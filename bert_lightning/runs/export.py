@@ -1,0 +1,124 @@
+"""`export`: a checkpoint as a folder for other tools, with a card that says where it came from."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.files import write_json, write_text
+from bert_lightning.checkpoints.huggingface import CONFIG, huggingface_config
+from bert_lightning.checkpoints.native import find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
+from bert_lightning.errors import InputError
+from bert_lightning.model.bert import model_of
+from bert_lightning.model.onnx_export import PACKAGES, export_onnx
+from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.runs.building import weights_digest
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.version import __version__
+
+HUGGINGFACE, ONNX = FORMATS = ("huggingface", "onnx")
+CARD, ONNX_FILE = "README.md", "model.onnx"
+# onnxruntime's float32 kernels sum in another order than PyTorch's.
+ONNX_TOLERANCE = 1e-4
+# transformers class -> what the hub calls its task.
+_PIPELINES = {
+    "BertForPreTraining": "fill-mask",
+    "BertForMaskedLM": "fill-mask",
+    "BertForSequenceClassification": "text-classification",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
+    "BertForMultipleChoice": "multiple-choice",
+    "BertModel": "feature-extraction",
+}
+
+
+def export(source: str, form: str, output: Path) -> list[str]:
+    """Write a checkpoint to `output` in one of `FORMATS`; lines that say what was written.
+
+    Raises:
+        InputError: `output` holds something, or the format lacks what the model has, or its packages are missing.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is not empty: choose another --output")
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if form == ONNX and missing:
+        raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'bert_lightning[onnx]'")
+    checkpoint = read_checkpoint(source)
+    model = model_of(checkpoint)
+    lines = [str(model.loading_report)] if model.loading_report and model.loading_report.missing else []
+    if form == HUGGINGFACE:
+        if model.deviations:
+            raise InputError(
+                f"{source} has {', '.join(model.deviations)}, which transformers' {model.architecture} lacks: "
+                "it would compute something else"
+            )
+        # The card before the config, without which the folder is not taken for a checkpoint.
+        _write_card(checkpoint, model, source, output)
+        model.save_pretrained(output)
+    else:
+        lines += _export_onnx(checkpoint, model, output)
+        _write_card(checkpoint, model, source, output)
+    tokenizer = "" if model.vocabulary is not None else " without a tokenizer, since the checkpoint carries none"
+    return [*lines, f"{model.architecture} as {form}{tokenizer}: {output}"]
+
+
+def _export_onnx(checkpoint: Checkpoint, model: PretrainedModel, output: Path) -> list[str]:
+    output.mkdir(parents=True, exist_ok=True)
+    temporary = output / f".{ONNX_FILE}.tmp"
+    try:
+        differences = export_onnx(model.float(), temporary)
+        worst = max(differences, key=differences.__getitem__)
+        if not differences[worst] <= ONNX_TOLERANCE:
+            raise RuntimeError(f"onnxruntime gives another {worst}: relative difference {differences[worst]:.1e}")
+        temporary.rename(output / ONNX_FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if model.vocabulary is not None:
+        write_vocabulary(model.vocabulary, output, model.config.max_position_embeddings)
+    config = huggingface_config(model.to_checkpoint(output), model.architecture, published=not model.deviations)
+    write_json(output / CONFIG, config)
+    return [f"{name}: largest relative difference {value:.1e} in onnxruntime" for name, value in differences.items()]
+
+
+def _write_card(checkpoint: Checkpoint, model: PretrainedModel, source: str, output: Path) -> None:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bert_lightning.runs", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    file = find_native(Path(source))
+    directory = RunDirectory(file.parent.parent) if file is not None else None
+    is_run = directory is not None and directory.exists
+    text = environment.get_template("model_card.md.jinja").render(
+        model=model,
+        config={name: value for name, value in dataclasses.asdict(model.config).items() if value is not None},
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        pipeline=_PIPELINES.get(model.architecture),
+        source=Path(source).name if checkpoint.revision is None else source,
+        revision=checkpoint.revision,
+        digest=weights_digest(checkpoint),
+        version=__version__,
+        name=output.resolve().name,
+        checkpoint=file.name if file is not None else None,
+        manifest=directory.read_manifest() if is_run and directory else None,
+        settings=directory.config.read_text(encoding="utf-8") if is_run and directory else None,
+        metrics=_metrics(directory, checkpoint) if is_run and directory else {},
+    )
+    write_text(output / CARD, text)
+
+
+def _metrics(directory: RunDirectory, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The validation and test scores that the run logged of this checkpoint's step, the latest of each."""
+    step = int(checkpoint.path.stem.removeprefix("step-")) if checkpoint.path.stem.startswith("step-") else None
+    scores: dict[str, Any] = {}
+    for row in directory.read_metrics():
+        if row["step"] == step:
+            scores |= {name: value for name, value in row.items() if name.startswith(("val/", "test/"))}
+    return scores
