@@ -5,12 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 
 # Before anything imports a library that reads them.
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
+from bert_lightning.cli import main
 from bert_lightning.data.preparation import prepare
 from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -94,3 +96,54 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("BERT_LIGHTNING_DATA is not set")
     return Path(folder)
+
+
+PRETRAINING = {
+    "experiment": "small",
+    "task": "pretraining",
+    "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+    "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
+    "optimizer": {"learning_rate": 1e-3},
+    "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},
+    "checkpoint": {"every_n_steps": 1, "keep_last": 20},
+}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory, corpus, store, validation_store) -> Path:
+    """A folder with an experiment file, and a finished pre-training under runs/whole."""
+    folder = tmp_path_factory.mktemp("home")
+    values = {
+        **PRETRAINING,
+        "data": {**PRETRAINING["data"], "train": str(store), "validation": str(validation_store)},
+    }
+    (folder / "pretraining.yaml").write_text(yaml.safe_dump(values))
+    assert (
+        main(["fit", "--config", str(folder / "pretraining.yaml"), "--run-directory", str(folder / "runs/whole")])
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(home, tables) -> Path:
+    """A classifier fine-tuned from the pre-trained run."""
+    values = {
+        "experiment": "topics",
+        "task": "text-classification",
+        "model": {"pretrained": str(home / "runs/whole")},
+        "data": {
+            **{split: str(path) for split, path in tables.items()},
+            "text_column": "sentence",
+            "label_column": "topic",
+            "max_seq_length": 40,
+            "batch_size": 16,
+        },
+        "optimizer": {"learning_rate": 2e-3},
+        "trainer": {"max_epochs": 12, "accelerator": "cpu"},
+        "early_stopping": {"patience": 50},
+    }
+    (home / "topics.yaml").write_text(yaml.safe_dump(values))
+    run = home / "runs/topics"
+    assert main(["fit", "--config", str(home / "topics.yaml"), "--run-directory", str(run)]) == 0
+    return run

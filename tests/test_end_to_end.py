@@ -13,20 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-
-PRETRAINING = {
-    "experiment": "small",
-    "task": "pretraining",
-    "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
-    "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
-    "optimizer": {"learning_rate": 1e-3},
-    "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},
-    "checkpoint": {"every_n_steps": 1, "keep_last": 20},
-}
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -47,22 +36,6 @@ def shell(*arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bert_lightning", *map(str, arguments)]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, corpus, store, validation_store) -> Path:
-    """A folder with an experiment file, and a finished pre-training under runs/whole."""
-    folder = tmp_path_factory.mktemp("home")
-    values = {
-        **PRETRAINING,
-        "data": {**PRETRAINING["data"], "train": str(store), "validation": str(validation_store)},
-    }
-    (folder / "pretraining.yaml").write_text(yaml.safe_dump(values))
-    assert (
-        main(["fit", "--config", str(folder / "pretraining.yaml"), "--run-directory", str(folder / "runs/whole")])
-        == 0
-    )
-    return folder
 
 
 def test_a_run_leaves_what_the_design_says(home):
@@ -224,30 +197,6 @@ def test_two_processes_train_like_one(home, tmp_path):
     for first, second in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert two.stdout.count("run directory") == 1
-
-
-@pytest.fixture(scope="module")
-def classifier(home, tables) -> Path:
-    """A classifier fine-tuned from the pre-trained run."""
-    values = {
-        "experiment": "topics",
-        "task": "text-classification",
-        "model": {"pretrained": str(home / "runs/whole")},
-        "data": {
-            **{split: str(path) for split, path in tables.items()},
-            "text_column": "sentence",
-            "label_column": "topic",
-            "max_seq_length": 40,
-            "batch_size": 16,
-        },
-        "optimizer": {"learning_rate": 2e-3},
-        "trainer": {"max_epochs": 12, "accelerator": "cpu"},
-        "early_stopping": {"patience": 50},
-    }
-    (home / "topics.yaml").write_text(yaml.safe_dump(values))
-    run = home / "runs/topics"
-    assert main(["fit", "--config", str(home / "topics.yaml"), "--run-directory", str(run)]) == 0
-    return run
 
 
 def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier, tables, capsys):

@@ -44,6 +44,7 @@ _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
 # Tables of position numbers, which hold nothing of their own, and the decoder's copies of tied parameters.
 _DERIVED = re.compile(r".*\.(position_ids|token_type_ids)$")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+_BIAS = "cls.predictions.bias"
 
 
 def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -61,6 +62,9 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             theirs[f"bert.encoder.layer.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"] = tensor
         else:
             theirs[name] = tensor
+    if _DECODER in theirs:
+        # transformers gives an untied decoder a bias of its own in place of the other one.
+        theirs[_DECODER_BIAS] = theirs[_BIAS]
     return theirs
 
 
@@ -81,7 +85,12 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
         if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
         if name == _DECODER_BIAS:
-            name = "cls.predictions.bias"
+            # Two names of one parameter where it is tied, and the one that is used where it is not.
+            if tied and _BIAS in tensors:
+                continue
+            name = _BIAS
+        elif name == _BIAS and not tied and _DECODER_BIAS in tensors:
+            continue
         if _DERIVED.match(name) or (tied and name == _DECODER):
             continue
         self_attention = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name)

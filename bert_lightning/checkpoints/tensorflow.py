@@ -148,6 +148,8 @@ def _read_tensor(name: str, entry: _Entry, content: np.ndarray, shard: Path) -> 
         raise CheckpointError(f"{shard} is truncated: {name} ends at byte {entry.offset + entry.size}")
     if _masked_crc32c(raw.tobytes()) != entry.checksum:
         raise CheckpointError(f"{shard} is damaged: {name} differs from what was written")
+    if entry.size == 0:
+        return torch.empty(entry.shape, dtype=dtype)
     return torch.from_numpy(raw.copy()).view(dtype).reshape(entry.shape)
 
 

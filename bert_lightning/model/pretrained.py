@@ -110,7 +110,10 @@ class PretrainedModel(nn.Module):
         if new_head:
             checkpoint = without_head(checkpoint)
         changed = config_of(checkpoint).replace(**config or {})
-        model = cls(changed, **{**cls.arguments_of(checkpoint), **arguments})
+        carried = cls.arguments_of(checkpoint)
+        if {"labels", "num_labels"} & arguments.keys():
+            carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
+        model = cls(changed, **{**carried, **arguments})
         if all(t.dtype == torch.float64 for t in checkpoint.tensors.values() if t.is_floating_point()):
             model.double()
         report = fill(model, checkpoint)

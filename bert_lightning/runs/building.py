@@ -103,7 +103,8 @@ def _build_text_classification(experiment: Experiment, start: Checkpoint | None,
     carried = checkpoint_tokenizer(start) if start is not None else None
     if tokenizer is not None and carried is not None and tokenizer.fingerprint != carried.fingerprint:
         raise InputError(
-            f"data.tokenizer: {settings.tokenizer} is another vocabulary than the one that {start.path} carries"  # type: ignore[union-attr]
+            f"data.tokenizer: {settings.tokenizer} is another vocabulary than the one that {start.path} "  # type: ignore[union-attr]
+            "carries; model.resize_vocabulary fits the model to it"
         )
     tokenizer = tokenizer or carried
     if tokenizer is None:

@@ -65,6 +65,8 @@ def build_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
             plugins=[VerifiedCheckpointIO()],
+            # Compiled kernels add up gradients of embeddings in any order otherwise, and a resume would differ.
+            deterministic="warn" if settings.compile else None,
             default_root_dir=folder,
         )
     except (

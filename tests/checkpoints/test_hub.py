@@ -1,0 +1,157 @@
+"""Hub names, through the hub's own client, against a hub that answers on this machine."""
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lightning.checkpoints import hub
+from bert_lightning.checkpoints.huggingface import read_huggingface
+from bert_lightning.checkpoints.names import to_huggingface
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.model import BertConfig, BertForPreTraining
+
+COMMIT, NAME = "a1b2" * 10, "someone/bert-tiny"
+READ = """
+import sys
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.reading import read_checkpoint
+try:
+    checkpoint = read_checkpoint(sys.argv[1])
+    print(checkpoint.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
+except CheckpointError as error:
+    print("error:", error)
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The four answers that downloading a model takes."""
+
+    folder: Path
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        parts = self.path.split("?")[0].strip("/").split("/")
+        files = sorted(self.folder.iterdir())
+        status, headers = 200, {}
+        if parts[:4] == ["api", "models", *NAME.split("/")] and parts[-1] in ("main", COMMIT):
+            if "tree" in parts:
+                sizes = [{"path": f.name, "size": f.stat().st_size, "oid": "0" * 40, "type": "file"} for f in files]
+                content = json.dumps(sizes).encode()
+            else:
+                siblings = [{"rfilename": file.name} for file in files]
+                content = json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode()
+        elif "resolve" in parts and (self.folder / parts[-1]).is_file():
+            content = (self.folder / parts[-1]).read_bytes()
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+            if parts[-1].endswith((".safetensors", ".bin")):
+                headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"'}
+                headers |= {"X-Linked-Size": str(len(content))}
+        else:
+            status, content = 404, b"{}"
+            headers = {"X-Error-Code": "RevisionNotFound" if NAME in self.path else "RepoNotFound"}
+        self.send_response(status)
+        for name, text in {**headers, "Content-Type": "application/json", "Content-Length": len(content)}.items():
+            self.send_header(name, str(text))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    config = BertConfig.preset("tiny", vocab_size=6, max_position_embeddings=8)
+    vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"), lowercase=True)
+    BertForPreTraining(config).save_pretrained(tmp_path / "model", vocabulary)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def read(model: Path, tmp_path: Path):
+    """Read a hub name in a process of its own, as the client takes its address when it is imported."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Hub,), {"folder": model}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = os.environ | {
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+
+    def run(name: str, *, online: bool = True) -> str:
+        port = server.server_address[1] if online else 9
+        address = {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", READ, name], env=environment | address, capture_output=True, text=True
+        )
+        assert not done.stderr, done.stderr
+        return done.stdout.strip()
+
+    yield run
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_is_downloaded_with_its_commit_and_later_found_without_a_network(read):
+    expected = f"{COMMIT} 38 word"
+    assert read(NAME) == expected
+    assert read(f"hub:{NAME}", online=False) == expected
+    assert read(f"hub:{NAME}@{COMMIT}", online=False) == expected
+
+
+def test_what_is_not_there_is_an_error_that_names_it(read):
+    assert "hub:someone/else could not be taken from the hub" in read("hub:someone/else")
+    assert f"{NAME}@v9 could not be taken from the hub" in read(f"hub:{NAME}@v9")
+    message = read("runs/mistyped", online=False)
+    assert message.startswith("error: runs/mistyped does not exist; ")
+
+
+def test_pickled_weights_are_taken_where_there_are_no_others(read, model):
+    tensors = to_huggingface(read_huggingface(model).tensors)
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    assert read(NAME) == f"{COMMIT} 38 word"
+
+
+def test_a_damaged_download_is_named(read, tmp_path):
+    read(NAME)
+    [weights] = (tmp_path / "cache").rglob("model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.resolve().write_bytes(content)
+    assert "model.safetensors is damaged: its SHA-256 differs from the hub's" in read(NAME)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_name"),
+    [
+        ("bert-base-uncased", True),
+        ("hub:google-bert/bert-base-cased@main", True),
+        ("./folder", False),
+        ("/a/b", False),
+        ("a/b/c", False),
+        ("../x", False),
+    ],
+)
+def test_paths_that_cannot_be_names_are_not_looked_up(text, is_name):
+    assert hub.is_hub_name(text) == is_name
+
+
+def test_a_pinned_name_is_recognised_as_the_one_it_pins():
+    pin = hub.pinned("bert-base-cased", COMMIT)
+    assert pin == f"hub:bert-base-cased@{COMMIT}"
+    assert hub.is_pinned_form("bert-base-cased", pin)
+    assert hub.is_pinned_form("hub:bert-base-cased", pin)
+    assert not hub.is_pinned_form("bert-large-cased", pin)
+    assert not hub.is_pinned_form("bert-base-cased@main", pin)

@@ -1,0 +1,199 @@
+"""Backends agree with each other, and packed sequences with padded ones."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_lightning.model import BertConfig, BertEncoder, Packing
+from bert_lightning.model.attention import Layout, choose_backend, eager, sdpa
+from bert_lightning.model.bert import MODELS, BertForMultipleChoice, BertForPreTraining
+from bert_lightning.model.packing import packing_of, pad, real_tokens
+
+V = 97
+lengths_of_batches = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+
+
+def small(**changes) -> BertConfig:
+    return BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16, **changes)
+
+
+def padded_batch(lengths):
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(5, V, mask.shape)
+    segments = (torch.arange(mask.shape[1]) >= 2).long().repeat(len(lengths), 1)
+    return ids, segments, mask
+
+
+def packed(ids, segments, mask):
+    places, packing = real_tokens(mask)
+    return ids.flatten()[places], segments.flatten()[places], None, packing
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=lengths_of_batches)
+def test_padding_and_packing_are_inverses(lengths):
+    packing = packing_of(torch.tensor(lengths))
+    values = torch.arange(sum(lengths) * 2.0).view(-1, 2)
+    padded, places = pad(values, packing)
+    assert padded.shape == (len(lengths), max(lengths), 2)
+    assert torch.equal(padded.flatten(0, 1)[places], values)
+    assert padded.flatten(0, 1).sum() == values.sum()
+    expected = torch.cat([torch.arange(length) for length in lengths])
+    assert torch.equal(packing.positions(sum(lengths)), expected)
+    assert torch.equal(
+        packing.sequence_numbers(sum(lengths)), torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=lengths_of_batches, seed=st.integers(0, 99))
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_packed_sequences_give_what_padded_ones_give(attention, pooling, lengths, seed):
+    torch.manual_seed(seed)
+    encoder = BertEncoder(small(pooling=pooling)).double().eval()
+    encoder.attention = attention
+    batch = padded_batch(lengths)
+    expected = encoder(*batch, output_hidden_states=True)
+    actual = encoder(*packed(*batch), output_hidden_states=True)
+    torch.testing.assert_close(actual.last_hidden_state, expected.last_hidden_state[batch[2]], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual.pooler_output, expected.pooler_output, rtol=1e-10, atol=1e-12)
+    for ours, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(ours, theirs[batch[2]], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_every_model_takes_packed_sequences_and_has_the_same_gradients(architecture):
+    torch.manual_seed(0)
+    cls = MODELS[architecture]
+    model = cls(small(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).double()
+    ids, segments, mask = padded_batch([5, 9, 1, 4])
+    packed_ids, packed_segments, _, packing = packed(ids, segments, mask)
+    if cls is BertForMultipleChoice:
+        padded_output = model(*(part.view(2, 2, -1) for part in (ids, segments, mask))).flatten()
+    else:
+        padded_output = model(ids, segments, mask)
+    results = []
+    for output in (padded_output, model(packed_ids, packed_segments, packing=packing)):
+        parts = [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
+        parts = [part[mask] if part.shape[:2] == mask.shape else part for part in parts]
+        model.zero_grad()
+        sum((part**2).sum() for part in parts).backward()
+        results.append(parts + [p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_packed_sequences_do_not_see_each_other():
+    torch.manual_seed(0)
+    encoder = BertEncoder(small()).double().eval()
+    ids = torch.randint(5, V, (10,))
+    packing = packing_of(torch.tensor([4, 6]))
+    before = encoder(ids, packing=packing).last_hidden_state
+    ids[5] = (ids[5] + 1) % V
+    after = encoder(ids, packing=packing).last_hidden_state
+    assert torch.equal(before[:4], after[:4])
+    assert not torch.allclose(before[4:], after[4:])
+
+
+def test_masked_positions_index_packed_tokens():
+    torch.manual_seed(0)
+    model = BertForPreTraining(small()).double().eval()
+    batch = padded_batch([6, 3])
+    ids, segments, _, packing = packed(*batch)
+    expected = model(*batch).prediction_logits[batch[2]][[1, 7]]
+    actual = model(ids, segments, masked_positions=torch.tensor([1, 7]), packing=packing).prediction_logits
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+@pytest.mark.parametrize("backend", [eager, sdpa])
+def test_no_backend_drops_dropout_silently(backend, form):
+    """With V the same vector in every place, a context is that vector times the sum of what dropout leaves of the
+    weights, which is 1 in the mean; without dropout it would be the vector itself."""
+    torch.manual_seed(0)
+    length, num_sequences, dropout = 16, 200, 0.25
+    query_key_value = torch.randn(num_sequences, length, 3 * 8)
+    query_key_value[..., 16:] = 1.0
+    layout = Layout()
+    if form == "packed":
+        layout = Layout(packing=packing_of(torch.full((num_sequences,), length)))
+        query_key_value = query_key_value.flatten(0, 1)
+    kept = backend(query_key_value, layout, 2, dropout).context.view(num_sequences, length, 2, 4)[..., 0]
+    assert kept.mean() == pytest.approx(1, abs=0.02)
+    # Each of the weights is kept with probability 0.75 and scaled, so the sum varies by 0.25 / 0.75 * sum(w^2).
+    weights = eager(query_key_value, layout, 2, 0.0).weights
+    expected = (dropout / (1 - dropout) * (weights**2).sum(-1)).mean()
+    assert ((kept - 1) ** 2).mean() == pytest.approx(float(expected), rel=0.1)
+    without = backend(query_key_value, layout, 2, 0.0).context
+    torch.testing.assert_close(without, torch.ones_like(without))
+
+
+def test_attention_weights_are_probabilities_over_real_tokens_whatever_the_form():
+    encoder = BertEncoder(small()).eval()
+    batch = padded_batch([5, 9, 1])
+    padded = encoder(*batch, output_attentions=True).attentions
+    for ours, theirs in zip(encoder(*packed(*batch), output_attentions=True).attentions, padded, strict=True):
+        assert ours.shape == (3, 2, 9, 9)
+        rows = batch[2][:, None, :, None].expand_as(ours)
+        torch.testing.assert_close(ours[rows], theirs[rows])
+        assert not ours[~batch[2][:, None, None, :].expand_as(ours)].any()
+        torch.testing.assert_close(ours.sum(-1), torch.ones(3, 2, 9))
+
+
+def test_a_row_without_any_token_does_not_become_nan():
+    for attention in ("eager", "sdpa"):
+        encoder = BertEncoder(small(attention_probs_dropout_prob=0.0))
+        encoder.attention = attention
+        ids, segments, mask = padded_batch([4, 2])
+        out = encoder(ids, segments, mask & torch.tensor([[True], [False]]))
+        out.pooler_output.sum().backward()
+        assert all(p.grad.isfinite().all() for p in encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("varlen", False, "'varlen' cannot run here: its kernels are for CUDA, and the model is on cpu"),
+        ("sdpa", True, "attention weights need the eager backend, but attention is 'sdpa'"),
+        ("flash", False, "attention is 'flash'; known: auto, eager, sdpa, varlen"),
+    ],
+)
+def test_a_backend_that_cannot_run_says_why(name, weights, message):
+    encoder = BertEncoder(small())
+    encoder.attention = name
+    with pytest.raises(ValueError, match=message):
+        encoder(torch.zeros(1, 3, dtype=torch.long), output_attentions=weights)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "message"),
+    [(torch.float32, 64, "16-bit numbers, not float32"), (torch.bfloat16, 20, "multiples of 8, not 20")],
+)
+def test_varlen_names_what_its_kernels_lack(dtype, width, message):
+    with pytest.raises(ValueError, match=message):
+        choose_backend("varlen", torch.device("cuda"), dtype, width, packed=True, weights=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (torch.zeros(1, 3, dtype=torch.long), None, None, Packing(torch.tensor([0, 3]), 3)),
+            "packed input is one row",
+        ),
+        ((torch.zeros(3, dtype=torch.long),), r"input_ids has shape \(3,\); expected \(B, S\)"),
+        (
+            (torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long)),
+            r"token_type_ids has shape \(1, 2\)",
+        ),
+        ((torch.zeros(1, 17, dtype=torch.long),), "17 tokens is longer than the position table \\(16\\)"),
+        ((torch.tensor([[1, V]]),), rf"input_ids\[0, 1\] is {V}, outside the vocabulary \(0 to {V - 1}\)"),
+        ((torch.tensor([[1, -1]]),), r"input_ids\[0, 1\] is -1"),
+        ((torch.tensor([[1, 2]]), torch.tensor([[0, 2]])), r"token_type_ids\[0, 1\] is 2, outside the segments"),
+    ],
+)
+def test_input_that_does_not_fit_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BertEncoder(small())(*arguments)

@@ -1,0 +1,167 @@
+"""What an experiment can change about the checkpoint it starts from, and what is recorded of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bert_lightning.checkpoints import hub
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.cli import main
+
+COMMIT = "c0ffee" * 6 + "beef"
+
+
+def fit(experiment: Path, run: Path, *overrides: object) -> int:
+    return main(["fit", "--config", str(experiment), "--run-directory", str(run), *map(str, overrides)])
+
+
+def final(run: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run / "checkpoints/last.ckpt").tensors
+
+
+@pytest.fixture
+def start(home: Path, tmp_path: Path) -> Path:
+    """The pre-trained run as a folder for transformers."""
+    output = tmp_path / "start"
+    command = ["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(output)]
+    assert main(command) == 0
+    return output
+
+
+SHORT = ["--trainer.max_steps", 2, "--checkpoint.every_n_steps", 1]
+NOT_LEARNT = ["--optimizer.learning_rate", 1e-30, "--optimizer.weight_decay", 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": {"hidden_act": "gelu"}}, "its hidden_act is 'gelu_new', but the model's is 'gelu'"),
+        ({"config": {"num_hidden_layers": 1}}, "its num_hidden_layers is 2, but the model's is 1"),
+        ({"config": {"max_position_embeddings": 64}}, "interpolate_positions stretches"),
+        ({"config": {"vocab_size": 64}}, "vocab_size cannot be set"),
+        ({"interpolate_positions": True}, "needs model.config.max_position_embeddings"),
+        ({"reinitialize_layers": 9}, "9 layers cannot be drawn anew"),
+        ({"attention": "varlen"}, "model.attention is varlen, which cannot run here: its kernels are for CUDA"),
+        ({"attention": "flash"}, "expected one of auto, eager, sdpa, varlen"),
+        ({"pretrained": None, "size": "tiny", "resize_vocabulary": True}, "does nothing without model.pretrained"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_checkpoint_is_named(home, tmp_path, capsys, change, message):
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {"pretrained": str(home / "runs/whole"), **change}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_positions_are_stretched_and_top_layers_drawn_anew_before_training(home, tmp_path):
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {
+        "pretrained": str(home / "runs/whole/checkpoints/last.ckpt"),
+        "config": {"max_position_embeddings": 96},
+        "interpolate_positions": True,
+        "reinitialize_layers": 1,
+        "activation_checkpointing": True,
+        "attention": "eager",
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT, *NOT_LEARNT) == 0
+    before, after = final(home / "runs/whole"), final(tmp_path / "run")
+    position = "encoder.embeddings.position.weight"
+    assert after[position].shape == (96, 128)
+    torch.testing.assert_close(after[position][[0, -1]], before[position][[0, -1]])
+    assert torch.equal(after["encoder.layers.0.output.weight"], before["encoder.layers.0.output.weight"])
+    assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
+    # The trained checkpoint is scored as it is: nothing is stretched or drawn again.
+    assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 0
+
+
+def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents, tables, capsys):
+    from bert_lightning.text.vocabulary import train_wordpiece
+
+    other = train_wordpiece(lambda: (text for document in documents for text in document), 90)
+    other.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "resized",
+        "task": "text-classification",
+        "model": {"pretrained": str(home / "runs/whole/checkpoints/last.ckpt")},
+        "data": {
+            "train": str(tables["train"]),
+            "validation": str(tables["validation"]),
+            "text_column": "sentence",
+            "label_column": "topic",
+            "max_seq_length": 40,
+            "batch_size": 8,
+            "tokenizer": str(tmp_path / "tokenizer"),
+        },
+        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
+    assert "model.resize_vocabulary" in capsys.readouterr().err
+    assert fit(tmp_path / "e.yaml", tmp_path / "run", "--model.resize_vocabulary", "true", *NOT_LEARNT) == 0
+    old, new = read_checkpoint(home / "runs/whole/checkpoints/last.ckpt"), read_checkpoint(tmp_path / "run")
+    assert new.vocabulary.entries == other.entries
+    word = "encoder.embeddings.word.weight"
+    both = set(other.entries) & set(old.vocabulary.entries)
+    assert len(both) > 60
+    for entry in both:
+        row = new.tensors[word][other.entries.index(entry)]
+        torch.testing.assert_close(row, old.tensors[word][old.vocabulary.entries.index(entry)])
+
+
+def test_a_hub_model_is_pinned_in_the_configuration_and_the_manifest(home, start, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def download(name: str) -> tuple[Path, str]:
+        asked.append(name)
+        return start, COMMIT
+
+    monkeypatch.setattr(hub, "download", download)
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {"pretrained": "someone/bert-tiny"}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT) == 0
+    pin = f"hub:someone/bert-tiny@{COMMIT}"
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["model_revision"] == COMMIT
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["pretrained"] == pin
+    # The same command finds its run, and goes on from the commit that it began with.
+    (tmp_path / "run/manifest.json").write_text(json.dumps({**manifest, "ended": None}))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT) == 0
+    assert asked == ["someone/bert-tiny", pin]
+
+
+def test_a_model_with_a_rounded_up_vocabulary_is_a_start(home, start, tables, tmp_path):
+    from bert_lightning.model import BertForPreTraining
+
+    model = BertForPreTraining.from_pretrained(start)
+    vocabulary = model.vocabulary
+    larger = BertForPreTraining.from_pretrained(start, resize_vocabulary=128)
+    shutil.rmtree(start)
+    larger.save_pretrained(start, vocabulary)
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {"pretrained": str(start)}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT) == 0
+    assert final(tmp_path / "run")["encoder.embeddings.word.weight"].shape[0] == 128
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_path):
+    compiled = ["--trainer.compile", "true", "--checkpoint.every_n_steps", 2, "--trainer.max_steps", 6]
+    assert fit(home / "pretraining.yaml", tmp_path / "whole", *compiled) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed", symlinks=True)
+    for path in (tmp_path / "resumed/checkpoints").glob("step-00000000[456]*"):
+        path.unlink()
+    manifest = json.loads((tmp_path / "resumed/manifest.json").read_text())
+    (tmp_path / "resumed/manifest.json").write_text(json.dumps({**manifest, "ended": None}))
+    assert fit(home / "pretraining.yaml", tmp_path / "resumed", *compiled) == 0
+    whole, resumed = final(tmp_path / "whole"), final(tmp_path / "resumed")
+    assert whole.keys() == final(home / "runs/whole").keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
