@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs bench clean
+.PHONY: help setup demo test test-slow test-gpu lint format docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: setup ## the tests
 test-slow: setup ## all tests, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+test-gpu: setup ## what needs a CUDA device; skips where there is none
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
 lint: setup ## style, types, and which room may import which
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
@@ -43,6 +46,7 @@ docs: setup ## the documentation as HTML under docs/_build
 
 bench: setup ## the benchmarks on this machine
 	$(BIN)/python experiments/benchmarks/data.py
+	$(BIN)/python experiments/benchmarks/packed_attention.py
 
 clean: ## remove .venv and everything that was built; runs and data stay
 	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
