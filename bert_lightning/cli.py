@@ -51,7 +51,8 @@ def _guarded(options: argparse.Namespace) -> int:
         return _complain("interrupted", INTERRUPTED)
     except OSError as error:
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
-        status = BAD_INPUT if wrong_path or error.errno == errno.EROFS else FAILURE
+        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
+        status = BAD_INPUT if wrong_path else FAILURE
         return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
@@ -72,7 +73,7 @@ def _by_class(error: Exception) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"bert-lightning: {message}", file=sys.stderr)
+    print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)
     return status
 
 

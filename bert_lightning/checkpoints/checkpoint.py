@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -35,12 +36,19 @@ class Checkpoint:
     revision: str | None = None
 
 
-def require_finite(tensors: dict[str, Tensor], path: Path) -> None:
-    """Refuse what a damaged file or a diverged training leaves.
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def require_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse what is no weight, and what a damaged file or a diverged training leaves.
 
     Raises:
-        CheckpointError: a tensor holds values that are not finite; the message names it.
+        CheckpointError: a tensor is not a dense one of floating-point numbers, or holds values that are not finite;
+            the message names it.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in WEIGHT_DTYPES:
+            kind = f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}"
+            raise CheckpointError(f"{path}: {name} is no plain floating-point tensor ({kind})")
+        if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite")

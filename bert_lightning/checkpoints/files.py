@@ -92,7 +92,7 @@ def damage(path: Path) -> str | None:
     beside = checksum_path(path)
     if not beside.is_file():
         return f"has no checksum beside it ({beside.name})"
-    expected = beside.read_text().split()[:1]
+    expected = beside.read_bytes().decode("ascii", "replace").split()[:1]
     if [sha256(path)] != expected:
         return "is damaged: its SHA-256 differs from the one written with it"
     return None

@@ -8,6 +8,7 @@ from bert_lightning.checkpoints.files import sha256
 
 PREFIX = "hub:"
 _NAME = re.compile(rf"(?:{PREFIX})?(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -26,9 +27,11 @@ def pinned(name: str, revision: str) -> str:
 
 
 def is_pinned_form(name: str, other: str) -> bool:
-    """Whether `other` is the hub name `name`, which has no revision, with one."""
+    """Whether `other` is the hub name `name`, which names no commit, with one."""
     match, pin = _NAME.fullmatch(name), _NAME.fullmatch(other)
-    return bool(match and pin and match[1] == pin[1] and match[2] is None and pin[2] is not None)
+    if match is None or pin is None or match[1] != pin[1]:
+        return False
+    return _COMMIT.fullmatch(match[2] or "") is None and _COMMIT.fullmatch(pin[2] or "") is not None
 
 
 def download(name: str) -> tuple[Path, str]:

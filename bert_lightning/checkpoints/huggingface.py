@@ -1,7 +1,8 @@
 """Folders as transformers writes them: `config.json`, weights, and tokenizer files."""
 
 import json
-import pickle
+import logging
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,17 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, require_finite
+from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_atomically, write_json
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
 
+log = logging.getLogger(__name__)
+
 CONFIG = "config.json"
 PUBLISHED, OWN = "bert", "bert_lightning"
 """`model_type` of what transformers can compute, and of what only we can."""
+# torch reads a part that is marked as a folder as uninitialised memory.
+_FOLDER_ATTRIBUTE, _ENCRYPTED = 0x10, 0x1
 _WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
-_CHECKSUMS = "crc32"
+_CHECKSUMS, _CONFIG_COPY = "crc32", "config"
 # transformers' names of the activation functions that we have; `ACT2FN` in its `activations.py`.
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -31,12 +36,18 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_new",
     "gelu_fast": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
+    "gelu_python_tanh": "gelu_new",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }
 # Keys that change what transformers' BERT computes, and the one value of each that is BERT's.
-_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_FIXED: dict[str, Any] = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "quantization_config": None,
+}
 # What a head needs beside its labels and weights; the second key is ours.
 _HEAD_SETTINGS = ("problem_type", "tag_scheme")
 
@@ -54,17 +65,26 @@ def read_huggingface(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: the config is of another model family, or a file is missing or damaged.
     """
-    config = _architecture(read_json_object(folder / CONFIG), folder / CONFIG)
+    given = read_json_object(folder / CONFIG)
+    config = _architecture(given, folder / CONFIG)
+    if (folder / _WEIGHTS).is_file():
+        _warn_of_changes(folder, given)
     try:
         tensors = from_huggingface(_read_tensors(folder), tied=config.get("tie_word_embeddings", True))
-    except KeyError as error:
-        raise CheckpointError(f"{folder}: {error.args[0]}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    vocabulary = read_vocabulary(folder)
+    size = config.get("vocab_size")
+    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
+        )
     architectures = config.get("architectures")
     return Checkpoint(
         folder,
         config,
         tensors,
-        read_vocabulary(folder),
+        vocabulary,
         task_settings=_label_settings(config, folder),
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
     )
@@ -75,7 +95,8 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
 
     `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
     that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
-    tensor in its metadata, which `read_huggingface` verifies and transformers ignores.
+    tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes; transformers
+    ignores both.
 
     Raises:
         CheckpointError: `folder` exists as a file.
@@ -85,12 +106,13 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     # safetensors refuses tensors that share memory, as tied or sliced ones do.
     tensors = {name: t.detach().cpu().clone() for name, t in to_huggingface(checkpoint.tensors).items()}
     sums = {name: _crc32(tensor) for name, tensor in tensors.items()}
-    payload = save(tensors, metadata={"format": "pt", _CHECKSUMS: json.dumps(sums)})
+    config = huggingface_config(checkpoint, architecture, published=published)
+    payload = save(tensors, metadata={"format": "pt", _CHECKSUMS: json.dumps(sums), _CONFIG_COPY: json.dumps(config)})
     write_atomically(folder / _WEIGHTS, lambda file: file.write(payload))
     if checkpoint.vocabulary is not None:
         write_vocabulary(checkpoint.vocabulary, folder, checkpoint.config.get("max_position_embeddings"))
     # The config last: a folder without one is not taken for a checkpoint.
-    write_json(folder / CONFIG, huggingface_config(checkpoint, architecture, published=published))
+    write_json(folder / CONFIG, config)
 
 
 def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: bool) -> dict[str, Any]:
@@ -101,6 +123,20 @@ def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: 
         config["id2label"] = dict(enumerate(labels))
         config["label2id"] = {label: number for number, label in enumerate(labels)}
     return config | {key: value for key, value in checkpoint.task_settings.items() if key in _HEAD_SETTINGS}
+
+
+def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:
+    """Say where a `config.json` differs from its copy in weights that we wrote: a hand or damage changed it."""
+    try:
+        with safe_open(folder / _WEIGHTS, framework="pt") as file:
+            copy = json.loads((file.metadata() or {}).get(_CONFIG_COPY, "{}"))
+        changed = [key for key in copy if config.get(key) != copy[key]]
+    except (SafetensorError, OSError, ValueError, RecursionError, TypeError) as error:
+        raise CheckpointError(f"{folder / _WEIGHTS} is damaged or missing: {error}") from None
+    for key in changed:
+        log.warning(
+            "%s: %s is %r, but the weights were written with %r", folder / CONFIG, key, config.get(key), copy[key]
+        )
 
 
 def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -117,9 +153,11 @@ def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
     # transformers' default, where a file leaves it out, is the erf form.
     activation = config.get("hidden_act", "gelu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
-    return {**config, "hidden_act": _ACTIVATIONS[activation]}
+    # Without one, transformers embeds all tokens alike; the id is of no use here but to them.
+    pad = config.get("pad_token_id")
+    return {**config, "hidden_act": _ACTIVATIONS[activation], "pad_token_id": 0 if pad is None else pad}
 
 
 def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -127,9 +165,12 @@ def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(config.get("id2label"), dict):
         try:
             names = {int(number): str(label) for number, label in config["id2label"].items()}
-            settings["labels"] = [names[number] for number in range(len(names))]
+            labels = [names[number] for number in range(len(config["id2label"]))]
         except (ValueError, KeyError):
             raise CheckpointError(f"{folder / CONFIG}: id2label does not number the labels from 0") from None
+        if len(set(labels)) < len(labels):
+            raise CheckpointError(f"{folder / CONFIG}: id2label holds a label twice")
+        settings["labels"] = labels
     return settings | {key: config[key] for key in _HEAD_SETTINGS if config.get(key) is not None}
 
 
@@ -145,7 +186,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             tensors = _read_shards(index, read)
         else:
             continue
-        require_finite(tensors, folder)
+        require_weights(tensors, folder)
         return tensors
     raise CheckpointError(
         f"{folder} has a {CONFIG} but none of {_WEIGHTS}, {_PICKLED}, or the .index.json of one in shards"
@@ -173,7 +214,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         sums = json.loads(metadata.get(_CHECKSUMS, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        sums = {name: int(value) for name, value in sums.items()}
+    except (SafetensorError, OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged or missing: {error}") from None
     for name in sums:
         if name not in tensors or _crc32(tensors[name]) != sums[name]:
@@ -183,18 +225,32 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise CheckpointError(f"{path} is damaged: its part {damaged} differs from what was written")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or not a plain weights file: {reason}") from None
+        damaged = _damaged_part(path) if zipfile.is_zipfile(path) else None
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: its part {damaged} differs from what was written")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    # A foreign file can fail in any way; torch's own message would advise to execute it.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than names and tensors, which is not executed: {type(error).__name__}"
+        ) from None
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} is not a plain weights file: names and tensors are expected")
-    return content
+    return {str(name): tensor.detach() for name, tensor in content.items()}
+
+
+def _damaged_part(path: Path) -> str | None:
+    """The first part of a zip archive that is not as torch writes it, or not as it was written."""
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            is_folder = part.is_dir() or part.external_attr & _FOLDER_ATTRIBUTE
+            if is_folder or part.flag_bits & _ENCRYPTED or part.compress_type != zipfile.ZIP_STORED:
+                return part.filename
+        return archive.testzip()
 
 
 def _crc32(tensor: Tensor) -> int:

@@ -44,7 +44,7 @@ _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
 # Tables of position numbers, which hold nothing of their own, and the decoder's copies of tied parameters.
 _DERIVED = re.compile(r".*\.(position_ids|token_type_ids)$")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
-_BIAS = "cls.predictions.bias"
+_WORDS, _BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
 
 
 def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -74,42 +74,65 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
     `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
 
     Raises:
-        KeyError: a layer has only some of query, key and value; the message names the missing one.
+        ValueError: two names of one parameter with different values, or query, key and value that are no three of a
+            kind; the message names the parameter.
     """
-    bare = not any(name.startswith("bert.") for name in tensors)
+    theirs = _untied(_canonical(tensors), tied)
     ours: dict[str, Tensor] = {}
     attention: dict[str, dict[str, Tensor]] = {}
-    for original, tensor in tensors.items():
-        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", original)
-        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-        if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
-            name = f"bert.{name}"
-        if name == _DECODER_BIAS:
-            # Two names of one parameter where it is tied, and the one that is used where it is not.
-            if tied and _BIAS in tensors:
-                continue
-            name = _BIAS
-        elif name == _BIAS and not tied and _DECODER_BIAS in tensors:
-            continue
-        if _DERIVED.match(name) or (tied and name == _DECODER):
-            continue
+    for name, tensor in theirs.items():
         self_attention = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name)
         layer = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
         if name in _FIXED_BACK:
             ours[_FIXED_BACK[name]] = tensor
-        elif self_attention:
+        elif self_attention and self_attention[2] in _QUERY_KEY_VALUE:
             key = f"encoder.layers.{self_attention[1]}.query_key_value.{self_attention[3]}"
             attention.setdefault(key, {})[self_attention[2]] = tensor
         elif layer and layer[2] in _LAYER_BACK:
             ours[f"encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}"] = tensor
         else:
-            ours[original] = tensor
+            ours[name] = tensor
     for key, parts in attention.items():
         missing = [part for part in _QUERY_KEY_VALUE if part not in parts]
         if missing:
-            raise KeyError(f"{key}: the part '{missing[0]}' is missing")
+            raise ValueError(f"{key}: the part '{missing[0]}' is missing")
+        shapes = {part: tuple(parts[part].shape) for part in _QUERY_KEY_VALUE}
+        if len(set(shapes.values())) > 1 or () in shapes.values():
+            raise ValueError(f"{key}: the parts have the shapes {shapes}, which must be one")
         ours[key] = torch.cat([parts[part] for part in _QUERY_KEY_VALUE])
     return ours
+
+
+def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The present names with the prefix `bert.`, without what is derived."""
+    bare = not any(name.startswith("bert.") for name in tensors)
+    canonical: dict[str, Tensor] = {}
+    for original, tensor in tensors.items():
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", original)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = f"bert.{name}"
+        if _DERIVED.match(name):
+            continue
+        if name in canonical:
+            raise ValueError(f"{original} is there twice, also under another name")
+        canonical[name] = tensor
+    return canonical
+
+
+def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place."""
+    tensors = dict(tensors)
+    if tied:
+        for copy, name in ((_DECODER, _WORDS), (_DECODER_BIAS, _BIAS)):
+            if copy in tensors and name in tensors and not torch.equal(tensors[copy], tensors[name]):
+                raise ValueError(
+                    f"{copy} differs from {name}, though tie_word_embeddings makes them one: false would use both"
+                )
+        tensors.pop(_DECODER, None)
+    if _DECODER_BIAS in tensors:
+        tensors[_BIAS] = tensors.pop(_DECODER_BIAS)
+    return tensors
 
 
 def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import damage
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -38,6 +38,8 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
         return path.resolve()
     for folder in (path / "checkpoints", path):
         for name in names:
+            if (folder / name).is_symlink() and not (folder / name).exists():
+                raise CheckpointError(f"{folder / name} points to {(folder / name).readlink()}, which is missing")
             if (folder / name).is_file():
                 return (folder / name).resolve()
     return None
@@ -67,7 +69,15 @@ def load_native(path: Path) -> dict[str, Any]:
 def read_native(path: Path) -> Checkpoint:
     """Read one of our checkpoint files as a `Checkpoint`."""
     content = load_native(path)
-    entry = content[ENTRY]
+    try:
+        checkpoint = _from_entry(path, content, content[ENTRY])
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of ours: its entry '{ENTRY}' lacks {error}") from None
+    require_weights(checkpoint.tensors, path)
+    return checkpoint
+
+
+def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
     tensors = {
         name.removeprefix(_PREFIX): tensor
         for name, tensor in content["state_dict"].items()
@@ -85,5 +95,5 @@ def read_native(path: Path) -> Checkpoint:
         ),
         task=entry["task"],
         architecture=entry["architecture"],
-        task_settings=entry.get("task_settings", {}),
+        task_settings=dict(entry["task_settings"]),
     )

@@ -6,6 +6,7 @@ and `PREFIX.data-*`, the raw little-endian tensors. Both carry CRC-32C sums, whi
 """
 
 import dataclasses
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint, require_finite
+from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, from_tensorflow
 from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary
@@ -28,6 +29,8 @@ _FOOTER_SIZE, _MAGIC = 48, 0xDB4775248B80FB57
 # After each block: one byte for the compression (0 is none) and the checksum.
 _TRAILER_SIZE, _UNCOMPRESSED = 5, 0
 _MASK_DELTA = 0xA282EAD8
+# A variable-length number of 64 bits has ten bytes of seven bits each.
+_MAX_SHIFT = 63
 # `core/framework/types.proto`.
 _DTYPES = {
     1: torch.float32,
@@ -59,9 +62,11 @@ def find_tensorflow(path: Path) -> Path | None:
 
     In a folder `bert_model.ckpt` comes first, as in the releases, then the highest step.
     """
+    if not path.name:
+        path = path.absolute()
     if path.name.endswith(_INDEX) and path.is_file():
         return path.with_name(path.name.removesuffix(_INDEX))
-    if path.with_name(path.name + _INDEX).is_file():
+    if path.name and path.with_name(path.name + _INDEX).is_file():
         return path
     if not (path / CONFIG).is_file():
         return None
@@ -86,15 +91,14 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
     config_file = prefix.parent / CONFIG
     config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE, **read_json_object(config_file)}
     activation = config.get("hidden_act", "gelu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{config_file}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
     config["hidden_act"] = _ACTIVATIONS[activation]
-    variables = read_bundle(prefix)
-    require_finite(variables, prefix)
     try:
-        tensors = from_huggingface(from_tensorflow(variables))
-    except KeyError as error:
-        raise CheckpointError(f"{prefix}: {error.args[0]}") from None
+        tensors = from_huggingface(from_tensorflow(read_bundle(prefix)))
+    except ValueError as error:
+        raise CheckpointError(f"{prefix}: {error}") from None
+    require_weights(tensors, prefix)
     if not any(name.startswith("encoder.") for name in tensors):
         raise CheckpointError(f"{prefix}{_INDEX} holds no BERT: none of its variables is under bert/")
     vocabulary = read_vocabulary(prefix.parent)
@@ -112,36 +116,40 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
     index = prefix.with_name(prefix.name + _INDEX)
     try:
         table = dict(_read_table(index.read_bytes(), index))
-        header = _first_values(table.pop(b""))
+        header = _numbers(table.pop(b""), 1, 2)
+        if any(key.startswith(b"\0") for key in table):
+            # `tensor_bundle/naming.h` and `saved_tensor_slice_util.cc`: slices have coded names of their own.
+            raise CheckpointError(f"{index}: partitioned variables cannot be read")
         entries = {key.decode(): _read_entry(value) for key, value in table.items()}
     except OSError as error:
         raise CheckpointError(f"{index}: {error.strerror}") from None
-    except (IndexError, struct.error, ValueError, KeyError) as error:
+    except (IndexError, struct.error, ValueError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{index} is damaged or not the index of a TensorFlow checkpoint") from None
     num_shards = header.get(1, 0)
     if header.get(2, 0) != 0:
         raise CheckpointError(f"{index}: big-endian checkpoints cannot be read")
-    shards = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{num_shards:05d}") for i in range(num_shards)]
-    try:
-        contents = [np.memmap(shard, dtype=np.uint8, mode="r") for shard in shards]
-    except (OSError, ValueError) as error:
-        missing = next((shard for shard in shards if not shard.is_file()), shards[0])
-        raise CheckpointError(f"{missing} is missing or empty: {error}") from None
+    contents: dict[int, np.ndarray] = {}
     tensors = {}
     for name, entry in entries.items():
         if entry.dtype not in _DTYPES:
             continue
         if entry.shard >= num_shards:
             raise CheckpointError(f"{index}: {name} lies in part {entry.shard} of {num_shards}")
-        tensors[name] = _read_tensor(name, entry, contents[entry.shard], shards[entry.shard])
+        shard = prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}")
+        if entry.shard not in contents:
+            try:
+                contents[entry.shard] = np.memmap(shard, dtype=np.uint8, mode="r")
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{shard} is missing or empty: {error}") from None
+        tensors[name] = _read_tensor(name, entry, contents[entry.shard], shard)
     return tensors
 
 
 def _read_tensor(name: str, entry: _Entry, content: np.ndarray, shard: Path) -> Tensor:
     dtype = _DTYPES[entry.dtype]
-    if int(np.prod(entry.shape, dtype=np.int64)) * dtype.itemsize != entry.size:
+    if math.prod(entry.shape) * dtype.itemsize != entry.size:
         raise CheckpointError(f"{shard}: {name} has {entry.size} bytes, which do not fill the shape {entry.shape}")
     raw = content[entry.offset : entry.offset + entry.size]
     if len(raw) != entry.size:
@@ -198,6 +206,8 @@ def _read_block(content: bytes, offset: int, size: int, path: Path) -> Iterator[
 def _varint(buffer: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if shift > _MAX_SHIFT:
+            raise ValueError("a number of more than 64 bits")
         byte = buffer[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
@@ -226,16 +236,24 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         yield number, value
 
 
-def _first_values(message: bytes) -> dict[int, Any]:
-    return dict(_fields(message))
+def _numbers(message: bytes, *numbers: int) -> dict[int, int]:
+    """The fields of these numbers, which are integers."""
+    values = {number: value for number, value in _fields(message) if number in numbers}
+    if not all(isinstance(value, int) for value in values.values()):
+        raise ValueError("a field has another type than its description says")
+    return values
 
 
 def _read_entry(message: bytes) -> _Entry:
     """`BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6, slices 7."""
-    values = _first_values(message)
-    if 7 in values:
-        raise CheckpointError("partitioned variables cannot be read")
-    shape = tuple(_first_values(dim).get(1, 0) for number, dim in _fields(values.get(2, b"")) if number == 2)
+    shape = tuple(
+        _numbers(dim, 1).get(1, 0)
+        for number, part in _fields(message)
+        if number == 2
+        for inner, dim in _fields(part)
+        if inner == 2
+    )
+    values = _numbers(message, 1, 3, 4, 5, 6)
     return _Entry(values.get(1, 0), shape, values.get(3, 0), values.get(4, 0), values.get(5, 0), values.get(6, 0))
 
 

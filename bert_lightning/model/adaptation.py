@@ -21,9 +21,14 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
     the first ids. New rows are drawn as the model's weights are, new biases are 0.
 
     Raises:
-        CheckpointError: a vocabulary for a checkpoint that carries none.
+        CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings.
+        ValueError: less than one entry.
     """
     size = vocabulary if isinstance(vocabulary, int) else len(vocabulary.entries)
+    if isinstance(vocabulary, bool) or size < 1:
+        raise ValueError(f"the vocabulary cannot be resized to {vocabulary}")
+    if _WORDS not in checkpoint.tensors:
+        raise CheckpointError(f"{checkpoint.path} has no tensor for {_WORDS}")
     old_size = checkpoint.tensors[_WORDS].shape[0]
     if isinstance(vocabulary, int):
         old_rows = new_rows = torch.arange(min(size, old_size))

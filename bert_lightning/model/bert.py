@@ -16,7 +16,7 @@ from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder, initialize
 from bert_lightning.model.heads import MaskedLanguageModelHead
 from bert_lightning.model.packing import Packing
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
+from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -127,10 +127,12 @@ class _LabelledModel(PretrainedModel):
     def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """The labels, or their number where they have no names."""
         labels = checkpoint.task_settings.get("labels")
-        head = checkpoint.tensors.get("classifier.weight")
-        if labels is not None and (head is None or len(labels) == len(head)):
-            return {"labels": labels}
-        return {"num_labels": len(head)} if head is not None else {}
+        head = checkpoint.tensors.get("classifier.bias")
+        if labels is None:
+            return {"num_labels": head.numel()} if head is not None else {}
+        if head is not None and len(labels) != head.numel():
+            raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
+        return {"labels": labels}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -167,11 +169,11 @@ class BertForSequenceClassification(_LabelledModel):
     def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """The labels and the problem type; one output alone is a regression, as transformers has it."""
         arguments = super().arguments_of(checkpoint)
-        head = checkpoint.tensors.get("classifier.weight")
+        head = checkpoint.tensors.get("classifier.bias")
         given = checkpoint.task_settings.get("problem_type")
         if given is not None:
             arguments["problem_type"] = given
-        elif head is not None and len(head) == 1:
+        elif head is not None and head.numel() == 1:
             arguments["problem_type"] = "regression"
         return arguments
 
@@ -380,7 +382,11 @@ def model_of(checkpoint: Checkpoint) -> PretrainedModel:
     if name is not None and name not in MODELS:
         raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(MODELS)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
-    cls = MODELS[name] if name is not None else next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
-    model = cls(config_of(checkpoint), **cls.arguments_of(checkpoint))
-    fill(model, checkpoint)
-    return model
+    by_heads = next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
+    if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
+        by_heads = BertForTokenClassification
+    cls = MODELS[name] if name is not None else by_heads
+    # The released models of Hugging Face call themselves masked language models, and hold both heads.
+    if cls is BertForMaskedLM and by_heads is BertForPreTraining:
+        cls = BertForPreTraining
+    return cls.from_checkpoint(checkpoint)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
+
+# No table has more rows; what claims to is damaged.
+_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,6 @@ class BertConfig:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(BertConfig).items():
             _check_type(name, getattr(self, name), hint)
-        if self.type_vocab_size < 2:
-            raise ValueError(f"type_vocab_size is {self.type_vocab_size}; a pair needs 2")
         for name in (
             "vocab_size",
             "hidden_size",
@@ -74,11 +76,20 @@ class BertConfig:
             "num_attention_heads",
             "intermediate_size",
             "max_position_embeddings",
+            "type_vocab_size",
             "embedding_size",
         ):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+            if value is not None and not 1 <= value < _LIMIT:
+                raise ValueError(f"{name} is {value}; it must be from 1 to {_LIMIT - 1}")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id is {self.pad_token_id}, outside the vocabulary (0 to {self.vocab_size - 1})"
+            )
+        for name in ("initializer_range", "layer_norm_eps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a number from 0")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"

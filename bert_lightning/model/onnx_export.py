@@ -80,7 +80,8 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
                 ):
                     expected = ours.float().numpy()
                     difference = float(np.abs(expected - theirs).max() / max(np.abs(expected).max(), 1e-6))
-                    differences[name] = max(differences[name], difference)
+                    # Not max(), which would leave out what is not a number.
+                    differences[name] = float(np.maximum(differences[name], difference))
     finally:
         model.train(was_training)
         model.backbone.attention = attention

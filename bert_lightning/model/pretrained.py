@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -43,6 +43,9 @@ class LoadingReport(NamedTuple):
     """in the model only: drawn anew"""
     unused: list[str]
     """in the checkpoint only"""
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unused)
 
     def __str__(self) -> str:
         parts = []
@@ -89,7 +92,7 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """Build the model that a checkpoint describes and fill it.
 
-        What the two do not have in common is in `loading_report`; what is drawn anew is logged as a warning.
+        What the two do not have in common is in `loading_report`, and logged as a warning.
         A checkpoint in float64 gives a model in float64, any other one in float32.
 
         Args:
@@ -109,19 +112,38 @@ class PretrainedModel(nn.Module):
         checkpoint = adapted(read_checkpoint(path), resize_vocabulary, interpolate_positions)
         if new_head:
             checkpoint = without_head(checkpoint)
-        changed = config_of(checkpoint).replace(**config or {})
-        carried = cls.arguments_of(checkpoint)
-        if {"labels", "num_labels"} & arguments.keys():
-            carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
-        model = cls(changed, **{**carried, **arguments})
-        if all(t.dtype == torch.float64 for t in checkpoint.tensors.values() if t.is_floating_point()):
-            model.double()
-        report = fill(model, checkpoint)
+        model = cls.from_checkpoint(checkpoint, config_of(checkpoint).replace(**config or {}), **arguments)
         model.backbone.reinitialize_top(reinitialize_layers)
-        if report.missing:
-            log.warning("%s", report)
-        elif report.unused:
-            log.info("%s", report)
+        if model.loading_report:
+            log.warning("%s", model.loading_report)
+        return model
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: Any) -> Self:
+        """Build and fill a model; `arguments` win over what the checkpoint says of its head.
+
+        Raises:
+            CheckpointError: the checkpoint is of another architecture, or lies about itself.
+        """
+        carried = cls.arguments_of(checkpoint)
+        labels = carried.get("labels")
+        others = labels is None or arguments.get("num_labels", len(labels)) != len(labels)
+        if "labels" in arguments or ("num_labels" in arguments and others):
+            carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
+        config = config or config_of(checkpoint)
+        try:
+            with torch.device("meta"):
+                skeleton = cls(config, **{**carried, **arguments})
+        except ValueError as error:
+            if arguments:
+                raise
+            raise CheckpointError(f"{checkpoint.path}: {error}") from None
+        # Before memory is taken for sizes that may be a lie.
+        compare(skeleton, checkpoint)
+        model = cls(config, **{**carried, **arguments})
+        if all(tensor.dtype == torch.float64 for tensor in checkpoint.tensors.values()):
+            model.double()
+        fill(model, checkpoint)
         return model
 
     @property
@@ -206,6 +228,20 @@ def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     """Copy a checkpoint's tensors into a model; the model remembers the report and the vocabulary.
 
     Raises:
+        CheckpointError: as `compare`.
+    """
+    model.loading_report = compare(model, checkpoint)
+    wanted = {f"{model.prefix}{name}" for name in model.state_dict()}
+    given = {name: tensor for name, tensor in checkpoint.tensors.items() if name in wanted}
+    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
+    model.vocabulary = checkpoint.vocabulary
+    return model.loading_report
+
+
+def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
+    """What a checkpoint and a model do not have in common.
+
+    Raises:
         CheckpointError: the architectures differ, a parameter of the encoder is missing (but for the pooler) or too
             many, or a tensor has another shape; the message names it.
     """
@@ -219,16 +255,12 @@ def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     for name in unused:
         if _is_body(name):
             raise CheckpointError(f"{checkpoint.path} holds {name}, for which its configuration has no place")
-    given: dict[str, Tensor] = {name: t for name, t in checkpoint.tensors.items() if name in wanted}
-    for name, tensor in given.items():
-        if tensor.shape != wanted[name].shape:
+    for name, tensor in checkpoint.tensors.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
             )
-    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
-    model.vocabulary = checkpoint.vocabulary
-    model.loading_report = LoadingReport(checkpoint.path, missing, unused)
-    return model.loading_report
+    return LoadingReport(checkpoint.path, missing, unused)
 
 
 def _is_body(name: str) -> bool:

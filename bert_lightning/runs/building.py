@@ -14,14 +14,16 @@ from bert_lightning.data.module import Stage, StepDataModule
 from bert_lightning.data.pretraining import PretrainingDataModule
 from bert_lightning.data.text_classification import TextClassificationDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.model import BertConfig, BertForPreTraining, BertForSequenceClassification
+from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
 from bert_lightning.model.attention import varlen_obstacle
-from bert_lightning.model.pretrained import PretrainedModel, adapted, config_of, fill, without_head
+from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, without_head
 from bert_lightning.runs.experiment import Experiment, ModelSettings
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.pretraining import PretrainingTask
 from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+
+_NUM_SEGMENTS = 2
 
 
 class Parts(NamedTuple):
@@ -62,7 +64,10 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
     """The tokenizer that a checkpoint carries."""
     if checkpoint.vocabulary is None:
         return None
-    return WordPieceTokenizer(checkpoint.vocabulary)
+    try:
+        return WordPieceTokenizer(checkpoint.vocabulary)
+    except InputError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from None
 
 
 def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
@@ -176,10 +181,16 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         if start is None:
             return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
         config = config_of(start).replace(**overrides)
+        if settings.weights == "pretrained":
+            # Before memory is taken for sizes that may be a lie.
+            with torch.device("meta"):
+                compare(BertEncoder(config), start)
     except CheckpointError:
         raise
     except ValueError as error:
         raise InputError(f"model.config: {error}") from None
+    if config.type_vocab_size < _NUM_SEGMENTS:
+        raise InputError(f"type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
     # More rows than entries are harmless: some published models round the number up.
     if config.vocab_size < vocab_size:
         raise InputError(

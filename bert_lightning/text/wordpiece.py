@@ -41,6 +41,8 @@ class WordPieceTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        if vocabulary.obstacle is not None:
+            raise InputError(f"this is no tokenizer that can be used here: {vocabulary.obstacle}")
         self.vocabulary = dataclasses.replace(vocabulary, lowercase=vocabulary.lowercase is not False)
         self.entries = vocabulary.entries
         ids = {token: number for number, token in enumerate(self.entries)}
@@ -87,8 +89,8 @@ class WordPieceTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`."""
-        write_text(folder / SERIALIZED, self.backend.to_str(pretty=True))
         write_vocabulary(self.vocabulary, folder)
+        write_text(folder / SERIALIZED, self.backend.to_str(pretty=True))
 
 
 def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceTokenizer:

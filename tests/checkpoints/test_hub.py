@@ -154,4 +154,6 @@ def test_a_pinned_name_is_recognised_as_the_one_it_pins():
     assert hub.is_pinned_form("bert-base-cased", pin)
     assert hub.is_pinned_form("hub:bert-base-cased", pin)
     assert not hub.is_pinned_form("bert-large-cased", pin)
-    assert not hub.is_pinned_form("bert-base-cased@main", pin)
+    assert hub.is_pinned_form("bert-base-cased@main", pin)
+    assert not hub.is_pinned_form(pin, pin)
+    assert not hub.is_pinned_form("bert-base-cased", "hub:bert-base-cased@main")

@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints. TensorFlow's own saver wrote `tensorflow/released/`, with `tensorflow/make.py`."""
+"""TensorFlow 1 checkpoints. TensorFlow's own saver wrote `tensorflow1/released/`, with `tensorflow1/make.py`."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-HERE = Path(__file__).parent / "tensorflow"
+HERE = Path(__file__).parent / "tensorflow1"
 sys.path.insert(0, str(HERE))
 
 from make import CONFIG, WORDS, shapes, value, write  # noqa: E402

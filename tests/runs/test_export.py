@@ -67,7 +67,7 @@ def test_the_card_leads_back_to_the_run(classifier, tmp_path, capsys):
 
 
 def test_a_tensorflow_checkpoint_becomes_a_folder_for_transformers(tmp_path):
-    released = Path(__file__).parents[1] / "checkpoints/tensorflow/released"
+    released = Path(__file__).parents[1] / "checkpoints/tensorflow1/released"
     assert export(released, "huggingface", tmp_path / "out") == 0
     model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
     assert model.config.hidden_act == "gelu_new"
