@@ -95,8 +95,8 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
 
     `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
     that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
-    tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes; transformers
-    ignores both.
+    tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes;
+    transformers ignores both.
 
     Raises:
         CheckpointError: `folder` exists as a file.

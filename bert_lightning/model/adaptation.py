@@ -68,9 +68,10 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
         raise CheckpointError(f"{checkpoint.path} has {old} positions, which cannot be stretched to {num_positions}")
     tensors = dict(checkpoint.tensors)
     if _POSITIONS in tensors and num_positions > old:
-        table = tensors[_POSITIONS].float().T[None]
-        stretched = F.interpolate(table, size=num_positions, mode="linear", align_corners=True)
-        tensors[_POSITIONS] = stretched[0].T.contiguous()
+        table = tensors[_POSITIONS]
+        wide = table.to(torch.promote_types(table.dtype, torch.float32)).T[None]
+        stretched = F.interpolate(wide, size=num_positions, mode="linear", align_corners=True)
+        tensors[_POSITIONS] = stretched[0].T.contiguous().to(table.dtype)
     return dataclasses.replace(
         checkpoint, config={**checkpoint.config, "max_position_embeddings": num_positions}, tensors=tensors
     )

@@ -34,7 +34,13 @@ class Attended(NamedTuple):
     """(B, N, S, S) attention probabilities before dropout, from `eager` alone; n in place of B when packed"""
 
 
-Backend = Callable[[Tensor, Layout, int, float], Attended]
+class Backend(NamedTuple):
+    """One way to compute attention."""
+
+    attend: Callable[[Tensor, Layout, int, float], Attended]
+    """query_key_value (B, S, 3 H) or (T, 3 H), layout, number of heads, dropout"""
+    needs_packing: bool = False
+    """whether it takes packed sequences only; the encoder then packs what is padded"""
 
 
 def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
@@ -43,11 +49,7 @@ def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: floa
     `dropout` is the probability to drop an attention probability.
     """
     if layout.packing is not None:
-        padded, places = pad(query_key_value, layout.packing)
-        columns = torch.arange(layout.packing.max_length, device=padded.device)
-        mask = (columns < layout.packing.lengths[:, None])[:, None, None, :]
-        attended = eager(padded, Layout(mask), num_heads, dropout)
-        return Attended(attended.context.flatten(0, 1)[places], attended.weights)
+        return _on_padded(eager, query_key_value, layout.packing, num_heads, dropout)
     query, key, value = _heads(query_key_value, num_heads)
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if layout.mask is not None:
@@ -67,19 +69,16 @@ def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float
     packing = layout.packing
     if packing is None:
         return Attended(_fused(query_key_value, layout.mask, num_heads, dropout))
-    if query_key_value.device.type == "cpu" and not torch.compiler.is_compiling():
+    if query_key_value.device.type == "cpu" and not torch.compiler.is_compiling() and len(query_key_value):
         pieces = query_key_value.split(packing.boundaries.diff().tolist())
         return Attended(torch.cat([_fused(piece[None], None, num_heads, dropout)[0] for piece in pieces]))
-    padded, places = pad(query_key_value, packing)
-    columns = torch.arange(packing.max_length, device=padded.device)
-    mask = (columns < packing.lengths[:, None])[:, None, None, :]
-    return Attended(_fused(padded, mask, num_heads, dropout).flatten(0, 1)[places])
+    return _on_padded(sdpa, query_key_value, packing, num_heads, dropout)
 
 
 def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
     """Flash attention over packed sequences on CUDA: (T, 3 H) -> (T, H)."""
     packing = layout.packing
-    assert packing is not None, "the encoder packs for this backend"
+    assert packing is not None, "the encoder packs for a backend that needs it"
     query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
     bounds, longest = packing.boundaries, packing.max_length
     if dropout == 0:
@@ -93,7 +92,11 @@ def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: flo
     return Attended(context.flatten(1))
 
 
-_BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa, "varlen": varlen}
+_BACKENDS = {
+    "eager": Backend(eager),
+    "sdpa": Backend(sdpa),
+    "varlen": Backend(varlen, needs_packing=True),
+}
 
 
 def choose_backend(
@@ -130,6 +133,21 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"its kernels need compute capability 8.0, and this is {torch.cuda.get_device_name(device)}"
     return None
+
+
+def _on_padded(
+    attend: Callable[[Tensor, Layout, int, float], Attended],
+    query_key_value: Tensor,
+    packing: Packing,
+    num_heads: int,
+    dropout: float,
+) -> Attended:
+    """Attention over packed sequences by a padded copy."""
+    padded, places = pad(query_key_value, packing)
+    columns = torch.arange(packing.max_length, device=padded.device)
+    mask = (columns < packing.lengths[:, None])[:, None, None, :]
+    context, weights = attend(padded, Layout(mask), num_heads, dropout)
+    return Attended(context.flatten(0, 1)[places], weights)
 
 
 def _heads(query_key_value: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,21 +5,22 @@ All take `input_ids`, `token_type_ids` and `attention_mask`, each (B, S), or pac
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.model.attention import Layout
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder, initialize
 from bert_lightning.model.heads import MaskedLanguageModelHead
+from bert_lightning.model.losses import ProblemType
 from bert_lightning.model.packing import Packing
+from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
 class PretrainingOutput(NamedTuple):
@@ -119,6 +120,8 @@ class _LabelledModel(PretrainedModel):
         if labels is None:
             # transformers' own names where there are none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
+        if isinstance(labels, str) or not labels:
+            raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
         if num_labels is not None and num_labels != len(labels):
             raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
         self.labels = list(labels)
@@ -311,7 +314,7 @@ class BertForQuestionAnswering(PretrainedModel):
         """(B, S) x 3 -> (B, S) x 2 and (B,)."""
         hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         scores = self.span_head(hidden)
-        at_first = scores[:, 0] if packing is None else scores[packing.firsts]
+        at_first = pool(scores, Layout(packing=packing), "cls")
         answerable = self.answer_head(first).squeeze(-1) if self.answer_head is not None else None
         return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
 
@@ -336,6 +339,8 @@ class BertForMultipleChoice(PretrainedModel):
         packing: Packing | None = None,
     ) -> Tensor:
         """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        if packing is None and input_ids.dim() != 3:
+            raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
         choices = input_ids.shape[:-1] if packing is None else None
         if choices is not None:
             input_ids = input_ids.flatten(0, 1)

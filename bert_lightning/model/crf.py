@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.model.tag_schemes import Allowed
 
-# Added to the score of a forbidden step: finite, so that gradients stay numbers; exp of it is 0 in float32.
-_FORBIDDEN = -1e4
+# What a forbidden step adds to a score: finite in training, so that gradients stay numbers, with a probability
+# of 0 in float32; in decoding beyond any score.
+_FORBIDDEN, _IMPOSSIBLE = -1e4, float("-inf")
 
 
 class LinearChainCRF(nn.Module):
@@ -36,7 +37,7 @@ class LinearChainCRF(nn.Module):
             every = torch.ones(num_tags, dtype=torch.bool)
             allowed = Allowed(every, every.expand(num_tags, -1), every)
         for name, steps in allowed._asdict().items():
-            self.register_buffer(f"forbidden_{name}", _FORBIDDEN * (~steps).float(), persistent=False)
+            self.register_buffer(f"forbidden_{name}", ~steps, persistent=False)
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """(B, S, L), (B, S), (B, S) -> (B,): log p(tags); 0 where the mask leaves no position.
@@ -44,7 +45,7 @@ class LinearChainCRF(nn.Module):
         Tags outside the mask may be anything.
         """
         with torch.autocast(emissions.device.type, enabled=False):
-            starts, transitions, ends = self._steps(emissions)
+            starts, transitions, ends = self._steps(emissions, _FORBIDDEN)
             scores, order, valid = _compact(_widened(emissions), mask)
             tags = tags.gather(1, order).masked_fill(~valid, 0)
             path = self._path_score(scores, tags, valid, starts, transitions, ends)
@@ -53,7 +54,7 @@ class LinearChainCRF(nn.Module):
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """(B, S, L), (B, S) -> (B, S): the likeliest tags (Viterbi), -100 outside the mask."""
         with torch.no_grad(), torch.autocast(emissions.device.type, enabled=False):
-            starts, transitions, ends = self._steps(emissions)
+            starts, transitions, ends = self._steps(emissions, _IMPOSSIBLE)
             scores, order, valid = _compact(_widened(emissions), mask)
             best, pointers = starts + scores[:, 0], []
             stay = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
@@ -71,12 +72,16 @@ class LinearChainCRF(nn.Module):
             tags = torch.full(mask.shape, IGNORED, device=compact.device).scatter(1, order, compact)
             return tags.masked_fill(~mask.bool(), IGNORED)
 
-    def _steps(self, emissions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _steps(self, emissions: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
         dtype = _widened(emissions).dtype
+
+        def scores(steps: Tensor, forbidden: Tensor) -> Tensor:
+            return steps.to(dtype) + forbidden.to(dtype).masked_fill(forbidden, penalty)
+
         return (
-            self.starts.to(dtype) + self.forbidden_starts.to(dtype),
-            self.transitions.to(dtype) + self.forbidden_transitions.to(dtype),
-            self.ends.to(dtype) + self.forbidden_ends.to(dtype),
+            scores(self.starts, self.forbidden_starts),
+            scores(self.transitions, self.forbidden_transitions),
+            scores(self.ends, self.forbidden_ends),
         )
 
     @staticmethod
@@ -106,7 +111,7 @@ def _compact(emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Masked-in positions first: emissions (B, C, L), the place that each came from (B, C), validity (B, C)."""
     mask = mask.bool()
     order = mask.logical_not().long().argsort(dim=1, stable=True)
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling():
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.numel():
         # Elsewhere the longest would have to be waited for.
         order = order[:, : max(1, int(mask.sum(1).max()))]
     gathered = emissions.gather(1, order[:, :, None].expand(-1, -1, emissions.shape[2]))

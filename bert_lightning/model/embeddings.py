@@ -45,13 +45,14 @@ class BertEmbeddings(nn.Module):
         hidden = self.word(input_ids) + segments
         table = self.position.weight if self.position is not None else self.sinusoids
         if table is not None:
-            hidden = hidden + (table[: input_ids.shape[-1]] if positions is None else table[positions])
+            rows = table[: input_ids.shape[-1]] if positions is None else table[positions]
+            hidden = hidden + rows.to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(hidden))
         return hidden if self.projection is None else self.projection(hidden)
 
 
 def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
-    """(num_positions, width): sin(p / 10000^(2i / width)) in the even columns 2i, cos in the odd ones.
+    """(num_positions, width) in float64: sin(p / 10000^(2i / width)) in the even columns 2i, cos in the odd ones.
 
     Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
     """
@@ -60,7 +61,7 @@ def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
     angles = places * torch.exp(even * (-math.log(10000.0) / width))
     table = torch.zeros(num_positions, width, dtype=torch.float64)
     table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()[:, : width // 2]
-    return table.float()
+    return table
 
 
 def _check_ids(name: str, ids: Tensor, size: int, what: str) -> None:

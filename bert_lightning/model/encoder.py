@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend, varlen
+from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.embeddings import BertEmbeddings
-from bert_lightning.model.packing import Packing, real_tokens
+from bert_lightning.model.packing import Packing, longest_of, real_tokens
 from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 
@@ -72,7 +72,7 @@ class BertLayer(nn.Module):
 
     def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
         dropout = self.attention_dropout if self.training else 0.0
-        context, weights = backend(self.query_key_value(hidden), layout, self.num_heads, dropout)
+        context, weights = backend.attend(self.query_key_value(hidden), layout, self.num_heads, dropout)
         return self.dropout(self.attention_output(context)), weights
 
     def _feed_forward(self, hidden: Tensor) -> Tensor:
@@ -120,19 +120,26 @@ class BertEncoder(PretrainedModel):
         pooler it is that alone.
 
         Raises:
-            ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask, or
-                an attention backend that cannot run here.
+            ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask or
+                with boundaries that are not its own, or an attention backend that cannot run here.
         """
         self._check_shapes(input_ids, token_type_ids, attention_mask, packing)
         backend = self._backend(input_ids.device, packed=packing is not None, weights=output_attentions)
-        if backend is varlen and packing is None:
-            return self._forward_unpadded(input_ids, token_type_ids, attention_mask, output_hidden_states)
+        if backend.needs_packing and packing is None:
+            return self._forward_unpadded(input_ids, token_type_ids, attention_mask, backend, output_hidden_states)
         positions = packing.positions(len(input_ids)) if packing is not None else None
         mask = None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :]
         hidden = self.embeddings(input_ids, token_type_ids, positions)
-        return self._blocks(hidden, Layout(mask, packing), backend, output_hidden_states)
+        return self._blocks(hidden, Layout(mask, packing), backend, output_hidden_states, output_attentions)
 
-    def _blocks(self, hidden: Tensor, layout: Layout, backend: Backend, output_hidden_states: bool) -> EncoderOutput:
+    def _blocks(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        backend: Backend,
+        output_hidden_states: bool,
+        output_attentions: bool = False,
+    ) -> EncoderOutput:
         states, attentions = [hidden], []
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
@@ -140,8 +147,10 @@ class BertEncoder(PretrainedModel):
                 hidden, weights = checkpoint(layer, hidden, layout, backend, use_reentrant=False)
             else:
                 hidden, weights = layer(hidden, layout, backend)
-            states.append(hidden)
-            attentions.append(weights)
+            if output_hidden_states:
+                states.append(hidden)
+            if output_attentions:
+                attentions.append(weights)
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
         pooled = pool(hidden, layout, self.config.pooling)
@@ -151,7 +160,7 @@ class BertEncoder(PretrainedModel):
             hidden,
             pooled,
             tuple(states) if output_hidden_states else None,
-            tuple(attentions) if attentions[0] is not None else None,
+            tuple(attentions) if output_attentions else None,
         )
 
     def _forward_unpadded(
@@ -159,6 +168,7 @@ class BertEncoder(PretrainedModel):
         input_ids: Tensor,
         token_type_ids: Tensor | None,
         attention_mask: Tensor | None,
+        backend: Backend,
         output_hidden_states: bool,
     ) -> EncoderOutput:
         """Take the padding out in front of the embeddings and put zeros in its place behind the last block."""
@@ -166,7 +176,7 @@ class BertEncoder(PretrainedModel):
         segments = token_type_ids.flatten()[places] if token_type_ids is not None else None
         positions = places % input_ids.shape[1]
         hidden = self.embeddings(input_ids.flatten()[places], segments, positions)
-        output = self._blocks(hidden, Layout(packing=packing), varlen, output_hidden_states)
+        output = self._blocks(hidden, Layout(packing=packing), backend, output_hidden_states)
 
         def padded(packed: Tensor) -> Tensor:
             full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, places, packed)
@@ -181,7 +191,7 @@ class BertEncoder(PretrainedModel):
 
     def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
         dtype = self.embeddings.word.weight.dtype
-        if torch.is_autocast_enabled(device.type):
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         head_width = self.config.hidden_size // self.config.num_attention_heads
         return choose_backend(self.attention, device, dtype, head_width, packed=packed, weights=weights)
@@ -200,7 +210,7 @@ class BertEncoder(PretrainedModel):
         for name, given in (("token_type_ids", token_type_ids), ("attention_mask", attention_mask)):
             if given is not None and given.shape != input_ids.shape:
                 raise ValueError(f"{name} has shape {tuple(given.shape)}, but input_ids {tuple(input_ids.shape)}")
-        longest = input_ids.shape[1] if packing is None else packing.max_length
+        longest = input_ids.shape[1] if packing is None else longest_of(packing, len(input_ids))
         if longest > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sequence of {longest} tokens is longer than the position table "

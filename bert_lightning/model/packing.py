@@ -50,6 +50,24 @@ def packing_of(lengths: Tensor) -> Packing:
     return Packing(boundaries, int(lengths.max()) if len(lengths) else 0)
 
 
+def longest_of(packing: Packing, num_tokens: int) -> int:
+    """The length of the longest sequence; elsewhere than on a processor, where counting would wait, `max_length`.
+
+    Raises:
+        ValueError: on a processor, boundaries that are not those of so many tokens.
+    """
+    boundaries = packing.boundaries
+    if boundaries.device.type != "cpu" or torch.compiler.is_compiling():
+        return packing.max_length
+    lengths = boundaries.diff()
+    if boundaries[0] != 0 or boundaries[-1] != num_tokens or (lengths < 0).any():
+        raise ValueError(f"the packing's boundaries {boundaries.tolist()} do not run from 0 to {num_tokens}")
+    longest = int(lengths.max()) if len(lengths) else 0
+    if longest > packing.max_length:
+        raise ValueError(f"the packing's max_length is {packing.max_length}, but a sequence has {longest} tokens")
+    return longest
+
+
 def real_tokens(attention_mask: Tensor) -> tuple[Tensor, Packing]:
     """(B, S) mask -> the places (T,) of its real tokens among the B * S, and their packing."""
     real = attention_mask.bool()

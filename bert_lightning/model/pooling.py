@@ -9,20 +9,33 @@ from bert_lightning.model.attention import Layout
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     """(B, S, H) or packed (T, H) -> (B, H) or (n, H), over real tokens only.
 
-    `pooling` is `cls` (the first token), `mean` or `max`.
+    `pooling` is `cls` (the first token), `mean` or `max`. A sequence without a token becomes 0, but for `cls` of a
+    padded batch, which is whatever stands first.
     """
-    packing = layout.packing
+    if layout.packing is not None:
+        return _pool_packed(hidden, layout.packing.boundaries.long(), pooling)
     if pooling == "cls":
-        return hidden[:, 0] if packing is None else hidden[packing.firsts]
-    if packing is None:
-        mask = layout.mask[:, 0, 0, :, None] if layout.mask is not None else None
-        if pooling == "max":
-            return (hidden if mask is None else hidden.masked_fill(~mask, torch.finfo(hidden.dtype).min)).amax(1)
-        if mask is None:
-            return hidden.mean(1)
-        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-    numbers = packing.sequence_numbers(hidden.shape[0])
-    pooled = hidden.new_zeros(packing.num_sequences, hidden.shape[1])
+        return hidden[:, 0]
+    if layout.mask is None:
+        return hidden.mean(1) if pooling == "mean" else hidden.amax(1)
+    mask = layout.mask[:, 0, 0, :, None]
+    num_tokens = mask.sum(1)
+    if pooling == "mean":
+        return (hidden * mask).sum(1) / num_tokens.clamp(min=1)
+    return hidden.masked_fill(~mask, torch.finfo(hidden.dtype).min).amax(1) * (num_tokens > 0)
+
+
+def _pool_packed(hidden: Tensor, boundaries: Tensor, pooling: str) -> Tensor:
+    lengths, num_tokens = boundaries.diff(), hidden.shape[0]
+    if num_tokens == 0:
+        return hidden.new_zeros(len(lengths), hidden.shape[1])
+    if pooling == "cls":
+        # A sequence without a token begins where the next one does, or behind the last.
+        firsts = boundaries[:-1].clamp(max=num_tokens - 1)
+        return hidden[firsts] * (lengths > 0)[:, None]
+    sequences = torch.arange(len(lengths), device=hidden.device)
+    numbers = sequences.repeat_interleave(lengths, output_size=num_tokens)
+    pooled = hidden.new_zeros(len(lengths), hidden.shape[1])
     if pooling == "max":
         return pooled.scatter_reduce(0, numbers[:, None].expand_as(hidden), hidden, "amax", include_self=False)
-    return pooled.index_add(0, numbers, hidden) / packing.lengths[:, None].clamp(min=1).to(hidden.dtype)
+    return pooled.index_add(0, numbers, hidden) / lengths[:, None].clamp(min=1).to(hidden.dtype)

@@ -128,6 +128,8 @@ class PretrainedModel(nn.Module):
         carried = cls.arguments_of(checkpoint)
         labels = carried.get("labels")
         others = labels is None or arguments.get("num_labels", len(labels)) != len(labels)
+        if arguments.get("crf") is False:
+            carried.pop("tag_scheme", None)
         if "labels" in arguments or ("num_labels" in arguments and others):
             carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
         config = config or config_of(checkpoint)
@@ -259,6 +261,7 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
         if name in wanted and tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+                + ("" if name.startswith(ENCODER) else " (new_head draws the head anew)")
             )
     return LoadingReport(checkpoint.path, missing, unused)
 

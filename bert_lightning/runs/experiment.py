@@ -62,6 +62,8 @@ class ModelSettings:
         for name in ("resize_vocabulary", "interpolate_positions", "reinitialize_layers"):
             if getattr(self, name) and self.pretrained is None:
                 raise ValueError(f"{name} does nothing without model.pretrained")
+        if self.reinitialize_layers and self.weights == "random":
+            raise ValueError("reinitialize_layers does nothing where weights are random")
         if self.interpolate_positions and "max_position_embeddings" not in self.config:
             raise ValueError("interpolate_positions needs model.config.max_position_embeddings")
 

@@ -197,3 +197,70 @@ def test_varlen_names_what_its_kernels_lack(dtype, width, message):
 def test_input_that_does_not_fit_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         BertEncoder(small())(*arguments)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+@pytest.mark.parametrize("lengths", [[4, 0, 6], [4, 6, 0], [0, 3], [0]])
+def test_a_sequence_without_a_token_takes_no_other_ones_place(attention, pooling, lengths):
+    encoder = BertEncoder(small(pooling=pooling, pooler=False)).double().eval()
+    encoder.attention = attention
+    ids = torch.randint(5, V, (sum(lengths),))
+    pooled = encoder(ids, packing=packing_of(torch.tensor(lengths))).pooler_output
+    start = 0
+    for length, vector in zip(lengths, pooled, strict=True):
+        if length == 0:
+            assert not vector.any()
+        else:
+            alone = encoder(ids[None, start : start + length]).pooler_output[0]
+            torch.testing.assert_close(vector, alone, rtol=1e-10, atol=1e-12)
+        start += length
+
+
+def test_a_fully_masked_row_pools_to_nothing():
+    for pooling in ("mean", "max"):
+        out = BertEncoder(small(pooling=pooling, pooler=False))(
+            torch.ones(1, 4, dtype=torch.long), None, torch.zeros(1, 4)
+        )
+        assert not out.pooler_output.any()
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "longest", "message"),
+    [
+        ([0, 6, 10], 5, "max_length is 5, but a sequence has 6 tokens"),
+        ([0, 6, 9], 6, r"boundaries \[0, 6, 9\] do not run from 0 to 10"),
+        ([1, 6, 10], 6, "do not run from 0 to 10"),
+        ([0, 11, 10], 11, "do not run from 0 to 10"),
+    ],
+)
+def test_boundaries_that_are_not_those_of_the_tokens_are_an_error(boundaries, longest, message):
+    packing = Packing(torch.tensor(boundaries, dtype=torch.int32), longest)
+    with pytest.raises(ValueError, match=message):
+        BertEncoder(small())(torch.ones(10, dtype=torch.long), packing=packing)
+
+
+def test_a_larger_bound_than_the_longest_sequence_changes_nothing():
+    encoder, ids = BertEncoder(small()).eval(), torch.randint(5, V, (10,))
+    boundaries = torch.tensor([0, 4, 10], dtype=torch.int32)
+    for attention in ("eager", "sdpa"):
+        encoder.attention = attention
+        found = [encoder(ids, packing=Packing(boundaries, bound)).last_hidden_state for bound in (6, 20)]
+        torch.testing.assert_close(*found)
+
+
+def test_weights_and_states_are_kept_only_on_request():
+    encoder = BertEncoder(small())
+    encoder.attention = "eager"
+    out = encoder(torch.ones(1, 3, dtype=torch.long))
+    assert out.attentions is None
+    assert out.hidden_states is None
+
+
+def test_softmax_of_half_precision_scores_is_taken_in_float32():
+    torch.manual_seed(0)
+    query_key_value = torch.randn(1, 12, 24).bfloat16()
+    weights = eager(query_key_value, Layout(), 1, 0.0).weights
+    query, key, _ = query_key_value.chunk(3, dim=-1)
+    scores = query @ key.mT * 8**-0.5
+    torch.testing.assert_close(weights[0], scores.float().softmax(-1).bfloat16(), rtol=0, atol=0)

@@ -153,4 +153,28 @@ def test_a_model_with_a_crf_saves_its_scheme_and_reads_back(tmp_path):
     assert (again.labels, again.tag_scheme) == (LABELS["IOB2"], "IOB2")
     assert torch.equal(again.crf.transitions, model.crf.transitions)
     assert torch.equal(again.crf.forbidden_transitions, model.crf.forbidden_transitions)
-    assert model.crf.forbidden_transitions.any()
+    assert again.crf.forbidden_transitions.any()
+
+
+@pytest.mark.parametrize("scale", [25, 2e4])
+def test_no_score_outweighs_a_constraint_in_decoding(scale):
+    crf = LinearChainCRF(2, allowed_by_scheme(["O", "I-X"], "IOB2"))
+    emissions = torch.tensor([0.0, scale]).expand(1, 512, 2)
+    assert not crf.decode(emissions, torch.ones(1, 512)).any()
+
+
+def test_nothing_at_all_is_a_likelihood_of_nothing():
+    crf = LinearChainCRF(3)
+    emissions, tags, mask = torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, 4)
+    assert crf.log_likelihood(emissions, tags, mask).shape == (0,)
+    assert crf.decode(emissions, mask).shape == (0, 4)
+
+
+def test_decoding_under_autocast_is_float32():
+    torch.manual_seed(0)
+    crf = LinearChainCRF(9)
+    torch.nn.init.normal_(crf.transitions)
+    emissions, mask = torch.randn(20, 30, 9).bfloat16(), torch.ones(20, 30)
+    expected = crf.decode(emissions.float(), mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(crf.decode(emissions, mask), expected)

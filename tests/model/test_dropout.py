@@ -1,0 +1,80 @@
+"""Every dropout that the configuration names is where it belongs, at its own rate, in training alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from bert_lightning.model import BertConfig, attention
+from bert_lightning.model.attention import Backend, sdpa
+from bert_lightning.model.bert import MODELS, BertForMultipleChoice, BertForPreTraining
+
+HIDDEN, ATTENTION, HEAD = 0.3, 0.2, 0.5
+WITH_HEAD_DROPOUT = ("BertForSequenceClassification", "BertForTokenClassification", "BertForMultipleChoice")
+
+
+def build(architecture: str, **changes):
+    torch.manual_seed(0)
+    rates = {"hidden_dropout_prob": HIDDEN, "attention_probs_dropout_prob": ATTENTION, "classifier_dropout": HEAD}
+    return MODELS[architecture](
+        BertConfig.preset("tiny", vocab_size=30, max_position_embeddings=16, **(rates | changes))
+    )
+
+
+def run(model) -> torch.Tensor:
+    ids = torch.randint(5, 30, (4, 2, 9) if isinstance(model, BertForMultipleChoice) else (4, 9))
+    return model(ids)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_dropout_drops_its_share_of_what_passes_through(architecture, training):
+    model = build(architecture).train(training)
+    shares = []
+
+    def hook(module: nn.Module, inputs, output) -> None:
+        shares.append((module.p, float((output == 0).float().mean())))
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(hook)
+    run(model)
+    # One behind the embeddings, two in each of two blocks, and one in front of a task's head.
+    rates = [HIDDEN] * 5 + [HEAD] * (architecture in WITH_HEAD_DROPOUT)
+    assert [rate for rate, _ in shares] == rates
+    for rate, share in shares:
+        assert share == pytest.approx(rate if training else 0, abs=0.09)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_attention_backend_is_given_its_rate(monkeypatch, training):
+    given = []
+
+    def recording(query_key_value, layout, num_heads, dropout):
+        given.append(dropout)
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    monkeypatch.setitem(attention._BACKENDS, "sdpa", Backend(recording))
+    run(build("BertModel").train(training))
+    assert given == [ATTENTION if training else 0.0] * 2
+
+
+def test_a_rate_of_zero_is_not_taken_for_none():
+    assert build("BertForSequenceClassification", classifier_dropout=0.0).dropout.p == 0.0
+    assert build("BertForSequenceClassification", classifier_dropout=None).dropout.p == HIDDEN
+
+
+def test_activation_checkpointing_computes_each_block_twice(monkeypatch):
+    calls = []
+
+    def recording(query_key_value, layout, num_heads, dropout):
+        calls.append(1)
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    monkeypatch.setitem(attention._BACKENDS, "sdpa", Backend(recording))
+    for recompute, expected in ((False, 2), (True, 4)):
+        calls.clear()
+        model = build("BertForPreTraining")
+        assert isinstance(model, BertForPreTraining)
+        model.encoder.activation_checkpointing = recompute
+        run(model).prediction_logits.sum().backward()
+        assert len(calls) == expected

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from bert_lightning.model.losses import sequence_losses, span_losses
+
+
+def test_targets_are_not_rounded_to_the_precision_of_the_scores():
+    logits = torch.zeros(2, 1, dtype=torch.bfloat16)
+    losses = sequence_losses(logits, torch.tensor([3.8, 1234.5]), "regression")
+    torch.testing.assert_close(losses, torch.tensor([3.8**2, 1234.5**2]))
+    assert losses.dtype == torch.float32
+
+
+def test_labels_of_another_shape_are_an_error():
+    for problem_type in ("regression", "multi_label_classification"):
+        with pytest.raises(ValueError, match=r"labels have the shape \(3, 2\), but logits \(2, 3\)"):
+            sequence_losses(torch.zeros(2, 3), torch.zeros(3, 2), problem_type)
+
+
+def test_a_span_loss_with_the_mask_is_that_of_the_sequence_alone():
+    torch.manual_seed(0)
+    start, end = torch.randn(1, 9), torch.randn(1, 9)
+    starts, ends = torch.tensor([1]), torch.tensor([3])
+    mask = torch.arange(9)[None] < 5
+    alone = span_losses(start[:, :5], end[:, :5], starts, ends)
+    torch.testing.assert_close(span_losses(start, end, starts, ends, mask), alone)
+    assert span_losses(start, end, starts, ends) > alone
+
+
+@pytest.mark.parametrize("outside", [-1, -5, 9, 100])
+def test_a_position_outside_the_window_counts_nothing(outside):
+    start, end = torch.randn(1, 9), torch.randn(1, 9)
+    losses = span_losses(start, end, torch.tensor([outside]), torch.tensor([outside]))
+    assert losses.tolist() == [0]

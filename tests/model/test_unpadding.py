@@ -1,0 +1,96 @@
+"""What `varlen` does around its kernels, with an exact stand-in for them: the kernels themselves need CUDA."""
+
+import pytest
+import torch
+
+from bert_lightning.model import BertConfig, BertEncoder, attention
+from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
+from bert_lightning.model.bert import MODELS, BertForMultipleChoice
+from bert_lightning.model.packing import packing_of
+
+V = 50
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+@pytest.fixture
+def packed_lengths(monkeypatch):
+    """Let `varlen` run here, and record how many tokens it is given."""
+    seen = []
+
+    def stand_in(query_key_value, layout, num_heads, dropout) -> Attended:
+        assert layout.packing is not None
+        seen.append(len(query_key_value))
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    monkeypatch.setitem(attention._BACKENDS, "varlen", Backend(stand_in, needs_packing=True))
+    monkeypatch.setattr(attention, "varlen_obstacle", lambda *_: None)
+    return seen
+
+
+def batch(lengths=(9, 4, 1, 6)):
+    torch.manual_seed(1)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.randint(5, V, mask.shape), (torch.arange(max(lengths)) >= 2).long().repeat(len(lengths), 1), mask
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.long, torch.float])
+def test_a_padded_batch_is_unpadded_in_front_and_padded_behind(packed_lengths, pooling, kind):
+    torch.manual_seed(0)
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16, pooling=pooling))
+    encoder = encoder.double().eval()
+    ids, segments, mask = batch()
+    expected = encoder(ids, segments, mask, output_hidden_states=True)
+    encoder.attention = "varlen"
+    actual = encoder(ids, segments, mask.to(kind), output_hidden_states=True)
+    assert packed_lengths == [20, 20]
+    for ours, theirs in zip((actual[0], *actual[2]), (expected[0], *expected[2]), strict=True):
+        torch.testing.assert_close(ours[mask], theirs[mask], **CLOSE)
+        assert not ours[~mask].any()
+    torch.testing.assert_close(actual.pooler_output, expected.pooler_output, **CLOSE)
+    # Without a mask nothing is taken out.
+    torch.testing.assert_close(encoder(ids).last_hidden_state.shape, (*ids.shape, 128))
+    assert packed_lengths[-1] == ids.numel()
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_every_model_runs_on_it(packed_lengths, architecture):
+    model = MODELS[architecture](BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16)).double().eval()
+    ids, segments, mask = batch()
+    if isinstance(model, BertForMultipleChoice):
+        ids, segments, mask = (part.view(2, 2, -1) for part in (ids, segments, mask))
+    results = []
+    for name in ("sdpa", "varlen"):
+        model.backbone.attention = name
+        output = model(ids, segments, mask)
+        parts = [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
+        results.append([part[mask] if part.shape[:2] == mask.shape else part for part in parts])
+    assert packed_lengths
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **CLOSE)
+
+
+def test_auto_leaves_a_padded_batch_padded_and_takes_packed_ones(packed_lengths):
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16))
+    ids, segments, mask = batch()
+    encoder(ids, segments, mask)
+    assert not packed_lengths
+    encoder(ids[mask], packing=packing_of(mask.sum(1)))
+    assert packed_lengths == [20, 20]
+
+
+def test_the_dtype_of_autocast_decides_whether_it_can_run(monkeypatch):
+    seen = []
+    monkeypatch.setattr(attention, "varlen_obstacle", lambda device, dtype, width: seen.append((dtype, width)))
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V))
+    ids, *_ = batch()
+    encoder(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(ids)
+    encoder.half()(ids)
+    assert seen == [(torch.float32, 64), (torch.bfloat16, 64), (torch.float16, 64)]
+
+
+def test_head_widths_beyond_the_kernels_are_named():
+    with pytest.raises(ValueError, match="multiples of 8, not 264"):
+        choose_backend("varlen", torch.device("cuda"), torch.bfloat16, 264, packed=True, weights=False)
