@@ -4,19 +4,17 @@ Shapes everywhere: B batch, S sequence, H hidden, E embedding, N heads, D head w
 positions; T tokens of n packed sequences.
 """
 
-from bert_lightning.model.bert import (
-    BertForMaskedLM,
-    BertForMultipleChoice,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-)
+from bert_lightning.model.bert import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining
 from bert_lightning.model.config import PRESETS, BertConfig
 from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder
 from bert_lightning.model.packing import Packing
+from bert_lightning.model.task_models import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 __all__ = [
     "PRESETS",

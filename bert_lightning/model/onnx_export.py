@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bert_lightning.model.bert import BertForMultipleChoice
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.task_models import BertForMultipleChoice
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

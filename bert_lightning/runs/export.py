@@ -17,7 +17,7 @@ from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
 from bert_lightning.errors import InputError
-from bert_lightning.model.bert import model_of
+from bert_lightning.model.models import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.building import weights_digest

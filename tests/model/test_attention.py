@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from bert_lightning.model import BertConfig, BertEncoder, Packing
 from bert_lightning.model.attention import Layout, choose_backend, eager, sdpa
-from bert_lightning.model.bert import MODELS, BertForMultipleChoice, BertForPreTraining
+from bert_lightning.model.bert import BertForPreTraining
+from bert_lightning.model.models import MODELS
 from bert_lightning.model.packing import packing_of, pad, real_tokens
+from bert_lightning.model.task_models import BertForMultipleChoice
 
 V = 97
 lengths_of_batches = st.lists(st.integers(1, 12), min_size=1, max_size=5)

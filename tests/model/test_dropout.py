@@ -6,7 +6,9 @@ from torch import nn
 
 from bert_lightning.model import BertConfig, attention
 from bert_lightning.model.attention import Backend, sdpa
-from bert_lightning.model.bert import MODELS, BertForMultipleChoice, BertForPreTraining
+from bert_lightning.model.bert import BertForPreTraining
+from bert_lightning.model.models import MODELS
+from bert_lightning.model.task_models import BertForMultipleChoice
 
 HIDDEN, ATTENTION, HEAD = 0.3, 0.2, 0.5
 WITH_HEAD_DROPOUT = ("BertForSequenceClassification", "BertForTokenClassification", "BertForMultipleChoice")

@@ -5,8 +5,9 @@ import torch
 
 from bert_lightning.model import BertConfig, BertEncoder, attention
 from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
-from bert_lightning.model.bert import MODELS, BertForMultipleChoice
+from bert_lightning.model.models import MODELS
 from bert_lightning.model.packing import packing_of
+from bert_lightning.model.task_models import BertForMultipleChoice
 
 V = 50
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}

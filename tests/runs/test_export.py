@@ -14,8 +14,9 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.model import BertConfig
-from bert_lightning.model.bert import MODELS, BertForMultipleChoice, BertForTokenClassification, model_of
+from bert_lightning.model.models import MODELS, model_of
 from bert_lightning.model.onnx_export import INPUTS, export_onnx
+from bert_lightning.model.task_models import BertForMultipleChoice, BertForTokenClassification
 from bert_lightning.runs.scoring import predict, raw_rows
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")

@@ -1,0 +1,260 @@
+"""The models of the tasks: the encoder with a head for sequences, tokens, spans or choices.
+
+They take what the models of pre-training take (`model/bert.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
+
+from torch import Tensor, nn
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.model.attention import Layout
+from bert_lightning.model.config import BertConfig
+from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.losses import ProblemType
+from bert_lightning.model.packing import Packing
+from bert_lightning.model.pooling import pool
+from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
+
+
+class _LabelledModel(PretrainedModel):
+    """A model with a linear head called `classifier` over named labels."""
+
+    def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
+        super().__init__(config)
+        if labels is None:
+            # transformers' own names where there are none.
+            labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
+        if isinstance(labels, str) or not labels:
+            raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
+        if num_labels is not None and num_labels != len(labels):
+            raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
+        self.labels = list(labels)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels, or their number where they have no names."""
+        labels = checkpoint.task_settings.get("labels")
+        head = checkpoint.tensors.get("classifier.bias")
+        if labels is None:
+            return {"num_labels": head.numel()} if head is not None else {}
+        if head is not None and len(labels) != head.numel():
+            raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
+        return {"labels": labels}
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": self.labels}
+
+
+class BertForSequenceClassification(_LabelledModel):
+    """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
+
+    `problem_type` says what the outputs are: scores of one label out of L, of L independent labels, or L numbers
+    (`model/losses.py`).
+    """
+
+    architecture = "BertForSequenceClassification"
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        problem_type: ProblemType = "single_label_classification",
+    ) -> None:
+        super().__init__(config, num_labels, labels)
+        if problem_type not in get_args(ProblemType):
+            raise ValueError(f"problem_type is {problem_type!r}; known: {', '.join(get_args(ProblemType))}")
+        self.problem_type = problem_type
+        self.encoder = BertEncoder(config)
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        initialize(self.classifier, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels and the problem type; one output alone is a regression, as transformers has it."""
+        arguments = super().arguments_of(checkpoint)
+        head = checkpoint.tensors.get("classifier.bias")
+        given = checkpoint.task_settings.get("problem_type")
+        if given is not None:
+            arguments["problem_type"] = given
+        elif head is not None and head.numel() == 1:
+            arguments["problem_type"] = "regression"
+        return arguments
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels and the problem type."""
+        return {**super().head_settings, "problem_type": self.problem_type}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, num_labels)."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        return self.classifier(self.dropout(encoded.pooler_output))
+
+
+class BertForTokenClassification(_LabelledModel):
+    """Encoder with dropout and one linear layer on every token; paper section 5.3.
+
+    Args:
+        config: the architecture; the pooler is left out.
+        num_labels: L; or
+        labels: their names.
+        crf: put a linear-chain CRF on the scores, `model.crf`.
+        tag_scheme: forbids the CRF tag sequences that the scheme does not have; needs `labels` of it.
+    """
+
+    architecture = "BertForTokenClassification"
+    uses_pooled = False
+    crf: LinearChainCRF | None
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        crf: bool = False,
+        tag_scheme: TagScheme | None = None,
+    ) -> None:
+        super().__init__(config, num_labels, labels)
+        if tag_scheme is not None and not crf:
+            raise ValueError(f"tag_scheme {tag_scheme!r} without crf: nothing would be forbidden")
+        self.tag_scheme = tag_scheme
+        self.encoder = BertEncoder(config.replace(pooler=False))
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        allowed = allowed_by_scheme(self.labels, tag_scheme) if tag_scheme is not None else None
+        self.crf = LinearChainCRF(len(self.labels), allowed) if crf else None
+        initialize(self.classifier, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The labels, and whether there is a CRF."""
+        arguments = super().arguments_of(checkpoint)
+        if "crf.transitions" in checkpoint.tensors:
+            arguments |= {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme")}
+        return arguments
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The labels and the scheme that the CRF keeps to."""
+        return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
+
+    @property
+    def deviations(self) -> list[str]:
+        """transformers has no CRF."""
+        return super().deviations + (["crf"] if self.crf is not None else [])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, S) x 3 -> (B, S, num_labels): scores of each token, which `crf` takes as its emissions."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        return self.classifier(self.dropout(encoded.last_hidden_state))
+
+
+class SpanOutput(NamedTuple):
+    """Where an answer starts and ends, and whether there is one."""
+
+    start_logits: Tensor
+    """(B, S), or (T,) when packed"""
+    end_logits: Tensor
+    """(B, S), or (T,) when packed"""
+    null_scores: Tensor
+    """(B,) of having no answer: the start and the end at [CLS], summed; paper section 4.3"""
+    answerable_logits: Tensor | None
+    """(B,) of having an answer, from a head of its own where the model has one"""
+
+
+class BertForQuestionAnswering(PretrainedModel):
+    """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
+
+    With `answerability` a second linear layer on the first token says whether the question has an answer, beside the
+    published score at [CLS].
+    """
+
+    architecture = "BertForQuestionAnswering"
+    uses_pooled = False
+    answer_head: nn.Linear | None
+
+    def __init__(self, config: BertConfig, answerability: bool = False) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config.replace(pooler=False, pooling="cls"))
+        self.span_head = nn.Linear(config.hidden_size, 2)
+        self.answer_head = nn.Linear(config.hidden_size, 1) if answerability else None
+        initialize(self.span_head, config.initializer_range)
+        if self.answer_head is not None:
+            initialize(self.answer_head, config.initializer_range)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Whether there is a head for answerability."""
+        return {"answerability": True} if "answer_head.weight" in checkpoint.tensors else {}
+
+    @property
+    def deviations(self) -> list[str]:
+        """transformers has no head for answerability."""
+        return super().deviations + (["answerability"] if self.answer_head is not None else [])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> SpanOutput:
+        """(B, S) x 3 -> (B, S) x 2 and (B,)."""
+        hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        scores = self.span_head(hidden)
+        at_first = pool(scores, Layout(packing=packing), "cls")
+        answerable = self.answer_head(first).squeeze(-1) if self.answer_head is not None else None
+        return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
+
+
+class BertForMultipleChoice(PretrainedModel):
+    """Encoder with one score for each choice, softmax over the choices; paper section 4.4."""
+
+    architecture = "BertForMultipleChoice"
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.encoder = BertEncoder(config)
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        initialize(self.classifier, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        if packing is None and input_ids.dim() != 3:
+            raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
+        choices = input_ids.shape[:-1] if packing is None else None
+        if choices is not None:
+            input_ids = input_ids.flatten(0, 1)
+            token_type_ids = token_type_ids.flatten(0, 1) if token_type_ids is not None else None
+            attention_mask = attention_mask.flatten(0, 1) if attention_mask is not None else None
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
+        return scores if choices is None else scores.view(choices)
