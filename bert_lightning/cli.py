@@ -37,12 +37,14 @@ def console() -> None:
 
 
 def _guarded(options: argparse.Namespace) -> int:
-    from bert_lightning.errors import InputError
+    from bert_lightning.errors import InputError, WorkError
 
     try:
         return options.run(options)
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
+    except WorkError as error:
+        return _complain(str(error), FAILURE)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The commands print the message alone and end with exit status 2.
     """
+
+
+class WorkError(RuntimeError):
+    """Work that failed through no mistake of the user; the message says what and where."""

@@ -16,7 +16,7 @@ from bert_lightning.checkpoints.huggingface import CONFIG, huggingface_config
 from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
-from bert_lightning.errors import InputError
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.models import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx
 from bert_lightning.model.pretrained import PretrainedModel
@@ -46,6 +46,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     Raises:
         InputError: `output` holds something, or the format lacks what the model has, or its packages are missing.
         CheckpointError: the checkpoint cannot be read.
+        WorkError: onnxruntime computes something else than the model.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not empty: choose another --output")
@@ -85,7 +86,7 @@ def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
     differences = export_onnx(model.float(), folder / ONNX_FILE)
     for name, difference in differences.items():
         if not difference <= ONNX_TOLERANCE:
-            raise RuntimeError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")
+            raise WorkError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")
     if model.vocabulary is not None:
         write_vocabulary(model.vocabulary, folder, model.config.max_position_embeddings)
     config = huggingface_config(model.to_checkpoint(folder), model.architecture, published=not model.deviations)

@@ -429,3 +429,20 @@ def test_partitioned_variables_are_called_what_they_are(tmp_path):
 def test_the_right_folder_is_left_alone_by_all_this(tmp_path):
     folder = Path(shutil.copytree(HERE / "released", tmp_path / "released"))
     assert len(read_checkpoint(folder).tensors) == 38
+
+
+@pytest.mark.parametrize("name", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
+def test_settings_beside_a_vocabulary_file_alone_are_read(folder, name):
+    edit_json(folder / "tokenizer_config.json", **{name: False})
+    vocabulary = read_checkpoint(folder).vocabulary
+    read = {
+        "do_lower_case": vocabulary.lowercase,
+        "strip_accents": vocabulary.strip_accents,
+        "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
+    }
+    assert read == {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True} | {name: False}
+
+
+def test_a_setting_of_another_type_is_named(folder, tmp_path, capsys):
+    edit_json(folder / "tokenizer_config.json", strip_accents="yes")
+    assert "tokenizer_config.json: strip_accents is 'yes'" in export(folder, tmp_path / "out", capsys)

@@ -153,3 +153,27 @@ def test_a_missing_package_is_named_with_what_to_install(home, tmp_path, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert export(home / "runs/whole", "onnx", tmp_path / "out") == 2
     assert "needs onnx, onnxscript, onnxruntime: pip install 'bert_lightning[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), 100.0])
+def test_a_runtime_that_computes_something_else_leaves_no_file(home, tmp_path, monkeypatch, capsys, value):
+    original = onnxruntime.InferenceSession
+
+    class Wrong(original):
+        def run(self, names, given):
+            return [np.full_like(output, value) for output in super().run(names, given)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
+    assert export(home / "runs/whole", "onnx", tmp_path / "out") == 1
+    assert "onnxruntime gives another prediction_logits" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_halfway_leaves_nothing(home, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "README.md")
+
+    monkeypatch.setattr("bert_lightning.runs.export._write_card", full)
+    assert export(home / "runs/whole", "huggingface", tmp_path / "out") == 1
+    assert "README.md: No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

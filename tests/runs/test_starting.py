@@ -165,3 +165,31 @@ def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_
     whole, resumed = final(tmp_path / "whole"), final(tmp_path / "resumed")
     assert whole.keys() == final(home / "runs/whole").keys()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_how_a_model_is_computed_reaches_the_model(home):
+    from bert_lightning.runs.building import build_parts
+    from bert_lightning.runs.experiment import load_experiment
+
+    overrides = ["--model.attention", "eager", "--model.activation_checkpointing", "true"]
+    encoder = build_parts(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
+    assert (encoder.attention, encoder.activation_checkpointing) == ("eager", True)
+    encoder = build_parts(load_experiment([home / "pretraining.yaml"]), None).task.model.backbone
+    assert (encoder.attention, encoder.activation_checkpointing) == ("auto", False)
+
+
+def test_compiling_is_asked_for_with_shapes_that_may_change(home, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: asked.append(settings))
+    assert fit(home / "pretraining.yaml", tmp_path / "plain", *SHORT) == 0
+    assert not asked
+    assert fit(home / "pretraining.yaml", tmp_path / "compiled", *SHORT, "--trainer.compile", "true") == 0
+    assert asked == [{"dynamic": True}]
+
+
+def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_path, capsys):
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {"pretrained": str(home / "runs/whole"), "weights": "random", "reinitialize_layers": 1}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
+    assert "reinitialize_layers does nothing where weights are random" in capsys.readouterr().err
