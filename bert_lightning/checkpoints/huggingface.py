@@ -69,8 +69,9 @@ def read_huggingface(folder: Path) -> Checkpoint:
     config = _architecture(given, folder / CONFIG)
     if (folder / _WEIGHTS).is_file():
         _warn_of_changes(folder, given)
+    theirs = _read_tensors(folder)
     try:
-        tensors = from_huggingface(_read_tensors(folder), tied=config.get("tie_word_embeddings", True))
+        tensors = from_huggingface(theirs, tied=config.get("tie_word_embeddings", True))
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     vocabulary = read_vocabulary(folder)

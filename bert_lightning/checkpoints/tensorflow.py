@@ -94,8 +94,9 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{config_file}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
     config["hidden_act"] = _ACTIVATIONS[activation]
+    variables = read_bundle(prefix)
     try:
-        tensors = from_huggingface(from_tensorflow(read_bundle(prefix)))
+        tensors = from_huggingface(from_tensorflow(variables))
     except ValueError as error:
         raise CheckpointError(f"{prefix}: {error}") from None
     require_weights(tensors, prefix)
