@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 
 
@@ -23,7 +24,7 @@ class Checkpoint:
         task: the task that wrote it (`pretraining`, `text-classification`, ...), if known.
         task_settings: what that task needs to predict again (labels, columns, lengths).
         architecture: transformers' class of the same shape, if known.
-        revision: the commit that a hub name stood for.
+        provenance: where it came from; `read_checkpoint` fills it in.
     """
 
     path: Path
@@ -33,7 +34,7 @@ class Checkpoint:
     task: str | None = None
     task_settings: dict[str, Any] = field(default_factory=dict)
     architecture: str | None = None
-    revision: str | None = None
+    provenance: Provenance | None = None
 
 
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

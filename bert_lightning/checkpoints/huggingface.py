@@ -17,6 +17,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_atomically, write_json
+from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
 
@@ -112,6 +113,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     write_atomically(folder / _WEIGHTS, lambda file: file.write(payload))
     if checkpoint.vocabulary is not None:
         write_vocabulary(checkpoint.vocabulary, folder, checkpoint.config.get("max_position_embeddings"))
+    write_card(checkpoint, architecture, folder, published=published)
     # The config last: a folder without one is not taken for a checkpoint.
     write_json(folder / CONFIG, config)
 

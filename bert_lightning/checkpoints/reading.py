@@ -8,6 +8,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import is_huggingface_folder, read_huggingface
 from bert_lightning.checkpoints.native import find_native, read_native
+from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
 
 
@@ -21,25 +22,31 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: nothing readable lies there; the message says what was looked for.
     """
     name, path = str(path), Path(path)
-    tensorflow = find_tensorflow(path)
+    revision, tensorflow = None, find_tensorflow(path)
     if not path.exists() and tensorflow is None:
-        if not hub.is_hub_name(name):
-            raise CheckpointError(f"{path} does not exist")
-        try:
-            folder, revision = hub.download(name)
-        except CheckpointError as error:
-            raise CheckpointError(
-                str(error) if name.startswith(hub.PREFIX) else f"{path} does not exist; {error}"
-            ) from None
-        return dataclasses.replace(read_huggingface(folder), revision=revision)
+        path, revision = _download(name)
     if is_huggingface_folder(path):
-        return read_huggingface(path)
-    if tensorflow is not None:
-        return read_tensorflow(tensorflow)
-    native = find_native(path)
-    if native is not None:
-        return read_native(native)
-    raise CheckpointError(
-        f"{path} is no checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder with "
-        "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
-    )
+        checkpoint = read_huggingface(path)
+    elif tensorflow is not None:
+        checkpoint = read_tensorflow(tensorflow)
+    else:
+        native = find_native(path)
+        if native is None:
+            raise CheckpointError(
+                f"{path} is no checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder with "
+                "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
+            )
+        checkpoint = read_native(native)
+    origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
+    return dataclasses.replace(checkpoint, provenance=origin)
+
+
+def _download(name: str) -> tuple[Path, str]:
+    if not hub.is_hub_name(name):
+        raise CheckpointError(f"{name} does not exist")
+    try:
+        return hub.download(name)
+    except CheckpointError as error:
+        raise CheckpointError(
+            str(error) if name.startswith(hub.PREFIX) else f"{name} does not exist; {error}"
+        ) from None

@@ -11,6 +11,7 @@ from torch import nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import write_huggingface
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
@@ -62,6 +63,7 @@ class PretrainedModel(nn.Module):
     Attributes:
         config: the architecture.
         vocabulary: what the tokenizer of the checkpoint needs, taken along to the next one.
+        provenance: where the checkpoint came from, for the card of the next one.
         loading_report: what the checkpoint and the model did not have in common; None if not from a checkpoint.
     """
 
@@ -76,6 +78,7 @@ class PretrainedModel(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary: Vocabulary | None = None
+        self.provenance: Provenance | None = None
         self.loading_report: LoadingReport | None = None
 
     @classmethod
@@ -179,6 +182,8 @@ class PretrainedModel(nn.Module):
     def save_pretrained(self, folder: str | Path, vocabulary: Vocabulary | None = None) -> None:
         """Write a folder that transformers opens; with the tokenizer files where the vocabulary is known.
 
+        `README.md` is a model card with what is known of where the weights came from.
+
         With settings that transformers' BERT does not have (`deviations`) only this package reads the folder, and
         transformers refuses it.
         """
@@ -193,7 +198,12 @@ class PretrainedModel(nn.Module):
         """The model as plain values."""
         tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
         return Checkpoint(
-            path, self.config.to_dict(), tensors, vocabulary or self.vocabulary, task_settings=self.head_settings
+            path,
+            self.config.to_dict(),
+            tensors,
+            vocabulary or self.vocabulary,
+            task_settings=self.head_settings,
+            provenance=self.provenance,
         )
 
 
@@ -236,7 +246,7 @@ def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     wanted = {f"{model.prefix}{name}" for name in model.state_dict()}
     given = {name: tensor for name, tensor in checkpoint.tensors.items() if name in wanted}
     model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
-    model.vocabulary = checkpoint.vocabulary
+    model.vocabulary, model.provenance = checkpoint.vocabulary, checkpoint.provenance
     return model.loading_report
 
 

@@ -1,6 +1,5 @@
 """An experiment to the objects of its run: the data, then the model that the data decides on."""
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,15 +48,6 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
     """The checkpoint that training starts from."""
     return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
-
-
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 over a checkpoint's names and tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(checkpoint.tensors):
-        digest.update(name.encode())
-        digest.update(checkpoint.tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:

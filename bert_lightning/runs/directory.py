@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from bert_lightning.checkpoints.files import write_json, write_text
+from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
 from bert_lightning.runs.settings import read_yaml
 from bert_lightning.training import metrics_file
@@ -37,8 +38,8 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.yaml"
-        self.manifest = self.path / "manifest.json"
+        self.config = self.path / SETTINGS
+        self.manifest = self.path / MANIFEST
         self.metrics = self.path / metrics_file.NAME
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"

@@ -15,7 +15,7 @@ from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, lo
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.runs import weights_and_biases
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint, weights_digest
+from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
@@ -49,7 +49,8 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
 
     parts = build_parts(experiment, start)
     data, task = parts.data, parts.task
-    fingerprints = data.fingerprints if start is None else {**data.fingerprints, "model": weights_digest(start)}
+    origin = start.provenance if start is not None else None
+    fingerprints = data.fingerprints if origin is None else {**data.fingerprints, "model": origin.digest}
     manifest = directory.read_manifest()
     if manifest.get("data", fingerprints) != fingerprints:
         raise InputError(
@@ -80,7 +81,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
             checkpoint,
             position,
             fingerprints,
-            start.revision if start is not None else None,
+            origin.revision if origin is not None else None,
         )
         loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
         for note in parts.notes:
@@ -122,8 +123,9 @@ def _pinned(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment
         if isinstance(before, str) and hub.is_pinned_form(name, before):
             experiment = _with_pretrained(experiment, before)
     start = start_checkpoint(experiment.model)
-    if start is not None and start.revision is not None and experiment.model.pretrained is not None:
-        experiment = _with_pretrained(experiment, hub.pinned(experiment.model.pretrained, start.revision))
+    revision = start.provenance.revision if start is not None and start.provenance is not None else None
+    if revision is not None and experiment.model.pretrained is not None:
+        experiment = _with_pretrained(experiment, hub.pinned(experiment.model.pretrained, revision))
     return experiment, start
 
 

@@ -11,8 +11,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.provenance import METRICS
 
-NAME = "metrics.jsonl"
+NAME = METRICS
 
 
 class MetricsFile(Logger):

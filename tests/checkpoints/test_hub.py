@@ -25,7 +25,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 try:
     checkpoint = read_checkpoint(sys.argv[1])
-    print(checkpoint.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
+    print(checkpoint.provenance.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
 except CheckpointError as error:
     print("error:", error)
 """

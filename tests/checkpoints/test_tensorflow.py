@@ -1,6 +1,5 @@
 """TensorFlow 1 checkpoints. TensorFlow's own saver wrote `tensorflow1/released/`, with `tensorflow1/make.py`."""
 
-import dataclasses
 import json
 import shutil
 import struct
@@ -253,5 +252,5 @@ def test_a_checkpoint_of_base_size_that_tensorflow_writes_now_is_read(tmp_path):
 
 def test_the_checkpoint_says_where_it_came_from(released):
     checkpoint = read_checkpoint(released)
-    assert dataclasses.astuple(checkpoint)[0] == released / "bert_model.ckpt"
-    assert checkpoint.revision is None
+    assert checkpoint.path == released / "bert_model.ckpt"
+    assert (checkpoint.provenance.source, checkpoint.provenance.revision) == ("bert_model.ckpt", None)

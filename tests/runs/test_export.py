@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,11 @@ from bert_lightning.cli import main
 from bert_lightning.model import BertConfig
 from bert_lightning.model.models import MODELS, model_of
 from bert_lightning.model.onnx_export import INPUTS, export_onnx
-from bert_lightning.model.task_models import BertForMultipleChoice, BertForTokenClassification
+from bert_lightning.model.task_models import (
+    BertForMultipleChoice,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from bert_lightning.runs.scoring import predict, raw_rows
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")
@@ -65,6 +70,36 @@ def test_the_card_leads_back_to_the_run(classifier, tmp_path, capsys):
     assert (classifier / "config.yaml").read_text() in card
     assert re.search(r"\| val/accuracy \| [01]\.\d{4} \|", card)
     assert "BertForSequenceClassification as huggingface" in capsys.readouterr().out
+
+
+def test_the_card_of_changed_weights_says_what_they_were_changed_from(classifier, tmp_path):
+    model = BertForSequenceClassification.from_pretrained(classifier)
+    model.save_pretrained(tmp_path / "same")
+    card, manifest = (tmp_path / "same/README.md").read_text(), json.loads((classifier / "manifest.json").read_text())
+    assert manifest["run_id"] in card
+    assert "## Scores" in card
+    assert "## How it was made" in card
+    with torch.no_grad():
+        model.classifier.bias.add_(1)
+    model.save_pretrained(tmp_path / "changed")
+    card = (tmp_path / "changed/README.md").read_text()
+    assert "## Scores" not in card
+    assert "## What it was made from" in card
+    assert manifest["run_id"] in card
+
+
+def test_a_card_written_by_hand_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# My model")
+    model = MODELS["BertModel"](BertConfig.preset("tiny", vocab_size=8))
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My model"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"sessions": [{}]}'])
+def test_a_damaged_manifest_does_not_keep_the_weights_back(classifier, tmp_path, damage):
+    run = Path(shutil.copytree(classifier, tmp_path / "run", symlinks=True))
+    (run / "manifest.json").write_text(damage)
+    assert export(run, "huggingface", tmp_path / "out") == 0
 
 
 def test_a_tensorflow_checkpoint_becomes_a_folder_for_transformers(tmp_path):
@@ -170,10 +205,10 @@ def test_a_runtime_that_computes_something_else_leaves_no_file(home, tmp_path, m
 
 
 def test_an_export_that_fails_halfway_leaves_nothing(home, tmp_path, monkeypatch, capsys):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device", "README.md")
 
-    monkeypatch.setattr("bert_lightning.runs.export._write_card", full)
+    monkeypatch.setattr("bert_lightning.checkpoints.huggingface.write_card", full)
     assert export(home / "runs/whole", "huggingface", tmp_path / "out") == 1
     assert "README.md: No space left on device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

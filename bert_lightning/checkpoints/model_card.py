@@ -1,0 +1,90 @@
+"""`README.md` of a saved model, as model hubs show it: what the model is, and the run it leads back to."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.provenance import Provenance, weights_digest
+
+CARD = "README.md"
+_MARK = "- bert_lightning"
+# transformers class -> what the hub calls its task.
+_PIPELINES = {
+    "BertForPreTraining": "fill-mask",
+    "BertForMaskedLM": "fill-mask",
+    "BertForSequenceClassification": "text-classification",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
+    "BertForMultipleChoice": "multiple-choice",
+    "BertModel": "feature-extraction",
+}
+
+
+def write_card(checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool) -> None:
+    """Write the card of a model; one that somebody wrote by hand is left alone."""
+    path = folder / CARD
+    if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        return
+    text = "\n".join(_lines(checkpoint, architecture, folder.absolute().name, published)) + "\n"
+    # A path may hold what is not Unicode.
+    write_text(path, text.encode(errors="replace").decode())
+
+
+def _lines(checkpoint: Checkpoint, architecture: str, name: str, published: bool) -> Iterable[str]:
+    digest = weights_digest(checkpoint.tensors)
+    yield "---"
+    yield f"library_name: {'transformers' if published else 'bert_lightning'}"
+    if published and architecture in _PIPELINES:
+        yield f"pipeline_tag: {_PIPELINES[architecture]}"
+    yield from ("tags:", "- bert", _MARK, "---", "", f"# {name}", "")
+    num_parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    yield f"{architecture} with {num_parameters:,} parameters, written by bert_lightning."
+    yield ""
+    config = {key: value for key, value in checkpoint.config.items() if value is not None}
+    yield from _table(("setting", "value"), {"SHA-256 of the weights": digest, **config})
+    labels = checkpoint.task_settings.get("labels")
+    if labels is not None:
+        yield from ("", f"Labels, in order: {', '.join(map(str, labels))}.")
+    if checkpoint.provenance is not None:
+        yield from _origin(checkpoint.provenance, unchanged=checkpoint.provenance.digest == digest)
+
+
+def _origin(provenance: Provenance, *, unchanged: bool) -> Iterable[str]:
+    """The run that made these weights, or the ones they were changed from."""
+    if unchanged and provenance.scores:
+        yield from ("", "## Scores", "")
+        yield from _table(("metric", "value"), {name: f"{value:.4f}" for name, value in provenance.scores.items()})
+    yield from ("", "## How it was made" if unchanged else "## What it was made from", "")
+    revision = f", revision {provenance.revision}" if provenance.revision else ""
+    yield f"{'Read' if unchanged else 'Changed'} from {provenance.source}{revision}."
+    if not unchanged:
+        yield from ("", f"Those weights have the SHA-256 {provenance.digest}.")
+    if provenance.manifest is not None:
+        yield from _run(provenance.manifest)
+    if provenance.settings:
+        yield from ("", "The resolved configuration, which `bert-lightning fit --config` repeats:", "")
+        yield from ("```yaml", provenance.settings.rstrip(), "```")
+
+
+def _run(manifest: dict[str, Any]) -> Iterable[str]:
+    about = {key: manifest.get(key, "unknown") for key in ("run_id", "experiment", "seed")}
+    yield from ("", f"Run `{about['run_id']}` of the experiment `{about['experiment']}`, seed {about['seed']}.", "")
+    for session in manifest.get("sessions", []):
+        hardware, git = session.get("hardware", {}), session.get("git")
+        code = (
+            f"commit {git.get('commit')}{' with changes' if git.get('modified') else ''}" if git else "no repository"
+        )
+        machine = ", ".join([str(hardware.get("processor", "unknown")), *hardware.get("gpus", [])])
+        versions = ", ".join(f"{package} {version}" for package, version in session.get("versions", {}).items())
+        yield f"- {session.get('started')}: `{session.get('command')}` on {machine}; {code}; {versions}"
+    data = manifest.get("data", {})
+    if data:
+        yield from ("", "Fingerprints of what it was trained on:", "")
+        yield from _table(("data", "SHA-256"), data)
+
+
+def _table(head: tuple[str, str], rows: dict[str, Any]) -> Iterable[str]:
+    yield from (f"| {head[0]} | {head[1]} |", "|---|---|")
+    yield from (f"| {key} | {value} |" for key, value in rows.items())
