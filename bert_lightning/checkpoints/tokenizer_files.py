@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import write_atomically, write_json, write_text
+from bert_lightning.checkpoints.files import write_bytes, write_json, write_text
 
 VOCABULARY, SERIALIZED, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 _ADDED = "added_tokens.json"
@@ -94,7 +94,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
         (folder / name).unlink(missing_ok=True)
     if vocabulary.obstacle is not None:
         for name, content in vocabulary.originals:
-            write_atomically(folder / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+            write_bytes(folder / name, content)
         return
     settings: dict[str, Any] = {
         "tokenizer_class": "BertTokenizer",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bert_lightning.model.attention import Layout
+from bert_lightning.model.packing import Packing
 
 
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
@@ -13,7 +14,7 @@ def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     padded batch, which is whatever stands first.
     """
     if layout.packing is not None:
-        return _pool_packed(hidden, layout.packing.boundaries.long(), pooling)
+        return _pool_packed(hidden, layout.packing, pooling)
     if pooling == "cls":
         return hidden[:, 0]
     if layout.mask is None:
@@ -25,17 +26,15 @@ def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     return hidden.masked_fill(~mask, torch.finfo(hidden.dtype).min).amax(1) * (num_tokens > 0)
 
 
-def _pool_packed(hidden: Tensor, boundaries: Tensor, pooling: str) -> Tensor:
-    lengths, num_tokens = boundaries.diff(), hidden.shape[0]
+def _pool_packed(hidden: Tensor, packing: Packing, pooling: str) -> Tensor:
+    lengths, num_tokens = packing.lengths, hidden.shape[0]
     if num_tokens == 0:
-        return hidden.new_zeros(len(lengths), hidden.shape[1])
+        return hidden.new_zeros(packing.num_sequences, hidden.shape[1])
     if pooling == "cls":
         # A sequence without a token begins where the next one does, or behind the last.
-        firsts = boundaries[:-1].clamp(max=num_tokens - 1)
-        return hidden[firsts] * (lengths > 0)[:, None]
-    sequences = torch.arange(len(lengths), device=hidden.device)
-    numbers = sequences.repeat_interleave(lengths, output_size=num_tokens)
-    pooled = hidden.new_zeros(len(lengths), hidden.shape[1])
+        return hidden[packing.firsts.clamp(max=num_tokens - 1)] * (lengths > 0)[:, None]
+    numbers = packing.sequence_numbers(num_tokens)
+    pooled = hidden.new_zeros(packing.num_sequences, hidden.shape[1])
     if pooling == "max":
         return pooled.scatter_reduce(0, numbers[:, None].expand_as(hidden), hidden, "amax", include_self=False)
     return pooled.index_add(0, numbers, hidden) / lengths[:, None].clamp(min=1).to(hidden.dtype)

@@ -93,7 +93,7 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
 def _build_text_classification(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     settings = experiment.data
     tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
-    if stage is None and tokenizer is not None:
+    if stage is None:
         start = _adapted(start, experiment.model, tokenizer)
     carried = checkpoint_tokenizer(start) if start is not None else None
     if tokenizer is not None and carried is not None and tokenizer.fingerprint != carried.fingerprint:
@@ -193,17 +193,21 @@ def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
 
 
-def _adapted(start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer) -> Checkpoint | None:
+def _adapted(
+    start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
+) -> Checkpoint | None:
     """The checkpoint fitted to the data's vocabulary and to more positions, where the settings ask for it."""
     if start is None:
         return None
-    carried = checkpoint_tokenizer(start)
-    is_other = carried is None or carried.fingerprint != tokenizer.fingerprint
-    return adapted(
-        start,
-        tokenizer.vocabulary if settings.resize_vocabulary and is_other else None,
-        settings.config["max_position_embeddings"] if settings.interpolate_positions else None,
-    )
+    vocabulary = None
+    if settings.resize_vocabulary:
+        if tokenizer is None:
+            raise InputError("model.resize_vocabulary does nothing without data.tokenizer")
+        carried = checkpoint_tokenizer(start)
+        if carried is None or carried.fingerprint != tokenizer.fingerprint:
+            vocabulary = tokenizer.vocabulary
+    num_positions = settings.config["max_position_embeddings"] if settings.interpolate_positions else None
+    return adapted(start, vocabulary, num_positions)
 
 
 def _take_weights(

@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-import sys
 from pathlib import Path
 
 import google_crc32c
@@ -11,18 +10,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tensorflow1.make import CONFIG, WORDS, shapes, value, write
+
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import to_huggingface
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.tensorflow import read_bundle
+from bert_lightning.model import BertEncoder, BertForPreTraining
 
 HERE = Path(__file__).parent / "tensorflow1"
-sys.path.insert(0, str(HERE))
-
-from make import CONFIG, WORDS, shapes, value, write  # noqa: E402
-
-from bert_lightning.checkpoints.errors import CheckpointError  # noqa: E402
-from bert_lightning.checkpoints.names import to_huggingface  # noqa: E402
-from bert_lightning.checkpoints.reading import read_checkpoint  # noqa: E402
-from bert_lightning.checkpoints.tensorflow import read_bundle  # noqa: E402
-from bert_lightning.model import BertEncoder, BertForPreTraining  # noqa: E402
-
 INDEX, DATA = "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"
 
 

@@ -115,6 +115,31 @@ def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents
         torch.testing.assert_close(row, old.tensors[word][old.vocabulary.entries.index(entry)])
 
 
+def test_a_classifier_without_a_tokenizer_of_its_own_takes_longer_positions(home, tmp_path, tables, capsys):
+    values = {
+        "experiment": "longer",
+        "task": "text-classification",
+        "model": {
+            "pretrained": str(home / "runs/whole"),
+            "config": {"max_position_embeddings": 96},
+            "interpolate_positions": True,
+        },
+        "data": {
+            "train": str(tables["train"]),
+            "text_column": "sentence",
+            "label_column": "topic",
+            "max_seq_length": 90,
+            "batch_size": 8,
+        },
+        "trainer": {"max_steps": 1, "accelerator": "cpu"},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    assert fit(tmp_path / "e.yaml", tmp_path / "run") == 0
+    assert final(tmp_path / "run")["encoder.embeddings.position.weight"].shape == (96, 128)
+    assert fit(tmp_path / "e.yaml", tmp_path / "other", "--model.resize_vocabulary", "true") == 2
+    assert "model.resize_vocabulary does nothing without data.tokenizer" in capsys.readouterr().err
+
+
 def test_a_hub_model_is_pinned_in_the_configuration_and_the_manifest(home, start, tmp_path, monkeypatch, capsys):
     asked = []
 
