@@ -14,7 +14,7 @@ from bert_lightning.runs.directory import VERSIONED, processor_name
 from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__
 
-_NEEDED = (*VERSIONED, "huggingface_hub", "google-crc32c", "jsonargparse", "rich", "jinja2", "matplotlib", "numpy")
+_NEEDED = (*VERSIONED, "huggingface_hub", "google_crc32c", "jsonargparse", "rich", "jinja2", "matplotlib", "numpy")
 # Lightning releases that were tampered with: GHSA-w37p-236h-pfx3.
 _MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
