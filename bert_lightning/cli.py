@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,71 +84,97 @@ def _complain(message: str, status: int) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources, read_documents
+    from bert_lightning.data.documents import read_passages
+    from bert_lightning.data.lines import Repairs
     from bert_lightning.errors import InputError
+    from bert_lightning.runs.corpora import count
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
 
-    sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
+    sources, corpus = _sources(options), _corpus_format(options)
     output = options.output
     if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - {*TOKENIZER_FILES}):
         raise InputError(f"{output} exists and holds something else: choose another --output")
+    repairs = Repairs()
 
     def texts() -> Any:
-        for source in _progress(sources, "reading"):
-            for document in read_documents(source, options.layout, options.text_column):
-                yield from document.segments
+        with _text_progress(sources, "counting words") as done:
+            for source in sources:
+                for passage in read_passages(source, corpus, repairs):
+                    yield from passage.segments
+                    done(sum(map(len, passage.segments)))
 
-    tokenizer = train_wordpiece(texts, options.vocab_size, lowercase=not options.cased)
+    tokenizer = train_wordpiece(
+        texts(), options.vocab_size, not options.cased, options.min_frequency, options.special_tokens
+    )
     if (output / "vocab.txt").is_file() and load_tokenizer(output).fingerprint != tokenizer.fingerprint:
         raise InputError(f"{output} holds another vocabulary: choose another --output")
     tokenizer.save(output)
     size = len(tokenizer)
     casing = "cased" if options.cased else "uncased"
-    print(f"{size:,} entries, {casing}, from {_count(len(sources), 'source')}: {output}")
+    if repairs.num_replaced:
+        print(f"{count(repairs.num_replaced, 'undecodable byte')} replaced")
+    print(f"{size:,} entries, {casing}, from {count(len(sources), 'source')}: {output}")
     if size < options.vocab_size:
-        print(f"The text has no more than {size:,} pieces that occur twice; {options.vocab_size:,} were asked for.")
+        print(
+            f"The text has no more than {size:,} pieces that occur {options.min_frequency} times; "
+            f"{options.vocab_size:,} were asked for."
+        )
     return OK
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from bert_lightning.data.preparation import prepare
-    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources
+    from bert_lightning.errors import InputError
+    from bert_lightning.runs.corpora import summary_lines
     from bert_lightning.text.wordpiece import load_tokenizer
 
-    sources = find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
+    if options.scheduler is not None and options.workers is not None:
+        raise InputError(
+            "--workers counts processes of this machine: with --scheduler the cluster's workers are used"
+        )
+    sources = _sources(options)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
-    total = sum(os.path.getsize(source) for source in sources if os.path.isfile(source))
-    columns = (
-        TextColumn("encoding"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=_console()) as progress:
-        bar = progress.add_task("", total=total)
+    with _text_progress(sources, "encoding") as done:
         summary = prepare(
             sources,
             tokenizer,
-            Path(options.output),
+            options.output,
+            corpus=_corpus_format(options),
             num_workers=options.workers,
-            layout=options.layout,
-            text_column=options.text_column,
-            language=options.language,
-            progress=lambda characters: progress.advance(bar, characters),
+            scheduler=options.scheduler,
+            progress=done,
         )
-    layouts = ", ".join(f"{name} ({_count(number, 'file')})" for name, number in summary.layouts.items())
-    if layouts:
-        print(f"layout: {layouts}")
-    print(
-        f"{_count(summary.num_documents, 'document')}, {_count(summary.num_sentences, 'sentence')}, "
-        f"{_count(summary.num_tokens, 'token')} "
-        f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {_count(summary.num_shards, 'shard')}"
-        + (f", {summary.num_kept_shards} of them kept from before" if summary.num_kept_shards else "")
-        + f": {options.output}"
-    )
+    print(*summary_lines(summary, options.output), sep="\n")
+    return OK
+
+
+def _instances(options: argparse.Namespace) -> int:
+    import json
+    from itertools import islice
+
+    from rich.console import Console
+
+    from bert_lightning.checkpoints.files import write_atomically
+    from bert_lightning.runs.corpora import count, shown_instance
+    from bert_lightning.runs.instances import instances
+
+    number = 0
+    lines = instances(options, _sources(options), _corpus_format(options), _console())
+    if options.output is None:
+        console = Console(highlight=False)
+        for number, line in enumerate(islice(lines, options.show)):
+            console.print(shown_instance(number, json.loads(line)))
+        return OK
+
+    def write(file: Any) -> None:
+        nonlocal number
+        for line in lines:
+            file.write(line.encode())
+            number += 1
+
+    write_atomically(options.output, write)
+    print(f"{count(number, 'instance')}: {options.output}")
     return OK
 
 
@@ -215,10 +242,11 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.corpora import count
     from bert_lightning.runs.report import write_report
 
     write_report(options.runs, options.output)
-    print(f"report of {_count(len(options.runs), 'run')}: {options.output}")
+    print(f"report of {count(len(options.runs), 'run')}: {options.output}")
     return OK
 
 
@@ -249,11 +277,22 @@ def _parser() -> argparse.ArgumentParser:
 
     tokenizer = command("tokenizer", _tokenizer, "train a WordPiece vocabulary")
     _corpus_options(tokenizer)
+    tokenizer.set_defaults(language="en")
     tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="number of entries")
     tokenizer.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
     )
     tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
+    tokenizer.add_argument(
+        "--min-frequency", type=int, default=2, metavar="N", help="a piece must occur so often (default: 2)"
+    )
+    tokenizer.add_argument(
+        "--special-tokens",
+        nargs="+",
+        default=[],
+        metavar="TOKEN",
+        help="further entries, such as [E1], that are never split and never masked",
+    )
 
     prepare = command(
         "prepare", _prepare, "encode a corpus into a token store", "Restartable: finished shards are kept."
@@ -265,12 +304,42 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR_OR_VOCAB",
         help="folder with vocab.txt, or a vocabulary file",
     )
-    prepare.add_argument("--output", required=True, metavar="DIR", help="the token store")
+    prepare.add_argument("--output", type=Path, required=True, metavar="DIR", help="the token store")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    prepare.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
     prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
-    prepare.add_argument(
-        "--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)"
+    _language_option(prepare)
+
+    instances = command(
+        "instances",
+        _instances,
+        "look at pre-training instances",
+        "Shows them, or writes them all as JSON lines. google: the published generator, draw for draw; input lines "
+        "are segments, and blank lines end documents. dynamic: what training draws.",
     )
+    _corpus_options(instances)
+    instances.add_argument(
+        "--tokenizer", required=True, metavar="DIR_OR_VOCAB", help="folder with vocab.txt, or a vocabulary file"
+    )
+    instances.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
+    _language_option(instances)
+    instances.add_argument("--algorithm", choices=("google", "dynamic"), default="dynamic", help="default: dynamic")
+    instances.add_argument("--max-seq-length", type=int, default=128, metavar="N", help="default: 128")
+    instances.add_argument("--max-predictions-per-seq", type=int, default=20, metavar="N", help="default: 20")
+    instances.add_argument("--masked-lm-prob", type=float, default=0.15, metavar="P", help="default: 0.15")
+    instances.add_argument(
+        "--dupe-factor", type=int, metavar="N", help="passes over the text; google only, default 10"
+    )
+    instances.add_argument("--short-seq-prob", type=float, default=0.1, metavar="P", help="default: 0.1")
+    instances.add_argument("--whole-word", action="store_true", help="mask whole words")
+    instances.add_argument("--masking", metavar="NAME", help="dynamic only: token, whole-word, span, n-gram")
+    instances.add_argument("--objective", metavar="NAME", help="dynamic only: next-sentence, sentence-order, ...")
+    instances.add_argument("--epoch", type=int, metavar="N", help="dynamic only: which pass over the text, from 0")
+    instances.add_argument("--seed", type=int, default=12345, metavar="N", help="default: 12345")
+    instances.add_argument(
+        "--show", type=int, default=10, metavar="N", help="how many to show without --output (default: 10)"
+    )
+    instances.add_argument("--output", type=Path, metavar="FILE", help="gets all of them as JSON lines")
 
     fit = command(
         "fit",
@@ -365,23 +434,56 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="files, folders or globs of .txt, .jsonl, .parquet (also .gz), or hub:NAME[:CONFIG[:SPLIT]]",
+        help="files, folders or globs of .txt, .jsonl, .csv, .parquet (also .gz, .xz, .zst), or "
+        "hub:NAME[@REVISION][:CONFIG[:SPLIT]]",
     )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="GLOB", help="leave out files that match")
     parser.add_argument(
         "--layout",
         choices=LAYOUTS,
         default="auto",
-        help="of plain text: one sentence a line, or running text",
+        help="of plain text: one sentence a line, or running text; in a table a row is a document, or with sentences "
+        "a line",
     )
     parser.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
+    parser.add_argument(
+        "--errors",
+        choices=("strict", "replace"),
+        default="strict",
+        help="bytes that are not UTF-8: stop (default), or put U+FFFD there and count",
+    )
+    parser.add_argument(
+        "--document-start", metavar="REGEX", help="a line with a match begins a document, and blank ones end none"
+    )
+    parser.add_argument("--lines-per-document", type=int, metavar="N", help="begin a document after so many lines")
+
+
+def _language_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)"
+    )
+
+
+def _sources(options: argparse.Namespace) -> list[str]:
+    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources
+
+    return find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
+
+
+def _corpus_format(options: argparse.Namespace) -> Any:
+    from bert_lightning.data.documents import CorpusFormat
+
+    return CorpusFormat(
+        layout=options.layout,
+        text_column=options.text_column,
+        language=options.language,
+        errors=options.errors,
+        document_start=options.document_start,
+        lines_per_document=options.lines_per_document,
+    )
 
 
 # -- small things ------------------------------------------------------------------------------------------------
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _console() -> Any:
@@ -390,10 +492,25 @@ def _console() -> Any:
     return Console(stderr=True)
 
 
-def _progress(items: Sequence[str], text: str) -> Any:
-    from rich.progress import track
+@contextmanager
+def _text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int], None]]:
+    """A bar that is told the characters done; without an end where the sources do not say how many there are."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    return track(items, text, transient=True, disable=not sys.stderr.isatty(), console=_console())
+    from bert_lightning.data.lines import COMPRESSIONS
+
+    plain = all(os.path.isfile(source) and Path(source).suffix not in COMPRESSIONS for source in sources)
+    total = sum(os.path.getsize(source) for source in sources) if plain else None
+    amount = "{task.percentage:.0f} %" if plain else "{task.completed:,} characters"
+    columns = (
+        TextColumn(text),
+        BarColumn(),
+        TextColumn(amount),
+        TimeRemainingColumn() if plain else TimeElapsedColumn(),
+    )
+    with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=_console()) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda characters: progress.advance(bar, characters)
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

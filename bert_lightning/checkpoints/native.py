@@ -92,6 +92,7 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
             entry["lowercase"],
             entry.get("strip_accents"),
             entry.get("tokenize_chinese_chars", True),
+            tuple(entry.get("special_tokens", ())),
         ),
         task=entry["task"],
         architecture=entry["architecture"],

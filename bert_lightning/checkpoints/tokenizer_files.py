@@ -14,6 +14,8 @@ _ADDED = "added_tokens.json"
 _FILES = (VOCABULARY, SERIALIZED, SETTINGS, _ADDED, "special_tokens_map.json")
 # transformers' classes that read text as BERT does.
 _CLASSES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
+# What transformers calls special tokens beside BERT's, before version 5 and since.
+_SPECIAL_KEYS = ("additional_special_tokens", "extra_special_tokens")
 _SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
@@ -26,6 +28,7 @@ class Vocabulary:
         lowercase: whether text is lower-cased first; None where the files do not say.
         strip_accents: whether accents are removed; None means where text is lower-cased, as in the original code.
         tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
+        special_tokens: entries beside BERT's five that are never split and never masked.
         obstacle: why no tokenizer of ours reads text as these files say; None if one does.
         originals: name and content of the files, where there is an obstacle: they are taken along as they are.
     """
@@ -34,6 +37,7 @@ class Vocabulary:
     lowercase: bool | None = None
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
+    special_tokens: tuple[str, ...] = ()
     obstacle: str | None = None
     originals: tuple[tuple[str, bytes], ...] = ()
 
@@ -78,11 +82,14 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
     for name, value in values.items():
         if not isinstance(value, bool) and not (value is None and name != "tokenize_chinese_chars"):
             raise CheckpointError(f"{folder / SETTINGS}: {name} is {value!r}; expected true or false")
+    special = _special_tokens(settings)
+    if any(token not in entries for token in special):
+        obstacle = obstacle or f"{SETTINGS} adds tokens to {VOCABULARY}"
     obstacle = obstacle or _obstacle(settings, entries)
     originals: tuple[tuple[str, bytes], ...] = ()
     if obstacle is not None and path.is_dir():
         originals = tuple((name, (folder / name).read_bytes()) for name in _FILES if (folder / name).is_file())
-    return Vocabulary(entries, obstacle=obstacle, originals=originals, **values)
+    return Vocabulary(entries, special_tokens=special, obstacle=obstacle, originals=originals, **values)
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | None = None) -> None:
@@ -102,6 +109,8 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
         "strip_accents": vocabulary.strip_accents,
         "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
     }
+    if vocabulary.special_tokens:
+        settings[_SPECIAL_KEYS[0]] = list(vocabulary.special_tokens)
     if max_length is not None:
         settings["model_max_length"] = max_length
     write_json(folder / SETTINGS, settings)
@@ -167,6 +176,17 @@ def _read_serialized(content: dict[str, Any]) -> tuple[Vocabulary, str | None]:
             tokenize_chinese_chars=normalizer.get("handle_chinese_chars", True),
         )
     return found, obstacle
+
+
+def _special_tokens(settings: dict[str, Any]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for key in _SPECIAL_KEYS:
+        tokens = settings.get(key) or []
+        for token in tokens.values() if isinstance(tokens, dict) else tokens:
+            text = token.get("content") if isinstance(token, dict) else token
+            if isinstance(text, str) and text not in _SPECIAL.values():
+                found[text] = None
+    return tuple(found)
 
 
 def _obstacle(settings: dict[str, Any], entries: tuple[str, ...]) -> str | None:

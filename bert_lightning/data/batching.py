@@ -1,5 +1,6 @@
-"""Token sequences to padded tensors, and the order in which samples are drawn."""
+"""Token sequences to tensors, padded or end to end, and the order in which samples are drawn."""
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bert_lightning.data.randomness import derive_key, permute
+from bert_lightning.model.packing import Packing
 
 Batch = dict[str, Any]
 # Lengths are padded to a multiple of this, which keeps the number of tensor shapes small.
@@ -64,6 +66,41 @@ def to_batch(
         "num_tokens": int(lengths.sum()),
         **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
     }
+
+
+def to_packed_batch(
+    input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **labels: Any
+) -> Batch:
+    """Padded rows (B, S) to one batch without padding: `input_ids` and `token_type_ids` (T,) and their `packing`."""
+    real = np.arange(input_ids.shape[1])[None, :] < lengths[:, None]
+    boundaries = torch.zeros(len(lengths) + 1, dtype=torch.int32)
+    boundaries[1:] = torch.from_numpy(np.cumsum(lengths))
+    return {
+        "input_ids": torch.from_numpy(input_ids[real]),
+        "token_type_ids": torch.from_numpy(token_type_ids[real]),
+        "packing": Packing(boundaries, int(lengths.max(initial=0))),
+        "num_tokens": int(lengths.sum()),
+        **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
+    }
+
+
+def fit_into_rows(lengths: NDArray[np.int64], num_rows: int, room: int) -> list[list[int]]:
+    """Share sequences out over rows of `room` tokens each: which sequences each row holds.
+
+    Longest first, each into the fullest row that still has room for it (best fit decreasing). Sequences that fit
+    nowhere are left out.
+    """
+    rows: list[list[int]] = [[] for _ in range(num_rows)]
+    # (free tokens, row), ascending.
+    free = [(room, row) for row in range(num_rows)]
+    for number in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[number])
+        place = bisect_left(free, (length, -1))
+        if place < len(free):
+            left, row = free.pop(place)
+            rows[row].append(number)
+            insort(free, (left - length, row))
+    return rows
 
 
 def shuffled(seed: int, num_samples: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """The DataModule under every task: training by steps, evaluation by fixed batches, both split over ranks."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,12 +92,17 @@ class StepDataModule(LightningDataModule):
         """What the data was, by split: it changes when the data does."""
 
     @abstractmethod
-    def training_samples(self, step: int, plan: TrainingPlan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The (epoch, index) of each of the `batch_size` samples of a step."""
+    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
+        """One rank's micro-batches of a step; what the step holds depends on neither rank nor number of ranks."""
 
-    @abstractmethod
-    def training_batch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64], plan: TrainingPlan) -> Batch:
-        """Samples to tensors."""
+    @property
+    def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
+        """Each batch size of the training: its key, its value, and the micro-batches where not the plan's."""
+        return [("data.batch_size", self.batch_size, None)]
+
+    def num_steps_of(self, max_epochs: float) -> int:
+        """Steps of so many epochs: int(samples / batch size * epochs), as published."""
+        return int(self.num_training_samples / self.batch_size * max_epochs)
 
     @abstractmethod
     def num_evaluation_samples(self, stage: Stage) -> int:
@@ -111,13 +117,9 @@ class StepDataModule(LightningDataModule):
         assert self.plan is not None
         plan, rank, world_size = self.plan, *self._rank()
         self.check_shares(world_size)
-        num_parts = plan.accumulate * world_size
-        size = self.batch_size // num_parts
 
         def make(step: int) -> list[Batch]:
-            epochs, indices = self.training_samples(step, plan)
-            parts = [slice(p * size, (p + 1) * size) for p in range(rank, num_parts, world_size)]
-            return [self.training_batch(epochs[part], indices[part], plan) for part in parts]
+            return self.training_batches(step, plan, rank, world_size)
 
         return StepLoader(make, plan.num_steps, self.num_workers, torch.cuda.is_available())
 
@@ -128,12 +130,14 @@ class StepDataModule(LightningDataModule):
             InputError: the batch size is no multiple of ranks times micro-batches.
         """
         assert self.plan is not None
-        num_parts = self.plan.accumulate * world_size
-        if self.batch_size % num_parts:
-            raise InputError(
-                f"data.batch_size {self.batch_size} cannot be shared out over {world_size} process(es) times "
-                f"trainer.accumulate_grad_batches {self.plan.accumulate}: it must be a multiple of {num_parts}"
-            )
+        for key, size, accumulate in self.batch_shares:
+            num_parts = (accumulate or self.plan.accumulate) * world_size
+            if size % num_parts:
+                raise InputError(
+                    f"{key} {size} cannot be shared out over {world_size} process(es) times "
+                    f"trainer.accumulate_grad_batches {accumulate or self.plan.accumulate}: "
+                    f"it must be a multiple of {num_parts}"
+                )
 
     def val_dataloader(self) -> StepLoader[Batch] | list[Any]:
         """Fixed batches of the validation split."""

@@ -1,49 +1,61 @@
 """Building a token store: shards made in parallel, each complete or absent, the same whatever the number of workers.
 
-A shard takes whole documents until it holds enough text, so its content depends on the input alone. A shard that
-is there already, whole and made from the same documents in the same way, is kept: that is how a killed
-preparation goes on.
+A shard takes whole documents until it holds enough text, so its content depends on the input alone; only a document
+of more than two shards' text is cut. A shard that is there already, whole and made from the same text in the same
+way, is kept: that is how a killed preparation goes on.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
-import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bert_lightning.checkpoints.files import sha256, sync_folder, write_json
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data.sources import HUB, Document, Layout, detect_layout, is_table, read_documents
+from bert_lightning.checkpoints.files import sha256, write_bytes, write_json
+from bert_lightning.data.documents import CorpusFormat, Passage, detect_layout, read_passages
+from bert_lightning.data.executors import dask_executor, local_executor
+from bert_lightning.data.lines import Repairs
+from bert_lightning.data.shards import Encoding, ShardText, ShardWriter, kept_record, shard_key
+from bert_lightning.data.sources import HUB, hub_revision, is_table
 from bert_lightning.data.token_store import (
-    ARRAYS,
+    FORMAT,
     MANIFEST,
     SHARD_RECORD,
-    shard_fault,
+    TOKEN_COUNTS,
     shard_name,
     store_fingerprint,
 )
-from bert_lightning.errors import InputError
-from bert_lightning.text.sentences import split_sentences
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 
 # Text of one shard: small enough to share out even a modest corpus, large enough to be read in one go.
 CHARACTERS_PER_SHARD = 4 << 20
-FORMAT = 1
+_NUM_FREQUENT = 10
 
 
 @dataclass(frozen=True)
 class PreparationSummary:
-    """What a preparation found: counts over the whole store."""
+    """What a preparation found, over the whole store.
+
+    Attributes:
+        sentence_lengths: sentences by length in tokens; bin k holds those above 2^(k - 1) up to 2^k.
+        document_lengths: documents by length, in the same bins.
+        frequent: the most frequent word pieces and how often each occurs.
+        layouts: how many plain text files were read in which layout.
+        repairs: what had to be mended.
+    """
 
     num_documents: int
     num_sentences: int
@@ -51,7 +63,11 @@ class PreparationSummary:
     num_unknown: int
     num_shards: int
     num_kept_shards: int
+    sentence_lengths: list[int]
+    document_lengths: list[int]
+    frequent: list[tuple[str, int]]
     layouts: dict[str, int]
+    repairs: Repairs
 
 
 def prepare(
@@ -59,71 +75,238 @@ def prepare(
     tokenizer: WordPieceTokenizer,
     output: Path,
     *,
+    corpus: CorpusFormat | None = None,
     num_workers: int | None = None,
-    layout: Layout = "auto",
-    text_column: str = "text",
-    language: str = "en",
+    scheduler: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> PreparationSummary:
-    """Build the token store `output` from `sources`; `progress` is told the characters done after each shard.
+    """Build the token store `output` from `sources`.
+
+    Args:
+        sources: files and hub names, as `find_sources` gives them.
+        tokenizer: its vocabulary goes into the store.
+        output: a new folder, or the same store, finished or not.
+        corpus: how the text is read.
+        num_workers: processes; one for each core unless given.
+        scheduler: address of a Dask scheduler whose workers, which see `output` under the same path, do the work.
+        progress: told the characters done after each shard.
 
     Raises:
         InputError: no text, unreadable input, or `output` holds something else. What this call had written is
             removed again; shards of an earlier call stay.
+        WorkError: the disk is full, or the cluster gave up; finished shards stay.
     """
-    if layout == "auto":
-        layouts = {source: detect_layout(source) for source in sources if not is_table(source)}
-    else:
-        layouts = {source: layout for source in sources if not is_table(source)}
-    settings = {"format": FORMAT, "language": language, "tokenizer": tokenizer.fingerprint}
-    inputs = [_describe(source, layouts.get(source)) for source in sources]
-    _refuse_foreign(output, {**settings, "inputs": inputs, "text_column": text_column})
-
-    created: list[Path] = []
+    corpus = corpus or CorpusFormat()
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"--workers is {num_workers}; it must be at least 1")
+    formats = [_with_layout(source, corpus) for source in sources]
+    settings = {
+        "language": corpus.language,
+        "errors": corpus.errors,
+        "document_start": corpus.document_start,
+        "lines_per_document": corpus.lines_per_document,
+        "text_column": corpus.text_column,
+        "inputs": [_describe(source, each) for source, each in zip(sources, formats, strict=True)],
+    }
+    _refuse_foreign(output, {**settings, "tokenizer": tokenizer.fingerprint})
+    key = json.dumps([FORMAT, corpus.language, tokenizer.fingerprint])
+    repairs = Repairs()
+    texts = _shard_texts(
+        passage
+        for source, each in zip(sources, formats, strict=True)
+        for passage in read_passages(source, each, repairs)
+    )
+    encoding = Encoding(tokenizer.vocabulary, corpus.language, key)
+    job = _Job(output.absolute(), encoding, progress)
     existed = output.exists()
     try:
-        records = _build_shards(
-            _documents(sources, layouts, text_column),
-            tokenizer,
-            output,
-            settings,
-            num_workers,
-            created,
-            progress,
-        )
-        if not records:
+        job.run(texts, num_workers, scheduler)
+        if not job.records:
             raise InputError(f"the corpus is empty: no text in {', '.join(sources[:3])}" + ("…" * (len(sources) > 3)))
     except InputError:
-        for folder in created:
-            shutil.rmtree(folder)
+        for folder in job.created:
+            shutil.rmtree(folder, ignore_errors=True)
         if not existed and output.exists():
             shutil.rmtree(output)
         raise
-    names = [record["name"] for record in records]
-    for stale in output.glob("shard-*"):
+    return _finish(job, sources, formats, settings, tokenizer, output, repairs)
+
+
+def _finish(
+    job: "_Job",
+    sources: Sequence[str],
+    formats: Sequence[CorpusFormat],
+    settings: dict[str, Any],
+    tokenizer: WordPieceTokenizer,
+    output: Path,
+    repairs: Repairs,
+) -> PreparationSummary:
+    """Write what is of the whole store, the manifest last, and remove what an earlier call left half done."""
+    records = job.records
+    names = {record["name"] for record in records}
+    for stale in [*output.glob("shard-*"), *output.glob(".shard-*")]:
         if stale.name not in names:
-            shutil.rmtree(stale)
-    counts = {key: sum(record[key] for record in records) for key in ("num_documents", "num_sentences", "num_tokens")}
-    tokenizer.save(output)
-    checksums = [record["sha256"] for record in records]
-    write_json(
-        output / MANIFEST,
-        {
-            "settings": {**settings, "inputs": inputs, "text_column": text_column},
-            "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": len(tokenizer)},
-            "shards": names,
-            **counts,
-            "fingerprint": store_fingerprint(tokenizer.fingerprint, checksums),
-        },
-    )
-    chosen = list(layouts.values())
+            shutil.rmtree(stale, ignore_errors=True)
+    token_counts = _token_counts(output, records, len(tokenizer))
+    file = io.BytesIO()
+    np.save(file, token_counts, allow_pickle=False)
+    counts = {
+        key: sum(record[key] for record in records)
+        for key in ("num_documents", "num_sentences", "num_tokens", "num_unknown")
+    }
+    counts["num_documents"] -= sum(after["continues"] and before["open"] for before, after in pairwise(records))
+    manifest = {
+        "format": FORMAT,
+        "settings": {**settings, "tokenizer": tokenizer.fingerprint},
+        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": len(tokenizer)},
+        **counts,
+        "token_counts_sha256": hashlib.sha256(file.getvalue()).hexdigest(),
+        "shards": records,
+    }
+    try:
+        tokenizer.save(output)
+        write_bytes(output / TOKEN_COUNTS, file.getvalue())
+        write_json(output / MANIFEST, {**manifest, "fingerprint": store_fingerprint(manifest)})
+    except OSError as error:
+        raise WorkError(f"{output}: cannot be written: {error.strerror or error}. Finished shards are kept") from None
+    chosen = [each.layout for source, each in zip(sources, formats, strict=True) if not is_table(source)]
+    most = np.argsort(-token_counts, kind="stable")[:_NUM_FREQUENT]
     return PreparationSummary(
         **counts,
-        num_unknown=sum(record["num_unknown"] for record in records),
         num_shards=len(records),
-        num_kept_shards=len(records) - len(created),
+        num_kept_shards=len(records) - len(job.created),
+        sentence_lengths=_summed([record["sentence_lengths"] for record in records]),
+        document_lengths=_summed([record["document_lengths"] for record in records]),
+        frequent=[(tokenizer.entries[i], int(token_counts[i])) for i in most if token_counts[i]],
         layouts={name: chosen.count(name) for name in sorted(set(chosen))},
+        repairs=repairs,
     )
+
+
+class _Job:
+    """The shards of one preparation, in order: kept, in work, or done."""
+
+    def __init__(self, output: Path, encoding: Encoding, progress: Callable[[int], None]) -> None:
+        self.output = output
+        self.encoding = encoding
+        self.progress = progress
+        self.records: list[dict[str, Any]] = []
+        self.created: list[Path] = []
+        self._pending: deque[tuple[Future[dict[str, Any] | None], Path, int]] = deque()
+
+    def run(self, texts: Iterator[ShardText], num_workers: int | None, scheduler: str | None) -> None:
+        """Make every shard that is not there yet."""
+        with ExitStack() as stack:
+            executor: Executor
+            if scheduler is not None:
+                executor, num_workers = stack.enter_context(dask_executor(scheduler))
+            else:
+                first, second = next(texts, None), next(texts, None)
+                num_workers = 1 if second is None else num_workers or os.cpu_count() or 1
+                texts = _chained(first, second, texts)
+                executor = stack.enter_context(local_executor(num_workers))
+            try:
+                for text in texts:
+                    self._submit(text, executor, num_workers)
+                while self._pending:
+                    self._collect()
+            except BaseException:
+                # What workers still finish belongs to this call too.
+                for future, _, _ in self._pending:
+                    future.cancel()
+                for future, folder, _ in self._pending:
+                    if not future.cancelled() and future.exception() is None and folder.exists():
+                        self.created.append(folder)
+                raise
+
+    def _submit(self, text: ShardText, executor: Executor, num_workers: int) -> None:
+        folder = self.output / shard_name(text.number)
+        key = shard_key(text, self.encoding)
+        size = sum(len(segment) for passage in text.passages for segment in passage.segments)
+        kept = kept_record(folder, key)
+        if kept is not None:
+            while self._pending:
+                self._collect()
+            self.records.append(kept)
+            self.progress(size)
+            return
+        self._pending.append((executor.submit(make_shard, text, folder, key, self.encoding), folder, size))
+        # One group more in flight than workers keeps them busy and the memory bounded.
+        while len(self._pending) > num_workers + 1:
+            self._collect()
+
+    def _collect(self) -> None:
+        future, folder, size = self._pending[0]
+        record = future.result()
+        if record is not None and not (folder / SHARD_RECORD).is_file():
+            raise WorkError(
+                f"{folder}: a worker wrote this shard, but it is not here: all must share one file system"
+            )
+        self._pending.popleft()
+        if record is not None:
+            self.created.append(folder)
+            self.records.append(record)
+        self.progress(size)
+
+
+_writers: dict[str, ShardWriter] = {}
+
+
+def make_shard(text: ShardText, folder: Path, key: str, encoding: Encoding) -> dict[str, Any] | None:
+    """Write one shard in whatever process this is; its record, or None where the text holds no token."""
+    if encoding.settings_key not in _writers:
+        _writers.clear()
+        _writers[encoding.settings_key] = ShardWriter(WordPieceTokenizer(encoding.vocabulary), encoding.language)
+    return _writers[encoding.settings_key].write(text, folder, key)
+
+
+def _shard_texts(passages: Iterator[Passage]) -> Iterator[ShardText]:
+    """Passages in groups of about `CHARACTERS_PER_SHARD`, cut inside a document only at twice that."""
+    group: list[Passage] = []
+    size = number = 0
+    continues = False
+    for passage in passages:
+        group.append(passage)
+        size += sum(map(len, passage.segments))
+        if size >= CHARACTERS_PER_SHARD * (1 if passage.ends else 2):
+            yield ShardText(number, group, continues)
+            continues = not passage.ends
+            group, size, number = [], 0, number + 1
+    if group:
+        yield ShardText(number, group, continues)
+
+
+def _chained(first: ShardText | None, second: ShardText | None, rest: Iterator[ShardText]) -> Iterator[ShardText]:
+    yield from (text for text in (first, second) if text is not None)
+    yield from rest
+
+
+def _with_layout(source: str, corpus: CorpusFormat) -> CorpusFormat:
+    if is_table(source) or corpus.layout != "auto":
+        return corpus
+    return replace(corpus, layout=detect_layout(source, corpus))
+
+
+def _describe(source: str, corpus: CorpusFormat) -> dict[str, Any]:
+    if source.startswith(HUB):
+        return {"source": source, "layout": corpus.layout, "revision": hub_revision(source)}
+    path = Path(source)
+    return {"source": source, "bytes": path.stat().st_size, "sha256": sha256(path), "layout": corpus.layout}
+
+
+def _token_counts(output: Path, records: Sequence[dict[str, Any]], vocab_size: int) -> NDArray[np.int64]:
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for record in records:
+        tokens = np.load(output / record["name"] / "tokens.npy", mmap_mode="r", allow_pickle=False)
+        counts += np.bincount(tokens, minlength=vocab_size)
+    return counts
+
+
+def _summed(histograms: Sequence[list[int]]) -> list[int]:
+    total = np.zeros(max(map(len, histograms)), dtype=np.int64)
+    for histogram in histograms:
+        total[: len(histogram)] += histogram
+    return total.tolist()
 
 
 def _refuse_foreign(output: Path, settings: dict[str, Any]) -> None:
@@ -134,224 +317,38 @@ def _refuse_foreign(output: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{output} is a file: choose another --output")
     if (output / MANIFEST).is_file():
         try:
-            made_from = json.loads((output / MANIFEST).read_text())["settings"]
-        except (ValueError, LookupError, TypeError):
+            made_from = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["settings"]
+            difference = _difference(made_from, settings)
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise InputError(
                 f"{output / MANIFEST} is damaged: delete the folder, or choose another --output"
             ) from None
-        if made_from != settings:
-            raise InputError(f"{output} is a token store made from other input or settings: choose another --output")
+        if difference:
+            raise InputError(f"{output} is a token store made from other {difference}: choose another --output")
     items = list(output.iterdir())
-    shards = [i for i in items if re.fullmatch(r"shard-\d{5}", i.name) and (i / SHARD_RECORD).is_file()]
+    shards = [i for i in items if re.fullmatch(r"shard-\d{5,}", i.name) and (i / SHARD_RECORD).is_file()]
     for item in items:
         # A vocabulary without a shard is somebody's tokenizer.
-        of_store = item.name == MANIFEST or (shards and item.name in TOKENIZER_FILES)
+        of_store = item.name == MANIFEST or (shards and item.name in (*TOKENIZER_FILES, TOKEN_COUNTS))
         if not (item in shards or of_store or item.name.startswith(".shard-")):
             raise InputError(
                 f"{output} holds {item.name}, which is no part of a token store: choose another --output"
             )
 
 
-def _documents(sources: Sequence[str], layouts: dict[str, Any], text_column: str) -> Iterator[Document]:
-    for source in sources:
-        yield from read_documents(source, layouts.get(source, "paragraphs"), text_column)
-
-
-def _describe(source: str, layout: str | None) -> dict[str, Any]:
-    if source.startswith(HUB):
-        return {"source": source}
-    return {
-        "source": source,
-        "bytes": os.path.getsize(source),
-        "sha256": sha256(Path(source)),
-        "layout": layout,
-    }
-
-
-def _groups(documents: Iterator[Document]) -> Iterator[tuple[list[Document], int]]:
-    """Whole documents in groups of about `CHARACTERS_PER_SHARD`, each with its number of characters."""
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += sum(map(len, document.segments))
-        if size >= CHARACTERS_PER_SHARD:
-            yield group, size
-            group, size = [], 0
-    if group:
-        yield group, size
-
-
-def _build_shards(
-    documents: Iterator[Document],
-    tokenizer: WordPieceTokenizer,
-    output: Path,
-    settings: dict[str, Any],
-    num_workers: int | None,
-    created: list[Path],
-    progress: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    """Make every shard that is not there yet; the records of all of them, in order, without empty shards."""
-    num_workers = num_workers or os.cpu_count() or 1
-    if num_workers < 1:
-        raise InputError(f"--workers is {num_workers}; it must be at least 1")
-    records: list[dict[str, Any]] = []
-    pending: list[tuple[Future[dict[str, Any] | None], Path, int]] = []
-    pool: ProcessPoolExecutor | None = None
-
-    def collect() -> None:
-        future, folder, size = pending.pop(0)
-        record = future.result()
-        if record is not None:
-            created.append(folder)
-            records.append(record)
-        progress(size)
-
-    def submit(group: list[Document], size: int, number: int) -> None:
-        key = _key(group, settings)
-        folder = output / shard_name(number)
-        kept = _kept(folder, key)
-        if kept is not None:
-            while pending:
-                collect()
-            records.append(kept)
-            progress(size)
-            return
-        arguments = (group, folder, key)
-        future: Future[dict[str, Any] | None]
-        if pool is None:
-            future = Future()
-            future.set_result(write_shard(*arguments, tokenizer, settings["language"]))
-        else:
-            future = pool.submit(_work, *arguments)
-        pending.append((future, folder, size))
-        # Twice as many groups in flight as workers keeps them busy and the memory bounded.
-        while len(pending) > 2 * num_workers:
-            collect()
-
-    try:
-        groups = _groups(documents)
-        first, second = next(groups, None), next(groups, None)
-        if second is not None and num_workers > 1:
-            pool = ProcessPoolExecutor(
-                num_workers,
-                mp_context=get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(tokenizer.vocabulary, settings["language"], os.getpid()),
-            )
-        number = 0
-        for group in (first, second):
-            if group is not None:
-                submit(*group, number)
-                number += 1
-        for group in groups:
-            submit(*group, number)
-            number += 1
-        while pending:
-            collect()
-    except BaseException:
-        # What workers still finish belongs to this call too.
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-        created.extend(folder for future, folder, _ in pending if folder.exists() and folder not in created)
-        raise
-    finally:
-        if pool is not None:
-            pool.shutdown()
-    return records
-
-
-def _key(group: list[Document], settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for document in group:
-        digest.update(json.dumps(document).encode())
-    return digest.hexdigest()
-
-
-def _kept(folder: Path, key: str) -> dict[str, Any] | None:
-    """The record of a shard that an earlier call finished from the same documents, if it is whole."""
-    try:
-        record = json.loads((folder / SHARD_RECORD).read_text())
-        whole = record["key"] == key and shard_fault(folder, record) is None
-    except (OSError, ValueError, TypeError, LookupError):
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """What a store was made from that is another now, in words; None where nothing is."""
+    if old == new:
         return None
-    return record if whole else None
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(vocabulary: Vocabulary, language: str, parent: int) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(tokenizer=WordPieceTokenizer(vocabulary), language=language)
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when the process that started it was killed, which nobody else would tell it."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _work(group: list[Document], folder: Path, key: str) -> dict[str, Any] | None:
-    return write_shard(group, folder, key, _worker["tokenizer"], _worker["language"])
-
-
-def write_shard(
-    group: list[Document], folder: Path, key: str, tokenizer: WordPieceTokenizer, language: str
-) -> dict[str, Any] | None:
-    """Encode documents and write them as one shard, under a temporary name that is renamed when all is on disk.
-
-    Sentences and documents without a token are dropped; None, and no shard, when nothing is left.
-    """
-    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    tokens: list[int] = []
-    sentence_ends: list[int] = []
-    document_ends: list[int] = []
-    for document in group:
-        sentences = document.segments
-        if document.split:
-            sentences = [s for paragraph in sentences for s in split_sentences(paragraph, language)]
-        before = len(sentence_ends)
-        for ids in tokenizer.encode_batch(sentences):
-            if ids:
-                tokens.extend(ids)
-                sentence_ends.append(len(tokens))
-        if len(sentence_ends) > before:
-            document_ends.append(len(sentence_ends))
-    if not tokens:
-        return None
-    token_array = np.asarray(tokens, dtype=dtype)
-    arrays = {
-        "tokens": token_array,
-        "sentence_ends": np.asarray(sentence_ends, dtype=np.int64),
-        "document_ends": np.asarray(document_ends, dtype=np.int64),
-        "token_counts": np.bincount(token_array, minlength=len(tokenizer)).astype(np.int64),
-    }
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name in ARRAYS:
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, arrays[name], allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        record = {
-            "key": key,
-            "name": folder.name,
-            "num_documents": len(document_ends),
-            "num_sentences": len(sentence_ends),
-            "num_tokens": len(tokens),
-            "num_unknown": int(arrays["token_counts"][tokenizer.unknown_id]),
-            "sha256": {name: sha256(temporary / f"{name}.npy") for name in ARRAYS},
-        }
-        write_json(temporary / SHARD_RECORD, record)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)
-    return record
+    if old["tokenizer"] != new["tokenizer"]:
+        return "input: the vocabulary is another one"
+    before = {item["source"]: item for item in old["inputs"]}
+    for item in new["inputs"]:
+        if item["source"] not in before:
+            return f"input: {item['source']} is new"
+        if item != before[item["source"]]:
+            return f"input: {item['source']} has changed since"
+    if len(before) != len(new["inputs"]):
+        return "input: fewer sources are given now"
+    changed = [name for name in new if old.get(name) != new[name]]
+    return f"settings ({', '.join(changed)})"

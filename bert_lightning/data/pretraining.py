@@ -1,21 +1,59 @@
-"""Masked sentence pairs from token stores, for pre-training."""
+"""Masked samples from token stores, for pre-training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.batching import Batch, assemble, shuffled, to_batch
-from bert_lightning.data.masking import Masking, TokenMasking, replace
+from bert_lightning.data.batching import (
+    BUCKET_BATCHES,
+    Batch,
+    assemble,
+    fit_into_rows,
+    to_batch,
+    to_packed_batch,
+)
+from bert_lightning.data.masking import Masking, Sequences, TokenMasking, replace, word_starts
+from bert_lightning.data.mixture import Mixture, block_counts
 from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least, used_splits
+from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.randomness import derive_key, permute, random_bits
-from bert_lightning.data.sentence_pairs import SentencePairs
+from bert_lightning.data.samples import Sample
 from bert_lightning.data.token_store import TokenStore
 from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 # Validation draws its pairs and masks with this seed in every run, so that runs can be compared.
 EVALUATION_SEED = 0
+# Packing looks at no fewer rows at once, so that short samples find each other.
+MIN_PACKED_ROWS = 2048
+# Of the tokens that there is room for, how many packing asks for: what is drawn beyond what fits is lost.
+_FILL = 0.99
+_NUM_MEASURED = 2048
+
+
+@dataclass(frozen=True)
+class PretrainingStage:
+    """What changes at a step of the training.
+
+    Attributes:
+        from_step: the optimiser step it begins with.
+        max_seq_length: longest sample from then on.
+        batch_size: samples of one optimiser step from then on.
+        accumulate_grad_batches: micro-batches of a step from then on.
+    """
+
+    from_step: int
+    max_seq_length: int | None = None
+    batch_size: int | None = None
+    accumulate_grad_batches: int | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "from_step", "batch_size", "accumulate_grad_batches")
+        require_at_least(self, 5, "max_seq_length")
 
 
 @dataclass(frozen=True)
@@ -23,25 +61,34 @@ class PretrainingData:
     """Token stores, and how samples are made of them.
 
     Attributes:
-        train: token store to train on.
+        train: token store to train on, or several with the share of each: {stores/books: 0.2, stores/wiki: 0.8}.
         validation: token store of held-out documents, or none.
         test: token store for `bert-lightning test`, or none.
-        max_seq_length: longest pair, special tokens included.
-        short_sequence_probability: share of pairs cut to a random length; 0.1 as published.
+        objective: what sentences are for: next-sentence (pairs, B follows A or not, as published), sentence-order
+            (pairs, swapped or not), full-sentences (no pairs, on into the next document) or document-sentences (no
+            pairs, within one document).
+        max_seq_length: longest sample, special tokens included.
+        short_sequence_probability: share of samples cut to a random length; 0.1 as published.
         masking: which tokens are predicted, and what stands in their place.
-        batch_size: pairs of one optimiser step, over all processes and accumulated micro-batches.
-        evaluation_batch_size: pairs of one batch in validation.
-        max_evaluation_samples: a fixed share of the held-out pairs to score, where there are more.
+        stages: what changes later in training, such as longer samples for the last tenth of the steps.
+        batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        batching: padded: samples in random order; bucketed: those of one length together; packed: samples end to
+            end without padding in rows of max_seq_length, batch_size rows a step.
+        evaluation_batch_size: samples of one batch in validation.
+        max_evaluation_samples: a fixed share of the held-out samples to score, where there are more.
         num_workers: processes that make batches ahead; 0 makes them in the training process.
     """
 
-    train: str | None = None
+    train: str | dict[str, float] | None = None
     validation: str | None = None
     test: str | None = None
+    objective: ObjectiveName = "next-sentence"
     max_seq_length: int = 128
     short_sequence_probability: float = 0.1
-    masking: TokenMasking = field(default_factory=TokenMasking)
+    masking: Masking = field(default_factory=TokenMasking)
+    stages: list[PretrainingStage] = field(default_factory=list)
     batch_size: int = 32
+    batching: Literal["padded", "bucketed", "packed"] = "padded"
     evaluation_batch_size: int = 64
     max_evaluation_samples: int | None = 2048
     num_workers: int = 1
@@ -54,13 +101,45 @@ class PretrainingData:
             raise ValueError(
                 f"short_sequence_probability is {self.short_sequence_probability}; it must be between 0 and 1"
             )
+        steps = [stage.from_step for stage in self.stages]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"stages begin at the steps {steps}; each must begin behind the one before")
+        if isinstance(self.train, dict) and not self.train:
+            raise ValueError("train names no token store")
+
+    @property
+    def longest(self) -> int:
+        """The longest sample of any stage."""
+        return max([self.max_seq_length, *(stage.max_seq_length or 0 for stage in self.stages)])
+
+
+class _Stage(NamedTuple):
+    """A stage with all that it takes over from the one before."""
+
+    number: int
+    first_step: int
+    max_seq_length: int
+    batch_size: int
+    accumulate: int | None
+    samples_before: int
+
+
+class _Window(NamedTuple):
+    """Steps whose samples are arranged together."""
+
+    epochs: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    samples: list[Sample]
+    rows: list[list[int]]
+    """batch_size rows a step, each some samples of the window"""
 
 
 class PretrainingDataModule(StepDataModule):
-    """Serves masked sentence pairs: the vocabulary is the stores' own.
+    """Serves masked samples: the vocabulary is the stores' own.
 
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `masked_positions` (M,) into the flattened
-    tokens, `masked_labels` (M,) and `next_sentence_labels` (B,).
+    tokens, `masked_labels` (M,) and, where there are pairs, `sentence_labels` (B,). A packed one has `input_ids` and
+    `token_type_ids` (T,) and their `packing` in place of the mask.
 
     `stage` opens only the split that it scores; None is for training.
 
@@ -69,94 +148,224 @@ class PretrainingDataModule(StepDataModule):
     """
 
     def __init__(self, settings: PretrainingData, stage: Stage | None = None) -> None:
-        paths = used_splits(settings, stage)
-        self.stores = {split: TokenStore(path) for split, path in paths.items()}
-        tokenizer = next(iter(self.stores.values())).tokenizer
-        for split, store in self.stores.items():
+        train = settings.train
+        self.weights = tuple(train.values()) if isinstance(train, dict) else (1.0,)
+        block_counts(self.weights)
+        self.stores: dict[str, list[TokenStore]] = {}
+        for split, value in used_splits(settings, stage).items():
+            paths = list(value) if isinstance(value, dict) else [value]
+            self.stores[split] = [TokenStore(path) for path in paths]
+        opened = [(split, store) for split, stores in self.stores.items() for store in stores]
+        tokenizer: WordPieceTokenizer = opened[0][1].tokenizer
+        for split, store in opened:
             if store.tokenizer.fingerprint != tokenizer.fingerprint:
                 raise InputError(
-                    f"data.{split}: {store.path} was made with another vocabulary than the other token store"
+                    f"data.{split}: {store.path} was made with another vocabulary than {opened[0][1].path}"
                 )
         super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
         self.settings = settings
         self.masking: Masking = settings.masking
-        self._ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.special_ids)
-        self._pairs: dict[tuple[str, int], SentencePairs] = {}
+        everything = np.arange(len(tokenizer))
+        ordinary = np.setdiff1d(everything, tokenizer.special_ids)
+        self._random_ids = everything if self.masking.random_tokens == "all" else ordinary
+        self._is_special = np.isin(everything, tokenizer.special_ids)
+        self._continues = np.array([entry.startswith("##") for entry in tokenizer.entries])
+        self._stages = _resolved(settings)
+        self._mixture = lru_cache(2 * len(self._stages) + 2)(self._make_mixture)
+        # A worker makes the steps of a window one after the other.
+        self._window = lru_cache(2)(self._make_window)
+        self._samples_per_window = lru_cache(len(self._stages))(self._measure_window)
 
     @property
     def num_training_samples(self) -> int:
-        """Pairs of one epoch."""
-        return self._split_pairs("train", EVALUATION_SEED).num_samples
+        """Samples of one epoch over all training stores."""
+        return self._mixture("train", self._stages[0].max_seq_length, EVALUATION_SEED).num_samples
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each store."""
-        return {split: store.fingerprint for split, store in self.stores.items()}
+        named: dict[str, str] = {}
+        for split, stores in self.stores.items():
+            for number, store in enumerate(stores):
+                named[split if len(stores) == 1 else f"{split}.{number}"] = store.fingerprint
+        return named
+
+    @property
+    def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
+        """The batch size of each stage."""
+        keys = ["data.batch_size"] + [f"data.stages.{n}.batch_size" for n in range(len(self.settings.stages))]
+        return [(key, stage.batch_size, stage.accumulate) for key, stage in zip(keys, self._stages, strict=True)]
+
+    def num_steps_of(self, max_epochs: float) -> int:
+        """Steps of so many epochs.
+
+        Raises:
+            InputError: there are several stages, whose steps are of different sizes.
+        """
+        if self.settings.stages:
+            raise InputError("trainer.max_epochs cannot be used with data.stages: set trainer.max_steps")
+        per_step: float = self.batch_size
+        if self.settings.batching == "packed":
+            stage = self._stages[0]
+            per_step = self._samples_per_window(stage, EVALUATION_SEED) / self._window_steps(stage)
+        return int(self.num_training_samples / per_step * max_epochs)
 
     def training_token_counts(self) -> NDArray[np.int64]:
-        """(V,) how often each vocabulary entry occurs in the training store."""
-        return self.stores["train"].token_counts()
+        """(V,) how often each vocabulary entry occurs in the training stores."""
+        return np.sum([store.token_counts() for store in self.stores["train"]], axis=0)
 
-    def training_samples(self, step: int, plan: TrainingPlan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shuffled stream, step by step."""
-        pairs = self._split_pairs("train", plan.seed)
-        return shuffled(plan.seed, pairs.num_samples, step * self.batch_size, (step + 1) * self.batch_size)
-
-    def training_batch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64], plan: TrainingPlan) -> Batch:
-        """Pairs, masked anew in each epoch."""
-        return self._batch("train", plan.seed, epochs, indices)
+    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
+        """Samples, drawn and masked anew in each epoch; a rank reads the tokens of its own share alone."""
+        stage = next(stage for stage in reversed(self._stages) if stage.first_step <= step)
+        num_parts = (stage.accumulate or plan.accumulate) * world_size
+        seed = plan.seed if not stage.number else derive_key(plan.seed, "stage", stage.number)
+        mixture = self._mixture("train", stage.max_seq_length, seed)
+        progress = self._progress(stage, step, plan)
+        place = step - stage.first_step
+        packed = self.settings.batching == "packed"
+        rows = np.split(np.arange(stage.batch_size), num_parts)[rank::world_size]
+        batches = []
+        if self.settings.batching == "padded":
+            epochs, indices = mixture.draw(seed, place * stage.batch_size, (place + 1) * stage.batch_size)
+            for own in rows:
+                samples = mixture.samples(epochs[own], indices[own])
+                batches.append(self._batch(stage.max_seq_length, seed, epochs[own], indices[own], samples, progress))
+            return batches
+        number, place = divmod(place, self._window_steps(stage))
+        window = self._window(stage, number, seed)
+        for own in rows:
+            chosen = [sample for row in own for sample in window.rows[place * stage.batch_size + int(row)]]
+            samples = [window.samples[sample] for sample in chosen]
+            epochs, indices = window.epochs[chosen], window.indices[chosen]
+            batches.append(self._batch(stage.max_seq_length, seed, epochs, indices, samples, progress, packed))
+        return batches
 
     def num_evaluation_samples(self, stage: Stage) -> int:
-        """Pairs of the held-out store, at most `max_evaluation_samples`."""
+        """Samples of the held-out store, at most `max_evaluation_samples`."""
         if stage not in self.stores:
             return 0
-        total = self._split_pairs(stage, EVALUATION_SEED).num_samples
+        total = self._mixture(stage, self.settings.max_seq_length, EVALUATION_SEED).num_samples
         return min(total, self.settings.max_evaluation_samples or total)
 
     def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
-        """Pairs with masks that are the same in every run."""
-        total = self._split_pairs(stage, EVALUATION_SEED).num_samples
-        indices = permute(derive_key(EVALUATION_SEED, "evaluation"), total, numbers)
-        return self._batch(stage, EVALUATION_SEED, np.zeros_like(indices), indices)
+        """Samples with masks that are the same in every run."""
+        mixture = self._mixture(stage, self.settings.max_seq_length, EVALUATION_SEED)
+        indices = permute(derive_key(EVALUATION_SEED, "evaluation"), mixture.num_samples, numbers)
+        epochs = np.zeros_like(indices)
+        samples = mixture.samples(epochs, indices)
+        return self._batch(self.settings.max_seq_length, EVALUATION_SEED, epochs, indices, samples, 0.0)
 
-    def _split_pairs(self, split: str, seed: int) -> SentencePairs:
-        if (split, seed) not in self._pairs:
-            self._pairs[split, seed] = SentencePairs(
-                self.stores[split],
-                self.settings.max_seq_length,
-                self.settings.short_sequence_probability,
-                seed,
-            )
-        return self._pairs[split, seed]
+    def _make_mixture(self, split: str, max_seq_length: int, seed: int) -> Mixture:
+        samples = OBJECTIVES[self.settings.objective]
+        probability = self.settings.short_sequence_probability
+        # Sources draw differently, be they the same store twice.
+        seeds = [seed] + [derive_key(seed, "source", n) for n in range(1, len(self.stores[split]))]
+        sources = [
+            samples(store, max_seq_length, probability, own)
+            for store, own in zip(self.stores[split], seeds, strict=True)
+        ]
+        return Mixture(sources, self.weights if split == "train" else (1.0,))
 
-    def _batch(self, split: str, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Batch:
-        source = self._split_pairs(split, seed)
-        pairs: list[Any] = [None] * len(indices)
+    def _progress(self, stage: _Stage, step: int, plan: TrainingPlan) -> float:
+        """The share of the training's samples that were consumed before a step."""
+        last = next(s for s in reversed(self._stages) if s.first_step < plan.num_steps)
+        total = last.samples_before + (plan.num_steps - last.first_step) * last.batch_size
+        return (stage.samples_before + (step - stage.first_step) * stage.batch_size) / total
+
+    # -- samples arranged by length ------------------------------------------------------------------------------
+
+    def _window_steps(self, stage: _Stage) -> int:
+        """Steps of a window."""
+        if self.settings.batching == "packed":
+            return -(-MIN_PACKED_ROWS // stage.batch_size)
+        return BUCKET_BATCHES
+
+    def _measure_window(self, stage: _Stage, seed: int) -> int:
+        """How many samples a packed window takes, from the mean length of some of them."""
+        mixture = self._mixture("train", stage.max_seq_length, seed)
+        epochs, indices = mixture.draw(derive_key(seed, "measured"), 0, min(_NUM_MEASURED, mixture.num_samples))
+        mean = np.mean([sample.length for sample in mixture.samples(epochs, indices)])
+        room = self._window_steps(stage) * stage.batch_size * stage.max_seq_length
+        return max(1, int(_FILL * room / mean))
+
+    def _make_window(self, stage: _Stage, number: int, seed: int) -> _Window:
+        mixture = self._mixture("train", stage.max_seq_length, seed)
+        steps = self._window_steps(stage)
+        num_rows = steps * stage.batch_size
+        packed = self.settings.batching == "packed"
+        size = self._samples_per_window(stage, seed) if packed else num_rows
+        epochs, indices = mixture.draw(seed, number * size, (number + 1) * size)
+        samples = mixture.samples(epochs, indices)
+        lengths = np.array([sample.length for sample in samples], dtype=np.int64)
+        rows: list[list[int]]
+        if packed:
+            rows = fit_into_rows(lengths, num_rows, stage.max_seq_length)
+            order = permute(derive_key(seed, number, "rows"), num_rows, np.arange(num_rows))
+            return _Window(epochs, indices, samples, [rows[row] for row in order])
+        by_length = np.argsort(lengths, kind="stable")
+        rows = []
+        for step in permute(derive_key(seed, number, "buckets"), steps, np.arange(steps)):
+            taken = by_length[step * stage.batch_size : (step + 1) * stage.batch_size]
+            # In random order, so that the parts given to ranks and micro-batches are alike.
+            mixed = permute(derive_key(seed, number, int(step), "places"), len(taken), np.arange(len(taken)))
+            rows += [[int(sample)] for sample in taken[mixed]]
+        return _Window(epochs, indices, samples, rows)
+
+    # -- samples to tensors --------------------------------------------------------------------------------------
+
+    def _batch(
+        self,
+        max_seq_length: int,
+        seed: int,
+        epochs: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        samples: list[Sample],
+        progress: float,
+        packed: bool = False,
+    ) -> Batch:
         keys = np.empty(len(indices), dtype=np.uint64)
         for epoch in np.unique(epochs):
-            rows = np.flatnonzero(epochs == epoch)
-            for row, pair in zip(rows, source.pairs(int(epoch), indices[rows]), strict=True):
-                pairs[row] = pair
+            rows = epochs == epoch
             keys[rows] = random_bits(derive_key(seed, int(epoch), "masking"), indices[rows])
         tokenizer = self.tokenizer
+        pairs = OBJECTIVES[self.settings.objective].metric is not None
         original, token_type_ids, lengths = assemble(
-            [pair.first for pair in pairs],
-            [pair.second for pair in pairs],
+            [sample.first for sample in samples],
+            [sample.second for sample in samples if sample.second is not None] if pairs else None,
             tokenizer.cls_id,
             tokenizer.sep_id,
             tokenizer.pad_id,
-            self.settings.max_seq_length,
+            max_seq_length,
         )
         real = np.arange(original.shape[1])[None, :] < lengths[:, None]
-        candidates = real & ~np.isin(original, (tokenizer.cls_id, tokenizer.sep_id))
-        chosen = self.masking.select(candidates, lengths, keys)
+        candidates = real & ~self._is_special[original]
+        starts = word_starts(candidates, self._continues[original])
+        chosen = self.masking.select(Sequences(candidates, starts, lengths, keys), progress)
         # Other draws than those that chose.
-        masked = replace(original, chosen, self.masking, tokenizer.mask_id, self._ordinary_ids, ~keys)
-        return to_batch(
-            masked,
-            token_type_ids,
-            lengths,
-            masked_positions=np.flatnonzero(chosen),
-            masked_labels=original[chosen],
-            next_sentence_labels=np.array([pair.label for pair in pairs], dtype=np.int64),
+        masked = replace(original, chosen, self.masking, tokenizer.mask_id, self._random_ids, ~keys)
+        labels = {"masked_labels": original[chosen.positions]}
+        if pairs:
+            labels["sentence_labels"] = np.array([sample.label for sample in samples], dtype=np.int64)
+        if packed:
+            return to_packed_batch(
+                masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions[real]), **labels
+            )
+        return to_batch(masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions), **labels)
+
+
+def _resolved(settings: PretrainingData) -> list[_Stage]:
+    stages = [_Stage(0, 0, settings.max_seq_length, settings.batch_size, None, 0)]
+    for number, change in enumerate(settings.stages, 1):
+        before = stages[-1]
+        consumed = before.samples_before + (change.from_step - before.first_step) * before.batch_size
+        stages.append(
+            _Stage(
+                number,
+                change.from_step,
+                change.max_seq_length or before.max_seq_length,
+                change.batch_size or before.batch_size,
+                change.accumulate_grad_batches or before.accumulate,
+                consumed,
+            )
         )
+    return stages

@@ -1,38 +1,27 @@
-"""Readers: files, folders, globs and hub data sets -> documents (for pre-training) or rows (for fine-tuning).
+"""Readers: files, folders, globs and hub data sets -> rows; which files an input stands for.
 
-Every reader streams, and every error names the file and the line (or byte).
+Every reader streams, and every error names the file and the line.
 """
 
 import csv
 import glob
-import gzip
 import json
-import re
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
+from bert_lightning.data.lines import (
+    COMPRESSIONS,
+    MAX_ROW,
+    DecodingErrors,
+    Repairs,
+    format_suffix,
+    numbered_lines,
+)
 from bert_lightning.errors import InputError
-from bert_lightning.text.sentences import split_sentences
 
-Layout = Literal["auto", "sentences", "paragraphs"]
 HUB = "hub:"
-STANDARD_INPUT = "-"
-_COMPRESSED = ".gz"
-# A whole book may stand in one field.
-_MAX_FIELD = 1 << 30
-
-
-class Document(NamedTuple):
-    """One document of a corpus, in order: sentences, or paragraphs that are still to be split."""
-
-    segments: list[str]
-    split: bool
-    """True when the segments are paragraphs."""
+_COMPRESSED = f" (or these with {', '.join(COMPRESSIONS)})"
 
 
 class Row(NamedTuple):
@@ -61,9 +50,9 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
         if path.is_file():
             matches = [path]
         elif path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in suffixes)
+            matches = sorted(p for p in path.rglob("*") if p.is_file() and format_suffix(p) in suffixes)
             if not matches:
-                raise InputError(f"{text}: no file in this folder ends in {', '.join(suffixes)} (or these with .gz)")
+                raise InputError(f"{text}: no file in this folder ends in {', '.join(suffixes)}{_COMPRESSED}")
         else:
             matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
             if not matches:
@@ -75,108 +64,34 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     return sources
 
 
-# -- documents ---------------------------------------------------------------------------------------------------
-
-
-def read_documents(source: str, layout: Layout, text_column: str) -> Iterator[Document]:
-    """Stream the documents of one source.
-
-    Plain text is read in `layout`; in a table or hub data set each value of `text_column` is a document.
-    """
-    if is_table(source):
-        for row in read_rows(source):
-            text = column(row, text_column)
-            yield Document([line for line in text.splitlines() if line.strip()], split=True)
-    elif (detect_layout(source) if layout == "auto" else layout) == "sentences":
-        yield from _documents_of_sentences(source)
-    else:
-        yield Document(list(_paragraphs(source)), split=True)
-
-
 def is_table(source: str) -> bool:
     """Whether a source has rows and columns; anything else is plain text."""
-    return source.startswith(HUB) or _suffix(Path(source)) in TABLE_READERS
+    return source.startswith(HUB) or format_suffix(source) in TABLE_READERS
 
 
-def detect_layout(source: str) -> Literal["sentences", "paragraphs"]:
-    """Decide from the first thousand lines of text how a plain text file is laid out.
+class Table(NamedTuple):
+    """A table to be read, and how."""
 
-    In the original format a line is a sentence: most lines end as sentences do and hold just one, and a document
-    (up to a blank line) has several. In running text a line is a whole paragraph, or wrapped and ends anywhere.
-    """
-    ended = single = lines = blocks = 0
-    in_block = False
-    for _, line in islice(_lines(source), 2000):
-        text = line.strip()
-        if text:
-            lines += 1
-            blocks += not in_block
-            ended += bool(_SENTENCE_END.search(text))
-            single += len(split_sentences(text)) == 1
-        in_block = bool(text)
-        if lines == 1000:
-            break
-    several_a_block = lines >= 2 * max(blocks, 1)
-    one_a_line = ended >= 0.7 * lines and single >= 0.8 * lines
-    return "sentences" if several_a_block and one_a_line else "paragraphs"
+    source: str
+    column_names: Sequence[str] | None = None
+    errors: DecodingErrors = "strict"
+    repairs: Repairs | None = None
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Its numbered lines, where it is text."""
+        return numbered_lines(self.source, self.errors, self.repairs)
 
 
-_SENTENCE_END = re.compile(r"[.!?…。！？।؟:;][\"'”’»)\]]*$")
-
-
-def _documents_of_sentences(source: str) -> Iterator[Document]:
-    sentences: list[str] = []
-    for _, line in _lines(source):
-        text = line.strip()
-        if text:
-            sentences.append(text)
-        elif sentences:
-            yield Document(sentences, split=False)
-            sentences = []
-    if sentences:
-        yield Document(sentences, split=False)
-
-
-def _paragraphs(source: str) -> Iterator[str]:
-    """Blocks between blank lines, each joined to one line.
-
-    Where a file has no blank lines to speak of, every line is a paragraph, unless lines are hard-wrapped: then a
-    paragraph starts at an indented line.
-    """
-    block: list[str] = []
-    wrapped, indented = _is_hard_wrapped(source)
-    for _, line in _lines(source):
-        text = line.strip()
-        starts = not text or not wrapped or (indented and line[:1] in " \t")
-        if starts and block:
-            yield " ".join(block)
-            block = []
-        if text:
-            block.append(text)
-    if block:
-        yield " ".join(block)
-
-
-def _is_hard_wrapped(source: str) -> tuple[bool, bool]:
-    """Whether lines are cut at a fixed width, and whether paragraphs are then marked by indentation alone."""
-    lines = [line for _, line in islice(_lines(source), 2000)]
-    full = [line for line in lines if line.strip()]
-    open_ended = sum(not _SENTENCE_END.search(line.strip()) for line in full)
-    # Nineteen of twenty lines within a printed page's width, most of them ending in mid-sentence.
-    narrow = bool(full) and sorted(map(len, full))[int(0.95 * (len(full) - 1))] <= 120
-    wrapped = narrow and open_ended >= 0.5 * len(full)
-    few_blanks = (len(lines) - len(full)) < 0.02 * len(lines)
-    return wrapped, few_blanks and sum(line[:1] in " \t" for line in full) >= 0.02 * len(full)
-
-
-# -- rows --------------------------------------------------------------------------------------------------------
-
-
-def read_rows(source: str, column_names: Sequence[str] | None = None) -> Iterator[Row]:
-    """Stream the rows of a TSV, CSV, JSONL or Parquet file, or of a hub data set `hub:NAME[:CONFIG[:SPLIT]]`.
+def read_rows(
+    source: str,
+    column_names: Sequence[str] | None = None,
+    errors: DecodingErrors = "strict",
+    repairs: Repairs | None = None,
+) -> Iterator[Row]:
+    """Stream the rows of a TSV, CSV, JSONL or Parquet file, or of `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`.
 
     TSV is read without quote handling, as GLUE is published; CSV with it. The first line of both names the
-    columns, unless `column_names` does.
+    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`.
 
     Raises:
         InputError: unknown format, a malformed line, undecodable bytes, or no data set of that name.
@@ -184,12 +99,12 @@ def read_rows(source: str, column_names: Sequence[str] | None = None) -> Iterato
     if source.startswith(HUB):
         yield from _hub_rows(source)
         return
-    reader = TABLE_READERS.get(_suffix(Path(source)))
+    reader = TABLE_READERS.get(format_suffix(source))
     if reader is None:
-        raise InputError(f"{source}: expected a file that ends in {', '.join(TABLE_READERS)} (or these with .gz)")
+        raise InputError(f"{source}: expected a file that ends in {', '.join(TABLE_READERS)}{_COMPRESSED}")
     if not Path(source).is_file():
         raise InputError(f"{source}: no such file")
-    yield from reader(source, column_names)
+    yield from reader(Table(source, column_names, errors, repairs))
 
 
 def column(row: Row, name: str) -> str:
@@ -209,21 +124,22 @@ def column(row: Row, name: str) -> str:
     return text
 
 
-def _tsv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
-    yield from _delimited(source, ((n, line.rstrip("\r\n").split("\t")) for n, line in _lines(source)), names)
+def _tsv_rows(table: Table) -> Iterator[Row]:
+    yield from _delimited(table, ((n, line.rstrip("\r\n").split("\t")) for n, line in table.lines()))
 
 
-def _csv_rows(source: str, names: Sequence[str] | None) -> Iterator[Row]:
-    csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader((line for _, line in _lines(source)), strict=True)
+def _csv_rows(table: Table) -> Iterator[Row]:
+    csv.field_size_limit(MAX_ROW)
+    reader = csv.reader((line for _, line in table.lines()), strict=True)
     try:
-        yield from _delimited(source, ((reader.line_num, fields) for fields in reader), names)
+        yield from _delimited(table, ((reader.line_num, fields) for fields in reader))
     except csv.Error as error:
-        raise InputError(f"{source}: line {reader.line_num}: {error}") from None
+        raise InputError(f"{table.source}: line {reader.line_num}: {error}") from None
 
 
-def _delimited(source: str, lines: Iterable[tuple[int, list[str]]], names: Sequence[str] | None) -> Iterator[Row]:
-    header = list(names) if names else None
+def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
+    source = table.source
+    header = list(table.column_names) if table.column_names else None
     for number, fields in lines:
         if header is None:
             header = fields
@@ -233,10 +149,10 @@ def _delimited(source: str, lines: Iterable[tuple[int, list[str]]], names: Seque
             raise InputError(f"{source}: line {number}: {len(fields)} columns, but the first line has {len(header)}")
 
 
-def _jsonl_rows(source: str, _: Sequence[str] | None) -> Iterator[Row]:
-    for number, line in _lines(source):
+def _jsonl_rows(table: Table) -> Iterator[Row]:
+    for number, line in table.lines():
         if line.strip():
-            yield json_row(f"{source}: line {number}", line)
+            yield json_row(f"{table.source}: line {number}", line)
 
 
 def json_row(place: str, line: str) -> Row:
@@ -254,10 +170,11 @@ def json_row(place: str, line: str) -> Row:
     return Row(place, values)
 
 
-def _parquet_rows(source: str, _: Sequence[str] | None) -> Iterator[Row]:
+def _parquet_rows(table: Table) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
+    source = table.source
     try:
         file = parquet.ParquetFile(source)
         number = 0
@@ -269,15 +186,34 @@ def _parquet_rows(source: str, _: Sequence[str] | None) -> Iterator[Row]:
         raise InputError(f"{source}: not readable as Parquet: {error}") from None
 
 
+def hub_revision(source: str) -> str | None:
+    """The commit that a hub source is read at; None for a folder, or where the hub does not say."""
+    import huggingface_hub
+
+    name, revision, _, _ = _hub_parts(source)
+    if Path(name).exists():
+        return None
+    try:
+        sha: str | None = huggingface_hub.HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except Exception:
+        return revision
+    return sha
+
+
+def _hub_parts(source: str) -> tuple[str, str | None, str | None, str]:
+    """`hub:NAME[@REVISION][:CONFIG[:SPLIT]]` -> name, revision, configuration, split."""
+    name, *rest = source.removeprefix(HUB).split(":")
+    name, _, revision = name.partition("@")
+    return name, revision or None, rest[0] if rest and rest[0] else None, rest[1] if len(rest) > 1 else "train"
+
+
 def _hub_rows(source: str) -> Iterator[Row]:
     import datasets
 
-    name, *rest = source.removeprefix(HUB).split(":")
-    config = rest[0] if rest and rest[0] else None
-    split = rest[1] if len(rest) > 1 else "train"
+    name, revision, config, split = _hub_parts(source)
     # Whatever goes wrong here (no network, no such name, a refused script) is an input that cannot be had.
     try:
-        rows = datasets.load_dataset(name, config, split=split, streaming=True)
+        rows = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
         for number, values in enumerate(rows, 1):
             yield Row(f"{source}: row {number}", dict(values))
     except InputError:
@@ -287,57 +223,10 @@ def _hub_rows(source: str) -> Iterator[Row]:
         raise InputError(f"{source}: the data set cannot be loaded: {reason}") from None
 
 
-TABLE_READERS: dict[str, Callable[[str, Sequence[str] | None], Iterator[Row]]] = {
+TABLE_READERS: dict[str, Callable[[Table], Iterator[Row]]] = {
     ".tsv": _tsv_rows,
     ".csv": _csv_rows,
     ".jsonl": _jsonl_rows,
     ".parquet": _parquet_rows,
 }
-CORPUS_SUFFIXES = (".txt", ".jsonl", ".parquet")
-
-
-# -- lines -------------------------------------------------------------------------------------------------------
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == _COMPRESSED else path.suffix
-
-
-def read_lines(source: str) -> Iterator[tuple[str, str]]:
-    """Lines of a UTF-8 file (plain or .gz) or of standard input (`-`), each with its place as an error names it.
-
-    Line ends are removed, and so is a byte-order mark.
-
-    Raises:
-        InputError: unreadable, or not UTF-8: the message names line and byte offset.
-    """
-    name = "standard input" if source == STANDARD_INPUT else source
-    for number, line in _lines(source):
-        yield f"{name}: line {number}", line.rstrip("\r\n")
-
-
-def _open(source: str) -> AbstractContextManager[IO[bytes]]:
-    if source == STANDARD_INPUT:
-        return nullcontext(sys.stdin.buffer)
-    if source.endswith(_COMPRESSED):
-        return cast(IO[bytes], gzip.open(source))
-    return open(source, "rb")
-
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends."""
-    offset = 0
-    name = "standard input" if source == STANDARD_INPUT else source
-    try:
-        with _open(source) as file:
-            for number, raw in enumerate(file, 1):
-                try:
-                    line = raw.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{name}: line {number}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not UTF-8"
-                    ) from None
-                offset += len(raw)
-                yield number, line.removeprefix("\ufeff") if number == 1 else line
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name}: cannot be read: {error}") from None
+CORPUS_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")

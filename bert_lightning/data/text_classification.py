@@ -115,15 +115,13 @@ class TextClassificationDataModule(StepDataModule):
         """SHA-256 over the texts and labels of each split."""
         return {split: examples.fingerprint for split, examples in self.examples.items()}
 
-    def training_samples(self, step: int, plan: TrainingPlan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
         """Rows of about one length."""
-        lengths = self.examples["train"].lengths
-        return length_bucketed(plan.seed, lengths, self.batch_size, step, plan.num_steps)
-
-    def training_batch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64], plan: TrainingPlan) -> Batch:
-        """Rows to tensors."""
         examples = self.examples["train"]
-        return self._batch(examples, indices, labels=examples.labels[indices])
+        _, rows = length_bucketed(plan.seed, examples.lengths, self.batch_size, step, plan.num_steps)
+        num_parts = plan.accumulate * world_size
+        parts = np.split(rows, num_parts)[rank::world_size]
+        return [self._batch(examples, part, labels=examples.labels[part]) for part in parts]
 
     def num_evaluation_samples(self, stage: Stage) -> int:
         """Rows of a split."""

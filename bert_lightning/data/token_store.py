@@ -1,17 +1,18 @@
 """A corpus as token ids on disk: shards of memory-mapped arrays, a manifest, and the vocabulary they were made with.
 
-STORE/manifest.json            written last: a store without one is unfinished
+STORE/manifest.json            written last: a store without one is unfinished; holds the record of every shard
+STORE/token_counts.npy         how often each vocabulary entry occurs
 STORE/vocab.txt, ...           the tokenizer
-STORE/shard-00000/tokens.npy           all tokens of the shard's documents, one after the other
-                  sentence_ends.npy    where each sentence ends, counted in tokens
-                  document_ends.npy    where each document ends, counted in sentences
-                  token_counts.npy     how often each vocabulary entry occurs
-                  shard.json           counts, checksums, and a key of what the shard was made from
+STORE/shard-00000/tokens.npy       all tokens of the shard's documents, one after the other
+                  sentences.npy    where each sentence ends, counted in tokens
+                  documents.npy    where each document ends, counted in sentences and in tokens
+                  shard.json       the shard's record: counts, checksums, and a key of what it was made from
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from bert_lightning.checkpoints.files import sha256
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
+FORMAT = 2
 MANIFEST = "manifest.json"
 SHARD_RECORD = "shard.json"
-ARRAYS = ("tokens", "sentence_ends", "document_ends", "token_counts")
+TOKEN_COUNTS = "token_counts.npy"
+ARRAYS = ("tokens", "sentences", "documents")
+# Shards held open at once: each takes three of the 65,530 memory maps that Linux grants a process.
+_NUM_OPEN = 1 << 13
 
 
 def shard_name(number: int) -> str:
@@ -32,14 +37,63 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
+class Shard:
+    """The arrays of one shard, views of its files; each is verified when it is first read.
+
+    Attributes:
+        folder: where they lie.
+        num_tokens: in all of its documents.
+        verified: names of the arrays that were compared with their checksums.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], verified: set[str]) -> None:
+        self.folder = folder
+        self.verified = verified
+        self.num_tokens: int = record["num_tokens"]
+        self._record = record
+
+    @cached_property
+    def tokens(self) -> NDArray[np.unsignedinteger]:
+        """(tokens,) ids."""
+        return self._array("tokens")
+
+    @cached_property
+    def sentences(self) -> NDArray[np.uint32]:
+        """(sentences,) where each ends, in tokens."""
+        return self._array("sentences")
+
+    @cached_property
+    def documents(self) -> NDArray[np.uint32]:
+        """(documents, 2) where each ends, in sentences and in tokens."""
+        return self._array("documents")
+
+    def document_lengths(self) -> NDArray[np.int64]:
+        """(documents,) the tokens of each document."""
+        return lengths_of(self.documents[:, 1])
+
+    def _array(self, name: str) -> NDArray[Any]:
+        path = self.folder / f"{name}.npy"
+        if name not in self.verified:
+            fault = file_fault(path, name, self._record)
+            if fault:
+                raise InputError(f"{fault}. Delete the folder {self.folder.name} and run prepare again")
+            self.verified.add(name)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+
+
 class TokenStore:
-    """An opened token store; only the positions of documents are held in memory.
+    """An opened token store: opening takes one look at the manifest and the sizes of the files.
+
+    A file's checksum is verified when it is first read, so opening takes no longer where the corpus is larger, and
+    nothing damaged is ever read. A document longer than a shard counts as several, which `same_document` tells.
 
     Attributes:
         path: its folder.
         tokenizer: the one it was made with.
         fingerprint: SHA-256 that changes with any token or boundary.
-        document_lengths: (documents,) tokens of each document.
+        num_documents: documents in all shards.
+        num_tokens: tokens in all shards.
 
     Raises:
         InputError: no store there, unfinished, or damaged; the message names the shard and file.
@@ -47,82 +101,156 @@ class TokenStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = _read_record(self.path / MANIFEST, self.path, ("tokenizer", "fingerprint", "shards"))
+        manifest = _read_record(self.path / MANIFEST, self.path, ("format", "tokenizer", "fingerprint", "shards"))
+        if manifest["format"] != FORMAT:
+            raise InputError(
+                f"{self.path} is a token store of format {manifest['format']}, and this version reads {FORMAT}: "
+                "run prepare again, to another folder"
+            )
         self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path)
         if self.tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
             raise InputError(f"{self.path}: vocab.txt is not the vocabulary that this token store was made with")
-        shards = [self.path / str(name) for name in manifest["shards"]]
-        records = [_read_record(shard / SHARD_RECORD, shard, ("sha256",)) for shard in shards]
-        self.fingerprint = store_fingerprint(self.tokenizer.fingerprint, [record["sha256"] for record in records])
-        if self.fingerprint != manifest["fingerprint"]:
-            raise InputError(f"{self.path / MANIFEST}: damaged, or it belongs to other shards: run prepare again")
-        arrays = [_open_shard(shard, record) for shard, record in zip(shards, records, strict=True)]
-        self._tokens = [shard["tokens"] for shard in arrays]
-        self._sentence_ends = [shard["sentence_ends"] for shard in arrays]
-        self._token_counts = [shard["token_counts"] for shard in arrays]
-        document_ends = [np.asarray(shard["document_ends"]) for shard in arrays]
-        first_sentences = [np.concatenate(([0], ends[:-1])) for ends in document_ends]
-        self._shard_of = np.repeat(np.arange(len(shards)), [len(ends) for ends in document_ends])
-        self._first_sentence = np.concatenate(first_sentences)
-        self._last_sentence = np.concatenate(document_ends)
-        lengths = []
-        for ends, document_end in zip(self._sentence_ends, document_ends, strict=True):
-            lengths.append(np.diff(np.asarray(ends)[document_end - 1], prepend=0))
-        self.document_lengths: NDArray[np.int64] = np.concatenate(lengths)
+        self._records: list[dict[str, Any]] = manifest["shards"]
+        self.fingerprint: str = manifest["fingerprint"]
+        self._token_counts_sha256 = manifest["token_counts_sha256"]
+        if self.fingerprint != store_fingerprint(manifest):
+            raise InputError(f"{self.path / MANIFEST}: damaged: run prepare again")
+        for record in self._records:
+            fault = size_fault(self.path / record["name"], record)
+            if fault:
+                raise InputError(f"{fault}. Delete the folder {record['name']} and run prepare again")
+        self._first_documents = np.cumsum([0, *(record["num_documents"] for record in self._records)])
+        self.num_documents = int(self._first_documents[-1])
+        self.num_tokens = sum(record["num_tokens"] for record in self._records)
+        # An array that grows with nothing but the shards: whether each goes on with the document before it.
+        self._continues = [False] + [
+            record["continues"] and before["open"]
+            for before, record in zip(self._records, self._records[1:], strict=False)
+        ]
+        self._opened = lru_cache(_NUM_OPEN)(self._open)
+        self._verified: list[set[str]] = [set() for _ in self._records]
 
     @property
-    def num_documents(self) -> int:
-        """Documents in all shards."""
-        return len(self._shard_of)
+    def num_shards(self) -> int:
+        """Shards."""
+        return len(self._records)
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in all shards."""
-        return int(self.document_lengths.sum())
+    def shard(self, number: int) -> Shard:
+        """One shard; reading an array of it raises an InputError where its file is damaged."""
+        return self._opened(number)
+
+    def first_document(self, shard: int) -> int:
+        """The number of a shard's first document."""
+        return int(self._first_documents[shard])
 
     def num_sentences(self, document: int) -> int:
         """Sentences of one document."""
-        return int(self._last_sentence[document] - self._first_sentence[document])
+        return len(self.sentence_ends(document))
 
     def sentence_ends(self, document: int) -> NDArray[np.int64]:
         """(sentences,) where each sentence of a document ends, in tokens from the document's start."""
-        first, last = self._first_sentence[document], self._last_sentence[document]
-        ends = self._sentence_ends[self._shard_of[document]]
-        start = ends[first - 1] if first else 0
-        return ends[first:last] - start
+        shard, local = self._locate(document)
+        (first, start), (last, _) = _bounds(shard, local)
+        return shard.sentences[first:last].astype(np.int64) - start
 
     def tokens(self, document: int, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """Tokens `start` to `stop` of a document, a view of the file."""
-        shard, first = self._shard_of[document], self._first_sentence[document]
-        offset = int(self._sentence_ends[shard][first - 1]) if first else 0
-        return self._tokens[shard][offset + start : offset + stop]
+        shard, local = self._locate(document)
+        offset = int(shard.documents[local - 1, 1]) if local else 0
+        return shard.tokens[offset + start : offset + stop]
+
+    def same_document(self, document: int) -> tuple[int, int]:
+        """First and last number of the stretch of documents that are one in the text: mostly one number, twice."""
+        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        first = last = document
+        before, behind = number, number + 1
+        while first == self._first_documents[before] and self._continues[before]:
+            before -= 1
+            first -= 1
+        while behind < self.num_shards and last == self._first_documents[behind] - 1 and self._continues[behind]:
+            behind += 1
+            last += 1
+        return first, last
 
     def token_counts(self) -> NDArray[np.int64]:
-        """(V,) how often each vocabulary entry occurs."""
-        return np.sum(self._token_counts, axis=0, dtype=np.int64)
+        """(V,) how often each vocabulary entry occurs.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.path / TOKEN_COUNTS
+        if not path.is_file() or sha256(path) != self._token_counts_sha256:
+            raise InputError(f"{path} is missing or damaged: run prepare again")
+        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
+        return counts
+
+    def verify(self) -> None:
+        """Read every file and compare it with its checksum.
+
+        Raises:
+            InputError: one is damaged; the message names it.
+        """
+        for record in self._records:
+            fault = shard_fault(self.path / record["name"], record)
+            if fault:
+                raise InputError(f"{fault}. Delete the folder {record['name']} and run prepare again")
+        self.token_counts()
+
+    def _locate(self, document: int) -> tuple[Shard, int]:
+        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        return self.shard(number), document - int(self._first_documents[number])
+
+    def _open(self, number: int) -> Shard:
+        record = self._records[number]
+        return Shard(self.path / record["name"], record, self._verified[number])
 
 
-def store_fingerprint(tokenizer_fingerprint: str, checksums: Sequence[dict[str, str]]) -> str:
-    """SHA-256 over the vocabulary and the checksums of all shards."""
-    return hashlib.sha256(json.dumps([tokenizer_fingerprint, list(checksums)]).encode()).hexdigest()
+def lengths_of(ends: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """(n,) where each of n stretches ends -> (n,) how long each is."""
+    wide = ends.astype(np.int64)
+    return wide - np.concatenate(([0], wide[:-1]))
+
+
+def _bounds(shard: Shard, document: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where a document begins and ends, in sentences and tokens of its shard."""
+    begin = (int(shard.documents[document - 1, 0]), int(shard.documents[document - 1, 1])) if document else (0, 0)
+    return begin, (int(shard.documents[document, 0]), int(shard.documents[document, 1]))
+
+
+def store_fingerprint(manifest: dict[str, Any]) -> str:
+    """SHA-256 over the vocabulary and the records of all shards."""
+    parts = [manifest["tokenizer"]["fingerprint"], manifest["shards"], manifest["token_counts_sha256"]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def size_fault(folder: Path, record: dict[str, Any]) -> str | None:
+    """Say which file of a shard is missing or of another size than it was; None when there is none."""
+    for name in ARRAYS:
+        path = folder / f"{name}.npy"
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return f"{path} is missing"
+        if size != record["bytes"].get(name):
+            return f"{path} is damaged: it has {size:,} bytes, not {record['bytes'].get(name):,}"
+    return None
 
 
 def shard_fault(folder: Path, record: dict[str, Any]) -> str | None:
     """Say which file of a shard is missing or differs from its checksum; None when all are whole."""
-    for name in ARRAYS:
-        path = folder / f"{name}.npy"
-        if not path.is_file():
-            return f"{path} is missing"
-        if sha256(path) != record["sha256"].get(name):
-            return f"{path} is damaged: its SHA-256 differs from the one in {SHARD_RECORD}"
-    return None
-
-
-def _open_shard(folder: Path, record: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    fault = shard_fault(folder, record)
+    fault = size_fault(folder, record)
     if fault:
-        raise InputError(f"{fault}. Delete the folder {folder.name} and run prepare again")
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        return fault
+    return next((fault for name in ARRAYS if (fault := file_fault(folder / f"{name}.npy", name, record))), None)
+
+
+def file_fault(path: Path, name: str, record: dict[str, Any]) -> str | None:
+    """Say what is wrong with the file of the array `name`; None when it is whole."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if sha256(path) != record["sha256"].get(name):
+        return f"{path} is damaged: its SHA-256 differs from the one it was written with"
+    return None
 
 
 def _read_record(path: Path, folder: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -136,5 +264,5 @@ def _read_record(path: Path, folder: Path, keys: Sequence[str]) -> dict[str, Any
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
     if not isinstance(record, dict) or missing:
-        raise InputError(f"{path}: damaged: no {missing or keys}")
+        raise InputError(f"{path}: damaged, or of another version: no {missing or keys}")
     return record

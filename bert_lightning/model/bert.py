@@ -75,10 +75,13 @@ class BertForMaskedLM(PretrainedModel):
         input_ids: Tensor,
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, S, V)."""
+        """(B, S) x 3 -> (B, S, V), or (M, V) with `masked_positions` as in `BertForPreTraining`."""
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
+        if masked_positions is not None:
+            hidden = (hidden.flatten(0, 1) if packing is None else hidden)[masked_positions]
         return self.mlm_head(hidden, self.encoder.embeddings.word.weight)
 
 

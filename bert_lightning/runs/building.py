@@ -10,13 +10,21 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.module import Stage, StepDataModule
+from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.pretraining import PretrainingDataModule
 from bert_lightning.data.text_classification import TextClassificationDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
+from bert_lightning.model import (
+    BertConfig,
+    BertEncoder,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+)
 from bert_lightning.model.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, without_head
 from bert_lightning.runs.experiment import Experiment, ModelSettings
+from bert_lightning.runs.settings import nearest
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.pretraining import PretrainingTask
 from bert_lightning.tasks.text_classification import TextClassificationTask
@@ -67,27 +75,33 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
     if start is not None:
         tokenizer = checkpoint_tokenizer(start)
         if tokenizer is not None and tokenizer.fingerprint != data.tokenizer.fingerprint:
-            store = next(iter(data.stores.values()))
+            [store, *_] = next(iter(data.stores.values()))
             raise InputError(
                 f"the vocabulary does not fit: {store.path} was made with another one "
                 f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries); "
                 "model.resize_vocabulary fits the model to it"
             )
     config = model_config(experiment.model, start, len(data.tokenizer))
-    length = experiment.data.max_seq_length
+    length = experiment.data.longest
     if length > config.max_position_embeddings:
         raise InputError(
             f"data.max_seq_length {length} is more than the model's positions ({config.max_position_embeddings})"
         )
     _seed(experiment)
-    model = BertForPreTraining(config)
+    objective = experiment.data.objective
+    model = pretraining_model(config, objective)
     notes = _take_weights(model, experiment, start, stage)
     counts: torch.Tensor | None
     if stage is None:
         counts = torch.from_numpy(data.training_token_counts())
     else:
         counts = start.task_settings.get("token_counts") if start is not None else None
-    return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts), notes)
+    return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts, objective), notes)
+
+
+def pretraining_model(config: BertConfig, objective: ObjectiveName) -> BertForPreTraining | BertForMaskedLM:
+    """With the sentence head where the objective trains it."""
+    return BertForPreTraining(config) if OBJECTIVES[objective].metric else BertForMaskedLM(config)
 
 
 def _build_text_classification(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
@@ -150,7 +164,8 @@ def task_of(checkpoint: Checkpoint) -> Task:
     config, settings = config_of(checkpoint), checkpoint.task_settings
     task: Task
     if checkpoint.task == PretrainingTask.name:
-        task = PretrainingTask(BertForPreTraining(config), config, tokenizer, **settings)
+        model = pretraining_model(config, settings.get("objective", "next-sentence"))
+        task = PretrainingTask(model, config, tokenizer, **settings)
     else:
         classifier = BertForSequenceClassification(config, labels=settings["labels"])
         task = TextClassificationTask(classifier, config, tokenizer, **settings)
@@ -238,8 +253,8 @@ def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
     return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)
 
 
-def num_steps(experiment: Experiment, num_samples: int) -> int:
-    """Optimiser steps of the whole training: as given, or int(samples / batch size * epochs) as published.
+def num_steps(experiment: Experiment, data: StepDataModule) -> int:
+    """Optimiser steps of the whole training: as given, or those of so many epochs.
 
     Raises:
         InputError: not even one.
@@ -248,17 +263,25 @@ def num_steps(experiment: Experiment, num_samples: int) -> int:
     if settings.max_steps is not None:
         return settings.max_steps
     assert settings.max_epochs is not None
-    steps = int(num_samples / experiment.data.batch_size * settings.max_epochs)
+    steps = data.num_steps_of(settings.max_epochs)
     if steps < 1:
         raise InputError(
-            f"trainer.max_epochs {settings.max_epochs:g} of {num_samples} samples are less than one batch of "
-            f"{experiment.data.batch_size}: lower data.batch_size"
+            f"trainer.max_epochs {settings.max_epochs:g} of {data.num_training_samples} samples are less than one "
+            f"batch of {experiment.data.batch_size}: lower data.batch_size"
         )
     return steps
 
 
-def optimization_of(experiment: Experiment, steps: int) -> Optimization:
-    """What the task's optimiser step needs."""
+def optimization_of(experiment: Experiment, task: Task, steps: int) -> Optimization:
+    """What the task's optimiser step needs.
+
+    Raises:
+        InputError: a loss weight is of a loss that the task does not have.
+    """
+    known = task.loss_names[: task.num_losses]
+    for name in experiment.loss_weights:
+        if name not in known:
+            raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, known, 'loss_weights')}")
     return Optimization(
         optimizer=experiment.optimizer,
         schedule=experiment.schedule,
@@ -266,4 +289,5 @@ def optimization_of(experiment: Experiment, steps: int) -> Optimization:
         gradient_clip_val=experiment.trainer.gradient_clip_val,
         seed=experiment.seed_everything,
         log_every_n_steps=experiment.trainer.log_every_n_steps,
+        loss_weights=experiment.loss_weights,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,6 +153,7 @@ class Experiment:
         experiment: its name, the folder under `runs/`.
         task: what is trained; decides what `data` holds.
         seed_everything: of weights, data order, masks and dropout.
+        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 where none is given.
     """
 
     experiment: str
@@ -160,6 +162,7 @@ class Experiment:
     data: Any
     trainer: TrainerSettings
     seed_everything: int = 1
+    loss_weights: dict[str, float] = field(default_factory=dict)
     optimizer: Any = field(default_factory=AdamW)
     schedule: Any = field(default_factory=Linear)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -169,6 +172,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if not 0 <= self.seed_everything < 2**32:
             raise ValueError(f"seed_everything is {self.seed_everything}; it must be between 0 and 2^32 - 1")
+        for name, weight in self.loss_weights.items():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"loss_weights.{name} is {weight}; it must be 0 or more")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `load_experiment` reads back to the same experiment."""

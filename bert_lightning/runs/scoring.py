@@ -12,7 +12,8 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.sources import STANDARD_INPUT, Row, is_table, json_row, read_lines, read_rows
+from bert_lightning.data.lines import STANDARD_INPUT, read_lines
+from bert_lightning.data.sources import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, task_of
 from bert_lightning.runs.directory import RunDirectory

@@ -134,6 +134,8 @@ def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) 
             filled[key] = _build_choice(tables[full], value, full, tables)
         elif dataclasses.is_dataclass(hints[key]):
             filled[key] = build(hints[key], value, full, tables)
+        elif (item := _item_class(hints[key])) is not None:
+            filled[key] = [build(item, part, f"{full}.{n}", tables) for n, part in enumerate(_listed(value, full))]
         else:
             filled[key] = _typed(value, hints[key], full)
     missing = [
@@ -154,8 +156,10 @@ def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) 
 def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
     """The reverse of `build`: typed settings to plain values, choices with their `name`."""
     tables = tables or {}
+    if isinstance(settings, list | tuple):
+        return [plain(item) for item in settings]
     if not dataclasses.is_dataclass(settings):
-        return list(settings) if isinstance(settings, tuple) else settings
+        return settings
     values: dict[str, Any] = {}
     if path in tables:
         values["name"] = next(name for name, cls in tables[path].items() if type(settings) is cls)
@@ -182,6 +186,20 @@ def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables
     return build(table[name], rest, path, tables)
 
 
+def _item_class(hint: Any) -> type | None:
+    """The dataclass that a list is of."""
+    item = typing.get_args(hint)[0] if typing.get_origin(hint) is list else None
+    return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None
+
+
+def _listed(value: Any, path: str) -> list[Any]:
+    if isinstance(value, str):
+        value = _plain_value(value, path)
+    if not isinstance(value, list):
+        raise InputError(f"{path}: a list is expected, got {value!r}")
+    return value
+
+
 def _typed(value: Any, hint: Any, path: str) -> Any:
     """Check one value with jsonargparse, which also reads text as the number or list that is asked for."""
     from jsonargparse import ArgumentError, ArgumentParser
@@ -190,6 +208,8 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         value = _with_variables(value, path)
         if value == "null" and type(None) in typing.get_args(hint):
             return None
+    if isinstance(value, dict):
+        value = {_with_variables(str(key), path): item for key, item in value.items()}
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")

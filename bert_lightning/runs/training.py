@@ -60,9 +60,9 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     if resume == "auto" and manifest.get("ended") == FINISHED:
         return None
 
-    steps = num_steps(experiment, data.num_training_samples)
+    steps = num_steps(experiment, data)
     data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
-    task.optimization = optimization_of(experiment, steps)
+    task.optimization = optimization_of(experiment, task, steps)
     checkpoint = _resume_from(directory, resume)
     position = _check_resume(checkpoint, task, steps) if checkpoint is not None else 0
     validates = data.num_evaluation_samples("validation") > 0

@@ -4,7 +4,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,7 @@ class Optimization:
         gradient_clip_val: largest global norm of the gradients, or None.
         seed: of dropout.
         log_every_n_steps: training metrics are averaged over so many steps.
+        loss_weights: factor on each loss by name; 1 where none is given, as published.
     """
 
     optimizer: OptimizerSettings
@@ -42,6 +43,7 @@ class Optimization:
     gradient_clip_val: float | None
     seed: int
     log_every_n_steps: int
+    loss_weights: dict[str, float] = field(default_factory=dict)
 
 
 class Task(LightningModule):
@@ -63,13 +65,13 @@ class Task(LightningModule):
     monitor: ClassVar[str]
     """The validation metric that decides which checkpoint is the best."""
     monitor_mode: ClassVar[str]
-    shown: ClassVar[Sequence[tuple[str, str, str]]]
+    shown: Sequence[tuple[str, str, str]]
     """Metrics in the progress bar: name, label, format."""
-    validation_metrics: ClassVar[Sequence[str]]
+    validation_metrics: Sequence[str]
     """What validation logs, without `val/`."""
-    loss_names: ClassVar[Sequence[str]]
+    loss_names: Sequence[str]
     """Names of the training sums: losses first, then other sums over the same counts."""
-    num_losses: ClassVar[int]
+    num_losses: int
     """How many of them are losses."""
 
     model: PretrainedModel
@@ -117,6 +119,7 @@ class Task(LightningModule):
         local_counts = counts
         counts = self._summed_over_ranks(counts)
         divisors = counts[: self.num_losses].clamp(min=1)
+        weights = torch.tensor(self._loss_weights, device=self.device)
         totals = torch.zeros_like(counts)
         world_size = self.trainer.world_size
         for number, batch in enumerate(micro_batches):
@@ -126,7 +129,7 @@ class Task(LightningModule):
             with nullcontext() if is_last else self._without_gradient_exchange():
                 sums = self.sums(batch)
                 # Gradients are averaged over ranks, hence the factor.
-                self.manual_backward((sums[: self.num_losses] / divisors).sum() * world_size)
+                self.manual_backward((sums[: self.num_losses] / divisors * weights).sum() * world_size)
             totals += sums.detach()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
@@ -161,6 +164,12 @@ class Task(LightningModule):
             optimizer, lambda step: schedule.factor(step, optimization.num_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @property
+    def _loss_weights(self) -> list[float]:
+        """The factor on each loss."""
+        given = self._optimization.loss_weights
+        return [given.get(name, 1.0) for name in self.loss_names[: self.num_losses]]
 
     @property
     def _optimization(self) -> Optimization:
@@ -203,7 +212,7 @@ class Task(LightningModule):
         num_sums = len(self.loss_names)
         means = [window[k] / max(window[num_sums + k], 1) for k in range(num_sums)]
         logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
-        logged["train/loss"] = sum(means[: self.num_losses])
+        logged["train/loss"] = sum(m * w for m, w in zip(means, self._loss_weights, strict=False))
         logged["train/learning_rate"] = learning_rate
         logged["train/tokens_per_second"] = window[-1] / seconds
         self._reset_window()
@@ -240,6 +249,7 @@ class Task(LightningModule):
             "lowercase": vocabulary.lowercase,
             "strip_accents": vocabulary.strip_accents,
             "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
+            "special_tokens": list(vocabulary.special_tokens),
             "task_settings": self.task_settings,
         }
 

@@ -1,6 +1,5 @@
-"""Masked language modelling and next-sentence prediction, as published."""
+"""Masked language modelling, with next-sentence prediction as published, another objective, or alone."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,12 +8,12 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from bert_lightning.data.batching import Batch
-from bert_lightning.data.sentence_pairs import IS_NEXT
+from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.sources import Row, column
 from bert_lightning.data.text_classification import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
-from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.tasks.base import Task
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
 
@@ -26,70 +25,90 @@ class PretrainingTask(Task):
 
     Validation also logs what guessing reaches: `val/mlm_unigram_loss`, `val/mlm_unigram_accuracy` (frequencies of
     the training text) and `val/nsp_majority_accuracy`.
+
+    Args:
+        model: with both heads, or the masked-language-model head alone where there are no pairs.
+        config: of the model.
+        tokenizer: text to ids.
+        max_seq_length: longest input.
+        token_counts: (V,) of the training text, for the baseline.
+        objective: what sentences are for; decides the names of the metrics: `nsp_...`, `sop_...`, or none.
     """
 
     name = "pretraining"
     monitor: ClassVar[str] = "val/mlm_loss"
     monitor_mode: ClassVar[str] = "min"
-    shown: ClassVar[Sequence[tuple[str, str, str]]] = (
-        ("train/loss", "loss", ".3f"),
-        ("train/mlm_accuracy", "mlm", ".1%"),
-        ("train/nsp_accuracy", "nsp", ".1%"),
-        ("train/tokens_per_second", "tok/s", ",.0f"),
-    )
-    loss_names: ClassVar[Sequence[str]] = ("mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy")
-    validation_metrics: ClassVar[Sequence[str]] = loss_names
-    num_losses: ClassVar[int] = 2
-    model: BertForPreTraining
+    model: BertForPreTraining | BertForMaskedLM
 
     def __init__(
         self,
-        model: BertForPreTraining,
+        model: BertForPreTraining | BertForMaskedLM,
         config: BertConfig,
         tokenizer: WordPieceTokenizer,
         max_seq_length: int,
         token_counts: Tensor | None = None,
+        objective: ObjectiveName = "next-sentence",
     ) -> None:
         super().__init__(model, config, tokenizer)
         self.max_seq_length = max_seq_length
         self.token_counts = token_counts
-        self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "is_next")})
+        self.objective: ObjectiveName = objective
+        self.sentence_metric = OBJECTIVES[objective].metric
+        heads = ["mlm", *([self.sentence_metric] if self.sentence_metric else [])]
+        self.num_losses = len(heads)
+        self.loss_names = [f"{head}_{value}" for value in ("loss", "accuracy") for head in heads]
+        self.validation_metrics = self.loss_names
+        self.shown = (
+            ("train/loss", "loss", ".3f"),
+            *((f"train/{head}_accuracy", head, ".1%") for head in heads),
+            ("train/tokens_per_second", "tok/s", ",.0f"),
+        )
+        self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "first_label")})
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 
     @property
     def task_settings(self) -> dict[str, Any]:
-        """The longest input, and the token counts behind the baseline."""
-        return {"max_seq_length": self.max_seq_length, "token_counts": self.token_counts}
+        """The longest input, the token counts behind the baseline, and the objective."""
+        return {
+            "max_seq_length": self.max_seq_length,
+            "token_counts": self.token_counts,
+            "objective": self.objective,
+        }
 
     def counts(self, batch: Batch) -> Tensor:
         """Masked tokens and pairs, each twice: for the losses and the accuracies."""
-        num_masked, num_pairs = len(batch["masked_labels"]), len(batch["next_sentence_labels"])
-        return torch.tensor([num_masked, num_pairs] * 2)
+        numbers = [len(batch["masked_labels"])]
+        if self.sentence_metric:
+            numbers.append(len(batch["sentence_labels"]))
+        return torch.tensor(numbers * 2)
 
     def sums(self, batch: Batch) -> Tensor:
-        """MLM loss, NSP loss, masked tokens right, pairs right."""
+        """MLM loss, sentence loss, masked tokens right, pairs right; nothing of pairs where there are none."""
         output = self.model(
-            batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch["masked_positions"]
+            batch["input_ids"],
+            batch["token_type_ids"],
+            batch.get("attention_mask"),
+            batch["masked_positions"],
+            packing=batch.get("packing"),
         )
-        tokens, pairs = output.prediction_logits, output.seq_relationship_logits
-        token_labels, pair_labels = batch["masked_labels"], batch["next_sentence_labels"]
-        return torch.stack(
-            [
-                F.cross_entropy(tokens.float(), token_labels, reduction="sum"),
-                F.cross_entropy(pairs.float(), pair_labels, reduction="sum"),
-                (tokens.detach().argmax(-1) == token_labels).sum(),
-                (pairs.detach().argmax(-1) == pair_labels).sum(),
-            ]
-        )
+        scored = [(output, batch["masked_labels"])]
+        if self.sentence_metric:
+            tokens, pairs = output
+            scored = [(tokens, batch["masked_labels"]), (pairs, batch["sentence_labels"])]
+        losses = [F.cross_entropy(logits.float(), labels, reduction="sum") for logits, labels in scored]
+        right = [(logits.detach().argmax(-1) == labels).sum() for logits, labels in scored]
+        return torch.stack([*losses, *right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Gather sums; an empty batch only keeps ranks in step."""
-        if not len(batch["next_sentence_labels"]):
+        if not batch["num_tokens"]:
             return
         sums, counts = self.sums(batch), self.counts(batch)
         for name, total, count in zip(self.loss_names, sums, counts, strict=True):
-            self._mean(name).update((total / count).float(), float(count))
-        self._mean("is_next").update((batch["next_sentence_labels"] == IS_NEXT).float())
+            if count:
+                self._mean(name).update((total / count).float(), float(count))
+        if self.sentence_metric:
+            self._mean("first_label").update((batch["sentence_labels"] == 0).float())
         if self.baseline is not None:
             self.baseline.update(batch["masked_labels"])
 
@@ -110,8 +129,9 @@ class PretrainingTask(Task):
 
     def _log_split(self, prefix: str) -> None:
         values = {f"{prefix}/{name}": self._mean(name).compute() for name in self.loss_names}
-        is_next = self._mean("is_next").compute()
-        values[f"{prefix}/nsp_majority_accuracy"] = torch.maximum(is_next, 1 - is_next)
+        if self.sentence_metric:
+            share = self._mean("first_label").compute()
+            values[f"{prefix}/{self.sentence_metric}_majority_accuracy"] = torch.maximum(share, 1 - share)
         if self.baseline is not None:
             for name, value in self.baseline.compute().items():
                 values[f"{prefix}/mlm_unigram_{name}"] = value.float()
@@ -134,9 +154,8 @@ class PretrainingTask(Task):
             batch = text_batch(self.tokenizer, firsts, None, self.max_seq_length)
             rows_at, columns_at = (batch["input_ids"] == self.tokenizer.mask_id).nonzero(as_tuple=True)
             positions = rows_at * batch["input_ids"].shape[1] + columns_at
-            logits = self.model(
-                batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions
-            ).prediction_logits
+            output = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions)
+            logits = output.prediction_logits if self.sentence_metric else output
             probabilities, ids = logits.float().softmax(-1).topk(NUM_CANDIDATES)
             filled: list[list[Any]] = [[] for _ in texts]
             for row, values, tokens in zip(rows_at.tolist(), probabilities.tolist(), ids.tolist(), strict=True):

@@ -30,14 +30,14 @@ class TextClassificationTask(Task):
     name = "text-classification"
     monitor: ClassVar[str] = "val/accuracy"
     monitor_mode: ClassVar[str] = "max"
-    shown: ClassVar[Sequence[tuple[str, str, str]]] = (
+    shown: Sequence[tuple[str, str, str]] = (
         ("train/loss", "loss", ".3f"),
         ("train/accuracy", "accuracy", ".1%"),
         ("train/tokens_per_second", "tok/s", ",.0f"),
     )
-    loss_names: ClassVar[Sequence[str]] = ("loss", "accuracy")
-    validation_metrics: ClassVar[Sequence[str]] = ("loss", "accuracy", "macro_f1", "matthews")
-    num_losses: ClassVar[int] = 1
+    loss_names: Sequence[str] = ("loss", "accuracy")
+    validation_metrics: Sequence[str] = ("loss", "accuracy", "macro_f1", "matthews")
+    num_losses: int = 1
     model: BertForSequenceClassification
 
     def __init__(

@@ -37,6 +37,7 @@ class WordPieceTokenizer:
     Attributes:
         vocabulary: what it was built from; lower-cases where that does not say.
         entries: its entries in id order.
+        special_ids: of BERT's special tokens and the vocabulary's own, ascending.
         backend: the `tokenizers.Tokenizer` behind it; it adds no [CLS] or [SEP] unless asked to.
     """
 
@@ -53,7 +54,8 @@ class WordPieceTokenizer:
         if missing:
             raise InputError(f"the vocabulary has no {', '.join(missing)}")
         self.pad_id, self.unknown_id, self.cls_id, self.sep_id, self.mask_id = (ids[t] for t in SPECIAL_TOKENS)
-        self.special_ids = sorted(ids[token] for token in SPECIAL_TOKENS)
+        special = (*SPECIAL_TOKENS, *vocabulary.special_tokens)
+        self.special_ids = sorted(ids[token] for token in special)
         self.backend = Tokenizer(WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_CHARACTERS_PER_WORD))
         self.backend.normalizer = BertNormalizer(
             lowercase=vocabulary.lowercase is not False,
@@ -63,7 +65,7 @@ class WordPieceTokenizer:
         self.backend.pre_tokenizer = BertPreTokenizer()
         self.backend.post_processor = BertProcessing((SEP, self.sep_id), (CLS, self.cls_id))
         self.backend.decoder = WordPieceDecoder()
-        self.backend.add_special_tokens(list(SPECIAL_TOKENS))
+        self.backend.add_special_tokens(list(special))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -85,6 +87,8 @@ class WordPieceTokenizer:
         strips_accents = vocabulary.strip_accents in (None, vocabulary.lowercase)
         if not strips_accents or not vocabulary.tokenize_chinese_chars:
             parts += [vocabulary.strip_accents, vocabulary.tokenize_chinese_chars]
+        if vocabulary.special_tokens:
+            parts.append(["special", *vocabulary.special_tokens])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:

@@ -1,0 +1,61 @@
+"""Samples of one part, for masked language modelling alone; RoBERTa (Liu et al. 2019), section 4.2."""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_lightning.data.samples import DocumentSamples, Sample, Samples, Tokens, sentence_at
+
+
+class DocumentSentences(DocumentSamples):
+    """DOC-SENTENCES: whole sentences of one document, as many as there is room for."""
+
+    metric: ClassVar[str | None] = None
+    num_special: ClassVar[int] = 2
+
+    def _of_document(self, document: int, chunk: int, draw: NDArray[np.float64], key: int) -> Sample:
+        target = self._target(draw)
+        ends = self.store.sentence_ends(document)
+        _, start = sentence_at(ends, self._start(chunk, draw, int(ends[-1]), target))
+        return Sample(self.store.tokens(document, start, _whole(ends, start, target)), None, 0)
+
+
+class FullSentences(Samples):
+    """FULL-SENTENCES: whole sentences, on into the next document, with a [SEP] between two documents.
+
+    A shard of T tokens has ceil(T / room) of them; a sample that reaches a shard's end is shorter.
+    """
+
+    metric: ClassVar[str | None] = None
+    num_special: ClassVar[int] = 2
+
+    def _count_up(self, shard: int) -> NDArray[np.int64]:
+        return np.array([-(-self.store.shard(shard).num_tokens // self.room)])
+
+    def _sample(self, shard: int, place: int, draw: NDArray[np.float64], key: int) -> Sample:
+        arrays = self.store.shard(shard)
+        target = self._target(draw)
+        _, start = sentence_at(arrays.sentences, self._start(place, draw, arrays.num_tokens, target))
+        documents = arrays.documents[:, 1]
+        stop, breaks = start, documents[:0]
+        room = target
+        while room:
+            stop = _whole(arrays.sentences, start, room)
+            first, last = np.searchsorted(documents, np.array((start, stop), documents.dtype))
+            breaks = documents[first:last]
+            breaks = breaks[breaks > start]
+            if stop - start + len(breaks) <= target:
+                break
+            room -= 1
+        tokens: Tokens = np.insert(
+            arrays.tokens[start:stop], breaks.astype(np.int64) - start, self.store.tokenizer.sep_id
+        )
+        return Sample(tokens, None, 0)
+
+
+def _whole(ends: NDArray[np.integer], start: int, room: int) -> int:
+    """The end of the last sentence that fits into `room` tokens from `start`; a longer first one is cut."""
+    last = int(np.searchsorted(ends, ends.dtype.type(start + room), side="right"))
+    stop = int(ends[last - 1]) if last else 0
+    return stop if stop > start else min(start + room, int(ends[-1]))
