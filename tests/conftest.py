@@ -56,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, documents: list[list[str]])
 @pytest.fixture(scope="session")
 def tokenizer(documents: list[list[str]]) -> WordPieceTokenizer:
     """A vocabulary for the documents."""
-    return train_wordpiece(lambda: (text for document in documents for text in document), 120)
+    return train_wordpiece((text for document in documents for text in document), 120)
 
 
 @pytest.fixture(scope="session")

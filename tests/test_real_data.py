@@ -1,19 +1,22 @@
 """What only real files show; skipped where BERT_LIGHTNING_DATA is not set."""
 
+import json
 from collections import Counter
-from itertools import islice
+from itertools import accumulate, islice
 
 import pytest
 import transformers
 
+from bert_lightning.data.documents import CorpusFormat, detect_layout, read_passages
+from bert_lightning.data.google_instances import GoogleSettings, google_instances
 from bert_lightning.data.sources import (
     CORPUS_SUFFIXES,
     column,
-    detect_layout,
     find_sources,
-    read_documents,
     read_rows,
 )
+from bert_lightning.text.encoding import RememberingEncoder
+from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import load_tokenizer
 
 pytestmark = pytest.mark.real_data
@@ -28,10 +31,10 @@ def test_every_novel_is_read_as_running_text_and_the_original_sample_as_sentence
 
 def test_no_word_of_a_hard_wrapped_novel_is_lost(real_data):
     path = real_data / "novels/Hardy_Jude_1895.txt"
-    [document] = read_documents(str(path), "auto", "text")
-    assert " ".join(document.segments).split() == path.read_text(encoding="utf-8").split()
+    segments = [s for passage in read_passages(str(path), CorpusFormat()) for s in passage.segments]
+    assert " ".join(segments).split() == path.read_text(encoding="utf-8").split()
     # Joined to paragraphs, not left as lines.
-    assert max(map(len, document.segments)) > 500
+    assert max(map(len, segments)) > 500
 
 
 @pytest.mark.parametrize(
@@ -56,14 +59,36 @@ def test_novels_are_encoded_as_transformers_does_with_the_released_vocabularies(
     ours = load_tokenizer(vocabulary, cased=casing == "cased")
     theirs = transformers.BertTokenizer(str(vocabulary), do_lower_case=casing == "uncased")
     for novel in ("Doyle_Hound_1902", "Cbronte_Villette_1853", "Lawrence_Serpent_1926"):
-        [document] = read_documents(str(real_data / f"novels/{novel}.txt"), "auto", "text")
-        texts = list(islice(document.segments, 300))
+        passage = next(read_passages(str(real_data / f"novels/{novel}.txt"), CorpusFormat()))
+        texts = list(islice(passage.segments, 300))
         expected = [theirs.encode(text, add_special_tokens=False) for text in texts]
         assert ours.encode_batch(texts) == expected
 
 
 def test_hardly_a_word_of_the_novels_is_unknown(real_data):
     tokenizer = load_tokenizer(real_data / "vocab/bert-base-uncased.txt")
-    [document] = read_documents(str(real_data / "novels/Woolf_Night_1919.txt"), "auto", "text")
-    counts = Counter(token for ids in tokenizer.encode_batch(document.segments) for token in ids)
+    segments = [
+        segment
+        for passage in read_passages(str(real_data / "novels/Woolf_Night_1919.txt"), CorpusFormat())
+        for segment in passage.segments
+    ]
+    counts = Counter(token for ids in tokenizer.encode_batch(segments) for token in ids)
     assert counts[tokenizer.unknown_id] / sum(counts.values()) < 1e-4
+
+
+def test_google_mode_equals_the_original_generator(real_data):
+    entries = load_tokenizer(real_data / "vocab/bert-base-uncased.txt").entries
+    text = str(real_data / "golden/google_sample_text.txt")
+    lines = google_instances([text], OriginalEncoding(entries, True), entries, GoogleSettings(dupe_factor=5))
+    golden = real_data / "golden/google_instances_seq128_pred20_dupe5_seed12345_short0.1.jsonl"
+    assert [json.loads(line) for line in lines] == [json.loads(line) for line in golden.read_text().splitlines()]
+
+
+def test_remembered_words_are_encoded_as_whole_sentences_are(real_data):
+    tokenizer = load_tokenizer(real_data / "vocab/bert-base-uncased.txt")
+    passages = read_passages(str(real_data / "novels/Doyle_Hound_1902.txt"), CorpusFormat())
+    texts = [segment for passage in passages for segment in passage.segments]
+    ids, ends = RememberingEncoder(tokenizer).encode(texts)
+    expected = tokenizer.encode_batch(texts)
+    assert ids.tolist() == [token for one in expected for token in one]
+    assert ends.tolist() == list(accumulate(map(len, expected)))

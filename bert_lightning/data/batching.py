@@ -103,9 +103,8 @@ def fit_into_rows(lengths: NDArray[np.int64], num_rows: int, room: int) -> list[
     return rows
 
 
-def shuffled(seed: int, num_samples: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples `start` to `stop` of an endless training: (epoch, index) each; every epoch has an order of its own."""
-    numbers = np.arange(start, stop, dtype=np.int64)
+def shuffled(seed: int, num_samples: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some samples of an endless training, by number: (epoch, index) each; every epoch has an order of its own."""
     epochs = numbers // num_samples
     indices = np.empty_like(numbers)
     for epoch in np.unique(epochs):
@@ -127,7 +126,7 @@ def length_bucketed(
     bucket, place = divmod(step, size)
     size = min(size, num_steps - bucket * size) if bucket == num_steps // size else size
     start = (step - place) * batch_size
-    epochs, indices = shuffled(seed, len(lengths), start, start + size * batch_size)
+    epochs, indices = shuffled(seed, len(lengths), np.arange(start, start + size * batch_size))
     by_length = np.argsort(lengths[indices], kind="stable")
     order = permute(derive_key(seed, bucket, "buckets"), size, np.array([place]))[0]
     taken = by_length[order * batch_size : (order + 1) * batch_size]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -39,6 +40,11 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
     )
     try:
         yield pool
+    except BrokenProcessPool:
+        raise WorkError(
+            "a worker process was killed, perhaps because memory ran out. Finished shards are kept: the same command "
+            "goes on from them; fewer --workers need less memory"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -125,8 +125,8 @@ def _read_documents(
 ) -> list[list[Segment]]:
     documents: list[list[Segment]] = [[]]
     for source in sources:
-        for _, line in numbered_lines(source, errors, repairs):
-            # TensorFlow's reader drops every carriage return.
+        for _, line in numbered_lines(source, errors, repairs, keep_mark=True):
+            # TensorFlow's reader drops every carriage return, and no byte-order mark.
             text = line.replace("\r", "").strip()
             if not text:
                 documents.append([])

@@ -65,12 +65,16 @@ def read_lines(source: str) -> Iterator[tuple[str, str]]:
 
 
 def numbered_lines(
-    source: str, errors: DecodingErrors = "strict", repairs: Repairs | None = None, cut: bool = False
+    source: str,
+    errors: DecodingErrors = "strict",
+    repairs: Repairs | None = None,
+    cut: bool = False,
+    keep_mark: bool = False,
 ) -> Iterator[tuple[int, str]]:
     """Lines with their ends, numbered from 1.
 
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
-    one. `repairs` counts that, and the bytes replaced.
+    one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
 
     Raises:
         InputError: as `read_lines`, or a line of more than `MAX_ROW` bytes without `cut`.
@@ -91,7 +95,7 @@ def numbered_lines(
                     repairs.num_cut += 1
                 inside = not whole
                 line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset)
-                yield number, line.removeprefix("\ufeff") if offset == 0 else line
+                yield number, line if offset or keep_mark else line.removeprefix("\ufeff")
                 offset += len(raw)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{_name(source)}: cannot be read: {error}") from None
@@ -120,7 +124,7 @@ def _last_break(raw: bytes) -> int:
     # Bytes 10xxxxxx go on with a character of UTF-8; a character has four at most.
     while end > len(raw) - 4 and raw[end] & 0xC0 == 0x80:
         end -= 1
-    return end
+    return max(end, 1)
 
 
 def _open(source: str) -> AbstractContextManager[IO[bytes]]:

@@ -35,6 +35,8 @@ class StepLoader(Generic[Item]):
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
+            # What makes the items is no module-level function, which the other ways to start a process ask for.
+            multiprocessing_context="fork" if self.num_workers else None,
             # Its own generator, or the workers' seeds would be drawn from the one that training uses.
             generator=torch.Generator(),
         )

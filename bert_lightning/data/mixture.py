@@ -39,9 +39,9 @@ class Mixture:
 
         Each source is gone through in an order of its own, epoch after epoch.
         """
-        if len(self.sources) == 1:
-            return shuffled(seed, self.num_samples, start, stop)
         numbers = np.arange(start, stop, dtype=np.int64)
+        if len(self.sources) == 1:
+            return shuffled(seed, self.num_samples, numbers)
         slots = np.empty_like(numbers)
         for block in np.unique(numbers // BLOCK):
             at = numbers // BLOCK == block
@@ -52,9 +52,9 @@ class Mixture:
         ranks = numbers // BLOCK * self._counts[chosen] + slots - (ends - self._counts)[chosen]
         epochs, indices = np.empty_like(numbers), np.empty_like(numbers)
         for number, source in enumerate(self.sources):
-            for at in np.flatnonzero(chosen == number):
-                epoch, index = shuffled(derive_key(seed, number), source.num_samples, ranks[at], ranks[at] + 1)
-                epochs[at], indices[at] = epoch[0], index[0] + self._ends[number] - source.num_samples
+            at = chosen == number
+            epochs[at], own = shuffled(derive_key(seed, number), source.num_samples, ranks[at])
+            indices[at] = own + (int(self._ends[number]) - source.num_samples)
         return epochs, indices
 
     def samples(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Sample]:

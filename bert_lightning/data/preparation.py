@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def prepare(
         "inputs": [_describe(source, each) for source, each in zip(sources, formats, strict=True)],
     }
     _refuse_foreign(output, {**settings, "tokenizer": tokenizer.fingerprint})
-    key = json.dumps([FORMAT, corpus.language, tokenizer.fingerprint])
+    key = json.dumps([FORMAT, version("sentencex"), corpus.language, tokenizer.fingerprint])
     repairs = Repairs()
     texts = _shard_texts(
         passage

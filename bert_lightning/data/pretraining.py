@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.data.batching import (
-    BUCKET_BATCHES,
     Batch,
     assemble,
     fit_into_rows,
@@ -28,11 +27,13 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 # Validation draws its pairs and masks with this seed in every run, so that runs can be compared.
 EVALUATION_SEED = 0
-# Packing looks at no fewer rows at once, so that short samples find each other.
-MIN_PACKED_ROWS = 2048
-# Of the tokens that there is room for, how many packing asks for: what is drawn beyond what fits is lost.
-_FILL = 0.99
+# Samples are arranged by length among no fewer rows than these, so that short ones find each other.
+MIN_WINDOW_ROWS = 2048
+# A step's rows are arranged in at most so many lanes of at least so many rows: a rank need not see the others'.
+_MAX_LANES, _MIN_LANE_ROWS = 16, 64
 _NUM_MEASURED = 2048
+# Of the samples that fitted when measured: what does not fit in the end is lost, and there is a spread.
+_FILL = 0.993
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class PretrainingData:
         objective: what sentences are for: next-sentence (pairs, B follows A or not, as published), sentence-order
             (pairs, swapped or not), full-sentences (no pairs, on into the next document) or document-sentences (no
             pairs, within one document).
-        max_seq_length: longest sample, special tokens included.
+        max_seq_length: longest sample, special tokens included; validation and test keep to it in every stage.
         short_sequence_probability: share of samples cut to a random length; 0.1 as published.
         masking: which tokens are predicted, and what stands in their place.
         stages: what changes later in training, such as longer samples for the last tenth of the steps.
@@ -125,13 +126,13 @@ class _Stage(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """Steps whose samples are arranged together."""
+    """Steps whose samples are arranged together, in one lane: always the same part of each step's rows."""
 
     epochs: NDArray[np.int64]
     indices: NDArray[np.int64]
     samples: list[Sample]
     rows: list[list[int]]
-    """batch_size rows a step, each some samples of the window"""
+    """the lane's rows of the first step, of the second, ...: each some samples of the window"""
 
 
 class PretrainingDataModule(StepDataModule):
@@ -171,9 +172,10 @@ class PretrainingDataModule(StepDataModule):
         self._is_special = np.isin(everything, tokenizer.special_ids)
         self._continues = np.array([entry.startswith("##") for entry in tokenizer.entries])
         self._stages = _resolved(settings)
+        if not len(self._random_ids):
+            raise InputError(f"{opened[0][1].path}: the vocabulary holds special tokens alone")
         self._mixture = lru_cache(2 * len(self._stages) + 2)(self._make_mixture)
-        # A worker makes the steps of a window one after the other.
-        self._window = lru_cache(2)(self._make_window)
+        self._window = lru_cache(2 * _MAX_LANES)(self._make_window)
         self._samples_per_window = lru_cache(len(self._stages))(self._measure_window)
 
     @property
@@ -207,7 +209,7 @@ class PretrainingDataModule(StepDataModule):
         per_step: float = self.batch_size
         if self.settings.batching == "packed":
             stage = self._stages[0]
-            per_step = self._samples_per_window(stage, EVALUATION_SEED) / self._window_steps(stage)
+            per_step = self._samples_per_window(stage) * _num_lanes(stage) / _window_steps(stage)
         return int(self.num_training_samples / per_step * max_epochs)
 
     def training_token_counts(self) -> NDArray[np.int64]:
@@ -222,21 +224,27 @@ class PretrainingDataModule(StepDataModule):
         mixture = self._mixture("train", stage.max_seq_length, seed)
         progress = self._progress(stage, step, plan)
         place = step - stage.first_step
-        packed = self.settings.batching == "packed"
-        rows = np.split(np.arange(stage.batch_size), num_parts)[rank::world_size]
+        parts = np.split(np.arange(stage.batch_size), num_parts)[rank::world_size]
         batches = []
         if self.settings.batching == "padded":
             epochs, indices = mixture.draw(seed, place * stage.batch_size, (place + 1) * stage.batch_size)
-            for own in rows:
+            for own in parts:
                 samples = mixture.samples(epochs[own], indices[own])
                 batches.append(self._batch(stage.max_seq_length, seed, epochs[own], indices[own], samples, progress))
             return batches
-        number, place = divmod(place, self._window_steps(stage))
-        window = self._window(stage, number, seed)
-        for own in rows:
-            chosen = [sample for row in own for sample in window.rows[place * stage.batch_size + int(row)]]
-            samples = [window.samples[sample] for sample in chosen]
-            epochs, indices = window.epochs[chosen], window.indices[chosen]
+        window_steps = _window_steps(stage)
+        number, place = divmod(place, window_steps)
+        num_steps = min(window_steps, self._stage_steps(stage, plan) - number * window_steps)
+        height = stage.batch_size // _num_lanes(stage)
+        for own in parts:
+            batch: list[tuple[int, int, Sample]] = []
+            for row in own.tolist():
+                window = self._window(stage, number, row // height, seed, num_steps)
+                for sample in window.rows[place * height + row % height]:
+                    batch.append((window.epochs[sample], window.indices[sample], window.samples[sample]))
+            epochs, indices = (np.array([entry[k] for entry in batch], dtype=np.int64) for k in (0, 1))
+            samples = [sample for _, _, sample in batch]
+            packed = self.settings.batching == "packed"
             batches.append(self._batch(stage.max_seq_length, seed, epochs, indices, samples, progress, packed))
         return batches
 
@@ -272,43 +280,63 @@ class PretrainingDataModule(StepDataModule):
         total = last.samples_before + (plan.num_steps - last.first_step) * last.batch_size
         return (stage.samples_before + (step - stage.first_step) * stage.batch_size) / total
 
+    def check_shares(self, world_size: int) -> None:
+        """As everywhere, and each stage must be reached."""
+        super().check_shares(world_size)
+        assert self.plan is not None
+        for number, stage in enumerate(self.settings.stages):
+            if stage.from_step >= self.plan.num_steps:
+                raise InputError(
+                    f"data.stages.{number}.from_step {stage.from_step} is never reached: training ends after "
+                    f"{self.plan.num_steps} steps"
+                )
+
     # -- samples arranged by length ------------------------------------------------------------------------------
 
-    def _window_steps(self, stage: _Stage) -> int:
-        """Steps of a window."""
+    def _stage_steps(self, stage: _Stage, plan: TrainingPlan) -> int:
+        following = self._stages[stage.number + 1 :]
+        return min([plan.num_steps, *(later.first_step for later in following[:1])]) - stage.first_step
+
+    def _measure_window(self, stage: _Stage) -> int:
+        """How many samples a lane of a packed window takes: as many of some measured ones as its rows can hold."""
+        mixture = self._mixture("train", stage.max_seq_length, EVALUATION_SEED)
+        count = min(_NUM_MEASURED, mixture.num_samples)
+        samples = mixture.samples(*mixture.draw(derive_key(EVALUATION_SEED, "measured"), 0, count))
+        measured = np.array([sample.length for sample in samples], dtype=np.int64)
+        num_rows = _window_steps(stage) * stage.batch_size // _num_lanes(stage)
+        fits, too_many = 1, int(num_rows * stage.max_seq_length / measured.mean()) + 1
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            rows = fit_into_rows(np.resize(measured, middle), num_rows, stage.max_seq_length)
+            if sum(map(len, rows)) == middle:
+                fits = middle
+            else:
+                too_many = middle
+        return max(1, int(_FILL * fits))
+
+    def _make_window(self, stage: _Stage, number: int, lane: int, seed: int, num_steps: int) -> _Window:
+        """Window `number` of a stage, `num_steps` long: all have `_window_steps` but the last."""
+        mixture = self._mixture("train", stage.max_seq_length, seed)
+        lanes = _num_lanes(stage)
+        height = stage.batch_size // lanes
         if self.settings.batching == "packed":
-            return -(-MIN_PACKED_ROWS // stage.batch_size)
-        return BUCKET_BATCHES
-
-    def _measure_window(self, stage: _Stage, seed: int) -> int:
-        """How many samples a packed window takes, from the mean length of some of them."""
-        mixture = self._mixture("train", stage.max_seq_length, seed)
-        epochs, indices = mixture.draw(derive_key(seed, "measured"), 0, min(_NUM_MEASURED, mixture.num_samples))
-        mean = np.mean([sample.length for sample in mixture.samples(epochs, indices)])
-        room = self._window_steps(stage) * stage.batch_size * stage.max_seq_length
-        return max(1, int(_FILL * room / mean))
-
-    def _make_window(self, stage: _Stage, number: int, seed: int) -> _Window:
-        mixture = self._mixture("train", stage.max_seq_length, seed)
-        steps = self._window_steps(stage)
-        num_rows = steps * stage.batch_size
-        packed = self.settings.batching == "packed"
-        size = self._samples_per_window(stage, seed) if packed else num_rows
-        epochs, indices = mixture.draw(seed, number * size, (number + 1) * size)
-        samples = mixture.samples(epochs, indices)
-        lengths = np.array([sample.length for sample in samples], dtype=np.int64)
-        rows: list[list[int]]
-        if packed:
-            rows = fit_into_rows(lengths, num_rows, stage.max_seq_length)
-            order = permute(derive_key(seed, number, "rows"), num_rows, np.arange(num_rows))
+            full = self._samples_per_window(stage)
+            start = (number * lanes + lane) * full
+            epochs, indices = mixture.draw(seed, start, start + max(1, full * num_steps // _window_steps(stage)))
+            samples = mixture.samples(epochs, indices)
+            rows = _packed_rows([sample.length for sample in samples], height * num_steps, stage.max_seq_length)
+            order = permute(derive_key(seed, number, lane, "rows"), len(rows), np.arange(len(rows)))
             return _Window(epochs, indices, samples, [rows[row] for row in order])
-        by_length = np.argsort(lengths, kind="stable")
+        start = number * _window_steps(stage) * stage.batch_size + lane * height * num_steps
+        epochs, indices = mixture.draw(seed, start, start + height * num_steps)
+        samples = mixture.samples(epochs, indices)
+        by_length = np.argsort([sample.length for sample in samples], kind="stable")
         rows = []
-        for step in permute(derive_key(seed, number, "buckets"), steps, np.arange(steps)):
-            taken = by_length[step * stage.batch_size : (step + 1) * stage.batch_size]
+        for step in permute(derive_key(seed, number, "buckets"), num_steps, np.arange(num_steps)).tolist():
+            taken = by_length[step * height : (step + 1) * height]
             # In random order, so that the parts given to ranks and micro-batches are alike.
-            mixed = permute(derive_key(seed, number, int(step), "places"), len(taken), np.arange(len(taken)))
-            rows += [[int(sample)] for sample in taken[mixed]]
+            mixed = permute(derive_key(seed, number, lane, step, "places"), height, np.arange(height))
+            rows += [[sample] for sample in taken[mixed].tolist()]
         return _Window(epochs, indices, samples, rows)
 
     # -- samples to tensors --------------------------------------------------------------------------------------
@@ -369,3 +397,27 @@ def _resolved(settings: PretrainingData) -> list[_Stage]:
             )
         )
     return stages
+
+
+def _num_lanes(stage: _Stage) -> int:
+    """The most lanes, a power of two, that share a step's rows out evenly; so it depends on the batch size alone."""
+    lanes = 1
+    while lanes < _MAX_LANES and stage.batch_size % (2 * lanes * _MIN_LANE_ROWS) == 0:
+        lanes *= 2
+    return lanes
+
+
+def _window_steps(stage: _Stage) -> int:
+    """Steps of a window."""
+    return max(1, MIN_WINDOW_ROWS * _num_lanes(stage) // stage.batch_size)
+
+
+def _packed_rows(lengths: list[int], num_rows: int, room: int) -> list[list[int]]:
+    """Samples in rows; where they do not all fit, those drawn last are left out, whatever their length."""
+    taken = np.array(lengths, dtype=np.int64)
+    while True:
+        rows = fit_into_rows(taken, num_rows, room)
+        surplus = len(taken) - sum(map(len, rows))
+        if not surplus:
+            return rows
+        taken = taken[:-surplus]

@@ -15,6 +15,8 @@ UInt64 = NDArray[np.uint64]
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _FEISTEL_ROUNDS = 6
+# Of so few, a network of so few bits would favour some permutations: they are sorted by chance instead.
+_FEW = 256
 
 
 def derive_key(*parts: Any) -> int:
@@ -26,12 +28,11 @@ def derive_key(*parts: Any) -> int:
 def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
     """64 random bits for each counter; `key` and `counters` broadcast against each other."""
     start = np.uint64(key) if isinstance(key, int) else key
-    # Overflow is the arithmetic that is meant: everything is modulo 2^64.
-    with np.errstate(over="ignore"):
-        state = start + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
-        state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
-        state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
-        return state ^ (state >> np.uint64(31))
+    # Everything is modulo 2^64, which is what arrays of this type do.
+    state = start + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
+    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
+    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
+    return state ^ (state >> np.uint64(31))
 
 
 def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
@@ -42,17 +43,21 @@ def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
 def permute(key: int, length: int, positions: NDArray[Any]) -> NDArray[np.int64]:
     """Where a random permutation of `range(length)` sends each position; no array of `length` is made.
 
-    A Feistel network over the next even power of two, walked until the value falls inside the range again (Black
-    and Rogaway 2002, "Ciphers with arbitrary finite domains"), which takes fewer than four rounds on average.
+    Beyond a few hundred, a Feistel network over the next even power of two, walked until the value falls inside the
+    range again (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): fewer than four rounds on average.
     """
+    if length <= _FEW:
+        order: NDArray[np.int64] = np.argsort(random_bits(key, np.arange(length)), kind="stable")
+        return order[positions]
+    round_keys = [derive_key(key, number) for number in range(_FEISTEL_ROUNDS)]
     half_bits = np.uint64(max(1, (max(length - 1, 1).bit_length() + 1) // 2))
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     values = positions.astype(np.uint64)
     outside = np.ones(len(values), dtype=bool)
     while outside.any():
         left, right = values[outside] >> half_bits, values[outside] & mask
-        for number in range(_FEISTEL_ROUNDS):
-            left, right = right, left ^ (random_bits(derive_key(key, number), right) & mask)
+        for round_key in round_keys:
+            left, right = right, left ^ (random_bits(round_key, right) & mask)
         values[outside] = (left << half_bits) | right
         outside[outside] = values[outside] >= np.uint64(length)
     return values.astype(np.int64)

@@ -1,6 +1,7 @@
 """A sample of pre-training before it is masked, and how any of them is reached at once."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -57,9 +58,9 @@ class Samples(ABC):
         self.room = max_seq_length - self.num_special
         if self.room < 2:
             raise InputError(f"max_seq_length is {max_seq_length}; it must be at least {self.num_special + 2}")
-        self._counts = lru_cache(1024)(self._count_up)
-        totals = [int(self._counts(shard)[-1]) for shard in range(store.num_shards)]
-        self._shard_ends = np.cumsum(totals)
+        self._counts = lru_cache(1 << 13)(self._count_up)
+        key = (type(self), max_seq_length)
+        self._shard_ends = store.totals(key, lambda shard: int(self._count_up(shard)[-1]))
         self.num_samples = int(self._shard_ends[-1])
 
     def samples(self, epoch: int, indices: NDArray[np.int64]) -> list[Sample]:
@@ -69,8 +70,8 @@ class Samples(ABC):
         keys = random_bits(derive_key(self.seed, epoch, "pairs"), indices)
         draws = uniforms(keys[:, None], np.arange(self.num_draws)[None, :])
         return [
-            self._sample(int(shard), int(place), draw, int(key))
-            for shard, place, draw, key in zip(shards, within, draws, keys, strict=True)
+            self._sample(shard, place, draw)
+            for shard, place, draw in zip(shards.tolist(), within.tolist(), draws, strict=True)
         ]
 
     @abstractmethod
@@ -78,19 +79,36 @@ class Samples(ABC):
         """(units,) the samples in each unit of a shard and in those before it; the last is that of the shard."""
 
     @abstractmethod
-    def _sample(self, shard: int, place: int, draw: NDArray[np.float64], key: int) -> Sample:
-        """Sample `place` of a shard, from its draws (num_draws,) and a key for more of them."""
+    def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
+        """Sample `place` of a shard, from its draws (num_draws,)."""
 
-    def _target(self, draw: NDArray[np.float64]) -> int:
+    def _target(self, draw: Sequence[float]) -> int:
         """How many tokens this sample is to have: all there is room for, or now and then fewer."""
         if draw[0] < self.short_sequence_probability:
             return 2 + int(draw[1] * (self.room - 1))
         return self.room
 
-    def _start(self, chunk: int, draw: NDArray[np.float64], length: int, target: int) -> int:
+    def _start(self, chunk: int, draw: Sequence[float], length: int, target: int) -> int:
         """Somewhere around the chunk's place, but not so late that the text ends before the sample is full."""
         start = int((chunk - 0.5 + draw[2]) * self.room)
         return min(max(start, 0), max(length - target, 0))
+
+
+def first_behind(ends: NDArray[np.uint32], token: int) -> int:
+    """How many stretches end at a token or before it: the number of the stretch that holds it."""
+    # In the array's own type, or the whole of it would be converted first.
+    return int(ends.searchsorted(ends.dtype.type(token), side="right"))
+
+
+def beginning(ends: NDArray[np.uint32], token: int, room: int, lowest: int = 0) -> int:
+    """Where a sample begins whose place is `token`: with the sentence that holds it.
+
+    A sentence of more than `room` tokens is entered at the token itself, or what lies behind its first ones would
+    never be seen. `lowest` is where the first sentence begins.
+    """
+    number = first_behind(ends, token)
+    start = int(ends[number - 1]) if number else lowest
+    return token if int(ends[number]) - start > room else start
 
 
 class DocumentSamples(Samples):
@@ -99,19 +117,12 @@ class DocumentSamples(Samples):
     def _count_up(self, shard: int) -> NDArray[np.int64]:
         return np.cumsum(-(-self.store.shard(shard).document_lengths() // self.room))
 
-    def _sample(self, shard: int, place: int, draw: NDArray[np.float64], key: int) -> Sample:
+    def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
         ends = self._counts(shard)
-        local = int(np.searchsorted(ends, place, side="right"))
+        local = int(ends.searchsorted(place, side="right"))
         chunk = place - (int(ends[local - 1]) if local else 0)
-        return self._of_document(self.store.first_document(shard) + local, chunk, draw, key)
+        return self._of_document(self.store.first_document(shard) + local, chunk, draw.tolist())
 
     @abstractmethod
-    def _of_document(self, document: int, chunk: int, draw: NDArray[np.float64], key: int) -> Sample:
+    def _of_document(self, document: int, chunk: int, draw: list[float]) -> Sample:
         """Sample `chunk` of a document."""
-
-
-def sentence_at(ends: NDArray[np.integer], token: int) -> tuple[int, int]:
-    """The sentence that holds a token, and where it starts."""
-    # In the array's own type, or the whole of it would be converted first.
-    number = int(np.searchsorted(ends, ends.dtype.type(token), side="right"))
-    return number, int(ends[number - 1]) if number else 0

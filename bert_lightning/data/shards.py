@@ -110,9 +110,7 @@ class ShardWriter:
             for name, content in contents.items():
                 write_bytes(temporary / f"{name}.npy", content)
             write_json(temporary / SHARD_RECORD, record)
-            if kept_record(folder, key) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.rename(temporary, folder)
+            _put(temporary, folder, key)
             sync_folder(folder.parent)
         except OSError as error:
             raise WorkError(
@@ -173,6 +171,21 @@ class ShardWriter:
             document += passage.ends
         if sentences:
             yield sentences, owners
+
+
+def _put(temporary: Path, folder: Path, key: str) -> None:
+    """Rename to the final name; where another worker of a cluster did so with the same shard, that one stays."""
+    for _ in range(3):
+        try:
+            os.rename(temporary, folder)
+            return
+        except OSError:
+            if kept_record(folder, key) is not None:
+                return
+            if not folder.exists():
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+    os.rename(temporary, folder)
 
 
 def length_histogram(lengths: NDArray[np.int64]) -> list[int]:

@@ -11,7 +11,7 @@ STORE/shard-00000/tokens.npy       all tokens of the shard's documents, one afte
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 SHARD_RECORD = "shard.json"
 TOKEN_COUNTS = "token_counts.npy"
 ARRAYS = ("tokens", "sentences", "documents")
-# Shards held open at once: each takes three of the 65,530 memory maps that Linux grants a process.
+# Shards held mapped at once: each takes three of the 65,530 maps that Linux grants a process.
 _NUM_OPEN = 1 << 13
 
 
@@ -78,8 +78,7 @@ class Shard:
             if fault:
                 raise InputError(f"{fault}. Delete the folder {self.folder.name} and run prepare again")
             self.verified.add(name)
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        return _mapped(path)
 
 
 class TokenStore:
@@ -92,7 +91,7 @@ class TokenStore:
         path: its folder.
         tokenizer: the one it was made with.
         fingerprint: SHA-256 that changes with any token or boundary.
-        num_documents: documents in all shards.
+        num_documents: documents in all shards; what lies in several of them counts in each.
         num_tokens: tokens in all shards.
 
     Raises:
@@ -129,6 +128,7 @@ class TokenStore:
         ]
         self._opened = lru_cache(_NUM_OPEN)(self._open)
         self._verified: list[set[str]] = [set() for _ in self._records]
+        self._totals: dict[Hashable, NDArray[np.int64]] = {}
 
     @property
     def num_shards(self) -> int:
@@ -139,24 +139,36 @@ class TokenStore:
         """One shard; reading an array of it raises an InputError where its file is damaged."""
         return self._opened(number)
 
+    def totals(self, key: Hashable, total_of: Callable[[int], int]) -> NDArray[np.int64]:
+        """(shards,) the sums up to each shard of what `total_of` says of it; said once for each `key`."""
+        if key not in self._totals:
+            self._totals[key] = np.cumsum([total_of(shard) for shard in range(self.num_shards)])
+        return self._totals[key]
+
     def first_document(self, shard: int) -> int:
         """The number of a shard's first document."""
         return int(self._first_documents[shard])
 
+    def locate(self, document: int) -> tuple[Shard, int, int, int]:
+        """The shard of a document, its first sentence and the one behind its last there, and its first token."""
+        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        shard, local = self.shard(number), document - int(self._first_documents[number])
+        first, start = shard.documents[local - 1].tolist() if local else (0, 0)
+        return shard, first, int(shard.documents[local, 0]), start
+
     def num_sentences(self, document: int) -> int:
         """Sentences of one document."""
-        return len(self.sentence_ends(document))
+        _, first, last, _ = self.locate(document)
+        return last - first
 
     def sentence_ends(self, document: int) -> NDArray[np.int64]:
         """(sentences,) where each sentence of a document ends, in tokens from the document's start."""
-        shard, local = self._locate(document)
-        (first, start), (last, _) = _bounds(shard, local)
+        shard, first, last, start = self.locate(document)
         return shard.sentences[first:last].astype(np.int64) - start
 
     def tokens(self, document: int, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """Tokens `start` to `stop` of a document, a view of the file."""
-        shard, local = self._locate(document)
-        offset = int(shard.documents[local - 1, 1]) if local else 0
+        shard, _, _, offset = self.locate(document)
         return shard.tokens[offset + start : offset + stop]
 
     def same_document(self, document: int) -> tuple[int, int]:
@@ -196,25 +208,32 @@ class TokenStore:
                 raise InputError(f"{fault}. Delete the folder {record['name']} and run prepare again")
         self.token_counts()
 
-    def _locate(self, document: int) -> tuple[Shard, int]:
-        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
-        return self.shard(number), document - int(self._first_documents[number])
-
     def _open(self, number: int) -> Shard:
         record = self._records[number]
         return Shard(self.path / record["name"], record, self._verified[number])
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A `.npy` file as an array that is read from disk as it is used, and keeps no file open.
+
+    `np.load` with `mmap_mode` keeps a descriptor for each file: a large store would run out of them.
+    """
+    import torch
+
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+    array: NDArray[Any] = content[start:].view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
 
 
 def lengths_of(ends: NDArray[np.uint32]) -> NDArray[np.int64]:
     """(n,) where each of n stretches ends -> (n,) how long each is."""
     wide = ends.astype(np.int64)
     return wide - np.concatenate(([0], wide[:-1]))
-
-
-def _bounds(shard: Shard, document: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a document begins and ends, in sentences and tokens of its shard."""
-    begin = (int(shard.documents[document - 1, 0]), int(shard.documents[document - 1, 1])) if document else (0, 0)
-    return begin, (int(shard.documents[document, 0]), int(shard.documents[document, 1]))
 
 
 def store_fingerprint(manifest: dict[str, Any]) -> str:

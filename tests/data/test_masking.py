@@ -1,14 +1,26 @@
-"""One battery over every masking strategy in the table."""
+"""One battery over every masking strategy in the table, and what each has of its own."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bert_lightning.data.masking import MASKINGS, TokenMasking, replace
+from bert_lightning.data.masking import (
+    MASKINGS,
+    NgramMasking,
+    Sequences,
+    SpanMasking,
+    TokenMasking,
+    WholeWordMasking,
+    replace,
+    word_starts,
+)
 from bert_lightning.data.randomness import derive_key, random_bits
 
 B, S, MASK_ID, V = 400, 64, 4, 100
 ORDINARY = np.arange(5, V)
+# Entries that go on with a word, as those with `##` do.
+CONTINUES = np.arange(V) >= 75
+CLS, SEP, PAD = 2, 3, 0
 
 
 @pytest.fixture(params=MASKINGS.values(), ids=MASKINGS)
@@ -16,75 +28,137 @@ def strategy(request):
     return request.param
 
 
-def rows(seed: int = 0):
-    """Ids with [CLS] (2) and [SEP] (3) in place, padded (0), of all lengths."""
+def rows(seed: int = 0, num_rows: int = B):
+    """Ids with [CLS] and two [SEP] in place, padded, of all lengths; what a masking may see of them."""
     generator = np.random.default_rng(seed)
-    lengths = generator.integers(5, S + 1, B)
-    ids = generator.integers(5, V, (B, S))
+    lengths = generator.integers(5, S + 1, num_rows)
+    ids = generator.integers(5, V, (num_rows, S))
     position = np.arange(S)[None, :]
-    ids[:, 0] = 2
-    ids[np.arange(B), lengths // 2] = ids[np.arange(B), lengths - 1] = 3
-    ids[position >= lengths[:, None]] = 0
+    ids[:, 0] = CLS
+    ids[np.arange(num_rows), lengths // 2] = ids[np.arange(num_rows), lengths - 1] = SEP
+    ids[position >= lengths[:, None]] = PAD
     candidates = (ids > 4) & (position < lengths[:, None])
-    return ids, candidates, lengths, random_bits(derive_key(seed), np.arange(B))
+    keys = random_bits(derive_key(seed), np.arange(num_rows))
+    return ids, Sequences(candidates, word_starts(candidates, CONTINUES[ids]), lengths, keys)
+
+
+def part_of(sequences: Sequences, at) -> Sequences:
+    return Sequences(*(array[at] for array in sequences))
+
+
+def words_of(candidates, starts):
+    """The words of one row, each a list of positions, by walking over it."""
+    words: list[list[int]] = []
+    for position in range(len(candidates)):
+        if starts[position]:
+            words.append([position])
+        elif candidates[position]:
+            words[-1].append(position)
+    return words
 
 
 def test_masking_never_selects_special_tokens_or_padding(strategy):
-    _, candidates, lengths, keys = rows()
-    assert not (strategy(rate=0.9).select(candidates, lengths, keys) & ~candidates).any()
+    _, sequences = rows()
+    assert not (strategy(rate=0.9).select(sequences).positions & ~sequences.candidates).any()
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
 def test_masking_holds_its_rate(strategy, rate):
-    _, candidates, lengths, keys = rows()
-    chosen = strategy(rate=rate).select(candidates, lengths, keys)
-    assert chosen.sum() / lengths.sum() == pytest.approx(rate, abs=0.01)
-    assert (chosen.sum(axis=1) >= 1).all()
+    _, sequences = rows()
+    chosen = strategy(rate=rate).select(sequences).positions
+    assert chosen.sum() / sequences.lengths.sum() == pytest.approx(rate, abs=0.02)
+    assert (chosen.sum(axis=1) <= np.maximum(1, np.rint(rate * sequences.lengths))).all()
 
 
 def test_masking_repeats_under_a_key_and_differs_under_another(strategy):
-    _, candidates, lengths, keys = rows()
-    first = strategy().select(candidates, lengths, keys)
-    assert (strategy().select(candidates, lengths, keys) == first).all()
-    assert (strategy().select(candidates, lengths, keys + np.uint64(1)) != first).any(axis=1).mean() > 0.9
+    _, sequences = rows()
+    first = strategy().select(sequences).positions
+    assert (strategy().select(sequences).positions == first).all()
+    other = sequences._replace(keys=sequences.keys + np.uint64(1))
+    assert (strategy().select(other).positions != first).any(axis=1).mean() > 0.9
 
 
 def test_masking_of_a_row_does_not_depend_on_its_neighbours(strategy):
-    _, candidates, lengths, keys = rows()
-    whole = strategy().select(candidates, lengths, keys)
-    part = strategy().select(candidates[7:9], lengths[7:9], keys[7:9])
-    assert (whole[7:9] == part).all()
+    _, sequences = rows()
+    whole = strategy().select(sequences)
+    part = strategy().select(part_of(sequences, slice(7, 9)))
+    assert (whole.positions[7:9] == part.positions).all()
+    assert (whole.units[7:9][part.positions] == part.units[part.positions]).all()
 
 
-def test_replacements_stay_inside_the_ordinary_vocabulary_and_only_where_chosen(strategy):
-    ids, candidates, lengths, keys = rows()
-    chosen = strategy().select(candidates, lengths, keys)
-    masked = replace(ids, chosen, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~keys)
-    assert (masked[~chosen] == ids[~chosen]).all()
-    assert np.isin(masked[chosen], ORDINARY).all()
+def test_a_fixed_number_is_never_exceeded_and_a_cap_neither(strategy):
+    _, sequences = rows()
+    fixed = strategy(num_predictions=3).select(sequences).positions.sum(axis=1)
+    assert fixed.max() == 3
+    assert (fixed == np.minimum(3, sequences.candidates.sum(axis=1))).mean() > 0.9
+    assert strategy(rate=0.5, max_predictions=4).select(sequences).positions.sum(axis=1).max() == 4
+
+
+def test_the_rate_moves_from_first_to_last_over_training(strategy):
+    _, sequences = rows()
+    shares = [
+        strategy(rate=0.4, final_rate=0.1).select(sequences, progress).positions.sum() / sequences.lengths.sum()
+        for progress in (0.0, 0.5, 1.0)
+    ]
+    assert shares == pytest.approx([0.4, 0.25, 0.1], abs=0.02)
+
+
+def test_replacements_stay_inside_the_given_entries_and_only_where_chosen(strategy):
+    ids, sequences = rows()
+    chosen = strategy().select(sequences)
+    masked = replace(ids, chosen, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~sequences.keys)
+    assert (masked[~chosen.positions] == ids[~chosen.positions]).all()
+    assert np.isin(masked[chosen.positions], ORDINARY).all()
 
 
 @pytest.mark.parametrize(("mask_share", "random_share"), [(1.0, 0.0), (0.0, 0.0)])
 def test_shares_of_one_give_the_hand_written_output(strategy, mask_share, random_share):
-    ids, candidates, lengths, keys = rows()
+    ids, sequences = rows()
     masking = strategy(mask_share=mask_share, random_share=random_share)
-    chosen = masking.select(candidates, lengths, keys)
-    expected = np.where(chosen, MASK_ID, ids) if mask_share else ids
-    assert (replace(ids, chosen, masking, MASK_ID, ORDINARY, ~keys) == expected).all()
+    chosen = masking.select(sequences)
+    expected = np.where(chosen.positions, MASK_ID, ids) if mask_share else ids
+    assert (replace(ids, chosen, masking, MASK_ID, ORDINARY, ~sequences.keys) == expected).all()
+
+
+def replaced(strategy, num_seeds: int = 10):
+    """Before and after, for one token of every unit."""
+    pairs = []
+    for seed in range(num_seeds):
+        ids, sequences = rows(seed)
+        chosen = strategy().select(sequences)
+        after = replace(ids, chosen, strategy(), MASK_ID, ORDINARY, ~sequences.keys)
+        row, column = np.nonzero(chosen.positions)
+        _, first = np.unique(row * 1000 + chosen.units[row, column], return_index=True)
+        pairs.append(np.stack([ids[row, column][first], after[row, column][first]]))
+    return np.concatenate(pairs, axis=1)
 
 
 def test_eighty_ten_ten_passes_a_chi_squared_test(strategy):
-    counts = np.zeros(3)
-    for seed in range(10):
-        ids, candidates, lengths, keys = rows(seed)
-        chosen = strategy().select(candidates, lengths, keys)
-        after = replace(ids, chosen, strategy(), MASK_ID, ORDINARY, ~keys)[chosen]
-        before = ids[chosen]
-        counts += [(after == MASK_ID).sum(), ((after != MASK_ID) & (after != before)).sum(), (after == before).sum()]
+    before, after = replaced(strategy)
+    counts = [(after == MASK_ID).sum(), ((after != MASK_ID) & (after != before)).sum(), (after == before).sum()]
     # A random token is the original one in one of so many draws.
     same = 0.1 / len(ORDINARY)
-    expected = counts.sum() * np.array([0.8, 0.1 - same, 0.1 + same])
+    expected = np.sum(counts) * np.array([0.8, 0.1 - same, 0.1 + same])
     assert stats.chisquare(counts, expected).pvalue > 1e-4
+
+
+def test_random_tokens_are_spread_evenly_over_the_vocabulary(strategy):
+    before, after = replaced(strategy, 40)
+    drawn = after[(after != MASK_ID) & (after != before)]
+    counts = np.bincount(drawn, minlength=V)[ORDINARY]
+    # The original token cannot be told from a kept one, so each entry is seen a little less often where it stood.
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_every_candidate_is_chosen_equally_often_in_the_long_run():
+    # Single tokens and whole words of equal length: no place is favoured.
+    candidates = np.zeros((4000, 20), dtype=bool)
+    candidates[:, 1:-1] = True
+    lengths = np.full(4000, 20)
+    for strategy in (TokenMasking, WholeWordMasking):
+        keys = random_bits(derive_key(strategy.__name__), np.arange(4000))
+        chosen = strategy().select(Sequences(candidates, candidates, lengths, keys)).positions
+        assert stats.chisquare(chosen.sum(axis=0)[1:-1]).pvalue > 1e-4
 
 
 def test_token_masking_chooses_as_many_as_the_original():
@@ -92,11 +166,74 @@ def test_token_masking_chooses_as_many_as_the_original():
     lengths = np.arange(5, 65)
     candidates = np.arange(64)[None, :] < (lengths - 3)[:, None]
     keys = random_bits(1, np.arange(len(lengths)))
-    chosen = TokenMasking().select(candidates, lengths, keys)
+    chosen = TokenMasking().select(Sequences(candidates, candidates, lengths, keys)).positions
     assert chosen.sum(axis=1).tolist() == [max(1, round(0.15 * n)) for n in lengths.tolist()]
 
 
-@pytest.mark.parametrize("values", [{"rate": 0.0}, {"rate": 1.0}, {"mask_share": 0.9, "random_share": 0.2}])
-def test_impossible_shares_are_errors(strategy, values):
+@pytest.mark.parametrize("masking", [WholeWordMasking(), SpanMasking(), NgramMasking()], ids=repr)
+def test_words_are_never_split_and_never_reach_over_a_separator(masking):
+    ids, sequences = rows()
+    chosen = masking.select(sequences).positions
+    for row in range(B):
+        for word in words_of(sequences.candidates[row], sequences.starts[row]):
+            assert len(set(chosen[row, word])) == 1
+            assert not np.isin(ids[row, word[0] : word[-1] + 1], (CLS, SEP, PAD)).any()
+
+
+def test_whole_words_are_taken_as_long_as_one_fits():
+    _, sequences = rows()
+    masking = WholeWordMasking()
+    chosen = masking.select(sequences).positions
+    wanted = masking.wanted(sequences, 0.0)
+    for row in range(B):
+        left = wanted[row] - chosen[row].sum()
+        words = words_of(sequences.candidates[row], sequences.starts[row])
+        assert all(len(word) > left for word in words if not chosen[row, word[0]])
+
+
+def spans_of(masking, num_rows: int):
+    """What is chosen in long rows of words of one token."""
+    candidates = np.zeros((num_rows, 400), dtype=bool)
+    candidates[:, 1:-1] = True
+    keys = random_bits(derive_key("spans"), np.arange(num_rows))
+    return masking.select(Sequences(candidates, candidates, np.full(num_rows, 400), keys))
+
+
+def test_a_span_is_replaced_alike_and_an_n_gram_token_by_token():
+    for masking, alike in ((SpanMasking(rate=0.3), True), (NgramMasking(rate=0.3), False)):
+        chosen = spans_of(masking, 200)
+        ids = np.full(chosen.positions.shape, 50)
+        keys = random_bits(7, np.arange(200))
+        masked = replace(ids, chosen, masking, MASK_ID, ORDINARY, keys) == MASK_ID
+        both = chosen.positions[:, 1:] & chosen.positions[:, :-1]
+        if alike:
+            both &= chosen.units[:, 1:] == chosen.units[:, :-1]
+        neighbours = (masked[:, 1:] == masked[:, :-1])[both]
+        assert neighbours.all() == alike
+
+
+@pytest.mark.parametrize(
+    ("masking", "mean"),
+    # SpanBERT reports 3.8 for p = 0.2 clipped at 10; ALBERT's 1/n up to 3 has (1 + 1 + 1) / (1 + 1/2 + 1/3).
+    [(SpanMasking(), 3.8), (NgramMasking(), 18 / 11)],
+    ids=["span", "n-gram"],
+)
+def test_spans_are_drawn_with_the_published_mean_length(masking, mean):
+    probabilities = masking.span_probabilities()
+    assert probabilities @ np.arange(1, len(probabilities) + 1) == pytest.approx(mean, abs=0.02)
+    assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rate": 0.0},
+        {"rate": 1.0},
+        {"final_rate": 1.0},
+        {"mask_share": 0.9, "random_share": 0.2},
+        {"num_predictions": 0},
+    ],
+)
+def test_impossible_values_are_errors(strategy, values):
     with pytest.raises(ValueError, match="must be"):
         strategy(**values)

@@ -1,13 +1,16 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from bert_lightning.data.batching import shuffled
+from bert_lightning.data.documents import CorpusFormat
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.preparation import prepare
 from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
-from bert_lightning.data.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs
+from bert_lightning.data.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
 from bert_lightning.data.token_store import TokenStore
 from bert_lightning.errors import InputError
 from tests.conftest import write_corpus
@@ -18,7 +21,7 @@ def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:
     wanted = tokens.tolist()
     found = set()
     for document in range(store.num_documents):
-        whole = store.tokens(document, 0, int(store.document_lengths[document])).tolist()
+        whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
         if any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1)):
             found.add(document)
     return found
@@ -30,7 +33,7 @@ def pairs(store) -> SentencePairs:
 
 
 def all_pairs(pairs: SentencePairs, epoch: int = 0):
-    return pairs.pairs(epoch, np.arange(pairs.num_samples))
+    return pairs.samples(epoch, np.arange(pairs.num_samples))
 
 
 def test_pairs_fit_and_both_parts_hold_tokens(pairs):
@@ -45,7 +48,12 @@ def test_a_next_pair_is_one_stretch_of_a_document_and_a_random_one_is_not(tmp_pa
     words = [w for w in tokenizer.entries if w.isalpha()][:36]
     triples = itertools.permutations(words, 3)
     documents = [[" ".join(next(triples)) for _ in range(8)] for _ in range(12)]
-    prepare([str(write_corpus(tmp_path / "c.txt", documents))], tokenizer, tmp_path / "s", layout="sentences")
+    prepare(
+        [str(write_corpus(tmp_path / "c.txt", documents))],
+        tokenizer,
+        tmp_path / "s",
+        corpus=CorpusFormat(layout="sentences"),
+    )
     store = TokenStore(tmp_path / "s")
     # Longer than two documents together, so that nothing is truncated.
     source = SentencePairs(store, 200, 0.0, seed=1)
@@ -71,7 +79,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(store):
     one, other = (SentencePairs(TokenStore(store), 40, 0.1, seed=3) for _ in range(2))
     whole = all_pairs(one, epoch=5)
     for index in (0, 7, one.num_samples - 1):
-        [alone] = other.pairs(5, np.array([index]))
+        [alone] = other.samples(5, np.array([index]))
         assert alone.label == whole[index].label
         assert alone.first.tolist() == whole[index].first.tolist()
         assert alone.second.tolist() == whole[index].second.tolist()
@@ -88,7 +96,7 @@ def test_epochs_and_seeds_draw_different_pairs(store):
 def test_every_token_of_the_corpus_is_reached(store):
     source = SentencePairs(TokenStore(store), 40, 0.0, seed=1)
     opened = TokenStore(store)
-    seen = [np.zeros(int(n), dtype=bool) for n in opened.document_lengths]
+    seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
     for epoch in range(30):
         for pair in all_pairs(source, epoch):
             for part in (pair.first.tolist(), pair.second.tolist()):
@@ -100,7 +108,7 @@ def test_every_token_of_the_corpus_is_reached(store):
     assert np.concatenate(seen).mean() > 0.99
 
 
-def test_truncation_is_the_one_token_at_a_time_rule(pairs):
+def test_truncation_is_the_one_token_at_a_time_rule():
     def reference(a: int, b: int, limit: int) -> tuple[int, int]:
         while a + b > limit:
             if a > b:
@@ -110,9 +118,9 @@ def test_truncation_is_the_one_token_at_a_time_rule(pairs):
         return a, b
 
     for a, b in itertools.product(range(1, 90, 4), repeat=2):
-        cut = pairs._truncated(np.arange(a), np.arange(b), True, key=a * 100 + b)
-        assert (len(cut.first), len(cut.second)) == reference(a, b, 37)
-        assert (np.diff(cut.first) == 1).all()
+        first, second = truncated(np.arange(a), np.arange(b), 37, a * 7 % 10 / 10)
+        assert (len(first), len(second)) == reference(a, b, 37)
+        assert (np.diff(first) == 1).all()
 
 
 def test_a_corpus_of_one_document_is_an_error_that_says_why(tmp_path, tokenizer, documents):
@@ -132,9 +140,10 @@ def data(store, validation_store) -> PretrainingDataModule:
 
 def test_labels_are_the_tokens_behind_the_masks(data):
     plan = data.plan
-    epochs, indices = data.training_samples(0, plan)
-    batch = data.training_batch(epochs, indices, plan)
-    pairs = data._split_pairs("train", plan.seed).pairs(0, indices)
+    _, indices = shuffled(plan.seed, data.num_training_samples, np.arange(8))
+    [batch] = data.training_batches(0, replace(plan, accumulate=1), 0, 1)
+    [source] = data.stores["train"]
+    pairs = SentencePairs(source, 40, 0.1, plan.seed).samples(0, indices)
     tokenizer = data.tokenizer
     original = [
         [tokenizer.cls_id, *p.first.tolist(), tokenizer.sep_id, *p.second.tolist(), tokenizer.sep_id] for p in pairs
@@ -142,13 +151,13 @@ def test_labels_are_the_tokens_behind_the_masks(data):
     width = batch["input_ids"].shape[1]
     for position, label in zip(batch["masked_positions"].tolist(), batch["masked_labels"].tolist(), strict=True):
         assert original[position // width][position % width] == label
-    assert batch["next_sentence_labels"].tolist() == [pair.label for pair in pairs]
+    assert batch["sentence_labels"].tolist() == [pair.label for pair in pairs]
     assert batch["num_tokens"] == sum(map(len, original))
 
 
 def test_segments_change_behind_the_first_separator(data):
     plan = data.plan
-    batch = data.training_batch(*data.training_samples(1, plan), plan)
+    [batch] = data.training_batches(1, replace(plan, accumulate=1), 0, 1)
     for ids, segments, mask in zip(
         batch["input_ids"].tolist(), batch["token_type_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
     ):
@@ -170,8 +179,7 @@ def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(data, monke
         monkeypatch.setattr(data, "_rank", lambda rank=rank: (rank, world_size))
         seen += [batch for step in itertools.islice(data.train_dataloader(), 1) for batch in step]
     labels = sorted(label for batch in seen for label in batch["masked_labels"].tolist())
-    epochs, indices = data.training_samples(0, data.plan)
-    whole = data.training_batch(epochs, indices, data.plan)
+    [whole] = data.training_batches(0, TrainingPlan(3, 1, seed=1), 0, 1)
     assert labels == sorted(whole["masked_labels"].tolist())
     assert len(seen) == world_size * accumulate
 
@@ -189,7 +197,7 @@ def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, 
     counts = []
     for rank in range(world_size):
         monkeypatch.setattr(data, "_rank", lambda rank=rank: (rank, world_size))
-        counts.append([len(batch["next_sentence_labels"]) for batch in data.val_dataloader()])
+        counts.append([len(batch["sentence_labels"]) for batch in data.val_dataloader()])
     assert len({len(c) for c in counts}) == 1, "ranks would wait for each other"
     assert sum(map(sum, counts)) == total
 
@@ -211,8 +219,7 @@ def test_a_loader_goes_on_where_it_was(data, num_workers):
 def test_every_epoch_sees_each_sample_once(data):
     total = data.num_training_samples
     steps = -(-2 * total // 8)
-    drawn = [data.training_samples(step, data.plan) for step in range(steps)]
-    epochs, indices = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    epochs, indices = shuffled(data.plan.seed, total, np.arange(8 * steps))
     for epoch in (0, 1):
         assert sorted(indices[epochs == epoch]) == list(range(total))
 

@@ -1,21 +1,19 @@
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
+from bert_lightning.data.lines import Repairs
 from bert_lightning.data.sources import (
     CORPUS_SUFFIXES,
     TABLE_READERS,
     column,
-    detect_layout,
     find_sources,
-    read_documents,
     read_rows,
 )
 from bert_lightning.errors import InputError
@@ -27,9 +25,17 @@ ROWS = [
 ]
 
 
+def zstandard(content: bytes) -> bytes:
+    """One frame of Zstandard."""
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
+COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard}
+
+
 def write_table(path: Path, rows) -> Path:
     """The rows in the format that the suffix names."""
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix in COMPRESS else path.suffix
     if suffix == ".parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
         return path
@@ -40,12 +46,12 @@ def write_table(path: Path, rows) -> Path:
     else:
         quoted = [[value.replace('"', '""') for value in row.values()] for row in rows]
         lines = [",".join(rows[0]), *(",".join(f'"{value}"' for value in row) for row in quoted)]
-    content = "\n".join(lines) + "\n"
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(content.encode())
+    content = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(COMPRESS[path.suffix](content) if path.suffix in COMPRESS else content)
     return path
 
 
-@pytest.mark.parametrize("suffix", [*TABLE_READERS, ".tsv.gz", ".jsonl.gz", ".csv.gz"])
+@pytest.mark.parametrize("suffix", [*TABLE_READERS, ".tsv.gz", ".jsonl.zst", ".csv.xz"])
 def test_every_table_format_gives_the_same_rows_with_their_place(tmp_path: Path, suffix: str):
     path = write_table(tmp_path / f"table{suffix}", ROWS)
     rows = list(read_rows(str(path)))
@@ -84,6 +90,9 @@ def test_column_names_stand_in_for_a_missing_header(tmp_path: Path):
         ("t.tsv", b"a\tb\n1\t\xff\n", r"t\.tsv: line 2: byte 6 \(0xff\) is not UTF-8"),
         ("t.parquet", b"PAR1 no", "not readable as Parquet"),
         ("t.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-12], "cannot be read"),
+        ("t.jsonl.xz", lzma.compress(b'{"a": 1}\n' * 99)[:-12], "cannot be read"),
+        ("t.jsonl.zst", zstandard(b'{"a": 1}\n' * 99)[:-4], "cannot be read"),
+        ("t.jsonl.zst", b"no frame at all", "cannot be read"),
         ("t.xlsx", b"", r"expected a file that ends in \.tsv"),
     ],
 )
@@ -99,54 +108,13 @@ def test_a_missing_column_names_those_there_are(tmp_path: Path):
         column(next(read_rows(str(path))), "sentence")
 
 
-@given(
-    documents=st.lists(
-        st.lists(st.text("ab .", min_size=1).filter(str.strip), min_size=1, max_size=4), min_size=1, max_size=4
-    ),
-    line_end=st.sampled_from(["\n", "\r\n"]),
-    mark=st.sampled_from(["", "\ufeff"]),
-)
-def test_the_original_format_reads_back_with_any_line_end_and_byte_order_mark(
-    tmp_path_factory, documents, line_end, mark
-):
-    path = tmp_path_factory.mktemp("text") / "c.txt"
-    text = (line_end * 2).join(line_end.join(document) for document in documents)
-    path.write_bytes((mark + text + line_end).encode())
-    read = [document.segments for document in read_documents(str(path), "sentences", "text")]
-    assert read == [[line.strip() for line in document] for document in documents]
-
-
-PARAGRAPH = "It was late. The man, who had waited long, went home and slept. Nobody saw him. It rained."
-WRAPPED = PARAGRAPH.replace(", ", ",\n").replace(" and ", " and\n").replace("saw ", "saw\n") + "\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "layout", "paragraphs"),
-    [
-        ("He came.\nShe left.\nIt rained.\n\nThey met.\nThey spoke.\n", "sentences", None),
-        (f"{PARAGRAPH}\n\n{PARAGRAPH}\n\n", "paragraphs", 2),
-        (f"{PARAGRAPH}\n{PARAGRAPH}\n{PARAGRAPH}\n", "paragraphs", 3),
-        (f"{WRAPPED}\n{WRAPPED}", "paragraphs", 2),
-    ],
-    ids=["original", "blank lines", "a line each", "hard-wrapped"],
-)
-def test_the_layout_is_recognised_and_paragraphs_are_joined(tmp_path: Path, text, layout, paragraphs):
-    path = tmp_path / "c.txt"
-    path.write_text(text)
-    assert detect_layout(str(path)) == layout
-    if paragraphs is not None:
-        [document] = read_documents(str(path), "auto", "text")
-        assert len(document.segments) == paragraphs
-        assert " ".join(document.segments).split() == text.split()
-
-
 def test_folders_globs_and_files_give_each_file_once_in_order(tmp_path: Path):
-    for name in ("b.txt", "a.txt", "c.jsonl", "skip.me", "sub/d.txt.gz", "no.txt"):
+    for name in ("b.txt", "a.txt", "c.jsonl", "skip.me", "sub/d.txt.gz", "sub/e.txt.zst", "no.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     inputs = [str(tmp_path / "b.txt"), str(tmp_path), str(tmp_path / "*.txt")]
     found = find_sources(inputs, CORPUS_SUFFIXES, exclude=["no*"])
-    assert [Path(f).name for f in found] == ["b.txt", "a.txt", "c.jsonl", "d.txt.gz"]
+    assert [Path(f).name for f in found] == ["b.txt", "a.txt", "c.jsonl", "d.txt.gz", "e.txt.zst"]
 
 
 @pytest.mark.parametrize(
@@ -155,3 +123,11 @@ def test_folders_globs_and_files_give_each_file_once_in_order(tmp_path: Path):
 def test_an_input_that_matches_nothing_is_named(tmp_path: Path, path, message):
     with pytest.raises(InputError, match=message):
         find_sources([str(tmp_path / path)], CORPUS_SUFFIXES)
+
+
+def test_undecodable_bytes_of_a_table_are_replaced_and_counted(tmp_path: Path):
+    (tmp_path / "t.jsonl").write_bytes(b'{"a": "x\xff"}\n')
+    repairs = Repairs()
+    rows = list(read_rows(str(tmp_path / "t.jsonl"), errors="replace", repairs=repairs))
+    assert rows[0].values == {"a": "x\ufffd"}
+    assert repairs.num_replaced == 1

@@ -1,21 +1,29 @@
+import errno
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bert_lightning.checkpoints.files import write_bytes
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data import preparation
+from bert_lightning.data import documents as documents_module
+from bert_lightning.data import preparation, shards
+from bert_lightning.data.documents import CorpusFormat
 from bert_lightning.data.preparation import prepare
+from bert_lightning.data.sentence_pairs import IS_NEXT, SentencePairs
 from bert_lightning.data.token_store import TokenStore
-from bert_lightning.errors import InputError
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import make_documents, write_corpus
+
+SENTENCES = CorpusFormat(layout="sentences")
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -55,7 +63,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, corpus, tokenizer,
 def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store, small_shards):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     many, one = TokenStore(tmp_path / "s"), TokenStore(store)
-    assert many.document_lengths.tolist() == one.document_lengths.tolist()
+    assert many.num_documents == one.num_documents == 30
     for document in (0, 11, 29):
         assert many.sentence_ends(document).tolist() == one.sentence_ends(document).tolist()
         assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
@@ -94,15 +102,167 @@ def test_preparing_again_keeps_everything(tmp_path, corpus, tokenizer):
     assert digest(tmp_path / "s") == before
 
 
-@pytest.mark.parametrize("name", ["tokens", "sentence_ends", "document_ends", "token_counts"])
-def test_a_flipped_bit_anywhere_names_the_shard_and_file(tmp_path, corpus, tokenizer, name):
+@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
+def test_a_flipped_bit_anywhere_names_the_shard_and_file_when_it_is_read(tmp_path, corpus, tokenizer, name):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
+    opened = TokenStore(tmp_path / "s")
     with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
+        getattr(opened.shard(0), name)
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
+        opened.verify()
+
+
+@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
+def test_a_file_of_another_size_is_named_at_once(tmp_path, corpus, tokenizer, name):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged: it has"):
         TokenStore(tmp_path / "s")
+    path.unlink()
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is missing"):
+        TokenStore(tmp_path / "s")
+
+
+def test_damaged_token_counts_are_noticed(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    (tmp_path / "s/token_counts.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"token_counts\.npy is missing or damaged"):
+        TokenStore(tmp_path / "s").token_counts()
+
+
+def test_swapped_shards_are_noticed(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    for old, new in (("shard-00000", "x"), ("shard-00001", "shard-00000"), ("x", "shard-00001")):
+        (tmp_path / "s" / old).rename(tmp_path / "s" / new)
+    with pytest.raises(InputError, match="is damaged"):
+        TokenStore(tmp_path / "s").verify()
+
+
+@pytest.fixture(scope="module")
+def long_document(tmp_path_factory, tokenizer, documents):
+    """A store in which the second of three documents lies in several shards, and the text of the three."""
+    texts = [documents[0], [s for document in documents for s in document], documents[1]]
+    folder = tmp_path_factory.mktemp("long")
+    before = preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE
+    preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = 2000, 500
+    try:
+        summary = prepare([str(write_corpus(folder / "c.txt", texts))], tokenizer, folder / "s", num_workers=1)
+    finally:
+        preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = before
+    assert summary.num_documents == 3
+    return TokenStore(folder / "s"), texts
+
+
+def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(long_document, tokenizer):
+    store, texts = long_document
+    assert store.num_shards > 3
+    stretches, document = [], 0
+    while document < store.num_documents:
+        stretches.append(store.same_document(document))
+        assert stretches[-1][0] == document
+        document = stretches[-1][1] + 1
+    assert len(stretches) == 3
+    assert stretches[1][1] - stretches[1][0] >= 2
+    for (first, last), text in zip(stretches, texts, strict=True):
+        stored: list[int] = []
+        for part in range(first, last + 1):
+            assert store.same_document(part) == (first, last)
+            stored += store.tokens(part, 0, int(store.sentence_ends(part)[-1])).tolist()
+        assert stored == [t for ids in tokenizer.encode_batch(text) for t in ids]
+
+
+def samples_up_to(pairs):
+    """Samples up to each document."""
+    return np.cumsum(
+        [-(-int(pairs.store.sentence_ends(n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
+    )
+
+
+def holds(store, document, tokens) -> bool:
+    """Whether a document holds a run of tokens."""
+    whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
+    wanted = tokens.tolist()
+    return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))
+
+
+def test_a_random_second_never_comes_from_another_part_of_the_same_document(long_document):
+    store, _ = long_document
+    first, last = store.same_document(1)
+    pairs = SentencePairs(store, 40, 0.0, seed=1)
+    labels = set()
+    for epoch in range(3):
+        for place, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
+            owner = next(n for n in range(store.num_documents) if place < samples_up_to(pairs)[n])
+            second = {n for n in range(store.num_documents) if holds(store, n, pair.second)}
+            if pair.label != IS_NEXT:
+                assert not (first <= owner <= last and second and second <= set(range(first, last + 1)))
+            labels.add(pair.label)
+    assert labels == {0, 1}
+
+
+def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path, tokenizer):
+    (tmp_path / "c.txt").write_text(f"{'the cat ' * 700}\nthe dog\n", encoding="utf-8")
+    summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
+    assert TokenStore(tmp_path / "s").sentence_ends(0).tolist() == [512, 1024, 1400, 1402]
+    assert (summary.num_sentences, summary.num_tokens) == (4, 1402)
+
+
+def test_the_summary_counts_what_is_there(tmp_path, corpus, tokenizer, documents, small_shards):
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    ids = [tokenizer.encode_batch(document) for document in documents]
+    lengths = [len(sentence) for document in ids for sentence in document]
+    bins = [sum(1 for n in lengths if (2 ** (k - 1) if k else 0) < n <= 2**k) for k in range(5)]
+    assert summary.sentence_lengths == bins[: max(k for k, n in enumerate(bins) if n) + 1]
+    assert sum(summary.document_lengths) == summary.num_documents == 30
+    counts = Counter(token for document in ids for sentence in document for token in sentence)
+    assert dict(summary.frequent) == {tokenizer.entries[i]: n for i, n in counts.most_common(10)} or (
+        sorted(n for _, n in summary.frequent) == sorted(n for _, n in counts.most_common(10))
+    )
+
+
+def test_a_changed_source_is_named(tmp_path, documents, tokenizer):
+    text = write_corpus(tmp_path / "c.txt", documents)
+    prepare([str(text)], tokenizer, tmp_path / "s")
+    write_corpus(text, documents[1:])
+    with pytest.raises(InputError, match=r"c\.txt has changed since"):
+        prepare([str(text)], tokenizer, tmp_path / "s")
+
+
+def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
+    written = []
+
+    def write(path, content):
+        if len(written) >= 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write_bytes(path, content)
+
+    monkeypatch.setattr(shards, "write_bytes", write)
+    with pytest.raises(WorkError, match=r"shard-00002: cannot be written: No space left"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["shard-00000", "shard-00001"]
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
+
+
+def test_undecodable_bytes_are_counted_where_they_are_replaced(tmp_path, tokenizer):
+    (tmp_path / "c.txt").write_bytes(b"the cat\xff sees\n\xc3\nthe dog\n")
+    corpus = CorpusFormat(layout="sentences", errors="replace")
+    summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=corpus)
+    assert summary.repairs.num_replaced == 2
+    assert summary.num_sentences == 2
+
+
+def test_leftovers_of_a_killed_preparation_are_removed(tmp_path, corpus, tokenizer):
+    (tmp_path / "s/.shard-00000.host.1.tmp").mkdir(parents=True)
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert not list((tmp_path / "s").glob(".shard-*"))
 
 
 def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
@@ -130,7 +290,7 @@ def test_a_store_of_other_input_is_not_overwritten(tmp_path, corpus, tokenizer, 
 def test_bad_input_leaves_no_output(tmp_path, tokenizer, content, message):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        prepare([str(tmp_path / "bad.txt")], tokenizer, tmp_path / "s", layout="sentences")
+        prepare([str(tmp_path / "bad.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
     assert not (tmp_path / "s").exists()
 
 
@@ -143,7 +303,7 @@ def test_bad_input_late_in_the_corpus_leaves_no_output(tmp_path, corpus, tokeniz
                 tokenizer,
                 tmp_path / "s",
                 num_workers=workers,
-                layout="sentences",
+                corpus=SENTENCES,
             )
         assert not (tmp_path / "s").exists()
 
@@ -174,7 +334,7 @@ def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corp
     (tmp_path / "odd.txt").write_text("\u200b\u0001 " * 1500, encoding="utf-8")
     for inputs in ([tmp_path / "odd.txt", corpus], [corpus, tmp_path / "odd.txt", corpus]):
         output = tmp_path / str(len(inputs))
-        summary = prepare([str(path) for path in inputs], tokenizer, output, layout="sentences", num_workers=1)
+        summary = prepare([str(path) for path in inputs], tokenizer, output, corpus=SENTENCES, num_workers=1)
         assert TokenStore(output).num_documents == summary.num_documents
 
 

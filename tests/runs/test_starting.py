@@ -84,7 +84,7 @@ def test_positions_are_stretched_and_top_layers_drawn_anew_before_training(home,
 def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents, tables, capsys):
     from bert_lightning.text.vocabulary import train_wordpiece
 
-    other = train_wordpiece(lambda: (text for document in documents for text in document), 90)
+    other = train_wordpiece((text for document in documents for text in document), 90)
     other.save(tmp_path / "tokenizer")
     values = {
         "experiment": "resized",

@@ -44,9 +44,9 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 def train(experiment, folder: Path):
     """Train, and give the task, the data and the trainer."""
     parts = build_parts(experiment, None)
-    steps = num_steps(experiment, parts.data.num_training_samples)
+    steps = num_steps(experiment, parts.data)
     parts.data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
-    parts.task.optimization = optimization_of(experiment, steps)
+    parts.task.optimization = optimization_of(experiment, parts.task, steps)
     callbacks = training_callbacks(experiment, parts.task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
     trainer.fit(parts.task, parts.data)
@@ -57,9 +57,9 @@ def test_a_task_overfits_eight_samples(make, tmp_path):
     experiment = make("--optimizer.learning_rate", "2e-3", *NO_DROPOUT)
     parts = build_parts(experiment, None)
     plan = TrainingPlan(60, 1, 1)
-    batch = parts.data.training_batch(*parts.data.training_samples(0, plan), plan)
+    batch = parts.data.training_batches(0, plan, 0, 1)[0]
     task = parts.task
-    settings = dataclasses.replace(optimization_of(experiment, 60), schedule=Constant())
+    settings = dataclasses.replace(optimization_of(experiment, task, 60), schedule=Constant())
     optimizer = settings.optimizer.build([{"params": list(task.model.parameters()), "weight_decay": 0.0}])
     for _ in range(60):
         losses = (task.sums(batch) / task.counts(batch))[: task.num_losses]

@@ -19,7 +19,7 @@ NASTY = (
 @pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
 def pair(request, tmp_path_factory):
     texts = [NASTY, "the quick brown fox jumps over the lazy dog", "中文 and ## signs [MASK] é"] * 3
-    ours = train_wordpiece(lambda: texts, 300, lowercase=request.param)
+    ours = train_wordpiece(texts, 300, lowercase=request.param)
     folder = tmp_path_factory.mktemp("tokenizer")
     ours.save(folder)
     return ours, transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=request.param)
@@ -48,7 +48,7 @@ def test_a_saved_tokenizer_loads_the_same_and_keeps_its_casing(pair, tmp_path: P
 
 
 def test_special_tokens_come_first_and_the_size_is_as_asked(documents):
-    tokenizer = train_wordpiece(lambda: (s for d in documents for s in d), 100)
+    tokenizer = train_wordpiece((s for d in documents for s in d), 100)
     assert tuple(tokenizer.entries[:5]) == SPECIAL_TOKENS
     assert len(tokenizer) == 100
 
@@ -62,7 +62,7 @@ def test_training_depends_on_the_text_alone():
         "from tests.conftest import make_documents\n"
         "from bert_lightning.text.vocabulary import train_wordpiece\n"
         "texts = [s for d in make_documents(3, 60) for s in d]\n"
-        "print(train_wordpiece(lambda: texts, 150).fingerprint)\n"
+        "print(train_wordpiece(texts, 150).fingerprint)\n"
     )
     root = Path(__file__).parents[2]
     prints = {
@@ -74,12 +74,12 @@ def test_training_depends_on_the_text_alone():
 
 def test_a_vocabulary_too_small_for_the_alphabet_says_how_much_it_takes():
     with pytest.raises(InputError, match="alone take 11 entries"):
-        train_wordpiece(lambda: ["abc"], 8)
+        train_wordpiece(["abc"], 8)
 
 
 def test_text_without_a_character_is_an_error():
     with pytest.raises(InputError, match="no text"):
-        train_wordpiece(lambda: ["", "  \n"], 100)
+        train_wordpiece(["", "  \n"], 100)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,227 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_lightning.data import pretraining
+from bert_lightning.data.batching import fit_into_rows
+from bert_lightning.data.module import TrainingPlan
+from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule, PretrainingStage
+from bert_lightning.errors import InputError
+from bert_lightning.model import BertConfig, BertForPreTraining
+
+
+@given(lengths=st.lists(st.integers(1, 20), max_size=60), num_rows=st.integers(1, 12))
+def test_rows_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_rows):
+    rows = fit_into_rows(np.array(lengths, dtype=np.int64), num_rows, 20)
+    held = [number for row in rows for number in row]
+    assert len(rows) == num_rows
+    assert len(set(held)) == len(held)
+    assert all(sum(lengths[number] for number in row) <= 20 for row in rows)
+    left = set(range(len(lengths))) - set(held)
+    free = max(20 - sum(lengths[number] for number in row) for row in rows)
+    assert all(lengths[number] > free for number in left)
+
+
+def module(store, **settings) -> PretrainingDataModule:
+    return PretrainingDataModule(
+        PretrainingData(str(store), **{"max_seq_length": 40, "batch_size": 8, "num_workers": 0, **settings})
+    )
+
+
+def sequences(batch) -> list[tuple]:
+    """The sequences of a padded or packed batch: ids, segments, and (place, label) of what is masked."""
+    ids, segments = batch["input_ids"], batch["token_type_ids"]
+    if "packing" in batch:
+        bounds = batch["packing"].boundaries.tolist()
+        width = 0
+    else:
+        width = ids.shape[1]
+        mask = batch["attention_mask"]
+        lengths = mask.sum(1).tolist() if mask is not None else [width] * len(ids)
+        ids, segments = ids.flatten(), segments.flatten()
+        bounds = None
+    found = []
+    masked = list(zip(batch["masked_positions"].tolist(), batch["masked_labels"].tolist(), strict=True))
+    spans = itertools.pairwise(bounds) if bounds else ((n * width, n * width + k) for n, k in enumerate(lengths))
+    for number, (start, stop) in enumerate(spans):
+        own = tuple((place - start, label) for place, label in masked if start <= place < stop)
+        found.append(
+            (
+                tuple(ids[start:stop].tolist()),
+                tuple(segments[start:stop].tolist()),
+                own,
+                int(batch["sentence_labels"][number]),
+            )
+        )
+    return found
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(pretraining, "MIN_WINDOW_ROWS", 32)
+    # Lanes of four of eight rows.
+    monkeypatch.setattr(pretraining, "_MIN_LANE_ROWS", 4)
+
+
+@pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
+@pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (1, 2), (2, 4)])
+def test_ranks_and_micro_batches_only_share_out_a_step(store, small_windows, batching, accumulate, world_size):
+    data = module(store, batching=batching)
+    for step in (0, 3, 17):
+        [whole] = data.training_batches(step, TrainingPlan(20, 1, seed=1), 0, 1)
+        plan = TrainingPlan(20, accumulate, seed=1)
+        parts = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
+        assert len(parts) == accumulate * world_size
+        assert sorted(s for part in parts for s in sequences(part)) == sorted(sequences(whole))
+
+
+@pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
+def test_a_step_is_the_same_wherever_one_begins(store, small_windows, batching):
+    plan = TrainingPlan(30, 1, seed=1)
+    first, second = module(store, batching=batching), module(store, batching=batching)
+    whole = [sequences(first.training_batches(step, plan, 0, 1)[0]) for step in range(30)]
+    for step in (29, 4, 11):
+        assert sequences(second.training_batches(step, plan, 0, 1)[0]) == whole[step]
+
+
+def test_buckets_hold_every_sample_of_their_window_and_little_padding(store, small_windows):
+    settings = {"short_sequence_probability": 0.6}
+    plan = TrainingPlan(8, 1, seed=1)
+    padded, bucketed = (
+        [b for step in range(8) for b in module(store, batching=kind, **settings).training_batches(step, plan, 0, 1)]
+        for kind in ("padded", "bucketed")
+    )
+    assert sorted(s for b in padded for s in sequences(b)) == sorted(s for b in bucketed for s in sequences(b))
+
+    def share(batches):
+        return sum(b["num_tokens"] for b in batches) / sum(b["input_ids"].numel() for b in batches)
+
+    assert share(bucketed) > share(padded) + 0.05
+
+
+def test_packed_rows_are_full_lose_hardly_a_sample_and_never_hold_one_twice(store, monkeypatch):
+    monkeypatch.setattr(pretraining, "MIN_WINDOW_ROWS", 256)
+    data = module(store, batching="packed", short_sequence_probability=0.1)
+    plan = TrainingPlan(32, 1, seed=1)
+    batches = [b for step in range(32) for b in data.training_batches(step, plan, 0, 1)]
+    num_tokens = sum(b["num_tokens"] for b in batches)
+    assert all(b["input_ids"].ndim == 1 and len(b["input_ids"]) == b["num_tokens"] <= 8 * 40 for b in batches)
+    assert num_tokens / (32 * 8 * 40) > 0.9
+    number = data._samples_per_window(data._stages[0])
+    held = [s for b in batches for s in sequences(b)]
+    assert 0.95 * number < len(held) <= number
+
+
+def test_a_packed_batch_gives_the_model_what_its_padded_form_does(store, small_windows):
+    data = module(store, batching="packed", short_sequence_probability=0.5)
+    [packed] = data.training_batches(2, TrainingPlan(9, 1, seed=1), 0, 1)
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", vocab_size=len(data.tokenizer), max_position_embeddings=40)
+    model = BertForPreTraining(config).double().eval()
+    out = model(packed["input_ids"], packed["token_type_ids"], None, packed["masked_positions"], packed["packing"])
+    logits = []
+    for number, (ids, segments, masked, _) in enumerate(sequences(packed)):
+        alone = model(torch.tensor([ids]), torch.tensor([segments]))
+        logits.append(alone.prediction_logits[0, [place for place, _ in masked]])
+        torch.testing.assert_close(out.seq_relationship_logits[number], alone.seq_relationship_logits[0])
+    torch.testing.assert_close(out.prediction_logits, torch.cat(logits))
+
+
+def test_stages_change_length_and_batch_size_at_their_step_and_draw_afresh(store):
+    stages = [PretrainingStage(from_step=3, max_seq_length=64, batch_size=4), PretrainingStage(5, batch_size=2)]
+    data = module(store, stages=stages, short_sequence_probability=0.0)
+    plan = TrainingPlan(7, 1, seed=1)
+    steps = [sequences(data.training_batches(step, plan, 0, 1)[0]) for step in range(7)]
+    assert [len(step) for step in steps] == [8, 8, 8, 4, 4, 2, 2]
+    assert [max(len(ids) for ids, *_ in step) for step in steps] == [40, 40, 40, 64, 64, 64, 64]
+    # Samples consumed before each step, of 24 + 8 + 4.
+    progress = [data._progress(data._stages[n], step, plan) for step, n in enumerate([0, 0, 0, 1, 1, 2, 2])]
+    assert progress == pytest.approx([n / 36 for n in (0, 8, 16, 24, 28, 32, 34)])
+
+
+def test_a_stage_is_shared_out_by_its_own_numbers(store):
+    stages = [PretrainingStage(from_step=3, batch_size=6, accumulate_grad_batches=4)]
+    data = module(store, stages=stages)
+    data.plan = TrainingPlan(7, 2, seed=1)
+    with pytest.raises(InputError, match=r"data\.stages\.0\.batch_size 6 cannot be shared out.* multiple of 4"):
+        data.check_shares(1)
+    stages = [PretrainingStage(from_step=3, batch_size=8, accumulate_grad_batches=4)]
+    data = module(store, stages=stages)
+    assert [len(data.training_batches(step, TrainingPlan(7, 2, 1), 0, 1)) for step in (2, 3)] == [2, 4]
+
+
+def test_epochs_of_several_stages_cannot_be_counted(store):
+    with pytest.raises(InputError, match=r"set trainer\.max_steps"):
+        module(store, stages=[PretrainingStage(3, batch_size=4)]).num_steps_of(1.0)
+
+
+@pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
+def test_an_epoch_has_about_as_many_steps_as_its_samples_fill(store, small_windows, batching):
+    data = module(store, batching=batching, short_sequence_probability=0.5)
+    steps = data.num_steps_of(2.0)
+    plan = TrainingPlan(steps, 1, seed=1)
+    seen = sum(len(sequences(data.training_batches(step, plan, 0, 1)[0])) for step in range(steps))
+    assert seen == pytest.approx(2 * data.num_training_samples, rel=0.15, abs=16)
+
+
+def test_a_mixture_of_stores_serves_both(store, validation_store):
+    settings = PretrainingData({str(store): 1.0, str(validation_store): 3.0}, max_seq_length=40, batch_size=100)
+    data = PretrainingDataModule(settings)
+    first, second = (module(path) for path in (store, validation_store))
+    assert data.num_training_samples == first.num_training_samples + second.num_training_samples
+    assert data.training_token_counts().sum() == sum(m.training_token_counts().sum() for m in (first, second))
+    assert set(data.fingerprints) == {"train.0", "train.1"}
+    [batch] = data.training_batches(0, TrainingPlan(3, 1, seed=1), 0, 1)
+    assert len(sequences(batch)) == 100
+
+
+def test_masks_are_fresh_in_each_epoch_and_repeat_in_none(store):
+    data = module(store)
+    total = data.num_training_samples
+    plan = TrainingPlan(2 * total // 8, 1, seed=1)
+    drawn = [s for step in range(plan.num_steps) for s in sequences(data.training_batches(step, plan, 0, 1)[0])]
+    assert len(set(drawn)) > 0.99 * len(drawn)
+
+
+def test_random_tokens_come_from_the_whole_vocabulary_where_asked(store):
+    from bert_lightning.data.masking import TokenMasking
+
+    found = {}
+    for name in ("ordinary", "all"):
+        masking = TokenMasking(rate=0.9, mask_share=0.0, random_share=1.0, random_tokens=name)
+        data = module(store, masking=masking, batch_size=200)
+        [batch] = data.training_batches(0, TrainingPlan(1, 1, seed=1), 0, 1)
+        found[name] = set(batch["input_ids"].flatten()[batch["masked_positions"]].tolist())
+        special = set(data.tokenizer.special_ids)
+    assert not found["ordinary"] & special
+    assert found["all"] & special
+
+
+def test_what_is_left_out_of_packed_rows_does_not_depend_on_its_length():
+    lengths = np.random.default_rng(0).integers(1, 33, 400).tolist()
+    rows = pretraining._packed_rows(lengths, 100, 40)
+    held = {number for row in rows for number in row}
+    assert held == set(range(len(held)))
+    assert 100 < len(held) < 400
+
+
+def test_the_buckets_of_an_epoch_that_ends_inside_a_window_hold_all_its_samples(store, small_windows):
+    data = module(store, batching="bucketed")
+    plan = TrainingPlan(data.num_training_samples // 8, 1, seed=1)
+    assert plan.num_steps % 8
+    buckets = sorted(s for n in range(plan.num_steps) for s in sequences(data.training_batches(n, plan, 0, 1)[0]))
+    padded = module(store)
+    assert buckets == sorted(
+        s for n in range(plan.num_steps) for s in sequences(padded.training_batches(n, plan, 0, 1)[0])
+    )
+
+
+def test_a_stage_behind_the_end_of_training_is_an_error(store):
+    data = module(store, stages=[PretrainingStage(from_step=7, batch_size=4)])
+    data.plan = TrainingPlan(7, 1, seed=1)
+    with pytest.raises(InputError, match=r"data\.stages\.0\.from_step 7 is never reached"):
+        data.check_shares(1)

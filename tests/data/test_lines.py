@@ -1,0 +1,61 @@
+import gzip
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_lightning.data import lines
+from bert_lightning.data.lines import Repairs, numbered_lines, read_lines
+from bert_lightning.errors import InputError
+
+
+def zstandard(content: bytes) -> bytes:
+    """One frame of Zstandard."""
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard)]
+)
+def test_compressed_files_of_several_members_read_as_one(tmp_path: Path, suffix, compress):
+    path = tmp_path / f"c.txt{suffix}"
+    path.write_bytes(compress("é one\ntw".encode()) + compress(b"o\nthree"))
+    assert [line for _, line in read_lines(str(path))] == ["é one", "two", "three"]
+
+
+@given(content=st.binary(max_size=60) | st.text("ab \né中😀", max_size=40).map(str.encode), limit=st.integers(8, 16))
+def test_pieces_of_long_lines_are_the_file_and_stay_within_the_limit(tmp_path_factory, content, limit):
+    path = tmp_path_factory.mktemp("lines") / "c.txt"
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "MAX_PIECE", limit)
+        repairs = Repairs()
+        pieces = list(numbered_lines(str(path), "replace", repairs, cut=True))
+    if content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").count("\ufffd") == 0:
+        assert "".join(piece for _, piece in pieces).encode() == content.removeprefix(b"\xef\xbb\xbf")
+        assert repairs.num_replaced == 0
+    whole = content.split(b"\n")
+    assert max([number for number, _ in pieces], default=0) == len(whole) - (whole[-1] == b"")
+    assert repairs.num_cut == len({number for number, _ in pieces if [n for n, _ in pieces].count(number) > 1})
+
+
+def test_a_row_too_long_to_hold_is_an_error_that_names_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_ROW", 10)
+    (tmp_path / "t.jsonl").write_text("{}\n" + "x" * 11 + "\n")
+    with pytest.raises(InputError, match=r"t\.jsonl: line 2 is longer than 10 bytes"):
+        list(numbered_lines(str(tmp_path / "t.jsonl")))
+
+
+def test_the_offset_of_a_bad_byte_counts_from_the_start_of_the_file(tmp_path: Path):
+    (tmp_path / "c.txt").write_bytes("é\nab".encode() + b"\xe9\n")
+    with pytest.raises(InputError, match=r"c\.txt: line 2: byte 5 \(0xe9\) is not UTF-8"):
+        list(numbered_lines(str(tmp_path / "c.txt")))
+
+
+def test_a_file_in_utf16_is_told_as_such(tmp_path: Path):
+    (tmp_path / "c.txt").write_bytes("hello".encode("utf-16"))
+    with pytest.raises(InputError, match="looks like UTF-16"):
+        list(numbered_lines(str(tmp_path / "c.txt")))
