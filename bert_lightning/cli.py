@@ -22,7 +22,11 @@ LAYOUTS = ("auto", "sentences", "paragraphs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    broken = next((argument for argument in given if not _is_text(argument)), None)
+    if broken is not None:
+        parser.error(f"the argument {broken!r} is not UTF-8")
+    options, rest = parser.parse_known_args(given)
     if rest and not getattr(options, "takes_overrides", False):
         options.parser.error(f"unexpected argument {rest[0]!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -37,11 +41,31 @@ def console() -> None:
     sys.exit(main())
 
 
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Terminated(BaseException):
+    """A signal asked this process to end."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
+
+
 def _guarded(options: argparse.Namespace) -> int:
     from bert_lightning.errors import InputError, WorkError
 
+    # So that what was begun is tidied up; training, once it runs, takes the signals over.
+    before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         return options.run(options)
+    except _Terminated:
+        return _complain("terminated", TERMINATED)
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except WorkError as error:
@@ -59,6 +83,9 @@ def _guarded(options: argparse.Namespace) -> int:
         return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _by_class(error: Exception) -> int:
@@ -91,6 +118,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
 
+    if options.min_frequency < 1:
+        raise InputError(f"--min-frequency is {options.min_frequency}; it must be at least 1")
     sources, corpus = _sources(options), _corpus_format(options)
     output = options.output
     if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - {*TOKENIZER_FILES}):
@@ -107,9 +136,17 @@ def _tokenizer(options: argparse.Namespace) -> int:
     tokenizer = train_wordpiece(
         texts(), options.vocab_size, not options.cased, options.min_frequency, options.special_tokens
     )
-    if (output / "vocab.txt").is_file() and load_tokenizer(output).fingerprint != tokenizer.fingerprint:
-        raise InputError(f"{output} holds another vocabulary: choose another --output")
-    tokenizer.save(output)
+    if output.exists() and any(output.iterdir()):
+        try:
+            same = load_tokenizer(output).fingerprint == tokenizer.fingerprint
+        except InputError:
+            same = False
+        if not same:
+            raise InputError(f"{output} holds another vocabulary: choose another --output")
+    try:
+        tokenizer.save(output)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from None
     size = len(tokenizer)
     casing = "cased" if options.cased else "uncased"
     if repairs.num_replaced:
@@ -135,6 +172,7 @@ def _prepare(options: argparse.Namespace) -> int:
         )
     sources = _sources(options)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
+    _check_casing(tokenizer)
     with _text_progress(sources, "encoding") as done:
         summary = prepare(
             sources,
@@ -153,16 +191,17 @@ def _instances(options: argparse.Namespace) -> int:
     import json
     from itertools import islice
 
-    from rich.console import Console
-
     from bert_lightning.checkpoints.files import write_atomically
-    from bert_lightning.runs.corpora import count, shown_instance
+    from bert_lightning.errors import InputError
+    from bert_lightning.runs.corpora import Terminal, count, shown_instance
     from bert_lightning.runs.instances import instances
 
+    if options.output is not None and options.output.is_dir():
+        raise InputError(f"--output {options.output} is a folder; a file is expected")
     number = 0
     lines = instances(options, _sources(options), _corpus_format(options), _console())
     if options.output is None:
-        console = Console(highlight=False)
+        console = Terminal(highlight=False)
         for number, line in enumerate(islice(lines, options.show)):
             console.print(shown_instance(number, json.loads(line)))
         return OK
@@ -179,9 +218,6 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    # Until training takes the signals over there is nothing to save.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: sys.exit(TERMINATED))
     from bert_lightning.runs.experiment import load_experiment
 
     experiment = load_experiment([Path(file) for file in options.config], options.overrides)
@@ -278,13 +314,13 @@ def _parser() -> argparse.ArgumentParser:
     tokenizer = command("tokenizer", _tokenizer, "train a WordPiece vocabulary")
     _corpus_options(tokenizer)
     tokenizer.set_defaults(language="en")
-    tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="number of entries")
+    tokenizer.add_argument("--vocab-size", type=_whole_number, required=True, metavar="N", help="number of entries")
     tokenizer.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
     )
     tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
     tokenizer.add_argument(
-        "--min-frequency", type=int, default=2, metavar="N", help="a piece must occur so often (default: 2)"
+        "--min-frequency", type=_whole_number, default=2, metavar="N", help="a piece must occur so often (default: 2)"
     )
     tokenizer.add_argument(
         "--special-tokens",
@@ -305,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with vocab.txt, or a vocabulary file",
     )
     prepare.add_argument("--output", type=Path, required=True, metavar="DIR", help="the token store")
-    prepare.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    prepare.add_argument("--workers", type=_whole_number, metavar="N", help="processes (default: one a core)")
     prepare.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
     prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
     _language_option(prepare)
@@ -324,20 +360,24 @@ def _parser() -> argparse.ArgumentParser:
     instances.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
     _language_option(instances)
     instances.add_argument("--algorithm", choices=("google", "dynamic"), default="dynamic", help="default: dynamic")
-    instances.add_argument("--max-seq-length", type=int, default=128, metavar="N", help="default: 128")
-    instances.add_argument("--max-predictions-per-seq", type=int, default=20, metavar="N", help="default: 20")
+    instances.add_argument("--max-seq-length", type=_whole_number, default=128, metavar="N", help="default: 128")
+    instances.add_argument(
+        "--max-predictions-per-seq", type=_whole_number, default=20, metavar="N", help="default: 20"
+    )
     instances.add_argument("--masked-lm-prob", type=float, default=0.15, metavar="P", help="default: 0.15")
     instances.add_argument(
-        "--dupe-factor", type=int, metavar="N", help="passes over the text; google only, default 10"
+        "--dupe-factor", type=_whole_number, metavar="N", help="passes over the text; google only, default 10"
     )
     instances.add_argument("--short-seq-prob", type=float, default=0.1, metavar="P", help="default: 0.1")
     instances.add_argument("--whole-word", action="store_true", help="mask whole words")
     instances.add_argument("--masking", metavar="NAME", help="dynamic only: token, whole-word, span, n-gram")
     instances.add_argument("--objective", metavar="NAME", help="dynamic only: next-sentence, sentence-order, ...")
-    instances.add_argument("--epoch", type=int, metavar="N", help="dynamic only: which pass over the text, from 0")
+    instances.add_argument(
+        "--epoch", type=_whole_number, metavar="N", help="dynamic only: which pass over the text, from 0"
+    )
     instances.add_argument("--seed", type=int, default=12345, metavar="N", help="default: 12345")
     instances.add_argument(
-        "--show", type=int, default=10, metavar="N", help="how many to show without --output (default: 10)"
+        "--show", type=_whole_number, default=10, metavar="N", help="how many to show without --output (default: 10)"
     )
     instances.add_argument("--output", type=Path, metavar="FILE", help="gets all of them as JSON lines")
 
@@ -428,6 +468,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _whole_number(text: str) -> int:
+    """A whole number of a size that counts things."""
+    value = int(text)
+    if abs(value) >= 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text} is too large")
+    return value
+
+
 def _corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -455,13 +503,23 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--document-start", metavar="REGEX", help="a line with a match begins a document, and blank ones end none"
     )
-    parser.add_argument("--lines-per-document", type=int, metavar="N", help="begin a document after so many lines")
+    parser.add_argument(
+        "--lines-per-document", type=_whole_number, metavar="N", help="begin a document after so many lines"
+    )
 
 
 def _language_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)"
     )
+
+
+def _check_casing(tokenizer: Any) -> None:
+    cased, looks_cased = tokenizer.vocabulary.lowercase is False, tokenizer.vocabulary.looks_cased()
+    if cased and not looks_cased:
+        logging.warning("no entry of the vocabulary holds a capital letter, but --cased keeps them in the text")
+    if not cased and looks_cased:
+        logging.warning("the vocabulary holds capital letters, but the text is lower-cased: is --cased missing?")
 
 
 def _sources(options: argparse.Namespace) -> list[str]:

@@ -1,14 +1,21 @@
 """What a user's mistakes give: exit status 2, one message that names the place, no traceback, nothing half-made."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from bert_lightning.cli import main
+from bert_lightning.data.instances import dynamic_instances
+from bert_lightning.data.masking import TokenMasking
+from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
+from bert_lightning.text.wordpiece import load_tokenizer
 
-COMMANDS = ("tokenizer", "prepare", "fit", "validate", "test", "predict", "export", "report", "doctor")
+COMMANDS = ("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "export", "report", "doctor")
 
 
 @pytest.fixture
@@ -45,7 +52,34 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input bytes.txt --tokenizer tok --output out", "bytes.txt: line 2: byte 9"),
         ("prepare --input good.txt --tokenizer tok --output tok", "choose another --output"),
         ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
+        ("prepare --input good.txt --tokenizer tok --output good.txt/x", "good.txt/x: cannot be written"),
+        ("prepare --input good.txt --tokenizer tok --output out --workers 0", "--workers is 0"),
+        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "no regular expression"),
+        ("prepare --input good.txt --tokenizer tok --output out --workers 2 --scheduler x", "--workers counts"),
+        ("prepare --input good.txt --tokenizer tok --output out --scheduler tcp://127.0.0.1:9", "no Dask scheduler"),
+        ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
+        (
+            "instances --input good.txt --tokenizer tok --output out --dupe-factor 2",
+            "--dupe-factor is not of the dyn",
+        ),
+        ("instances --input good.txt --tokenizer tok --output out --masking spam", "did you mean 'span'"),
+        ("instances --input good.txt --tokenizer tok --output out --objective nxt-sentence", "'next-sentence'"),
+        ("instances --input good.txt --tokenizer tok --output out --whole-word --masking span", "contradict"),
+        ("instances --input good.txt --tokenizer tok --output out --masked-lm-prob 0", "--masked-lm-prob is 0.0"),
+        ("instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1", "--epoch is not of"),
+        (
+            "instances --input good.txt --tokenizer tok --output out --algorithm google --layout paragraphs",
+            "segments",
+        ),
+        ("instances --input train.tsv --tokenizer tok --output out --algorithm google", "reads plain text"),
+        ("instances --input empty.txt --tokenizer tok --output out --algorithm google", "the corpus is empty"),
+        ("instances --input bytes.txt --tokenizer tok --output out", "bytes.txt: line 2: byte 9"),
         ("fit --config none.yaml", "none.yaml: no such file"),
+        ("fit --config plain.yaml --loss_weights.nps_loss 2", "did you mean 'loss_weights.nsp_loss'"),
+        ("fit --config plain.yaml --loss_weights.nsp_loss -1", "loss_weights.nsp_loss is -1"),
+        ("fit --config plain.yaml --data.objective order", "data.objective: expected one of"),
+        ("fit --config plain.yaml --data.stages [{from_step:1,batch_size:4}]", "data.stages.0"),
+        ("fit --config plain.yaml --data.stages 3", "data.stages: a list is expected"),
         ("fit --config plain.yaml --trainer.max_stps 3", "unknown key 'trainer.max_stps'; did you mean"),
         ("fit --config plain.yaml --trainer.max_steps lots", "trainer.max_steps: expected int or null, got 'lots'"),
         ("fit --config plain.yaml --data.train none", "none: no such folder"),
@@ -156,3 +190,69 @@ def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "bert_lightning", "--version"], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.count(".") == 2
+
+
+def test_instances_are_written_as_the_design_says(place):
+    for algorithm in ("google", "dynamic"):
+        arguments = ["--input", "good.txt", "--tokenizer", "tok", "--algorithm", algorithm, "--output", "i.jsonl"]
+        assert main(["instances", *arguments, "--max-seq-length", "32"]) == 0
+        instances = [json.loads(line) for line in Path("i.jsonl").read_text().splitlines()]
+        assert len(instances) > 20
+        for instance in instances:
+            assert list(instance) == [
+                "tokens",
+                "segment_ids",
+                "is_random_next",
+                "masked_lm_positions",
+                "masked_lm_labels",
+            ]
+            assert len(instance["tokens"]) == len(instance["segment_ids"]) <= 32
+            assert len(instance["masked_lm_positions"]) == len(instance["masked_lm_labels"]) >= 1
+            assert instance["masked_lm_positions"] == sorted(instance["masked_lm_positions"])
+
+
+def test_dynamic_instances_are_what_training_draws(place):
+    arguments = ["--input", "good.txt", "--tokenizer", "tok", "--max-seq-length", "40", "--seed", "1", "--output"]
+    assert main(["prepare", "--input", "good.txt", "--tokenizer", "tok", "--output", "s"]) == 0
+    data = PretrainingDataModule(
+        PretrainingData("s", max_seq_length=40, batch_size=8, masking=TokenMasking(max_predictions=20))
+    )
+    for epoch in (0, 1):
+        assert main(["instances", *arguments, "i.jsonl", "--epoch", str(epoch)]) == 0
+        instances = [json.loads(line) for line in Path("i.jsonl").read_text().splitlines()]
+        assert instances == list(dynamic_instances(data, 1, epoch))
+        assert len(instances) == data.num_training_samples
+
+
+def test_instances_are_shown_with_what_stands_behind_the_masks(place, capsys):
+    assert main(["instances", "--input", "good.txt", "--tokenizer", "tok", "--show", "2", "--masking", "span"]) == 0
+    shown = capsys.readouterr().out
+    assert "[MASK]→" in shown
+    assert shown.count("predicted") == 2
+
+
+def test_special_tokens_of_a_vocabulary_are_kept_whole_and_never_masked(place):
+    Path("marked.txt").write_text(Path("good.txt").read_text().replace("The", "[E1] The"))
+    arguments = ["--input", "marked.txt", "--vocab-size", "130", "--special-tokens", "[E1]"]
+    assert main(["tokenizer", *arguments, "--output", "marked"]) == 0
+    tokenizer = load_tokenizer("marked")
+    assert tokenizer.entries[5] == "[E1]"
+    assert tokenizer.encode_batch(["[E1] the cat"])[0][0] == 5
+    assert not any(entry in ("e1", "##e1") for entry in tokenizer.entries)
+    assert transformers.AutoTokenizer.from_pretrained("marked").tokenize("[E1] the")[0] == "[E1]"
+    assert main(["instances", "--input", "marked.txt", "--tokenizer", "marked", "--output", "i.jsonl"]) == 0
+    instances = [json.loads(line) for line in Path("i.jsonl").read_text().splitlines()]
+    assert sum(instance["tokens"].count("[E1]") for instance in instances) > 50
+    assert not any("[E1]" in instance["masked_lm_labels"] for instance in instances)
+
+
+def test_output_goes_through_links_and_into_pipes(place):
+    os.mkfifo("pipe")
+    Path("link.jsonl").symlink_to("target.jsonl")
+    command = [sys.executable, "-m", "bert_lightning", "instances", "--algorithm", "google", "--input", "good.txt"]
+    command += ["--tokenizer", "tok", "--max-seq-length", "32", "--output"]
+    assert main([*command[3:], "link.jsonl"]) == 0
+    assert Path("link.jsonl").is_symlink()
+    writer = subprocess.Popen([*command, "pipe"], stdout=subprocess.DEVNULL)
+    assert Path("pipe").read_text() == Path("target.jsonl").read_text()
+    assert writer.wait() == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
@@ -331,3 +332,38 @@ def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):
     assert main([*command, "--trainer.max_steps", "2", "--wandb.mode", "auto"]) == 0
     [log] = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
     assert b"train/mlm_loss" in log.read_bytes()
+
+
+def test_a_run_of_stages_packed_rows_and_a_mixture_resumes_bit_for_bit(home, store, validation_store, tmp_path):
+    config = tmp_path / "staged.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                **yaml.safe_load((home / "pretraining.yaml").read_text()),
+                "data": {
+                    "train": {str(store): 0.7, str(validation_store): 0.3},
+                    "validation": str(validation_store),
+                    "max_seq_length": 24,
+                    "batch_size": 8,
+                    "batching": "packed",
+                    "masking": {"name": "span", "rate": 0.3, "final_rate": 0.1},
+                    "stages": [{"from_step": 6, "max_seq_length": 40, "batch_size": 4, "accumulate_grad_batches": 2}],
+                },
+            }
+        )
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    workers = ["--data.num_workers", "0"]
+    assert main(["fit", "--config", str(config), "--run-directory", str(whole), *workers]) == 0
+    for step in (5, 6, 7):
+        shutil.copytree(whole, parts)
+        shutil.rmtree(parts / "checkpoints")
+        (parts / "checkpoints").mkdir()
+        for name in (f"step-{step:09}.ckpt", f"step-{step:09}.ckpt.sha256"):
+            shutil.copy(whole / "checkpoints" / name, parts / "checkpoints")
+        manifest = RunDirectory(parts)
+        manifest.update_manifest(ended=None)
+        assert main(["fit", "--config", str(config), "--run-directory", str(parts), *workers]) == 0
+        assert same(weights(whole), weights(parts))
+        assert logged(whole) == logged(parts)
+        shutil.rmtree(parts)

@@ -13,8 +13,14 @@ _BLOCK = 1 << 22
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
 
-    Whatever happens on the way, `path` holds either its old content or the whole new one.
+    Whatever happens on the way, `path` holds either its old content or the whole new one. A link keeps pointing to
+    what it does; a device or a pipe is written to as it stands.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            write(file)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -80,7 +80,7 @@ def read_passages(source: str, corpus: CorpusFormat, repairs: Repairs | None = N
         segments = _sentence_lines(line for _, line in _lines(source, corpus, repairs))
     else:
         segments = _paragraphs(source, corpus, repairs)
-    if corpus.document_start is not None or corpus.lines_per_document is not None:
+    if is_table(source) or not split:
         segments = _divided(segments, corpus)
     yield from _passages(_bounded(segments, repairs), split)
 
@@ -120,20 +120,32 @@ def _bounded(segments: Iterable[str | None], repairs: Repairs) -> Iterator[str |
             start = end
 
 
+class _DocumentStarts:
+    """Tells, line by line, where `corpus` has a document begin."""
+
+    def __init__(self, corpus: CorpusFormat) -> None:
+        self.pattern = re.compile(corpus.document_start) if corpus.document_start is not None else None
+        self.most = corpus.lines_per_document
+        self.count = 0
+
+    def begins(self, line: str) -> bool:
+        """Whether a line that is not blank begins a document."""
+        begins = (self.pattern is not None and self.pattern.search(line) is not None) or self.count == self.most
+        self.count = 1 if begins else self.count + 1
+        return begins
+
+
 def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[str | None]:
-    """Begin a document at the lines that `corpus` names; what ended one before no longer does."""
-    start = re.compile(corpus.document_start) if corpus.document_start is not None else None
-    count = 0
+    """Begin documents where `corpus` says so; where a line does, what ended one before no longer does."""
+    starts = _DocumentStarts(corpus)
     for segment in segments:
         if segment is None:
-            if start is None:
-                count = 0
+            if starts.pattern is None:
+                starts.count = 0
                 yield None
             continue
-        if (start is not None and start.search(segment)) or count == corpus.lines_per_document:
-            count = 0
+        if starts.begins(segment):
             yield None
-        count += 1
         yield segment
 
 
@@ -205,36 +217,58 @@ def _sentence_lines(lines: Iterable[str]) -> Iterator[str | None]:
         yield line.strip() or None
 
 
-def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str]:
-    """Blocks between blank lines, each joined to one line.
+class _Wrapping(NamedTuple):
+    """How the lines of running text are cut."""
+
+    wrapped: bool
+    """at a fixed width"""
+    indented: bool
+    """a paragraph's first line is indented, and nothing else parts paragraphs"""
+    width: int
+    """of nearly all lines"""
+
+
+def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
+    """Blocks between blank lines, each joined to one line, and None where a document begins.
 
     Where a file has no blank lines to speak of, every line is a paragraph, unless lines are hard-wrapped: then a
-    paragraph starts at an indented line.
+    paragraph starts at an indented line, or behind a short one that ends a sentence.
     """
     block: list[str] = []
     size = 0
-    wrapped, indented = _is_hard_wrapped(_sample(source, corpus))
+    wrapping = _wrapping(_sample(source, corpus))
+    starts = _DocumentStarts(corpus)
+    before = ""
     for _, line in _lines(source, corpus, repairs):
         text = line.strip()
-        too_long = size > MAX_PIECE
-        repairs.num_cut += too_long
-        starts = not text or not wrapped or (indented and line[:1] in " \t") or too_long
-        if starts and block:
+        begins = bool(text) and starts.begins(text)
+        starts_block = not text or not wrapping.wrapped or begins
+        if wrapping.indented:
+            starts_block |= line[:1] in " \t"
+        else:
+            starts_block |= len(before) < 0.7 * wrapping.width and bool(_SENTENCE_END.search(before))
+        if not starts_block and size > MAX_PIECE:
+            repairs.num_cut += 1
+            starts_block = True
+        if starts_block and block:
             yield " ".join(block)
             block, size = [], 0
+        if begins:
+            yield None
         if text:
             block.append(text)
             size += len(text)
+        before = text
     if block:
         yield " ".join(block)
 
 
-def _is_hard_wrapped(lines: list[str]) -> tuple[bool, bool]:
-    """Whether lines are cut at a fixed width, and whether paragraphs are then marked by indentation alone."""
+def _wrapping(lines: list[str]) -> _Wrapping:
     full = [line for line in lines if line.strip()]
     open_ended = sum(not _SENTENCE_END.search(line.strip()) for line in full)
     # Nineteen of twenty lines within a printed page's width, most of them ending in mid-sentence.
-    narrow = bool(full) and sorted(map(len, full))[int(0.95 * (len(full) - 1))] <= 120
-    wrapped = narrow and open_ended >= 0.5 * len(full)
+    width = sorted(map(len, full))[int(0.95 * (len(full) - 1))] if full else 0
+    wrapped = bool(full) and width <= 120 and open_ended >= 0.5 * len(full)
     few_blanks = (len(lines) - len(full)) < 0.02 * len(lines)
-    return wrapped, few_blanks and sum(line[:1] in " \t" for line in full) >= 0.02 * len(full)
+    indented = few_blanks and sum(line[:1] in " \t" for line in full) >= 0.02 * len(full)
+    return _Wrapping(wrapped, indented, width)

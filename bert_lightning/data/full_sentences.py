@@ -37,8 +37,9 @@ class FullSentences(Samples):
 
     def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
         arrays = self.store.shard(shard)
-        target = self._target(draw)
-        start = _beginning(arrays.sentences, self._start(place, draw, arrays.num_tokens, target), target)
+        chances = draw.tolist()
+        target = self._target(chances)
+        start = _beginning(arrays.sentences, self._start(place, chances, arrays.num_tokens, target), target)
         documents = arrays.documents[:, 1]
         stop, breaks = start, documents[:0]
         room = target

@@ -161,7 +161,7 @@ def _of_document(
                 place -= len(chunk) - num_first
             else:
                 second = _joined(chunk[num_first:])
-            _truncate(first, second, max_num_tokens, generator)
+            first, second = _truncated(first, second, max_num_tokens, generator)
             tokens = [CLS, *first, SEP, *second, SEP]
             segment_ids = [0] * (len(first) + 2) + [1] * (len(second) + 1)
             masked, positions, labels = _mask(tokens, words, settings, generator)
@@ -190,11 +190,18 @@ def _random_second(documents: list[list[Segment]], number: int, wanted: int, gen
     return second
 
 
-def _truncate(first: Segment, second: Segment, limit: int, generator: Random) -> None:
+def _truncated(first: Segment, second: Segment, limit: int, generator: Random) -> tuple[Segment, Segment]:
     """`truncate_seq_pair`: from the longer part (tie: the second), front or end by a coin."""
-    while len(first) + len(second) > limit:
-        longer = first if len(first) > len(second) else second
-        del longer[0 if generator.random() < 0.5 else -1]
+    bounds = [[0, len(first)], [0, len(second)]]
+    lengths = [len(first), len(second)]
+    while sum(lengths) > limit:
+        longer = 0 if lengths[0] > lengths[1] else 1
+        lengths[longer] -= 1
+        if generator.random() < 0.5:
+            bounds[longer][0] += 1
+        else:
+            bounds[longer][1] -= 1
+    return first[slice(*bounds[0])], second[slice(*bounds[1])]
 
 
 def _mask(

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from bert_lightning.errors import InputError
+
 Item = TypeVar("Item")
 
 
@@ -29,7 +31,7 @@ class StepLoader(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         self.position, self._resume_at = self._resume_at, 0
-        loader: DataLoader[Item] = DataLoader(
+        loader: DataLoader[Item | InputError] = DataLoader(
             _Made(self.make, self.num_steps),
             sampler=range(self.position, self.num_steps),
             batch_size=None,
@@ -41,6 +43,8 @@ class StepLoader(Generic[Item]):
             generator=torch.Generator(),
         )
         for item in loader:
+            if isinstance(item, InputError):
+                raise item
             self.position += 1
             yield item
 
@@ -53,7 +57,7 @@ class StepLoader(Generic[Item]):
         self.position = self._resume_at = state["position"]
 
 
-class _Made(Dataset[Item]):
+class _Made(Dataset[Item | InputError], Generic[Item]):
     def __init__(self, make: Callable[[int], Item], length: int) -> None:
         self.make = make
         self.length = length
@@ -61,5 +65,9 @@ class _Made(Dataset[Item]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, number: int) -> Item:
-        return self.make(number)
+    def __getitem__(self, number: int) -> Item | InputError:
+        try:
+            return self.make(number)
+        except InputError as error:
+            # Raised in a worker it would arrive as a traceback.
+            return error

@@ -72,7 +72,7 @@ class Masking(ABC):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.num_predictions is not None and self.final_rate is not None:
             raise ValueError("final_rate does nothing where num_predictions is set")
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+        if not (min(self.mask_share, self.random_share) >= 0 and self.mask_share + self.random_share <= 1):
             raise ValueError(
                 f"mask_share {self.mask_share} and random_share {self.random_share} must be shares of one"
             )
@@ -129,8 +129,8 @@ class WholeWordMasking(Masking):
 class SpanMasking(Masking):
     """Spans of whole words, their lengths geometric; SpanBERT (Joshi et al. 2020), section 3.1.
 
-    All tokens of a span are replaced alike, as there. A span that would exceed the number wanted, overlap another or
-    leave its part of the pair is drawn again; single words fill what is left.
+    All tokens of a span are replaced alike, as there. A span ends early where the number wanted or its part of the
+    pair does, one that would overlap another is drawn again, and single words fill what is left.
 
     Attributes:
         stop_probability: p of the geometric distribution; 0.2.
@@ -249,8 +249,7 @@ def _select_spans(
     spans = np.broadcast_to(np.arange(num_words), chosen.shape).copy()
     if num_words:
         cumulative = np.cumsum(probabilities)
-        # Words of one part of a pair: a span does not reach over [SEP].
-        part = _parts(words)
+        part_ends = _part_ends(words)
         ends = np.concatenate([np.zeros((num_rows, 1), np.int64), words.lengths.cumsum(axis=1)], axis=1)
         rows = np.arange(num_rows)
         total = np.zeros(num_rows, dtype=np.int64)
@@ -258,11 +257,11 @@ def _select_spans(
             length = 1 + np.searchsorted(cumulative, uniforms(sequences.keys, np.full(num_rows, _SECOND + draw)))
             length = np.minimum(length, len(probabilities))
             start = (uniforms(sequences.keys, np.full(num_rows, _THIRD + draw)) * words.counts).astype(np.int64)
-            stop = start + length
-            inside = stop <= words.counts
-            last = np.minimum(stop, num_words) - 1
-            size = ends[rows, last + 1] - ends[rows, start]
-            taken = inside & (part[rows, start] == part[rows, last]) & (total + size <= wanted)
+            # A span ends with its part of the pair, and with the last word that the number wanted has room for.
+            fits = (ends[:, 1:] <= (ends[rows, start] + wanted - total)[:, None]).sum(axis=1)
+            stop = np.minimum(np.minimum(start + length, part_ends[rows, start]), fits)
+            size = ends[rows, np.maximum(stop, start)] - ends[rows, start]
+            taken = stop > start
             columns = np.arange(num_words)[None, :]
             span = (columns >= start[:, None]) & (columns < stop[:, None])
             # Spans do not touch, or two would look like one.
@@ -279,16 +278,15 @@ def _select_spans(
     return words.tokens_of(chosen), units
 
 
-def _parts(words: _Words) -> NDArray[np.int64]:
-    """(B, W) a number that changes from word to word where a token between them is no candidate."""
+def _part_ends(words: _Words) -> NDArray[np.int64]:
+    """(B, W) behind the last word of each word's part of the pair: a part ends where a token is no candidate."""
     candidates = words.sequences.candidates
-    runs = (candidates & ~np.concatenate([np.zeros((len(candidates), 1), bool), candidates[:, :-1]], axis=1)).cumsum(
-        1
-    )
-    part = np.zeros(words.lengths.shape, dtype=np.int64)
+    before = np.concatenate([np.zeros((len(candidates), 1), bool), candidates[:, :-1]], axis=1)
+    runs = (candidates & ~before).cumsum(axis=1)
+    part = np.full(words.lengths.shape, candidates.shape[1] + 1, dtype=np.int64)
     rows, columns = np.nonzero(words.sequences.starts)
     part[rows, words.of_token[rows, columns]] = runs[rows, columns]
-    return part
+    return (part[:, None, :] <= part[:, :, None]).sum(axis=2)
 
 
 def word_starts(candidates: NDArray[np.bool_], continues: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -43,6 +43,10 @@ from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 
 # Text of one shard: small enough to share out even a modest corpus, large enough to be read in one go.
 CHARACTERS_PER_SHARD = 4 << 20
+# What a store is being made from, until its manifest says so.
+UNFINISHED = "unfinished.json"
+# What a kill in the middle of writing a file leaves.
+_TEMPORARY = re.compile(r"\..+\.(json|npy|txt)\.\d+\.tmp")
 _NUM_FREQUENT = 10
 
 
@@ -109,7 +113,8 @@ def prepare(
         "text_column": corpus.text_column,
         "inputs": [_describe(source, each) for source, each in zip(sources, formats, strict=True)],
     }
-    _refuse_foreign(output, {**settings, "tokenizer": tokenizer.fingerprint})
+    settings["tokenizer"] = tokenizer.fingerprint
+    _refuse_foreign(output, settings)
     key = json.dumps([FORMAT, version("sentencex"), corpus.language, tokenizer.fingerprint])
     repairs = Repairs()
     texts = _shard_texts(
@@ -121,14 +126,22 @@ def prepare(
     job = _Job(output.absolute(), encoding, progress)
     existed = output.exists()
     try:
+        # Before the first shard, so that a killed preparation is known for what it is.
+        if not (output / MANIFEST).is_file():
+            write_json(output / UNFINISHED, settings)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from None
+    try:
         job.run(texts, num_workers, scheduler)
         if not job.records:
             raise InputError(f"the corpus is empty: no text in {', '.join(sources[:3])}" + ("…" * (len(sources) > 3)))
     except InputError:
         for folder in job.created:
             shutil.rmtree(folder, ignore_errors=True)
-        if not existed and output.exists():
+        if not existed:
             shutil.rmtree(output)
+        elif not any(output.glob("shard-*")):
+            (output / UNFINISHED).unlink(missing_ok=True)
         raise
     return _finish(job, sources, formats, settings, tokenizer, output, repairs)
 
@@ -145,9 +158,11 @@ def _finish(
     """Write what is of the whole store, the manifest last, and remove what an earlier call left half done."""
     records = job.records
     names = {record["name"] for record in records}
-    for stale in [*output.glob("shard-*"), *output.glob(".shard-*")]:
-        if stale.name not in names:
+    for stale in output.iterdir():
+        if stale.name not in names and re.match(r"\.?shard-", stale.name):
             shutil.rmtree(stale, ignore_errors=True)
+        elif _TEMPORARY.fullmatch(stale.name):
+            stale.unlink(missing_ok=True)
     token_counts = _token_counts(output, records, len(tokenizer))
     file = io.BytesIO()
     np.save(file, token_counts, allow_pickle=False)
@@ -158,7 +173,7 @@ def _finish(
     counts["num_documents"] -= sum(after["continues"] and before["open"] for before, after in pairwise(records))
     manifest = {
         "format": FORMAT,
-        "settings": {**settings, "tokenizer": tokenizer.fingerprint},
+        "settings": settings,
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": len(tokenizer)},
         **counts,
         "token_counts_sha256": hashlib.sha256(file.getvalue()).hexdigest(),
@@ -168,6 +183,7 @@ def _finish(
         tokenizer.save(output)
         write_bytes(output / TOKEN_COUNTS, file.getvalue())
         write_json(output / MANIFEST, {**manifest, "fingerprint": store_fingerprint(manifest)})
+        (output / UNFINISHED).unlink(missing_ok=True)
     except OSError as error:
         raise WorkError(f"{output}: cannot be written: {error.strerror or error}. Finished shards are kept") from None
     chosen = [each.layout for source, each in zip(sources, formats, strict=True) if not is_table(source)]
@@ -316,22 +332,20 @@ def _refuse_foreign(output: Path, settings: dict[str, Any]) -> None:
         return
     if not output.is_dir():
         raise InputError(f"{output} is a file: choose another --output")
-    if (output / MANIFEST).is_file():
+    record = next((output / name for name in (MANIFEST, UNFINISHED) if (output / name).is_file()), None)
+    if record is not None:
         try:
-            made_from = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["settings"]
-            difference = _difference(made_from, settings)
+            content = json.loads(record.read_text(encoding="utf-8"))
+            difference = _difference(content["settings"] if record.name == MANIFEST else content, settings)
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise InputError(
-                f"{output / MANIFEST} is damaged: delete the folder, or choose another --output"
-            ) from None
+            raise InputError(f"{record} is damaged: delete the folder, or choose another --output") from None
         if difference:
             raise InputError(f"{output} is a token store made from other {difference}: choose another --output")
-    items = list(output.iterdir())
-    shards = [i for i in items if re.fullmatch(r"shard-\d{5,}", i.name) and (i / SHARD_RECORD).is_file()]
-    for item in items:
+    for item in output.iterdir():
+        shard = re.fullmatch(r"\.?shard-\d{5,}(\..*)?", item.name) and item.is_dir()
         # A vocabulary without a shard is somebody's tokenizer.
-        of_store = item.name == MANIFEST or (shards and item.name in (*TOKENIZER_FILES, TOKEN_COUNTS))
-        if not (item in shards or of_store or item.name.startswith(".shard-")):
+        of_store = record is not None and item.name in (MANIFEST, UNFINISHED, TOKEN_COUNTS, *TOKENIZER_FILES)
+        if not (shard and record is not None) and not of_store and not _TEMPORARY.fullmatch(item.name):
             raise InputError(
                 f"{output} holds {item.name}, which is no part of a token store: choose another --output"
             )
@@ -343,13 +357,20 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         return None
     if old["tokenizer"] != new["tokenizer"]:
         return "input: the vocabulary is another one"
-    before = {item["source"]: item for item in old["inputs"]}
-    for item in new["inputs"]:
-        if item["source"] not in before:
-            return f"input: {item['source']} is new"
-        if item != before[item["source"]]:
-            return f"input: {item['source']} has changed since"
-    if len(before) != len(new["inputs"]):
-        return "input: fewer sources are given now"
+    # A file is what it holds, wherever it lies; a hub source is its name.
+    before, now = ([_content(item) for item in each["inputs"]] for each in (old, new))
+    if before != now:
+        names = {item["source"] for item in old["inputs"]}
+        for item, content in zip(new["inputs"], now, strict=True):
+            if content not in before:
+                known = item["source"] in names
+                return f"input: {item['source']} {'has changed since' if known else 'is new'}"
+        return "input: the sources are fewer, or in another order"
+    if all(old.get(name) == new[name] for name in new if name != "inputs"):
+        return None
     changed = [name for name in new if old.get(name) != new[name]]
     return f"settings ({', '.join(changed)})"
+
+
+def _content(item: dict[str, Any]) -> list[Any]:
+    return [item["layout"], item["sha256"] if "sha256" in item else [item["source"], item["revision"]]]

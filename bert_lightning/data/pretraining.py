@@ -241,7 +241,7 @@ class PretrainingDataModule(StepDataModule):
             for row in own.tolist():
                 window = self._window(stage, number, row // height, seed, num_steps)
                 for sample in window.rows[place * height + row % height]:
-                    batch.append((window.epochs[sample], window.indices[sample], window.samples[sample]))
+                    batch.append((int(window.epochs[sample]), int(window.indices[sample]), window.samples[sample]))
             epochs, indices = (np.array([entry[k] for entry in batch], dtype=np.int64) for k in (0, 1))
             samples = [sample for _, _, sample in batch]
             packed = self.settings.batching == "packed"

@@ -63,7 +63,7 @@ def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
     """The record of a shard that an earlier call finished from the same text, if it is whole."""
     try:
         record = json.loads((folder / SHARD_RECORD).read_text(encoding="utf-8"))
-        whole = record["key"] == key and shard_fault(folder, record) is None
+        whole = record["key"] == key and _own_sum(record) == record["record"] and shard_fault(folder, record) is None
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
     return record if whole else None
@@ -92,7 +92,7 @@ class ShardWriter:
         arrays = {"tokens": tokens, "sentences": sentences, "documents": documents}
         contents = {name: _npy(array) for name, array in arrays.items()}
         token_counts = np.bincount(tokens, minlength=len(self.tokenizer))
-        record = {
+        record: dict[str, Any] = {
             "key": key,
             "name": folder.name,
             "num_documents": len(documents),
@@ -105,6 +105,7 @@ class ShardWriter:
             "bytes": {name: len(content) for name, content in contents.items()},
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         }
+        record["record"] = _own_sum(record)
         temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{uuid.uuid4().hex}.tmp")
         try:
             for name, content in contents.items():
@@ -171,6 +172,12 @@ class ShardWriter:
             document += passage.ends
         if sentences:
             yield sentences, owners
+
+
+def _own_sum(record: dict[str, Any]) -> str:
+    """SHA-256 of all else in a record."""
+    rest = {name: value for name, value in record.items() if name != "record"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _put(temporary: Path, folder: Path, key: str) -> None:

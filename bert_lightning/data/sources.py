@@ -41,12 +41,20 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
         InputError: an input matches nothing, or `exclude` leaves nothing.
     """
     suffixes = tuple(suffixes)
-    found: dict[str, None] = {}
+    # What a source is -> how it is named.
+    found: dict[str, str] = {}
+    if "" in exclude:
+        raise InputError("--exclude has an empty pattern")
     for text in inputs:
         if text.startswith(HUB):
-            found[text] = None
+            if not text.removeprefix(HUB):
+                raise InputError(f"{text}: names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
+            found[text] = text
             continue
-        path = Path(text).expanduser()
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"{text}: {error}") from None
         if path.is_file():
             matches = [path]
         elif path.is_dir():
@@ -57,11 +65,21 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
             matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
             if not matches:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
-        found.update((str(match), None) for match in matches)
-    sources = [source for source in found if not any(Path(source).match(pattern) for pattern in exclude)]
+        for match in matches:
+            found.setdefault(str(match.resolve()), _name_of(match))
+    sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
     if not sources:
         raise InputError(f"--exclude {' '.join(exclude)} leaves no input")
     return sources
+
+
+def _name_of(path: Path) -> str:
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name!r}: the name of this file is not UTF-8: rename it") from None
+    return name
 
 
 def is_table(source: str) -> bool:
@@ -118,6 +136,8 @@ def column(row: Row, name: str) -> str:
     value = row.values[name]
     if value is None:
         raise InputError(f"{row.place}: the column {name!r} is null")
+    if isinstance(value, list | dict | bytes):
+        raise InputError(f"{row.place}: the column {name!r} holds a {type(value).__name__}, not text")
     text = value if isinstance(value, str) else str(value)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise InputError(f"{row.place}: the column {name!r} holds half a character (a lone surrogate)")
@@ -163,7 +183,7 @@ def json_row(place: str, line: str) -> Row:
     """
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{place}: a JSON object is expected, not {type(values).__name__}")
@@ -175,6 +195,8 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
     from pyarrow import parquet
 
     source = table.source
+    if Path(source).suffix in COMPRESSIONS:
+        raise InputError(f"{source}: Parquet is compressed inside and read from its end: unpack it first")
     try:
         file = parquet.ParquetFile(source)
         number = 0
@@ -182,7 +204,7 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{source}: row {number}", values)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not readable as Parquet: {error}") from None
 
 

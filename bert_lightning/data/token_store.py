@@ -101,6 +101,14 @@ class TokenStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         manifest = _read_record(self.path / MANIFEST, self.path, ("format", "tokenizer", "fingerprint", "shards"))
+        try:
+            self._read(manifest)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.path / MANIFEST}: damaged: {error!r}: run prepare again") from None
+
+    def _read(self, manifest: dict[str, Any]) -> None:
         if manifest["format"] != FORMAT:
             raise InputError(
                 f"{self.path} is a token store of format {manifest['format']}, and this version reads {FORMAT}: "

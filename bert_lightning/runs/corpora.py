@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from bert_lightning.data.preparation import PreparationSummary
@@ -11,6 +12,14 @@ from bert_lightning.text.wordpiece import MASK
 _BAR = 40
 # What became of a masked token -> how it is shown.
 _STYLES = {"masked": "bold white on red", "random": "bold white on magenta", "kept": "bold white on blue"}
+
+
+class Terminal(Console):
+    """A console whose reader may go away, which the command line handles."""
+
+    def on_broken_pipe(self) -> None:
+        """Not the status 1 of rich."""
+        raise BrokenPipeError
 
 
 def count(number: int, noun: str) -> str:

@@ -92,23 +92,31 @@ def _dynamic(
         raise InputError(f"--masking is {masking!r}{nearest(masking, MASKINGS)}")
     if objective not in OBJECTIVES:
         raise InputError(f"--objective is {objective!r}{nearest(objective, OBJECTIVES)}")
+    if not 0 < options.masked_lm_prob < 1:
+        raise InputError(f"--masked-lm-prob is {options.masked_lm_prob}; here it must be more than 0 and less than 1")
+    if options.max_predictions_per_seq < 1:
+        raise InputError(f"--max-predictions-per-seq is {options.max_predictions_per_seq}; it must be at least 1")
+    if options.max_seq_length < 5:
+        raise InputError(f"--max-seq-length is {options.max_seq_length}; it must be at least 5")
+    if not 0 <= options.short_seq_prob <= 1:
+        raise InputError(f"--short-seq-prob is {options.short_seq_prob}; it must be between 0 and 1")
     if options.epoch is not None and options.epoch < 0:
         raise InputError(f"--epoch is {options.epoch}; it must be at least 0")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        try:
-            settings = PretrainingData(
-                train=str(store),
-                objective=objective,
-                max_seq_length=options.max_seq_length,
-                short_sequence_probability=options.short_seq_prob,
-                masking=MASKINGS[masking](
-                    rate=options.masked_lm_prob, max_predictions=options.max_predictions_per_seq
-                ),
-                batch_size=64,
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        settings = PretrainingData(
+            train=str(store),
+            objective=objective,
+            max_seq_length=options.max_seq_length,
+            short_sequence_probability=options.short_seq_prob,
+            masking=MASKINGS[masking](rate=options.masked_lm_prob, max_predictions=options.max_predictions_per_seq),
+            batch_size=64,
+        )
         prepare(sources, tokenizer, store, corpus=corpus)
-        for instance in dynamic_instances(PretrainingDataModule(settings), options.seed, options.epoch or 0):
+        try:
+            data = PretrainingDataModule(settings)
+            data.num_training_samples  # noqa: B018 - says now whether the text is enough
+        except InputError as error:
+            raise InputError(str(error).replace(str(store), ", ".join(sources[:3]))) from None
+        for instance in dynamic_instances(data, options.seed, options.epoch or 0):
             yield json.dumps(instance, ensure_ascii=False) + "\n"

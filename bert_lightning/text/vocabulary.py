@@ -11,7 +11,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
-from bert_lightning.text.wordpiece import SPECIAL_TOKENS, UNKNOWN, WordPieceTokenizer
+from bert_lightning.text.wordpiece import MAX_CHARACTERS_PER_WORD, SPECIAL_TOKENS, UNKNOWN, WordPieceTokenizer
 
 # Rarer characters than the first thousand are left to [UNK]: the default of the `tokenizers` trainer.
 MAX_ALPHABET = 1000
@@ -66,7 +66,9 @@ class WordCounts:
 
     def _split(self, text: str) -> list[str]:
         normalized = self.normalizer.normalize_str(text)
-        return [word for word, _ in BertPreTokenizer().pre_tokenize_str(normalized)]
+        words = (word for word, _ in BertPreTokenizer().pre_tokenize_str(normalized))
+        # A longer word becomes [UNK] whatever the vocabulary; the trainer's time grows with its square.
+        return [word for word in words if len(word) <= MAX_CHARACTERS_PER_WORD]
 
     def _bound(self) -> None:
         least = 1

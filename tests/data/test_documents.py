@@ -113,3 +113,27 @@ def test_a_segment_too_long_to_hold_is_cut_at_spaces_and_counted(tmp_path: Path,
     assert "".join(document) == "aaaa bbbb cccc dddddddddddddddd ee"
     assert max(map(len, document)) <= 10
     assert repairs.num_cut == 1
+
+
+CHAPTERS = "CHAPTER I\n" + WRAPPED + "CHAPTER II\n" + WRAPPED
+
+
+def test_documents_begin_at_lines_of_running_text_too(tmp_path: Path):
+    path = tmp_path / "c.txt"
+    path.write_text(CHAPTERS)
+    documents = texts(path, layout="paragraphs", document_start="^CHAPTER")
+    assert [document[0].split()[:2] for document in documents] == [["CHAPTER", "I"], ["CHAPTER", "II"]]
+    assert " ".join(" ".join(document) for document in documents).split() == CHAPTERS.split()
+    assert len(texts(path, layout="paragraphs", lines_per_document=3)) == -(-len(CHAPTERS.splitlines()) // 3)
+
+
+def test_a_paragraph_of_wrapped_text_ends_with_a_short_line_where_nothing_else_says_so(tmp_path: Path):
+    lines = [
+        "A line that is as wide as the page of the book allows and goes",
+        "on for as long as there are words in it, until at last it",
+        "ends.",
+    ]
+    path = tmp_path / "c.txt"
+    path.write_text("\n".join(lines * 40) + "\n")
+    [document] = texts(path, layout="paragraphs")
+    assert document == [" ".join(lines)] * 40

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,18 @@ def digest(folder: Path) -> dict[str, str]:
     """Checksums of all files of a store."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def unfinish(folder: Path) -> None:
+    """Bring a finished store into the state that a kill before its manifest leaves."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / preparation.UNFINISHED).write_text(json.dumps(manifest["settings"]))
+    (folder / "manifest.json").unlink()
+
+
+def kill_self(*_) -> None:
+    """Die as an out-of-memory kill has it."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -247,7 +260,8 @@ def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, 
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     monkeypatch.undo()
     monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["shard-00000", "shard-00001"]
+    left = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert left == ["shard-00000", "shard-00001", "unfinished.json"]
     assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
 
 
@@ -260,9 +274,74 @@ def test_undecodable_bytes_are_counted_where_they_are_replaced(tmp_path, tokeniz
 
 
 def test_leftovers_of_a_killed_preparation_are_removed(tmp_path, corpus, tokenizer):
-    (tmp_path / "s/.shard-00000.host.1.tmp").mkdir(parents=True)
     prepare([str(corpus)], tokenizer, tmp_path / "s")
-    assert not list((tmp_path / "s").glob(".shard-*"))
+    before = digest(tmp_path / "s")
+    unfinish(tmp_path / "s")
+    (tmp_path / "s/.shard-00000.host.1.tmp").mkdir()
+    (tmp_path / "s/.manifest.json.4711.tmp").touch()
+    (tmp_path / "s/.vocab.txt.4711.tmp").touch()
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert digest(tmp_path / "s") == before
+
+
+def test_an_unfinished_store_of_another_corpus_is_left_alone(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    unfinish(tmp_path / "s")
+    before = digest(tmp_path / "s")
+    other = write_corpus(tmp_path / "other.txt", make_documents(9))
+    with pytest.raises(InputError, match=r"other\.txt is new"):
+        prepare([str(other)], tokenizer, tmp_path / "s")
+    assert digest(tmp_path / "s") == before
+
+
+def test_a_deleted_shard_is_made_again_as_the_error_says(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    before = digest(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s/shard-00001")
+    (tmp_path / "s/shard-00002/shard.json").unlink()
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards > 2
+    assert digest(tmp_path / "s") == before
+
+
+def test_an_edited_record_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    unfinish(tmp_path / "s")
+    path = tmp_path / "s/shard-00000/shard.json"
+    path.write_text(path.read_text().replace('"num_documents": 30', '"num_documents": 7'))
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 0
+    assert digest(tmp_path / "s") == before
+
+
+def test_the_same_text_elsewhere_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    monkeypatch.chdir(corpus.parent)
+    assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_shards == 1
+
+
+@pytest.mark.parametrize("change", [{"tokenizer": 5}, {"shards": [{}]}, {"token_counts_sha256": None}, {"shards": 3}])
+def test_a_manifest_of_the_wrong_shape_is_named(tmp_path, corpus, tokenizer, change):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    path = tmp_path / "s/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        TokenStore(tmp_path / "s")
+
+
+def test_an_open_store_holds_no_file_open(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    store = TokenStore(tmp_path / "s")
+    before = len(os.listdir("/proc/self/fd"))
+    for shard in range(store.num_shards):
+        assert len(store.shard(shard).tokens)
+        assert len(store.shard(shard).sentences)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
+    monkeypatch.setattr(preparation, "make_shard", kill_self)
+    with pytest.raises(WorkError, match="a worker process was killed"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=2)
 
 
 def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
@@ -341,7 +420,7 @@ def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corp
 def test_a_store_killed_before_its_manifest_goes_on(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
-    (tmp_path / "s/manifest.json").unlink()
+    unfinish(tmp_path / "s")
     assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 1
     assert digest(tmp_path / "s") == before
 

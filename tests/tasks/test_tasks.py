@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bert_lightning.checkpoints.native import LAST, read_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.sources import Row
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of, task_of
@@ -59,9 +60,9 @@ def test_a_task_overfits_eight_samples(make, tmp_path):
     plan = TrainingPlan(60, 1, 1)
     batch = parts.data.training_batches(0, plan, 0, 1)[0]
     task = parts.task
-    settings = dataclasses.replace(optimization_of(experiment, task, 60), schedule=Constant())
+    settings = dataclasses.replace(optimization_of(experiment, task, 120), schedule=Constant())
     optimizer = settings.optimizer.build([{"params": list(task.model.parameters()), "weight_decay": 0.0}])
-    for _ in range(60):
+    for _ in range(120):
         losses = (task.sums(batch) / task.counts(batch))[: task.num_losses]
         optimizer.zero_grad()
         losses.sum().backward()
@@ -123,3 +124,64 @@ def test_two_runs_of_one_seed_are_bitwise_equal_and_seeds_differ(make, tmp_path)
     first = weights(1)
     assert torch.equal(first, weights(2))
     assert not torch.equal(first, weights(3, "--seed_everything", "2"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics"),
+    [
+        ("next-sentence", {"mlm", "nsp"}),
+        ("sentence-order", {"mlm", "sop"}),
+        ("full-sentences", {"mlm"}),
+        ("document-sentences", {"mlm"}),
+    ],
+)
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_every_objective_trains_scores_and_predicts(store, validation_store, tmp_path, objective, metrics, batching):
+    values = {
+        "experiment": "objectives",
+        "task": "pretraining",
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "trainer": {"max_steps": 3, "accelerator": "cpu", "accumulate_grad_batches": 2},
+        "wandb": {"mode": "disabled"},
+        "data": {
+            "train": str(store),
+            "validation": str(validation_store),
+            "num_workers": 0,
+            "max_seq_length": 40,
+            "batch_size": 8,
+            "objective": objective,
+            "batching": batching,
+        },
+    }
+    _, _, trainer = train(load_experiment([], [], values), tmp_path / "c")
+    logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
+    assert {name.split("/")[1].split("_")[0] for name in logged} == metrics
+    checkpoint = read_checkpoint(tmp_path / "c/last.ckpt")
+    again = task_of(checkpoint).eval()
+    assert again.objective == objective
+    [row] = again.predict_rows([Row("x", {"text": "the [MASK] sees"})], 1)
+    assert len(row["masks"][0]) == 5
+
+
+def test_loss_weights_scale_the_gradient_of_each_loss(store, tmp_path):
+    values = {
+        "experiment": "weights",
+        "task": "pretraining",
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "gradient_clip_val": None},
+        "optimizer": {"learning_rate": 1.0, "weight_decay": 0.0},
+        "schedule": {"name": "constant"},
+        "wandb": {"mode": "disabled"},
+        "data": {"train": str(store), "num_workers": 0, "max_seq_length": 40, "batch_size": 8},
+    }
+    moved = {}
+    for weight in (0.0, 1.0):
+        overrides = ["--loss_weights.nsp_loss", str(weight)]
+        experiment = load_experiment([], overrides, values)
+        start = build_parts(experiment, None).task.model.nsp_head.weight.detach().clone()
+        task, _, _ = train(experiment, tmp_path / str(weight))
+        moved[weight] = (task.model.nsp_head.weight - start).abs().max().item()
+        losses = task.training_metrics
+        assert losses["train/loss"] == pytest.approx(losses["train/mlm_loss"] + weight * losses["train/nsp_loss"])
+    assert moved[0.0] == 0
+    assert moved[1.0] > 0

@@ -1,14 +1,18 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
+from bert_lightning.text import vocabulary
 from bert_lightning.text.sentences import split_sentences
-from bert_lightning.text.vocabulary import train_wordpiece
+from bert_lightning.text.vocabulary import WordCounts, train_wordpiece
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
 
 NASTY = (
@@ -110,3 +114,36 @@ def test_abbreviations_do_not_end_sentences():
     text = "Dr. Watson met Mr. Holmes at 5.30 p.m. in Baker St. yesterday. They left."
     assert split_sentences(text)[-1] == "They left."
     assert "".join(split_sentences(text)).replace(" ", "") == text.replace(" ", "")
+
+
+def test_words_are_counted_as_the_whole_text_is_split():
+    texts = ["The the THE café", "中文 x" * 40, "a" * 90 + " " + "b" * 300, "[E1] don't [E1]stop"]
+    counts = WordCounts(lowercase=True, special_tokens=["[E1]"])
+    for text in texts:
+        counts.add(text)
+    expected = Counter(
+        word
+        for text in texts
+        for word, _ in BertPreTokenizer().pre_tokenize_str(
+            BertNormalizer(lowercase=True).normalize_str(text.replace("[E1]", " "))
+        )
+        if len(word) <= 100
+    )
+    assert counts.words() == expected
+
+
+def test_distinct_words_are_held_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(vocabulary, "MAX_DISTINCT_CHARACTERS", 1000)
+    counts = WordCounts(lowercase=True)
+    for number in range(5000):
+        counts.add(f"common word{number}")
+    assert counts.num_forgotten > 4000
+    words = counts.words()
+    assert words["common"] == 5000
+    assert sum(map(len, words)) <= 2 * 1000
+
+
+@pytest.mark.parametrize("token", ["", "a b", "[MASK]"])
+def test_impossible_special_tokens_are_errors(token):
+    with pytest.raises(InputError, match="special token"):
+        train_wordpiece(["text text"], 50, special_tokens=[token])
