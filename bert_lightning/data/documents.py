@@ -155,7 +155,7 @@ def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[s
 def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
     for row in read_rows(source, errors=corpus.errors, repairs=repairs):
         for line in column(row, corpus.text_column).splitlines():
-            if line.strip():
+            if line := line.strip():
                 yield line
         yield None
 

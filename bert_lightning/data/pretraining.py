@@ -25,6 +25,7 @@ from bert_lightning.data.token_store import TokenStore
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
+Batching = Literal["padded", "bucketed", "packed"]
 # Validation draws its pairs and masks with this seed in every run, so that runs can be compared.
 EVALUATION_SEED = 0
 # Samples are arranged by length among no fewer rows than these, so that short ones find each other.
@@ -89,7 +90,7 @@ class PretrainingData:
     masking: Masking = field(default_factory=TokenMasking)
     stages: list[PretrainingStage] = field(default_factory=list)
     batch_size: int = 32
-    batching: Literal["padded", "bucketed", "packed"] = "padded"
+    batching: Batching = "padded"
     evaluation_batch_size: int = 64
     max_evaluation_samples: int | None = 2048
     num_workers: int = 1

@@ -28,6 +28,10 @@ class Sample(NamedTuple):
         """Tokens with [CLS] and [SEP]."""
         return len(self.first) + (2 if self.second is None else len(self.second) + 3)
 
+    def copied(self) -> "Sample":
+        """The same in memory of its own: views of many shards at once would keep all of them in memory."""
+        return Sample(self.first.copy(), None if self.second is None else self.second.copy(), self.label)
+
 
 class Samples(ABC):
     """All samples of a token store, each a pure function of (seed, epoch, index), reached in O(1).
@@ -70,7 +74,7 @@ class Samples(ABC):
         keys = random_bits(derive_key(self.seed, epoch, "pairs"), indices)
         draws = uniforms(keys[:, None], np.arange(self.num_draws)[None, :])
         return [
-            self._sample(shard, place, draw)
+            self._sample(shard, place, draw).copied()
             for shard, place, draw in zip(shards.tolist(), within.tolist(), draws, strict=True)
         ]
 

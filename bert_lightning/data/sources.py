@@ -6,6 +6,7 @@ Every reader streams, and every error names the file and the line.
 import csv
 import glob
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
             if not matches:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
         for match in matches:
-            found.setdefault(str(match.resolve()), _name_of(match))
+            found.setdefault(os.path.abspath(match), _name_of(match))
     sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
     if not sources:
         raise InputError(f"--exclude {' '.join(exclude)} leaves no input")

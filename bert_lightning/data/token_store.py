@@ -9,8 +9,10 @@ STORE/shard-00000/tokens.npy       all tokens of the shard's documents, one afte
                   shard.json       the shard's record: counts, checksums, and a key of what it was made from
 """
 
+import ctypes
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -30,6 +32,10 @@ TOKEN_COUNTS = "token_counts.npy"
 ARRAYS = ("tokens", "sentences", "documents")
 # Shards held mapped at once: each takes three of the 65,530 maps that Linux grants a process.
 _NUM_OPEN = 1 << 13
+# After so many reads of a shard, the memory of what was read is given back.
+_READS_HELD = 1 << 6
+# <sys/mman.h>; of an unchanged private mapping it drops pages that can be read again.
+_MADV_DONTNEED = 4
 
 
 def shard_name(number: int) -> str:
@@ -51,6 +57,7 @@ class Shard:
         self.verified = verified
         self.num_tokens: int = record["num_tokens"]
         self._record = record
+        self._mapped: list[NDArray[np.uint8]] = []
 
     @cached_property
     def tokens(self) -> NDArray[np.unsignedinteger]:
@@ -78,7 +85,14 @@ class Shard:
             if fault:
                 raise InputError(f"{fault}. Delete the folder {self.folder.name} and run prepare again")
             self.verified.add(name)
-        return _mapped(path)
+        content = _map(path)
+        self._mapped.append(content)
+        return _array_of(path, content)
+
+    def release(self) -> None:
+        """Give back the memory of what was read; it is read again as it is used."""
+        for content in self._mapped:
+            _forget(content)
 
 
 class TokenStore:
@@ -102,13 +116,13 @@ class TokenStore:
         self.path = Path(path)
         manifest = _read_record(self.path / MANIFEST, self.path, ("format", "tokenizer", "fingerprint", "shards"))
         try:
-            self._read(manifest)
+            self._take(manifest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{self.path / MANIFEST}: damaged: {error!r}: run prepare again") from None
 
-    def _read(self, manifest: dict[str, Any]) -> None:
+    def _take(self, manifest: dict[str, Any]) -> None:
         if manifest["format"] != FORMAT:
             raise InputError(
                 f"{self.path} is a token store of format {manifest['format']}, and this version reads {FORMAT}: "
@@ -134,6 +148,8 @@ class TokenStore:
             record["continues"] and before["open"]
             for before, record in zip(self._records, self._records[1:], strict=False)
         ]
+        self._read: set[int] = set()
+        self._num_reads = 0
         self._opened = lru_cache(_NUM_OPEN)(self._open)
         self._verified: list[set[str]] = [set() for _ in self._records]
         self._totals: dict[Hashable, NDArray[np.int64]] = {}
@@ -145,6 +161,13 @@ class TokenStore:
 
     def shard(self, number: int) -> Shard:
         """One shard; reading an array of it raises an InputError where its file is damaged."""
+        self._read.add(number)
+        self._num_reads += 1
+        if self._num_reads > _READS_HELD:
+            # What is mapped counts as memory of this process until it is given back: in the end, all of the store.
+            for each in self._read:
+                self._opened(each).release()
+            self._read, self._num_reads = {number}, 0
         return self._opened(number)
 
     def totals(self, key: Hashable, total_of: Callable[[int], int]) -> NDArray[np.int64]:
@@ -221,21 +244,36 @@ class TokenStore:
         return Shard(self.path / record["name"], record, self._verified[number])
 
 
-def _mapped(path: Path) -> NDArray[Any]:
-    """A `.npy` file as an array that is read from disk as it is used, and keeps no file open.
+def _map(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, read from disk as they are used; keeps no file open.
 
     `np.load` with `mmap_mode` keeps a descriptor for each file: a large store would run out of them.
     """
     import torch
 
+    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+
+
+def _array_of(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
+    """The array of a `.npy` file, a view of its bytes."""
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         start = file.tell()
-    content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
     array: NDArray[Any] = content[start:].view(dtype).reshape(shape)
     array.flags.writeable = False
     return array
+
+
+def _forget(content: NDArray[np.uint8]) -> None:
+    """Have the pages of a mapped file leave this process, where the system knows how."""
+    if sys.platform == "linux":
+        _libc().madvise(ctypes.c_void_p(content.ctypes.data), ctypes.c_size_t(content.nbytes), _MADV_DONTNEED)
+
+
+@lru_cache(1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def lengths_of(ends: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -1,6 +1,11 @@
-"""How fast text becomes tokens, and tokens become batches, on this machine; ratios within one run.
+"""How fast text becomes tokens, and tokens become batches, in how much memory; ratios within one run.
 
-The text are generated sentences of real English words, so nothing need be at hand. Rates are medians of five.
+Text: the novels of the folder that BERT_LIGHTNING_DATA names, or generated sentences where it is not set.
+
+    python experiments/benchmarks/data.py [--json FILE] [--original FOLDER] [--copies 20]
+
+`--original` is a checkout of google-research/bert that runs (its generator imports TensorFlow 1); `--copies` repeats
+the text under other names to see whether memory grows with it.
 """
 
 import argparse
@@ -9,73 +14,210 @@ import os
 import random
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bert_lightning.data.documents import CorpusFormat, detect_layout, read_passages
+from bert_lightning.data.masking import MASKINGS
 from bert_lightning.data.module import TrainingPlan
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining import Batching, PretrainingData, PretrainingDataModule
 from bert_lightning.runs.directory import processor_name
+from bert_lightning.text.sentences import split_sentences
 from bert_lightning.text.vocabulary import train_wordpiece
+from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
-REPEATS = 5
+REPEATS = 3
 NUM_DOCUMENTS, SENTENCES_PER_DOCUMENT = 400, 200
-BATCHES = 50
+BATCH_SIZE = 256
+BATCHINGS: tuple[Batching, ...] = ("padded", "bucketed", "packed")
 
 
 def main() -> None:
-    """Print a table; with `--json FILE` also write the figures."""
+    """Print tables; with `--json FILE` also write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--original", type=Path, metavar="FOLDER")
+    parser.add_argument("--copies", type=int, metavar="N")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files, tokenizer = corpus(folder)
+        figures = text_to_tokens(files, tokenizer, folder, options.original)
+        figures |= tokens_to_batches(folder / "store0")
+        if options.copies:
+            figures |= memory(files, folder, options.copies)
+    table = Table(title=f"data, {processor_name()}, {os.cpu_count()} cores")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    for what, value in figures.items():
+        table.add_row(what, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def corpus(folder: Path) -> tuple[list[str], WordPieceTokenizer]:
+    """Text files and a vocabulary for them."""
+    data = os.environ.get("BERT_LIGHTNING_DATA")
+    if data:
+        novels = sorted(map(str, Path(data).glob("novels/*.txt")))
+        return novels, load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")
     words = sorted({word for module in (random, re, json, argparse) for word in (module.__doc__ or "").split()})
     generator = random.Random(1)
     documents = [
         [" ".join(generator.choices(words, k=generator.randint(5, 30))) + "." for _ in range(SENTENCES_PER_DOCUMENT)]
         for _ in range(NUM_DOCUMENTS)
     ]
-    sentences = [sentence for document in documents for sentence in document]
-    tokenizer = train_wordpiece(lambda: sentences, 1000)
-    num_tokens = sum(map(len, tokenizer.encode_batch(sentences)))
-    figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "corpus.txt"
-        text.write_text("\n\n".join("\n".join(document) for document in documents))
-        figures["raw encoding, tokens/s"] = rate(num_tokens, lambda _: tokenizer.backend.encode_batch(sentences))
-        figures["prepare, tokens/s"] = rate(
-            num_tokens,
-            lambda n: prepare([str(text)], tokenizer, Path(folder) / f"store{n}", layout="sentences"),
-        )
-        data = PretrainingDataModule(PretrainingData(train=f"{folder}/store0", batch_size=32))
-        plan = TrainingPlan(num_steps=REPEATS * BATCHES, accumulate=1, seed=1)
-
-        def batches(n: int) -> int:
-            steps = range(n * BATCHES, (n + 1) * BATCHES)
-            return sum(data.training_batch(*data.training_samples(s, plan), plan)["num_tokens"] for s in steps)
-
-        figures["masked pairs, tokens/s"] = rate(batches(0), batches)
-    figures["prepare / raw encoding"] = figures["prepare, tokens/s"] / figures["raw encoding, tokens/s"]
-    table = Table(title=f"data, {processor_name()}, {os.cpu_count()} cores")
-    table.add_column("work")
-    table.add_column("median of five", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
-    Console().print(table)
-    if "--json" in sys.argv:
-        Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps(figures, indent=2) + "\n")
+    (folder / "corpus.txt").write_text("\n\n".join("\n".join(document) for document in documents))
+    return [str(folder / "corpus.txt")], train_wordpiece((s for d in documents for s in d), 1000)
 
 
-def rate(amount: int, work: Callable[[int], object]) -> float:
-    """`amount` per second, the median over repeats; `work` is told which repeat it is."""
-    seconds = []
+def text_to_tokens(
+    files: Sequence[str], tokenizer: WordPieceTokenizer, folder: Path, original: Path | None
+) -> dict[str, float]:
+    """The rate of `prepare` from the shell's point of view, against encoding alone and the original generator."""
+    sentences = []
+    for file in files:
+        for passage in read_passages(file, CorpusFormat(layout=detect_layout(file))):
+            for segment in passage.segments:
+                sentences += split_sentences(segment) if passage.split else [segment]
+    tokenizer.save(folder / "tokenizer")
+    megabytes = sum(os.path.getsize(file) for file in files) / 1e6
+    rates: dict[str, list[float]] = {"encode_batch": [], "encode_batch_fast": [], "prepare": []}
     for repeat in range(REPEATS):
+        for name, work in (
+            ("encode_batch", lambda: tokenizer.backend.encode_batch(sentences)),
+            ("encode_batch_fast", lambda: tokenizer.backend.encode_batch_fast(sentences)),
+            ("prepare", lambda: prepare_store(files, folder / "tokenizer", folder / f"store{repeat}")),  # noqa: B023
+        ):
+            rates[name].append(megabytes / seconds(work))
+    found = {name: statistics.median(values) for name, values in rates.items()}
+    figures = {f"{name}, MB of text/s": rate for name, rate in found.items()}
+    figures["prepare / encode_batch"] = found["prepare"] / found["encode_batch"]
+    figures["prepare / encode_batch_fast"] = found["prepare"] / found["encode_batch_fast"]
+    if original is not None:
+        rate = original_rate(original, sentences[:20_000], tokenizer, folder)
+        figures["original generator, one pass, MB of text/s"] = rate
+        figures["prepare / original generator"] = found["prepare"] / rate
+    return figures
+
+
+def prepare_store(files: Sequence[str], tokenizer: Path, store: Path) -> None:
+    """The command, its start included."""
+    command = [sys.executable, "-m", "bert_lightning", "prepare", "--input", *files, "--tokenizer", str(tokenizer)]
+    subprocess.run([*command, "--output", str(store)], check=True, capture_output=True)
+
+
+def original_rate(original: Path, sentences: Sequence[str], tokenizer: WordPieceTokenizer, folder: Path) -> float:
+    """MB of text a second of the original generator, with a dupe factor of 1."""
+    lines = [line for start in range(0, len(sentences), 100) for line in (*sentences[start : start + 100], "")]
+    text, vocabulary = folder / "original.txt", folder / "original_vocab.txt"
+    text.write_text("\n".join(lines))
+    vocabulary.write_text("".join(f"{entry}\n" for entry in tokenizer.entries))
+    command = [sys.executable, str(original / "create_pretraining_data.py"), f"--input_file={text}"]
+    command += [f"--output_file={folder / 'original.tfrecord'}", f"--vocab_file={vocabulary}", "--dupe_factor=1"]
+    return os.path.getsize(text) / 1e6 / seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+
+
+def tokens_to_batches(store: Path) -> dict[str, float]:
+    """Real tokens a second of one process, masks included, and how much of each batch is real."""
+    figures: dict[str, float] = {}
+    started = time.perf_counter()
+    data = PretrainingDataModule(PretrainingData(str(store), batch_size=BATCH_SIZE))
+    data.training_batches(1_000_000, TrainingPlan(2_000_000, 1, seed=1), 0, 1)
+    figures["open a store and make its millionth batch, s"] = time.perf_counter() - started
+    for length in (128, 512):
+        for batching in BATCHINGS:
+            settings = PretrainingData(str(store), max_seq_length=length, batch_size=BATCH_SIZE, batching=batching)
+            rate, used = batch_rate(PretrainingDataModule(settings))
+            figures[f"{batching} at {length}, real tokens/s"] = rate
+            figures[f"{batching} at {length}, real share of the room"] = used
+    for name, masking in MASKINGS.items():
+        settings = PretrainingData(str(store), batch_size=BATCH_SIZE, masking=masking())
+        figures[f"masking {name} at 128, real tokens/s"], _ = batch_rate(PretrainingDataModule(settings))
+    return figures
+
+
+def batch_rate(data: PretrainingDataModule) -> tuple[float, float]:
+    """Real tokens a second, and their share of batch size times length (packed) or of the padded batch."""
+    # Whole windows, so that what is arranged for later steps is paid for.
+    num_steps, rates, shares = 32, [], []
+    plan = TrainingPlan(num_steps * (REPEATS + 1), 1, seed=1)
+    data.training_batches(0, plan, 0, 1)
+    for repeat in range(REPEATS):
+        real = room = 0
         started = time.perf_counter()
-        work(repeat)
-        seconds.append(time.perf_counter() - started)
-    return amount / statistics.median(seconds)
+        for step in range((repeat + 1) * num_steps, (repeat + 2) * num_steps):
+            for batch in data.training_batches(step, plan, 0, 1):
+                real += batch["num_tokens"]
+                packed = "packing" in batch
+                room += data.batch_size * data.settings.max_seq_length if packed else batch["input_ids"].numel()
+        rates.append(real / (time.perf_counter() - started))
+        shares.append(real / room)
+    return statistics.median(rates), statistics.median(shares)
+
+
+def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
+    """Peak memory of `prepare` (all its processes) and of a loader, on the text once and repeated."""
+    figures: dict[str, float] = {}
+    for number in (1, copies):
+        text = folder / f"text{number}"
+        text.mkdir()
+        for copy in range(number):
+            for file in files:
+                (text / f"{copy}-{Path(file).name}").symlink_to(file)
+        store = folder / f"copies{number}"
+        # Content under many names: each file is one source.
+        sources = "sorted(map(str, Path(sys.argv[1]).iterdir()))"
+        work = {
+            "prepare": f"prepare({sources}, load_tokenizer(sys.argv[3]), Path(sys.argv[2]))",
+            "loader": "load(sys.argv[2])",
+        }
+        for name, code in work.items():
+            script = folder / f"{name}.py"
+            script.write_text(_CHILD.format(code=code))
+            command = [sys.executable, str(script), str(text), str(store), str(folder / "tokenizer")]
+            started = time.perf_counter()
+            peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+            figures[f"{name}, text x {number}, peak MB"] = peak
+            figures[f"{name}, text x {number}, s"] = time.perf_counter() - started
+    return figures
+
+
+_CHILD = """
+import os, resource, sys
+from pathlib import Path
+from bert_lightning.data.preparation import prepare
+from bert_lightning.text.wordpiece import load_tokenizer
+
+def load(store):
+    from bert_lightning.data.module import TrainingPlan
+    from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
+    data = PretrainingDataModule(PretrainingData(store, batch_size=256))
+    for step in range(0, 200_000, 1000):
+        data.training_batches(step, TrainingPlan(200_000, 1, 1), 0, 1)
+
+if __name__ == "__main__":
+    {code}
+    # Not `ru_maxrss`, which a process takes over from the one that started it.
+    own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print((own + os.cpu_count() * child) / 1024)
+"""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

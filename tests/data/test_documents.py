@@ -85,8 +85,10 @@ def test_a_heading_can_begin_a_document(tmp_path: Path):
     # As WikiText is published: a row a line, blank rows between paragraphs, titles between equals signs.
     path = tmp_path / "wiki.csv"
     path.write_text('text\n""\n = Apple = \n""\nA fruit.\n = = Use = = \nEaten.\n""\n = Pear = \nTwo.\n')
-    settings = {"layout": "sentences", "document_start": r"^= [^=].* =$"}
-    assert texts(path, **settings) == [["= Apple =", "A fruit.", "= = Use = =", "Eaten."], ["= Pear =", "Two."]]
+    assert texts(path, document_start=r"^= [^=].* =$") == [
+        ["= Apple =", "A fruit.", "= = Use = =", "Eaten."],
+        ["= Pear =", "Two."],
+    ]
 
 
 def test_text_without_documents_can_be_cut_into_some(tmp_path: Path):
