@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bert_lightning.data.batching import (
     Batch,
     assemble,
-    fit_into_rows,
     to_batch,
     to_packed_batch,
 )
@@ -22,19 +21,13 @@ from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.randomness import derive_key, permute, random_bits
 from bert_lightning.data.samples import Sample
 from bert_lightning.data.token_store import TokenStore
+from bert_lightning.data.windows import Windows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Batching = Literal["padded", "bucketed", "packed"]
 # Validation draws its pairs and masks with this seed in every run, so that runs can be compared.
 EVALUATION_SEED = 0
-# Samples are arranged by length among no fewer rows than these, so that short ones find each other.
-MIN_WINDOW_ROWS = 2048
-# A step's rows are arranged in at most so many lanes of at least so many rows: a rank need not see the others'.
-_MAX_LANES, _MIN_LANE_ROWS = 16, 64
-_NUM_MEASURED = 2048
-# Of the samples that fitted when measured: what does not fit in the end is lost, and there is a spread.
-_FILL = 0.993
 
 
 @dataclass(frozen=True)
@@ -126,16 +119,6 @@ class _Stage(NamedTuple):
     samples_before: int
 
 
-class _Window(NamedTuple):
-    """Steps whose samples are arranged together, in one lane: always the same part of each step's rows."""
-
-    epochs: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    samples: list[Sample]
-    rows: list[list[int]]
-    """the lane's rows of the first step, of the second, ...: each some samples of the window"""
-
-
 class PretrainingDataModule(StepDataModule):
     """Serves masked samples: the vocabulary is the stores' own.
 
@@ -176,8 +159,7 @@ class PretrainingDataModule(StepDataModule):
         if not len(self._random_ids):
             raise InputError(f"{opened[0][1].path}: the vocabulary holds special tokens alone")
         self._mixture = lru_cache(2 * len(self._stages) + 2)(self._make_mixture)
-        self._window = lru_cache(2 * _MAX_LANES)(self._make_window)
-        self._samples_per_window = lru_cache(len(self._stages))(self._measure_window)
+        self._windows = lru_cache(len(self._stages) + 1)(self._make_windows)
 
     @property
     def num_training_samples(self) -> int:
@@ -209,8 +191,7 @@ class PretrainingDataModule(StepDataModule):
             raise InputError("trainer.max_epochs cannot be used with data.stages: set trainer.max_steps")
         per_step: float = self.batch_size
         if self.settings.batching == "packed":
-            stage = self._stages[0]
-            per_step = self._samples_per_window(stage) * _num_lanes(stage) / _window_steps(stage)
+            per_step = self._windows(self._stages[0], EVALUATION_SEED, 1).samples_per_step
         return int(self.num_training_samples / per_step * max_epochs)
 
     def training_token_counts(self) -> NDArray[np.int64]:
@@ -233,19 +214,12 @@ class PretrainingDataModule(StepDataModule):
                 samples = mixture.samples(epochs[own], indices[own])
                 batches.append(self._batch(stage.max_seq_length, seed, epochs[own], indices[own], samples, progress))
             return batches
-        window_steps = _window_steps(stage)
-        number, place = divmod(place, window_steps)
-        num_steps = min(window_steps, self._stage_steps(stage, plan) - number * window_steps)
-        height = stage.batch_size // _num_lanes(stage)
+        packed = self.settings.batching == "packed"
+        windows = self._windows(stage, seed, self._stage_steps(stage, plan))
         for own in parts:
-            batch: list[tuple[int, int, Sample]] = []
-            for row in own.tolist():
-                window = self._window(stage, number, row // height, seed, num_steps)
-                for sample in window.rows[place * height + row % height]:
-                    batch.append((int(window.epochs[sample]), int(window.indices[sample]), window.samples[sample]))
-            epochs, indices = (np.array([entry[k] for entry in batch], dtype=np.int64) for k in (0, 1))
-            samples = [sample for _, _, sample in batch]
-            packed = self.settings.batching == "packed"
+            drawn = [each for row in own.tolist() for each in windows.row(place, row)]
+            epochs, indices = (np.array([each[k] for each in drawn], dtype=np.int64) for k in (0, 1))
+            samples = [each.sample for each in drawn]
             batches.append(self._batch(stage.max_seq_length, seed, epochs, indices, samples, progress, packed))
         return batches
 
@@ -292,53 +266,14 @@ class PretrainingDataModule(StepDataModule):
                     f"{self.plan.num_steps} steps"
                 )
 
-    # -- samples arranged by length ------------------------------------------------------------------------------
-
     def _stage_steps(self, stage: _Stage, plan: TrainingPlan) -> int:
         following = self._stages[stage.number + 1 :]
         return min([plan.num_steps, *(later.first_step for later in following[:1])]) - stage.first_step
 
-    def _measure_window(self, stage: _Stage) -> int:
-        """How many samples a lane of a packed window takes: as many of some measured ones as its rows can hold."""
-        mixture = self._mixture("train", stage.max_seq_length, EVALUATION_SEED)
-        count = min(_NUM_MEASURED, mixture.num_samples)
-        samples = mixture.samples(*mixture.draw(derive_key(EVALUATION_SEED, "measured"), 0, count))
-        measured = np.array([sample.length for sample in samples], dtype=np.int64)
-        num_rows = _window_steps(stage) * stage.batch_size // _num_lanes(stage)
-        fits, too_many = 1, int(num_rows * stage.max_seq_length / measured.mean()) + 1
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            rows = fit_into_rows(np.resize(measured, middle), num_rows, stage.max_seq_length)
-            if sum(map(len, rows)) == middle:
-                fits = middle
-            else:
-                too_many = middle
-        return max(1, int(_FILL * fits))
-
-    def _make_window(self, stage: _Stage, number: int, lane: int, seed: int, num_steps: int) -> _Window:
-        """Window `number` of a stage, `num_steps` long: all have `_window_steps` but the last."""
+    def _make_windows(self, stage: _Stage, seed: int, num_steps: int) -> Windows:
         mixture = self._mixture("train", stage.max_seq_length, seed)
-        lanes = _num_lanes(stage)
-        height = stage.batch_size // lanes
-        if self.settings.batching == "packed":
-            full = self._samples_per_window(stage)
-            start = (number * lanes + lane) * full
-            epochs, indices = mixture.draw(seed, start, start + max(1, full * num_steps // _window_steps(stage)))
-            samples = mixture.samples(epochs, indices)
-            rows = _packed_rows([sample.length for sample in samples], height * num_steps, stage.max_seq_length)
-            order = permute(derive_key(seed, number, lane, "rows"), len(rows), np.arange(len(rows)))
-            return _Window(epochs, indices, samples, [rows[row] for row in order])
-        start = number * _window_steps(stage) * stage.batch_size + lane * height * num_steps
-        epochs, indices = mixture.draw(seed, start, start + height * num_steps)
-        samples = mixture.samples(epochs, indices)
-        by_length = np.argsort([sample.length for sample in samples], kind="stable")
-        rows = []
-        for step in permute(derive_key(seed, number, "buckets"), num_steps, np.arange(num_steps)).tolist():
-            taken = by_length[step * height : (step + 1) * height]
-            # In random order, so that the parts given to ranks and micro-batches are alike.
-            mixed = permute(derive_key(seed, number, lane, step, "places"), height, np.arange(height))
-            rows += [[sample] for sample in taken[mixed].tolist()]
-        return _Window(epochs, indices, samples, rows)
+        packed = self.settings.batching == "packed"
+        return Windows(mixture, seed, stage.batch_size, stage.max_seq_length, packed, num_steps)
 
     # -- samples to tensors --------------------------------------------------------------------------------------
 
@@ -398,27 +333,3 @@ def _resolved(settings: PretrainingData) -> list[_Stage]:
             )
         )
     return stages
-
-
-def _num_lanes(stage: _Stage) -> int:
-    """The most lanes, a power of two, that share a step's rows out evenly; so it depends on the batch size alone."""
-    lanes = 1
-    while lanes < _MAX_LANES and stage.batch_size % (2 * lanes * _MIN_LANE_ROWS) == 0:
-        lanes *= 2
-    return lanes
-
-
-def _window_steps(stage: _Stage) -> int:
-    """Steps of a window."""
-    return max(1, MIN_WINDOW_ROWS * _num_lanes(stage) // stage.batch_size)
-
-
-def _packed_rows(lengths: list[int], num_rows: int, room: int) -> list[list[int]]:
-    """Samples in rows; where they do not all fit, those drawn last are left out, whatever their length."""
-    taken = np.array(lengths, dtype=np.int64)
-    while True:
-        rows = fit_into_rows(taken, num_rows, room)
-        surplus = len(taken) - sum(map(len, rows))
-        if not surplus:
-            return rows
-        taken = taken[:-surplus]

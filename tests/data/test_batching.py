@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data import pretraining
+from bert_lightning.data import windows
 from bert_lightning.data.batching import fit_into_rows
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule, PretrainingStage
@@ -62,9 +62,9 @@ def sequences(batch) -> list[tuple]:
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    monkeypatch.setattr(pretraining, "MIN_WINDOW_ROWS", 32)
+    monkeypatch.setattr(windows, "MIN_WINDOW_ROWS", 32)
     # Lanes of four of eight rows.
-    monkeypatch.setattr(pretraining, "_MIN_LANE_ROWS", 4)
+    monkeypatch.setattr(windows, "_MIN_LANE_ROWS", 4)
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
@@ -104,14 +104,14 @@ def test_buckets_hold_every_sample_of_their_window_and_little_padding(store, sma
 
 
 def test_packed_rows_are_full_lose_hardly_a_sample_and_never_hold_one_twice(store, monkeypatch):
-    monkeypatch.setattr(pretraining, "MIN_WINDOW_ROWS", 256)
+    monkeypatch.setattr(windows, "MIN_WINDOW_ROWS", 256)
     data = module(store, batching="packed", short_sequence_probability=0.1)
     plan = TrainingPlan(32, 1, seed=1)
     batches = [b for step in range(32) for b in data.training_batches(step, plan, 0, 1)]
     num_tokens = sum(b["num_tokens"] for b in batches)
     assert all(b["input_ids"].ndim == 1 and len(b["input_ids"]) == b["num_tokens"] <= 8 * 40 for b in batches)
     assert num_tokens / (32 * 8 * 40) > 0.9
-    number = data._samples_per_window(data._stages[0])
+    number = data._windows(data._stages[0], 1, 32).samples_per_step * 32
     held = [s for b in batches for s in sequences(b)]
     assert 0.95 * number < len(held) <= number
 
@@ -203,7 +203,7 @@ def test_random_tokens_come_from_the_whole_vocabulary_where_asked(store):
 
 def test_what_is_left_out_of_packed_rows_does_not_depend_on_its_length():
     lengths = np.random.default_rng(0).integers(1, 33, 400).tolist()
-    rows = pretraining._packed_rows(lengths, 100, 40)
+    rows = windows.packed_rows(np.array(lengths), 100, 40)
     held = {number for row in rows for number in row}
     assert held == set(range(len(held)))
     assert 100 < len(held) < 400
