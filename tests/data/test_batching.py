@@ -143,6 +143,13 @@ def test_stages_change_length_and_batch_size_at_their_step_and_draw_afresh(store
     assert progress == pytest.approx([n / 36 for n in (0, 8, 16, 24, 28, 32, 34)])
 
 
+def test_a_stage_does_not_draw_again_what_the_one_before_drew(store):
+    data = module(store, stages=[PretrainingStage(from_step=3, batch_size=8)])
+    plan = TrainingPlan(6, 1, seed=1)
+    steps = [sequences(data.training_batches(step, plan, 0, 1)[0]) for step in range(6)]
+    assert not set(steps[0] + steps[1] + steps[2]) & set(steps[3] + steps[4] + steps[5])
+
+
 def test_a_stage_is_shared_out_by_its_own_numbers(store):
     stages = [PretrainingStage(from_step=3, batch_size=6, accumulate_grad_batches=4)]
     data = module(store, stages=stages)

@@ -89,6 +89,24 @@ def test_every_token_is_reached_and_none_much_more_often_than_others(numbered, o
     assert np.quantile(words, 0.95) < 4 * max(np.quantile(words, 0.05), 1)
 
 
+def test_sentences_longer_than_a_sample_are_seen_to_their_ends(tmp_path, objective):
+    words = [f"w{n}" for n in range(600)]
+    documents = [f"{' '.join(words[n : n + 80])}\n{' '.join(words[n + 80 : n + 150])}" for n in range(0, 600, 150)]
+    (tmp_path / "c.txt").write_text("\n\n".join(documents) + "\n")
+    tokenizer = WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, *words)))
+    prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=CorpusFormat(layout="sentences"))
+    source = objective(TokenStore(tmp_path / "s"), 24, 0.0, seed=1)
+    seen = {
+        token
+        for epoch in range(200)
+        for sample in all_samples(source, epoch)
+        for part in (sample.first, sample.second)
+        if part is not None
+        for token in part.tolist()
+    }
+    assert len(seen - set(range(len(SPECIAL_TOKENS)))) > 0.98 * 600
+
+
 def test_a_part_is_one_stretch_of_text(numbered, objective):
     separator = numbered.tokenizer.sep_id
     for sample in all_samples(objective(numbered, 24, 0.1, seed=1)):
