@@ -203,8 +203,8 @@ def load_experiment(
             _check_keys(content)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        values = merge(values, content)
-    values = merge(values, with_names(parse_overrides(overrides), CHOICES))
+        values = merge(values, content, CHOICES)
+    values = merge(values, with_names(parse_overrides(overrides), CHOICES), CHOICES)
     named = ", ".join(map(str, files))
     try:
         return _build(values)

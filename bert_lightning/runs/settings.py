@@ -87,12 +87,26 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested keys of both; where both have a value, the one above wins, lists as a whole."""
+def merge(
+    below: dict[str, Any], above: dict[str, Any], tables: Tables | None = None, path: str = ""
+) -> dict[str, Any]:
+    """Nested keys of both; where both have a value, the one above wins, lists as a whole.
+
+    Where a choice's name changes, keys that the new choice does not know go with the old one.
+    """
+    tables = tables or {}
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        full = f"{path}.{key}" if path else str(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            name = value.get("name")
+            if full in tables and name in tables[full] and name != old.get("name"):
+                known = {field.name for field in dataclasses.fields(tables[full][name])}
+                old = {each: kept for each, kept in old.items() if each in known}
+            merged[key] = merge(old, value, tables, full)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -3,6 +3,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_lightning.data.masking import TokenMasking
 from bert_lightning.errors import InputError
 from bert_lightning.runs.experiment import load_experiment
 from bert_lightning.runs.settings import merge, parse_overrides, read_yaml
@@ -145,3 +146,11 @@ def test_numbers_written_with_an_exponent_alone_are_numbers(tmp_path):
     assert load_experiment([path]).optimizer.learning_rate == 1e-4
     loaded = load_experiment([path], ["--model.config.hidden_dropout_prob", "1e-1"])
     assert loaded.model.config == {"hidden_dropout_prob": 0.1}
+
+
+def test_another_choice_keeps_what_it_knows_of_the_one_before(tmp_path):
+    values = {**MINIMAL, "data": {"masking": {"name": "span", "rate": 0.3, "max_span": 3}}}
+    masking = load_experiment([write(tmp_path, values)], ["--data.masking", "token"]).data.masking
+    assert masking == TokenMasking(rate=0.3)
+    same = load_experiment([write(tmp_path, values)], ["--data.masking", "span"]).data.masking
+    assert same.max_span == 3
