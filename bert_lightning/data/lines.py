@@ -15,6 +15,8 @@ from typing import IO, Any, Literal, cast
 from bert_lightning.errors import InputError
 
 DecodingErrors = Literal["strict", "replace"]
+# What a few old data sets need: a line that is not UTF-8 is Latin-1, where every byte is a character.
+Decoding = DecodingErrors | Literal["latin-1"]
 STANDARD_INPUT = "-"
 # Bytes of a line of running text that are held at once; what is longer comes in pieces.
 MAX_PIECE = 1 << 20
@@ -66,7 +68,7 @@ def read_lines(source: str) -> Iterator[tuple[str, str]]:
 
 def numbered_lines(
     source: str,
-    errors: DecodingErrors = "strict",
+    errors: Decoding = "strict",
     repairs: Repairs | None = None,
     cut: bool = False,
     keep_mark: bool = False,
@@ -101,10 +103,12 @@ def numbered_lines(
         raise InputError(f"{_name(source)}: cannot be read: {error}") from None
 
 
-def _decoded(raw: bytes, errors: DecodingErrors, repairs: Repairs, place: str, offset: int) -> str:
+def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        if errors == "latin-1":
+            return raw.decode("latin-1")
         if errors == "replace":
             text = raw.decode("utf-8", "replace")
             repairs.num_replaced += text.count("\ufffd") - raw.count("\ufffd".encode())

@@ -134,14 +134,22 @@ def column(row: Row, name: str) -> str:
     """
     if name not in row.values:
         raise InputError(f"{row.place}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
-    value = row.values[name]
+    return as_text(row.place, f"the column {name!r}", row.values[name])
+
+
+def as_text(place: str, what: str, value: Any) -> str:
+    """A value as text; `what` is how an error calls it.
+
+    Raises:
+        InputError: it is null, nested, bytes, or no proper text.
+    """
     if value is None:
-        raise InputError(f"{row.place}: the column {name!r} is null")
+        raise InputError(f"{place}: {what} is null")
     if isinstance(value, list | dict | bytes):
-        raise InputError(f"{row.place}: the column {name!r} holds a {type(value).__name__}, not text")
+        raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text")
     text = value if isinstance(value, str) else str(value)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"{row.place}: the column {name!r} holds half a character (a lone surrogate)")
+        raise InputError(f"{place}: {what} holds half a character (a lone surrogate)")
     return text
 
 
@@ -191,6 +199,19 @@ def json_row(place: str, line: str) -> Row:
     return Row(place, values)
 
 
+def read_json(source: str) -> Any:
+    """The JSON value that a whole file holds, of any size and on any number of lines.
+
+    Raises:
+        InputError: unreadable, or not JSON: the message names the line.
+    """
+    text = "".join(piece for _, piece in numbered_lines(source, cut=True))
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not JSON: {error}") from None
+
+
 def _parquet_rows(table: Table) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
@@ -200,13 +221,27 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
         raise InputError(f"{source}: Parquet is compressed inside and read from its end: unpack it first")
     try:
         file = parquet.ParquetFile(source)
+        features = _written_features(file.schema_arrow.metadata)
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{source}: row {number}", values)
+                yield Row(f"{source}: row {number}", _with_names(values, features))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not readable as Parquet: {error}") from None
+
+
+def _written_features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """The features that `datasets` wrote beside the columns of a Parquet file; none of another's."""
+    written = (metadata or {}).get(b"huggingface")
+    if written is None:
+        return {}
+    import datasets
+
+    try:
+        return dict(datasets.Features.from_dict(json.loads(written)["info"]["features"]))
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def hub_revision(source: str) -> str | None:
@@ -237,13 +272,34 @@ def _hub_rows(source: str) -> Iterator[Row]:
     # Whatever goes wrong here (no network, no such name, a refused script) is an input that cannot be had.
     try:
         rows = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
+        features = dict(rows.features or {})
         for number, values in enumerate(rows, 1):
-            yield Row(f"{source}: row {number}", dict(values))
+            yield Row(f"{source}: row {number}", _with_names(values, features))
     except InputError:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source}: the data set cannot be loaded: {reason}") from None
+
+
+def _with_names(values: dict[str, Any], features: dict[str, Any]) -> dict[str, Any]:
+    """A row in which a class is its name, not its number in the features; -1, no class, is None."""
+    return {name: _named(value, features.get(name)) for name, value in values.items()}
+
+
+def _named(value: Any, feature: Any) -> Any:
+    if value is None or feature is None:
+        return value
+    if hasattr(feature, "int2str"):
+        # What a loader already turned into a name stays.
+        return value if isinstance(value, str) else None if value == -1 else feature.int2str(value)
+    if isinstance(value, dict) and isinstance(feature, dict):
+        return {key: _named(part, feature.get(key)) for key, part in value.items()}
+    if isinstance(value, list):
+        item = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        # The texts of a list need no look; a list may be as long as a document.
+        return value if getattr(item, "dtype", None) == "string" else [_named(part, item) for part in value]
+    return value
 
 
 TABLE_READERS: dict[str, Callable[[Table], Iterator[Row]]] = {

@@ -1,0 +1,177 @@
+"""GLUE: the files and columns of its tasks, as published and on the hub."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from bert_lightning.data.examples import LabelledText
+from bert_lightning.data.readers.glue import read_glue
+from bert_lightning.data.readers.texts import read_labelled_texts
+from bert_lightning.data.standard_set import Part, StandardSet, has_hub_columns
+
+_GLUE = "Wang et al. 2019, GLUE: a multi-task benchmark and analysis platform for natural language understanding"
+
+
+class _Glue(NamedTuple):
+    """A task of GLUE: its files and columns."""
+
+    config: str
+    """Its name on the hub."""
+    folder: str
+    """Its folder in GLUE's archive."""
+    texts: tuple[int, ...]
+    """Columns of train and dev, counted from 0."""
+    label: int
+    test_texts: tuple[int, ...]
+    names: tuple[str, ...]
+    """The columns of the texts on the hub."""
+    labels: tuple[str, ...] | None
+    hub_labels: tuple[str, ...] | None = None
+    """What the hub calls `labels`, where it does not call them so."""
+    has_header: bool = True
+    """Of train and dev; test files all have one."""
+
+    def read(self, source: str, split: str) -> Iterator[LabelledText]:
+        """Either form of it."""
+        is_test = split == "test"
+        if not has_hub_columns(source):
+            texts, label = (self.test_texts, None) if is_test else (self.texts, self.label)
+            # Broken rows are QQP's alone, and only what is trained on may be left out.
+            skip = self.config == "qqp" and split == "train"
+            yield from read_glue(source, texts, label, self.labels, self.has_header or is_test, skip)
+            return
+        published = dict(zip(self.hub_labels, self.labels, strict=True)) if self.hub_labels and self.labels else {}
+        first, second = (*self.names, None)[:2]
+        numeric = self.labels is None
+        for example in read_labelled_texts(
+            source, str(first), second, "label", numeric=numeric, id_column="idx", labelled=not is_test
+        ):
+            name = example.label
+            yield example._replace(label=published.get(name, name)) if isinstance(name, str) else example
+
+    def part(self, file: str, split: str, name: str = "", submission: str | None = None) -> Part:
+        """A file of it, in its own folder or in that of all of GLUE."""
+        files = (f"{file}.tsv", f"{self.folder}/{file}.tsv")
+        return Part(name, files, f"hub:nyu-mll/glue:{self.config}:{split}", submission)
+
+
+def _glue_set(
+    task: _Glue,
+    monitor: str,
+    source: str,
+    splits: Mapping[str, tuple[Part, ...]] | None = None,
+) -> StandardSet:
+    return StandardSet(
+        task="text-classification",
+        splits=splits
+        or {
+            "train": (task.part("train", "train"),),
+            "validation": (task.part("dev", "validation"),),
+            "test": (task.part("test", "test", submission=task.folder),),
+        },
+        read=task.read,
+        monitor=monitor,
+        source=f"{source}; {_GLUE}",
+        labels=task.labels,
+        problem_type="regression" if task.labels is None else "single-label",
+        is_pair=len(task.texts) > 1,
+        test_has_labels=False,
+    )
+
+
+_BINARY = ("0", "1")
+_ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("contradiction", "entailment", "neutral")
+_SENTENCES = ("sentence1", "sentence2")
+_MRPC = _Glue("mrpc", "MRPC", (3, 4), 0, (3, 4), _SENTENCES, _BINARY, ("not_equivalent", "equivalent"))
+_MNLI = _Glue("mnli", "MNLI", (8, 9), -1, (8, 9), ("premise", "hypothesis"), _NLI)
+_AX = _Glue("ax", "AX", (1, 2), -1, (1, 2), ("premise", "hypothesis"), _NLI)
+
+GLUE_SETS: dict[str, StandardSet] = {
+    "glue/cola": _glue_set(
+        _Glue(
+            "cola", "CoLA", (3,), 1, (1,), ("sentence",), _BINARY, ("unacceptable", "acceptable"), has_header=False
+        ),
+        "matthews",
+        "Warstadt, Singh and Bowman 2019, Neural network acceptability judgments",
+    ),
+    "glue/sst2": _glue_set(
+        _Glue("sst2", "SST-2", (0,), 1, (1,), ("sentence",), _BINARY, ("negative", "positive")),
+        "accuracy",
+        "Socher et al. 2013, Recursive deep models for semantic compositionality",
+    ),
+    "glue/mrpc": _glue_set(
+        _MRPC,
+        "f1",
+        "Dolan and Brockett 2005, Automatically constructing a corpus of sentential paraphrases",
+        {
+            "train": (_MRPC.part("train", "train"),),
+            "validation": (_MRPC.part("dev", "validation"),),
+            "test": (
+                Part(
+                    "",
+                    # As Microsoft publishes it: the same rows and columns of text.
+                    ("test.tsv", "MRPC/test.tsv", "msr_paraphrase_test.txt", "MRPC/msr_paraphrase_test.txt"),
+                    "hub:nyu-mll/glue:mrpc:test",
+                    "MRPC",
+                ),
+            ),
+        },
+    ),
+    "glue/stsb": _glue_set(
+        _Glue("stsb", "STS-B", (7, 8), -1, (7, 8), _SENTENCES, None),
+        "spearman",
+        "Cer et al. 2017, SemEval-2017 task 1: semantic textual similarity",
+    ),
+    "glue/qqp": _glue_set(
+        _Glue("qqp", "QQP", (3, 4), 5, (1, 2), ("question1", "question2"), _BINARY, ("not_duplicate", "duplicate")),
+        "f1",
+        "Iyer, Dandekar and Csernai 2017, First Quora dataset release: question pairs",
+    ),
+    "glue/mnli": _glue_set(
+        _MNLI,
+        "accuracy",
+        "Williams, Nangia and Bowman 2018, A broad-coverage challenge corpus for sentence understanding",
+        {
+            "train": (_MNLI.part("train", "train"),),
+            "validation": (
+                _MNLI.part("dev_matched", "validation_matched", "matched"),
+                _MNLI.part("dev_mismatched", "validation_mismatched", "mismatched"),
+            ),
+            "test": (
+                _MNLI.part("test_matched", "test_matched", "matched", "MNLI-m"),
+                _MNLI.part("test_mismatched", "test_mismatched", "mismatched", "MNLI-mm"),
+            ),
+        },
+    ),
+    "glue/qnli": _glue_set(
+        _Glue("qnli", "QNLI", (1, 2), -1, (1, 2), ("question", "sentence"), _ENTAILMENT),
+        "accuracy",
+        "Rajpurkar et al. 2016, SQuAD: 100,000+ questions for machine comprehension of text",
+    ),
+    "glue/rte": _glue_set(
+        _Glue("rte", "RTE", (1, 2), -1, (1, 2), _SENTENCES, _ENTAILMENT),
+        "accuracy",
+        "Dagan et al. 2006, The PASCAL recognising textual entailment challenge, and its second, third and fifth",
+    ),
+    "glue/wnli": _glue_set(
+        _Glue("wnli", "WNLI", (1, 2), -1, (1, 2), _SENTENCES, _BINARY, ("not_entailment", "entailment")),
+        "accuracy",
+        "Levesque, Davis and Morgenstern 2012, The Winograd schema challenge",
+    ),
+    # Has no training data: a model trained on MNLI is scored.
+    "glue/ax": _glue_set(
+        _AX,
+        "matthews",
+        "Wang et al. 2019, section 4",
+        {
+            "test": (
+                Part(
+                    "diagnostics",
+                    ("diagnostic.tsv", "AX.tsv", "diagnostic/diagnostic.tsv", "MNLI/diagnostic.tsv", "AX/AX.tsv"),
+                    "hub:nyu-mll/glue:ax:test",
+                    "AX",
+                ),
+            )
+        },
+    ),
+}

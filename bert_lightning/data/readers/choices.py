@@ -1,0 +1,143 @@
+"""Questions with choices: SWAG, DREAM, RACE, and tables of one's own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from bert_lightning.data.examples import ChoiceQuestion
+from bert_lightning.data.lines import format_suffix
+from bert_lightning.data.readers.json_fields import field, required, texts, typed
+from bert_lightning.data.sources import HUB, Row, as_text, column, read_json, read_rows
+from bert_lightning.errors import InputError
+
+
+def read_choices(source: str) -> Iterator[ChoiceQuestion]:
+    """Stream a source; what it holds says which of four forms it has.
+
+    - **SWAG** (Zellers et al. 2018), CSV or hub rows: context `sent1`, question `sent2`, choices `ending0`,
+      `ending1`, ...; `label` counts from 0, or is missing.
+    - **DREAM** (Sun et al. 2019), `.json` or hub rows: the turns of a dialogue, one a line, are the context; the
+      answer is the text of a choice.
+    - **RACE** (Lai et al. 2017), a folder of `.txt` files searched recursively, or hub rows: `article`,
+      `question(s)`, `options`, and a letter from A for the answer.
+    - **One's own** JSONL or Parquet: `context`, `choices` (a list), maybe `question`, maybe `label`: the number of
+      the right choice counted from 0, or its text.
+
+    The id is that of the row or dialogue where there is one (questions of one text are counted from 0 behind it),
+    otherwise the number of the row counted from 0.
+
+    Raises:
+        InputError: a key is missing or has another type, there are fewer than two choices, or the label is none.
+    """
+    if not source.startswith(HUB) and Path(source).is_dir():
+        yield from _race_folder(source)
+    elif format_suffix(source) == ".json":
+        yield from _dream(source)
+    else:
+        for number, row in enumerate(read_rows(source)):
+            yield _row_form(row)(row, str(number))
+
+
+def _row_form(row: Row) -> Callable[[Row, str], ChoiceQuestion]:
+    for key, form in (("ending0", _swag_row), ("dialogue", _dream_row), ("article", _race_row)):
+        if key in row.values:
+            return form
+    return _own_row
+
+
+def _swag_row(row: Row, number: str) -> ChoiceQuestion:
+    endings = takewhile(row.values.__contains__, (f"ending{n}" for n in count()))
+    choices = [column(row, ending) for ending in endings]
+    label = row.values.get("label")
+    answer = None if label is None or label == "" else _index(row.place, label, choices)
+    return _checked(row.place, number, column(row, "sent1"), column(row, "sent2"), choices, answer)
+
+
+def _own_row(row: Row, number: str) -> ChoiceQuestion:
+    place, values = row
+    choices = texts(place, "the value of 'choices'", required(place, values, "choices"))
+    label = values.get("label")
+    answer = choices.index(label) if label in choices else None if label is None else _index(place, label, choices)
+    question = "" if values.get("question") is None else field(place, values, "question", str)
+    identifier = number if values.get("id") is None else as_text(place, "the value of 'id'", values["id"])
+    return _checked(place, identifier, field(place, values, "context", str), question, choices, answer)
+
+
+def _dream(source: str) -> Iterator[ChoiceQuestion]:
+    for number, entry in enumerate(typed(source, "the file", read_json(source), list), 1):
+        place = f"{source}: dialogue {number}"
+        parts = typed(place, "what stands here", entry, list)
+        if len(parts) != 3:
+            raise InputError(f"{place}: turns, questions and an id are expected, not {len(parts)} parts")
+        identifier = typed(place, "the id", parts[2], str)
+        place += f" (id {identifier!r})"
+        for index, values in enumerate(typed(place, "the second part, the questions,", parts[1], list)):
+            yield _dream_question(f"{place}, question {index + 1}", f"{identifier}-{index}", parts[0], values)
+
+
+def _dream_row(row: Row, number: str) -> ChoiceQuestion:
+    return _dream_question(row.place, number, row.values["dialogue"], row.values)
+
+
+def _dream_question(place: str, identifier: str, turns: Any, values: Any) -> ChoiceQuestion:
+    context = "\n".join(texts(place, "the dialogue", turns))
+    choices = texts(place, "the value of 'choice'", required(place, values, "choice"))
+    answer = field(place, values, "answer", str)
+    if answer not in choices:
+        raise InputError(f"{place}: the answer {answer!r} is none of the choices")
+    return _checked(place, identifier, context, field(place, values, "question", str), choices, choices.index(answer))
+
+
+def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
+    folder = Path(source)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and format_suffix(path) == ".txt")
+    if not files:
+        raise InputError(f"{source}: no .txt file in this folder")
+    for path in files:
+        place, values = str(path), read_json(str(path))
+        questions, options, answers = (field(place, values, key, list) for key in ("questions", "options", "answers"))
+        if not len(questions) == len(options) == len(answers):
+            raise InputError(
+                f"{place}: {len(questions)} questions, {len(options)} lists of options and {len(answers)} answers"
+            )
+        article = field(place, values, "article", str)
+        # High and middle school number their files alike.
+        name = path.relative_to(folder).as_posix().split(".txt")[0]
+        for number, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
+            inside = f"{place}, question {number + 1}"
+            yield _race_question(inside, f"{name}-{number}", article, question, choices, answer)
+
+
+def _race_row(row: Row, number: str) -> ChoiceQuestion:
+    article, question, options, answer = (
+        required(row.place, row.values, key) for key in ("article", "question", "options", "answer")
+    )
+    return _race_question(row.place, number, article, question, options, answer)
+
+
+def _race_question(
+    place: str, identifier: str, article: str, question: Any, options: Any, answer: Any
+) -> ChoiceQuestion:
+    choices = texts(place, "the options", options)
+    letters = [chr(ord("A") + number) for number in range(len(choices))]
+    if answer not in letters:
+        raise InputError(f"{place}: the answer is {answer!r}, but one of {', '.join(letters)} is expected")
+    article = typed(place, "the article", article, str)
+    question = typed(place, "the question", question, str)
+    return _checked(place, identifier, article, question, choices, letters.index(answer))
+
+
+def _index(place: str, label: Any, choices: Sequence[str]) -> int:
+    text = as_text(place, "the label", label)
+    if not (text.isdecimal() and text.isascii() and int(text) < len(choices)):
+        raise InputError(f"{place}: the label {text!r} is no choice; there are {len(choices)}, counted from 0")
+    return int(text)
+
+
+def _checked(
+    place: str, identifier: str, context: str, question: str, choices: Sequence[str], label: int | None
+) -> ChoiceQuestion:
+    if len(choices) < 2:
+        raise InputError(f"{place}: {len(choices)} choices; at least two are needed")
+    return ChoiceQuestion(place, identifier, context, question, tuple(choices), label)

@@ -1,0 +1,197 @@
+"""Tagged sentences: column files (CoNLL and its kin), CoNLL-U, and tables whose columns are lists."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bert_lightning.data.examples import TaggedSentence
+from bert_lightning.data.lines import format_suffix, numbered_lines
+from bert_lightning.data.readers.json_fields import texts
+from bert_lightning.data.sources import Row, is_table, read_rows
+from bert_lightning.errors import InputError
+
+_DOCUMENT = "-DOCSTART-"
+_BLANKS = " \t"
+_TOKEN_NAME = "tokens"
+_TAG_NAMES = ("ner_tags", "tags", "pos_tags")
+# https://universaldependencies.org/format.html
+_CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+_CONLLU_SUFFIXES = (".conllu", ".conllup")
+_UNKNOWN = "_"
+
+
+def read_tagged(
+    source: str, token_column: int | str | None = None, tag_column: int | str | None = None
+) -> Iterator[TaggedSentence]:
+    """Stream the sentences of a source; its suffix says which of three forms it has.
+
+    **CSV, JSONL, Parquet, hub**: a row is a sentence; columns by name, `tokens` and the first of `ner_tags`, `tags`
+    and `pos_tags` that there is, each a list. Without a tag column, or with null tags, sentences are unlabelled.
+
+    **`.conllu`**: columns by number or by name (`FORM`, `UPOS`); comments, multiword ranges (`1-2`) and empty nodes
+    (`1.1`) are skipped; `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
+
+    **Anything else** (`.conll`, `.txt`, `.bio`, `.iob2`, `.tsv`): a word a line, columns by number, counted from 0,
+    negative from the end; the first and the last unless given. A line with a tab is split at tabs, so that a word
+    may hold spaces, any other at spaces; blanks at its end do not count. A blank line ends a sentence, `-DOCSTART-`
+    begins a document and is no sentence. Where the word's column is the only one, sentences are unlabelled. Lines
+    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`.
+
+    Raises:
+        InputError: no such column, an empty word or tag, a line with another number of columns than the first, or
+            lists of different length.
+    """
+    suffix = format_suffix(source)
+    if is_table(source) and suffix != ".tsv":
+        yield from _table_sentences(source, token_column, tag_column)
+    elif suffix in _CONLLU_SUFFIXES:
+        token = _number(source, "FORM" if token_column is None else token_column, _CONLLU_COLUMNS)
+        tag = _number(source, "UPOS" if tag_column is None else tag_column, _CONLLU_COLUMNS)
+        yield from _conllu_sentences(source, token, tag)
+    else:
+        token = _number(source, 0 if token_column is None else token_column)
+        tag = _number(source, -1 if tag_column is None else tag_column)
+        yield from _column_sentences(source, token, tag)
+
+
+class _Line(NamedTuple):
+    number: int
+    fields: list[str]
+
+
+class _Columns:
+    """Which columns of a file are read, once its first word has said how many there are."""
+
+    def __init__(self, source: str, token: int, tag: int) -> None:
+        self.source = source
+        self._token, self._tag = token, tag
+        self._first: _Line | None = None
+
+    def sentence(self, lines: list[_Line], document: int) -> TaggedSentence:
+        """The words and tags of a sentence's lines, all of one number of columns."""
+        first = self._first = self._first or self._begun(lines[0])
+        for line in lines:
+            count, expected = len(line.fields), len(first.fields)
+            if count != expected:
+                raise InputError(f"{self._place(line)}: {count} columns, but line {first.number} has {expected}")
+            for column, name in ((self._token, "word"), (self._tag, "tag")):
+                if not line.fields[column]:
+                    raise InputError(f"{self._place(line)}: the {name} is empty")
+        words = [line.fields[self._token] for line in lines]
+        tags = [line.fields[self._tag] for line in lines] if self._tag != self._token else None
+        return TaggedSentence(self._place(lines[0]), words, tags, document)
+
+    def _begun(self, line: _Line) -> _Line:
+        """Count columns from the front from now on; a file of words alone has no tags, wherever they would be."""
+        count = len(line.fields)
+        for column in (self._token,) if count == 1 else (self._token, self._tag):
+            if not -count <= column < count:
+                raise InputError(f"{self._place(line)}: no column {column}; there are {count}, counted from 0")
+        self._token, self._tag = self._token % count, self._tag % count
+        if self._token == self._tag and count > 1:
+            raise InputError(f"{self._place(line)}: column {self._token} would be both word and tag")
+        return line
+
+    def _place(self, line: _Line) -> str:
+        return f"{self.source}: line {line.number}"
+
+
+def _column_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSentence]:
+    columns = _Columns(source, token, tag)
+    document = 0
+    lines: list[_Line] = []
+    for number, text in numbered_lines(source):
+        line = _line(number, text.rstrip(_BLANKS + "\r\n"))
+        begins = _DOCUMENT in line.fields
+        if not begins and any(line.fields):
+            lines.append(line)
+            continue
+        if lines := _without_comments(lines):
+            yield columns.sentence(lines, document)
+        lines = []
+        document += begins
+    if lines := _without_comments(lines):
+        yield columns.sentence(lines, document)
+
+
+def _line(number: int, text: str) -> _Line:
+    if "\t" in text:
+        return _Line(number, [field.strip(_BLANKS) for field in text.split("\t")])
+    return _Line(number, [field for field in text.split(" ") if field] or [""])
+
+
+def _without_comments(lines: list[_Line]) -> list[_Line]:
+    """GermEval 2014 and Universal NER put source, id and text of a sentence before it, in lines that begin with #."""
+    for number, line in enumerate(lines):
+        if line.fields[0] != "#":
+            # A word can be # as well: then it has the columns of the others. `# text = As many.` may have them too.
+            columns = len(line.fields)
+            words = [w for w in lines[:number] if len(w.fields) == columns and "=" not in w.fields]
+            return words + lines[number:]
+    return lines
+
+
+def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSentence]:
+    columns = _Columns(source, token, tag)
+    document = 0
+    lines: list[_Line] = []
+    for number, text in numbered_lines(source):
+        text = text.rstrip(_BLANKS + "\r\n")
+        if not text:
+            if lines:
+                yield _annotated(columns.sentence(lines, document))
+            lines = []
+        elif text.startswith("#"):
+            document += text[1:].split()[:1] == ["newdoc"]
+        else:
+            line = _Line(number, text.split("\t"))
+            identifier = line.fields[0]
+            if identifier.isdecimal():
+                lines.append(line)
+            elif not identifier.replace("-", "0").replace(".", "0").isdecimal():
+                raise InputError(f"{source}: line {number}: the ID {identifier!r} is no number, as CoNLL-U has it")
+    if lines:
+        yield _annotated(columns.sentence(lines, document))
+
+
+def _annotated(sentence: TaggedSentence) -> TaggedSentence:
+    return sentence._replace(tags=None) if set(sentence.tags or ()) == {_UNKNOWN} else sentence
+
+
+def _table_sentences(source: str, token: int | str | None, tag: int | str | None) -> Iterator[TaggedSentence]:
+    for row in read_rows(source):
+        words = _list(row, _TOKEN_NAME if token is None else token)
+        name = next((name for name in _TAG_NAMES if name in row.values), None) if tag is None else tag
+        tags = None
+        if name is not None and (name not in row.values or not _is_hidden(row.values[name])):
+            tags = _list(row, name)
+            if len(tags) != len(words):
+                raise InputError(f"{row.place}: {len(words)} words, but {len(tags)} tags")
+        if words:
+            yield TaggedSentence(row.place, words, tags, 0)
+
+
+def _is_hidden(value: object) -> bool:
+    """Null, or as hub data sets hide tags: -1 for every word, which `read_rows` turns into null."""
+    return value is None or (isinstance(value, list) and value != [] and all(tag is None for tag in value))
+
+
+def _list(row: Row, name: int | str) -> list[str]:
+    if name not in row.values:
+        raise InputError(f"{row.place}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
+    value = row.values[name]
+    if isinstance(value, list):
+        # Tags are often numbers without names.
+        value = [str(item) if type(item) is int else item for item in value]
+    return texts(row.place, f"the column {name!r}", value)
+
+
+def _number(source: str, column: int | str, names: tuple[str, ...] = ()) -> int:
+    if column in names:
+        return names.index(str(column))
+    try:
+        return int(column)
+    except ValueError:
+        known = f" or by one of {', '.join(names)}" if names else ""
+        raise InputError(
+            f"{source}: the columns of this file are given by their number{known}, not by {column!r}"
+        ) from None

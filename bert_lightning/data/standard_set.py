@@ -1,0 +1,62 @@
+"""What is known about one standard data set."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from bert_lightning.data.lines import format_suffix
+from bert_lightning.data.sources import HUB
+
+# Source and split -> examples; of which type, the task says.
+Read = Callable[[str, str], Iterator[Any]]
+Task = Literal[
+    "text-classification", "token-classification", "question-answering", "multiple-choice", "relation-classification"
+]
+ProblemType = Literal["single-label", "multi-label", "regression"]
+
+
+class Part(NamedTuple):
+    """One file of a split."""
+
+    name: str
+    """Empty, or what tells it from the split's other parts: `matched`, `mismatched`, `diagnostics`."""
+    files: tuple[str, ...]
+    """Files or folders, relative to the data folder, of which the first that exists is taken; may be globs."""
+    hub: str | None
+    """`hub:NAME:CONFIG:SPLIT`, or None where the hub has no such data set that is read without its code."""
+    submission: str | None = None
+    """Stem of the file that GLUE's server expects predictions in."""
+
+
+@dataclass(frozen=True)
+class StandardSet:
+    """What is known about a data set.
+
+    Attributes:
+        task: which task it is of.
+        splits: `train`, `validation`, `test`, as far as published -> its parts.
+        read: source and split -> its examples, one by one.
+        monitor: the metric that decides.
+        source: the paper that published it.
+        labels: in the order of the field's ids; None where there are none or the training split decides.
+        problem_type: of text classification; None for other tasks than classification.
+        is_pair: whether an example is a pair of texts.
+        scheme: of the tags: `IOB1`, `IOB2`, `none` for tags that mark no spans; None for other tasks.
+        test_has_labels: whether the labels of the test split are public.
+    """
+
+    task: Task
+    splits: Mapping[str, tuple[Part, ...]]
+    read: Read
+    monitor: str
+    source: str
+    labels: tuple[str, ...] | None = None
+    problem_type: ProblemType | None = None
+    is_pair: bool = False
+    scheme: str | None = None
+    test_has_labels: bool = True
+
+
+def has_hub_columns(source: str) -> bool:
+    """Whether columns are found by their names on the hub, not as the files were first published."""
+    return source.startswith(HUB) or format_suffix(source) in (".jsonl", ".parquet")
