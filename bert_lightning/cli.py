@@ -270,6 +270,28 @@ def _predict(options: argparse.Namespace) -> int:
     return OK
 
 
+def _score_conll(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_conll_files
+
+    return _print_json(score_conll_files(options.gold, options.predictions, options.scheme))
+
+
+def _score_squad_v1(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_squad_v1_files
+
+    return _print_json(score_squad_v1_files(options.gold, options.predictions))
+
+
+def _score_squad_v2(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_squad_v2_files
+
+    return _print_json(
+        score_squad_v2_files(
+            options.gold, options.predictions, options.no_answer_probability, options.no_answer_threshold
+        )
+    )
+
+
 def _export(options: argparse.Namespace) -> int:
     from bert_lightning.runs.export import export
 
@@ -445,6 +467,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
 
+    _score_options(command("score", None, "score a file of predictions as its official scorer does", "Prints JSON."))
+
     export = command(
         "export",
         _export,
@@ -466,6 +490,44 @@ def _parser() -> argparse.ArgumentParser:
 
     command("doctor", _doctor, "show versions, devices, threads and what is missing")
     return parser
+
+
+def _score_options(parser: argparse.ArgumentParser) -> None:
+    scorers = parser.add_subparsers(dest="scorer", required=True, metavar="SCORER")
+
+    def scorer(name: str, run: Any, text: str, gold: str, predictions: str) -> Any:
+        sub = scorers.add_parser(name, help=text, description=f"{text}. Prints JSON.", allow_abbrev=False)
+        sub.set_defaults(run=run, parser=sub)
+        sub.add_argument("--gold", required=True, metavar="FILE", help=gold)
+        sub.add_argument("--predictions", required=True, metavar="FILE", help=predictions)
+        return sub
+
+    conll = scorer(
+        "conll",
+        _score_conll,
+        "Entities, in percent as conlleval prints",
+        "columns, the tag last; an empty line ends a sentence",
+        "the same sentences with predicted tags",
+    )
+    conll.add_argument(
+        "--scheme",
+        choices=("conlleval", "strict"),
+        default="conlleval",
+        help="what makes an entity: conlleval (default), or IOB2 as the strict mode of seqeval",
+    )
+    answers = "JSON object of question id and answer"
+    scorer("squad-v1.1", _score_squad_v1, "Answers, as evaluate-v1.1.py", "the data set", answers)
+    squad = scorer("squad-v2.0", _score_squad_v2, "Answers or none, as evaluate-v2.0.py", "the data set", answers)
+    squad.add_argument(
+        "--no-answer-probability", metavar="FILE", help="JSON object of question id and number; adds the best_* keys"
+    )
+    squad.add_argument(
+        "--no-answer-threshold",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="an answer counts as empty where that number is above X (default: 1.0)",
+    )
 
 
 def _whole_number(text: str) -> int:
@@ -569,6 +631,13 @@ def _text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int]
     with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=_console()) as progress:
         bar = progress.add_task("", total=total)
         yield lambda characters: progress.advance(bar, characters)
+
+
+def _print_json(values: dict[str, Any]) -> int:
+    import json
+
+    print(json.dumps(values, indent=2))
+    return OK
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

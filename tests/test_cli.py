@@ -15,7 +15,10 @@ from bert_lightning.data.masking import TokenMasking
 from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
 from bert_lightning.text.wordpiece import load_tokenizer
 
-COMMANDS = ("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "export", "report", "doctor")
+COMMANDS = (
+    *("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "score", "export", "report"),
+    "doctor",
+)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_every_command_that_a_page_shows_is_one_that_exists(page):
 
 def test_the_readme_shows_every_command():
     shown = {command.split()[1] for command in commands(ROOT / "README.md")}
-    assert {"tokenizer", "prepare", "fit", "validate", "test", "predict", "report", "doctor"} <= shown
+    assert {"tokenizer", "prepare", "fit", "validate", "test", "predict", "score", "report", "doctor"} <= shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

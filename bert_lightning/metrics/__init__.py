@@ -1,1 +1,1 @@
-"""Metrics that torchmetrics lacks; each reduces correctly over ranks."""
+"""Metrics that torchmetrics lacks: the official scorers as plain functions, and Metrics that reduce over ranks."""

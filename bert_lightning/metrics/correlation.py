@@ -1,0 +1,59 @@
+"""Correlations of two series, in closed form and float64."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """The linear correlation of x (n,) and y (n,), -1 to 1.
+
+    0 where either is constant and it is not defined, so that a collapsed run counts as one that learned nothing; nan
+    where a value is not finite.
+
+    Raises:
+        ValueError: arrays that are not of one shape (n,).
+    """
+    first, second = _series(x, y)
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return float("nan")
+    # Asked of the values: the mean of equal ones may be off by a bit, and what is left would be noise.
+    if not len(first) or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.clip(_direction(first) @ _direction(second), -1, 1))
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """The correlation of the ranks of x (n,) and y (n,), where equal values share the mean of theirs, -1 to 1.
+
+    0 and nan as in `pearson`.
+
+    Raises:
+        ValueError: as `pearson`.
+    """
+    first, second = _series(x, y)
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return float("nan")
+    return pearson(average_ranks(first), average_ranks(second))
+
+
+def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) ranks from 1; equal values have the mean of the ranks that they take up together."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: NDArray[np.float64] = np.cumsum(counts, dtype=np.float64)
+    return (last - (counts - 1) / 2)[place]
+
+
+def _series(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"x is {first.shape}, y {second.shape}; both must be (n,)")
+    return first, second
+
+
+def _direction(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The deviations from the mean as a vector of length 1."""
+    # Scaled first, or squares of very large and very small values leave float64.
+    centred = values / np.abs(values).max()
+    centred = centred - centred.mean()
+    centred = centred / np.abs(centred).max()
+    return np.asarray(centred / np.linalg.norm(centred))

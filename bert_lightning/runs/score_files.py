@@ -1,0 +1,296 @@
+"""`score`: files of gold answers and of predictions, from whatever system, to the figures of the official scorer."""
+
+import json
+import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from bert_lightning.data.lines import STANDARD_INPUT, numbered_lines, read_lines
+from bert_lightning.errors import InputError
+from bert_lightning.metrics.entities import EntityScheme, Score, score_entities, split_strict_tag, split_tag
+from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
+from bert_lightning.runs.corpora import count
+
+log = logging.getLogger(__name__)
+# A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
+BOUNDARY = "-X-"
+_BLANKS = " \t\r\n"
+
+
+# -- columns -----------------------------------------------------------------------------------------------------
+
+
+def score_conll_files(gold: str, predictions: str, scheme: EntityScheme = "conlleval") -> dict[str, Any]:
+    """Entity scores of two column files, in percent with the two decimals that conlleval prints.
+
+    A line is a token: columns parted by blanks or tabs, the tag last, the token first if there are several. Empty
+    lines end sentences.
+
+    Returns:
+        `precision`, `recall`, `f1`, `accuracy` (of tags), and `per_type`: type -> the first three.
+
+    Raises:
+        InputError: unreadable, a tag that is not of the scheme, or files that are not of the same tokens; the message
+            names file and line.
+    """
+    gold_sentences, predicted_sentences = _read_sentences(gold, scheme), _read_sentences(predictions, scheme)
+    if not gold_sentences:
+        raise InputError(f"{gold}: no token in this file")
+    _check_same_tokens(gold, gold_sentences, predictions, predicted_sentences)
+    scores = score_entities(_tags(gold_sentences), _tags(predicted_sentences), scheme)
+    if not scores.overall.num_gold:
+        log.warning("%s: no entity in this file", gold)
+
+    # Strict mode is seqeval's, which gives fractions; conlleval computes in percent. The last digit may hang on it.
+    official = scheme == "conlleval"
+
+    def rounded(score: Score) -> dict[str, float]:
+        values = score.percent() if official else tuple(100 * value for value in score[:3])
+        return dict(zip(("precision", "recall", "f1"), map(_two_decimals, values), strict=True))
+
+    return {
+        **rounded(scores.overall),
+        "accuracy": _two_decimals(scores.accuracy_percent if official else 100 * scores.accuracy),
+        "per_type": {kind: rounded(score) for kind, score in scores.per_type.items()},
+    }
+
+
+def _two_decimals(value: float) -> float:
+    return float(f"{value:.2f}")
+
+
+class _Line(NamedTuple):
+    place: str
+    token: str | None
+    """None in a file of tags alone."""
+    tag: str
+
+
+def _read_sentences(source: str, scheme: EntityScheme) -> list[list[_Line]]:
+    _check_exists(source)
+    sentences: list[list[_Line]] = [[]]
+    has_tokens: bool | None = None
+    for place, line in read_lines(source):
+        # Not split(): no-break and other spaces of Unicode are tokens of real files.
+        columns = re.split(r"[ \t]+", line.rstrip(_BLANKS))
+        if columns == [""] or columns[0] == BOUNDARY:
+            sentences.append([])
+            continue
+        if has_tokens is None:
+            has_tokens = len(columns) > 1
+        if has_tokens and len(columns) == 1:
+            raise InputError(f"{place}: a single column, but the lines before have a token and a tag")
+        if not has_tokens and len(columns) > 1:
+            raise InputError(f"{place}: {len(columns)} columns, but the lines before have a tag alone")
+        tag = columns[-1]
+        try:
+            split_tag(tag) if scheme == "conlleval" else split_strict_tag(tag, "IOB2")
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        sentences[-1].append(_Line(place, columns[0] if has_tokens else None, tag))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _check_same_tokens(
+    gold: str, gold_sentences: list[list[_Line]], predictions: str, predicted_sentences: list[list[_Line]]
+) -> None:
+    pairs = zip_longest(gold_sentences, predicted_sentences, fillvalue=())
+    for number, (gold_lines, predicted_lines) in enumerate(pairs):
+        for a, b in zip(gold_lines, predicted_lines, strict=False):
+            if a.token is not None and b.token is not None and a.token != b.token:
+                raise InputError(f"{b.place}: the token is {b.token!r}, but {a.token!r} in {a.place}")
+        if len(gold_lines) == len(predicted_lines):
+            continue
+        shorter, longer = sorted((gold_lines, predicted_lines), key=len)
+        rest = longer[len(shorter)].place
+        if shorter:
+            raise InputError(
+                f"{shorter[-1].place}: sentence {number + 1} ends after {count(len(shorter), 'token')}, "
+                f"but goes on in {rest}"
+            )
+        ended = gold if shorter is gold_lines else predictions
+        raise InputError(f"{ended}: the file ends after {count(number, 'sentence')}, but the next begins in {rest}")
+
+
+def _tags(sentences: list[list[_Line]]) -> list[list[str]]:
+    return [[line.tag for line in sentence] for sentence in sentences]
+
+
+# -- question answering ------------------------------------------------------------------------------------------
+
+
+def score_squad_v1_files(gold: str, predictions: str) -> dict[str, float]:
+    """The scores of a SQuAD v1.1 data set and a JSON object of question id -> answer.
+
+    Questions without a prediction score 0, and predictions for other ids are ignored, both with a warning.
+
+    Raises:
+        InputError: files that are not such; the message names file and line, or the id.
+    """
+    answers = read_answers(gold)
+    texts = _read_predictions(predictions, answers)
+    if gap := _gap(answers, texts, "prediction"):
+        log.warning("%s: %s; such questions score 0", predictions, gap)
+    try:
+        return score_squad_v1(answers, texts)
+    except InputError as error:
+        raise InputError(f"{gold}: {error}") from None
+
+
+def score_squad_v2_files(
+    gold: str, predictions: str, no_answer_probability: str | None = None, no_answer_threshold: float = 1.0
+) -> dict[str, float]:
+    """The scores of a SQuAD v2.0 data set and a JSON object of question id -> answer, empty for none.
+
+    Args:
+        gold: the data set.
+        predictions: the answers; those for other ids are ignored with a warning.
+        no_answer_probability: a JSON object of question id -> number.
+        no_answer_threshold: an answer counts as empty where that number is above it.
+
+    Raises:
+        InputError: as `score_squad_v1_files`, and where a question has no prediction or no probability.
+    """
+    if math.isnan(no_answer_threshold):
+        raise InputError("--no-answer-threshold is nan; a number is expected")
+    answers = read_answers(gold)
+    texts = _read_predictions(predictions, answers)
+    if gap := _gap(answers, texts, "prediction"):
+        raise InputError(f"{predictions}: {gap}")
+    probabilities = None
+    if no_answer_probability is not None:
+        probabilities = _read_probabilities(no_answer_probability, answers)
+    elif no_answer_threshold != 1.0:
+        log.warning("--no-answer-threshold: without --no-answer-probability that of every question is 0")
+    return score_squad_v2(answers, texts, probabilities, no_answer_threshold)
+
+
+def read_answers(source: str) -> dict[str, tuple[str, ...]]:
+    """The gold answers of a SQuAD data set by question id, in order; none for an unanswerable question.
+
+    Raises:
+        InputError: not of the form of SQuAD, no question, or an id that stands twice.
+    """
+    answers: dict[str, tuple[str, ...]] = {}
+    data = _part(_read_json(source), "data", list, f"{source}: this is no SQuAD data set:")
+    for article_number, article in enumerate(data):
+        article_place = f"{source}: data[{article_number}]"
+        for number, paragraph in enumerate(_part(article, "paragraphs", list, f"{article_place}:")):
+            place = f"{article_place}.paragraphs[{number}]"
+            for question_number, question in enumerate(_part(paragraph, "qas", list, f"{place}:")):
+                question_id = _part(question, "id", str, f"{place}.qas[{question_number}]:")
+                name = f"{source}: the question {question_id!r}:"
+                if question_id in answers:
+                    raise InputError(f"{name} its id stands twice")
+                texts = _part(question, "answers", list, name)
+                answers[question_id] = tuple(_part(answer, "text", str, f"{name} an answer:") for answer in texts)
+    if not answers:
+        raise InputError(f"{source}: no question in this data set")
+    return answers
+
+
+_FORMS: dict[type, str] = {list: "a list", str: "text", dict: "an object"}
+
+
+def _part(holder: Any, key: str, form: type, place: str) -> Any:
+    if not isinstance(holder, dict):
+        raise InputError(f"{place} an object with {key!r} is expected, not {_form(holder)}")
+    if key not in holder:
+        raise InputError(f"{place} it has no {key!r}")
+    if not isinstance(holder[key], form):
+        raise InputError(f"{place} {key!r} is {_form(holder[key])}; {_FORMS[form]} is expected")
+    return holder[key]
+
+
+def _form(value: Any) -> str:
+    return "null" if value is None else _FORMS.get(type(value), f"{value!r}")
+
+
+def _read_predictions(source: str, answers: Mapping[str, object]) -> dict[str, str]:
+    texts = _read_by_id(source, answers, "prediction")
+    for question, text in texts.items():
+        if not isinstance(text, str):
+            raise InputError(f"{source}: the prediction of {question!r} is {_form(text)}; text is expected")
+    return texts
+
+
+def _read_probabilities(source: str, answers: Mapping[str, object]) -> dict[str, float]:
+    values = _read_by_id(source, answers, "probability")
+    for question, value in values.items():
+        if not _is_finite(value):
+            raise InputError(
+                f"{source}: the no-answer probability of {question!r} is {_form(value)}; a finite number is expected"
+            )
+    if gap := _gap(answers, values, "no-answer probability"):
+        raise InputError(f"{source}: {gap}")
+    return values
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _gap(answers: Mapping[str, object], given: Mapping[str, object], noun: str) -> str:
+    """What is missing, in words; empty if nothing is."""
+    missing = [question for question in answers if question not in given]
+    if not missing:
+        return ""
+    return (
+        f"{len(missing):,} of {count(len(answers), 'question')} without a {noun}; the first of them is {missing[0]!r}"
+    )
+
+
+def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[str, Any]:
+    """A JSON object of question ids, in the order of the file."""
+    values = _read_json(source)
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: an object of question id and {noun} is expected, not {_form(values)}")
+    unknown = [question for question in values if question not in answers]
+    if unknown:
+        log.warning(
+            "%s: ignored %s for questions that the data set does not have; the first of them is %r",
+            source,
+            count(len(unknown), "value"),
+            unknown[0],
+        )
+    return values
+
+
+def _read_json(source: str) -> Any:
+    _check_exists(source)
+    text = "".join(piece for _, piece in numbered_lines(source, cut=True))
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except _RepeatedKeyError as error:
+        raise InputError(f"{source}: the key {error.args[0]!r} stands twice in one object") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}: line {error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not readable as JSON: {error}") from None
+
+
+class _RepeatedKeyError(Exception):
+    """The key of a JSON object that stands there twice; Python would keep the last and lose the others."""
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _RepeatedKeyError(next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1))
+    return values
+
+
+# -- both --------------------------------------------------------------------------------------------------------
+
+
+def _check_exists(source: str) -> None:
+    if source != STANDARD_INPUT and not os.path.exists(source):
+        raise InputError(f"{source}: no such file")
