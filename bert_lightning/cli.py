@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -235,38 +235,59 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.scoring import run_directory_of, score
+    from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]
-    metrics = score(options.checkpoint, options.command, files, options.overrides)
+    scored = score(options.checkpoint, options.command, files, options.overrides)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return OK
-    _print_metrics(metrics)
-    directory = run_directory_of(options.checkpoint)
-    if directory is not None and options.command == "test" and directory.predictions.is_dir():
-        print(f"predictions: {os.path.relpath(directory.predictions)}")
+    if scored.report:
+        print(scored.report, end="\n\n")
+    _print_metrics(scored.metrics)
+    if scored.predictions is not None:
+        print(f"predictions: {os.path.relpath(scored.predictions)}")
     return OK
 
 
 def _predict(options: argparse.Namespace) -> int:
     import json
 
-    from bert_lightning.checkpoints.files import write_text
-    from bert_lightning.checkpoints.reading import read_checkpoint
-    from bert_lightning.runs.scoring import predict, raw_rows
+    from bert_lightning.runs.predictor import load
 
-    checkpoint = read_checkpoint(options.checkpoint)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    lines = (
-        json.dumps(row, ensure_ascii=False) + "\n" for row in predict(checkpoint, raw_rows(options.input, checkpoint))
-    )
-    if options.output is None:
-        for line in lines:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-    else:
-        write_text(options.output, "".join(lines))
+    predictor = load(options.checkpoint)
+    with _row_progress("predicting", options.output is not None) as advance:
+        lines = (
+            json.dumps(row, ensure_ascii=False) + "\n"
+            for row in advance(predictor.predict_rows(predictor.read(options.input)))
+        )
+        _write_lines(lines, options.output)
+    return OK
+
+
+def _features(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.features import write_features
+
+    with _row_progress("encoding", True) as advance:
+        line = write_features(
+            options.checkpoint,
+            options.input,
+            options.output,
+            layers=options.layers,
+            form=options.form,
+            text_column=options.text_column,
+            max_seq_length=options.max_seq_length,
+            progress=advance,
+        )
+    print(line)
+    return OK
+
+
+def _submission(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.submission import write_submission
+
+    for path in write_submission(options.runs, options.output):
+        print(f"{path.name:<12} {path}")
+    print(f"submission: {options.output}")
     return OK
 
 
@@ -468,6 +489,41 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
 
     _score_options(command("score", None, "score a file of predictions as its official scorer does", "Prints JSON."))
+    features = command(
+        "features",
+        _features,
+        "write hidden states of texts to a file",
+        "Takes any checkpoint with a vocabulary: runs, Hugging Face folders, TensorFlow 1 checkpoints, hub names.",
+    )
+    features.add_argument("--checkpoint", required=True, metavar="CHECKPOINT", help="any checkpoint that can be read")
+    features.add_argument(
+        "--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input"
+    )
+    features.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
+    features.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="ends in .safetensors or .parquet"
+    )
+    features.add_argument(
+        "--layers",
+        nargs="+",
+        type=_whole_number,
+        default=[-1],
+        metavar="N",
+        help="0 is the embeddings, 1 the first block, -1 the last (default); several are kept apart",
+    )
+    features.add_argument(
+        "--form",
+        choices=("tokens", "cls", "mean", "max", "pooler"),
+        default="tokens",
+        help="a vector a token (default), or one a text: its [CLS], mean, maximum, or the pooler's output",
+    )
+    features.add_argument("--max-seq-length", type=_whole_number, metavar="N", help="default: the model's positions")
+
+    submission = command(
+        "submission", _submission, "zip a GLUE submission", "Takes the runs whose `test` predicted the eleven files."
+    )
+    submission.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
+    submission.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .zip")
 
     export = command(
         "export",
@@ -638,6 +694,43 @@ def _print_json(values: dict[str, Any]) -> int:
 
     print(json.dumps(values, indent=2))
     return OK
+
+
+@contextmanager
+def _row_progress(text: str, enabled: bool) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
+    """A count of the rows that went through, in a terminal."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(text), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    shown = enabled and sys.stderr.isatty()
+    with Progress(*columns, transient=True, disable=not shown, console=_console()) as progress:
+        bar = progress.add_task("", total=None)
+
+        def advance(rows: Iterable[Any]) -> Iterator[Any]:
+            for row in rows:
+                yield row
+                progress.advance(bar)
+
+        yield advance
+
+
+def _write_lines(lines: Iterable[str], output: Path | None) -> None:
+    """To a file, complete or not at all, or to standard output as they come."""
+    from bert_lightning.checkpoints.files import write_atomically
+
+    if output is not None:
+
+        def write(file: Any) -> None:
+            for line in lines:
+                file.write(line.encode())
+
+        write_atomically(output, write)
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    for line in lines:
+        sys.stdout.write(line)
+        sys.stdout.flush()
 
 
 def _print_metrics(metrics: dict[str, float]) -> None:

@@ -16,8 +16,8 @@ from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModu
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
-    *("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "score", "export", "report"),
-    "doctor",
+    *("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "score"),
+    *("features", "submission", "export", "report", "doctor"),
 )
 
 

@@ -202,10 +202,11 @@ def test_two_processes_train_like_one(home, tmp_path):
 
 def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier, tables, capsys):
     assert main(["test", "--checkpoint", str(classifier)]) == 0
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.split() for line in lines if line.strip().startswith("test/"))
     rows = [json.loads(line) for line in (classifier / "predictions/test.jsonl").read_text().splitlines()]
     lines = tables["test"].read_text().splitlines()[1:]
-    assert [f"{row['text']}\t{row['gold']}" for row in rows] == lines
+    assert [f"{row['sentence']}\t{row['gold']}" for row in rows] == lines
     accuracy = sum(row["gold"] == row["label"] for row in rows) / len(rows)
     assert float(printed["test/accuracy"]) == pytest.approx(accuracy, abs=1e-4)
     assert accuracy > 0.6
@@ -214,7 +215,7 @@ def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier
 def test_predict_on_raw_lines_agrees_with_test(classifier, tmp_path, capsys):
     assert main(["test", "--checkpoint", str(classifier)]) == 0
     tested = [json.loads(line) for line in (classifier / "predictions/test.jsonl").read_text().splitlines()]
-    (tmp_path / "raw.txt").write_text("".join(row["text"] + "\n" for row in tested))
+    (tmp_path / "raw.txt").write_text("".join(row["sentence"] + "\n" for row in tested))
     output = tmp_path / "out.jsonl"
     command = [
         "predict",
@@ -240,7 +241,8 @@ def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, tmp
 
 def test_validate_repeats_the_last_validation(home, capsys):
     assert main(["validate", "--checkpoint", str(home / "runs/whole/checkpoints/last.ckpt")]) == 0
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.split() for line in lines if line.strip().startswith("val/"))
     last = next(row for row in logged(home / "runs/whole") if "val/mlm_loss" in row and row["step"] == 12)
     assert float(printed["val/mlm_loss"]) == pytest.approx(last["val/mlm_loss"], abs=1e-4)
     assert float(printed["val/mlm_unigram_loss"]) == pytest.approx(last["val/mlm_unigram_loss"], abs=1e-4)

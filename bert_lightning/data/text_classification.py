@@ -1,90 +1,162 @@
-"""Labelled texts, single or in pairs, from tables."""
+"""Labelled texts, single or in pairs: one of several classes, any number of them, or a number."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.batching import Batch, assemble, length_bucketed, to_batch
-from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least, used_splits
-from bert_lightning.data.sources import Row, column, read_rows
+from bert_lightning.data.batching import Batch, assemble, to_batch
+from bert_lightning.data.examples import LabelledText
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.module import Stage
+from bert_lightning.data.readers.texts import read_labelled_texts
+from bert_lightning.data.sources import HUB, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
+Problem = Literal["single-label", "multi-label", "regression"]
+
 
 @dataclass(frozen=True)
-class TextClassificationData:
-    """Tables of labelled texts: TSV, CSV, JSONL, Parquet (also .gz) or `hub:NAME[:CONFIG[:SPLIT]]`.
+class TextClassificationData(FineTuningData):
+    """Tables of labelled texts (TSV, CSV, JSONL, Parquet, also compressed), `hub:NAME[:CONFIG[:SPLIT]]`, folders of
+    text files a label, or a standard data set.
 
     Attributes:
-        train: table to train on.
-        validation: table to validate on, or none.
-        test: table for `bert-lightning test`, or none.
+        problem: one class of several, any number of them, or a number; of the standard data set, else one class.
         text_column: column of the text, or of the first of two.
         text_pair_column: column of the second text, or none.
         label_column: column of the label.
         column_names: names of the columns, where the file's first line does not give them.
-        tokenizer: vocabulary file or folder; from the pre-trained checkpoint unless given.
-        cased: whether a bare vocabulary file is cased.
-        max_seq_length: longest sequence, special tokens included; longer ones are cut.
-        batch_size: texts of one optimiser step, over all processes and accumulated micro-batches.
-        evaluation_batch_size: texts of one batch in validation and test.
-        max_train_samples: use only the first of the training rows.
-        num_workers: processes that make batches ahead; 0 makes them in the training process.
+        label_separator: between the labels of a multi-label row, where they are not a list.
+        class_weights: weight of each class in the loss; `balanced` gives each class the same in all.
+        positive_label: the class whose F1 is logged where there are two; the second one unless given.
+        threshold: a label is predicted from this probability on, where there may be several.
     """
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    task: ClassVar[str] = "text-classification"
+
+    problem: Problem | None = None
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
     column_names: list[str] | None = None
-    tokenizer: str | None = None
-    cased: bool = False
-    max_seq_length: int = 128
-    batch_size: int = 32
-    evaluation_batch_size: int = 64
-    max_train_samples: int | None = None
-    num_workers: int = 0
+    label_separator: str | None = None
+    class_weights: dict[str, float] | Literal["balanced"] | None = None
+    positive_label: str | None = None
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        # [CLS] and [SEP] around one token, or around one of each text.
-        require_at_least(self, 3 if self.text_pair_column is None else 5, "max_seq_length")
-        require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_train_samples")
-        require_at_least(self, 0, "num_workers")
+        super().__post_init__()
+        if self.is_pair and self.max_seq_length < 5:
+            # [CLS] and [SEP] around one token of each text.
+            raise ValueError(f"max_seq_length is {self.max_seq_length}; it must be at least 5")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold}; it must be more than 0 and less than 1")
+        if self.class_weights is not None and self.kind != "single-label":
+            raise ValueError(f"class_weights does nothing where the problem is {self.kind}")
+        if self.positive_label is not None and self.kind != "single-label":
+            raise ValueError(f"positive_label does nothing where the problem is {self.kind}")
+        if isinstance(self.class_weights, dict) and not all(
+            isinstance(weight, int | float) and 0 <= weight < math.inf for weight in self.class_weights.values()
+        ):
+            raise ValueError(f"class_weights is {self.class_weights}; every weight must be a number, 0 or more")
+
+    @property
+    def kind(self) -> Problem:
+        """The problem, of the standard data set where none is set."""
+        if self.problem is not None:
+            return self.problem
+        standard = self.standard
+        return (standard.problem_type if standard is not None else None) or "single-label"
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether there are two texts."""
+        return self.standard.is_pair if self.standard is not None else self.text_pair_column is not None
 
 
-class Examples(NamedTuple):
-    """A split, encoded: one entry a row of the table."""
+class EncodedTexts(EncodedSplit):
+    """Labelled texts, encoded.
 
-    texts: list[str]
-    firsts: list[list[int]]
-    seconds: list[list[int]] | None
-    labels: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    by_length: NDArray[np.int64]
-    fingerprint: str
+    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `numbers` (B,), and where there are gold
+    labels `labels`: (B,) ids, (B, L) of 0 and 1 for several labels, (B,) numbers for a regression.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[LabelledText],
+        tokenizer: WordPieceTokenizer,
+        settings: TextClassificationData,
+        labels: Sequence[str],
+        parts: Sequence[Part] | None = None,
+    ) -> None:
+        super().__init__(examples, parts)
+        self.settings, self.tokenizer = settings, tokenizer
+        seconds = [example.text_pair or "" for example in examples] if settings.is_pair else None
+        self.firsts, self.seconds = encode_texts(
+            tokenizer, [example.text for example in examples], seconds, settings.max_seq_length
+        )
+        self.lengths = np.array([len(first) for first in self.firsts], dtype=np.int64)
+        if self.seconds is not None:
+            self.lengths += np.array([len(second) for second in self.seconds], dtype=np.int64)
+        # Files of one split may be labelled or not, such as GLUE's diagnostics beside a test set.
+        self.labels = None if examples[0].label is None else _gold(examples, settings.kind, labels)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are gold labels."""
+        return self.labels is not None
+
+    def batch(self, features: NDArray[np.int64]) -> Batch:
+        """Features to tensors."""
+        seconds = [self.seconds[number] for number in features] if self.seconds is not None else None
+        labels = {"labels": self.labels[features]} if self.labels is not None else {}
+        firsts = [self.firsts[number] for number in features]
+        return text_batch(self.tokenizer, firsts, seconds, self.settings.max_seq_length, numbers=features, **labels)
 
 
-class TextClassificationDataModule(StepDataModule):
-    """Serves labelled texts; the label names are those of the training table unless given.
+def _gold(examples: Sequence[LabelledText], kind: Problem, labels: Sequence[str]) -> NDArray[Any]:
+    """(n,) ids or numbers, or (n, L) of 0 and 1.
 
-    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `labels` (B,) and, outside training,
-    `numbers` (B,): the rows of the table.
+    Raises:
+        InputError: a row without a label, or a label that is not of training; the message names its place.
+    """
+    ids = {label: number for number, label in enumerate(labels)}
 
-    `stage` reads only the split that it scores; None is for training.
+    def number_of(example: LabelledText, label: Any) -> int:
+        if label not in ids:
+            raise InputError(
+                f"{example.place}: the label {label!r} does not occur in training; known: {', '.join(labels)}"
+            )
+        return ids[label]
+
+    for example in examples:
+        if example.label is None:
+            raise InputError(f"{example.place}: this row has no label, though the first one has")
+    if kind == "regression":
+        return np.array([example.label for example in examples], dtype=np.float32)
+    if kind == "single-label":
+        return np.array([number_of(example, example.label) for example in examples], dtype=np.int64)
+    gold = np.zeros((len(examples), len(labels)), dtype=np.float32)
+    for row, example in enumerate(examples):
+        assert isinstance(example.label, tuple)
+        gold[row, [number_of(example, label) for label in example.label]] = 1
+    return gold
+
+
+class TextClassificationDataModule(FineTuningDataModule):
+    """Serves labelled texts; the label names are those of the standard data set or of the training file.
 
     Attributes:
         labels: label names in id order.
-        examples: split -> its encoded rows.
 
     Raises:
-        InputError: a table or column is missing or empty, or a label is not one of the training table's.
+        InputError: a file or column is missing or empty, or a label is not one of training.
     """
 
     def __init__(
@@ -95,79 +167,99 @@ class TextClassificationDataModule(StepDataModule):
         labels: Sequence[str] | None = None,
         stage: Stage | None = None,
     ) -> None:
-        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
-        self.settings = settings
-        rows = {split: self._rows(split, path) for split, path in used_splits(settings, stage).items()}
+        super().__init__(settings, tokenizer)
+        sources = Sources(settings, stage)
+        read = {split: sources.examples(split, self._own) for split in sources.sources}
         if labels is None:
-            labels = sort_labels(column(row, settings.label_column) for row in rows["train"])
-            if len(labels) < 2:
-                raise InputError(f"{settings.train}: every row has the label {labels[0]!r}: at least two are needed")
+            labels = self._labels(read["train"][0], sources.sources["train"][0].source)
         self.labels = list(labels)
-        self.examples = {split: self._encode(table) for split, table in rows.items()}
+        for split, (examples, parts) in read.items():
+            self.splits[split] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
+        self._check_names()
 
     @property
-    def num_training_samples(self) -> int:
-        """Rows of the training table."""
-        return len(self.examples["train"].labels)
+    def head(self) -> dict[str, Any]:
+        """Labels and problem type, under transformers' name."""
+        return {"labels": self.labels, "problem_type": PROBLEM_TYPES[self.settings.kind]}
 
     @property
-    def fingerprints(self) -> dict[str, str]:
-        """SHA-256 over the texts and labels of each split."""
-        return {split: examples.fingerprint for split, examples in self.examples.items()}
+    def class_weights(self) -> list[float] | None:
+        """(L,) the weight of each class in the loss, or None where they are equal.
 
-    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
-        """Rows of about one length."""
-        examples = self.examples["train"]
-        _, rows = length_bucketed(plan.seed, examples.lengths, self.batch_size, step, plan.num_steps)
-        num_parts = plan.accumulate * world_size
-        parts = np.split(rows, num_parts)[rank::world_size]
-        return [self._batch(examples, part, labels=examples.labels[part]) for part in parts]
+        `balanced`: n / (L * count), so that they are 1 on average over the examples; King and Zeng 2001, as in
+        scikit-learn.
+        """
+        given = self.settings.class_weights
+        if given is None or "train" not in self.splits:
+            return None
+        if given == "balanced":
+            split = self.splits["train"]
+            assert isinstance(split, EncodedTexts)
+            assert split.labels is not None
+            counts = np.bincount(split.labels, minlength=len(self.labels))
+            weights: list[float] = (len(split.labels) / (len(self.labels) * np.maximum(counts, 1))).tolist()
+            return weights
+        return [float(given.get(label, 1.0)) for label in self.labels]
 
-    def num_evaluation_samples(self, stage: Stage) -> int:
-        """Rows of a split."""
-        return len(self.examples[stage].labels) if stage in self.examples else 0
+    def _check_names(self) -> None:
+        for key, names in (
+            ("class_weights", self.settings.class_weights if isinstance(self.settings.class_weights, dict) else ()),
+            ("positive_label", [self.settings.positive_label] if self.settings.positive_label is not None else ()),
+        ):
+            for name in names:
+                if name not in self.labels:
+                    raise InputError(f"data.{key}: {name!r} is no label; known: {', '.join(self.labels)}")
 
-    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
-        """Rows in order of length, so that little is padded."""
-        examples = self.examples[stage]
-        rows = examples.by_length[numbers]
-        return self._batch(examples, rows, labels=examples.labels[rows], numbers=rows)
-
-    def _rows(self, split: str, path: str) -> list[Row]:
-        rows = list(read_rows(path, self.settings.column_names))
-        if split == "train":
-            rows = rows[: self.settings.max_train_samples]
-        if not rows:
-            raise InputError(f"{path}: the table has no rows")
-        return rows
-
-    def _encode(self, rows: list[Row]) -> Examples:
+    def _own(self, source: str, split: str) -> Iterator[LabelledText]:
         settings = self.settings
-        ids = {label: number for number, label in enumerate(self.labels)}
-        labels = np.empty(len(rows), dtype=np.int64)
-        texts = [column(row, settings.text_column) for row in rows]
-        pairs = [column(row, settings.text_pair_column) for row in rows] if settings.text_pair_column else None
-        for number, row in enumerate(rows):
-            label = column(row, settings.label_column)
-            if label not in ids:
-                raise InputError(
-                    f"{row.place}: the label {label!r} does not occur in training; known: {', '.join(self.labels)}"
-                )
-            labels[number] = ids[label]
-        firsts, seconds = encode_texts(self.tokenizer, texts, pairs, settings.max_seq_length)
-        lengths = np.array([len(first) for first in firsts], dtype=np.int64)
-        if seconds is not None:
-            lengths += np.array([len(second) for second in seconds], dtype=np.int64)
-        digest = hashlib.sha256()
-        for part in (texts, pairs or (), [self.labels[label] for label in labels], self.labels):
-            digest.update(repr(part).encode())
-        by_length = np.argsort(lengths, kind="stable")
-        return Examples(texts, firsts, seconds, labels, lengths, by_length, digest.hexdigest())
+        return read_labelled_texts(
+            source,
+            settings.text_column,
+            settings.text_pair_column,
+            settings.label_column,
+            column_names=settings.column_names,
+            label_separator=settings.label_separator if settings.kind == "multi-label" else None,
+            numeric=settings.kind == "regression",
+            labelled=split != "test" or self._is_labelled(source),
+        )
 
-    def _batch(self, examples: Examples, rows: NDArray[np.int64], **labels: NDArray[np.int64]) -> Batch:
-        firsts = [examples.firsts[row] for row in rows]
-        seconds = [examples.seconds[row] for row in rows] if examples.seconds is not None else None
-        return text_batch(self.tokenizer, firsts, seconds, self.settings.max_seq_length, **labels)
+    def _is_labelled(self, source: str) -> bool:
+        """Whether a test file has labels: a table without the column has none."""
+        if not source.startswith(HUB) and Path(source).is_dir():
+            return True
+        row = next(read_rows(source, self.settings.column_names), None)
+        return row is None or self.settings.label_column in row.values
+
+    def _labels(self, examples: Sequence[LabelledText], source: str) -> Sequence[str]:
+        settings = self.settings
+        if settings.kind == "regression":
+            return [settings.label_column]
+        if settings.standard is not None and settings.standard.labels is not None:
+            return settings.standard.labels
+        for example in examples:
+            if (settings.kind == "multi-label") != isinstance(example.label, tuple):
+                raise InputError(
+                    f"{example.place}: {'one label' if settings.kind == 'multi-label' else 'a list of labels'}, but "
+                    f"data.problem is {settings.kind}"
+                    + ("; data.label_separator says how to split it" if settings.kind == "multi-label" else "")
+                )
+        labels: list[str] = []
+        for example in examples:
+            labels += example.label if isinstance(example.label, tuple) else [str(example.label)]
+        distinct = sort_labels(labels)
+        if len(distinct) < 2 and settings.kind == "single-label":
+            raise InputError(f"{source}: every row has the label {distinct[0]!r}: at least two are needed")
+        if not distinct:
+            raise InputError(f"{source}: no row has a label")
+        return distinct
+
+
+# data.problem -> transformers' name for it
+PROBLEM_TYPES = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -205,7 +297,7 @@ def text_batch(
     firsts: list[list[int]],
     seconds: list[list[int]] | None,
     max_seq_length: int,
-    **labels: NDArray[np.int64],
+    **labels: NDArray[Any],
 ) -> Batch:
     """Encoded texts to padded tensors."""
     arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, max_seq_length)

@@ -12,6 +12,7 @@ from bert_lightning.model.packing import Packing
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
+    BertForRelationClassification,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "BertForNextSentencePrediction",
     "BertForPreTraining",
     "BertForQuestionAnswering",
+    "BertForRelationClassification",
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "LinearChainCRF",

@@ -8,6 +8,7 @@ from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
+    BertForRelationClassification,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
@@ -23,6 +24,7 @@ MODELS: dict[str, type[PretrainedModel]] = {
         BertForTokenClassification,
         BertForQuestionAnswering,
         BertForMultipleChoice,
+        BertForRelationClassification,
         BertEncoder,
     )
 }

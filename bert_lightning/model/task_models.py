@@ -258,3 +258,44 @@ class BertForMultipleChoice(PretrainedModel):
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
         return scores if choices is None else scores.view(choices)
+
+
+class BertForRelationClassification(_LabelledModel):
+    """Encoder with dropout and one linear layer 2 H x L on the states of two entities' start markers.
+
+    Baldini Soares et al. 2019, "Matching the Blanks", section 3.2: entity markers, entity start.
+    """
+
+    architecture = "BertForRelationClassification"
+    uses_pooled = False
+
+    def __init__(
+        self, config: BertConfig, num_labels: int | None = None, labels: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(config, num_labels, labels)
+        self.encoder = BertEncoder(config.replace(pooler=False))
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = nn.Linear(2 * config.hidden_size, len(self.labels))
+        initialize(self.classifier, config.initializer_range)
+
+    @property
+    def deviations(self) -> list[str]:
+        """transformers has no such class."""
+        return [*super().deviations, "entity markers"]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        *,
+        entity_places: Tensor,
+    ) -> Tensor:
+        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels)."""
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
+        if packing is None:
+            states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))
+        else:
+            states = hidden[entity_places]
+        return self.classifier(self.dropout(states.flatten(1)))

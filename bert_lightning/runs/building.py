@@ -1,7 +1,7 @@
 """An experiment to the objects of its run: the data, then the model that the data decides on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -9,25 +9,39 @@ import torch
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.data.fine_tuning import FineTuningDataModule
 from bert_lightning.data.module import Stage, StepDataModule
+from bert_lightning.data.multiple_choice import MultipleChoiceDataModule
 from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.pretraining import PretrainingDataModule
+from bert_lightning.data.question_answering import QuestionAnsweringDataModule
+from bert_lightning.data.relation_classification import RelationClassificationDataModule, with_markers
 from bert_lightning.data.text_classification import TextClassificationDataModule
+from bert_lightning.data.token_classification import TokenClassificationDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.model import (
     BertConfig,
     BertEncoder,
     BertForMaskedLM,
+    BertForMultipleChoice,
     BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForRelationClassification,
     BertForSequenceClassification,
+    BertForTokenClassification,
 )
 from bert_lightning.model.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, without_head
-from bert_lightning.runs.experiment import Experiment, ModelSettings
+from bert_lightning.runs.experiment import TASK_DATA, Experiment, ModelSettings
 from bert_lightning.runs.settings import nearest
 from bert_lightning.tasks.base import Optimization, Task
+from bert_lightning.tasks.fine_tuning import FineTuningTask
+from bert_lightning.tasks.multiple_choice import MultipleChoiceTask
 from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.tasks.question_answering import QuestionAnsweringTask
+from bert_lightning.tasks.relation_classification import RelationClassificationTask
 from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.tasks.token_classification import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
 _NUM_SEGMENTS = 2
@@ -50,7 +64,8 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     Raises:
         InputError: data and checkpoint do not fit together, or one of them is unusable.
     """
-    return _BUILDERS[experiment.task](experiment, start, stage)
+    build = _build_pretraining if experiment.task == PretrainingTask.name else _build_fine_tuning
+    return build(experiment, start, stage)
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
@@ -104,52 +119,107 @@ def pretraining_model(config: BertConfig, objective: ObjectiveName) -> BertForPr
     return BertForPreTraining(config) if OBJECTIVES[objective].metric else BertForMaskedLM(config)
 
 
-def _build_text_classification(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
-    settings = experiment.data
+class _FineTuning(NamedTuple):
+    """A row of the table of fine-tuning tasks."""
+
+    data: Callable[..., FineTuningDataModule]
+    model: Any
+    task: Callable[..., FineTuningTask]
+
+
+_FINE_TUNING: dict[str, _FineTuning] = {
+    "text-classification": _FineTuning(
+        TextClassificationDataModule, BertForSequenceClassification, TextClassificationTask
+    ),
+    "token-classification": _FineTuning(
+        TokenClassificationDataModule, BertForTokenClassification, TokenClassificationTask
+    ),
+    "question-answering": _FineTuning(QuestionAnsweringDataModule, BertForQuestionAnswering, QuestionAnsweringTask),
+    "multiple-choice": _FineTuning(MultipleChoiceDataModule, BertForMultipleChoice, MultipleChoiceTask),
+    "relation-classification": _FineTuning(
+        RelationClassificationDataModule, BertForRelationClassification, RelationClassificationTask
+    ),
+}
+
+
+def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
+    settings, row = experiment.data, _FINE_TUNING[experiment.task]
     tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
     if stage is None:
+        if experiment.task == RelationClassificationTask.name:
+            tokenizer, start = _with_markers(tokenizer, start)
         start = _adapted(start, experiment.model, tokenizer)
     carried = checkpoint_tokenizer(start) if start is not None else None
-    if tokenizer is not None and carried is not None and tokenizer.fingerprint != carried.fingerprint:
+    if (
+        stage is None
+        and tokenizer is not None
+        and carried is not None
+        and tokenizer.fingerprint != carried.fingerprint
+    ):
         raise InputError(
             f"data.tokenizer: {settings.tokenizer} is another vocabulary than the one that {start.path} "  # type: ignore[union-attr]
             "carries; model.resize_vocabulary fits the model to it"
         )
-    tokenizer = tokenizer or carried
+    tokenizer = (carried or tokenizer) if stage is not None else (tokenizer or carried)
     if tokenizer is None:
         raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
-    labels = start.task_settings["labels"] if start is not None and stage is not None else None
     config = model_config(experiment.model, start, len(tokenizer))
     if settings.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "
             f"({config.max_position_embeddings})"
         )
-    data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage=stage)
-    if start is not None and start.task_settings.get("labels") != data.labels:
+    known = start.task_settings if start is not None and stage is not None else {}
+    labels = {"labels": known["labels"]} if "labels" in known else {}
+    data = row.data(settings, tokenizer, stage=stage, **labels)
+    _seed(experiment)
+    model = row.model(config, **data.head, **_chosen_head(experiment.model, data))
+    if start is not None and stage is None and not _has_head_of(start, experiment.task, model):
         # A head for other labels is of no use, even where their number happens to be the same.
         start = without_head(start)
-    _seed(experiment)
-    model = BertForSequenceClassification(config, labels=data.labels)
     notes = _take_weights(model, experiment, start, stage)
-    task = TextClassificationTask(
-        model,
-        config,
-        tokenizer,
-        data.labels,
-        settings.max_seq_length,
-        settings.text_column,
-        settings.text_pair_column,
-        settings.column_names,
-    )
+    task = row.task(model, config, tokenizer, settings, **_task_arguments(data, known))
     return Parts(data, task, notes)
 
 
-# task -> how its parts are built.
-_BUILDERS: dict[str, Callable[[Experiment, Checkpoint | None, Stage | None], Parts]] = {
-    "pretraining": _build_pretraining,
-    "text-classification": _build_text_classification,
-}
+def _with_markers(
+    tokenizer: WordPieceTokenizer | None, start: Checkpoint | None
+) -> tuple[WordPieceTokenizer | None, Checkpoint | None]:
+    """Vocabulary and checkpoint with an entry for each marker of an entity."""
+    if tokenizer is not None:
+        tokenizer = WordPieceTokenizer(with_markers(tokenizer.vocabulary))
+    if start is not None and start.vocabulary is not None:
+        marked = with_markers(start.vocabulary)
+        if marked != start.vocabulary:
+            start = adapted(start, marked)
+    return tokenizer, start
+
+
+def _chosen_head(settings: ModelSettings, data: FineTuningDataModule) -> dict[str, Any]:
+    """What the settings decide of the head."""
+    if isinstance(data, TokenClassificationDataModule):
+        return {"crf": settings.crf, "tag_scheme": data.tag_scheme if settings.crf else None}
+    return {"answerability": settings.answerability} if isinstance(data, QuestionAnsweringDataModule) else {}
+
+
+def _has_head_of(start: Checkpoint, task: str, model: PretrainedModel) -> bool:
+    """Whether a checkpoint's head is one of this task, for the same labels."""
+    same_task = start.task == task if start.task is not None else start.architecture == model.architecture
+    wanted = model.head_settings
+    return same_task and all(start.task_settings.get(name, value) == value for name, value in wanted.items())
+
+
+def _task_arguments(data: FineTuningDataModule, known: dict[str, Any]) -> dict[str, Any]:
+    """What the data decides of the task."""
+    if isinstance(data, QuestionAnsweringDataModule):
+        return {
+            "no_answer": known.get("no_answer", data.no_answer),
+            "null_threshold": known.get("null_threshold"),
+        }
+    if isinstance(data, MultipleChoiceDataModule):
+        return {}
+    weights = {"class_weights": data.class_weights} if isinstance(data, TextClassificationDataModule) else {}
+    return {"labels": data.head["labels"], **weights}
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -161,14 +231,16 @@ def task_of(checkpoint: Checkpoint) -> Task:
     tokenizer = checkpoint_tokenizer(checkpoint)
     if checkpoint.task is None or tokenizer is None:
         raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    config, settings = config_of(checkpoint), checkpoint.task_settings
+    config, settings = config_of(checkpoint), dict(checkpoint.task_settings)
     task: Task
     if checkpoint.task == PretrainingTask.name:
         model = pretraining_model(config, settings.get("objective", "next-sentence"))
         task = PretrainingTask(model, config, tokenizer, **settings)
     else:
-        classifier = BertForSequenceClassification(config, labels=settings["labels"])
-        task = TextClassificationTask(classifier, config, tokenizer, **settings)
+        row = _FINE_TUNING[checkpoint.task]
+        data = TASK_DATA[checkpoint.task](**settings.pop("data"))
+        own = {name: settings[name] for name in ("labels", "no_answer", "null_threshold") if name in settings}
+        task = row.task(row.model(config, **row.model.arguments_of(checkpoint)), config, tokenizer, data, **own)
     fill(task.model, checkpoint)
     return task
 

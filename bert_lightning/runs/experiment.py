@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bert_lightning.data.masking import MASKINGS
+from bert_lightning.data.multiple_choice import MultipleChoiceData
 from bert_lightning.data.pretraining import PretrainingData
+from bert_lightning.data.question_answering import QuestionAnsweringData
+from bert_lightning.data.relation_classification import RelationClassificationData
 from bert_lightning.data.text_classification import TextClassificationData
+from bert_lightning.data.token_classification import TokenClassificationData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
 from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
@@ -24,6 +28,10 @@ from bert_lightning.training.schedules import SCHEDULES, Linear
 TASK_DATA: dict[str, type] = {
     "pretraining": PretrainingData,
     "text-classification": TextClassificationData,
+    "token-classification": TokenClassificationData,
+    "question-answering": QuestionAnsweringData,
+    "multiple-choice": MultipleChoiceData,
+    "relation-classification": RelationClassificationData,
 }
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
 
@@ -41,6 +49,8 @@ class ModelSettings:
         resize_vocabulary: fit the checkpoint to the data's vocabulary where it is another one.
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
         reinitialize_layers: draw so many of the checkpoint's top layers, and the pooler, anew.
+        crf: a linear-chain CRF on the tags' scores; token classification only.
+        answerability: a head of its own for whether a question has an answer; question answering only.
         attention: eager, sdpa, varlen (without padding, on CUDA) or auto.
         activation_checkpointing: keep only each block's input for the backward pass: less memory, more time.
     """
@@ -52,6 +62,8 @@ class ModelSettings:
     resize_vocabulary: bool = False
     interpolate_positions: bool = False
     reinitialize_layers: int = 0
+    crf: bool = False
+    answerability: bool = False
     attention: AttentionName = "auto"
     activation_checkpointing: bool = False
 
@@ -170,6 +182,9 @@ class Experiment:
     wandb: WandbSettings = field(default_factory=WandbSettings)
 
     def __post_init__(self) -> None:
+        for name, task in (("crf", "token-classification"), ("answerability", "question-answering")):
+            if getattr(self.model, name) and self.task != task:
+                raise ValueError(f"model.{name} is of the task {task}, not of {self.task}")
         if not 0 <= self.seed_everything < 2**32:
             raise ValueError(f"seed_everything is {self.seed_everything}; it must be between 0 and 2^32 - 1")
         for name, weight in self.loss_weights.items():

@@ -1,29 +1,31 @@
-"""`validate`, `test` and `predict`: a saved run alone, on its own data or on new input."""
+"""`validate` and `test`: a saved run on its own data or on other data."""
 
 import dataclasses
-import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.native import find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.sources import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build_parts, task_of
+from bert_lightning.runs.building import build_parts
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment, load_experiment
-from bert_lightning.runs.trainer import build_trainer, quiet, share_out_cores
-from bert_lightning.tasks.base import Task
-from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.runs.trainer import build_trainer
+from bert_lightning.tasks.fine_tuning import FineTuningTask
 from bert_lightning.training import metrics_file
 
-PREDICTION_BATCH_SIZE = 64
+
+class Scored(NamedTuple):
+    """What scoring gave."""
+
+    metrics: dict[str, float]
+    report: str
+    """tables a person reads; empty where there are none"""
+    predictions: Path | None
+    """the file of the predictions, where some were written"""
 
 
 def run_directory_of(checkpoint: Path) -> RunDirectory | None:
@@ -37,10 +39,12 @@ def run_directory_of(checkpoint: Path) -> RunDirectory | None:
 
 def score(
     checkpoint_path: Path, stage: Literal["validate", "test"], files: list[Path], overrides: list[str]
-) -> dict[str, float]:
-    """Score a checkpoint on the validation or test split; the metrics also go to the run's `metrics.jsonl`.
+) -> Scored:
+    """Score a checkpoint on the validation or test split; metrics go to the run's `metrics.jsonl`, predictions and
+    report to its `predictions/`.
 
-    The configuration is the run's own with `files` and `overrides` on top.
+    The configuration is the run's own with `files` and `overrides` on top. Other data than the run's own is written
+    under its own name.
 
     Raises:
         InputError: no configuration, or no such split.
@@ -63,76 +67,32 @@ def score(
     run = trainer.validate if stage == "validate" else trainer.test
     run(parts.task, parts.data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if directory is not None and trainer.is_global_zero:
-        step = int(torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-        row = {"step": step, "checkpoint": checkpoint.path.name, "data": getattr(experiment.data, split)}
-        metrics_file.append(directory.metrics, {**row, **metrics})
-        if stage == "test":
-            _write_test_predictions(directory, parts.task, parts.data)
-    return metrics
+    if directory is None or not trainer.is_global_zero:
+        return Scored(metrics, "", None)
+    step = int(torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    source = getattr(experiment.data, split)
+    row = {"step": step, "checkpoint": checkpoint.path.name, "data": source}
+    metrics_file.append(directory.metrics, {**row, **metrics})
+    task = parts.task
+    if not isinstance(task, FineTuningTask) or task.evaluation is None:
+        return Scored(metrics, "", None)
+    name = _name_of(experiment, below, split)
+    report = write_evaluation(directory.predictions, name, task, task.evaluation, metrics)
+    return Scored(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
+
+
+def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str) -> str:
+    """The split where the data is the run's own, else the split and what the data is called."""
+    own = below.get("data") if below is not None else None
+    own = own if isinstance(own, dict) else {}
+    now = {name: getattr(experiment.data, name, None) for name in ("dataset", "folder", split)}
+    if all(own.get(name) == value for name, value in now.items()):
+        return split
+    source = now[split]
+    called = Path(source).stem if source is not None else str(now["dataset"]).replace("/", "-")
+    return f"{split}-{called}"
 
 
 def _with_weights(experiment: Experiment) -> Experiment:
     """The experiment with the checkpoint's weights, even if training began with random ones."""
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights="pretrained"))
-
-
-def _write_test_predictions(directory: RunDirectory, task: Task, data: Any) -> None:
-    if isinstance(task, TextClassificationTask):
-        texts = data.examples["test"].texts
-        lines = (
-            {
-                "text": texts[n],
-                "gold": task.labels[gold],
-                "label": task.labels[label],
-                "probability": round(p, 6),
-            }
-            for n, gold, label, p in task.predictions
-        )
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_text(directory.predictions / "test.jsonl", text)
-
-
-def predict(checkpoint: Checkpoint, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
-    """Predictions for raw rows, some thousand at a time.
-
-    Raises:
-        InputError: the checkpoint cannot predict, or a row lacks a column.
-    """
-    quiet()
-    share_out_cores(1)
-    task = task_of(checkpoint).eval()
-    block: list[Row] = []
-    with torch.inference_mode():
-        for row in rows:
-            block.append(row)
-            if len(block) == 32 * PREDICTION_BATCH_SIZE:
-                yield from task.predict_rows(block, PREDICTION_BATCH_SIZE)
-                block = []
-        if block:
-            yield from task.predict_rows(block, PREDICTION_BATCH_SIZE)
-
-
-def raw_rows(source: str, checkpoint: Checkpoint) -> Iterator[Row]:
-    """Rows of a table (TSV, CSV, JSONL, Parquet), or the lines of any other file or of standard input (`-`).
-
-    A line of plain text is the model's text column; for a model of pairs a tab separates the two texts. A line of
-    standard input that starts with `{` is a JSON object.
-
-    Raises:
-        InputError: unreadable input; the message names file and line.
-    """
-    settings = checkpoint.task_settings
-    first, second = settings.get("text_column", "text"), settings.get("text_pair_column")
-    if source != STANDARD_INPUT and is_table(source):
-        yield from read_rows(source, settings.get("column_names"))
-        return
-    for place, line in read_lines(source):
-        if source == STANDARD_INPUT and line.startswith("{"):
-            yield json_row(place, line)
-        elif second is None:
-            yield Row(place, {first: line})
-        elif "\t" in line:
-            yield Row(place, dict(zip((first, second), line.split("\t", 1), strict=True)))
-        else:
-            raise InputError(f"{place}: this model takes two texts, separated by a tab")

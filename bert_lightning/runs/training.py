@@ -17,9 +17,11 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
+from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.base import Task
+from bert_lightning.tasks.fine_tuning import FineTuningTask
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
@@ -98,6 +100,9 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
     ending = "failed"
     try:
         trainer.fit(task, data, ckpt_path=checkpoint)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if is_first_process():
+            _write_last_validation(directory, task, metrics)
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
@@ -109,7 +114,16 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         if is_first_process():
             _record_end(directory, ending, trainer.global_step)
             weights_and_biases.finish(ending == FINISHED)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return metrics
+
+
+def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[str, float]) -> None:
+    """Predictions and report of the validation after the last step."""
+    if isinstance(task, FineTuningTask) and task.evaluation is not None:
+        scores = {name: value for name, value in metrics.items() if name.startswith("val/")}
+        report = write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
+        if report is not None:
+            weights_and_biases.log_report(report)
 
 
 def _pinned(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment, Checkpoint | None]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from bert_lightning.errors import InputError
 from bert_lightning.runs.experiment import Experiment, WandbSettings
+from bert_lightning.runs.figures import confusion_figure
+from bert_lightning.tasks.fine_tuning import Report
 
 Mode = Literal["online", "offline", "disabled"]
 # Longer than this no run waits for a server; it goes on offline.
@@ -75,6 +77,20 @@ def has_api_key() -> bool:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def log_report(report: Report) -> None:
+    """The tables of an evaluation, and its confusion matrix, in the open W&B run."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    for title, (columns, rows) in report.tables.items():
+        wandb.run.log(
+            {title: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
+        )
+    if report.confusion is not None:
+        figure = confusion_figure(*report.confusion)
+        wandb.run.log({"confusion matrix": wandb.Image(figure)})
 
 
 def finish(succeeded: bool) -> None:

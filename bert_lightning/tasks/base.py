@@ -62,9 +62,9 @@ class Task(LightningModule):
     """
 
     name: ClassVar[str]
-    monitor: ClassVar[str]
+    monitor: str
     """The validation metric that decides which checkpoint is the best."""
-    monitor_mode: ClassVar[str]
+    monitor_mode: str
     shown: Sequence[tuple[str, str, str]]
     """Metrics in the progress bar: name, label, format."""
     validation_metrics: Sequence[str]

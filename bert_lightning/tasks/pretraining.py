@@ -1,6 +1,6 @@
 """Masked language modelling, with next-sentence prediction as published, another objective, or alone."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,8 @@ class PretrainingTask(Task):
     """
 
     name = "pretraining"
-    monitor: ClassVar[str] = "val/mlm_loss"
-    monitor_mode: ClassVar[str] = "min"
+    monitor = "val/mlm_loss"
+    monitor_mode = "min"
     model: BertForPreTraining | BertForMaskedLM
 
     def __init__(

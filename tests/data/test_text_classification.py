@@ -50,8 +50,8 @@ def test_a_label_seen_only_in_validation_names_file_and_line(tables, tokenizer, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no rows"),
-        ("sentence\ttopic\n", "no rows"),
+        ("", "no examples"),
+        ("sentence\ttopic\n", "no examples"),
         ("text\ttopic\nx\ta\ny\tb\n", "no column 'sentence'; the columns are: text, topic"),
         ("sentence\ttopic\nx\ta\ny\ta\n", "every row has the label 'a'"),
     ],

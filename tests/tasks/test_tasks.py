@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -28,17 +29,12 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
         "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
         "trainer": {"max_steps": 4, "accelerator": "cpu"},
         "wandb": {"mode": "disabled"},
-        "data": {
-            "pretraining": {"train": str(store), "validation": str(validation_store), "num_workers": 0},
-            "text-classification": {
-                **{split: str(path) for split, path in tables.items()},
-                "text_column": "sentence",
-                "label_column": "topic",
-                "tokenizer": str(tmp_path / "tokenizer"),
-            },
-        }[request.param],
+        "data": {"max_seq_length": 40, "batch_size": 8},
     }
-    values["data"] |= {"max_seq_length": 40, "batch_size": 8}
+    if request.param == "pretraining":
+        values["data"] |= {"train": str(store), "validation": str(validation_store), "num_workers": 0}
+    else:
+        values["data"] |= task_data(request.param, tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer")}
     return lambda *overrides: load_experiment([], overrides, values)
 
 
@@ -77,21 +73,15 @@ def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
     whole, _, _ = train(make(*NO_DROPOUT), tmp_path / "whole")
     split, _, _ = train(make(*NO_DROPOUT, f"--trainer.accumulate_grad_batches={accumulate}"), tmp_path / "split")
     for (name, expected), actual in zip(whole.model.named_parameters(), split.model.parameters(), strict=True):
+        if whole.name == "multiple-choice" and name == "classifier.bias":
+            # What is added to every choice cancels: its gradient is noise, which Adam scales up.
+            continue
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-6, msg=name)
 
 
 def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
     task, _, _ = train(make(), tmp_path)
-    rows = {
-        "pretraining": [
-            Row("1", {"text": "The old cat [MASK] the young [MASK]."}),
-            Row("2", {"text": "The [MASK] dog."}),
-        ],
-        "text-classification": [
-            Row("1", {"sentence": "The old cat sees the young dog."}),
-            Row("2", {"sentence": ""}),
-        ],
-    }[task.name]
+    rows = [Row(str(number), values) for number, values in enumerate(RAW[task.name])]
     loaded = task_of(read_native((tmp_path / LAST).resolve())).eval()
     with torch.inference_mode():
         assert loaded.predict_rows(rows, 1) == task.eval().predict_rows(rows, 1)

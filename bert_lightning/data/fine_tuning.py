@@ -1,0 +1,266 @@
+"""What the data of all fine-tuning tasks share: where a split comes from, and batches of about one length."""
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_lightning.data.batching import Batch, length_bucketed
+from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least
+from bert_lightning.data.standard_set import StandardSet
+from bert_lightning.data.standard_sets import locate, standard_set
+from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FineTuningData:
+    """Settings that every fine-tuning task has.
+
+    Attributes:
+        dataset: name of a standard data set, which decides how its files are read; none for data of one's own.
+        folder: where the files of `dataset` lie; from the hub where it is not set.
+        train: file to train on; that of `dataset` unless given.
+        validation: file to validate on, or none.
+        test: file for `bert-lightning test`, or none.
+        tokenizer: vocabulary file or folder; from the pre-trained checkpoint unless given.
+        cased: whether a bare vocabulary file is cased.
+        max_seq_length: longest sequence, special tokens included.
+        batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        evaluation_batch_size: samples of one batch in validation and test.
+        max_train_samples: use only the first of the training examples.
+        max_evaluation_samples: use only the first of the examples of validation and test.
+        num_workers: processes that make batches ahead; 0 makes them in the training process.
+    """
+
+    task: ClassVar[str]
+    """The task whose data sets can be named."""
+    shortest: ClassVar[int] = 3
+    """The least `max_seq_length`."""
+
+    dataset: str | None = None
+    folder: str | None = None
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    tokenizer: str | None = None
+    cased: bool = False
+    max_seq_length: int = 128
+    batch_size: int = 32
+    evaluation_batch_size: int = 64
+    max_train_samples: int | None = None
+    max_evaluation_samples: int | None = None
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least(self, self.shortest, "max_seq_length")
+        require_at_least(
+            self, 1, "batch_size", "evaluation_batch_size", "max_train_samples", "max_evaluation_samples"
+        )
+        require_at_least(self, 0, "num_workers")
+        if self.folder is not None and self.dataset is None:
+            raise ValueError("folder does nothing without data.dataset: name the files with data.train and its like")
+        if self.standard is not None and self.standard.task != self.task:
+            raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
+
+    @property
+    def standard(self) -> StandardSet | None:
+        """The standard data set that is named."""
+        try:
+            return standard_set(self.dataset) if self.dataset is not None else None
+        except InputError as error:
+            raise ValueError(f"dataset: {error}") from None
+
+    def for_prediction(self) -> Self:
+        """What predicting needs: how text is encoded, not where data lies."""
+        return replace(
+            self, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
+        )
+
+
+class PartSource(NamedTuple):
+    """A file of a split; only some standard data sets have more than one of them."""
+
+    name: str
+    """empty, or what distinguishes the part: `mismatched`"""
+    source: str
+    submission: str | None = None
+    """the file of the GLUE submission that its predictions go to, without `.tsv`"""
+
+
+def part_sources(settings: FineTuningData, stage: Stage | None) -> dict[str, list[PartSource]]:
+    """Split -> its files: of the split that a stage scores, or of training and validation where it is None.
+
+    Raises:
+        InputError: the split is neither set nor found.
+    """
+    wanted = ("train", "validation") if stage is None else (stage,)
+    found: dict[str, list[PartSource]] = {}
+    for split in wanted:
+        given: str | None = getattr(settings, split)
+        if given is not None:
+            found[split] = [PartSource("", given, _submission_of(settings, split, given))]
+        elif settings.dataset is not None:
+            located = locate(settings.dataset, split, settings.folder)
+            found[split] = [PartSource(part.name, source, part.submission) for part, source in located]
+        elif split == wanted[0]:
+            raise InputError(f"data.{split} is not set: name it with --data.{split} PATH")
+    return found
+
+
+def _submission_of(settings: FineTuningData, split: str, source: str) -> str | None:
+    """The submission file of a part that is named outright: the only one, or the one whose file has that name."""
+    if settings.standard is None:
+        return None
+    parts = settings.standard.splits.get(split, ())
+    matching = [part for part in parts if any(source.endswith(file) for file in part.files)]
+    chosen = matching[0] if matching else parts[0] if len(parts) == 1 else None
+    return chosen.submission if chosen is not None else None
+
+
+class Part(NamedTuple):
+    """Which examples of a split came from one of its files."""
+
+    name: str
+    start: int
+    stop: int
+    submission: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What its metrics' names begin with."""
+        return f"{self.name}_" if self.name and self.start else ""
+
+
+class EncodedSplit(ABC):
+    """Examples of a split and the features computed from them: one an example, or several windows.
+
+    Attributes:
+        examples: in the order of the file.
+        parts: the files that they came from.
+        lengths: (features,) tokens of each feature.
+    """
+
+    def __init__(self, examples: Sequence[Any], parts: Sequence[Part] | None = None) -> None:
+        self.examples = examples
+        self.parts = list(parts) if parts is not None else [Part("", 0, len(examples))]
+
+    lengths: NDArray[np.int64]
+
+    @cached_property
+    def by_length(self) -> NDArray[np.int64]:
+        """The features, short ones first."""
+        return np.argsort(self.lengths, kind="stable")
+
+    @property
+    @abstractmethod
+    def is_labelled(self) -> bool:
+        """Whether the examples have gold labels, so that they can be scored."""
+
+    @abstractmethod
+    def batch(self, features: NDArray[np.int64]) -> Batch:
+        """Features to tensors; labels only where there are some."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the examples, wherever they were read."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(repr(example._replace(place="")).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+class FineTuningDataModule(StepDataModule):
+    """Serves features of about one length a batch.
+
+    Attributes:
+        settings: of the data.
+        splits: split -> its examples and features.
+    """
+
+    def __init__(self, settings: FineTuningData, tokenizer: WordPieceTokenizer) -> None:
+        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
+        self.settings: Any = settings
+        self.splits: dict[str, EncodedSplit] = {}
+
+    @property
+    @abstractmethod
+    def head(self) -> dict[str, Any]:
+        """What the data decides of the model: labels, say."""
+
+    @property
+    def num_training_samples(self) -> int:
+        """Features of the training split."""
+        return len(self.splits["train"].lengths)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 over the examples of each split."""
+        return {name: split.fingerprint for name, split in self.splits.items()}
+
+    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
+        """Features of about one length."""
+        split = self.splits["train"]
+        _, features = length_bucketed(plan.seed, split.lengths, self.batch_size, step, plan.num_steps)
+        return [split.batch(part) for part in np.split(features, plan.accumulate * world_size)[rank::world_size]]
+
+    def num_evaluation_samples(self, stage: Stage) -> int:
+        """Features of a split."""
+        return len(self.splits[stage].lengths) if stage in self.splits else 0
+
+    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+        """Features in order of length, so that little is padded."""
+        split = self.splits[stage]
+        return split.batch(split.by_length[numbers])
+
+
+class Sources:
+    """Reads the examples of splits.
+
+    Args:
+        settings: of the data.
+        stage: the one split to be scored; None for training.
+    """
+
+    def __init__(self, settings: FineTuningData, stage: Stage | None) -> None:
+        self.settings = settings
+        self.sources = part_sources(settings, stage)
+
+    def examples(self, split: str, own: Any) -> tuple[list[Any], list[Part]]:
+        """All examples of a split, and which file each came from.
+
+        `own` reads a source that belongs to no standard data set.
+
+        Raises:
+            InputError: there are none, or they cannot be read.
+        """
+        settings = self.settings
+        limit = settings.max_train_samples if split == "train" else settings.max_evaluation_samples
+        examples: list[Any] = []
+        parts: list[Part] = []
+        for name, source, submission in self.sources[split]:
+            read: Iterator[Any] = (
+                settings.standard.read(source, split) if settings.standard is not None else own(source, split)
+            )
+            start = len(examples)
+            examples += first(read, limit)
+            if len(examples) == start:
+                raise InputError(f"{source}: there are no examples in it")
+            parts.append(Part(name, start, len(examples), submission))
+        return examples, parts
+
+
+def first(examples: Iterable[Any], limit: int | None) -> Iterator[Any]:
+    """The first so many, or all."""
+    for number, example in enumerate(examples):
+        if number == limit:
+            return
+        yield example

@@ -1,0 +1,38 @@
+"""What an evaluation leaves in `predictions/`: predictions, the forms of the official scorers, and the report."""
+
+import json
+from pathlib import Path
+
+from bert_lightning.checkpoints.files import write_json, write_text
+from bert_lightning.runs.figures import as_svg, confusion_figure
+from bert_lightning.tasks.fine_tuning import Evaluation, FineTuningTask, Report
+
+REPORT = "report.txt"
+
+
+def write_evaluation(
+    folder: Path, name: str, task: FineTuningTask, evaluation: Evaluation, scores: dict[str, float]
+) -> Report | None:
+    """Write `<name>.jsonl`, a line an example, and beside it in `<name>/` the files of others, and the report.
+
+    Without gold labels there is no report.
+    """
+    split, outputs = evaluation.split, evaluation.outputs
+    rows = task.predictions(split, outputs)
+    write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for file, content in task.files(split, outputs).items():
+        write_text(folder / name / file, content)
+    if not split.is_labelled:
+        return None
+    report = task.report(split, outputs)
+    width = max(map(len, scores), default=0)
+    lines = [f"{metric:<{width}}  {scores[metric]:.4f}" for metric in sorted(scores)]
+    write_text(folder / name / REPORT, "\n".join([*lines, "", report.text]) + "\n")
+    tables = {
+        title: [dict(zip(columns, row, strict=True)) for row in each]
+        for title, (columns, each) in report.tables.items()
+    }
+    write_json(folder / name / "report.json", {"scores": scores, **tables})
+    if report.confusion is not None:
+        write_text(folder / name / "confusion.svg", as_svg(confusion_figure(*report.confusion)))
+    return report

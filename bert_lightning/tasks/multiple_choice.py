@@ -1,0 +1,130 @@
+"""One of several choices for a question; paper section 4.4."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bert_lightning.data.batching import Batch
+from bert_lightning.data.examples import ChoiceQuestion
+from bert_lightning.data.fine_tuning import Part
+from bert_lightning.data.multiple_choice import EncodedChoices, MultipleChoiceData
+from bert_lightning.data.sources import Row, column
+from bert_lightning.errors import InputError
+from bert_lightning.model import BertConfig, BertForMultipleChoice
+from bert_lightning.tasks.fine_tuning import FineTuningTask, Report, rounded
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+_SHOWN = 20
+
+
+class MultipleChoiceTask(FineTuningTask):
+    """A score for each choice, cross-entropy over the choices of a question; accuracy."""
+
+    name = "multiple-choice"
+    monitor = "val/accuracy"
+    monitor_mode = "max"
+    shown = (
+        ("train/loss", "loss", ".3f"),
+        ("train/accuracy", "accuracy", ".1%"),
+        ("train/tokens_per_second", "tok/s", ",.0f"),
+    )
+    loss_names = ("loss", "accuracy")
+    validation_metrics = ("loss", "accuracy")
+    line_columns = ()
+    model: BertForMultipleChoice
+
+    def __init__(
+        self,
+        model: BertForMultipleChoice,
+        config: BertConfig,
+        tokenizer: WordPieceTokenizer,
+        settings: MultipleChoiceData,
+    ) -> None:
+        super().__init__(model, config, tokenizer, settings)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Questions, for the loss and the accuracy."""
+        return torch.full((2,), len(batch["labels"]), device=batch["labels"].device)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """(B, K) scores; that of a choice that is not there is minus infinity."""
+        scores = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
+        return scores.masked_fill(~batch["choice_mask"], float("-inf"))
+
+    def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
+        """Loss, questions right."""
+        labels = batch["labels"]
+        loss = F.cross_entropy(computed, labels, reduction="sum")
+        return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])
+
+    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Any]:
+        """(choices,) scores of each question."""
+        numbers = batch["choice_mask"].sum(1).tolist()
+        return [row[:number] for row, number in zip(computed.cpu().numpy(), numbers, strict=True)]
+
+    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
+        """Accuracy."""
+        inside = slice(part.start, part.stop)
+        right = [
+            int(np.argmax(output)) == example.label
+            for output, example in zip(outputs[inside], split.examples[inside], strict=True)
+        ]
+        return {"accuracy": float(np.mean(right))}
+
+    def report(self, split: Any, outputs: list[Any]) -> Report:
+        """The surest of the wrong answers."""
+        rows = []
+        for example, scores in zip(split.examples, outputs, strict=True):
+            chosen = int(np.argmax(scores))
+            if chosen != example.label:
+                question = " ".join(filter(None, (example.context[-80:], example.question)))
+                row = [
+                    float(_softmax(scores)[chosen]),
+                    question,
+                    example.choices[chosen],
+                    example.choices[example.label],
+                ]
+                rows.append(row)
+        rows.sort(key=lambda row: -row[0])
+        lines = [
+            f"{len(split.examples) - len(rows):,} of {len(split.examples):,} right; the surest wrong answers:",
+            "",
+        ]
+        for probability, question, chosen_text, gold in rows[:_SHOWN]:
+            lines += [question, f"  {chosen_text}  ({probability:.0%})    gold: {gold}"]
+        columns = ["probability", "question", "predicted", "gold"]
+        return Report("\n".join(lines), {"wrong answers": (columns, rows[: 10 * _SHOWN])})
+
+    def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
+        """The number of the choice, from 0, its text, and the probability of each."""
+        rows = []
+        for example, scores in zip(split.examples, outputs, strict=True):
+            chosen = int(np.argmax(scores))
+            row: dict[str, Any] = {"id": example.id} if example.id else {}
+            row |= {"label": chosen, "choice": example.choices[chosen]}
+            row["probabilities"] = [rounded(p) for p in _softmax(scores)]
+            if example.label is not None:
+                row["gold"] = example.label
+            rows.append(row)
+        return rows
+
+    def example_of(self, row: Row) -> ChoiceQuestion:
+        """A row with `context`, `choices` and perhaps a `question`."""
+        choices = row.values.get("choices")
+        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
+            raise InputError(f"{row.place}: choices is {choices!r}; a list of at least two texts is expected")
+        question = column(row, "question") if row.values.get("question") is not None else ""
+        identifier = column(row, "id") if "id" in row.values else ""
+        return ChoiceQuestion(row.place, identifier, column(row, "context"), question, tuple(choices), None)
+
+    def encode(self, examples: list[ChoiceQuestion]) -> EncodedChoices:
+        """Questions to features."""
+        return EncodedChoices(examples, self.tokenizer, self.settings)
+
+
+def _softmax(scores: Any) -> Any:
+    exponentials = np.exp(scores.astype(np.float64) - scores.max())
+    return exponentials / exponentials.sum()

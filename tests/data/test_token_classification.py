@@ -1,0 +1,154 @@
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_lightning.data.examples import TaggedSentence
+from bert_lightning.data.tag_schemes import all_tags
+from bert_lightning.data.token_classification import (
+    EncodedWords,
+    TokenClassificationData,
+    TokenClassificationDataModule,
+    _cut,
+)
+from bert_lightning.errors import InputError
+from bert_lightning.model.losses import IGNORED
+
+LABELS = all_tags(["animals", "places"], "IOB2")
+WORDS = ["cat", "dog", "house", "housecatriverdog", "\x01", "The", "river", "x" * 300]
+
+
+def encode(words, tokenizer, tags=None, documents=None, training=False, **changes):
+    changes = {"max_seq_length": 16, "window_overlap": 4} | changes
+    data = TokenClassificationData(**changes)
+    documents = documents or [0] * len(words)
+    examples = [TaggedSentence(f"s{n}", w, tags[n] if tags else None, documents[n]) for n, w in enumerate(words)]
+    return EncodedWords(examples, tokenizer, data, LABELS, training=training)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    words=st.lists(st.lists(st.sampled_from(WORDS), max_size=30), min_size=1, max_size=4), context=st.integers(0, 9)
+)
+def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words, context):
+    split = encode(words, tokenizer, document_context=context)
+    seen = {number: [] for number in range(len(words))}
+    for window in split.windows:
+        seen[window.sentence] += window.words
+        assert len(window.pieces) <= 14
+        for word, place in zip(window.words, window.places, strict=True):
+            expected = tokenizer.encode_batch([words[window.sentence][word]])[0][:14] or [tokenizer.unknown_id]
+            length = window.num_pieces[word - window.words.start]
+            assert window.pieces[place - 1 : place - 1 + length] == expected
+    assert all(seen[number] == list(range(len(words[number]))) for number in seen)
+
+
+@settings(deadline=None, max_examples=200)
+@given(lengths=st.lists(st.integers(1, 10), min_size=3, max_size=60), overlap=st.integers(0, 5))
+def test_a_word_belongs_to_the_window_that_shows_most_around_it(lengths, overlap):
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    windows = list(_cut(starts, ends, 12, overlap))
+    assert all(ends[last] - starts[first] <= 12 for first, last, _ in windows)
+
+    def poorer_side(word, window):
+        first, last, _ = window
+        return min(starts[word] - starts[first], ends[last] - ends[word])
+
+    for window in windows:
+        for word in window[2]:
+            holding = [each for each in windows if each[0] <= word <= each[1]]
+            assert poorer_side(word, window) == max(poorer_side(word, each) for each in holding)
+
+
+def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
+    words = [["cat"], ["dog"], ["bird"], ["house"]]
+    tags = [["B-animals"], ["O"], ["B-animals"], ["B-places"]]
+    split = encode(words, tokenizer, tags, documents=[1, 1, 1, 2], document_context=5)
+    ids = {word: tokenizer.encode_batch([word])[0] for word in ("cat", "dog", "bird", "house")}
+    assert split.windows[1].pieces == [*ids["cat"], *ids["dog"], *ids["bird"]]
+    assert split.windows[3].pieces == ids["house"]
+    batch = split.batch(np.array([1]))
+    assert batch["labels"].tolist() == [[LABELS.index("O")]]
+    assert batch["input_ids"][0, batch["places"][0, 0]] == ids["dog"][0]
+
+
+def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_its_own(tokenizer):
+    words = [["cat"] * 40]
+    tags = [["B-animals", *["I-animals"] * 39]]
+    split = encode(words, tokenizer, tags, training=True)
+    assert len(split.windows) > 2
+    for number, window in enumerate(split.windows):
+        batch = split.batch(np.array([number]))
+        labels = [LABELS[label] for label in batch["labels"][0].tolist()]
+        assert labels == ["B-animals", *["I-animals"] * (len(window.words) - 1)]
+        assert batch["places"][0].tolist() == window.places
+
+
+def test_every_piece_is_trained_where_that_is_asked_for(tokenizer):
+    word = "housecatriverdog"
+    number = len(tokenizer.encode_batch([word])[0])
+    assert 1 < number < 14
+    split = encode(
+        [[word, "cat"]], tokenizer, [["B-animals", "O"]], training=True, label_all_pieces=True, max_seq_length=32
+    )
+    labels = split.batch(np.array([0]))["labels"][0].tolist()
+    assert [LABELS[label] for label in labels] == ["B-animals", *["I-animals"] * (number - 1), "O"]
+    scored = encode([[word, "cat"]], tokenizer, [["B-animals", "O"]], label_all_pieces=True, max_seq_length=32)
+    assert scored.batch(np.array([0]))["labels"].shape == (1, 2)
+
+
+def module(tmp_path, tokenizer, train, validation=None, **changes):
+    (tmp_path / "train.conll").write_text(train)
+    (tmp_path / "validation.conll").write_text(validation or train)
+    paths = {split: str(tmp_path / f"{split}.conll") for split in ("train", "validation")}
+    return TokenClassificationDataModule(TokenClassificationData(**paths, **changes), tokenizer)
+
+
+def test_files_of_any_scheme_train_the_same_model(tmp_path, tokenizer):
+    iob1 = "cat I-A\ndog I-A\ncat B-A\n\nthe O\nhouse I-B\n"
+    bioes = "cat B-A\ndog E-A\ncat S-A\n\nthe O\nhouse S-B\n"
+    batches = []
+    for text in (iob1, bioes):
+        data = module(tmp_path, tokenizer, text)
+        assert data.labels == ["O", "B-A", "I-A", "B-B", "I-B"]
+        batches.append(data.splits["train"].batch(np.array([0, 1]))["labels"].tolist())
+    assert batches[0] == batches[1] == [[1, 2, 1], [0, 3, IGNORED]]
+
+
+def test_broken_tags_are_counted_or_refused_with_file_and_line(tmp_path, tokenizer, caplog):
+    text = "the O\ncat B-A\n\nthe O\ndog I-A\n"
+    with caplog.at_level(logging.WARNING):
+        module(tmp_path, tokenizer, text)
+    assert "train.conll" in caplog.text
+    assert "'I-A' of 'dog' breaks the scheme IOB2; 1 sentence(s)" in caplog.text
+    with pytest.raises(InputError, match=r"train\.conll.*line 4.*'I-A'"):
+        module(tmp_path, tokenizer, text, broken_tags="error")
+
+
+def test_types_that_training_lacks_are_counted_and_stay_gold(tmp_path, tokenizer, caplog):
+    with caplog.at_level(logging.WARNING):
+        data = module(tmp_path, tokenizer, "cat B-A\n", "cat B-A\nhouse B-Z\n")
+    assert "'Z' does not occur in training; 1 such gold label(s) in validation" in caplog.text
+    assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, IGNORED]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat O\n", "no tag but O"),
+        ("", "no examples"),
+        ("cat\n", "no tags"),
+    ],
+)
+def test_an_unusable_training_file_is_named(tmp_path, tokenizer, text, message):
+    with pytest.raises(InputError, match=message):
+        module(tmp_path, tokenizer, text)
+
+
+def test_parts_of_speech_keep_their_own_labels(tmp_path, tokenizer):
+    data = module(tmp_path, tokenizer, "the DET\ncat NOUN\n")
+    assert data.labels == ["DET", "NOUN"]
+    assert not data.spans
