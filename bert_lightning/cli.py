@@ -229,8 +229,10 @@ def _fit(options: argparse.Namespace) -> int:
     if metrics is None:
         print(f"finished before: {directory.path} (a new one: --resume never)")
     elif is_first_process():
+        from bert_lightning.runs.published import compared
+
         _print_metrics(metrics)
-        print(f"run directory: {directory.path}")
+        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
     return OK
 
 

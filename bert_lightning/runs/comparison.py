@@ -11,7 +11,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
 # Where a run wrote and how it was watched changes no number.
-_IRRELEVANT = ("seed_everything", "wandb", "experiment")
+_IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.data.token_classification import TokenClassificationData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
+from bert_lightning.runs.published import Published
 from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
 from bert_lightning.training.checkpointing import CheckpointSettings
 from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
@@ -165,6 +166,7 @@ class Experiment:
         experiment: its name, the folder under `runs/`.
         task: what is trained; decides what `data` holds.
         seed_everything: of weights, data order, masks and dropout.
+        published: figures that it is to reproduce.
         loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 where none is given.
     """
 
@@ -174,6 +176,7 @@ class Experiment:
     data: Any
     trainer: TrainerSettings
     seed_everything: int = 1
+    published: list[Published] = field(default_factory=list)
     loss_weights: dict[str, float] = field(default_factory=dict)
     optimizer: Any = field(default_factory=AdamW)
     schedule: Any = field(default_factory=Linear)

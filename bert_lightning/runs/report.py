@@ -11,6 +11,7 @@ from bert_lightning.checkpoints.files import write_text
 from bert_lightning.errors import InputError
 from bert_lightning.runs.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.runs.curves import BASELINES, draw
+from bert_lightning.runs.published import Published, compared
 from bert_lightning.version import __version__
 
 
@@ -67,6 +68,8 @@ def _markdown(groups: Sequence[Group]) -> str:
             for r in runs
         ]
         lines.append("")
+        lines += [f"- {run['name']}: {line}" for run in runs for line in run["published"]]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -104,6 +107,9 @@ def _details(run: Run) -> dict[str, Any]:
         "command": session.get("command", ""),
         "hardware": session.get("hardware", {}).get("processor", ""),
         "scores": {name: f"{value:.4f}" for name, value in run.scores().items()},
+        "published": list(
+            compared([Published(**figure) for figure in run.config.get("published", [])], run.scores())
+        ),
         "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
     }

@@ -1,0 +1,143 @@
+"""A saved run in Python and from the shell: predictions, hidden states, submissions."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from pyarrow import parquet
+from safetensors.numpy import load_file
+
+from bert_lightning import load
+from bert_lightning.cli import main
+from bert_lightning.errors import InputError
+from bert_lightning.model import BertEncoder
+from bert_lightning.runs.submission import FILES
+
+TEXTS = ["The old cat sees the young dog.", "", "The road.", "The river follows the quiet stone and the house."]
+
+
+def test_a_loaded_run_predicts_what_the_command_does(classifier, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    assert main(["predict", "--checkpoint", str(classifier), "--input", str(tmp_path / "texts.txt")]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictor = load(classifier)
+    assert predictor.predict(TEXTS) == printed
+    assert predictor.predict([{"sentence": text} for text in TEXTS], batch_size=1)[0]["label"] == printed[0]["label"]
+    assert predictor.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("The cat.", "a list of texts is expected"),
+        ([1], r"item 1: this model takes sentence, or a dictionary of its columns, not 1"),
+        (["x", {"text": "x"}], "item 2: .*no column 'sentence'"),
+        ([("a", "b")], "item 1"),
+    ],
+)
+def test_what_cannot_be_predicted_is_named(classifier, items, message):
+    with pytest.raises(InputError, match=message):
+        load(classifier).predict(items)
+
+
+@pytest.fixture(scope="module")
+def folder(home, tmp_path_factory):
+    """The pre-trained encoder as transformers opens it."""
+    path = tmp_path_factory.mktemp("exported") / "model"
+    assert (
+        main(["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(path)])
+        == 0
+    )
+    return path
+
+
+@pytest.mark.parametrize("form", ["tokens", "cls", "mean", "max", "pooler"])
+def test_features_are_transformers_hidden_states(folder, tmp_path, form):
+    output, source = tmp_path / "features.safetensors", tmp_path / "texts.txt"
+    source.write_text("\n".join(TEXTS) + "\n")
+    command = ["features", "--checkpoint", str(folder), "--input", str(source), "--output", str(output)]
+    assert main([*command, "--form", form, "--layers", "0", "-1"]) == 0
+    tensors = load_file(output)
+    tokenizer = transformers.BertTokenizer.from_pretrained(folder)
+    model = transformers.BertModel.from_pretrained(folder).eval()
+    for number, text in enumerate(TEXTS):
+        with torch.inference_mode():
+            theirs = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        states = torch.stack([theirs.hidden_states[0][0], theirs.hidden_states[-1][0]], 1).numpy()
+        expected = {
+            "tokens": states,
+            "cls": states[0],
+            "mean": states.mean(0),
+            "max": states.max(0),
+            "pooler": theirs.pooler_output.numpy(),
+        }[form]
+        if form == "tokens":
+            start, end = tensors["boundaries"][number : number + 2]
+            ours = tensors["states"][start:end]
+        else:
+            ours = tensors["states"][number]
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_features_in_parquet_hold_text_tokens_and_a_column_a_layer(home, tmp_path):
+    output = tmp_path / "features.parquet"
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"words": text}) + "\n" for text in TEXTS))
+    command = ["features", "--checkpoint", str(home / "runs/whole"), "--input", str(source), "--text-column", "words"]
+    assert main([*command, "--output", str(output), "--layers", "1", "2"]) == 0
+    rows = parquet.read_table(output).to_pylist()
+    assert [row["text"] for row in rows] == TEXTS
+    width = BertEncoder.from_pretrained(home / "runs/whole").config.hidden_size
+    for row in rows:
+        assert row["tokens"][0] == "[CLS]"
+        assert np.array(row["layer_1"]).shape == np.array(row["layer_2"]).shape == (len(row["tokens"]), width)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers", "9"], "layer 9: the model has 0 (embeddings) to 2"),
+        (["--output", "x.npy"], "features end in .safetensors or .parquet"),
+        (["--max-seq-length", "99"], "sequences of 99 tokens do not go"),
+        (["--input", "empty.txt"], "there is no text in the input"),
+    ],
+)
+def test_impossible_features_leave_no_file(home, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "texts.txt").write_text("The cat.\n")
+    command = [
+        "features",
+        "--checkpoint",
+        str(home / "runs/whole"),
+        "--input",
+        "texts.txt",
+        "--output",
+        "x.safetensors",
+    ]
+    assert main([*command, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_submission_is_the_eleven_files_of_the_runs(tmp_path, capsys):
+    runs = []
+    for number, name in enumerate(FILES):
+        run = tmp_path / f"run-{number}"
+        (run / "predictions/test").mkdir(parents=True)
+        (run / "config.yaml").write_text("experiment: x\n")
+        (run / f"predictions/test/{name}.tsv").write_text(f"index\tprediction\n0\t{number}\n")
+        runs.append(str(run))
+    output = tmp_path / "submission.zip"
+    assert main(["submission", *runs[1:], "--output", str(output)]) == 2
+    assert "lacks AX.tsv" in capsys.readouterr().err
+    assert main(["submission", *runs, runs[3], "--output", str(output)]) == 2
+    assert "is there twice" in capsys.readouterr().err
+    assert not output.exists()
+    assert main(["submission", *runs, "--output", str(output)]) == 0
+    with zipfile.ZipFile(output) as archive:
+        assert archive.namelist() == [f"{name}.tsv" for name in FILES]
+        assert archive.read("CoLA.tsv") == b"index\tprediction\n0\t1\n"
