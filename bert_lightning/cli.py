@@ -218,6 +218,8 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    if options.seeds is not None:
+        return _fit_seeds(options)
     from bert_lightning.runs.experiment import load_experiment
 
     experiment = load_experiment([Path(file) for file in options.config], options.overrides)
@@ -234,6 +236,14 @@ def _fit(options: argparse.Namespace) -> int:
         _print_metrics(metrics)
         print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
     return OK
+
+
+def _fit_seeds(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.seeds import exit_status, fit_seeds, summary_lines
+
+    runs = fit_seeds(options.config, options.overrides, options.seeds, options.run_directory, options.resume)
+    print(*summary_lines(runs, len(options.seeds)), sep="\n")
+    return exit_status(runs)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -446,6 +456,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="default: runs/<experiment>/<hash of the configuration>",
+    )
+    fit.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="train once for each seed, in DIR/seed-N where --run-directory is given, and print scores over them",
     )
     fit.add_argument(
         "--resume",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,7 @@ class BertEncoder(PretrainedModel):
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.attention: AttentionName = "auto"
         self.activation_checkpointing = False
+        self._frozen: list[nn.Module] = []
         initialize(self, config.initializer_range)
 
     def forward(
@@ -216,6 +217,29 @@ class BertEncoder(PretrainedModel):
                 f"a sequence of {longest} tokens is longer than the position table "
                 f"({self.config.max_position_embeddings})"
             )
+
+    def freeze(self, *, embeddings: bool = False, num_layers: int = 0, everything: bool = False) -> None:
+        """Keep the embeddings, the first `num_layers` blocks, or all of the encoder, as they are.
+
+        What is frozen gets no gradients, and stays in evaluation mode whatever `train` says: no dropout.
+
+        Raises:
+            ValueError: there are not so many blocks.
+        """
+        if not 0 <= num_layers <= len(self.layers):
+            raise ValueError(f"{num_layers} layers cannot be frozen: the model has {len(self.layers)}")
+        parts = [*([self.embeddings] if embeddings else []), *self.layers[:num_layers]]
+        self._frozen = list(self.children()) if everything else parts
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but for what is frozen."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def reinitialize_top(self, num_layers: int) -> None:
         """Draw the pooler and the last `num_layers` blocks anew; Zhang et al. 2021 (arXiv 2006.05987), section 4.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -20,6 +21,7 @@ from bert_lightning.model.config import BertConfig
 log = logging.getLogger(__name__)
 
 ENCODER, POOLER = "encoder.", "encoder.pooler."
+_EMBEDDINGS, _BLOCK = "encoder.embeddings.", re.compile(r"encoder\.layers\.(\d+)\.")
 # Settings in which a model may differ from the checkpoint it takes its weights from.
 _FREE = {
     "hidden_dropout_prob",
@@ -155,6 +157,21 @@ class PretrainedModel(nn.Module):
     def backbone(self) -> Any:
         """The `BertEncoder`, which is the model itself where there is no head."""
         return getattr(self, "encoder", self)
+
+    def depths(self) -> dict[str, int]:
+        """How far up each parameter lies, by its name.
+
+        0 the embeddings, 1 to L the blocks, L + 1 the head; the pooler and a last LayerNorm go with the top block.
+        """
+        return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
+
+    def _depth(self, name: str) -> int:
+        top = self.config.num_hidden_layers
+        if name.startswith(_EMBEDDINGS):
+            return 0
+        if (block := _BLOCK.match(name)) is not None:
+            return int(block[1]) + 1
+        return top if name.startswith(ENCODER) else top + 1
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from bert_lightning.tasks.relation_classification import RelationClassificationT
 from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.tasks.token_classification import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from bert_lightning.training.freezing import release_steps
 
 _NUM_SEGMENTS = 2
 
@@ -307,6 +308,8 @@ def _take_weights(
         raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
     model.backbone.attention = settings.attention
     model.backbone.activation_checkpointing = settings.activation_checkpointing
+    if stage is None:
+        _freeze(model, experiment)
     if start is None or settings.weights == "random":
         return []
     report = fill(model, start)
@@ -316,6 +319,20 @@ def _take_weights(
         except ValueError as error:
             raise InputError(f"model.reinitialize_layers: {error}") from None
     return [str(report)] if report.missing else []
+
+
+def _freeze(model: PretrainedModel, experiment: Experiment) -> None:
+    settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
+    num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers
+    try:
+        model.backbone.freeze(embeddings=settings.embeddings, num_layers=settings.layers, everything=settings.encoder)
+    except ValueError as error:
+        raise InputError(f"freeze.layers: {error}") from None
+    if num_drawn and num_frozen and num_drawn + num_frozen > model.config.num_hidden_layers:
+        key = "encoder" if settings.encoder else "layers"
+        raise InputError(f"freeze.{key} would freeze what model.reinitialize_layers draws anew")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("freeze leaves nothing to train")
 
 
 def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
@@ -348,12 +365,16 @@ def optimization_of(experiment: Experiment, task: Task, steps: int) -> Optimizat
     """What the task's optimiser step needs.
 
     Raises:
-        InputError: a loss weight is of a loss that the task does not have.
+        InputError: a loss weight is of a loss that the task does not have, a pattern of parameters matches none, or
+            gradual unfreezing lets nothing go.
     """
     known = task.loss_names[: task.num_losses]
     for name in experiment.loss_weights:
         if name not in known:
             raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, known, 'loss_weights')}")
+    parameters = [name for name, _ in task.model.named_parameters()]
+    for pattern in experiment.parameter_groups.unmatched(parameters):
+        raise InputError(f"parameter_groups.no_decay: no parameter's name holds {pattern!r}; one is {parameters[0]}")
     return Optimization(
         optimizer=experiment.optimizer,
         schedule=experiment.schedule,
@@ -362,4 +383,19 @@ def optimization_of(experiment: Experiment, task: Task, steps: int) -> Optimizat
         seed=experiment.seed_everything,
         log_every_n_steps=experiment.trainer.log_every_n_steps,
         loss_weights=experiment.loss_weights,
+        parameter_groups=experiment.parameter_groups,
+        releases=_releases(experiment.freeze.unfreeze_every, task.model, steps),
     )
+
+
+def _releases(every: int | None, model: PretrainedModel, steps: int) -> dict[str, int]:
+    if every is None:
+        return {}
+    releases = release_steps(model, model.depths(), every)
+    if max(releases.values()) == 0:
+        raise InputError("freeze.unfreeze_every: all below the head is frozen for good, so nothing is let go")
+    if every >= steps:
+        raise InputError(
+            f"freeze.unfreeze_every is {every}, but training ends after {steps} steps: use freeze.encoder"
+        )
+    return releases

@@ -22,7 +22,9 @@ from bert_lightning.model.attention import AttentionName
 from bert_lightning.runs.published import Published
 from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
 from bert_lightning.training.checkpointing import CheckpointSettings
+from bert_lightning.training.freezing import FreezeSettings
 from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
+from bert_lightning.training.parameter_groups import ParameterGroupSettings
 from bert_lightning.training.schedules import SCHEDULES, Linear
 
 # task -> the settings of its data; the other half of a task's row is in runs/building.py.
@@ -180,6 +182,8 @@ class Experiment:
     loss_weights: dict[str, float] = field(default_factory=dict)
     optimizer: Any = field(default_factory=AdamW)
     schedule: Any = field(default_factory=Linear)
+    parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
+    freeze: FreezeSettings = field(default_factory=FreezeSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -193,6 +197,8 @@ class Experiment:
         for name, weight in self.loss_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"loss_weights.{name} is {weight}; it must be 0 or more")
+        if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
+            raise ValueError("parameter_groups.layer_decay does nothing beside freeze.encoder: only the head trains")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `load_experiment` reads back to the same experiment."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -19,6 +18,7 @@ from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.settings import nearest
 from bert_lightning.tasks.base import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
+from bert_lightning.training.early_stopping import ResumableEarlyStopping
 from bert_lightning.training.progress import TrainingProgress
 from bert_lightning.training.signals import StopOnSignal
 from bert_lightning.training.validation_at_end import ValidationAtEnd
@@ -88,31 +88,34 @@ def training_callbacks(
     """Progress, signals, validation, early stopping and checkpoints.
 
     Raises:
-        InputError: `checkpoint.monitor` is no metric of the task.
+        InputError: `checkpoint.monitor` is no metric of the task, or not said whether more of it is better.
     """
     interval = validation_interval(experiment, steps)
     settings = experiment.checkpoint
     known = [f"val/{name}" for name in task.validation_metrics]
     if settings.monitor is not None and settings.monitor not in known:
         raise InputError(f"checkpoint.monitor is {settings.monitor!r}{nearest(settings.monitor, known)}")
+    if settings.monitor not in (None, task.monitor) and settings.mode is None:
+        raise InputError(f"checkpoint.mode is not set: is the min or the max of {settings.monitor} the best?")
     if not validates and settings.every_n_steps is None:
         settings = dataclasses.replace(settings, every_n_steps=interval)
     checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
-    callbacks: list[Callback] = [TrainingProgress(task.shown), StopOnSignal(checkpointing)]
+    callbacks: list[Callback] = [TrainingProgress(task.shown)]
     if validates:
         callbacks.append(ValidationAtEnd())
         patience = experiment.early_stopping.patience
         if patience is not None:
             mode = experiment.checkpoint.mode or task.monitor_mode
             callbacks.append(
-                EarlyStopping(
+                ResumableEarlyStopping(
                     checkpointing.monitor,
                     mode=mode,
                     patience=patience,
                     min_delta=experiment.early_stopping.min_delta,
                 )
             )
-    return [*callbacks, checkpointing]
+    # A signal writes a checkpoint, which must hold what early stopping made of the validation before it.
+    return [*callbacks, StopOnSignal(checkpointing), checkpointing]
 
 
 def share_out_cores(num_processes: int) -> None:
@@ -136,6 +139,7 @@ def quiet() -> None:
         ".*exists and is not empty.*",
         ".*The total number of parameters.*",
         ".*Matthews.*",
+        ".*in eval mode at the start of training.*",
         ".*you have set.*val_dataloader.*",
         ".*GPU available but not used.*",
         ".*number of training batches.*",

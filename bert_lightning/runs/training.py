@@ -30,6 +30,8 @@ from bert_lightning.training.signals import StoppedBySignal
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 FINISHED = "finished"
+# Keys of an optimiser's group that say where training stands or how it is computed.
+_CHANGING = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 
 
 def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[str, float] | None:
@@ -88,9 +90,8 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
         for note in parts.notes:
             print(note)
-        parameters = sum(parameter.numel() for parameter in task.model.parameters())
         print(
-            f"{experiment.experiment}: {parameters:,} parameters, {data.num_training_samples:,} training samples, "
+            f"{experiment.experiment}: {_parameters(task)}, {data.num_training_samples:,} training samples, "
             f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else "")
         )
     trainer.loggers = loggers
@@ -212,7 +213,42 @@ def _check_resume(checkpoint: Path, task: Task, steps: int) -> int:
         raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones")
     if content["global_step"] > steps:
         raise InputError(f"{checkpoint} is at step {content['global_step']}, behind the {steps} of this training")
+    own_groups = task.configure_optimizers()["optimizer"].param_groups
+    _check_optimizer(checkpoint, content["optimizer_states"][0]["param_groups"], own_groups)
     return int(content["global_step"])
+
+
+def _check_optimizer(checkpoint: Path, saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
+    """A checkpoint brings its groups along: other rates would silently be ignored, other groups mix up the moments.
+
+    Raises:
+        InputError: the optimisers differ.
+    """
+    here = f"{checkpoint} cannot be resumed here: its optimiser"
+    for key in ("betas", "momentum", "bias_correction"):
+        if (key in saved[0]) != (key in own[0]):
+            raise InputError(f"{here} is another one")
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:
+        raise InputError(f"{here} has other groups of parameters (by parameter_groups, freeze or weight decay)")
+    for its, mine in zip(saved, own, strict=True):
+        for key in mine:
+            if key in its and key not in _CHANGING and its[key] != mine[key]:
+                raise InputError(f"{here} has another {key}: {its[key]}, not {mine[key]}")
+
+
+def _parameters(task: Task) -> str:
+    """How many there are and, where it is not all of them or not at once, how many train and when."""
+    every = sum(parameter.numel() for parameter in task.model.parameters())
+    trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
+    text = f"{every:,} parameters"
+    if trained != every:
+        text += f" ({trained:,} trained)"
+    assert task.optimization is not None
+    [_, *layers] = sorted({0, *task.optimization.releases.values()})
+    released = [step for step in layers if step < task.optimization.num_steps]
+    if released:
+        text += f" (the head alone at first, {len(released)} of {len(layers)} layers by step {released[-1]:,})"
+    return text
 
 
 def _prepare_directory(

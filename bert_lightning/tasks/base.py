@@ -19,7 +19,9 @@ from bert_lightning.data.sources import Row
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.text.wordpiece import WordPieceTokenizer
-from bert_lightning.training.optimizers import OptimizerSettings, parameter_groups
+from bert_lightning.training.freezing import drop_gradients
+from bert_lightning.training.optimizers import OptimizerSettings
+from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.training.schedules import Schedule
 
 
@@ -35,6 +37,8 @@ class Optimization:
         seed: of dropout.
         log_every_n_steps: training metrics are averaged over so many steps.
         loss_weights: factor on each loss by name; 1 where none is given, as published.
+        parameter_groups: rates and weight decay by parameter.
+        releases: the first step at which a parameter moves, by its name in the model; 0 where none is given.
     """
 
     optimizer: OptimizerSettings
@@ -44,6 +48,8 @@ class Optimization:
     seed: int
     log_every_n_steps: int
     loss_weights: dict[str, float] = field(default_factory=dict)
+    parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
+    releases: dict[str, int] = field(default_factory=dict)
 
 
 class Task(LightningModule):
@@ -133,6 +139,7 @@ class Task(LightningModule):
             totals += sums.detach()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
+        drop_gradients(self.model, optimization.releases, step)
         if optimization.gradient_clip_val is not None:
             # Lightning's own refuses fused optimisers under autocast, though no loss is scaled here.
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimization.gradient_clip_val)
@@ -140,8 +147,10 @@ class Task(LightningModule):
         optimizer.zero_grad()
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        learning_rate = float(scheduler.get_last_lr()[0])
         scheduler.step()
+        learning_rate = optimization.optimizer.learning_rate * optimization.schedule.factor(
+            step, optimization.num_steps
+        )
         self._log_training(step + 1, totals, local_counts, micro_batches, learning_rate)
 
     def _without_gradient_exchange(self) -> Any:
@@ -156,10 +165,17 @@ class Task(LightningModule):
         return values
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser over the published groups, and its schedule as a function of the step."""
+        """The configured optimiser over its groups, and its schedule as a function of the step."""
         optimization = self._optimization
         settings, schedule = optimization.optimizer, optimization.schedule
-        optimizer = settings.build(parameter_groups(self.model, settings.weight_decay))
+        groups = parameter_groups(
+            self.model,
+            self.model.depths(),
+            settings.learning_rate,
+            settings.weight_decay,
+            optimization.parameter_groups,
+        )
+        optimizer = settings.build(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule.factor(step, optimization.num_steps)
         )

@@ -28,7 +28,7 @@ class CheckpointSettings:
         every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
         keep_last: how many of them stay; the best one always does.
         monitor: metric that decides which is the best; the task's own one unless given.
-        mode: whether more or less of it is better; the task's own unless given.
+        mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
     """
 
     every_n_steps: int | None = None

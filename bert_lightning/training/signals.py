@@ -56,13 +56,13 @@ class StopOnSignal(Callback):
             raise StoppedBySignal(number)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop here if any rank has received a signal; the last step ends training anyway.
+        """Stop here if any rank has received a signal; after the last step, or early stopping, training ends anyway.
 
         Raises:
             StoppedBySignal: on all ranks.
         """
         number = self._agreed(trainer, pl_module)
-        if number and trainer.global_step < trainer.max_steps:
+        if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
             # Its own turn would come behind this one.
             self.checkpointing.on_validation_end(trainer, pl_module)
             raise StoppedBySignal(number)

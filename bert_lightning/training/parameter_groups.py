@@ -1,0 +1,72 @@
+"""Which rate and which weight decay each parameter gets: by its depth and its name."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ParameterGroupSettings:
+    """Rates and weight decay by parameter; all rates follow the schedule.
+
+    With L blocks and `layer_decay` d, block k = 1 ... L learns at d^(L + 1 - k) times the optimiser's rate: the head
+    at d^0, the top block (with the pooler and a last LayerNorm) at d^1, the embeddings at d^(L + 1).
+
+    Sun et al. 2019 (arXiv 1905.05583) have one factor d less below the head: their top block learns at the full rate.
+    ELECTRA (Clark et al. 2020, arXiv 2003.10555; its `model/optimization.py: _get_layer_lrs`) has one more:
+    d^(L + 2 - k).
+
+    Attributes:
+        layer_decay: d; 1 for one rate everywhere. 0.95 in Sun et al., 0.8 and 0.9 in ELECTRA.
+        head_learning_rate: the head's own peak rate, in place of the optimiser's.
+        no_decay: regular expressions searched in parameter names; what matches gets no weight decay. Biases and
+            LayerNorm as in `optimization.py: create_optimizer`, so embeddings are decayed.
+    """
+
+    layer_decay: float = 1.0
+    head_learning_rate: float | None = None
+    no_decay: list[str] = field(default_factory=lambda: ["bias$", r"norm\."])
+
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; it must be more than 0 and at most 1")
+        if self.head_learning_rate is not None and self.head_learning_rate <= 0:
+            raise ValueError(f"head_learning_rate is {self.head_learning_rate}; it must be more than 0")
+        for pattern in self.no_decay:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"no_decay: {pattern!r} is no regular expression: {error}") from None
+
+    def unmatched(self, names: Iterable[str]) -> list[str]:
+        """The patterns of `no_decay` that no name holds."""
+        names = list(names)
+        return [pattern for pattern in self.no_decay if not any(re.search(pattern, name) for name in names)]
+
+
+def parameter_groups(
+    module: nn.Module,
+    depths: Mapping[str, int],
+    learning_rate: float,
+    weight_decay: float,
+    settings: ParameterGroupSettings | None = None,
+) -> list[dict[str, Any]]:
+    """Groups with an `lr` and a `weight_decay` of their own; each trainable parameter is in exactly one.
+
+    `depths` holds the depth of each parameter by name, the head's being the largest.
+    """
+    settings = settings or ParameterGroupSettings()
+    head = max(depths.values())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = learning_rate * settings.layer_decay ** (head - depths[name])
+        if depths[name] == head and settings.head_learning_rate is not None:
+            rate = settings.head_learning_rate
+        decayed = not any(re.search(pattern, name) for pattern in settings.no_decay)
+        groups.setdefault((rate, weight_decay if decayed else 0.0), []).append(parameter)
+    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]

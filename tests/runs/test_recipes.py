@@ -1,0 +1,255 @@
+"""Fine-tuning recipes through a whole run: rates, freezing, gradual unfreezing, and resuming all of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bert_lightning.cli import main
+from bert_lightning.errors import InputError
+from bert_lightning.runs.building import build_parts, optimization_of
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.experiment import load_experiment
+
+NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
+LAYERS = 2
+SMALL = {"num_hidden_layers": LAYERS, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+STEPS, EVERY = 8, 2
+GRADUAL = ["--freeze.unfreeze_every", str(EVERY)]
+OPTIMIZERS = {
+    "adamw": ["--optimizer.name", "adamw"],
+    "adamw as published": ["--optimizer.bias_correction", "false"],
+    "sgd": ["--optimizer.name", "sgd"],
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tables, tokenizer) -> Path:
+    """An experiment file that trains a tiny classifier for a few steps and keeps every checkpoint."""
+    folder = tmp_path_factory.mktemp("recipes")
+    tokenizer.save(folder / "tokenizer")
+    values = {
+        "experiment": "recipes",
+        "task": "text-classification",
+        "model": {"size": "tiny", "config": SMALL},
+        "data": {
+            "train": str(tables["train"]),
+            "validation": str(tables["validation"]),
+            "text_column": "sentence",
+            "label_column": "topic",
+            "tokenizer": str(folder / "tokenizer"),
+            "max_seq_length": 16,
+            "batch_size": 8,
+        },
+        "optimizer": {"learning_rate": 1e-2},
+        "schedule": "constant",
+        "trainer": {"max_steps": STEPS, "accelerator": "cpu", "val_check_interval": 3},
+        "checkpoint": {"every_n_steps": 1, "keep_last": 99},
+        "wandb": {"mode": "disabled"},
+    }
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(values))
+    return folder / "experiment.yaml"
+
+
+def fit(config, run, *overrides):
+    assert main(["fit", "--config", str(config), "--run-directory", str(run), *overrides]) == 0
+
+
+def weights(run, step):
+    content = torch.load(run / f"checkpoints/step-{step:09}.ckpt", weights_only=True)
+    return {name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()}
+
+
+def initial(config, *overrides):
+    return build_parts(load_experiment([config], overrides), None).task.model.state_dict()
+
+
+def logged(run):
+    rows = RunDirectory(run).read_metrics()
+    return [{k: v for k, v in row.items() if k not in ("time", "train/tokens_per_second")} for row in rows]
+
+
+def go_back(run, copy, step):
+    """The run as it was when it was killed behind a step."""
+    shutil.copytree(run, copy, symlinks=True)
+    for path in (copy / "checkpoints").glob("step-*"):
+        if int(path.name[5:14]) > step:
+            path.unlink()
+    RunDirectory(copy).update_manifest(ended=None)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_gradual_unfreezing_moves_each_layer_from_its_step_on_and_survives_a_kill(config, tmp_path, optimizer):
+    run = tmp_path / "whole"
+    fit(config, run, *GRADUAL, *optimizer, "--parameter_groups.layer_decay", "0.5")
+    states = [initial(config), *(weights(run, step) for step in range(1, STEPS + 1))]
+    starts = {"classifier.": 0, "encoder.pooler.": EVERY, "encoder.layers.1.": EVERY}
+    starts |= {"encoder.layers.0.": 2 * EVERY, "encoder.embeddings.": 3 * EVERY}
+    for name in dict(build_parts(load_experiment([config]), None).task.model.named_parameters()):
+        [first] = [step for start, step in starts.items() if name.startswith(start)]
+        moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(states)]
+        assert moved == [step >= first for step in range(STEPS)], name
+    for step in (1, 4, 5) if "adamw" in optimizer else (5,):
+        resumed = tmp_path / f"from-{step}"
+        go_back(run, resumed, step)
+        fit(config, resumed, *GRADUAL, *optimizer, "--parameter_groups.layer_decay", "0.5")
+        end = weights(resumed, STEPS)
+        assert all(torch.equal(tensor, end[name]) for name, tensor in states[-1].items())
+        assert logged(resumed) == logged(run)
+
+
+def test_what_waits_for_its_turn_does_not_count_in_the_gradient_norm(config, tmp_path):
+    clipped = [*NO_DROPOUT, "--trainer.gradient_clip_val", "0.01", "--optimizer.name", "sgd"]
+    fit(config, tmp_path / "gradual", *GRADUAL, *clipped)
+    fit(config, tmp_path / "frozen", "--freeze.encoder", "true", *clipped)
+    gradual, frozen = (weights(tmp_path / run, EVERY) for run in ("gradual", "frozen"))
+    for name, tensor in initial(config).items():
+        torch.testing.assert_close(gradual[name], frozen[name], rtol=1e-6, atol=1e-8)
+        assert torch.equal(tensor, frozen[name]) != name.startswith("classifier.")
+
+
+def test_frozen_parts_stay_bit_for_bit_and_all_else_trains(config, tmp_path, capsys):
+    fit(config, tmp_path / "run", "--freeze.embeddings", "true", "--freeze.layers", "1")
+    before, after = initial(config), weights(tmp_path / "run", STEPS)
+    frozen = ("encoder.embeddings.", "encoder.layers.0.")
+    assert all(torch.equal(before[name], after[name]) == name.startswith(frozen) for name in before)
+    trained = sum(tensor.numel() for name, tensor in before.items() if not name.startswith(frozen))
+    assert f"{sum(t.numel() for t in before.values()):,} parameters ({trained:,} trained)," in capsys.readouterr().out
+    optimizer = torch.load(tmp_path / f"run/checkpoints/step-{STEPS:09}.ckpt", weights_only=True)["optimizer_states"]
+    assert len(optimizer[0]["state"]) == sum(not name.startswith(frozen) for name in before)
+
+
+def test_fit_says_how_many_train_and_when(config, tmp_path, capsys):
+    fit(config, tmp_path / "whole")
+    assert "trained" not in capsys.readouterr().out
+    fit(config, tmp_path / "gradual", "--freeze.unfreeze_every", "3")
+    assert "parameters (the head alone at first, 2 of 3 layers by step 6)," in capsys.readouterr().out
+
+
+def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path):
+    plain = ["--optimizer.name", "sgd", "--optimizer.momentum", "0", "--trainer.max_steps", "1", *NO_DROPOUT]
+    fit(config, tmp_path / "one", *plain)
+    fit(
+        config,
+        tmp_path / "other",
+        *plain,
+        *("--parameter_groups.layer_decay", "0.5", "--parameter_groups.head_learning_rate", "0.03"),
+    )
+    before, one, other = initial(config), weights(tmp_path / "one", 1), weights(tmp_path / "other", 1)
+    factors = {"classifier.": 3.0, "encoder.pooler.": 0.5, "encoder.layers.1.": 0.5}
+    factors |= {"encoder.layers.0.": 0.25, "encoder.embeddings.": 0.125}
+    for name, start in before.items():
+        [factor] = [value for prefix, value in factors.items() if name.startswith(prefix)]
+        torch.testing.assert_close(other[name] - start, factor * (one[name] - start), rtol=1e-3, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--freeze.layers", "3"], "freeze.layers: 3 layers cannot be frozen: the model has 2"),
+        (["--freeze.encoder", "true", "--freeze.layers", "1"], "freeze.layers does nothing beside freeze.encoder"),
+        (["--freeze.encoder", "true", *GRADUAL], "freeze.unfreeze_every contradicts freeze.encoder"),
+        (["--freeze.unfreeze_every", "8"], "freeze.unfreeze_every is 8, but training ends after 8 steps"),
+        (["--freeze.encoder", "true", "--parameter_groups.layer_decay", "0.9"], "parameter_groups.layer_decay does"),
+        (
+            ["--parameter_groups.no_decay", "[LayerNorm]"],
+            "parameter_groups.no_decay: no parameter's name holds 'Laye",
+        ),
+        (["--parameter_groups.layer_decay", "2"], "parameter_groups.layer_decay is 2.0; it must be more than 0"),
+        (["--freeze.layer", "2"], "unknown key 'freeze.layer'; did you mean 'freeze.layers'"),
+        (
+            ["--freeze.layers", "2", "--freeze.embeddings", "true", "--model.config.pooler", "false", *GRADUAL],
+            "freeze.unfreeze_every: all below the head is frozen for good",
+        ),
+        (["--optimizer.name", "sgd", "--optimizer.betas", "[0.9, 0.9]"], "unknown key 'optimizer.betas'"),
+        (["--checkpoint.monitor", "val/loss"], "checkpoint.mode is not set: is the min or the max of val/loss"),
+    ],
+)
+def test_settings_that_contradict_each_other_or_the_model_are_named(config, tmp_path, capsys, overrides, message):
+    command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run"), *overrides]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_drawn_anew_cannot_be_frozen(config, tmp_path, capsys):
+    fit(config, tmp_path / "start", "--trainer.max_steps", "1")
+    again = [
+        "--model.size",
+        "null",
+        "--model.pretrained",
+        str(tmp_path / "start"),
+        "--model.reinitialize_layers",
+        "1",
+    ]
+    for key, value in (("encoder", "true"), ("layers", "2")):
+        command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run"), *again]
+        assert main([*command, f"--freeze.{key}", value]) == 2
+        assert f"freeze.{key} would freeze what model.reinitialize_layers draws anew" in capsys.readouterr().err
+    fit(config, tmp_path / "run", *again, "--freeze.layers", "1")
+
+
+def test_a_model_without_a_head_cannot_be_frozen_whole(config):
+    from bert_lightning.model import BertConfig, BertEncoder
+    from bert_lightning.runs.building import _freeze
+
+    with pytest.raises(InputError, match="freeze leaves nothing to train"):
+        _freeze(
+            BertEncoder(BertConfig.preset("tiny", vocab_size=9)), load_experiment([config], ["--freeze.encoder=true"])
+        )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--optimizer.name", "sgd"], "its optimiser is another one"),
+        (["--optimizer.bias_correction", "false"], "its optimiser is another one"),
+        (["--parameter_groups.layer_decay", "0.9"], "its optimiser has other groups of parameters"),
+        (["--freeze.encoder", "true"], "its optimiser has other groups of parameters"),
+        (["--optimizer.learning_rate", "0.5"], "its optimiser has another initial_lr: 0.01, not 0.5"),
+        (["--optimizer.betas", "[0.8, 0.999]"], "its optimiser has another betas"),
+    ],
+)
+def test_a_checkpoint_of_another_optimizer_cannot_be_resumed(config, started, tmp_path, capsys, overrides, message):
+    command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run"), *overrides]
+    assert main([*command, "--resume", str(started)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def started(config, tmp_path_factory) -> Path:
+    """A run of two steps."""
+    run = tmp_path_factory.mktemp("started") / "run"
+    fit(config, run, "--trainer.max_steps", "2")
+    return run
+
+
+def test_releases_and_groups_reach_the_optimizer_step(config):
+    experiment = load_experiment([config], GRADUAL)
+    task = build_parts(experiment, None).task
+    optimization = optimization_of(experiment, task, STEPS)
+    assert set(optimization.releases.values()) == {0, 2, 4, 6}
+    assert optimization_of(load_experiment([config]), task, STEPS).releases == {}
+
+
+@pytest.mark.slow
+def test_two_processes_unfreeze_like_one(config, tmp_path):
+    overrides = [*NO_DROPOUT, *GRADUAL, "--freeze.embeddings", "true"]
+    fit(config, tmp_path / "one", *overrides)
+    command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(config), *overrides]
+    command += ["--run-directory", str(tmp_path / "two"), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    before = initial(config)
+    for step in range(1, STEPS + 1):
+        one, two = (weights(tmp_path / run, step) for run in ("one", "two"))
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+            assert torch.equal(two[name], before[name]) == torch.equal(tensor, before[name]), name

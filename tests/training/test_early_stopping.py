@@ -1,0 +1,130 @@
+"""The best checkpoint and early stopping follow the task's metric, whichever way is up, and survive a resume."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bert_lightning.cli import main
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.tasks.text_classification import TextClassificationTask
+
+# Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.
+SCORES = [0.5, 0.7, 0.6, 0.7, 0.9]
+BEST_STEP, STOP_STEP = 4, 8
+
+
+@pytest.fixture
+def command(tables, tokenizer, tmp_path) -> list[str]:
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "stopping",
+        "task": "text-classification",
+        "model": {
+            "size": "tiny",
+            "config": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
+        },
+        "data": {
+            **{split: str(tables[split]) for split in ("train", "validation")},
+            "text_column": "sentence",
+            "label_column": "topic",
+            "tokenizer": str(tmp_path / "tokenizer"),
+            "max_seq_length": 16,
+            "batch_size": 8,
+        },
+        "trainer": {"max_steps": 10, "accelerator": "cpu", "val_check_interval": 2},
+        "checkpoint": {"every_n_steps": 1, "keep_last": 99},
+        "early_stopping": {"patience": 2},
+        "wandb": {"mode": "disabled"},
+    }
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(values))
+    return ["fit", "--config", str(tmp_path / "experiment.yaml"), "--run-directory"]
+
+
+@pytest.fixture(params=["max", "min"])
+def scored(request, monkeypatch):
+    """A task whose validation gives the scores, as accuracy or, below zero, as a loss; gives a function to call then.
+
+    The function is called with the step of each validation.
+    """
+    sign, name = (1.0, "accuracy") if request.param == "max" else (-1.0, "loss")
+    listeners = []
+
+    def log_split(task, prefix):
+        task.mean_loss.reset()
+        task.scores.reset()
+        step = task.trainer.global_step
+        task.log_split({f"{prefix}/{name}": torch.tensor(sign * SCORES[step // 2 - 1])})
+        for listener in listeners:
+            listener(step)
+
+    monkeypatch.setattr(TextClassificationTask, "_log_split", log_split)
+    monkeypatch.setattr(TextClassificationTask, "monitor", f"val/{name}")
+    monkeypatch.setattr(TextClassificationTask, "monitor_mode", request.param)
+    return listeners.append
+
+
+def ended(run: Path) -> tuple[int, str, str]:
+    """Last step, best checkpoint, and how it ended."""
+    manifest = RunDirectory(run).read_manifest()
+    return manifest["step"], (run / "checkpoints/best.ckpt").resolve().name, manifest["ended"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+EXPECTED = (STOP_STEP, f"step-{BEST_STEP:09}.ckpt", "finished")
+
+
+def test_the_tasks_own_metric_decides_what_is_best_and_when_to_stop(command, scored, tmp_path):
+    assert main([*command, str(tmp_path / "run")]) == 0
+    assert ended(tmp_path / "run") == EXPECTED
+
+
+def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
+    whole = tmp_path / "whole"
+    assert main([*command, str(whole)]) == 0
+    # Before, at and behind a validation, and at the one that stops training, before its end was recorded.
+    for step in (5, 6, 7, STOP_STEP):
+        killed = tmp_path / f"killed-{step}"
+        shutil.copytree(whole, killed, symlinks=True)
+        for path in (killed / "checkpoints").glob("step-*"):
+            if int(path.name[5:14]) > step:
+                path.unlink()
+        RunDirectory(killed).update_manifest(ended=None, step=None)
+        assert main([*command, str(killed)]) == 0
+        assert ended(killed) == EXPECTED, step
+        end = weights(killed)
+        assert all(torch.equal(tensor, end[name]) for name, tensor in weights(whole).items())
+
+
+@pytest.mark.parametrize("step", [6, STOP_STEP])
+def test_patience_counts_on_behind_a_signal_during_validation(command, scored, tmp_path, step):
+    """The checkpoint that a signal leaves knows what early stopping made of the validation that it came in."""
+    pending = [step]
+
+    def interrupt(now):
+        if now in pending:
+            pending.remove(now)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    scored(interrupt)
+    run = tmp_path / "run"
+    # Where training stops at that validation anyway, it is finished.
+    assert main([*command, str(run)]) == (0 if step == STOP_STEP else 143)
+    assert RunDirectory(run).read_manifest()["step"] == step
+    assert main([*command, str(run)]) == 0
+    assert ended(run) == EXPECTED
+
+
+def test_another_metric_is_followed_in_the_direction_that_is_given(command, scored, tmp_path, monkeypatch):
+    monitor = TextClassificationTask.monitor
+    monkeypatch.setattr(TextClassificationTask, "monitor", "val/macro_f1")
+    upwards = "max" if monitor == "val/accuracy" else "min"
+    assert main([*command, str(tmp_path / "run"), "--checkpoint.monitor", monitor, "--checkpoint.mode", upwards]) == 0
+    assert ended(tmp_path / "run") == EXPECTED
