@@ -22,7 +22,7 @@ from bert_lightning.model.task_models import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from bert_lightning.runs.scoring import predict, raw_rows
+from bert_lightning.runs.predictor import load
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")
 
@@ -38,7 +38,8 @@ def test_a_fine_tuned_run_predicts_in_transformers_what_it_predicts_here(classif
     texts = ["The old cat sees the young dog.", "The river finds a stone.", "zzz"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     checkpoint = read_checkpoint(classifier)
-    for row in predict(checkpoint, raw_rows(str(tmp_path / "texts.txt"), checkpoint)):
+    predictor = load(classifier)
+    for row in predictor.predict_rows(predictor.read(str(tmp_path / "texts.txt"))):
         with torch.no_grad():
             scores = model(**tokenizer(row["sentence"], return_tensors="pt")).logits.softmax(-1)[0]
         theirs = {model.config.id2label[number]: score for number, score in enumerate(scores.tolist())}

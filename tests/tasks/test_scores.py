@@ -1,0 +1,218 @@
+"""Every fine-tuning task: perfect outputs score full marks, and scores are those of an independent count."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small_data import task_data
+
+from bert_lightning.cli import main
+from bert_lightning.data.examples import LabelledText, RelationExample
+from bert_lightning.data.text_classification import EncodedTexts, TextClassificationData
+from bert_lightning.model import BertConfig, BertForRelationClassification, BertForSequenceClassification
+from bert_lightning.runs.building import _FINE_TUNING, build_parts
+from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.tasks.question_answering import WindowScores
+from bert_lightning.tasks.relation_classification import RelationClassificationTask
+from bert_lightning.tasks.text_classification import TextClassificationTask
+
+FULL = {"accuracy": 1, "macro_f1": 1, "micro_f1": 1, "matthews": 1, "entity_f1": 1, "entity_precision": 1}
+FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}
+
+
+def perfect(split, task):
+    """An output for each feature that says what the gold labels say."""
+    if task == "token-classification":
+        batch = split.batch(np.arange(len(split.windows)))
+        rows = zip(batch["labels"].numpy(), batch["word_mask"].numpy(), strict=True)
+        return [np.eye(len(split.labels), dtype=np.float32)[labels[mask]] * 9 for labels, mask in rows]
+    if task == "question-answering":
+        outputs = []
+        for window in split.windows:
+            example = split.examples[window.example]
+            offsets = split.contexts[window.example].offsets[window.start : window.start + window.length]
+            start, end = example.answers[0].start, example.answers[0].start + len(example.answers[0].text)
+            first, last = np.flatnonzero(offsets[:, 0] == start), np.flatnonzero(offsets[:, 1] == end)
+            score = np.array([5.0 if len(first) and len(last) else 0.0], dtype=np.float32)
+            pair = (first, last) if score[0] else (np.array([0]), np.array([0]))
+            outputs.append(WindowScores(pair[0], score, pair[1], score, 0.0))
+        return outputs
+    if task == "multiple-choice":
+        return [np.eye(len(example.choices))[example.label] for example in split.examples]
+    return list(np.eye(split.labels.max() + 1)[split.labels])
+
+
+@pytest.fixture(params=_FINE_TUNING)
+def parts(request, tables, tokenizer, tmp_path):
+    """Data and task of each fine-tuning task."""
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "scores",
+        "task": request.param,
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "data": task_data(request.param, tables, tmp_path)
+        | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24},
+    }
+    return build_parts(load_experiment([], [], values), None)
+
+
+def test_perfect_outputs_score_full_marks(parts):
+    split = parts.data.splits["validation"]
+    outputs = perfect(split, parts.task.name)
+    scores = parts.task.scores(split, outputs, split.parts[0])
+    assert scores == {name: pytest.approx(FULL[name]) for name in scores}
+    assert set(parts.task.validation_metrics) - {"loss"} == set(scores)
+
+
+def test_predictions_files_and_report_come_of_any_outputs(parts):
+    split = parts.data.splits["validation"]
+    with torch.inference_mode():
+        outputs = parts.task.eval().outputs_for(split, 7)
+    rows = parts.task.predictions(split, outputs)
+    assert len(rows) == len(split.examples)
+    assert all("gold" in row for row in rows)
+    json.dumps(rows)
+    assert all(isinstance(text, str) for text in parts.task.files(split, outputs).values())
+    report = parts.task.report(split, outputs)
+    assert report.text
+    for columns, table in report.tables.values():
+        assert all(len(row) == len(columns) for row in table)
+        json.dumps(table)
+
+
+def test_the_loss_is_finite_when_no_label_counts(parts):
+    split = parts.data.splits["train"]
+    batch = split.batch(np.arange(3))
+    if parts.task.name == "token-classification":
+        batch["labels"].fill_(-100)
+    elif parts.task.name == "question-answering":
+        # As of a window that holds no answer.
+        batch["start_positions"].fill_(0)
+        batch["end_positions"].fill_(0)
+    else:
+        batch = split.batch(np.arange(0))
+    sums = parts.task.sums(batch)
+    assert torch.isfinite(sums).all()
+    sums[0].backward()
+    assert all(torch.isfinite(p.grad).all() for p in parts.task.model.parameters() if p.grad is not None)
+
+
+def text_task(tokenizer, labels, problem, **changes):
+    settings = TextClassificationData(problem=problem, **changes)
+    config = BertConfig.preset("tiny", vocab_size=len(tokenizer))
+    kind = {"single-label": "single_label", "multi-label": "multi_label"}.get(problem)
+    problem_type = f"{kind}_classification" if kind else "regression"
+    model = BertForSequenceClassification(config, labels=labels, problem_type=problem_type)
+    return TextClassificationTask(model, config, tokenizer, settings, labels, changes.get("weights"))
+
+
+def test_several_labels_are_scored_label_by_label(tokenizer):
+    labels = ["a", "b", "c"]
+    task = text_task(tokenizer, labels, "multi-label", threshold=0.6)
+    gold = [("a", "b"), (), ("c",), ("a",)]
+    split = EncodedTexts([LabelledText("", "x", None, each, "") for each in gold], tokenizer, task.settings, labels)
+    # Probability 0.5 is below the threshold.
+    outputs = [np.array(each) for each in ([3.0, 0.0, -3.0], [-3, -3, 3], [-3, -3, 3], [3, -3, -3])]
+    scores = task.scores(split, outputs, split.parts[0])
+    # a: 2 of 2; b: missed; c: one right, one too many.
+    assert scores["micro_f1"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
+    assert scores["macro_f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert scores["accuracy"] == 0.5
+    assert [row["labels"] for row in task.predictions(split, outputs)] == [["a"], ["c"], ["c"], ["a"]]
+
+
+def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
+    task = text_task(tokenizer, ["0", "1"], "single-label")
+    split = EncodedTexts(
+        [LabelledText("", "x", None, label, "") for label in "0110"], tokenizer, task.settings, ["0", "1"]
+    )
+    scores = task.scores(split, [np.array([1.0, 0.0])] * 4, split.parts[0])
+    assert scores["matthews"] == 0
+    assert scores["accuracy"] == 0.5
+    assert "every prediction of a split is the same" in caplog.text
+    task = text_task(tokenizer, ["score"], "regression")
+    split = EncodedTexts(
+        [LabelledText("", "x", None, v, "") for v in (0.5, 2.0, 4.0)], tokenizer, task.settings, ["score"]
+    )
+    scores = task.scores(split, [np.array([1.0])] * 3, split.parts[0])
+    assert (scores["pearson"], scores["spearman"]) == (0, 0)
+
+
+def test_class_weights_weigh_the_mean_as_torch_does(tokenizer):
+    weights = [0.5, 2.0, 1.0]
+    task = text_task(tokenizer, ["a", "b", "c"], "single-label")
+    task.class_weights = torch.tensor(weights)
+    logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 1, 0, 0, 1, 2])
+    batch = {"labels": labels}
+    loss = task.sums_of(logits, batch)[0] / task.counts(batch)[0]
+    expected = torch.nn.functional.cross_entropy(logits, labels, weight=torch.tensor(weights))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_relations_are_scored_as_semeval_does(tokenizer):
+    labels = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Message-Topic(e1,e2)", "Other"]
+    generator = np.random.default_rng(0)
+    gold, guess = generator.integers(0, 4, 200), generator.integers(0, 4, 200)
+
+    class Split:
+        parts = ()
+        labels = gold
+
+    settings = type("S", (), {"negative_label": "Other", "text_column": "text"})()
+    config = BertConfig.preset("tiny", vocab_size=len(tokenizer))
+    task = RelationClassificationTask(
+        BertForRelationClassification(config, labels=labels), config, tokenizer, settings, labels
+    )
+    part = type("P", (), {"start": 0, "stop": 200})()
+    scores = task.scores(Split, list(np.eye(4)[guess]), part)
+    f1 = []
+    for name in ("Cause-Effect", "Message-Topic"):
+        right = sum(labels[g] == labels[p] and labels[g].startswith(name) for g, p in zip(gold, guess, strict=True))
+        wanted, found = (Counter(labels[x].split("(")[0] for x in side)[name] for side in (gold, guess))
+        f1.append(2 * right / (wanted + found))
+    assert scores["macro_f1"] == pytest.approx(np.mean(f1))
+    assert RelationExample._fields[-1] == "label"
+
+
+def test_two_processes_score_a_split_as_one_does(tables, tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "tags",
+        "task": "token-classification",
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "data": task_data("token-classification", tables, tmp_path)
+        | {
+            "tokenizer": str(tmp_path / "tokenizer"),
+            "max_seq_length": 24,
+            "evaluation_batch_size": 4,
+            "batch_size": 8,
+        },
+        "trainer": {"max_steps": 30, "accelerator": "cpu"},
+        "optimizer": {"learning_rate": 3e-3},
+        "wandb": {"mode": "disabled"},
+    }
+    (tmp_path / "tags.yaml").write_text(yaml.safe_dump(values))
+    run = tmp_path / "run"
+    assert main(["fit", "--config", str(tmp_path / "tags.yaml"), "--run-directory", str(run)]) == 0
+    texts, reports = [], []
+    for devices in ("1", "2"):
+        command = ["test", "--checkpoint", str(run), "--trainer.devices", devices]
+        strategy = ["--trainer.strategy", "ddp"] if devices == "2" else []
+        done = subprocess.run(
+            [sys.executable, "-m", "bert_lightning", *command, *strategy],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        texts.append((run / "predictions/test.jsonl").read_text())
+        reports.append([line for line in done.stdout.splitlines() if "test/" in line and "loss" not in line])
+    assert texts[0] == texts[1]
+    assert reports[0] == reports[1]
+    assert float(next(line.split()[1] for line in reports[0] if "entity_f1" in line)) > 0.2
