@@ -37,7 +37,6 @@ def test_a_fine_tuned_run_predicts_in_transformers_what_it_predicts_here(classif
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     texts = ["The old cat sees the young dog.", "The river finds a stone.", "zzz"]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    checkpoint = read_checkpoint(classifier)
     predictor = load(classifier)
     for row in predictor.predict_rows(predictor.read(str(tmp_path / "texts.txt"))):
         with torch.no_grad():
