@@ -4,14 +4,17 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, length_bucketed
+from bert_lightning.data.lines import COMPRESSIONS, format_suffix
 from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least
 from bert_lightning.data.standard_set import StandardSet
 from bert_lightning.data.standard_sets import locate, standard_set
@@ -79,6 +82,17 @@ class FineTuningData:
         except InputError as error:
             raise ValueError(f"dataset: {error}") from None
 
+    def refuse_with_dataset(self, *names: str) -> None:
+        """Check that columns are not chosen where a standard data set says what they are.
+
+        Raises:
+            ValueError: one is; the message names it.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if self.dataset is not None and getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} does nothing with data.dataset, which knows its columns")
+
     def for_prediction(self) -> Self:
         """What predicting needs: how text is encoded, not where data lies."""
         return replace(
@@ -92,6 +106,8 @@ class PartSource(NamedTuple):
     name: str
     """empty, or what distinguishes the part: `mismatched`"""
     source: str
+    layout: str
+    """the split whose layout the file has: GLUE's test files have other columns than the rest"""
     submission: str | None = None
     """the file of the GLUE submission that its predictions go to, without `.tsv`"""
 
@@ -107,23 +123,38 @@ def part_sources(settings: FineTuningData, stage: Stage | None) -> dict[str, lis
     for split in wanted:
         given: str | None = getattr(settings, split)
         if given is not None:
-            found[split] = [PartSource("", given, _submission_of(settings, split, given))]
-        elif settings.dataset is not None:
-            located = locate(settings.dataset, split, settings.folder)
-            found[split] = [PartSource(part.name, source, part.submission) for part, source in located]
+            found[split] = [_named_outright(settings, split, given)]
+        elif settings.standard is not None and (split == wanted[0] or split in settings.standard.splits):
+            located = locate(str(settings.dataset), split, settings.folder)
+            found[split] = [PartSource(part.name, source, split, part.submission) for part, source in located]
         elif split == wanted[0]:
             raise InputError(f"data.{split} is not set: name it with --data.{split} PATH")
     return found
 
 
-def _submission_of(settings: FineTuningData, split: str, source: str) -> str | None:
-    """The submission file of a part that is named outright: the only one, or the one whose file has that name."""
-    if settings.standard is None:
-        return None
-    parts = settings.standard.splits.get(split, ())
-    matching = [part for part in parts if any(source.endswith(file) for file in part.files)]
-    chosen = matching[0] if matching else parts[0] if len(parts) == 1 else None
-    return chosen.submission if chosen is not None else None
+def _named_outright(settings: FineTuningData, split: str, source: str) -> PartSource:
+    """A file of one's own, or one of a standard data set, whichever of its splits it is of.
+
+    Raises:
+        InputError: its name does not say which layout of the standard data set it has.
+    """
+    standard = settings.standard
+    if standard is None:
+        return PartSource("", source, split)
+    name = Path(source).stem if Path(source).suffix in COMPRESSIONS else Path(source).name
+    for layout, parts in standard.splits.items():
+        for part in parts:
+            if source == part.hub or any(
+                fnmatch(name.removesuffix(Path(file).suffix), Path(file).stem) for file in part.files
+            ):
+                return PartSource("", source, layout, part.submission if layout == "test" else None)
+    if not standard.test_has_labels and format_suffix(source) == ".tsv":
+        files = ", ".join(Path(part.files[0]).name for parts in standard.splits.values() for part in parts)
+        raise InputError(
+            f"{source}: the columns of {settings.dataset} depend on the file, and this name is none of {files}; "
+            "leave data.dataset out to name columns"
+        )
+    return PartSource("", source, split)
 
 
 class Part(NamedTuple):
@@ -246,15 +277,15 @@ class Sources:
         limit = settings.max_train_samples if split == "train" else settings.max_evaluation_samples
         examples: list[Any] = []
         parts: list[Part] = []
-        for name, source, submission in self.sources[split]:
-            read: Iterator[Any] = (
-                settings.standard.read(source, split) if settings.standard is not None else own(source, split)
-            )
+        for name, source, layout, submission in self.sources[split]:
+            standard = settings.standard
+            read: Iterator[Any] = standard.read(source, layout) if standard is not None else own(source, split)
             start = len(examples)
             examples += first(read, limit)
             if len(examples) == start:
                 raise InputError(f"{source}: there are no examples in it")
-            parts.append(Part(name, start, len(examples), submission))
+            # A part of a set makes no submission.
+            parts.append(Part(name, start, len(examples), submission if limit is None else None))
         return examples, parts
 
 

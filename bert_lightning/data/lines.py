@@ -84,17 +84,20 @@ def numbered_lines(
     repairs = repairs if repairs is not None else Repairs()
     limit = MAX_PIECE if cut else MAX_ROW
     offset, number, inside, rest = 0, 0, False, b""
+    counted = 0
     try:
         with _open(source) as file:
             while raw := rest + file.readline(limit - len(rest)):
                 number += not inside
+                if inside and counted != number:
+                    # Only now is it known that the line goes on behind the first piece.
+                    repairs.num_cut += 1
+                    counted = number
                 whole = raw.endswith(b"\n") or len(raw) < limit
                 if not whole and not cut:
                     raise InputError(f"{_name(source)}: line {number} is longer than {MAX_ROW:,} bytes")
                 place = len(raw) if whole else _last_break(raw)
                 raw, rest = raw[:place], raw[place:]
-                if not whole and not inside:
-                    repairs.num_cut += 1
                 inside = not whole
                 line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset)
                 yield number, line if offset or keep_mark else line.removeprefix("\ufeff")

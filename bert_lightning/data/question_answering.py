@@ -233,24 +233,33 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
     """
 
     def __init__(
-        self, settings: QuestionAnsweringData, tokenizer: WordPieceTokenizer, *, stage: Stage | None = None
+        self,
+        settings: QuestionAnsweringData,
+        tokenizer: WordPieceTokenizer,
+        *,
+        no_answer: bool | None = None,
+        stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
         sources = Sources(settings, stage)
         read = {split: sources.examples(split, self._own) for split in sources.sources}
-        self.no_answer = settings.no_answer
+        # A saved model's own, what is set, or what the training file shows.
+        self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
-            self.no_answer = any(question.is_impossible for examples, _ in read.values() for question in examples)
+            self.no_answer = any(question.is_impossible for question in next(iter(read.values()))[0])
         for split, (examples, parts) in read.items():
             training = split == "train"
-            labelled = split != "test" or any(example.answers for example in examples)
+            labelled = split != "test" or any(example.answers or example.is_impossible for example in examples)
             if training:
                 examples = self._trainable(examples, sources.sources["train"][0].source)
                 parts = [Part("", 0, len(examples))]
             elif labelled and not self.no_answer:
                 unanswered = next((example for example in examples if not example.answers), None)
                 if unanswered is not None:
-                    raise InputError(f"{unanswered.place}: this question has no answer, but data.no_answer is false")
+                    raise InputError(
+                        f"{unanswered.place}: this question has no answer, and the model always gives one: "
+                        "data.no_answer is false, or was when it was trained"
+                    )
             self.splits[split] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
 
     @property
@@ -259,7 +268,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         return {}
 
     def _own(self, source: str, split: str) -> Iterator[Question]:
-        return read_questions(source)
+        return read_questions(source, None if split == "test" else True)
 
     def _trainable(self, examples: Sequence[Question], source: str) -> list[Question]:
         """Questions that can be learnt from: those without an answer fall where every question should have one, and
@@ -280,7 +289,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
                 kept.append(example)
         if lost:
             log.warning(
-                "%s: the answer is not in the text; %d such question(s) in all, left out of training",
+                "%s: no answer that is in the text; %d such question(s) in all, left out of training",
                 lost[0].place, len(lost),
             )  # fmt: skip
         if moved:

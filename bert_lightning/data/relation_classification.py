@@ -26,18 +26,29 @@ class RelationClassificationData(FineTuningData):
     """SemEval-2010 task 8 files, TACRED-style JSONL, or tables whose text holds <e1> </e1> <e2> </e2>.
 
     Attributes:
-        text_column: column of the text in tables.
-        label_column: column of the relation in tables.
-        negative_label: the relation that stands for none, left out of the F1 scores: `Other`, `no_relation`.
+        text_column: column of the text in tables; `text` or `sentence` unless given.
+        label_column: column of the relation in tables; `label` or `relation` unless given.
+        negative_label: the relation that stands for none, left out of the F1 scores: `no_relation`; that of the
+            standard data set unless given.
     """
 
     task: ClassVar[str] = "relation-classification"
     # [CLS], [SEP], four markers and a piece of each entity.
     shortest: ClassVar[int] = 8
 
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str | None = None
+    label_column: str | None = None
     negative_label: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse_with_dataset("text_column", "label_column")
+
+    @property
+    def negative(self) -> str | None:
+        """The relation that stands for none."""
+        standard = self.standard
+        return self.negative_label or (standard.negative_label if standard is not None else None)
 
 
 def with_markers(vocabulary: Vocabulary) -> Vocabulary:
@@ -181,7 +192,9 @@ class RelationClassificationDataModule(FineTuningDataModule):
             unlabelled = next((example for example in examples if example.label is None), None)
             if unlabelled is not None:
                 raise InputError(f"{unlabelled.place}: this row has no relation")
-            labels = sort_labels(example.label for example in examples)
+            standard = settings.standard
+            known = standard.labels if standard is not None else None
+            labels = known or sort_labels(example.label for example in examples)
             if len(labels) < 2:
                 raise InputError(f"{sources.sources['train'][0].source}: every row has the relation {labels[0]!r}")
         self.labels = list(labels)

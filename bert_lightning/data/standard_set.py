@@ -43,6 +43,7 @@ class StandardSet:
         is_pair: whether an example is a pair of texts.
         scheme: of the tags: `IOB1`, `IOB2`, `none` for tags that mark no spans; None for other tasks.
         test_has_labels: whether the labels of the test split are public.
+        negative_label: the relation that stands for none, which the official score leaves out.
     """
 
     task: Task
@@ -55,6 +56,7 @@ class StandardSet:
     is_pair: bool = False
     scheme: str | None = None
     test_has_labels: bool = True
+    negative_label: str | None = None
 
 
 def has_hub_columns(source: str) -> bool:

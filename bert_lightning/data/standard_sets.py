@@ -283,8 +283,9 @@ _OTHER_SETS = {
             "hub:SemEvalWorkshop/sem_eval_2010_task_8:",
         ),
         read=partial(_ignoring_split, read_relations),
-        # Over the nine relations with their direction, without Other.
+        # Over the nine relations, right in their direction only, without Other.
         monitor="macro_f1",
+        negative_label="Other",
         source="Hendrickx et al. 2010, SemEval-2010 task 8: multi-way classification of semantic relations",
         labels=(
             *(

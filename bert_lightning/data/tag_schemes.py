@@ -16,30 +16,38 @@ _PREFIXES: dict[TagScheme, tuple[str, str, str, str]] = {
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme | None:
-    """The scheme of a file's tags; None where they mark no spans, such as parts of speech.
+    """The scheme of a file's tags; None where most mark no spans, such as parts of speech.
 
     BIOES and BILOU are known by their letters. With B and I alone it is IOB2 unless some span starts with I and every
     B touches a span of its own type before it, as in IOB1.
     """
     prefixes: set[str] = set()
+    num_spans = num_others = 0
     bare_start = free_b = False
     for tags in sentences:
         before, kind_before = OUTSIDE, ""
         for tag in tags:
             match = _SPAN_TAG.fullmatch(tag)
-            if match is None and tag != OUTSIDE:
-                return None
+            num_spans += match is not None
+            num_others += not is_span_tag(tag)
             prefix, kind = (match[1], match[2]) if match is not None else (OUTSIDE, "")
             prefixes.add(prefix)
             continues = before != OUTSIDE and kind == kind_before
             bare_start |= prefix == "I" and not continues
             free_b |= prefix == "B" and not continues
             before, kind_before = prefix, kind
+    if num_others > num_spans:
+        return None
     if prefixes & {"L", "U"}:
         return None if prefixes & {"E", "S"} else "BILOU"
     if prefixes & {"E", "S"}:
         return "BIOES"
     return "IOB1" if bare_start and not free_b else "IOB2"
+
+
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag is O or marks a part of a span."""
+    return tag == OUTSIDE or _SPAN_TAG.fullmatch(tag) is not None
 
 
 def tags_of(spans: Iterable[Span], length: int, scheme: TagScheme) -> list[str]:

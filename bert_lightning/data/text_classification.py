@@ -57,6 +57,13 @@ class TextClassificationData(FineTuningData):
             raise ValueError(f"max_seq_length is {self.max_seq_length}; it must be at least 5")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold is {self.threshold}; it must be more than 0 and less than 1")
+        self.refuse_with_dataset(
+            "text_column", "text_pair_column", "label_column", "column_names", "label_separator", "problem"
+        )
+        if self.label_separator is not None and (self.kind != "multi-label" or not self.label_separator):
+            raise ValueError("label_separator is a text between the labels where data.problem is multi-label")
+        if self.threshold != 0.5 and self.kind != "multi-label":
+            raise ValueError(f"threshold does nothing where the problem is {self.kind}")
         if self.class_weights is not None and self.kind != "single-label":
             raise ValueError(f"class_weights does nothing where the problem is {self.kind}")
         if self.positive_label is not None and self.kind != "single-label":
@@ -65,6 +72,8 @@ class TextClassificationData(FineTuningData):
             isinstance(weight, int | float) and 0 <= weight < math.inf for weight in self.class_weights.values()
         ):
             raise ValueError(f"class_weights is {self.class_weights}; every weight must be a number, 0 or more")
+        if isinstance(self.class_weights, dict) and self.class_weights and not any(self.class_weights.values()):
+            raise ValueError(f"class_weights is {self.class_weights}; at least one must be more than 0")
 
     @property
     def kind(self) -> Problem:
@@ -170,6 +179,8 @@ class TextClassificationDataModule(FineTuningDataModule):
         super().__init__(settings, tokenizer)
         sources = Sources(settings, stage)
         read = {split: sources.examples(split, self._own) for split in sources.sources}
+        for examples, _ in read.values():
+            self._check_form(examples)
         if labels is None:
             labels = self._labels(read["train"][0], sources.sources["train"][0].source)
         self.labels = list(labels)
@@ -209,6 +220,8 @@ class TextClassificationDataModule(FineTuningDataModule):
             for name in names:
                 if name not in self.labels:
                     raise InputError(f"data.{key}: {name!r} is no label; known: {', '.join(self.labels)}")
+        if self.settings.positive_label is not None and len(self.labels) != 2:
+            raise InputError(f"data.positive_label is for two labels; there are {len(self.labels)}")
 
     def _own(self, source: str, split: str) -> Iterator[LabelledText]:
         settings = self.settings
@@ -223,12 +236,21 @@ class TextClassificationDataModule(FineTuningDataModule):
             labelled=split != "test" or self._is_labelled(source),
         )
 
+    def _check_form(self, examples: Sequence[LabelledText]) -> None:
+        multiple = self.settings.kind == "multi-label"
+        for example in examples:
+            if example.label is not None and isinstance(example.label, tuple) != multiple:
+                raise InputError(
+                    f"{example.place}: {'one label' if multiple else 'a list of labels'}, but data.problem is "
+                    f"{self.settings.kind}{'; data.label_separator says how to split it' if multiple else ''}"
+                )
+
     def _is_labelled(self, source: str) -> bool:
-        """Whether a test file has labels: a table without the column has none."""
+        """Whether a test file has labels: a table in which no row has the column filled has none."""
         if not source.startswith(HUB) and Path(source).is_dir():
             return True
-        row = next(read_rows(source, self.settings.column_names), None)
-        return row is None or self.settings.label_column in row.values
+        rows = read_rows(source, self.settings.column_names)
+        return any(row.values.get(self.settings.label_column) is not None for row in rows)
 
     def _labels(self, examples: Sequence[LabelledText], source: str) -> Sequence[str]:
         settings = self.settings
@@ -236,13 +258,6 @@ class TextClassificationDataModule(FineTuningDataModule):
             return [settings.label_column]
         if settings.standard is not None and settings.standard.labels is not None:
             return settings.standard.labels
-        for example in examples:
-            if (settings.kind == "multi-label") != isinstance(example.label, tuple):
-                raise InputError(
-                    f"{example.place}: {'one label' if settings.kind == 'multi-label' else 'a list of labels'}, but "
-                    f"data.problem is {settings.kind}"
-                    + ("; data.label_separator says how to split it" if settings.kind == "multi-label" else "")
-                )
         labels: list[str] = []
         for example in examples:
             labels += example.label if isinstance(example.label, tuple) else [str(example.label)]

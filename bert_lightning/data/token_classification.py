@@ -13,7 +13,7 @@ from bert_lightning.data.examples import TaggedSentence
 from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
 from bert_lightning.data.module import Stage, require_at_least
 from bert_lightning.data.readers.tagged import read_tagged
-from bert_lightning.data.tag_schemes import SchemeCheck, all_tags, convert, detect_scheme
+from bert_lightning.data.tag_schemes import SchemeCheck, all_tags, convert, detect_scheme, is_span_tag
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import spans_of
 from bert_lightning.model.losses import IGNORED
@@ -37,7 +37,8 @@ class TokenClassificationData(FineTuningData):
         broken_tags: what becomes of tags that break their scheme: `repair` reads them as conlleval does and says how
             many there are, `error` stops.
         window_overlap: word pieces that two windows of a sentence longer than the model have in common.
-        document_context: word pieces of the same document that are shown on each side of a sentence.
+        document_context: word pieces of the same document that are shown on each side of a sentence; where a file
+            marks no documents there is none.
         label_all_pieces: train on every piece of a word, not on its first alone.
     """
 
@@ -55,6 +56,7 @@ class TokenClassificationData(FineTuningData):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 0, "window_overlap", "document_context")
+        self.refuse_with_dataset("token_column", "tag_column")
         if self.window_overlap > (self.max_seq_length - 2) // 2:
             raise ValueError(
                 f"window_overlap is {self.window_overlap}; with max_seq_length {self.max_seq_length} it must be at "
@@ -233,6 +235,8 @@ def _context(
     if not wanted:
         return [], []
     document = examples[number].document
+    if not document:
+        return [], []
     sides: list[list[int]] = []
     for step in (-1, 1):
         found: list[int] = []
@@ -285,10 +289,18 @@ class TokenClassificationDataModule(FineTuningDataModule):
         read = {split: sources.examples(split, self._own) for split in sources.sources}
         scheme = self._source_scheme(read)
         # A saved model's labels say what it is for.
-        self.spans = scheme is not None if labels is None else labels_mark_spans(labels)
+        self.spans = scheme is not None if labels is None else labels_mark_spans(labels, settings)
         for split, (examples, _) in read.items():
-            self._check(examples, scheme if self.spans else None, sources.sources[split][0].source)
+            self._check(examples, scheme, sources.sources[split][0].source)
         self.labels = list(labels) if labels is not None else self._labels(read["train"][0])
+        if settings.document_context and not any(
+            example.document for examples, _ in read.values() for example in examples
+        ):
+            [source, *_] = next(iter(sources.sources.values()))
+            raise InputError(
+                f"{source.source}: no line begins a document (-DOCSTART-, # newdoc), so data.document_context would "
+                "do nothing"
+            )
         for split, (examples, parts) in read.items():
             self._report_unseen(examples, split)
             self.splits[split] = EncodedWords(
@@ -328,7 +340,16 @@ class TokenClassificationDataModule(FineTuningDataModule):
                 raise InputError(
                     f"{example.place}: this sentence has {'no tags' if labelled else 'tags'}, unlike the first"
                 )
-        if not labelled or scheme is None:
+        if not labelled or not self.spans:
+            return
+        for example in examples:
+            for word, tag in zip(example.words, example.tags or (), strict=True):
+                if not is_span_tag(tag):
+                    raise InputError(
+                        f"{example.place}: the tag {tag!r} of {word!r} marks no span, though others do; "
+                        "data.source_scheme none takes all tags as plain labels"
+                    )
+        if scheme is None:
             return
         try:
             check = SchemeCheck(scheme, {tag for example in examples for tag in example.tags or ()})
@@ -381,6 +402,6 @@ class TokenClassificationDataModule(FineTuningDataModule):
             )  # fmt: skip
 
 
-def labels_mark_spans(labels: Sequence[str]) -> bool:
+def labels_mark_spans(labels: Sequence[str], settings: TokenClassificationData) -> bool:
     """Whether a model's labels are tags of spans."""
-    return detect_scheme([labels]) is not None
+    return settings.source_scheme != "none" and all(map(is_span_tag, labels))

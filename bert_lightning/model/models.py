@@ -24,9 +24,12 @@ MODELS: dict[str, type[PretrainedModel]] = {
         BertForTokenClassification,
         BertForQuestionAnswering,
         BertForMultipleChoice,
-        BertForRelationClassification,
         BertEncoder,
     )
+}
+# Those that transformers does not have.
+OWN_MODELS: dict[str, type[PretrainedModel]] = {
+    BertForRelationClassification.architecture: BertForRelationClassification
 }
 # What a checkpoint that names no class is, by the heads that it holds; the first row that it has all of.
 _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
@@ -46,14 +49,14 @@ def model_of(checkpoint: Checkpoint) -> PretrainedModel:
     Raises:
         CheckpointError: the class is none of ours, or the checkpoint cannot fill it.
     """
-    name = checkpoint.architecture
-    if name is not None and name not in MODELS:
-        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(MODELS)}")
+    name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
+    if name is not None and name not in known:
+        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
     by_heads = next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
     if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
         by_heads = BertForTokenClassification
-    cls = MODELS[name] if name is not None else by_heads
+    cls = known[name] if name is not None else by_heads
     # The released models of Hugging Face call themselves masked language models, and hold both heads.
     if cls is BertForMaskedLM and by_heads is BertForPreTraining:
         cls = BertForPreTraining

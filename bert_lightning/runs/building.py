@@ -171,8 +171,8 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
             f"({config.max_position_embeddings})"
         )
     known = start.task_settings if start is not None and stage is not None else {}
-    labels = {"labels": known["labels"]} if "labels" in known else {}
-    data = row.data(settings, tokenizer, stage=stage, **labels)
+    carried_on = {name: known[name] for name in ("labels", "no_answer") if name in known}
+    data = row.data(settings, tokenizer, stage=stage, **carried_on)
     _seed(experiment)
     model = row.model(config, **data.head, **_chosen_head(experiment.model, data))
     if start is not None and stage is None and not _has_head_of(start, experiment.task, model):
@@ -213,14 +213,16 @@ def _has_head_of(start: Checkpoint, task: str, model: PretrainedModel) -> bool:
 def _task_arguments(data: FineTuningDataModule, known: dict[str, Any]) -> dict[str, Any]:
     """What the data decides of the task."""
     if isinstance(data, QuestionAnsweringDataModule):
-        return {
-            "no_answer": known.get("no_answer", data.no_answer),
-            "null_threshold": known.get("null_threshold"),
-        }
+        return {"no_answer": data.no_answer, "null_threshold": known.get("null_threshold")}
     if isinstance(data, MultipleChoiceDataModule):
         return {}
-    weights = {"class_weights": data.class_weights} if isinstance(data, TextClassificationDataModule) else {}
-    return {"labels": data.head["labels"], **weights}
+    if isinstance(data, TextClassificationDataModule):
+        return {"labels": data.labels, "class_weights": known.get("class_weights", data.class_weights)}
+    return {"labels": data.head["labels"]}
+
+
+# What a checkpoint says of its task beside how examples become features and what the head is.
+_TASK_ARGUMENTS = ("labels", "no_answer", "null_threshold", "class_weights")
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -240,7 +242,7 @@ def task_of(checkpoint: Checkpoint) -> Task:
     else:
         row = _FINE_TUNING[checkpoint.task]
         data = TASK_DATA[checkpoint.task](**settings.pop("data"))
-        own = {name: settings[name] for name in ("labels", "no_answer", "null_threshold") if name in settings}
+        own = {name: settings[name] for name in _TASK_ARGUMENTS if name in settings}
         task = row.task(row.model(config, **row.model.arguments_of(checkpoint)), config, tokenizer, data, **own)
     fill(task.model, checkpoint)
     return task

@@ -10,6 +10,7 @@ from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
 from bert_lightning.errors import InputError, WorkError
+from bert_lightning.model import BertForRelationClassification
 from bert_lightning.model.models import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx
 from bert_lightning.model.pretrained import PretrainedModel
@@ -38,6 +39,10 @@ def export(source: str, form: str, output: Path) -> list[str]:
         raise InputError(
             f"{source} has {', '.join(model.deviations)}, which transformers' {model.architecture} lacks: "
             "it would compute something else"
+        )
+    if form == ONNX and isinstance(model, BertForRelationClassification):
+        raise InputError(
+            f"{source} classifies relations, which an ONNX file of ids and masks cannot: it lacks places"
         )
     lines = [str(model.loading_report)] if model.loading_report else []
     # Complete or absent: a sibling takes the name when all is written.

@@ -170,6 +170,8 @@ class FeatureExtractor:
         self.tokenizer: WordPieceTokenizer = tokenizer
         self.device = chosen_device(device)
         self.encoder = BertEncoder.from_checkpoint(checkpoint).eval().to(self.device)
+        # A model that was trained without one gets one drawn by chance.
+        self._has_pooler = "encoder.pooler.weight" in checkpoint.tensors
 
     def layers(self, wanted: Sequence[int]) -> list[int]:
         """Layers as numbers from 0, the embeddings; the first block is 1, and -1 the last.
@@ -199,7 +201,7 @@ class FeatureExtractor:
             InputError: no such layer, or a pooler that the model lacks.
         """
         chosen = self.layers(layers)
-        if form == "pooler" and self.encoder.pooler is None:
+        if form == "pooler" and not self._has_pooler:
             raise InputError("this model has no pooler; features may be tokens, cls, mean or max")
         limit = max_seq_length or self.encoder.config.max_position_embeddings
         if not 3 <= limit <= self.encoder.config.max_position_embeddings:

@@ -1,6 +1,7 @@
 """`validate` and `test`: a saved run on its own data or on other data."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,17 @@ from bert_lightning.runs.experiment import Experiment, load_experiment
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.fine_tuning import FineTuningTask
 from bert_lightning.training import metrics_file
+
+# Settings of data that change no prediction.
+_NO_MATTER = {
+    "num_workers",
+    "evaluation_batch_size",
+    "batch_size",
+    "tokenizer",
+    "cased",
+    "max_train_samples",
+    "train",
+}
 
 
 class Scored(NamedTuple):
@@ -82,15 +94,19 @@ def score(
 
 
 def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str) -> str:
-    """The split where the data is the run's own, else the split and what the data is called."""
+    """The split where data and settings are the run's own, else the split and what differs."""
     own = below.get("data") if below is not None else None
     own = own if isinstance(own, dict) else {}
-    now = {name: getattr(experiment.data, name, None) for name in ("dataset", "folder", split)}
-    if all(own.get(name) == value for name, value in now.items()):
+    now = experiment.to_dict()["data"]
+    differing = [name for name in now if name not in _NO_MATTER and own.get(name) != now[name]]
+    if not differing:
         return split
-    source = now[split]
-    called = Path(source).stem if source is not None else str(now["dataset"]).replace("/", "-")
-    return f"{split}-{called}"
+    names = []
+    if {"dataset", "folder", split} & {*differing}:
+        source = now[split]
+        names.append(Path(source).stem if source is not None else str(now["dataset"]).replace("/", "-"))
+    names += [f"{name}-{now[name]}" for name in differing if name not in ("dataset", "folder", split)]
+    return re.sub(r"[^\w.-]+", "-", "-".join([split, *names]))[:100]
 
 
 def _with_weights(experiment: Experiment) -> Experiment:

@@ -1,5 +1,6 @@
 """One of several choices for a question; paper section 4.4."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from bert_lightning.data.batching import Batch
 from bert_lightning.data.examples import ChoiceQuestion
 from bert_lightning.data.fine_tuning import Part
 from bert_lightning.data.multiple_choice import EncodedChoices, MultipleChoiceData
+from bert_lightning.data.readers.choices import read_choices
 from bert_lightning.data.sources import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMultipleChoice
@@ -89,10 +91,8 @@ class MultipleChoiceTask(FineTuningTask):
                 ]
                 rows.append(row)
         rows.sort(key=lambda row: -row[0])
-        lines = [
-            f"{len(split.examples) - len(rows):,} of {len(split.examples):,} right; the surest wrong answers:",
-            "",
-        ]
+        lines = [f"{len(split.examples) - len(rows):,} of {len(split.examples):,} right"]
+        lines += ["", "the surest wrong answers:", ""] if rows else []
         for probability, question, chosen_text, gold in rows[:_SHOWN]:
             lines += [question, f"  {chosen_text}  ({probability:.0%})    gold: {gold}"]
         columns = ["probability", "question", "predicted", "gold"]
@@ -110,6 +110,13 @@ class MultipleChoiceTask(FineTuningTask):
                 row["gold"] = example.label
             rows.append(row)
         return rows
+
+    def read_raw(self, source: str) -> Iterator[Row] | None:
+        """Questions of a file in any form that training reads."""
+        return (
+            Row(e.place, {"id": e.id, "context": e.context, "question": e.question, "choices": list(e.choices)})
+            for e in read_choices(source)
+        )
 
     def example_of(self, row: Row) -> ChoiceQuestion:
         """A row with `context`, `choices` and perhaps a `question`."""

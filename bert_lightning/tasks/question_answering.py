@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.batching import Batch
 from bert_lightning.data.examples import Question
 from bert_lightning.data.fine_tuning import Part
@@ -102,6 +103,11 @@ class QuestionAnsweringTask(FineTuningTask):
     def task_settings(self) -> dict[str, Any]:
         """Whether there may be no answer, the threshold for it, and how examples become features."""
         return {"no_answer": self.no_answer, "null_threshold": self.null_threshold, **super().task_settings}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The threshold of the last validation goes on too."""
+        super().on_load_checkpoint(checkpoint)
+        self.null_threshold = checkpoint[ENTRY]["task_settings"]["null_threshold"]
 
     def counts(self, batch: Batch) -> Tensor:
         """Windows, for the losses and the accuracy."""
@@ -258,7 +264,7 @@ class QuestionAnsweringTask(FineTuningTask):
                 ]
             )
         wrong = sorted(rows, key=lambda row: (row[1], -row[4]))[: 10 * _SHOWN]
-        lines = ["the surest wrong answers:", ""]
+        lines = ["the surest wrong answers:", ""] if wrong and wrong[0][1] < 1 else ["every answer is right"]
         for _, score, question, answer, probability, gold_answer in wrong[:_SHOWN]:
             if score == 1:
                 break
@@ -321,7 +327,7 @@ class QuestionAnsweringTask(FineTuningTask):
             return None
         return (
             Row(each.place, {"id": each.id, "question": each.question, "context": each.context})
-            for each in read_questions(source)
+            for each in read_questions(source, labelled=False)
         )
 
     def example_of(self, row: Row) -> Question:

@@ -12,9 +12,9 @@ from torch import Tensor
 from bert_lightning.data.batching import Batch
 from bert_lightning.data.examples import RelationExample
 from bert_lightning.data.fine_tuning import Part
-from bert_lightning.data.readers.relations import without_markers
+from bert_lightning.data.readers.relations import relation_of
 from bert_lightning.data.relation_classification import EncodedRelations, RelationClassificationData
-from bert_lightning.data.sources import Row, column
+from bert_lightning.data.sources import Row
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
 from bert_lightning.model import BertConfig, BertForRelationClassification
 from bert_lightning.tasks.fine_tuning import FineTuningTask, Report, rounded
@@ -56,7 +56,7 @@ class RelationClassificationTask(FineTuningTask):
     ) -> None:
         super().__init__(model, config, tokenizer, settings)
         self.labels = list(labels)
-        self.line_columns = (settings.text_column,)
+        self.line_columns = (settings.text_column or "text",)
         self.relations = [_DIRECTION.sub("", label) for label in self.labels]
 
     @property
@@ -88,7 +88,7 @@ class RelationClassificationTask(FineTuningTask):
         """Macro and micro F1 over relations, and the accuracy over all labels."""
         inside = slice(part.start, part.stop)
         gold, guess = split.labels[inside], np.stack(outputs[inside]).argmax(-1)
-        negative = self.settings.negative_label
+        negative = self.settings.negative
         f1, right, wanted, found = [], 0, 0, 0
         for relation in dict.fromkeys(self.relations):
             if relation == negative:
@@ -132,9 +132,8 @@ class RelationClassificationTask(FineTuningTask):
         return rows
 
     def example_of(self, row: Row) -> RelationExample:
-        """A row whose text holds <e1>...</e1> and <e2>...</e2>."""
-        text, first, second = without_markers(row.place, column(row, self.settings.text_column))
-        return RelationExample(row.place, "", text, first, second, None)
+        """A row whose text holds <e1>...</e1> and <e2>...</e2>, or one in TACRED's form."""
+        return relation_of(row, "", self.settings.text_column)._replace(label=None)
 
     def encode(self, examples: list[RelationExample]) -> EncodedRelations:
         """Texts to features."""

@@ -86,7 +86,13 @@ class TextClassificationTask(FineTuningTask):
     @property
     def task_settings(self) -> dict[str, Any]:
         """Labels, problem type, and how examples become features."""
-        return {"labels": self.labels, "problem_type": self.model.problem_type, **super().task_settings}
+        weights = self.class_weights.tolist() if self.class_weights is not None else None
+        return {
+            "labels": self.labels,
+            "problem_type": self.model.problem_type,
+            "class_weights": weights,
+            **super().task_settings,
+        }
 
     def counts(self, batch: Batch) -> Tensor:
         """Texts, weighted for the loss as their classes are."""

@@ -55,7 +55,7 @@ class TokenClassificationTask(FineTuningTask):
     ) -> None:
         super().__init__(model, config, tokenizer, settings)
         self.labels = list(labels)
-        self.spans = labels_mark_spans(self.labels)
+        self.spans = labels_mark_spans(self.labels, settings)
         names = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
         self.validation_metrics = ("loss", *(names if self.spans else ("accuracy", "macro_f1")))
         self.monitor = f"val/{self.validation_metrics[1]}"
@@ -204,14 +204,14 @@ class TokenClassificationTask(FineTuningTask):
         return rows
 
     def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
-        """Columns that conlleval reads: word, gold tag where there is one, predicted tag."""
-        words_have_blanks = any(len(word.split()) != 1 for example in split.examples for word in example.words)
-        separator = "\t" if words_have_blanks else " "
+        """Columns that conlleval reads: word (its blanks as _), gold tag where there is one, predicted tag."""
         gold = self._gold(split) if split.is_labelled else None
         lines: list[str] = []
         for number, (example, tags) in enumerate(zip(split.examples, self.tags(split, outputs), strict=True)):
-            columns = [example.words, gold[number], tags] if gold is not None else [example.words, tags]
-            lines += [separator.join(row) for row in zip(*columns, strict=True)]
+            # A column ends at a blank.
+            words = ["_".join(word.split()) or "_" for word in example.words]
+            columns = [words, gold[number], tags] if gold is not None else [words, tags]
+            lines += [" ".join(row) for row in zip(*columns, strict=True)]
             lines.append("")
         return {"predictions.conll": "\n".join(lines) + "\n"}
 
@@ -220,7 +220,7 @@ class TokenClassificationTask(FineTuningTask):
         if format_suffix(source) not in COLUMN_SUFFIXES:
             return None
         return (
-            Row(sentence.place, {"tokens": sentence.words})
+            Row(sentence.place, {"tokens": sentence.words, "document": sentence.document})
             for sentence in read_tagged(source, self.settings.token_column, self.settings.tag_column)
         )
 
@@ -232,7 +232,10 @@ class TokenClassificationTask(FineTuningTask):
             words = [word for word, _ in split]
         elif not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise InputError(f"{row.place}: tokens is {words!r}; a list of words is expected")
-        return TaggedSentence(row.place, words, None, 0)
+        document = row.values.get("document", 0)
+        if not isinstance(document, int):
+            raise InputError(f"{row.place}: document is {document!r}; a number is expected")
+        return TaggedSentence(row.place, words, None, document)
 
     def encode(self, examples: list[TaggedSentence]) -> EncodedWords:
         """Sentences to features."""

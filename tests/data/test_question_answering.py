@@ -123,7 +123,7 @@ def test_answers_that_are_nowhere_are_counted_and_left_out_of_training(tmp_path,
     with caplog.at_level(logging.WARNING):
         data = QuestionAnsweringDataModule(settings, tokenizer)
     assert data.num_training_samples == 3
-    assert "not in the text; 1 such question(s)" in caplog.text
+    assert "no answer that is in the text; 1 such question(s)" in caplog.text
     assert "1 answer(s) stand elsewhere" in caplog.text
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]
@@ -139,5 +139,5 @@ def test_questions_without_answer_are_learnt_as_cls_only_where_they_are_wanted(t
     assert (batch["start_positions"] == 0).sum() == 2
     without = QuestionAnsweringDataModule(QuestionAnsweringData(train=path, no_answer=False), tokenizer)
     assert without.num_training_samples == 4
-    with pytest.raises(InputError, match=r"has no answer, but data\.no_answer is false"):
+    with pytest.raises(InputError, match=r"this question has no answer, and the model always gives one"):
         QuestionAnsweringDataModule(QuestionAnsweringData(train=path, validation=path, no_answer=False), tokenizer)

@@ -44,7 +44,9 @@ def test_converting_there_and_back_changes_nothing(sentence, one, other):
         ([["B-PER", "E-PER"], ["S-LOC"]], "BIOES"),
         ([["B-PER", "L-PER"], ["U-LOC"]], "BILOU"),
         ([["NN", "O"]], None),
-        ([["B-PER", "NN"]], None),
+        ([["B-PER", "NN", "VB"]], None),
+        # One slip makes no file of spans one of plain tags.
+        ([["B-PER", "o"]], "IOB2"),
         ([["O"]], "IOB2"),
     ],
 )

@@ -152,3 +152,19 @@ def test_parts_of_speech_keep_their_own_labels(tmp_path, tokenizer):
     data = module(tmp_path, tokenizer, "the DET\ncat NOUN\n")
     assert data.labels == ["DET", "NOUN"]
     assert not data.spans
+
+
+def test_one_tag_that_marks_no_span_is_named_and_all_may_be_plain_labels(tmp_path, tokenizer):
+    text = "the O\ncat B-A\n\nthe o\ndog B-A\n"
+    with pytest.raises(InputError, match=r"train\.conll.*the tag 'o' of 'the' marks no span, though others do"):
+        module(tmp_path, tokenizer, text)
+    data = module(tmp_path, tokenizer, text, source_scheme="none")
+    assert data.labels == ["B-A", "O", "o"]
+    assert not data.spans
+
+
+def test_context_without_documents_is_an_error(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"train\.conll: no line begins a document"):
+        module(tmp_path, tokenizer, "cat B-A\n", document_context=4)
+    data = module(tmp_path, tokenizer, "-DOCSTART- O\n\ncat B-A\n\ndog O\n", document_context=4)
+    assert data.splits["train"].lengths.tolist() == [4, 4]

@@ -10,8 +10,17 @@ import torch.nn.functional as F
 import transformers
 
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
+from bert_lightning.model import (
+    BertConfig,
+    BertEncoder,
+    BertForPreTraining,
+    BertForRelationClassification,
+    BertForSequenceClassification,
+)
+from bert_lightning.model.models import model_of
+from bert_lightning.model.packing import packing_of
 
 V = 40
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 3, 0, 0]])
@@ -229,3 +238,29 @@ def test_every_field_of_the_config_is_read_by_the_model():
         if field.name != "pad_token_id":  # for transformers alone: the mask says what is padding
             name = derived.get(field.name, field.name)
             assert any(f"config.{name}" in text for text in texts), field.name
+
+
+def test_entity_markers_are_read_where_they_stand_padded_or_packed():
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", vocab_size=30)
+    model = BertForRelationClassification(config, labels=["a", "b", "c"]).double().eval()
+    ids = torch.randint(5, 30, (2, 9))
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[1, 6:] = False
+    places = torch.tensor([[1, 7], [4, 2]])
+    padded = model(ids, None, mask, entity_places=places)
+    hidden = model.encoder(ids, None, mask).last_hidden_state
+    states = torch.stack([torch.cat([hidden[row, place] for place in places[row]]) for row in range(2)])
+    torch.testing.assert_close(padded, model.classifier(states), rtol=1e-10, atol=1e-12)
+    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_places=places + torch.tensor([[0], [9]]))
+    torch.testing.assert_close(packed, padded, rtol=1e-9, atol=1e-11)
+
+
+def test_a_model_that_transformers_lacks_comes_back_from_its_folder(tmp_path):
+    config = BertConfig.preset("tiny", vocab_size=30)
+    model = BertForRelationClassification(config, labels=["a", "b", "c"])
+    model.save_pretrained(tmp_path)
+    again = model_of(read_checkpoint(tmp_path))
+    assert isinstance(again, BertForRelationClassification)
+    assert again.labels == ["a", "b", "c"]
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))

@@ -129,7 +129,8 @@ def test_a_submission_is_the_eleven_files_of_the_runs(tmp_path, capsys):
         run = tmp_path / f"run-{number}"
         (run / "predictions/test").mkdir(parents=True)
         (run / "config.yaml").write_text("experiment: x\n")
-        (run / f"predictions/test/{name}.tsv").write_text(f"index\tprediction\n0\t{number}\n")
+        lines = "".join(f"{index}\t{number}\n" for index in range(FILES[name]))
+        (run / f"predictions/test/{name}.tsv").write_text(f"index\tprediction\n{lines}")
         runs.append(str(run))
     output = tmp_path / "submission.zip"
     assert main(["submission", *runs[1:], "--output", str(output)]) == 2
@@ -140,4 +141,8 @@ def test_a_submission_is_the_eleven_files_of_the_runs(tmp_path, capsys):
     assert main(["submission", *runs, "--output", str(output)]) == 0
     with zipfile.ZipFile(output) as archive:
         assert archive.namelist() == [f"{name}.tsv" for name in FILES]
-        assert archive.read("CoLA.tsv") == b"index\tprediction\n0\t1\n"
+        assert archive.read("CoLA.tsv").startswith(b"index\tprediction\n0\t1\n1\t1\n")
+    short = tmp_path / "run-1/predictions/test/CoLA.tsv"
+    short.write_text("index\tprediction\n0\t1\n")
+    assert main(["submission", *runs, "--output", str(output)]) == 2
+    assert "CoLA.tsv: 1 predictions, but the test set has 1,063 examples" in capsys.readouterr().err

@@ -10,12 +10,12 @@ from bert_lightning.data.sources import read_json, read_rows
 from bert_lightning.errors import InputError
 
 
-def read_questions(source: str, labelled: bool = True) -> Iterator[Question]:
+def read_questions(source: str, labelled: bool | None = True) -> Iterator[Question]:
     """Stream the questions of a SQuAD file (`.json`, v1.1 or v2.0), or of JSONL, Parquet or hub rows.
 
     A row has `id`, `question`, `context`, maybe `title`, and `answers`: lists `{text, answer_start}`, or a list of
-    such pairs. A question without an answer is impossible; plausible answers are not read. Without `labelled`,
-    `answers` may be missing and are not read: no question counts as impossible.
+    such pairs. A question without an answer is impossible; plausible answers are not read. Where
+    `labelled` is False they are not read and no question counts as impossible; None does so where they are missing.
 
     Raises:
         InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, or
@@ -29,7 +29,7 @@ def read_questions(source: str, labelled: bool = True) -> Iterator[Question]:
         yield question
 
 
-def _squad(source: str, labelled: bool) -> Iterator[Question]:
+def _squad(source: str, labelled: bool | None) -> Iterator[Question]:
     for article, entry in enumerate(field(source, read_json(source), "data", list), 1):
         place = f"{source}: article {article}"
         paragraphs = field(place, entry, "paragraphs", list)
@@ -42,13 +42,15 @@ def _squad(source: str, labelled: bool) -> Iterator[Question]:
                 yield _question(f"{inside}, question {count}", values, context, title, labelled)
 
 
-def _table(source: str, labelled: bool) -> Iterator[Question]:
+def _table(source: str, labelled: bool | None) -> Iterator[Question]:
     for place, values in read_rows(source):
         context = field(place, values, "context", str)
         yield _question(place, values, context, _title(place, values), labelled)
 
 
-def _question(place: str, values: Any, context: str, title: str, labelled: bool) -> Question:
+def _question(place: str, values: Any, context: str, title: str, labelled: bool | None) -> Question:
+    if labelled is None:
+        labelled = isinstance(values, dict) and values.get("answers") is not None
     identifier = required(place, values, "id")
     # Some sets number their questions; in a prediction file keys are text.
     identifier = str(identifier) if type(identifier) is int else typed(place, "the value of 'id'", identifier, str)

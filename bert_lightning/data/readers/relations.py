@@ -43,12 +43,22 @@ def read_relations(
             yield _positioned(Row(f"{source}: item {number + 1}", values), str(number), label_column)
     elif is_table(source):
         for number, row in enumerate(read_rows(source)):
-            if "subj_start" in row.values and text_column is None:
-                yield _positioned(row, str(number), label_column)
-            else:
-                yield _marked_row(row, str(number), text_column, label_column)
+            yield relation_of(row, str(number), text_column, label_column)
     else:
         yield from _semeval(source)
+
+
+def relation_of(
+    row: Row, number: str, text_column: str | None = None, label_column: str | None = None
+) -> RelationExample:
+    """A row in TACRED's form, or with a marked text; `number` is its id where it has none.
+
+    Raises:
+        InputError: as `read_relations`.
+    """
+    if "subj_start" in row.values and text_column is None:
+        return _positioned(row, number, label_column)
+    return _marked_row(row, number, text_column, label_column)
 
 
 def without_markers(place: str, marked: str) -> tuple[str, Span, Span]:

@@ -1,0 +1,89 @@
+"""Where the splits of a fine-tuning task come from, and settings that contradict each other."""
+
+import pytest
+
+from bert_lightning.data.fine_tuning import PartSource, part_sources
+from bert_lightning.data.multiple_choice import MultipleChoiceData
+from bert_lightning.data.question_answering import QuestionAnsweringData
+from bert_lightning.data.relation_classification import RelationClassificationData
+from bert_lightning.data.text_classification import TextClassificationData, TextClassificationDataModule
+from bert_lightning.data.token_classification import TokenClassificationData
+from bert_lightning.errors import InputError
+
+HEADED = "sentence\tlabel\nThe cat.\t0\nThe dog.\t1\n"
+
+
+@pytest.fixture
+def sst2(tmp_path):
+    """A folder of SST-2 in its published layout."""
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(HEADED)
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tThe cat.\n")
+    return tmp_path
+
+
+def test_a_split_that_is_named_outright_is_read_in_the_layout_of_its_file(sst2, tokenizer):
+    settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "dev.tsv"))
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    split = data.splits["test"]
+    assert [example.text for example in split.examples] == ["The cat.", "The dog."]
+    assert split.is_labelled
+    assert split.parts[0].submission is None
+    settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2))
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    assert not data.splits["test"].is_labelled
+    assert data.splits["test"].parts[0].submission == "SST-2"
+
+
+def test_a_part_of_a_test_set_makes_no_submission(sst2, tokenizer):
+    settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2), max_evaluation_samples=1)
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    assert data.splits["test"].parts[0].submission is None
+
+
+def test_a_file_whose_name_does_not_say_its_layout_is_refused(sst2):
+    settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "mine.tsv"))
+    with pytest.raises(InputError, match=r"mine\.tsv: the columns of glue/sst2 depend on the file, .* train\.tsv"):
+        part_sources(settings, "test")
+
+
+def test_a_standard_set_without_validation_trains_without_one(tmp_path):
+    (tmp_path / "TRAIN_FILE.TXT").touch()
+    settings = RelationClassificationData(dataset="semeval2010-task8", folder=str(tmp_path))
+    assert part_sources(settings, None) == {
+        "train": [PartSource("", str(tmp_path / "TRAIN_FILE.TXT"), "train", None)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "message"),
+    [
+        (TextClassificationData, {"dataset": "glue/sst2", "text_column": "x"}, "text_column does nothing"),
+        (TextClassificationData, {"dataset": "glue/sst2", "problem": "multi-label"}, "problem does nothing"),
+        (TextClassificationData, {"dataset": "swag"}, "which is of the task multiple-choice"),
+        (TextClassificationData, {"dataset": "glue/sst"}, "did you mean 'glue/sst2'"),
+        (TextClassificationData, {"folder": "x"}, "folder does nothing without data.dataset"),
+        (TextClassificationData, {"label_separator": ";"}, "label_separator is a text between the labels where"),
+        (TextClassificationData, {"label_separator": "", "problem": "multi-label"}, "label_separator"),
+        (TextClassificationData, {"threshold": 0.3}, "threshold does nothing"),
+        (TextClassificationData, {"class_weights": {"a": 0.0}}, "at least one must be more than 0"),
+        (
+            TextClassificationData,
+            {"class_weights": "balanced", "problem": "regression"},
+            "class_weights does nothing",
+        ),
+        (TokenClassificationData, {"dataset": "wnut17", "tag_column": "2"}, "tag_column does nothing"),
+        (TokenClassificationData, {"max_seq_length": 10, "window_overlap": 5}, "window_overlap is 5"),
+        (
+            RelationClassificationData,
+            {"dataset": "semeval2010-task8", "label_column": "x"},
+            "label_column does nothing",
+        ),
+        (QuestionAnsweringData, {"max_seq_length": 20, "max_question_length": 17}, "max_question_length is 17"),
+        (QuestionAnsweringData, {"doc_overlap": 400}, "doc_overlap is 400"),
+        (MultipleChoiceData, {"max_seq_length": 4}, "max_seq_length is 4"),
+    ],
+)
+def test_settings_that_do_nothing_or_cannot_be_are_errors(cls, settings, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**settings)
