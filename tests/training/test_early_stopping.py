@@ -54,17 +54,22 @@ def scored(request, monkeypatch):
     sign, name = (1.0, "accuracy") if request.param == "max" else (-1.0, "loss")
     listeners = []
 
-    def log_split(task, prefix):
-        task.mean_loss.reset()
-        task.scores.reset()
+    def scores(task, split, outputs, part):
         step = task.trainer.global_step
-        task.log_split({f"{prefix}/{name}": torch.tensor(sign * SCORES[step // 2 - 1])})
         for listener in listeners:
             listener(step)
+        return {name: sign * SCORES[step // 2 - 1]}
 
-    monkeypatch.setattr(TextClassificationTask, "_log_split", log_split)
-    monkeypatch.setattr(TextClassificationTask, "monitor", f"val/{name}")
-    monkeypatch.setattr(TextClassificationTask, "monitor_mode", request.param)
+    monkeypatch.setattr(TextClassificationTask, "scores", scores)
+    initialize = TextClassificationTask.__init__
+
+    def initialize_without_monitor(task, *arguments, **options):
+        initialize(task, *arguments, **options)
+        del task.monitor, task.monitor_mode
+
+    monkeypatch.setattr(TextClassificationTask, "__init__", initialize_without_monitor)
+    monkeypatch.setattr(TextClassificationTask, "monitor", f"val/{name}", raising=False)
+    monkeypatch.setattr(TextClassificationTask, "monitor_mode", request.param, raising=False)
     return listeners.append
 
 
