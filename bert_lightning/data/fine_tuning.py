@@ -209,6 +209,14 @@ class EncodedSplit(ABC):
         return digest.hexdigest()
 
 
+class SplitExamples(NamedTuple):
+    """All examples of a split, which file each came from, and the name of the first file."""
+
+    examples: list[Any]
+    parts: list[Part]
+    source: str
+
+
 class FineTuningDataModule(StepDataModule):
     """Serves features of about one length a batch.
 
@@ -221,6 +229,33 @@ class FineTuningDataModule(StepDataModule):
         super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
         self.settings: Any = settings
         self.splits: dict[str, EncodedSplit] = {}
+
+    @abstractmethod
+    def _own(self, source: str, split: str) -> Iterator[Any]:
+        """Read a source that belongs to no standard data set."""
+
+    def _read(self, stage: Stage | None) -> dict[str, SplitExamples]:
+        """The examples of the one split to be scored; those of all splits for training.
+
+        Raises:
+            InputError: there are none, or they cannot be read.
+        """
+        settings, found = self.settings, {}
+        for split, sources in part_sources(settings, stage).items():
+            limit = settings.max_train_samples if split == "train" else settings.max_evaluation_samples
+            examples: list[Any] = []
+            parts: list[Part] = []
+            for name, source, layout, submission in sources:
+                standard = settings.standard
+                read = standard.read(source, layout) if standard is not None else self._own(source, split)
+                start = len(examples)
+                examples += first(read, limit)
+                if len(examples) == start:
+                    raise InputError(f"{source}: there are no examples in it")
+                # A part of a set makes no submission.
+                parts.append(Part(name, start, len(examples), submission if limit is None else None))
+            found[split] = SplitExamples(examples, parts, sources[0].source)
+        return found
 
     @property
     @abstractmethod
@@ -251,42 +286,6 @@ class FineTuningDataModule(StepDataModule):
         """Features in order of length, so that little is padded."""
         split = self.splits[stage]
         return split.batch(split.by_length[numbers])
-
-
-class Sources:
-    """Reads the examples of splits.
-
-    Args:
-        settings: of the data.
-        stage: the one split to be scored; None for training.
-    """
-
-    def __init__(self, settings: FineTuningData, stage: Stage | None) -> None:
-        self.settings = settings
-        self.sources = part_sources(settings, stage)
-
-    def examples(self, split: str, own: Any) -> tuple[list[Any], list[Part]]:
-        """All examples of a split, and which file each came from.
-
-        `own` reads a source that belongs to no standard data set.
-
-        Raises:
-            InputError: there are none, or they cannot be read.
-        """
-        settings = self.settings
-        limit = settings.max_train_samples if split == "train" else settings.max_evaluation_samples
-        examples: list[Any] = []
-        parts: list[Part] = []
-        for name, source, layout, submission in self.sources[split]:
-            standard = settings.standard
-            read: Iterator[Any] = standard.read(source, layout) if standard is not None else own(source, split)
-            start = len(examples)
-            examples += first(read, limit)
-            if len(examples) == start:
-                raise InputError(f"{source}: there are no examples in it")
-            # A part of a set makes no submission.
-            parts.append(Part(name, start, len(examples), submission if limit is None else None))
-        return examples, parts
 
 
 def first(examples: Iterable[Any], limit: int | None) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import ChoiceQuestion
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.choices import read_choices
 from bert_lightning.data.text_classification import encode_texts
@@ -98,9 +98,7 @@ class MultipleChoiceDataModule(FineTuningDataModule):
         self, settings: MultipleChoiceData, tokenizer: WordPieceTokenizer, *, stage: Stage | None = None
     ) -> None:
         super().__init__(settings, tokenizer)
-        sources = Sources(settings, stage)
-        for split in sources.sources:
-            examples, parts = sources.examples(split, self._own)
+        for split, (examples, parts, _) in self._read(stage).items():
             labelled = examples[0].label is not None
             if split != "test" and not labelled:
                 raise InputError(f"{examples[0].place}: this question has no label")

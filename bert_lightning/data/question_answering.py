@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import Answer, Question
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.data.module import Stage, require_at_least
 from bert_lightning.data.readers.questions import read_questions
 from bert_lightning.errors import InputError
@@ -241,17 +241,16 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        sources = Sources(settings, stage)
-        read = {split: sources.examples(split, self._own) for split in sources.sources}
+        read = self._read(stage)
         # A saved model's own, what is set, or what the training file shows.
         self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
-            self.no_answer = any(question.is_impossible for question in next(iter(read.values()))[0])
-        for split, (examples, parts) in read.items():
+            self.no_answer = any(question.is_impossible for question in next(iter(read.values())).examples)
+        for split, (examples, parts, source) in read.items():
             training = split == "train"
             labelled = split != "test" or any(example.answers or example.is_impossible for example in examples)
             if training:
-                examples = self._trainable(examples, sources.sources["train"][0].source)
+                examples = self._trainable(examples, source)
                 parts = [Part("", 0, len(examples))]
             elif labelled and not self.no_answer:
                 unanswered = next((example for example in examples if not example.answers), None)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import RelationExample
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.relations import read_relations
 from bert_lightning.data.text_classification import sort_labels
@@ -185,10 +185,9 @@ class RelationClassificationDataModule(FineTuningDataModule):
         stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        sources = Sources(settings, stage)
-        read = {split: sources.examples(split, self._own) for split in sources.sources}
+        read = self._read(stage)
         if labels is None:
-            examples = read["train"][0]
+            examples = read["train"].examples
             unlabelled = next((example for example in examples if example.label is None), None)
             if unlabelled is not None:
                 raise InputError(f"{unlabelled.place}: this row has no relation")
@@ -196,12 +195,12 @@ class RelationClassificationDataModule(FineTuningDataModule):
             known = standard.labels if standard is not None else None
             labels = known or sort_labels(example.label for example in examples)
             if len(labels) < 2:
-                raise InputError(f"{sources.sources['train'][0].source}: every row has the relation {labels[0]!r}")
+                raise InputError(f"{read['train'].source}: every row has the relation {labels[0]!r}")
         self.labels = list(labels)
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:
             raise InputError(f"data.negative_label: {negative!r} is no relation; known: {', '.join(self.labels)}")
-        for split, (examples, parts) in read.items():
+        for split, (examples, parts, _) in read.items():
             self.splits[split] = EncodedRelations(examples, tokenizer, settings, self.labels, parts)
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import LabelledText
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.texts import read_labelled_texts
 from bert_lightning.data.sources import HUB, read_rows
@@ -177,14 +177,13 @@ class TextClassificationDataModule(FineTuningDataModule):
         stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        sources = Sources(settings, stage)
-        read = {split: sources.examples(split, self._own) for split in sources.sources}
-        for examples, _ in read.values():
+        read = self._read(stage)
+        for examples, *_ in read.values():
             self._check_form(examples)
         if labels is None:
-            labels = self._labels(read["train"][0], sources.sources["train"][0].source)
+            labels = self._labels(read["train"].examples, read["train"].source)
         self.labels = list(labels)
-        for split, (examples, parts) in read.items():
+        for split, (examples, parts, _) in read.items():
             self.splits[split] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
         self._check_names()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, Sources
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, SplitExamples
 from bert_lightning.data.module import Stage, require_at_least
 from bert_lightning.data.readers.tagged import read_tagged
 from bert_lightning.data.tag_schemes import SchemeCheck, all_tags, convert, detect_scheme, is_span_tag
@@ -285,23 +285,21 @@ class TokenClassificationDataModule(FineTuningDataModule):
         stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        sources = Sources(settings, stage)
-        read = {split: sources.examples(split, self._own) for split in sources.sources}
+        read = self._read(stage)
         scheme = self._source_scheme(read)
         # A saved model's labels say what it is for.
         self.spans = scheme is not None if labels is None else labels_mark_spans(labels, settings)
-        for split, (examples, _) in read.items():
-            self._check(examples, scheme, sources.sources[split][0].source)
-        self.labels = list(labels) if labels is not None else self._labels(read["train"][0])
+        for examples, _, source in read.values():
+            self._check(examples, scheme, source)
+        self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context and not any(
-            example.document for examples, _ in read.values() for example in examples
+            example.document for examples, *_ in read.values() for example in examples
         ):
-            [source, *_] = next(iter(sources.sources.values()))
+            source = next(iter(read.values())).source
             raise InputError(
-                f"{source.source}: no line begins a document (-DOCSTART-, # newdoc), so data.document_context would "
-                "do nothing"
+                f"{source}: no line begins a document (-DOCSTART-, # newdoc): data.document_context would do nothing"
             )
-        for split, (examples, parts) in read.items():
+        for split, (examples, parts, _) in read.items():
             self._report_unseen(examples, split)
             self.splits[split] = EncodedWords(
                 examples, tokenizer, settings, self.labels, parts, training=split == "train", spans=self.spans
@@ -321,7 +319,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
     def _own(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
 
-    def _source_scheme(self, read: dict[str, tuple[list[Any], list[Part]]]) -> TagScheme | None:
+    def _source_scheme(self, read: dict[str, SplitExamples]) -> TagScheme | None:
         given = self.settings.source_scheme
         if given == "none":
             return None
@@ -330,7 +328,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
         standard = self.settings.standard
         if standard is not None and standard.scheme == "none":
             return None
-        return detect_scheme(example.tags for examples, _ in read.values() for example in examples if example.tags)
+        return detect_scheme(example.tags for examples, *_ in read.values() for example in examples if example.tags)
 
     def _check(self, examples: Sequence[TaggedSentence], scheme: TagScheme | None, source: str) -> None:
         """Refuse a sentence without tags among tagged ones, and tags that are of no scheme; count broken ones."""

@@ -7,8 +7,6 @@ import lightning
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.fine_tuning import FineTuningDataModule
 from bert_lightning.data.module import Stage, StepDataModule
 from bert_lightning.data.multiple_choice import MultipleChoiceDataModule
@@ -21,7 +19,6 @@ from bert_lightning.data.token_classification import TokenClassificationDataModu
 from bert_lightning.errors import InputError
 from bert_lightning.model import (
     BertConfig,
-    BertEncoder,
     BertForMaskedLM,
     BertForMultipleChoice,
     BertForPreTraining,
@@ -30,10 +27,10 @@ from bert_lightning.model import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from bert_lightning.model.attention import varlen_obstacle
-from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, without_head
+from bert_lightning.model.pretrained import PretrainedModel, adapted, config_of, fill, without_head
 from bert_lightning.runs.experiment import TASK_DATA, Experiment, ModelSettings
 from bert_lightning.runs.settings import nearest
+from bert_lightning.runs.starting_point import adapted_to, checkpoint_tokenizer, model_config, take_weights
 from bert_lightning.tasks.base import Optimization, Task
 from bert_lightning.tasks.fine_tuning import FineTuningTask
 from bert_lightning.tasks.multiple_choice import MultipleChoiceTask
@@ -44,8 +41,6 @@ from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.tasks.token_classification import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 from bert_lightning.training.freezing import release_steps
-
-_NUM_SEGMENTS = 2
 
 
 class Parts(NamedTuple):
@@ -69,25 +64,10 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     return build(experiment, start, stage)
 
 
-def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """The checkpoint that training starts from."""
-    return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
-
-
-def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
-    """The tokenizer that a checkpoint carries."""
-    if checkpoint.vocabulary is None:
-        return None
-    try:
-        return WordPieceTokenizer(checkpoint.vocabulary)
-    except InputError as error:
-        raise InputError(f"{checkpoint.path}: {error}") from None
-
-
 def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     data = PretrainingDataModule(experiment.data, stage)
     if stage is None:
-        start = _adapted(start, experiment.model, data.tokenizer)
+        start = adapted_to(start, experiment.model, data.tokenizer)
     if start is not None:
         tokenizer = checkpoint_tokenizer(start)
         if tokenizer is not None and tokenizer.fingerprint != data.tokenizer.fingerprint:
@@ -106,7 +86,7 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
     _seed(experiment)
     objective = experiment.data.objective
     model = pretraining_model(config, objective)
-    notes = _take_weights(model, experiment, start, stage)
+    notes = take_weights(model, experiment, start, stage)
     counts: torch.Tensor | None
     if stage is None:
         counts = torch.from_numpy(data.training_token_counts())
@@ -149,7 +129,7 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
     if stage is None:
         if experiment.task == RelationClassificationTask.name:
             tokenizer, start = _with_markers(tokenizer, start)
-        start = _adapted(start, experiment.model, tokenizer)
+        start = adapted_to(start, experiment.model, tokenizer)
     carried = checkpoint_tokenizer(start) if start is not None else None
     if (
         stage is None
@@ -178,7 +158,7 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
     if start is not None and stage is None and not _has_head_of(start, experiment.task, model):
         # A head for other labels is of no use, even where their number happens to be the same.
         start = without_head(start)
-    notes = _take_weights(model, experiment, start, stage)
+    notes = take_weights(model, experiment, start, stage)
     task = row.task(model, config, tokenizer, settings, **_task_arguments(data, known))
     return Parts(data, task, notes)
 
@@ -248,100 +228,8 @@ def task_of(checkpoint: Checkpoint) -> Task:
     return task
 
 
-def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int) -> BertConfig:
-    """The architecture: a size or the checkpoint's own, with the configured fields changed.
-
-    Raises:
-        InputError: an unknown or impossible field, or a checkpoint with another number of vocabulary entries.
-    """
-    overrides = dict(settings.config)
-    if "vocab_size" in overrides:
-        raise InputError("model.config.vocab_size cannot be set: the vocabulary decides it")
-    try:
-        if start is None:
-            return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
-        config = config_of(start).replace(**overrides)
-        if settings.weights == "pretrained":
-            # Before memory is taken for sizes that may be a lie.
-            with torch.device("meta"):
-                compare(BertEncoder(config), start)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise InputError(f"model.config: {error}") from None
-    if config.type_vocab_size < _NUM_SEGMENTS:
-        raise InputError(f"type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
-    # More rows than entries are harmless: some published models round the number up.
-    if config.vocab_size < vocab_size:
-        raise InputError(
-            f"the vocabulary has {vocab_size} entries, but {start.path} was built for {config.vocab_size}"
-        )
-    return config
-
-
 def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
-
-
-def _adapted(
-    start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
-) -> Checkpoint | None:
-    """The checkpoint fitted to the data's vocabulary and to more positions, where the settings ask for it."""
-    if start is None:
-        return None
-    vocabulary = None
-    if settings.resize_vocabulary:
-        if tokenizer is None:
-            raise InputError("model.resize_vocabulary does nothing without data.tokenizer")
-        carried = checkpoint_tokenizer(start)
-        if carried is None or carried.fingerprint != tokenizer.fingerprint:
-            vocabulary = tokenizer.vocabulary
-    num_positions = settings.config["max_position_embeddings"] if settings.interpolate_positions else None
-    return adapted(start, vocabulary, num_positions)
-
-
-def _take_weights(
-    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, stage: Stage | None
-) -> list[str]:
-    """Fill the model and set how it is computed; what a user should know of it."""
-    settings = experiment.model
-    obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
-    if obstacle is not None:
-        raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
-    model.backbone.attention = settings.attention
-    model.backbone.activation_checkpointing = settings.activation_checkpointing
-    if stage is None:
-        _freeze(model, experiment)
-    if start is None or settings.weights == "random":
-        return []
-    report = fill(model, start)
-    if stage is None:
-        try:
-            model.backbone.reinitialize_top(settings.reinitialize_layers)
-        except ValueError as error:
-            raise InputError(f"model.reinitialize_layers: {error}") from None
-    return [str(report)] if report.missing else []
-
-
-def _freeze(model: PretrainedModel, experiment: Experiment) -> None:
-    settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
-    num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers
-    try:
-        model.backbone.freeze(embeddings=settings.embeddings, num_layers=settings.layers, everything=settings.encoder)
-    except ValueError as error:
-        raise InputError(f"freeze.layers: {error}") from None
-    if num_drawn and num_frozen and num_drawn + num_frozen > model.config.num_hidden_layers:
-        key = "encoder" if settings.encoder else "layers"
-        raise InputError(f"freeze.{key} would freeze what model.reinitialize_layers draws anew")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("freeze leaves nothing to train")
-
-
-def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
-    on_cuda = torch.cuda.is_available() and experiment.trainer.accelerator != "cpu"
-    dtype = torch.bfloat16 if experiment.trainer.precision.startswith("bf16") else torch.float32
-    width = config.hidden_size // config.num_attention_heads
-    return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)
 
 
 def num_steps(experiment: Experiment, data: StepDataModule) -> int:

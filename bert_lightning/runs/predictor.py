@@ -15,7 +15,8 @@ from bert_lightning.data.sources import Row, is_table, json_row, read_rows
 from bert_lightning.data.text_classification import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
-from bert_lightning.runs.building import checkpoint_tokenizer, task_of
+from bert_lightning.runs.building import task_of
+from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.base import Task
 from bert_lightning.tasks.fine_tuning import FineTuningTask

@@ -15,10 +15,11 @@ from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, lo
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.runs import weights_and_biases
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint
+from bert_lightning.runs.building import build_parts, num_steps, optimization_of
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
+from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.base import Task
 from bert_lightning.tasks.fine_tuning import FineTuningTask

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bert_lightning.data.batching import Batch
@@ -16,24 +14,19 @@ from bert_lightning.data.readers.choices import read_choices
 from bert_lightning.data.sources import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMultipleChoice
-from bert_lightning.tasks.fine_tuning import FineTuningTask, Report, rounded
+from bert_lightning.tasks.fine_tuning import Report, rounded
+from bert_lightning.tasks.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _SHOWN = 20
 
 
-class MultipleChoiceTask(FineTuningTask):
+class MultipleChoiceTask(OneOfSeveralTask):
     """A score for each choice, cross-entropy over the choices of a question; accuracy."""
 
     name = "multiple-choice"
     monitor = "val/accuracy"
     monitor_mode = "max"
-    shown = (
-        ("train/loss", "loss", ".3f"),
-        ("train/accuracy", "accuracy", ".1%"),
-        ("train/tokens_per_second", "tok/s", ",.0f"),
-    )
-    loss_names = ("loss", "accuracy")
     validation_metrics = ("loss", "accuracy")
     line_columns = ()
     model: BertForMultipleChoice
@@ -47,20 +40,10 @@ class MultipleChoiceTask(FineTuningTask):
     ) -> None:
         super().__init__(model, config, tokenizer, settings)
 
-    def counts(self, batch: Batch) -> Tensor:
-        """Questions, for the loss and the accuracy."""
-        return torch.full((2,), len(batch["labels"]), device=batch["labels"].device)
-
     def compute(self, batch: Batch) -> Tensor:
         """(B, K) scores; that of a choice that is not there is minus infinity."""
         scores = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
         return scores.masked_fill(~batch["choice_mask"], float("-inf"))
-
-    def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """Loss, questions right."""
-        labels = batch["labels"]
-        loss = F.cross_entropy(computed, labels, reduction="sum")
-        return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Any]:
         """(choices,) scores of each question."""
@@ -84,7 +67,7 @@ class MultipleChoiceTask(FineTuningTask):
             if chosen != example.label:
                 question = " ".join(filter(None, (example.context[-80:], example.question)))
                 row = [
-                    float(_softmax(scores)[chosen]),
+                    float(softmax(scores)[chosen]),
                     question,
                     example.choices[chosen],
                     example.choices[example.label],
@@ -105,7 +88,7 @@ class MultipleChoiceTask(FineTuningTask):
             chosen = int(np.argmax(scores))
             row: dict[str, Any] = {"id": example.id} if example.id else {}
             row |= {"label": chosen, "choice": example.choices[chosen]}
-            row["probabilities"] = [rounded(p) for p in _softmax(scores)]
+            row["probabilities"] = [rounded(p) for p in softmax(scores)]
             if example.label is not None:
                 row["gold"] = example.label
             rows.append(row)
@@ -130,8 +113,3 @@ class MultipleChoiceTask(FineTuningTask):
     def encode(self, examples: list[ChoiceQuestion]) -> EncodedChoices:
         """Questions to features."""
         return EncodedChoices(examples, self.tokenizer, self.settings)
-
-
-def _softmax(scores: Any) -> Any:
-    exponentials = np.exp(scores.astype(np.float64) - scores.max())
-    return exponentials / exponentials.sum()

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bert_lightning.data.batching import Batch
@@ -17,14 +15,15 @@ from bert_lightning.data.relation_classification import EncodedRelations, Relati
 from bert_lightning.data.sources import Row
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
 from bert_lightning.model import BertConfig, BertForRelationClassification
-from bert_lightning.tasks.fine_tuning import FineTuningTask, Report, rounded
+from bert_lightning.tasks.fine_tuning import Report, rounded
+from bert_lightning.tasks.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 # SemEval-2010 task 8 names a relation and which entity is which: `Cause-Effect(e2,e1)`.
 _DIRECTION = re.compile(r"\((e1,e2|e2,e1)\)$")
 
 
-class RelationClassificationTask(FineTuningTask):
+class RelationClassificationTask(OneOfSeveralTask):
     """A linear layer on the states of the two entities' start markers; Baldini Soares et al. 2019, section 3.2.
 
     F1 is over the relations but `negative_label`, macro as the official scorer of SemEval-2010 task 8 has it: the two
@@ -37,12 +36,6 @@ class RelationClassificationTask(FineTuningTask):
     name = "relation-classification"
     monitor = "val/macro_f1"
     monitor_mode = "max"
-    shown = (
-        ("train/loss", "loss", ".3f"),
-        ("train/accuracy", "accuracy", ".1%"),
-        ("train/tokens_per_second", "tok/s", ",.0f"),
-    )
-    loss_names = ("loss", "accuracy")
     validation_metrics = ("loss", "macro_f1", "micro_f1", "accuracy")
     model: BertForRelationClassification
 
@@ -64,21 +57,11 @@ class RelationClassificationTask(FineTuningTask):
         """Labels, and how examples become features."""
         return {"labels": self.labels, **super().task_settings}
 
-    def counts(self, batch: Batch) -> Tensor:
-        """Texts, for the loss and the accuracy."""
-        return torch.full((2,), len(batch["labels"]), device=batch["labels"].device)
-
     def compute(self, batch: Batch) -> Tensor:
         """(B, L) logits."""
         return self.model(
             batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], entity_places=batch["entity_places"]
         ).float()
-
-    def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """Loss, texts right."""
-        labels = batch["labels"]
-        loss = F.cross_entropy(computed, labels, reduction="sum")
-        return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Any]:
         """(L,) logits of each text."""
@@ -116,15 +99,13 @@ class RelationClassificationTask(FineTuningTask):
         """The likeliest relation and the probability of each."""
         rows = []
         for example, logits in zip(split.examples, outputs, strict=True):
-            exponentials = np.exp(logits.astype(np.float64) - logits.max())
-            chances = exponentials / exponentials.sum()
             row: dict[str, Any] = {"id": example.id} if example.id else {}
             row |= {
                 "text": example.text,
                 "first": example.text[slice(*example.first)],
                 "second": example.text[slice(*example.second)],
                 "label": self.labels[int(np.argmax(logits))],
-                "probabilities": {label: rounded(p) for label, p in zip(self.labels, chances, strict=True)},
+                "probabilities": {label: rounded(p) for label, p in zip(self.labels, softmax(logits), strict=True)},
             }
             if example.label is not None:
                 row["gold"] = example.label

@@ -25,6 +25,7 @@ from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
 from bert_lightning.model.losses import sequence_losses
 from bert_lightning.tasks.fine_tuning import FineTuningTask, Report, rounded
+from bert_lightning.tasks.one_of_several import softmax
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class TextClassificationTask(FineTuningTask):
                 row["score"] = rounded(logits[0])
             else:
                 multiple = self.kind == "multi-label"
-                chances = _sigmoid(logits) if multiple else _softmax(logits)
+                chances = _sigmoid(logits) if multiple else softmax(logits)
                 if multiple:
                     row["labels"] = [
                         label
@@ -230,11 +231,6 @@ class TextClassificationTask(FineTuningTask):
     def encode(self, examples: list[LabelledText]) -> EncodedTexts:
         """Texts to features."""
         return EncodedTexts(examples, self.tokenizer, self.settings, self.labels)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    return exponentials / exponentials.sum()
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -27,8 +27,9 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.model import BertForSequenceClassification
 from bert_lightning.model.pretrained import without_head
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of, start_checkpoint
+from bert_lightning.runs.building import build_parts, num_steps, optimization_of
 from bert_lightning.runs.experiment import Experiment, load_experiment
+from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
 
 LENGTH = 128

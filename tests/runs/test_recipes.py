@@ -197,10 +197,10 @@ def test_what_is_drawn_anew_cannot_be_frozen(config, tmp_path, capsys):
 
 def test_a_model_without_a_head_cannot_be_frozen_whole(config):
     from bert_lightning.model import BertConfig, BertEncoder
-    from bert_lightning.runs.building import _freeze
+    from bert_lightning.runs.starting_point import freeze
 
     with pytest.raises(InputError, match="freeze leaves nothing to train"):
-        _freeze(
+        freeze(
             BertEncoder(BertConfig.preset("tiny", vocab_size=9)), load_experiment([config], ["--freeze.encoder=true"])
         )
 

@@ -51,7 +51,7 @@ def train(experiment, folder: Path):
 
 
 def test_a_task_overfits_eight_samples(make, tmp_path):
-    experiment = make("--optimizer.learning_rate", "2e-3", *NO_DROPOUT)
+    experiment = make("--optimizer.learning_rate", "1e-3", *NO_DROPOUT)
     parts = build_parts(experiment, None)
     plan = TrainingPlan(60, 1, 1)
     batch = parts.data.training_batches(0, plan, 0, 1)[0]

@@ -1,0 +1,128 @@
+"""The model as training begins: its architecture, the weights that it takes up, and what of it is frozen."""
+
+import torch
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.data.module import Stage
+from bert_lightning.errors import InputError
+from bert_lightning.model import BertConfig, BertEncoder
+from bert_lightning.model.attention import varlen_obstacle
+from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
+from bert_lightning.runs.experiment import Experiment, ModelSettings
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+_NUM_SEGMENTS = 2
+
+
+def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
+    """The checkpoint that training starts from."""
+    return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
+
+
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
+    """The tokenizer that a checkpoint carries."""
+    if checkpoint.vocabulary is None:
+        return None
+    try:
+        return WordPieceTokenizer(checkpoint.vocabulary)
+    except InputError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from None
+
+
+def adapted_to(
+    start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
+) -> Checkpoint | None:
+    """The checkpoint fitted to the data's vocabulary and to more positions, where the settings ask for it."""
+    if start is None:
+        return None
+    vocabulary = None
+    if settings.resize_vocabulary:
+        if tokenizer is None:
+            raise InputError("model.resize_vocabulary does nothing without data.tokenizer")
+        carried = checkpoint_tokenizer(start)
+        if carried is None or carried.fingerprint != tokenizer.fingerprint:
+            vocabulary = tokenizer.vocabulary
+    num_positions = settings.config["max_position_embeddings"] if settings.interpolate_positions else None
+    return adapted(start, vocabulary, num_positions)
+
+
+def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int) -> BertConfig:
+    """The architecture: a size or the checkpoint's own, with the configured fields changed.
+
+    Raises:
+        InputError: an unknown or impossible field, or a checkpoint with another number of vocabulary entries.
+    """
+    overrides = dict(settings.config)
+    if "vocab_size" in overrides:
+        raise InputError("model.config.vocab_size cannot be set: the vocabulary decides it")
+    try:
+        if start is None:
+            return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
+        config = config_of(start).replace(**overrides)
+        if settings.weights == "pretrained":
+            # Before memory is taken for sizes that may be a lie.
+            with torch.device("meta"):
+                compare(BertEncoder(config), start)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise InputError(f"model.config: {error}") from None
+    if config.type_vocab_size < _NUM_SEGMENTS:
+        raise InputError(f"type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
+    # More rows than entries are harmless: some published models round the number up.
+    if config.vocab_size < vocab_size:
+        raise InputError(
+            f"the vocabulary has {vocab_size} entries, but {start.path} was built for {config.vocab_size}"
+        )
+    return config
+
+
+def take_weights(
+    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, stage: Stage | None
+) -> list[str]:
+    """Fill the model and set how it is computed; what a user should know of it."""
+    settings = experiment.model
+    obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
+    if obstacle is not None:
+        raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
+    model.backbone.attention = settings.attention
+    model.backbone.activation_checkpointing = settings.activation_checkpointing
+    if stage is None:
+        freeze(model, experiment)
+    if start is None or settings.weights == "random":
+        return []
+    report = fill(model, start)
+    if stage is None:
+        try:
+            model.backbone.reinitialize_top(settings.reinitialize_layers)
+        except ValueError as error:
+            raise InputError(f"model.reinitialize_layers: {error}") from None
+    return [str(report)] if report.missing else []
+
+
+def freeze(model: PretrainedModel, experiment: Experiment) -> None:
+    """Take what the settings freeze out of training.
+
+    Raises:
+        InputError: more layers than there are, layers that are drawn anew, or nothing is left to train.
+    """
+    settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
+    num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers
+    try:
+        model.backbone.freeze(embeddings=settings.embeddings, num_layers=settings.layers, everything=settings.encoder)
+    except ValueError as error:
+        raise InputError(f"freeze.layers: {error}") from None
+    if num_drawn and num_frozen and num_drawn + num_frozen > model.config.num_hidden_layers:
+        key = "encoder" if settings.encoder else "layers"
+        raise InputError(f"freeze.{key} would freeze what model.reinitialize_layers draws anew")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("freeze leaves nothing to train")
+
+
+def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
+    on_cuda = torch.cuda.is_available() and experiment.trainer.accelerator != "cpu"
+    dtype = torch.bfloat16 if experiment.trainer.precision.startswith("bf16") else torch.float32
+    width = config.hidden_size // config.num_attention_heads
+    return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)
