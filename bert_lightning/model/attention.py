@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
+from bert_lightning.model.dropout import dropout
 from bert_lightning.model.packing import Packing, pad
 
 AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
@@ -38,56 +39,63 @@ class Backend(NamedTuple):
     """One way to compute attention."""
 
     attend: Callable[[Tensor, Layout, int, float], Attended]
-    """query_key_value (B, S, 3 H) or (T, 3 H), layout, number of heads, dropout"""
+    """query_key_value (B, S, 3 H) or (T, 3 H), layout, number of heads, probability of dropout"""
     needs_packing: bool = False
     """whether it takes packed sequences only; the encoder then packs what is padded"""
 
 
-def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
     """Written out, with the weights: (B, S, 3 H) or (T, 3 H) -> softmax(Q K^T / sqrt(D)) V per head.
 
-    `dropout` is the probability to drop an attention probability.
+    `dropout_probability` is the probability to drop an attention probability.
     """
     if layout.packing is not None:
-        return _on_padded(eager, query_key_value, layout.packing, num_heads, dropout)
+        return _on_padded(eager, query_key_value, layout.packing, num_heads, dropout_probability)
     query, key, value = _heads(query_key_value, num_heads)
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if layout.mask is not None:
-        # Not minus infinity: a row without any token would become NaN and spread.
-        scores = scores.masked_fill(~layout.mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
-    context = F.dropout(weights, dropout, training=dropout > 0) @ value
+        # Not minus infinity: a row without any token would become NaN and spread. In place: nothing needs the scores.
+        excluded = torch.finfo(scores.dtype).min / 2
+        scores = scores.add_((~layout.mask).to(scores.dtype) * excluded)
+    # Summed in float32 whatever the type.
+    weights = scores.softmax(-1).to(value.dtype)
+    context = dropout(weights, dropout_probability) @ value
     return Attended(context.transpose(1, 2).flatten(2), weights)
 
 
-def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
     """PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
-    Packed sequences are attended to one by one on a processor, which is exact and the fastest measured there
+    On a processor its backward pass takes two to three times as long as that of `eager`, so what is to be trained
+    there is written out. Packed sequences are attended to one by one there, which is exact and the fastest measured
     (`experiments/benchmarks/packed_attention.py`); elsewhere, and under `torch.compile`, attention alone is padded.
     """
+    on_processor = query_key_value.device.type == "cpu"
     packing = layout.packing
     if packing is None:
-        return Attended(_fused(query_key_value, layout.mask, num_heads, dropout))
-    if query_key_value.device.type == "cpu" and not torch.compiler.is_compiling() and len(query_key_value):
+        if on_processor and torch.is_grad_enabled():
+            return Attended(eager(query_key_value, layout, num_heads, dropout_probability).context)
+        return Attended(_fused(query_key_value, layout.mask, num_heads, dropout_probability))
+    if on_processor and not torch.compiler.is_compiling() and len(query_key_value):
         pieces = query_key_value.split(packing.boundaries.diff().tolist())
-        return Attended(torch.cat([_fused(piece[None], None, num_heads, dropout)[0] for piece in pieces]))
-    return _on_padded(sdpa, query_key_value, packing, num_heads, dropout)
+        contexts = [sdpa(piece[None], Layout(), num_heads, dropout_probability).context[0] for piece in pieces]
+        return Attended(torch.cat(contexts))
+    return _on_padded(sdpa, query_key_value, packing, num_heads, dropout_probability)
 
 
-def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout: float) -> Attended:
+def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
     """Flash attention over packed sequences on CUDA: (T, 3 H) -> (T, H)."""
     packing = layout.packing
     assert packing is not None, "the encoder packs for a backend that needs it"
     query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
     bounds, longest = packing.boundaries, packing.max_length
-    if dropout == 0:
+    if dropout_probability == 0:
         context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
         assert isinstance(context, Tensor)
     else:
         # `varlen_attn` fixes dropout at 0; the operator behind it does not.
         context = torch.ops.aten._flash_attention_forward(
-            query, key, value, bounds, bounds, longest, longest, dropout, False, False
+            query, key, value, bounds, bounds, longest, longest, dropout_probability, False, False
         )[0]
     return Attended(context.flatten(1))
 
@@ -140,13 +148,13 @@ def _on_padded(
     query_key_value: Tensor,
     packing: Packing,
     num_heads: int,
-    dropout: float,
+    dropout_probability: float,
 ) -> Attended:
     """Attention over packed sequences by a padded copy."""
     padded, places = pad(query_key_value, packing)
     columns = torch.arange(packing.max_length, device=padded.device)
     mask = (columns < packing.lengths[:, None])[:, None, None, :]
-    context, weights = attend(padded, Layout(mask), num_heads, dropout)
+    context, weights = attend(padded, Layout(mask), num_heads, dropout_probability)
     return Attended(context.flatten(0, 1)[places], weights)
 
 
@@ -156,6 +164,8 @@ def _heads(query_key_value: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Ten
     return query, key, value
 
 
-def _fused(query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout: float) -> Tensor:
-    context = F.scaled_dot_product_attention(*_heads(query_key_value, num_heads), attn_mask=mask, dropout_p=dropout)
+def _fused(query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout_probability: float) -> Tensor:
+    context = F.scaled_dot_product_attention(
+        *_heads(query_key_value, num_heads), attn_mask=mask, dropout_p=dropout_probability
+    )
     return context.transpose(1, 2).flatten(2)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
 from bert_lightning.model.heads import MaskedLanguageModelHead
 from bert_lightning.model.packing import Packing
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.token_loss import TokenLoss
 
 
 class PretrainingOutput(NamedTuple):
@@ -51,11 +52,24 @@ class BertForPreTraining(PretrainedModel):
         (M, V).
         """
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        hidden = encoded.last_hidden_state
-        if masked_positions is not None:
-            hidden = (hidden.flatten(0, 1) if packing is None else hidden)[masked_positions]
+        hidden = _at(encoded, masked_positions)
         scores = self.mlm_head(hidden, self.encoder.embeddings.word.weight)
         return PretrainingOutput(scores, self.nsp_head(encoded.pooler_output))
+
+    def losses(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        masked_positions: Tensor,
+        masked_labels: Tensor,
+        packing: Packing | None = None,
+    ) -> tuple[TokenLoss, Tensor]:
+        """What training needs of `forward`, for less: the loss of the masked tokens, and the pairs' scores (B, 2)."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        hidden = _at(encoded, masked_positions)
+        masked = self.mlm_head.loss(hidden, self.encoder.embeddings.word.weight, masked_labels)
+        return masked, self.nsp_head(encoded.pooler_output)
 
 
 class BertForMaskedLM(PretrainedModel):
@@ -79,10 +93,22 @@ class BertForMaskedLM(PretrainedModel):
         packing: Packing | None = None,
     ) -> Tensor:
         """(B, S) x 3 -> (B, S, V), or (M, V) with `masked_positions` as in `BertForPreTraining`."""
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
-        if masked_positions is not None:
-            hidden = (hidden.flatten(0, 1) if packing is None else hidden)[masked_positions]
-        return self.mlm_head(hidden, self.encoder.embeddings.word.weight)
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        return self.mlm_head(_at(encoded, masked_positions), self.encoder.embeddings.word.weight)
+
+    def losses(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        masked_positions: Tensor,
+        masked_labels: Tensor,
+        packing: Packing | None = None,
+    ) -> tuple[TokenLoss, None]:
+        """The loss of the masked tokens, as `BertForPreTraining` has it; there are no pairs."""
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        hidden = _at(encoded, masked_positions)
+        return self.mlm_head.loss(hidden, self.encoder.embeddings.word.weight, masked_labels), None
 
 
 class BertForNextSentencePrediction(PretrainedModel):
@@ -105,3 +131,9 @@ class BertForNextSentencePrediction(PretrainedModel):
     ) -> Tensor:
         """(B, S) x 3 -> (B, 2); index 0 = B follows A."""
         return self.nsp_head(self.encoder(input_ids, token_type_ids, attention_mask, packing).pooler_output)
+
+
+def _at(encoded: EncoderOutput, places: Tensor | None) -> Tensor:
+    """The hidden states at indices (M,) into all tokens, (M, H); all of them without."""
+    hidden = encoded.last_hidden_state
+    return hidden if places is None else hidden.flatten(0, -2)[places]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.dropout import Dropout
 
 
 class BertEmbeddings(nn.Module):
@@ -26,7 +27,7 @@ class BertEmbeddings(nn.Module):
         self.register_buffer("sinusoids", table, persistent=False)
         self.token_type = nn.Embedding(config.type_vocab_size, width)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         self.max_positions = config.max_position_embeddings
 

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.embeddings import BertEmbeddings
 from bert_lightning.model.packing import Packing, longest_of, real_tokens
 from bert_lightning.model.pooling import pool
@@ -54,7 +55,7 @@ class BertLayer(nn.Module):
         self.intermediate = nn.Linear(hidden, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.num_heads = config.num_attention_heads
         self.attention_dropout = config.attention_probs_dropout_prob
         self.activation = ACTIVATIONS[config.hidden_act]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import ACTIVATIONS
+from bert_lightning.model.token_loss import TokenLoss, token_loss
 
 
 class MaskedLanguageModelHead(nn.Module):
@@ -28,6 +29,15 @@ class MaskedLanguageModelHead(nn.Module):
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """(..., H) and (V, E) -> (..., V)."""
-        transformed = self.layer_norm(self.activation(self.dense(hidden)))
-        matrix = word_embeddings if self.decoder is None else self.decoder.weight
-        return F.linear(transformed, matrix, self.bias)
+        return F.linear(self._transformed(hidden), self._matrix(word_embeddings), self.bias)
+
+    def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
+        """(M, H), (V, E) and labels (M,) -> the summed cross-entropy, without keeping all (M, V) scores in float32."""
+        return token_loss(self._transformed(hidden), self._matrix(word_embeddings), self.bias, labels)
+
+    def _transformed(self, hidden: Tensor) -> Tensor:
+        transformed: Tensor = self.layer_norm(self.activation(self.dense(hidden)))
+        return transformed
+
+    def _matrix(self, word_embeddings: Tensor) -> Tensor:
+        return word_embeddings if self.decoder is None else self.decoder.weight

@@ -13,6 +13,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.attention import Layout
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.encoder import BertEncoder, initialize
 from bert_lightning.model.losses import ProblemType
 from bert_lightning.model.packing import Packing
@@ -73,7 +74,7 @@ class BertForSequenceClassification(_LabelledModel):
             raise ValueError(f"problem_type is {problem_type!r}; known: {', '.join(get_args(ProblemType))}")
         self.problem_type = problem_type
         self.encoder = BertEncoder(config)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, len(self.labels))
         initialize(self.classifier, config.initializer_range)
 
@@ -134,7 +135,7 @@ class BertForTokenClassification(_LabelledModel):
             raise ValueError(f"tag_scheme {tag_scheme!r} without crf: nothing would be forbidden")
         self.tag_scheme = tag_scheme
         self.encoder = BertEncoder(config.replace(pooler=False))
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, len(self.labels))
         allowed = allowed_by_scheme(self.labels, tag_scheme) if tag_scheme is not None else None
         self.crf = LinearChainCRF(len(self.labels), allowed) if crf else None
@@ -236,7 +237,7 @@ class BertForMultipleChoice(PretrainedModel):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.encoder = BertEncoder(config)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
         initialize(self.classifier, config.initializer_range)
 
@@ -274,7 +275,7 @@ class BertForRelationClassification(_LabelledModel):
     ) -> None:
         super().__init__(config, num_labels, labels)
         self.encoder = BertEncoder(config.replace(pooler=False))
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = nn.Linear(2 * config.hidden_size, len(self.labels))
         initialize(self.classifier, config.initializer_range)
 

@@ -97,8 +97,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         )
     trainer.loggers = loggers
     if experiment.trainer.compile:
-        # Dynamic from the start: otherwise the kernels, and so the last bits, depend on which shapes came first.
-        task.model.compile(dynamic=True)
+        task.compile_training()
     ending = "failed"
     try:
         trainer.fit(task, data, ckpt_path=checkpoint)

@@ -117,6 +117,13 @@ class Task(LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------------
 
+    def compile_training(self) -> None:
+        """Compile what training computes, in place: parameters keep their names.
+
+        Dynamic from the start: otherwise the kernels, and so the last bits, depend on which shapes came first.
+        """
+        self.model.compile(dynamic=True)
+
     def training_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
         """One optimiser step over this rank's micro-batches."""
         optimization = self._optimization

@@ -75,6 +75,10 @@ class PretrainingTask(Task):
             "objective": self.objective,
         }
 
+    def compile_training(self) -> None:
+        """Compile the model's losses, which is what training and validation call."""
+        self.model.losses = torch.compile(self.model.losses, dynamic=True)  # type: ignore[method-assign]
+
     def counts(self, batch: Batch) -> Tensor:
         """Masked tokens and pairs, each twice: for the losses and the accuracies."""
         numbers = [len(batch["masked_labels"])]
@@ -84,20 +88,21 @@ class PretrainingTask(Task):
 
     def sums(self, batch: Batch) -> Tensor:
         """MLM loss, sentence loss, masked tokens right, pairs right; nothing of pairs where there are none."""
-        output = self.model(
+        tokens, pairs = self.model.losses(
             batch["input_ids"],
             batch["token_type_ids"],
             batch.get("attention_mask"),
             batch["masked_positions"],
-            packing=batch.get("packing"),
+            batch["masked_labels"],
+            batch.get("packing"),
         )
-        scored = [(output, batch["masked_labels"])]
-        if self.sentence_metric:
-            tokens, pairs = output
-            scored = [(tokens, batch["masked_labels"]), (pairs, batch["sentence_labels"])]
-        losses = [F.cross_entropy(logits.float(), labels, reduction="sum") for logits, labels in scored]
-        right = [(logits.detach().argmax(-1) == labels).sum() for logits, labels in scored]
-        return torch.stack([*losses, *right])
+        if not self.sentence_metric:
+            return torch.stack([tokens.loss, tokens.num_right])
+        assert pairs is not None
+        labels = batch["sentence_labels"]
+        loss = F.cross_entropy(pairs.float(), labels, reduction="sum")
+        right = (pairs.detach().argmax(-1) == labels).sum()
+        return torch.stack([tokens.loss, loss, tokens.num_right, right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Gather sums; an empty batch only keeps ranks in step."""

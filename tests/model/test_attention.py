@@ -264,5 +264,26 @@ def test_softmax_of_half_precision_scores_is_taken_in_float32():
     query_key_value = torch.randn(1, 12, 24).bfloat16()
     weights = eager(query_key_value, Layout(), 1, 0.0).weights
     query, key, _ = query_key_value.chunk(3, dim=-1)
-    scores = query @ key.mT * 8**-0.5
+    scores = (query * 8**-0.5) @ key.mT
     torch.testing.assert_close(weights[0], scores.float().softmax(-1).bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_attention_that_is_trained_on_a_processor_equals_the_fused_one(form, monkeypatch):
+    torch.manual_seed(0)
+    mask = torch.arange(9) < torch.tensor([[9], [4], [9]])
+    places, packing = real_tokens(mask)
+    query_key_value = torch.randn(3, 9, 24, dtype=torch.float64)
+    values, layout = (query_key_value, Layout(mask[:, None, None, :]))
+    if form == "packed":
+        values, layout = query_key_value.flatten(0, 1)[places], Layout(packing=packing)
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k)
+    )
+    trained = sdpa(values, layout, 2, 0.0).context
+    assert not calls
+    with torch.no_grad():
+        torch.testing.assert_close(sdpa(values, layout, 2, 0.0).context, trained)
+    assert calls

@@ -7,6 +7,7 @@ from torch import nn
 from bert_lightning.model import BertConfig, attention
 from bert_lightning.model.attention import Backend, sdpa
 from bert_lightning.model.bert import BertForPreTraining
+from bert_lightning.model.dropout import dropout
 from bert_lightning.model.models import MODELS
 from bert_lightning.model.task_models import BertForMultipleChoice
 
@@ -80,3 +81,38 @@ def test_activation_checkpointing_computes_each_block_twice(monkeypatch):
         model.encoder.activation_checkpointing = recompute
         run(model).prediction_logits.sum().backward()
         assert len(calls) == expected
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_elements_are_dropped_at_their_rate_and_the_rest_keeps_the_mean(probability, dtype):
+    torch.manual_seed(0)
+    num = 400_003
+    dropped = dropout(torch.ones(num, dtype=dtype), probability)
+    zero = dropped == 0
+    # Five standard deviations, and the grain of the rate.
+    reach = 5 * (probability * (1 - probability) / num) ** 0.5 + 2**-16
+    assert float(zero.double().mean()) == pytest.approx(probability, abs=reach)
+    if probability < 1:
+        assert float(dropped[~zero].double().mean()) == pytest.approx(1 / (1 - probability), rel=1e-2)
+
+
+def test_neighbours_are_dropped_independently():
+    """Four elements share one draw of the generator."""
+    torch.manual_seed(0)
+    zero = (dropout(torch.ones(4 * 50_000), 0.5) == 0).view(-1, 4)
+    patterns = (zero.long() * torch.tensor([1, 2, 4, 8])).sum(1).bincount(minlength=16).double()
+    expected = 50_000 / 16
+    # Chi-squared over 15 degrees of freedom exceeds 37.7 once in a thousand.
+    assert float(((patterns - expected) ** 2 / expected).sum()) < 37.7
+
+
+def test_a_seed_repeats_what_is_dropped_and_gradients_fall_where_values_stay():
+    values = torch.randn(3, 7, requires_grad=True)
+    torch.manual_seed(5)
+    first = dropout(values, 0.4)
+    torch.manual_seed(5)
+    assert torch.equal(first, dropout(values, 0.4))
+    assert not torch.equal(first, dropout(values, 0.4))
+    first.sum().backward()
+    torch.testing.assert_close(values.grad * values.detach(), first.detach())

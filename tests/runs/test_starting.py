@@ -205,7 +205,7 @@ def test_how_a_model_is_computed_reaches_the_model(home):
 
 def test_compiling_is_asked_for_with_shapes_that_may_change(home, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: asked.append(settings))
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: asked.append(settings) or function)
     assert fit(home / "pretraining.yaml", tmp_path / "plain", *SHORT) == 0
     assert not asked
     assert fit(home / "pretraining.yaml", tmp_path / "compiled", *SHORT, "--trainer.compile", "true") == 0
