@@ -1,7 +1,7 @@
-"""A step of pre-training: ours against transformers' `BertForPreTraining`, and both against what matrix products reach.
+"""A step of pre-training: ours against transformers' `BertForPreTraining`, both against the best matrix product.
 
-Forward, loss, backward, clipping and optimiser step on the same batches, dropout 0.1, 15 % of the tokens masked. Ours is
-what `fit` runs, Lightning's loop included; theirs a bare loop with SDPA. Contenders take turns within one run.
+Forward, loss, backward, clipping and optimiser step on the same batches, dropout 0.1, 15 % of the tokens masked. Ours
+is what `fit` runs, Lightning's loop included; theirs a bare loop with SDPA. Contenders take turns within one run.
 
     python experiments/benchmarks/pretraining_step.py --size base --batch-size 16 --sequence-length 128
 """
