@@ -218,7 +218,11 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from bert_lightning.errors import InputError
+
     if options.seeds is not None:
+        if options.profile:
+            raise InputError("--profile is of one run: leave --seeds out")
         return _fit_seeds(options)
     from bert_lightning.runs.experiment import load_experiment
 
@@ -227,7 +231,7 @@ def _fit(options: argparse.Namespace) -> int:
     from bert_lightning.runs.training import choose_directory, fit, is_first_process
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
-    metrics = fit(experiment, directory, options.resume)
+    metrics = fit(experiment, directory, options.resume, profile=options.profile)
     if metrics is None:
         print(f"finished before: {directory.path} (a new one: --resume never)")
     elif is_first_process():
@@ -469,6 +473,11 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="auto|never|PATH",
         help="go on from the newest checkpoint, start anew, or go on from PATH",
+    )
+    fit.add_argument(
+        "--profile",
+        action="store_true",
+        help="record five steps into the run directory's profile/: trace.json for a browser, operators.txt",
     )
 
     for name in ("validate", "test"):

@@ -17,6 +17,7 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -30,7 +31,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def logged(run: Path) -> list[dict]:
     """Metrics without what differs between machines and moments."""
     rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", "train/tokens_per_second")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
 
 def shell(*arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess[str]:

@@ -55,7 +55,10 @@ def assemble(
 def to_batch(
     input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **labels: Any
 ) -> Batch:
-    """Tensors of one batch; `attention_mask` is None when nothing is padded, `num_tokens` counts the real ones."""
+    """Tensors of one batch; `attention_mask` is None when nothing is padded, `num_tokens` counts the real ones.
+
+    `num_token_pairs` is what attention goes over, the squared lengths summed; `num_sequences` the number of rows.
+    """
     width = input_ids.shape[1]
     padded = bool((lengths < width).any())
     attention_mask = torch.from_numpy(np.arange(width)[None, :] < lengths[:, None]) if padded else None
@@ -64,6 +67,8 @@ def to_batch(
         "token_type_ids": torch.from_numpy(token_type_ids),
         "attention_mask": attention_mask,
         "num_tokens": int(lengths.sum()),
+        "num_token_pairs": int((lengths**2).sum()),
+        "num_sequences": len(lengths),
         **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
     }
 
@@ -80,6 +85,8 @@ def to_packed_batch(
         "token_type_ids": torch.from_numpy(token_type_ids[real]),
         "packing": Packing(boundaries, int(lengths.max(initial=0))),
         "num_tokens": int(lengths.sum()),
+        "num_token_pairs": int((lengths**2).sum()),
+        "num_sequences": len(lengths),
         **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
     }
 

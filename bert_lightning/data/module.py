@@ -115,13 +115,15 @@ class StepDataModule(LightningDataModule):
     def train_dataloader(self) -> StepLoader[list[Batch]]:
         """Items: this rank's micro-batches of one optimiser step."""
         assert self.plan is not None
-        plan, rank, world_size = self.plan, *self._rank()
+        rank, world_size = self._rank()
         self.check_shares(world_size)
 
         def make(step: int) -> list[Batch]:
-            return self.training_batches(step, plan, rank, world_size)
+            # The plan as it is then: micro-batches may be settled after the loader was made.
+            assert self.plan is not None
+            return self.training_batches(step, self.plan, rank, world_size)
 
-        return StepLoader(make, plan.num_steps, self.num_workers, torch.cuda.is_available())
+        return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
 
     def check_shares(self, world_size: int) -> None:
         """Check that a step's samples can be shared out evenly.

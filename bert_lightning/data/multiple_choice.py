@@ -80,7 +80,9 @@ class EncodedChoices(EncodedSplit):
             labels["labels"] = np.array([self.examples[number].label for number in features], dtype=np.int64)
         batch = to_batch(*arrays, numbers=features, choice_mask=mask, **labels)
         # The copies are no real tokens.
-        batch["num_tokens"] = int(arrays[2][mask.flatten()].sum())
+        lengths = arrays[2][mask.flatten()]
+        batch |= {"num_tokens": int(lengths.sum()), "num_token_pairs": int((lengths**2).sum())}
+        batch["num_sequences"] = len(lengths)
         for name in ("input_ids", "token_type_ids", "attention_mask"):
             if batch[name] is not None:
                 batch[name] = batch[name].unflatten(0, (len(features), most))

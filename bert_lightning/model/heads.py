@@ -32,7 +32,7 @@ class MaskedLanguageModelHead(nn.Module):
         return F.linear(self._transformed(hidden), self._matrix(word_embeddings), self.bias)
 
     def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
-        """(M, H), (V, E) and labels (M,) -> the summed cross-entropy, without keeping all (M, V) scores in float32."""
+        """(M, H), (V, E) and labels (M,) -> the summed cross-entropy, without a float32 copy of the (M, V) scores."""
         return token_loss(self._transformed(hidden), self._matrix(word_embeddings), self.bias, labels)
 
     def _transformed(self, hidden: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Cross-entropy over a vocabulary straight from hidden states, without a float32 copy of the logits.
 
 For M tokens and V entries the usual way holds M * V numbers five times over: the logits, their float32 copy, its
-log-softmax, and the gradients of both. Here it is once, in the type that the products have: a few rows at a time become
-their own gradient while they are in the cache.
+log-softmax, and the gradients of both. Here it is once, in the type that the products have: a few rows at a time
+become their own gradient while they are in the cache.
 """
 
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ class TokenLoss(NamedTuple):
 def token_loss(hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor) -> TokenLoss:
     """(M, E), (V, E), (V,) and labels (M,) -> the loss of the logits `hidden @ matrix.T + bias`, summed.
 
-    In float16, where unscaled gradients would vanish, and under `torch.compile`, which fuses it itself, the logits are
-    written out.
+    In float16, where unscaled gradients would vanish, and under `torch.compile`, which fuses it itself, the logits
+    are written out.
     """
     dtype = _dtype_of_products(hidden)
     if dtype == torch.float16 or torch.compiler.is_compiling():

@@ -36,7 +36,10 @@ def report() -> bool:
         table.add_row("threads", str(torch.get_num_threads()))
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
-        table.add_row("bf16-mixed", "in hardware" if has_fast_bfloat16() else "not in hardware: slower than 32")
+        table.add_row(
+            "bf16-mixed",
+            "in hardware, and what `auto` takes" if has_fast_bfloat16() else "not in hardware, so `auto` takes 32",
+        )
     table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB")
     table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
@@ -67,11 +70,11 @@ def _version(name: str, faults: list[str]) -> str:
     return version
 
 
-def has_fast_bfloat16() -> bool:
+def has_fast_bfloat16(accelerator: str = "auto") -> bool:
     """Whether the device that training would use multiplies bfloat16 in hardware."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and accelerator != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         flags = Path("/proc/cpuinfo").read_text()

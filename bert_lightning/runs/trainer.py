@@ -31,6 +31,7 @@ def build_trainer(
     *,
     steps: int = -1,
     callbacks: Sequence[Callback] = (),
+    compiled: bool = False,
 ) -> Trainer:
     """A Trainer whose steps are optimiser steps and whose only epoch is the whole training.
 
@@ -39,6 +40,7 @@ def build_trainer(
     """
     quiet()
     settings = experiment.trainer
+    assert settings.precision != "auto", "settled before"
     world_size = settings.devices * settings.num_nodes
     on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu:
@@ -66,7 +68,7 @@ def build_trainer(
             use_distributed_sampler=False,
             plugins=[VerifiedCheckpointIO()],
             # Compiled kernels add up gradients of embeddings in any order otherwise, and a resume would differ.
-            deterministic="warn" if settings.compile else None,
+            deterministic="warn" if compiled else None,
             default_root_dir=folder,
         )
     except (

@@ -1,6 +1,7 @@
 """`fit`: find or make the run directory, train, and record how it ended."""
 
 import dataclasses
+import importlib.util
 import math
 import os
 import uuid
@@ -8,15 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
-from bert_lightning.data.module import TrainingPlan
+from bert_lightning.data.module import StepDataModule, TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
+from bert_lightning.runs.doctor import has_fast_bfloat16
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.starting_point import start_checkpoint
@@ -26,27 +30,34 @@ from bert_lightning.tasks.fine_tuning import FineTuningTask
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
+from bert_lightning.training.micro_batch import LargestMicroBatch
+from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import StoppedBySignal
 
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 FINISHED = "finished"
+# Compiling takes about a minute, which a tenth saved of each step must repay.
+STEPS_THAT_REPAY_COMPILING = 2_000
 # Keys of an optimiser's group that say where training stands or how it is computed.
 _CHANGING = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 
 
-def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[str, float] | None:
+def fit(
+    experiment: Experiment, directory: RunDirectory, resume: str, *, profile: bool = False
+) -> dict[str, float] | None:
     """Train an experiment in its directory; the last validation's metrics, or None if it was finished before.
 
     `resume`: `auto` goes on from the newest valid checkpoint of the directory, `never` starts anew, a path goes on
-    from that checkpoint. Nothing is written before all that can be checked is checked.
+    from that checkpoint. `profile` records some steps into the directory's `profile`. Nothing is written before all
+    that can be checked is checked.
 
     Raises:
         InputError: the directory holds another experiment, the data changed since, or the parts do not fit.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
     os.environ[_DIRECTORY_VARIABLE] = str(directory.path)
-    experiment, start = _pinned(experiment, directory)
+    experiment, start = _pinned(settle_precision(experiment, directory), directory)
     values = experiment.to_dict()
     if is_first_process() and directory.exists and directory.read_config() != values:
         differing = ", ".join(_differing(directory.read_config(), values))
@@ -66,13 +77,19 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
         return None
 
     steps = num_steps(experiment, data)
-    data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
+    accumulate = experiment.trainer.accumulate_grad_batches
+    data.plan = TrainingPlan(steps, 1 if accumulate == "auto" else accumulate, experiment.seed_everything)
     task.optimization = optimization_of(experiment, task, steps)
     checkpoint = _resume_from(directory, resume)
     position = _check_resume(checkpoint, task, steps) if checkpoint is not None else 0
     validates = data.num_evaluation_samples("validation") > 0
     callbacks = training_callbacks(experiment, task, directory.checkpoints, steps, validates=validates)
-    trainer = build_trainer(experiment, directory.path, [], steps=steps, callbacks=callbacks)
+    if accumulate == "auto":
+        callbacks.append(_micro_batch(experiment, data, directory, manifest.get("micro_batches")))
+    if profile and is_first_process():
+        callbacks.append(Profiling(directory.path / "profile"))
+    compiled = compiles(experiment, steps)
+    trainer = build_trainer(experiment, directory.path, [], steps=steps, callbacks=callbacks, compiled=compiled)
     data.check_shares(trainer.world_size)
     weights_and_biases.chosen_mode(experiment.wandb)
 
@@ -96,7 +113,7 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
             f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else "")
         )
     trainer.loggers = loggers
-    if experiment.trainer.compile:
+    if compiled:
         task.compile_training()
     ending = "failed"
     try:
@@ -116,6 +133,45 @@ def fit(experiment: Experiment, directory: RunDirectory, resume: str) -> dict[st
             _record_end(directory, ending, trainer.global_step)
             weights_and_biases.finish(ending == FINISHED)
     return metrics
+
+
+def settle_precision(experiment: Experiment, directory: RunDirectory) -> Experiment:
+    """`auto` as what is fastest here; a run that goes on keeps what it began with."""
+    settings = experiment.trainer
+    if settings.precision != "auto":
+        return experiment
+    before = directory.read_config().get("trainer", {}).get("precision") if directory.exists else None
+    # An accelerator that is not used says nothing.
+    precision: Any = before or ("bf16-mixed" if has_fast_bfloat16(settings.accelerator) else "32")
+    return dataclasses.replace(experiment, trainer=dataclasses.replace(settings, precision=precision))
+
+
+def compiles(experiment: Experiment, steps: int) -> bool:
+    """Whether the training step is compiled: `auto` does where that was found to pay."""
+    settings = experiment.trainer
+    if settings.compile != "auto":
+        return settings.compile
+    on_gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
+    return on_gpu and steps >= STEPS_THAT_REPAY_COMPILING and importlib.util.find_spec("triton") is not None
+
+
+def _micro_batch(
+    experiment: Experiment, data: StepDataModule, directory: RunDirectory, known: int | None
+) -> LargestMicroBatch:
+    """What settles `trainer.accumulate_grad_batches: auto`.
+
+    Raises:
+        InputError: the batch size changes on the way, or cannot be shared out over the ranks.
+    """
+    if len(data.batch_shares) > 1:
+        raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
+    world_size = experiment.trainer.devices * experiment.trainer.num_nodes
+
+    def chosen(number: int) -> None:
+        if is_first_process():
+            directory.update_manifest(micro_batches=number)
+
+    return LargestMicroBatch(data.batch_size // world_size, known, chosen)
 
 
 def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[str, float]) -> None:

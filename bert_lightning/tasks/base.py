@@ -17,12 +17,14 @@ from bert_lightning.data.batching import Batch
 from bert_lightning.data.randomness import derive_key
 from bert_lightning.data.sources import Row
 from bert_lightning.model import BertConfig
+from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.freezing import drop_gradients
 from bert_lightning.training.optimizers import OptimizerSettings
 from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.training.schedules import Schedule
+from bert_lightning.training.throughput import StepClock, peak_memory, peak_operations
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Task(LightningModule):
         self.tokenizer = tokenizer
         self.optimization: Optimization | None = None
         self.training_metrics: dict[str, float] = {}
+        self._clock = StepClock()
+        self._peak = float("inf")
         self._reset_window()
 
     # -- what a task says of itself ------------------------------------------------------------------------------
@@ -101,6 +105,10 @@ class Task(LightningModule):
     @abstractmethod
     def sums(self, batch: Batch) -> Tensor:
         """(K,) each training sum of one micro-batch; the losses among them carry gradients."""
+
+    def num_scored(self, batch: Batch) -> int:
+        """Tokens of a micro-batch that are scored against the vocabulary."""
+        return 0
 
     @property
     def task_settings(self) -> dict[str, Any]:
@@ -128,6 +136,7 @@ class Task(LightningModule):
         """One optimiser step over this rank's micro-batches."""
         optimization = self._optimization
         step = self.trainer.global_step
+        self._clock.begin_step(self.device)
         counts = torch.stack([self.counts(batch) for batch in micro_batches]).sum(0).float().to(self.device)
         local_counts = counts
         counts = self._summed_over_ranks(counts)
@@ -144,6 +153,7 @@ class Task(LightningModule):
                 # Gradients are averaged over ranks, hence the factor.
                 self.manual_backward((sums[: self.num_losses] / divisors * weights).sum() * world_size)
             totals += sums.detach()
+        self._clock.begin_optimizer()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         drop_gradients(self.model, optimization.releases, step)
@@ -155,6 +165,7 @@ class Task(LightningModule):
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         scheduler.step()
+        self._clock.end_step()
         learning_rate = optimization.optimizer.learning_rate * optimization.schedule.factor(
             step, optimization.num_steps
         )
@@ -208,15 +219,33 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """The clock of the first window starts here."""
+        self._peak = self._find_peak()
         self._window_started = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """What comes now is waiting for data."""
+        self._clock.begin_waiting()
 
     def on_validation_start(self) -> None:
         """Validation does not count as training time."""
+        self._clock.forget_waiting()
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self) -> None:
         """Validation does not count as training time."""
         self._window_started += time.perf_counter() - self._validation_started
+
+    def _find_peak(self) -> float:
+        """Operations a second that all devices together reach at most."""
+        in_bfloat16 = str(self.trainer.precision).startswith("bf16")
+        precision = torch.bfloat16 if in_bfloat16 else torch.float32
+        peak = peak_operations(self.device, precision, self.config.hidden_size, self.config.intermediate_size)
+        return peak * self.trainer.world_size
+
+    def _operations(self, batch: Batch) -> float:
+        return training_operations(
+            self.config, batch["num_tokens"], batch["num_token_pairs"], batch["num_sequences"], self.num_scored(batch)
+        )
 
     def _window_seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._window_started
@@ -224,9 +253,13 @@ class Task(LightningModule):
     def _log_training(
         self, step: int, totals: Tensor, counts: Tensor, batches: list[Batch], learning_rate: float
     ) -> None:
-        """Gather sums, counts and real tokens; every `log_every_n_steps` log their means over ranks and steps."""
-        tokens = sum(batch["num_tokens"] for batch in batches)
-        row = torch.cat([totals, counts, torch.tensor([tokens], dtype=totals.dtype, device=totals.device)])
+        """Gather sums, counts and work; every `log_every_n_steps` log their means over ranks and steps."""
+        work = [
+            float(sum(batch["num_tokens"] for batch in batches)),
+            float(sum(batch["num_sequences"] for batch in batches)),
+            sum(self._operations(batch) for batch in batches),
+        ]
+        row = torch.cat([totals, counts, torch.tensor(work, dtype=totals.dtype, device=totals.device)])
         self._window = row if self._window is None else self._window + row
         if step % self._optimization.log_every_n_steps and step != self._optimization.num_steps:
             return
@@ -237,10 +270,23 @@ class Task(LightningModule):
         logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
         logged["train/loss"] = sum(m * w for m, w in zip(means, self._loss_weights, strict=False))
         logged["train/learning_rate"] = learning_rate
-        logged["train/tokens_per_second"] = window[-1] / seconds
+        tokens, sequences, operations = window[-3:]
+        logged |= self._throughput(tokens, sequences, operations, seconds)
         self._reset_window()
         self.training_metrics = logged
         self._metrics_to_loggers(logged, step)
+
+    def _throughput(self, tokens: float, sequences: float, operations: float, seconds: float) -> dict[str, float]:
+        """Of the window, over all ranks; the phases are this rank's."""
+        speed = {
+            "train/tokens_per_second": tokens / seconds,
+            "train/sequences_per_second": sequences / seconds,
+            "train/mfu": operations / seconds / self._peak,
+            "train/peak_memory_gb": peak_memory(self.device) / 1e9,
+        }
+        # Of what this session of the run timed itself.
+        own = max(time.perf_counter() - self._window_started, 1e-9)
+        return speed | {f"train/{phase}_share": min(took / own, 1.0) for phase, took in self._clock.read().items()}
 
     def log_split(self, values: dict[str, Tensor]) -> None:
         """Log the scores of a whole split, already reduced over ranks, at the current step."""

@@ -19,6 +19,7 @@ class OneOfSeveralTask(FineTuningTask):
         ("train/loss", "loss", ".3f"),
         ("train/accuracy", "accuracy", ".1%"),
         ("train/tokens_per_second", "tok/s", ",.0f"),
+        ("train/mfu", "MFU", ".0%"),
     )
     loss_names = ("loss", "accuracy")
 

@@ -62,6 +62,7 @@ class PretrainingTask(Task):
             ("train/loss", "loss", ".3f"),
             *((f"train/{head}_accuracy", head, ".1%") for head in heads),
             ("train/tokens_per_second", "tok/s", ",.0f"),
+            ("train/mfu", "MFU", ".0%"),
         )
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "first_label")})
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
@@ -77,7 +78,8 @@ class PretrainingTask(Task):
 
     def compile_training(self) -> None:
         """Compile the model's losses, which is what training and validation call."""
-        self.model.losses = torch.compile(self.model.losses, dynamic=True)  # type: ignore[method-assign]
+        model: Any = self.model
+        model.losses = torch.compile(model.losses, dynamic=True)
 
     def counts(self, batch: Batch) -> Tensor:
         """Masked tokens and pairs, each twice: for the losses and the accuracies."""
@@ -85,6 +87,10 @@ class PretrainingTask(Task):
         if self.sentence_metric:
             numbers.append(len(batch["sentence_labels"]))
         return torch.tensor(numbers * 2)
+
+    def num_scored(self, batch: Batch) -> int:
+        """Masked tokens."""
+        return len(batch["masked_labels"])
 
     def sums(self, batch: Batch) -> Tensor:
         """MLM loss, sentence loss, masked tokens right, pairs right; nothing of pairs where there are none."""

@@ -97,6 +97,7 @@ class QuestionAnsweringTask(FineTuningTask):
             ("train/loss", "loss", ".3f"),
             ("train/accuracy", "exact", ".1%"),
             ("train/tokens_per_second", "tok/s", ",.0f"),
+            ("train/mfu", "MFU", ".0%"),
         )
 
     @property

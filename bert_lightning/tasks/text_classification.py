@@ -79,6 +79,7 @@ class TextClassificationTask(FineTuningTask):
             ("train/loss", "loss", ".3f"),
             (f"train/{second}", second.replace("_", " "), ".3f" if self.kind == "regression" else ".1%"),
             ("train/tokens_per_second", "tok/s", ",.0f"),
+            ("train/mfu", "MFU", ".0%"),
         )
         self.line_columns = [settings.text_column]
         if settings.is_pair:

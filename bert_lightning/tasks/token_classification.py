@@ -65,6 +65,7 @@ class TokenClassificationTask(FineTuningTask):
             ("train/loss", "loss", ".3f"),
             ("train/accuracy", "accuracy", ".1%"),
             ("train/tokens_per_second", "tok/s", ",.0f"),
+            ("train/mfu", "MFU", ".0%"),
         )
 
     @property

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def in_turn(contenders: dict[str, Callable[[], Sequence[float]]], rounds: int) -> dict[str, list[float]]:
+def in_turn(contenders: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -> dict[str, list[float]]:
     """Let each contender run once a round; a run gives the seconds of its steps."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):

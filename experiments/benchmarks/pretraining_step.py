@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.batching import Batch, to_batch, to_packed_batch
 from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.model.operations import training_operations
 from bert_lightning.runs.trainer import quiet
 from bert_lightning.tasks.base import Optimization
 from bert_lightning.tasks.pretraining import PretrainingTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer
-from bert_lightning.training.operations import training_operations
 from bert_lightning.training.optimizers import AdamW
 from bert_lightning.training.schedules import Constant
 
@@ -118,12 +118,13 @@ def ours(
     """Our task in Lightning's loop."""
     device = torch.device(options.device)
     torch.manual_seed(0)
-    vocabulary = Vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
     task = PretrainingTask(
         BertForPreTraining(config), config, WordPieceTokenizer(vocabulary), options.sequence_length
     )
     steps = options.steps + 1
-    task.optimization = Optimization(AdamW(), Constant(), 10**6, 1.0, 0, 10**6)
+    optimizer: Any = AdamW()
+    task.optimization = Optimization(optimizer, Constant(), 10**6, 1.0, 0, 10**6)
     if compiled:
         task.compile_training()
     stream = itertools.cycle(batches)
@@ -161,9 +162,7 @@ def theirs(
         attn_implementation="sdpa",
     )
     model = model.to(device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.01, **({"fused": True} if fused else {})
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.01, fused=fused or None)
     call = torch.compile(model) if compiled else model
     stream: Iterator[dict[str, torch.Tensor]] = itertools.cycle([batch.theirs(device) for batch in batches])
     autocast = options.precision == "bf16-mixed"

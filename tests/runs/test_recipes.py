@@ -16,6 +16,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, optimization_of
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 LAYERS = 2
@@ -72,7 +73,7 @@ def initial(config, *overrides):
 
 def logged(run):
     rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", "train/tokens_per_second")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
 
 def go_back(run, copy, step):

@@ -1,6 +1,6 @@
 """How many floating-point operations a model's products take, for what share of the hardware's peak a run reaches."""
 
-from bert_lightning.model import BertConfig
+from bert_lightning.model.config import BertConfig
 
 
 def forward_operations(

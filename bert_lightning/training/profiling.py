@@ -1,0 +1,56 @@
+"""`fit --profile`: where the time of some steps goes, as a trace that a browser opens and a table."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+# What comes before is warming up: allocation, compilation, autotuning.
+_FIRST, NUM_STEPS = 5, 5
+
+
+class Profiling(Callback):
+    """Records the five steps behind the first five of a session and writes them to a folder.
+
+    `trace.json` is in Chrome's format, for https://ui.perfetto.dev or chrome://tracing; `operators.txt` is the table
+    of operators by their own time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done = 0
+        self._profiler: torch.profiler.profile | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begin."""
+        if self._done == _FIRST:
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            if torch.cuda.is_available():
+                activities.append(torch.profiler.ProfilerActivity.CUDA)
+            self._profiler = torch.profiler.profile(activities=activities, record_shapes=True)
+            self._profiler.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End, and write."""
+        self._done += 1
+        if self._done == _FIRST + NUM_STEPS:
+            self._write()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what there is of a short training."""
+        self._write()
+
+    def _write(self) -> None:
+        profiler, self._profiler = self._profiler, None
+        if profiler is None:
+            return
+        profiler.stop()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(self.folder / "trace.json"))
+        own = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = profiler.key_averages(group_by_input_shape=True).table(sort_by=own, row_limit=50)
+        (self.folder / "operators.txt").write_text(table + "\n", encoding="utf-8")
+        print(f"profile of {NUM_STEPS} steps: {self.folder}")

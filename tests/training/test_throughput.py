@@ -1,0 +1,175 @@
+"""What a run says of its speed, and what it settles by itself."""
+
+import itertools
+import json
+
+import pytest
+import torch
+import yaml
+
+from bert_lightning.cli import main
+from bert_lightning.errors import InputError
+from bert_lightning.runs import training
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.training import throughput
+from bert_lightning.training.micro_batch import fewest_micro_batches
+from bert_lightning.training.throughput import THROUGHPUT_METRICS, StepClock, best_product
+
+
+@pytest.fixture
+def config(tables, tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "speed",
+        "task": "text-classification",
+        "model": {
+            "size": "tiny",
+            "config": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
+        },
+        "data": {
+            "train": str(tables["train"]),
+            "text_column": "sentence",
+            "label_column": "topic",
+            "tokenizer": str(tmp_path / "tokenizer"),
+            "max_seq_length": 16,
+            "batch_size": 8,
+        },
+        "trainer": {"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2},
+        "wandb": {"mode": "disabled"},
+    }
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def fit(config, run, *more):
+    assert main(["fit", "--config", str(config), "--run-directory", str(run), *more]) == 0
+    return RunDirectory(run)
+
+
+def test_every_training_row_says_how_fast_it_was_and_where_the_time_went(config, tmp_path):
+    rows = [row for row in fit(config, tmp_path / "run").read_metrics() if "train/loss" in row]
+    assert len(rows) == 6
+    for row in rows:
+        assert set(THROUGHPUT_METRICS) <= set(row)
+        assert all(row[name] >= 0 for name in THROUGHPUT_METRICS)
+        assert 0 < row["train/mfu"] < 1
+        assert row["train/tokens_per_second"] > row["train/sequences_per_second"]
+        shares = [row[name] for name in THROUGHPUT_METRICS if name.endswith("_share")]
+        assert sum(shares) <= 1 + 1e-6
+
+
+def test_the_clock_gives_each_phase_its_own_time(monkeypatch):
+    moments = itertools.accumulate([0.0, 3.0, 0.5, 9.0, 0.25, 0.0, 2.0, 1.0])
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(moments))
+    clock, device = StepClock(), torch.device("cpu")
+    for _ in range(2):
+        clock.begin_step(device)
+        clock.begin_optimizer()
+        clock.end_step()
+        if _ == 0:
+            clock.begin_waiting()
+    assert clock.read() == {"data": 0.25, "forward_backward": 5.0, "optimizer": 1.5}
+    assert clock.read() == dict.fromkeys(("data", "forward_backward", "optimizer"), 0.0)
+
+
+def test_the_measured_peak_counts_two_operations_a_pair_of_numbers(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
+    # One second a measurement, and as many products in it as make up 10^9 operations.
+    shape, cpu = (10, 20, 30), torch.device("cpu")
+    operations = 2 * 10 * 20 * 30
+    assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
+
+
+def test_a_profile_is_a_trace_that_a_browser_opens_and_a_table(config, tmp_path):
+    run = fit(config, tmp_path / "run", "--profile")
+    trace = json.loads((run.path / "profile/trace.json").read_text())
+    names = {event.get("name") for event in trace["traceEvents"]}
+    assert {"aten::addmm", "aten::embedding"} <= names
+    assert "aten::addmm" in (run.path / "profile/operators.txt").read_text()
+
+
+def test_the_fewest_micro_batches_that_fit_are_taken():
+    for most in (1, 2, 3, 5, 12):
+        assert (
+            fewest_micro_batches(12, lambda number, most=most: 12 // number <= most)
+            == {
+                1: 12,
+                2: 6,
+                3: 4,
+                5: 3,
+                12: 1,
+            }[most]
+        )
+    assert fewest_micro_batches(12, lambda number: False) == 12
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(config, tmp_path, monkeypatch, capsys):
+    """Room for two samples at a time: four micro-batches of the eight; the loss stays that of the whole."""
+    sizes, compute = [], TextClassificationTask.compute
+
+    def small(task, batch):
+        sizes.append(len(batch["labels"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("full")
+        return compute(task, batch)
+
+    no_dropout = [f"--model.config.{name}=0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
+    whole = fit(config, tmp_path / "whole", *no_dropout)
+    monkeypatch.setattr(TextClassificationTask, "compute", small)
+    auto = ["--trainer.accumulate_grad_batches", "auto", *no_dropout]
+    parts = fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    assert "micro-batches: 4 of 2 a step" in capsys.readouterr().out
+    assert parts.read_manifest()["micro_batches"] == 4
+    assert sizes[:2] == [8, 4]
+    losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, parts)]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]))
+
+    (tmp_path / "parts/checkpoints/step-000000012.ckpt").unlink()
+    parts.update_manifest(ended=None)
+    sizes.clear()
+    fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    assert set(sizes) == {2}
+
+
+def test_precision_auto_is_what_the_device_multiplies_and_a_run_keeps_it(config, tmp_path, monkeypatch):
+    for fast, expected in ((True, "bf16-mixed"), (False, "32")):
+        monkeypatch.setattr(training, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
+        run = fit(config, tmp_path / expected, "--trainer.precision", "auto")
+        assert run.read_config()["trainer"]["precision"] == expected
+    # On another machine.
+    experiment = load_experiment([config], ["--trainer.precision", "auto"])
+    kept = training.settle_precision(experiment, RunDirectory(tmp_path / "bf16-mixed"))
+    assert kept.trainer.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("value", "on_gpu", "steps", "expected"),
+    [
+        ("auto", True, 2000, True),
+        ("auto", True, 1999, False),
+        ("auto", False, 10**6, False),
+        ("true", False, 1, True),
+    ],
+)
+def test_compiling_is_chosen_for_long_runs_on_a_gpu(config, monkeypatch, value, on_gpu, steps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
+    experiment = load_experiment([config], ["--trainer.compile", value, "--trainer.accelerator", "auto"])
+    assert training.compiles(experiment, steps) is expected
+
+
+def test_profile_and_seeds_do_not_go_together(config, capsys):
+    assert main(["fit", "--config", str(config), "--seeds", "1", "2", "--profile"]) == 2
+    assert "--profile is of one run" in capsys.readouterr().err
+
+
+def test_stages_have_their_own_micro_batches(config):
+    class Staged:
+        batch_shares = (("a", 1, None), ("b", 2, None))
+
+    with pytest.raises(InputError, match=r"auto does not go with data\.stages"):
+        training._micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
