@@ -4,7 +4,8 @@
 differs by less than exp(-10000) = 0. Dropout falls on the attention probabilities in every backend.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -42,6 +43,8 @@ class Backend(NamedTuple):
     """query_key_value (B, S, 3 H) or (T, 3 H), layout, number of heads, probability of dropout"""
     needs_packing: bool = False
     """whether it takes packed sequences only; the encoder then packs what is padded"""
+    groups_lengths: bool = False
+    """whether, on a processor, it takes packed sequences of one length together"""
 
 
 def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
@@ -67,8 +70,9 @@ def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probab
     """PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
     On a processor its backward pass takes two to three times as long as that of `eager`, so what is to be trained
-    there is written out. Packed sequences are attended to one by one there, which is exact and the fastest measured
-    (`experiments/benchmarks/packed_attention.py`); elsewhere, and under `torch.compile`, attention alone is padded.
+    there is written out. Packed sequences are attended to one by one there, neighbours of one length together, which
+    is exact and the fastest measured (`experiments/benchmarks/packed_attention.py`); elsewhere, and under
+    `torch.compile`, attention alone is padded.
     """
     on_processor = query_key_value.device.type == "cpu"
     packing = layout.packing
@@ -77,8 +81,10 @@ def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probab
             return Attended(eager(query_key_value, layout, num_heads, dropout_probability).context)
         return Attended(_fused(query_key_value, layout.mask, num_heads, dropout_probability))
     if on_processor and not torch.compiler.is_compiling() and len(query_key_value):
-        pieces = query_key_value.split(packing.boundaries.diff().tolist())
-        contexts = [sdpa(piece[None], Layout(), num_heads, dropout_probability).context[0] for piece in pieces]
+        contexts = [
+            sdpa(group, Layout(), num_heads, dropout_probability).context.flatten(0, 1)
+            for group in _of_one_length(query_key_value, packing)
+        ]
         return Attended(torch.cat(contexts))
     return _on_padded(sdpa, query_key_value, packing, num_heads, dropout_probability)
 
@@ -102,7 +108,7 @@ def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_prob
 
 _BACKENDS = {
     "eager": Backend(eager),
-    "sdpa": Backend(sdpa),
+    "sdpa": Backend(sdpa, groups_lengths=True),
     "varlen": Backend(varlen, needs_packing=True),
 }
 
@@ -141,6 +147,15 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"its kernels need compute capability 8.0, and this is {torch.cuda.get_device_name(device)}"
     return None
+
+
+def _of_one_length(packed: Tensor, packing: Packing) -> Iterator[Tensor]:
+    """(T, ...) -> neighbouring sequences of the same length together, (n, length, ...) each."""
+    lengths = packing.boundaries.diff().tolist()
+    groups = [(length, len(list(group))) for length, group in itertools.groupby(lengths)]
+    pieces = packed.split([length * number for length, number in groups])
+    for (length, number), piece in zip(groups, pieces, strict=True):
+        yield piece.unflatten(0, (number, length))
 
 
 def _on_padded(

@@ -6,6 +6,7 @@ small model. Sixteen bits an element are enough, and four of them come from one 
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,13 +37,24 @@ def dropout(values: Tensor, probability: float) -> Tensor:
     return result
 
 
+def _draw(num: int) -> Tensor:
+    """(num,) int64, every bit random, from a seed that torch's generator draws.
+
+    numpy's SFC64 takes half the time of torch's own generator; a compiler sees through the latter alone.
+    """
+    highest = 2**63 - 1
+    if torch.compiler.is_compiling():
+        return torch.randint(-highest - 1, highest, (num,))
+    seed = int(torch.randint(highest, ()))
+    return torch.from_numpy(np.random.SFC64(seed).random_raw(num).view(np.int64))
+
+
 class _Dropout(torch.autograd.Function):
     """Multiply by a mask that holds 0 and the factor of what is left."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, num_dropped: int) -> Tensor:
-        drawn = torch.randint(-(2**63), 2**63 - 1, ((values.numel() + 3) // 4,))
-        levels = drawn.view(torch.int16)[: values.numel()].view(values.shape)
+        levels = _draw((values.numel() + 3) // 4).view(torch.int16)[: values.numel()].view(values.shape)
         factor = _LEVELS / (_LEVELS - num_dropped) if num_dropped < _LEVELS else 0.0
         mask = (levels >= num_dropped - _LEVELS // 2).to(values.dtype).mul_(factor)
         ctx.save_for_backward(mask)

@@ -13,7 +13,7 @@ from bert_lightning.model.attention import AttentionName, Backend, Layout, choos
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.embeddings import BertEmbeddings
-from bert_lightning.model.packing import Packing, longest_of, real_tokens
+from bert_lightning.model.packing import Packing, longest_of, order_by_length, real_tokens
 from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 
@@ -127,8 +127,11 @@ class BertEncoder(PretrainedModel):
         """
         self._check_shapes(input_ids, token_type_ids, attention_mask, packing)
         backend = self._backend(input_ids.device, packed=packing is not None, weights=output_attentions)
-        if backend.needs_packing and packing is None:
-            return self._forward_unpadded(input_ids, token_type_ids, attention_mask, backend, output_hidden_states)
+        if packing is None:
+            order = self._order_of_rows(attention_mask, backend)
+            if backend.needs_packing or order is not None:
+                given = (input_ids, token_type_ids, attention_mask)
+                return self._forward_unpadded(*given, backend, output_hidden_states, order)
         positions = packing.positions(len(input_ids)) if packing is not None else None
         mask = None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :]
         hidden = self.embeddings(input_ids, token_type_ids, positions)
@@ -172,9 +175,10 @@ class BertEncoder(PretrainedModel):
         attention_mask: Tensor | None,
         backend: Backend,
         output_hidden_states: bool,
+        order: Tensor | None,
     ) -> EncoderOutput:
         """Take the padding out in front of the embeddings and put zeros in its place behind the last block."""
-        places, packing = real_tokens(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+        places, packing = real_tokens(torch.ones_like(input_ids) if attention_mask is None else attention_mask, order)
         segments = token_type_ids.flatten()[places] if token_type_ids is not None else None
         positions = places % input_ids.shape[1]
         hidden = self.embeddings(input_ids.flatten()[places], segments, positions)
@@ -184,12 +188,24 @@ class BertEncoder(PretrainedModel):
             full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, places, packed)
             return full.unflatten(0, input_ids.shape)
 
-        states = output.hidden_states
+        states, pooled = output.hidden_states, output.pooler_output
         return EncoderOutput(
             padded(output.last_hidden_state),
-            output.pooler_output,
+            pooled if order is None else torch.empty_like(pooled).index_copy(0, order, pooled),
             tuple(map(padded, states)) if states is not None else None,
         )
+
+    def _order_of_rows(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
+        """How rows go through a processor without their padding; None where that does not pay or is not possible.
+
+        Rows of one length are attended to together, so it pays in training where most of them have a length in
+        common, as those of pre-training do.
+        """
+        if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
+            return None
+        if attention_mask.device.type != "cpu" or not torch.is_grad_enabled():
+            return None
+        return order_by_length(attention_mask)
 
     def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
         dtype = self.embeddings.word.weight.dtype

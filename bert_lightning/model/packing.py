@@ -68,10 +68,20 @@ def longest_of(packing: Packing, num_tokens: int) -> int:
     return longest
 
 
-def real_tokens(attention_mask: Tensor) -> tuple[Tensor, Packing]:
-    """(B, S) mask -> the places (T,) of its real tokens among the B * S, and their packing."""
+def real_tokens(attention_mask: Tensor, order: Tensor | None = None) -> tuple[Tensor, Packing]:
+    """(B, S) mask -> the places (T,) of its real tokens among the B * S, and their packing; rows in `order` (B,)."""
     real = attention_mask.bool()
-    return real.flatten().nonzero().squeeze(1), packing_of(real.sum(1))
+    if order is None:
+        return real.flatten().nonzero().squeeze(1), packing_of(real.sum(1))
+    rows, columns = real[order].nonzero(as_tuple=True)
+    return order[rows] * real.shape[1] + columns, packing_of(real.sum(1)[order])
+
+
+def order_by_length(attention_mask: Tensor) -> Tensor | None:
+    """(B, S) mask -> an order of rows (B,) in which those of one length lie together; None where few share one."""
+    lengths = attention_mask.bool().sum(1)
+    _, counts = lengths.unique(return_counts=True)
+    return lengths.argsort(stable=True) if len(counts) * 3 <= len(lengths) else None
 
 
 def pad(packed: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from bert_lightning.model import BertConfig, BertEncoder, attention
 from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
 from bert_lightning.model.models import MODELS
-from bert_lightning.model.packing import packing_of
+from bert_lightning.model.packing import order_by_length, packing_of
 from bert_lightning.model.task_models import BertForMultipleChoice
 
 V = 50
@@ -95,3 +95,39 @@ def test_the_dtype_of_autocast_decides_whether_it_can_run(monkeypatch):
 def test_head_widths_beyond_the_kernels_are_named():
     with pytest.raises(ValueError, match="multiples of 8, not 264"):
         choose_backend("varlen", torch.device("cuda"), torch.bfloat16, 264, packed=True, weights=False)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pooling, monkeypatch):
+    torch.manual_seed(0)
+    config = BertConfig.preset(
+        "tiny",
+        vocab_size=V,
+        max_position_embeddings=16,
+        pooling=pooling,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    encoder = BertEncoder(config).double()
+    ids, segments, mask = batch((9, 4, 9, 9, 9, 4, 9))
+    shapes = []
+
+    def recording(query_key_value, layout, num_heads, dropout) -> Attended:
+        shapes.append(tuple(query_key_value.shape))
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    results = []
+    for groups in (False, True):
+        monkeypatch.setitem(attention._BACKENDS, "sdpa", Backend(recording, groups_lengths=groups))
+        hidden, pooled, states, _ = encoder(ids, segments, mask, output_hidden_states=True)
+        encoder.zero_grad()
+        (hidden[mask].sin().sum() + pooled.sum()).backward()
+        results.append([pooled, *(s[mask] for s in (hidden, *states)), *(p.grad for p in encoder.parameters())])
+    assert shapes == [(7, 9, 384)] * 2 + [(53, 384)] * 2
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **CLOSE)
+
+
+def test_rows_of_many_lengths_stay_padded():
+    assert order_by_length(batch((9, 4, 1, 6))[2]) is None
+    assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
