@@ -12,6 +12,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.runs.curves import BASELINES, draw
 from bert_lightning.runs.published import Published, compared
+from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from bert_lightning.version import __version__
 
 
@@ -82,14 +83,16 @@ def _row(cells: Sequence[str]) -> str:
 
 def _quantities(groups: Sequence[Group]) -> list[str]:
     """What is logged while training, without the baselines, which are drawn as lines."""
-    lines = {name.partition("/")[2] for names in BASELINES.values() for name in names}
+    left_out = {name.partition("/")[2] for names in BASELINES.values() for name in names}
+    # Of the throughput, the two that compare runs.
+    left_out |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
     names = [
         name.partition("/")[2]
         for group in groups
         for run in group.runs
         for name in (*run.metrics("train/"), *run.metrics("val/"))
     ]
-    return [name for name in dict.fromkeys(names) if name not in lines]
+    return [name for name in dict.fromkeys(names) if name not in left_out]
 
 
 def _details(run: Run) -> dict[str, Any]:
