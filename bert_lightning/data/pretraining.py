@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, requ
 from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.randomness import derive_key, permute, random_bits
 from bert_lightning.data.samples import Sample
+from bert_lightning.data.stages import BatchSizeWarmup, PretrainingStage, ResolvedStage, resolved
 from bert_lightning.data.token_store import TokenStore
 from bert_lightning.data.windows import Windows
 from bert_lightning.errors import InputError
@@ -28,27 +29,6 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 Batching = Literal["padded", "bucketed", "packed"]
 # Validation draws its pairs and masks with this seed in every run, so that runs can be compared.
 EVALUATION_SEED = 0
-
-
-@dataclass(frozen=True)
-class PretrainingStage:
-    """What changes at a step of the training.
-
-    Attributes:
-        from_step: the optimiser step it begins with.
-        max_seq_length: longest sample from then on.
-        batch_size: samples of one optimiser step from then on.
-        accumulate_grad_batches: micro-batches of a step from then on.
-    """
-
-    from_step: int
-    max_seq_length: int | None = None
-    batch_size: int | None = None
-    accumulate_grad_batches: int | None = None
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "from_step", "batch_size", "accumulate_grad_batches")
-        require_at_least(self, 5, "max_seq_length")
 
 
 @dataclass(frozen=True)
@@ -67,6 +47,7 @@ class PretrainingData:
         masking: which tokens are predicted, and what stands in their place.
         stages: what changes later in training, such as longer samples for the last tenth of the steps.
         batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        batch_size_warmup: smaller batches in the first steps; each size is a stage, and draws afresh as stages do.
         batching: padded: samples in random order; bucketed: those of one length together; packed: samples end to
             end without padding in rows of max_seq_length, batch_size rows a step.
         evaluation_batch_size: samples of one batch in validation.
@@ -83,6 +64,7 @@ class PretrainingData:
     masking: Masking = field(default_factory=TokenMasking)
     stages: list[PretrainingStage] = field(default_factory=list)
     batch_size: int = 32
+    batch_size_warmup: BatchSizeWarmup = field(default_factory=BatchSizeWarmup)
     batching: Batching = "padded"
     evaluation_batch_size: int = 64
     max_evaluation_samples: int | None = 2048
@@ -99,6 +81,9 @@ class PretrainingData:
         steps = [stage.from_step for stage in self.stages]
         if steps != sorted(set(steps)):
             raise ValueError(f"stages begin at the steps {steps}; each must begin behind the one before")
+        full = self.batch_size_warmup.sizes(self.batch_size)[-1][0]
+        if steps and steps[0] <= full:
+            raise ValueError(f"stages.0.from_step is {steps[0]}, but batch_size_warmup ends at step {full}")
         if isinstance(self.train, dict) and not self.train:
             raise ValueError("train names no token store")
 
@@ -106,17 +91,6 @@ class PretrainingData:
     def longest(self) -> int:
         """The longest sample of any stage."""
         return max([self.max_seq_length, *(stage.max_seq_length or 0 for stage in self.stages)])
-
-
-class _Stage(NamedTuple):
-    """A stage with all that it takes over from the one before."""
-
-    number: int
-    first_step: int
-    max_seq_length: int
-    batch_size: int
-    accumulate: int | None
-    samples_before: int
 
 
 class PretrainingDataModule(StepDataModule):
@@ -155,11 +129,14 @@ class PretrainingDataModule(StepDataModule):
         self._random_ids = everything if self.masking.random_tokens == "all" else ordinary
         self._is_special = np.isin(everything, tokenizer.special_ids)
         self._continues = np.array([entry.startswith("##") for entry in tokenizer.entries])
-        self._stages = _resolved(settings)
+        self._stages = resolved(
+            settings.max_seq_length, settings.batch_size, settings.batch_size_warmup, settings.stages
+        )
         if not len(self._random_ids):
             raise InputError(f"{opened[0][1].path}: the vocabulary holds special tokens alone")
-        self._mixture = lru_cache(2 * len(self._stages) + 2)(self._make_mixture)
-        self._windows = lru_cache(len(self._stages) + 1)(self._make_windows)
+        # Steps come in order: what a stage long past drew from is not needed again.
+        self._mixture = lru_cache(8)(self._make_mixture)
+        self._windows = lru_cache(4)(self._make_windows)
 
     @property
     def num_training_samples(self) -> int:
@@ -178,8 +155,8 @@ class PretrainingDataModule(StepDataModule):
     @property
     def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
         """The batch size of each stage."""
-        keys = ["data.batch_size"] + [f"data.stages.{n}.batch_size" for n in range(len(self.settings.stages))]
-        return [(key, stage.batch_size, stage.accumulate) for key, stage in zip(keys, self._stages, strict=True)]
+        assert self.plan is not None
+        return [(stage.key, stage.batch_size, stage.num_micro_batches(self.plan)) for stage in self._stages]
 
     def num_steps_of(self, max_epochs: float) -> int:
         """Steps of so many epochs.
@@ -187,8 +164,9 @@ class PretrainingDataModule(StepDataModule):
         Raises:
             InputError: there are several stages, whose steps are of different sizes.
         """
-        if self.settings.stages:
-            raise InputError("trainer.max_epochs cannot be used with data.stages: set trainer.max_steps")
+        if len(self._stages) > 1:
+            key = "stages" if self.settings.stages else "batch_size_warmup"
+            raise InputError(f"trainer.max_epochs cannot be used with data.{key}: set trainer.max_steps")
         per_step: float = self.batch_size
         if self.settings.batching == "packed":
             per_step = self._windows(self._stages[0], EVALUATION_SEED, 1).samples_per_step
@@ -201,7 +179,7 @@ class PretrainingDataModule(StepDataModule):
     def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
         """Samples, drawn and masked anew in each epoch; a rank reads the tokens of its own share alone."""
         stage = next(stage for stage in reversed(self._stages) if stage.first_step <= step)
-        num_parts = (stage.accumulate or plan.accumulate) * world_size
+        num_parts = stage.num_micro_batches(plan) * world_size
         seed = plan.seed if not stage.number else derive_key(plan.seed, "stage", stage.number)
         mixture = self._mixture("train", stage.max_seq_length, seed)
         progress = self._progress(stage, step, plan)
@@ -249,7 +227,7 @@ class PretrainingDataModule(StepDataModule):
         ]
         return Mixture(sources, self.weights if split == "train" else (1.0,))
 
-    def _progress(self, stage: _Stage, step: int, plan: TrainingPlan) -> float:
+    def _progress(self, stage: ResolvedStage, step: int, plan: TrainingPlan) -> float:
         """The share of the training's samples that were consumed before a step."""
         last = next(s for s in reversed(self._stages) if s.first_step < plan.num_steps)
         total = last.samples_before + (plan.num_steps - last.first_step) * last.batch_size
@@ -259,18 +237,19 @@ class PretrainingDataModule(StepDataModule):
         """As everywhere, and each stage must be reached."""
         super().check_shares(world_size)
         assert self.plan is not None
-        for number, stage in enumerate(self.settings.stages):
-            if stage.from_step >= self.plan.num_steps:
-                raise InputError(
-                    f"data.stages.{number}.from_step {stage.from_step} is never reached: training ends after "
-                    f"{self.plan.num_steps} steps"
-                )
+        begins = {f"data.stages.{n}.from_step": stage.from_step for n, stage in enumerate(self.settings.stages)}
+        for key, step in {
+            "data.batch_size_warmup.num_steps": self.settings.batch_size_warmup.num_steps,
+            **begins,
+        }.items():
+            if step is not None and step >= self.plan.num_steps:
+                raise InputError(f"{key} {step} is never reached: training ends after {self.plan.num_steps} steps")
 
-    def _stage_steps(self, stage: _Stage, plan: TrainingPlan) -> int:
+    def _stage_steps(self, stage: ResolvedStage, plan: TrainingPlan) -> int:
         following = self._stages[stage.number + 1 :]
         return min([plan.num_steps, *(later.first_step for later in following[:1])]) - stage.first_step
 
-    def _make_windows(self, stage: _Stage, seed: int, num_steps: int) -> Windows:
+    def _make_windows(self, stage: ResolvedStage, seed: int, num_steps: int) -> Windows:
         mixture = self._mixture("train", stage.max_seq_length, seed)
         packed = self.settings.batching == "packed"
         return Windows(mixture, seed, stage.batch_size, stage.max_seq_length, packed, num_steps)
@@ -315,21 +294,3 @@ class PretrainingDataModule(StepDataModule):
                 masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions[real]), **labels
             )
         return to_batch(masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions), **labels)
-
-
-def _resolved(settings: PretrainingData) -> list[_Stage]:
-    stages = [_Stage(0, 0, settings.max_seq_length, settings.batch_size, None, 0)]
-    for number, change in enumerate(settings.stages, 1):
-        before = stages[-1]
-        consumed = before.samples_before + (change.from_step - before.first_step) * before.batch_size
-        stages.append(
-            _Stage(
-                number,
-                change.from_step,
-                change.max_seq_length or before.max_seq_length,
-                change.batch_size or before.batch_size,
-                change.accumulate_grad_batches or before.accumulate,
-                consumed,
-            )
-        )
-    return stages

@@ -165,6 +165,14 @@ class PretrainedModel(nn.Module):
         """
         return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
 
+    def hidden_matrices(self) -> dict[str, int]:
+        """How many matrices are stacked in each matrix of the blocks, by its name: three in query, key and value."""
+        return {
+            name: 3 if name.endswith(".query_key_value.weight") else 1
+            for name, parameter in self.named_parameters()
+            if parameter.ndim == 2 and _BLOCK.match(f"{self.prefix}{name}")
+        }
+
     def _depth(self, name: str) -> int:
         top = self.config.num_hidden_layers
         if name.startswith(_EMBEDDINGS):

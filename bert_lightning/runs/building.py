@@ -255,9 +255,13 @@ def optimization_of(experiment: Experiment, task: Task, steps: int) -> Optimizat
     """What the task's optimiser step needs.
 
     Raises:
-        InputError: a loss weight is of a loss that the task does not have, a pattern of parameters matches none, or
-            gradual unfreezing lets nothing go.
+        InputError: a loss weight is of a loss that the task does not have, a pattern of parameters matches none, the
+            schedule has no room in so many steps, or gradual unfreezing lets nothing go.
     """
+    try:
+        experiment.schedule.check(steps)
+    except ValueError as error:
+        raise InputError(f"schedule.{error}") from None
     known = task.loss_names[: task.num_losses]
     for name in experiment.loss_weights:
         if name not in known:

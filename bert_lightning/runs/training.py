@@ -281,7 +281,7 @@ def _check_optimizer(checkpoint: Path, saved: list[dict[str, Any]], own: list[di
         InputError: the optimisers differ.
     """
     here = f"{checkpoint} cannot be resumed here: its optimiser"
-    for key in ("betas", "momentum", "bias_correction"):
+    for key in ("betas", "momentum", "bias_correction", "layer_adaptation"):
         if (key in saved[0]) != (key in own[0]):
             raise InputError(f"{here} is another one")
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:

@@ -192,6 +192,7 @@ class Task(LightningModule):
             settings.learning_rate,
             settings.weight_decay,
             optimization.parameter_groups,
+            self.model.hidden_matrices() if settings.matrices_apart else None,
         )
         optimizer = settings.build(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(

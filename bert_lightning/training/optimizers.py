@@ -1,18 +1,30 @@
 """Optimisers by name, over parameter groups that carry their own rate and weight decay."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+
+from bert_lightning.training.adam import PublishedAdam
+from bert_lightning.training.lamb import LayerwiseAdaptiveMoments
+from bert_lightning.training.muon import MuonWithAdamW
 
 
 class OptimizerSettings(Protocol):
     """A row of the table: settings that build an optimiser."""
 
-    learning_rate: float
-    weight_decay: float
+    matrices_apart: ClassVar[bool]
+    """Whether it wants the matrices of the blocks in groups of their own, with `num_matrices`."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak that the schedule scales."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Of what is not spared."""
+        ...
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """An optimiser over parameter groups that carry their own `weight_decay`, and their `lr` where it differs."""
@@ -37,11 +49,11 @@ class AdamW:
     epsilon: float = 1e-6
     weight_decay: float = 0.01
     bias_correction: bool = True
+    matrices_apart: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _require_no_negative(self, "learning_rate", "epsilon", "weight_decay")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {list(self.betas)}; both must be in [0, 1)")
+        _require_shares(self.betas)
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """An optimiser over parameter groups that carry their own `weight_decay`, and their `lr` where it differs."""
@@ -65,6 +77,7 @@ class SGD:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
+    matrices_apart: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _require_no_negative(self, "learning_rate", "weight_decay")
@@ -81,58 +94,96 @@ class SGD:
         )
 
 
-class PublishedAdam(torch.optim.Optimizer):
-    """Adam with decoupled weight decay and without bias correction; `optimization.py: AdamWeightDecayOptimizer`.
+@dataclass(frozen=True)
+class Lamb:
+    """Adam with the step in each tensor scaled to its norm, for large batches; You et al. 2020, arXiv 1904.00962.
 
-    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w - rate (m / (sqrt(v) + epsilon) + decay w).
+    What weight decay spares (`parameter_groups.no_decay`) is not scaled either, as in the authors' code.
 
-    The moments have the type of the weights, float32 in every run.
+    Attributes:
+        learning_rate: the peak that the schedule scales: the share of its norm by which a tensor moves in a step.
+            6e-3 for batches of 65,536 in NVIDIA's recipe (`experiments/large_batch/base.yaml`).
+        betas: decay rates of the running moments.
+        epsilon: added to the root of the second moment.
+        weight_decay: 0.01 in the paper; within the ratio.
+        bias_correction: divide the moments by 1 - beta^t; in the paper's algorithm 2, not in the authors' code.
     """
 
-    def __init__(
-        self, groups: list[dict[str, Any]], learning_rate: float, betas: tuple[float, float], epsilon: float
-    ) -> None:
-        # `bias_correction` tells its checkpoints from those of AdamW.
-        defaults = {
-            "lr": learning_rate,
-            "betas": betas,
-            "eps": epsilon,
-            "weight_decay": 0.0,
-            "bias_correction": False,
-        }
-        super().__init__(groups, defaults)
+    learning_rate: float = 6e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+    bias_correction: bool = True
+    matrices_apart: ClassVar[bool] = False
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step over every parameter that has a gradient; gives what `closure` gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
-                continue
-            gradients: list[Tensor] = [parameter.grad for parameter in parameters]
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter] |= {"m": torch.zeros_like(parameter), "v": torch.zeros_like(parameter)}
-            first, second = ([self.state[parameter][name] for parameter in parameters] for name in "mv")
-            rate, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
-            torch._foreach_lerp_(first, gradients, 1 - beta1)
-            torch._foreach_mul_(second, beta2)
-            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-            divisors = torch._foreach_sqrt(second)
-            torch._foreach_add_(divisors, group["eps"])
-            torch._foreach_mul_(parameters, 1 - rate * decay)
-            torch._foreach_addcdiv_(parameters, first, divisors, -rate)
-        return loss
+    def __post_init__(self) -> None:
+        _require_no_negative(self, "learning_rate", "epsilon", "weight_decay")
+        _require_shares(self.betas)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """An optimiser over parameter groups that carry their own `weight_decay`, and their `lr` where it differs."""
+        adapted = [{**group, "layer_adaptation": group.get("decayed", True)} for group in groups]
+        return LayerwiseAdaptiveMoments(adapted, self.learning_rate, self.betas, self.epsilon, self.bias_correction)
 
 
-OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "sgd": SGD}
+@dataclass(frozen=True)
+class Muon:
+    """Orthogonal momentum for the matrices of the blocks, AdamW for embeddings, biases, LayerNorm and what is on top.
+
+    Its updates have the root mean square of AdamW's, so both share a rate and AdamW's is a place to start; Liu et al.
+    2025, arXiv 2502.16982, section 2.2.
+
+    Attributes:
+        learning_rate: the peak that the schedule scales, of both.
+        momentum: share of the running mean of gradients that is kept in a step; 0.95 in Jordan et al. 2024.
+        nesterov: look ahead along the momentum.
+        num_iterations: of Newton and Schulz towards the orthogonal matrix.
+        betas: of AdamW.
+        epsilon: of AdamW.
+        weight_decay: of both, decoupled; not on biases and LayerNorm.
+    """
+
+    learning_rate: float = 1e-4
+    momentum: float = 0.95
+    nesterov: bool = True
+    num_iterations: int = 5
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+    matrices_apart: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _require_no_negative(self, "learning_rate", "epsilon", "weight_decay")
+        _require_shares(self.betas)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must be in [0, 1)")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov does nothing without momentum")
+        if self.num_iterations < 1:
+            raise ValueError(f"num_iterations is {self.num_iterations}; it must be at least 1")
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """An optimiser over parameter groups that carry their own `weight_decay`, and their `lr` where it differs."""
+        return MuonWithAdamW(
+            groups,
+            self.learning_rate,
+            self.momentum,
+            self.nesterov,
+            self.num_iterations,
+            self.betas,
+            self.epsilon,
+        )
+
+
+OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "sgd": SGD, "lamb": Lamb, "muon": Muon}
 
 
 def _require_no_negative(settings: Any, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < 0:
             raise ValueError(f"{name} is {getattr(settings, name)}; it must not be negative")
+
+
+def _require_shares(betas: tuple[float, float]) -> None:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas is {list(betas)}; both must be in [0, 1)")

@@ -53,14 +53,24 @@ def parameter_groups(
     learning_rate: float,
     weight_decay: float,
     settings: ParameterGroupSettings | None = None,
+    matrices: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups with an `lr` and a `weight_decay` of their own; each trainable parameter is in exactly one.
 
-    `depths` holds the depth of each parameter by name, the head's being the largest.
+    `decayed` is false in those that `no_decay` spares, whatever the weight decay.
+
+    Args:
+        module: the model.
+        depths: how far up each parameter lies, by name, the head's being the largest.
+        learning_rate: the optimiser's own.
+        weight_decay: of what is not spared.
+        settings: what differs by parameter.
+        matrices: parameters that are to be apart from the others, by name, with how many matrices are stacked in
+            each; groups then say `num_matrices`, 0 for the others.
     """
     settings = settings or ParameterGroupSettings()
     head = max(depths.values())
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -68,5 +78,9 @@ def parameter_groups(
         if depths[name] == head and settings.head_learning_rate is not None:
             rate = settings.head_learning_rate
         decayed = not any(re.search(pattern, name) for pattern in settings.no_decay)
-        groups.setdefault((rate, weight_decay if decayed else 0.0), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+        groups.setdefault((rate, decayed, (matrices or {}).get(name, 0)), []).append(parameter)
+    return [
+        {"params": members, "lr": rate, "weight_decay": weight_decay if decayed else 0.0, "decayed": decayed}
+        | ({} if matrices is None else {"num_matrices": stacked})
+        for (rate, decayed, stacked), members in groups.items()
+    ]

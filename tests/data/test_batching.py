@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from bert_lightning.data import windows
 from bert_lightning.data.batching import fit_into_rows
 from bert_lightning.data.module import TrainingPlan
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule, PretrainingStage
+from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
+from bert_lightning.data.stages import BatchSizeWarmup, PretrainingStage, resolved
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining
 
@@ -159,6 +160,62 @@ def test_a_stage_is_shared_out_by_its_own_numbers(store):
     stages = [PretrainingStage(from_step=3, batch_size=8, accumulate_grad_batches=4)]
     data = module(store, stages=stages)
     assert [len(data.training_batches(step, TrainingPlan(7, 2, 1), 0, 1)) for step in (2, 3)] == [2, 4]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.data())
+def test_a_warm_up_of_the_batch_size_goes_through_all_sizes_evenly(start, increment, num_sizes, data):
+    num_steps = data.draw(st.integers(num_sizes, 60))
+    full = start + num_sizes * increment
+    changes = [PretrainingStage(num_steps + 2, max_seq_length=64), PretrainingStage(num_steps + 3, batch_size=5)]
+    stages = resolved(128, full, BatchSizeWarmup(start, increment, num_steps), changes)
+    sizes = [start + number * increment for number in range(num_sizes)]
+    assert [stage.batch_size for stage in stages] == [*sizes, full, full, 5]
+    assert [stage.max_seq_length for stage in stages] == [128] * (num_sizes + 1) + [64, 64]
+    assert [stage.number for stage in stages] == list(range(num_sizes + 3))
+    lengths = np.diff([stage.first_step for stage in stages])
+    assert stages[0].first_step == 0
+    assert lengths[:num_sizes].sum() == num_steps
+    assert lengths[num_sizes:].tolist() == [2, 1]
+    assert lengths.min() > 0
+    assert np.ptp(lengths[:num_sizes]) <= 1
+    consumed = np.cumsum([0, *(n * stage.batch_size for n, stage in zip(lengths, stages, strict=False))])
+    assert [stage.samples_before for stage in stages] == consumed.tolist()
+
+
+@pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
+def test_a_warm_up_of_the_batch_size_serves_what_the_same_stages_do(store, batching):
+    warmed = module(store, batching=batching, batch_size_warmup=BatchSizeWarmup(2, 3, 5))
+    stages = [PretrainingStage(2, batch_size=5), PretrainingStage(5, batch_size=8)]
+    staged = module(store, batching=batching, batch_size=2, stages=stages)
+    plan = TrainingPlan(7, 1, seed=1)
+    for step in (6, 0, 1, 2, 4, 5):
+        for one, other in zip(*(d.training_batches(step, plan, 0, 1) for d in (warmed, staged)), strict=True):
+            assert torch.equal(one["input_ids"], other["input_ids"])
+
+
+def test_micro_batches_of_a_warm_up_are_never_larger_than_those_of_the_full_batch(store):
+    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 4))
+    plan = data.plan = TrainingPlan(6, 4, seed=1)
+    data.check_shares(1)
+    shapes = [[len(b["input_ids"]) for b in data.training_batches(step, plan, 0, 1)] for step in range(6)]
+    assert shapes == [[2], [2] * 2, [2] * 3, [2] * 3, [2] * 4, [2] * 4]
+    with pytest.raises(
+        InputError, match=r"data\.batch_size_warmup: batch size 2 cannot be shared out.* multiple of 4$"
+    ):
+        data.check_shares(4)
+    # Rounded up: 6 of 10 samples in one micro-batch would be more than the 5 of the full batch's two.
+    data = module(store, batch_size=10, batch_size_warmup=BatchSizeWarmup(6, 4, 4))
+    batches = data.training_batches(0, TrainingPlan(6, 2, seed=1), 0, 1)
+    assert [len(b["input_ids"]) for b in batches] == [3, 3]
+
+
+def test_a_warm_up_of_the_batch_size_that_does_not_end_is_named(store):
+    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 7))
+    data.plan = TrainingPlan(7, 1, seed=1)
+    with pytest.raises(InputError, match=r"data\.batch_size_warmup\.num_steps 7 is never reached"):
+        data.check_shares(1)
+    with pytest.raises(InputError, match=r"cannot be used with data\.batch_size_warmup: set trainer\.max_steps"):
+        data.num_steps_of(1.0)
 
 
 def test_epochs_of_several_stages_cannot_be_counted(store):

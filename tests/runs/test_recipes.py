@@ -27,6 +27,8 @@ OPTIMIZERS = {
     "adamw": ["--optimizer.name", "adamw"],
     "adamw as published": ["--optimizer.bias_correction", "false"],
     "sgd": ["--optimizer.name", "sgd"],
+    "lamb": ["--optimizer.name", "lamb"],
+    "muon": ["--optimizer.name", "muon"],
 }
 
 
@@ -96,7 +98,7 @@ def test_gradual_unfreezing_moves_each_layer_from_its_step_on_and_survives_a_kil
         [first] = [step for start, step in starts.items() if name.startswith(start)]
         moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(states)]
         assert moved == [step >= first for step in range(STEPS)], name
-    for step in (1, 4, 5) if "adamw" in optimizer else (5,):
+    for step in (1, 4, 5) if "adamw" in optimizer else (4, 5):
         resumed = tmp_path / f"from-{step}"
         go_back(run, resumed, step)
         fit(config, resumed, *GRADUAL, *optimizer, "--parameter_groups.layer_decay", "0.5")
@@ -169,6 +171,27 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
             "freeze.unfreeze_every: all below the head is frozen for good",
         ),
         (["--optimizer.name", "sgd", "--optimizer.betas", "[0.9, 0.9]"], "unknown key 'optimizer.betas'"),
+        (
+            ["--optimizer.name", "lamb", "--optimizer.bias_corection", "false"],
+            "did you mean 'optimizer.bias_correction",
+        ),
+        (["--optimizer.name", "muom"], "optimizer.name is 'muom'; did you mean 'muon'"),
+        (["--schedule.name", "cosin"], "schedule.name is 'cosin'; did you mean 'cosine'"),
+        (["--schedule.warmup_step", "3"], "unknown key 'schedule.warmup_step'; did you mean 'schedule.warmup_steps'"),
+        (
+            ["--schedule.warmup_steps", "3", "--schedule.warmup_share", "0.1"],
+            "schedule.warmup_steps is 3 and warmup_share 0.1: set one of them to null",
+        ),
+        (["--schedule.warmup_steps", "8"], "schedule.warmup_steps is 8; it must be less than the 8 steps of all"),
+        (["--schedule.name", "phases"], "the key schedule.phases is missing"),
+        (
+            ["--schedule.name", "phases", "--schedule.phases", "[{from_step: 0}, {from_step: 8}]"],
+            "schedule.phases.1.from_step 8 is never reached: training ends after 8 steps",
+        ),
+        (
+            ["--schedule.name", "phases", "--schedule.phases", "[{from_stp: 0}]"],
+            "unknown key 'schedule.phases.0.from_stp'; did you mean 'schedule.phases.0.from_step'",
+        ),
         (["--checkpoint.monitor", "val/loss"], "checkpoint.mode is not set: is the min or the max of val/loss"),
     ],
 )
@@ -211,6 +234,8 @@ def test_a_model_without_a_head_cannot_be_frozen_whole(config):
     [
         (["--optimizer.name", "sgd"], "its optimiser is another one"),
         (["--optimizer.bias_correction", "false"], "its optimiser is another one"),
+        (["--optimizer.name", "lamb"], "its optimiser is another one"),
+        (["--optimizer.name", "muon"], "its optimiser is another one"),
         (["--parameter_groups.layer_decay", "0.9"], "its optimiser has other groups of parameters"),
         (["--freeze.encoder", "true"], "its optimiser has other groups of parameters"),
         (["--optimizer.learning_rate", "0.5"], "its optimiser has another initial_lr: 0.01, not 0.5"),
@@ -222,6 +247,44 @@ def test_a_checkpoint_of_another_optimizer_cannot_be_resumed(config, started, tm
     assert main([*command, "--resume", str(started)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_lamb_is_none_of_the_published_adam(config, tmp_path, capsys):
+    fit(config, tmp_path / "lamb", "--trainer.max_steps", "2", "--optimizer.name", "lamb")
+    command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run")]
+    command += ["--optimizer.bias_correction", "false", "--resume", str(tmp_path / "lamb")]
+    assert main(command) == 2
+    assert "its optimiser is another one" in capsys.readouterr().err
+
+
+def test_muon_is_given_the_matrices_of_the_blocks_and_lamb_what_is_spared(config):
+    def groups(name):
+        task = build_parts(load_experiment([config], [f"--optimizer.name={name}"]), None).task
+        task.optimization = optimization_of(load_experiment([config], [f"--optimizer.name={name}"]), task, STEPS)
+        return task, task.configure_optimizers()["optimizer"].param_groups
+
+    task, muon = groups("muon")
+    matrices = {id(p): group["num_matrices"] for group in muon for p in group["params"] if group["num_matrices"]}
+    named = dict(task.model.named_parameters())
+    assert matrices == {id(named[name]): number for name, number in task.model.hidden_matrices().items()}
+    assert sorted(set(matrices.values())) == [1, 3]
+    _, lamb = groups("lamb")
+    assert sorted((group["layer_adaptation"], group["weight_decay"]) for group in lamb) == [
+        (False, 0.0),
+        (True, 0.01),
+    ]
+
+
+def test_a_schedule_of_phases_reaches_every_step(config, tmp_path):
+    phases = "[{from_step: 0, warmup_steps: 2, learning_rate_factor: 2, power: 0.5}, {from_step: 5, warmup_steps: 1}]"
+    fit(
+        config,
+        tmp_path / "run",
+        *("--schedule.name", "phases", "--schedule.phases", phases, "--trainer.log_every_n_steps", "1"),
+    )
+    rates = [row["train/learning_rate"] for row in logged(tmp_path / "run") if "train/learning_rate" in row]
+    expected = [0, 1, 2 * 0.6**0.5, 2 * 0.4**0.5, 2 * 0.2**0.5, 0, 2 / 3, 1 / 3]
+    assert rates == pytest.approx([0.01 * factor for factor in expected])
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_a_choice_given_by_its_name_alone_keeps_it_under_overrides(tmp_path):
     loaded = load_experiment(
         [write(tmp_path, {**MINIMAL, "schedule": "constant"})], ["--schedule.warmup_share", "0.5"]
     )
-    assert loaded.to_dict()["schedule"] == {"name": "constant", "warmup_share": 0.5}
+    assert loaded.to_dict()["schedule"] == {"name": "constant", "warmup_share": 0.5, "warmup_steps": None}
 
 
 def test_any_changed_value_changes_the_identity(tmp_path):
@@ -78,6 +78,28 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ({"optimizer": "os.system"}, "optimizer.name is 'os.system'"),
         ({"experiment": "../up"}, "it names a folder"),
         ({"data": {"train": "${NOT_SET_ANYWHERE}/x"}}, r"data\.train uses \$\{NOT_SET_ANYWHERE\}"),
+        ({"data": {"batch_size_warmup": {"strt": 8}}}, "did you mean 'data.batch_size_warmup.start'"),
+        (
+            {"data": {"batch_size_warmup": {"start": 8}}},
+            "data.batch_size_warmup.start needs data.batch_size_warmup.num_s",
+        ),
+        ({"data": {"batch_size_warmup": {"increment": 8}}}, "increment needs data.batch_size_warmup.start beside it"),
+        (
+            {"data": {"batch_size_warmup": {"start": 12, "num_steps": 5}}},
+            "data.batch_size_warmup does not lead to batch_size 32 from 12 by 12s",
+        ),
+        (
+            {"data": {"batch_size_warmup": {"start": 32, "num_steps": 5}}},
+            "data.batch_size_warmup does not lead to batch_size 32 from 32",
+        ),
+        (
+            {"data": {"batch_size_warmup": {"start": 4, "num_steps": 6}}},
+            "data.batch_size_warmup.num_steps is 6, but there are 7 sizes before the full batch",
+        ),
+        (
+            {"data": {"batch_size_warmup": {"start": 16, "num_steps": 5}, "stages": [{"from_step": 5}]}},
+            "data.stages.0.from_step is 5, but batch_size_warmup ends at step 5",
+        ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
     ],
 )

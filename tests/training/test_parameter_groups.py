@@ -39,6 +39,33 @@ def test_by_default_all_have_one_rate_and_only_biases_and_layer_norms_no_decay(m
     assert len(parameter_groups(model, model.depths(), 1.0, 0.01)) == 2
 
 
+def test_what_is_spared_is_told_apart_also_where_nothing_is_decayed(model):
+    groups = parameter_groups(model, model.depths(), 1.0, 0.0)
+    spared = {id(p) for group in groups if not group["decayed"] for p in group["params"]}
+    assert {
+        id(p)
+        for group in parameter_groups(model, model.depths(), 1.0, 0.01)
+        if group["weight_decay"] == 0
+        for p in group["params"]
+    } == spared
+    assert {group["weight_decay"] for group in groups} == {0.0}
+
+
+def test_the_matrices_of_the_blocks_and_no_others_are_apart_where_that_is_wanted(model):
+    settings = ParameterGroupSettings(layer_decay=0.5)
+    groups = parameter_groups(model, model.depths(), 1.0, 0.01, settings, model.hidden_matrices())
+    names = {id(p): name for name, p in model.named_parameters()}
+    stacked = {names[id(p)]: group["num_matrices"] for group in groups for p in group["params"]}
+    inside = {name for name, p in model.named_parameters() if "layers." in name and p.ndim == 2}
+    assert len(inside) == 4 * LAYERS
+    assert {name for name, number in stacked.items() if number} == inside
+    assert {name for name, number in stacked.items() if number == 3} == {n for n in inside if "query_key_value" in n}
+    # The rates are those without.
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert rates == {name: rate for name, (rate, _) in by_name(model, settings).items()}
+    assert not any("num_matrices" in group for group in parameter_groups(model, model.depths(), 1.0, 0.01))
+
+
 def test_rates_fall_by_one_factor_a_layer_from_the_head_down(model):
     given = by_name(model, ParameterGroupSettings(layer_decay=0.5), learning_rate=8.0)
     has_head = any(not name.startswith("encoder.") for name in given) and model.prefix == ""
