@@ -3,6 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCHMARKS := experiments/benchmarks
+RESULTS ?= $(BENCHMARKS)/results
+# Compiling takes a minute each, so only the smallest model is compiled.
+PLAIN := --contenders ours transformers transformers_fused
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint format docs bench clean
@@ -44,9 +48,21 @@ docs: setup ## the documentation as HTML under docs/_build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --quiet docs docs/_build
 
-bench: setup ## the benchmarks on this machine
-	$(BIN)/python experiments/benchmarks/data.py
-	$(BIN)/python experiments/benchmarks/packed_attention.py
+bench: setup ## the benchmarks of a processor, in less than 15 minutes on two cores; RESULTS=FOLDER for guard.py
+	mkdir -p $(RESULTS)
+	$(BIN)/python $(BENCHMARKS)/data.py --megabytes 6 --json $(RESULTS)/data.json
+	$(BIN)/python $(BENCHMARKS)/packed_attention.py --repeats 7 --json $(RESULTS)/packed_attention.json
+	$(BIN)/python $(BENCHMARKS)/startup.py --rounds 2 --json $(RESULTS)/startup.json
+	$(BIN)/python $(BENCHMARKS)/scaling.py --processes 1 2 --steps 8 --json $(RESULTS)/scaling.json
+	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size mini --batch-size 32 --sequence-length 128 \
+		--rounds 2 --steps 2 --json $(RESULTS)/pretraining_step-mini.json
+	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size small --batch-size 32 --sequence-length 128 \
+		--rounds 3 --steps 1 --limit 60 $(PLAIN) --json $(RESULTS)/pretraining_step-small.json
+	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size base --batch-size 16 --sequence-length 128 \
+		--rounds 3 --steps 1 --limit 90 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task sst2 --share 0.01 --seeds 1 --json $(RESULTS)/finetuning-sst2.json
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share 0.001 --batch-size 16 --seeds 1 \
+		--json $(RESULTS)/finetuning-squad.json
 
 clean: ## remove .venv and everything that was built; runs and data stay
 	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from bert_lightning.model.dropout import dropout
 from bert_lightning.model.packing import Packing, pad
@@ -96,6 +95,9 @@ def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_prob
     query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
     bounds, longest = packing.boundaries, packing.max_length
     if dropout_probability == 0:
+        # Here, since it imports the compiler, which takes as long as the rest of torch.
+        from torch.nn.attention.varlen import varlen_attn
+
         context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
         assert isinstance(context, Tensor)
     else:

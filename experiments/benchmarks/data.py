@@ -2,17 +2,16 @@
 
 Text: the novels of the folder that BERT_LIGHTNING_DATA names, or generated sentences where it is not set.
 
-    python experiments/benchmarks/data.py [--json FILE] [--original FOLDER] [--copies 20]
+    python experiments/benchmarks/data.py [--json FILE] [--megabytes 8] [--original FOLDER] [--copies 20]
 
+`--megabytes` takes only the first novels, up to so much text.
 `--original` is a checkout of google-research/bert that runs (its generator imports TensorFlow 1); `--copies` repeats
 the text under other names to see whether memory grows with it.
 """
 
 import argparse
-import json
+import itertools
 import os
-import random
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from generated import documents, vocabulary, write_corpus
+from measuring import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,6 @@ from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.pretraining import Batching, PretrainingData, PretrainingDataModule
 from bert_lightning.runs.directory import processor_name
 from bert_lightning.text.sentences import split_sentences
-from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
 REPEATS = 3
@@ -45,10 +45,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--original", type=Path, metavar="FOLDER")
     parser.add_argument("--copies", type=int, metavar="N")
+    parser.add_argument("--megabytes", type=float, default=float("inf"), metavar="N")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files, tokenizer = corpus(folder)
+        files, tokenizer = corpus(folder, options.megabytes)
         figures = text_to_tokens(files, tokenizer, folder, options.original)
         figures |= tokens_to_batches(folder / "store0")
         if options.copies:
@@ -59,24 +60,20 @@ def main() -> None:
     for what, value in figures.items():
         table.add_row(what, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
     Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    ratios = {name: value for name, value in figures.items() if " / " in name or "share" in name}
+    write_json(options.json, {"figures": figures, "ratios": ratios})
 
 
-def corpus(folder: Path) -> tuple[list[str], WordPieceTokenizer]:
+def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenizer]:
     """Text files and a vocabulary for them."""
     data = os.environ.get("BERT_LIGHTNING_DATA")
     if data:
         novels = sorted(map(str, Path(data).glob("novels/*.txt")))
+        sizes = itertools.accumulate(os.path.getsize(novel) / 1e6 for novel in novels)
+        novels = [novel for novel, size in zip(novels, sizes, strict=True) if size <= megabytes] or novels[:1]
         return novels, load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")
-    words = sorted({word for module in (random, re, json, argparse) for word in (module.__doc__ or "").split()})
-    generator = random.Random(1)
-    documents = [
-        [" ".join(generator.choices(words, k=generator.randint(5, 30))) + "." for _ in range(SENTENCES_PER_DOCUMENT)]
-        for _ in range(NUM_DOCUMENTS)
-    ]
-    (folder / "corpus.txt").write_text("\n\n".join("\n".join(document) for document in documents))
-    return [str(folder / "corpus.txt")], train_wordpiece((s for d in documents for s in d), 1000)
+    text = write_corpus(folder / "corpus.txt", documents(1, NUM_DOCUMENTS, SENTENCES_PER_DOCUMENT))
+    return [str(text)], WordPieceTokenizer(vocabulary())
 
 
 def text_to_tokens(

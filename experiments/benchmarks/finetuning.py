@@ -1,55 +1,171 @@
-"""Fine-tuning on SST-2: ours against a plain loop over transformers, same start weights, data, recipe and seeds.
+"""Fine-tuning: ours against a plain loop over transformers, same start weights, data, recipe and seeds.
 
 The loop pads each batch to its longest sequence (`dynamic`), or all to the longest allowed (`maximum`), as scripts
-of transformers do unless told otherwise. Contenders take turns within one run; printed are medians and ratios.
+of transformers do unless told otherwise; for `squad` it cuts windows with the fast tokenizer, as their `run_qa.py`.
+Ours is what `fit` runs. Contenders take turns within one run; printed are medians and ratios, of training and of what
+goes before it, turning text into features.
 
-    python experiments/benchmarks/finetuning.py --checkpoint RUN --data FOLDER_OF_SST-2
+    python experiments/benchmarks/finetuning.py [--task squad] [--checkpoint RUN] [--data FOLDER] [--share 1]
+
+Without `--checkpoint` both start from the same random weights of a model of 6 layers and width 384. Data is that of
+`--data`, of the folder that BERT_LIGHTNING_DATA names, or generated with the published lengths; `--share` of its
+training rows, drawn from a fixed seed, is used, 1 for whole epochs. All contenders are scored by our code.
 """
 
 import argparse
 import json
 import logging
 import os
-import platform
+import random
 import statistics
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import torch
 import transformers
+from generated import vocabulary, write_squad, write_sst2
+from measuring import write_json
 from torch.utils.data import DataLoader
 
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary
 from bert_lightning.data.module import TrainingPlan
-from bert_lightning.model import BertForSequenceClassification
-from bert_lightning.model.pretrained import without_head
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of
+from bert_lightning.model import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
+from bert_lightning.model.pretrained import PretrainedModel, fill, without_head
+from bert_lightning.runs.building import Parts, build_parts, num_steps, optimization_of
 from bert_lightning.runs.experiment import Experiment, load_experiment
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
 
-LENGTH = 128
+# Rows of SST-2 and paragraphs of SQuAD v1.1 to train on, so many times the share where they are generated.
+NUM_SST2, NUM_SQUAD = 67_349, 18_896
 
 
-def experiment_of(options: argparse.Namespace, seed: int) -> Experiment:
+class TaskRow(NamedTuple):
+    """What differs between the tasks."""
+
+    name: str
+    metric: str
+    folder: str
+    """in the folder that BERT_LIGHTNING_DATA names"""
+    data: dict[str, Any]
+    """settings of our data"""
+    start: Callable[..., PretrainedModel]
+    """the model of a configuration, or of a checkpoint"""
+    num_scored: int
+    """validation rows that are scored"""
+    share: float
+    """of the training rows, unless one is asked for: a minute of a contender on two cores"""
+    generate: Callable[[Path, float], None]
+    """writes files with such a share of the training rows"""
+    sample: Callable[[Path, Path, float], None]
+    """copies the files of one folder to another, and of the training rows a share"""
+
+
+# -- data --------------------------------------------------------------------------------------------------------
+
+
+def sample_sst2(source: Path, target: Path, share: float) -> None:
+    """Keep each row with that probability."""
+    generator = random.Random(0)
+    [header, *rows] = (source / "train.tsv").read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if generator.random() < share]
+    (target / "train.tsv").write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+    (target / "dev.tsv").write_bytes((source / "dev.tsv").read_bytes())
+
+
+def sample_squad(source: Path, target: Path, share: float) -> None:
+    """Keep each paragraph, with its questions, with that probability."""
+    generator = random.Random(0)
+    content = json.loads((source / "train-v1.1.json").read_text(encoding="utf-8"))
+    for article in content["data"]:
+        article["paragraphs"] = [each for each in article["paragraphs"] if generator.random() < share]
+    (target / "train-v1.1.json").write_text(json.dumps(content), encoding="utf-8")
+    (target / "dev-v1.1.json").write_bytes((source / "dev-v1.1.json").read_bytes())
+
+
+TASKS = {
+    "sst2": TaskRow(
+        "text-classification",
+        "accuracy",
+        "glue/SST-2",
+        {"dataset": "glue/sst2", "max_seq_length": 128},
+        lambda config: BertForSequenceClassification(config, labels=["0", "1"]),
+        500,
+        0.01,
+        lambda folder, share: write_sst2(folder, round(NUM_SST2 * share), 500),
+        sample_sst2,
+    ),
+    "squad": TaskRow(
+        "question-answering",
+        "squad_f1",
+        "squad",
+        {"dataset": "squad-v1.1", "max_seq_length": 384, "doc_overlap": 128},
+        BertForQuestionAnswering,
+        100,
+        0.002,
+        lambda folder, share: write_squad(folder, round(NUM_SQUAD * share), 20),
+        sample_squad,
+    ),
+}
+
+
+def write_data(options: argparse.Namespace, folder: Path) -> Vocabulary:
+    """The share of the data that is used, and the vocabulary for it."""
+    row, known = TASKS[options.task], os.environ.get("BERT_LIGHTNING_DATA")
+    share = options.share if options.share is not None else row.share
+    source = options.data or (Path(known) / row.folder if known else None)
+    (folder / "data").mkdir()
+    if source is None:
+        row.generate(folder / "data", share)
+    else:
+        row.sample(source, folder / "data", share)
+    found = read_vocabulary(Path(known) / "vocab/bert-base-uncased.txt") if known else None
+    return found or vocabulary()
+
+
+def write_start(options: argparse.Namespace, words: Vocabulary, folder: Path) -> None:
+    """The weights that both start from, the head's among them, in a folder that transformers reads."""
+    row = TASKS[options.task]
+    torch.manual_seed(0)
+    if options.checkpoint is None:
+        # L6 H384: small enough for a processor, with heads 64 wide as published.
+        config = BertConfig(
+            vocab_size=len(words.entries),
+            num_hidden_layers=6,
+            hidden_size=384,
+            num_attention_heads=6,
+            intermediate_size=1536,
+        )
+        row.start(config).save_pretrained(folder, words)
+        return
+    labels: dict[str, Any] = {"labels": ["0", "1"]} if options.task == "sst2" else {}
+    cls = BertForSequenceClassification if options.task == "sst2" else BertForQuestionAnswering
+    cls.from_checkpoint(without_head(read_checkpoint(options.checkpoint)), **labels).save_pretrained(folder)
+
+
+def experiment_of(options: argparse.Namespace, folder: Path, seed: int) -> Experiment:
     """Our half of the comparison."""
+    row = TASKS[options.task]
     return load_experiment(
         [],
         below={
             "experiment": "benchmark",
-            "task": "text-classification",
+            "task": row.name,
             "seed_everything": seed,
-            "model": {"pretrained": options.checkpoint, "config": {"hidden_dropout_prob": 0.1}},
+            "model": {"pretrained": str(folder / "start"), "config": {"hidden_dropout_prob": 0.1}},
             "data": {
-                "dataset": "glue/sst2",
-                "folder": options.data,
-                "max_seq_length": LENGTH,
+                **row.data,
+                "folder": str(folder / "data"),
                 "batch_size": options.batch_size,
-                "max_train_samples": options.train_samples,
+                "max_evaluation_samples": row.num_scored,
             },
             "optimizer": {"learning_rate": options.learning_rate},
             "trainer": {"max_epochs": options.epochs, "precision": options.precision, "log_every_n_steps": 50},
@@ -58,9 +174,44 @@ def experiment_of(options: argparse.Namespace, seed: int) -> Experiment:
     )
 
 
-def ours(experiment: Experiment, folder: Path) -> tuple[float, float]:
-    """Seconds of training and accuracy on the validation rows."""
-    parts = build_parts(experiment, start_checkpoint(experiment.model))
+# -- contenders --------------------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """What a contender gives."""
+
+    encoding: float
+    """seconds from text to features"""
+    training: float
+    """seconds"""
+    score: float
+
+
+def built(experiment: Experiment) -> Parts:
+    """Our data and task, from the common start."""
+    return build_parts(experiment, start_checkpoint(experiment.model))
+
+
+def score(experiment: Experiment, parts: Parts, folder: Path, metric: str) -> float:
+    """The metric on the validation rows."""
+    scorer = build_trainer(experiment, folder, [])
+    scorer.validate(parts.task, parts.data, verbose=False)
+    return float(scorer.callback_metrics[f"val/{metric}"])
+
+
+def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> Run:
+    """What `fit` runs."""
+    parts = built(experiment)
+    training = parts.data.splits["train"]  # type: ignore[attr-defined]
+    began = time.perf_counter()
+    # Once more, now that the clock runs, and without the files.
+    type(training)(
+        training.examples,
+        parts.data.tokenizer,
+        experiment.data,
+        **({"labels": parts.data.labels} if options.task == "sst2" else {"training": True}),  # type: ignore[attr-defined]
+    )
+    encoding = time.perf_counter() - began
     steps = num_steps(experiment, parts.data)
     parts.data.plan = TrainingPlan(steps, 1, experiment.seed_everything)
     parts.task.optimization = optimization_of(experiment, parts.task, steps)
@@ -68,49 +219,89 @@ def ours(experiment: Experiment, folder: Path) -> tuple[float, float]:
     began = time.perf_counter()
     trainer.fit(parts.task, train_dataloaders=parts.data.train_dataloader())
     seconds = time.perf_counter() - began
-    scorer = build_trainer(experiment, folder, [])
-    scorer.validate(parts.task, parts.data, verbose=False)
-    return seconds, float(scorer.callback_metrics["val/accuracy"])
+    return Run(encoding, seconds, score(experiment, parts, folder, TASKS[options.task].metric))
 
 
-def theirs(experiment: Experiment, start: Path, padding: str) -> tuple[float, float]:
-    """The same by a plain loop; the texts are encoded in front of the clock, as ours are."""
-    parts = build_parts(experiment, start_checkpoint(experiment.model))
-    train, validation = (parts.data.splits[name] for name in ("train", "validation"))  # type: ignore[attr-defined]
-    tokenizer = transformers.BertTokenizer.from_pretrained(start)
+def text_features(tokenizer: Any, length: int, examples: Any) -> list[dict[str, Any]]:
+    """Labelled texts as `run_glue.py` encodes them."""
+    texts = tokenizer([example.text for example in examples], truncation=True, max_length=length)
+    return [
+        {**{name: texts[name][number] for name in texts}, "label": int(example.label)}
+        for number, example in enumerate(examples)
+    ]
+
+
+def window_features(tokenizer: Any, length: int, overlap: int, examples: Any) -> list[dict[str, Any]]:
+    """Questions as `run_qa.py: prepare_train_features` encodes them: sliding windows, answers by character."""
+    encoded = tokenizer(
+        [example.question for example in examples],
+        [example.context for example in examples],
+        truncation="only_second",
+        max_length=length,
+        stride=overlap,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    features = []
+    for number, example in enumerate(encoded["overflow_to_sample_mapping"]):
+        offsets, parts = encoded["offset_mapping"][number], encoded.sequence_ids(number)
+        answer = examples[example].answers[0]
+        begin, end = answer.start, answer.start + len(answer.text)
+        first = parts.index(1)
+        last = len(parts) - 1 - parts[::-1].index(1)
+        start = stop = 0
+        if offsets[first][0] <= begin and offsets[last][1] >= end:
+            start, stop = first, last
+            while start <= last and offsets[start][0] <= begin:
+                start += 1
+            while offsets[stop][1] >= end:
+                stop -= 1
+            start, stop = start - 1, stop + 1
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        features.append(
+            {**{name: encoded[name][number] for name in names}, "start_positions": start, "end_positions": stop}
+        )
+    return features
+
+
+def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, padding: str) -> Run:
+    """The same by a plain loop."""
+    row, start, length = TASKS[options.task], folder / "start", experiment.data.max_seq_length
+    parts = built(experiment)
+    examples = parts.data.splits["train"].examples  # type: ignore[attr-defined]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(start)
     transformers.set_seed(experiment.seed_everything)
-    model = transformers.BertForSequenceClassification.from_pretrained(start, hidden_dropout_prob=0.1)
+    cls: Any = transformers.BertForSequenceClassification
+    encode: Callable[[Any], list[dict[str, Any]]] = partial(text_features, tokenizer, length)
+    if options.task == "squad":
+        cls = transformers.BertForQuestionAnswering
+        encode = partial(window_features, tokenizer, length, row.data["doc_overlap"])
+    # The first call sets up.
+    encode(examples[:1])
+    began = time.perf_counter()
+    rows = encode(examples)
+    encoding = time.perf_counter() - began
+    model = cls.from_pretrained(start, hidden_dropout_prob=0.1)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=experiment.optimizer.learning_rate, eps=1e-6, weight_decay=0.01
     )
     steps = num_steps(experiment, parts.data)
     scheduler = transformers.get_linear_schedule_with_warmup(optimizer, int(0.1 * steps), steps)
-
-    def encoded(split: Any) -> list[dict[str, Any]]:
-        texts = tokenizer([example.text for example in split.examples], truncation=True, max_length=LENGTH)
-        return [
-            {"input_ids": ids, "label": int(label)}
-            for ids, label in zip(texts["input_ids"], split.labels, strict=True)
-        ]
-
-    def batches(rows: list[dict[str, Any]], shuffle: bool) -> DataLoader[Any]:
-        return DataLoader(
-            rows,  # type: ignore[arg-type]
-            batch_size=experiment.data.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            collate_fn=transformers.DataCollatorWithPadding(
-                tokenizer, padding="max_length" if padding == "maximum" else "longest", max_length=LENGTH
-            ),
-        )
-
+    batches: Any = DataLoader(
+        rows,  # type: ignore[arg-type]
+        batch_size=experiment.data.batch_size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=transformers.DataCollatorWithPadding(
+            tokenizer, padding="max_length" if padding == "maximum" else "longest", max_length=length
+        ),
+    )
     autocast = experiment.trainer.precision == "bf16-mixed"
-    rows = encoded(train)
     model.train()
     taken = 0
     began = time.perf_counter()
     while taken < steps:
-        for batch in batches(rows, shuffle=True):
+        for batch in batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 loss = model(**batch).loss
             loss.backward()
@@ -122,59 +313,76 @@ def theirs(experiment: Experiment, start: Path, padding: str) -> tuple[float, fl
             if taken == steps:
                 break
     seconds = time.perf_counter() - began
-    model.eval()
-    right = 0
-    with torch.inference_mode():
-        for batch in batches(encoded(validation), shuffle=False):
-            right += int((model(**batch).logits.argmax(-1) == batch["labels"]).sum())
-    return seconds, right / len(validation.examples)
+    model.save_pretrained(folder / "trained")
+    fill(parts.task.model, read_checkpoint(str(folder / "trained")))
+    return Run(encoding, seconds, score(experiment, parts, folder, row.metric))
 
 
 def main() -> None:
     """Run all contenders once a seed and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="run or checkpoint whose encoder both start from")
-    parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv of SST-2")
-    parser.add_argument("--train-samples", type=int, default=8000)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--task", default="sst2", choices=tuple(TASKS))
+    parser.add_argument("--checkpoint", help="run or checkpoint whose encoder both start from")
+    parser.add_argument("--data", type=Path, help="folder with train.tsv and dev.tsv, or train-v1.1.json and so on")
+    parser.add_argument(
+        "--share", type=float, help="of the training rows, so that a run takes minutes; 1 takes all of them"
+    )
+    parser.add_argument("--epochs", type=float, default=1, help="over that share")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--contenders", nargs="+", default=["ours", "dynamic", "maximum"])
+    contenders = ("ours", "dynamic", "maximum")
+    parser.add_argument("--contenders", nargs="+", default=list(contenders), choices=contenders)
     parser.add_argument("--json", type=Path, help="gets the figures")
     options = parser.parse_args()
+    if options.share is not None and not 0 < options.share <= 1:
+        parser.error(f"--share is {options.share}; it must be more than 0 and at most 1")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in options.contenders}
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
+    results: dict[str, list[Run]] = {name: [] for name in options.contenders}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # The encoder that both start from, with a head that transformers draws anew for each seed.
-        model = BertForSequenceClassification.from_checkpoint(
-            without_head(read_checkpoint(options.checkpoint)), labels=["0", "1"]
-        )
-        model.save_pretrained(folder / "start")
-        for seed in options.seeds:
-            experiment = experiment_of(options, seed)
-            for name in options.contenders:
-                run = ours(experiment, folder) if name == "ours" else theirs(experiment, folder / "start", name)
+        write_start(options, write_data(options, folder), folder / "start")
+        for number, seed in enumerate(options.seeds):
+            experiment = experiment_of(options, folder, seed)
+            for name in options.contenders[:: 1 if number % 2 == 0 else -1]:
+                alone = name == "ours"
+                run = ours(options, experiment, folder) if alone else theirs(options, experiment, folder, name)
                 results[name].append(run)
-                print(f"seed {seed}  {name:8} {run[0]:7.1f} s  accuracy {run[1]:.4f}", flush=True)
-    print(f"\n{'':10}{'seconds':>9}{'ours faster by':>16}{'accuracy':>18}")
-    reference = statistics.median(seconds for seconds, _ in results.get("ours", [(float("nan"), 0.0)]))
-    table = {}
-    for name, runs in results.items():
-        seconds = statistics.median(each for each, _ in runs)
-        scores = [score for _, score in runs]
+                print(
+                    f"seed {seed}  {name:8} {run.encoding:6.1f} s, {run.training:7.1f} s of training  "
+                    f"{TASKS[options.task].metric} {run.score:.4f}",
+                    flush=True,
+                )
+    report(options, results)
+
+
+def report(options: argparse.Namespace, results: dict[str, list[Run]]) -> None:
+    """Table and JSON."""
+    medians = {
+        name: Run(*(statistics.median(values) for values in zip(*runs, strict=True)))
+        for name, runs in results.items()
+    }
+    mine = medians.get("ours", Run(float("nan"), float("nan"), 0.0))
+    metric = TASKS[options.task].metric
+    print(f"\n{'':10}{'encoding':>9}{'training':>9}{'ours faster by':>22}{metric:>18}")
+    table: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    for name, median in medians.items():
+        scores = [run.score for run in results[name]]
         deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        table[name] = {"seconds": seconds, "ratio": seconds / reference, "accuracy": statistics.fmean(scores)}
+        table[name] = {**median._asdict(), "score": statistics.fmean(scores), "deviation": deviation}
+        encoding, training = median.encoding / mine.encoding, median.training / mine.training
         print(
-            f"{name:10}{seconds:9.1f}{seconds / reference:15.2f}x{statistics.fmean(scores):11.4f} ± {deviation:.4f}"
+            f"{name:10}{median.encoding:9.1f}{median.training:9.1f}{encoding:13.2f}x {training:7.2f}x"
+            f"{statistics.fmean(scores):11.4f} ± {deviation:.4f}"
         )
-    if options.json is not None:
-        settings = {key: str(value) for key, value in vars(options).items()}
-        machine = {"machine": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__}
-        content = {"contenders": table, "settings": settings, **machine, "transformers": transformers.__version__}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+        if name != "ours":
+            ratios |= {f"{name}, training": training, f"{name}, encoding": encoding}
+    settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
+    write_json(options.json, {"contenders": table, "ratios": ratios, "settings": settings})
 
 
 if __name__ == "__main__":

@@ -20,10 +20,17 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def in_turn(contenders: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -> dict[str, list[float]]:
-    """Let each contender run once a round; a run gives the seconds of its steps."""
+def in_turn(
+    contenders: Mapping[str, Callable[[], Sequence[float]]], rounds: int, until: float = float("inf")
+) -> dict[str, list[float]]:
+    """Let each contender run once a round; a run gives the seconds of its steps.
+
+    No round but the first begins after `until`, a time of `time.perf_counter`.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
+        if number and time.perf_counter() > until:
+            break
         # The other way round every other time, so that none always follows the same one.
         names = list(contenders)[:: 1 if number % 2 == 0 else -1]
         for name in names:
@@ -80,7 +87,7 @@ def _processor() -> str:
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
-    """The figures for whoever reads them by program."""
+    """The figures for whoever reads them by program; `ratios` in it, which guard.py reads, are better when larger."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")

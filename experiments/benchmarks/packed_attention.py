@@ -8,14 +8,13 @@ medians and the quartiles' distance of the ratio to `one_by_one`.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import write_json
 from torch import Tensor
 
 from bert_lightning.model.attention import Layout, eager, sdpa
@@ -84,9 +83,13 @@ def main() -> None:
                 f"{row['length']:>6} {row['num_sequences']:>3} {row['hidden_size']:>4} {dropout:>7} "
                 f"{row['share_of_real_tokens']:>5.0%}   {shown}   [{row['milliseconds']['one_by_one']} ms]"
             )
-    if options.json:
-        machine = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=2) + "\n")
+    ratios = {
+        f"{name}, {row['num_sequences']} x {row['length']} H{row['hidden_size']}, dropout {row['dropout']}": ratio
+        for row in rows
+        for name, ratio in row["ratios"].items()
+        if name != "one_by_one"
+    }
+    write_json(options.json, {"rows": rows, "ratios": ratios})
 
 
 if __name__ == "__main__":

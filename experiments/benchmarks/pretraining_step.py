@@ -4,13 +4,16 @@ Forward, loss, backward, clipping and optimiser step on the same batches, dropou
 is what `fit` runs, Lightning's loop included; theirs a bare loop with SDPA. Contenders take turns within one run.
 
     python experiments/benchmarks/pretraining_step.py --size base --batch-size 16 --sequence-length 128
+
+With `--limit` it ends in about so many seconds: it first measures, and writes, what is not compiled, then all
+together, and no round begins when time is up.
 """
 
 import argparse
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from bert_lightning.model.operations import training_operations
 from bert_lightning.runs.trainer import quiet
 from bert_lightning.tasks.base import Optimization
 from bert_lightning.tasks.pretraining import PretrainingTask
-from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from bert_lightning.training.optimizers import AdamW
 from bert_lightning.training.schedules import Constant
 
@@ -43,11 +46,13 @@ NUM_BATCHES = 8
 class Sequences:
     """One batch before it is laid out."""
 
-    def __init__(self, lengths: NDArray[np.int64], generator: np.random.Generator) -> None:
+    def __init__(
+        self, lengths: NDArray[np.int64], generator: np.random.Generator, vocab_size: int = VOCAB_SIZE
+    ) -> None:
         self.lengths = lengths
         width = int(lengths.max())
         self.real = np.arange(width)[None, :] < lengths[:, None]
-        self.input_ids = np.where(self.real, generator.integers(5, VOCAB_SIZE, self.real.shape), 0)
+        self.input_ids = np.where(self.real, generator.integers(5, vocab_size, self.real.shape), 0)
         self.token_type_ids = (self.real & (np.arange(width)[None, :] >= lengths[:, None] // 2)).astype(np.int64)
         self.masked = self.real & (generator.random(self.real.shape) < MASKED_SHARE)
         self.labels = self.input_ids[self.masked]
@@ -112,40 +117,47 @@ class StepTimes(Callback):
         self.before = now
 
 
+def task_of(
+    config: BertConfig, sequence_length: int, learning_rate: float, log_every_n_steps: int
+) -> PretrainingTask:
+    """Our task on a model drawn from a fixed seed, with a constant learning rate."""
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(SPECIAL_TOKENS)
+    task = PretrainingTask(BertForPreTraining(config), config, WordPieceTokenizer(vocabulary), sequence_length)
+    optimizer: Any = AdamW(learning_rate=learning_rate)
+    task.optimization = Optimization(optimizer, Constant(), 10**6, 1.0, 0, log_every_n_steps)
+    return task
+
+
+def train(task: PretrainingTask, batches: list[Batch], device: str, precision: Any, callback: Callback) -> None:
+    """One step a batch, in Lightning's loop."""
+    trainer = Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        max_steps=len(batches),
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    micro_batches: Any = [[batch] for batch in batches]
+    trainer.fit(task, train_dataloaders=DataLoader(micro_batches, batch_size=None, collate_fn=lambda batch: batch))
+
+
 def ours(
     config: BertConfig, batches: list[Batch], options: argparse.Namespace, *, compiled: bool
 ) -> Callable[[], list[float]]:
     """Our task in Lightning's loop."""
-    device = torch.device(options.device)
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
-    task = PretrainingTask(
-        BertForPreTraining(config), config, WordPieceTokenizer(vocabulary), options.sequence_length
-    )
-    steps = options.steps + 1
-    optimizer: Any = AdamW()
-    task.optimization = Optimization(optimizer, Constant(), 10**6, 1.0, 0, 10**6)
+    task = task_of(config, options.sequence_length, 1e-4, 10**6)
     if compiled:
         task.compile_training()
     stream = itertools.cycle(batches)
 
     def run() -> list[float]:
-        times = StepTimes(device)
-        trainer = Trainer(
-            accelerator=options.device,
-            devices=1,
-            precision=options.precision,
-            max_steps=steps,
-            callbacks=[times],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        micro_batches: Any = [[next(stream)] for _ in range(steps)]
-        trainer.fit(
-            task, train_dataloaders=DataLoader(micro_batches, batch_size=None, collate_fn=lambda batch: batch)
-        )
+        times = StepTimes(torch.device(options.device))
+        train(task, list(itertools.islice(stream, options.steps + 1)), options.device, options.precision, times)
         return times.seconds
 
     return run
@@ -201,9 +213,9 @@ SHARED = (
 
 
 def contenders_of(
-    config: BertConfig, batches: list[Sequences], options: argparse.Namespace
+    config: BertConfig, batches: list[Sequences], options: argparse.Namespace, names: Sequence[str]
 ) -> dict[str, Callable[[], list[float]]]:
-    """Those that were asked for."""
+    """Those of these names."""
     packed = options.device == "cuda"
     laid_out = [batch.ours(packed) for batch in batches]
     every: dict[str, Callable[[], Callable[[], list[float]]]] = {
@@ -213,7 +225,7 @@ def contenders_of(
         "transformers_fused": lambda: theirs(config, batches, options, fused=True, compiled=False),
         "transformers_compiled": lambda: theirs(config, batches, options, fused=True, compiled=True),
     }
-    return {name: every[name]() for name in options.contenders}
+    return {name: every[name]() for name in names}
 
 
 def parse() -> argparse.Namespace:
@@ -229,12 +241,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="timed steps a round, after one that is not")
     names = ("ours", "ours_compiled", "transformers", "transformers_fused", "transformers_compiled")
     parser.add_argument("--contenders", nargs="+", default=list(names), choices=names)
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="after which no round begins")
     parser.add_argument("--json", type=Path, help="gets the figures")
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure and print."""
+    began = time.perf_counter()
     options = parse()
     quiet()
     warnings.filterwarnings("ignore")
@@ -258,14 +272,25 @@ def main() -> None:
     shapes.append((num_masked // len(batches), hidden, VOCAB_SIZE))
     dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
     ceiling = best_product(shapes, dtype, device)
-    contenders = contenders_of(config, batches, options)
-    for run in contenders.values():
-        # Compiling, and what is allocated once.
-        run()
-    seconds = in_turn(contenders, options.rounds)
-    ceiling = max(ceiling, best_product(shapes, dtype, device))
-    speeds = {name: spread([tokens / each for each in times]) for name, times in seconds.items()}
-    report(options, speeds, operations / tokens, ceiling)
+    until = float("inf") if options.limit is None else began + options.limit
+    contenders: dict[str, Callable[[], Sequence[float]]] = {}
+    for names in groups(options):
+        fresh = [name for name in names if name not in contenders]
+        contenders |= contenders_of(config, batches, options, fresh)
+        for name in fresh:
+            # Compiling, and what is allocated once.
+            contenders[name]()
+        seconds = in_turn(contenders, options.rounds, until)
+        ceiling = max(ceiling, best_product(shapes, dtype, device))
+        speeds = {name: spread([tokens / each for each in times]) for name, times in seconds.items()}
+        report(options, speeds, operations / tokens, ceiling)
+
+
+def groups(options: argparse.Namespace) -> list[list[str]]:
+    """Which contenders take turns: all, and in front of that what is not compiled where time is short."""
+    every: list[str] = options.contenders
+    plain = [name for name in every if not name.endswith("compiled")]
+    return [plain, every] if options.limit is not None and 0 < len(plain) < len(every) else [every]
 
 
 def report(
@@ -284,6 +309,8 @@ def report(
             f"{best / speed['median']:15.2f}x{share:15.1%}"
         )
     at = machine()
+    # What is not there yet, should nothing further come.
+    missing = [name for name in options.contenders if name not in speeds]
     print(f"ceiling: {ceiling / 1e9:,.0f} G operations a second; {at['processor']}, {at['gpu'] or 'no GPU'}")
     ratios = {name: best / value for name, value in others.items()}
     if others:
@@ -293,6 +320,7 @@ def report(
             name: {"tokens_per_second": speed["median"], "spread": [speed["low"], speed["high"]], "num": speed["num"]}
             for name, speed in speeds.items()
         },
+        "missing": missing,
         "ratios": ratios,
         "ceiling": ceiling,
         "ceiling_share": best * operations_a_token / ceiling,

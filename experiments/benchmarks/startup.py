@@ -1,0 +1,125 @@
+"""How long until something happens: `--help`, the imports, the first optimiser step of `fit`; in fresh processes.
+
+The yardstick is transformers: its import, its `BertForPreTraining`, and a plain process up to the end of its first
+step with the same tiny model. All from the start of the process, in turn, medians and the middle half; ratios say how
+many times as long transformers takes, for `--help` and `import bert_lightning` its bare import.
+
+    python experiments/benchmarks/startup.py [--rounds 5] [--json FILE]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from generated import VOCAB_SIZE, store
+from measuring import in_turn, spread, write_json
+
+from bert_lightning.runs.directory import RunDirectory
+
+BATCH_SIZE, LENGTH = 8, 128
+# What is measured -> what it is compared with.
+YARDSTICKS = {
+    "--help": "import transformers",
+    "import bert_lightning": "import transformers",
+    "import bert_lightning.model": "from transformers import BertForPreTraining",
+    "first step": "first step, transformers",
+}
+
+_THEIRS = f"""
+import time
+import torch
+from transformers import BertConfig, BertForPreTraining
+config = BertConfig(
+    vocab_size={VOCAB_SIZE}, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512
+)
+model = BertForPreTraining(config).train()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+ids = torch.randint(5, {VOCAB_SIZE}, ({BATCH_SIZE}, {LENGTH}))
+labels = torch.where(torch.rand(ids.shape) < 0.15, ids, -100)
+model(ids, labels=labels, next_sentence_label=torch.zeros({BATCH_SIZE}, dtype=torch.long)).loss.backward()
+torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+optimizer.step()
+print(time.time())
+"""
+
+
+def process(*arguments: str) -> float:
+    """Seconds of a Python process from its start to its end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def first_step(experiment: Path, folder: Path) -> float:
+    """Seconds from the start of `fit` to the end of its first step, which `metrics.jsonl` gives the time of."""
+    directory = RunDirectory(tempfile.mkdtemp(dir=folder))
+    began = time.time()
+    process("-m", "bert_lightning", "fit", "--config", str(experiment), "--run-directory", str(directory.path))
+    return float(directory.read_metrics()[0]["time"]) - began
+
+
+def their_first_step() -> float:
+    """The same of a plain process."""
+    began = time.time()
+    ended = subprocess.run([sys.executable, "-c", _THEIRS], check=True, capture_output=True, text=True).stdout
+    return float(ended.split()[-1]) - began
+
+
+def write_experiment(folder: Path) -> Path:
+    """A tiny pre-training of one step."""
+    values = {
+        "experiment": "startup",
+        "task": "pretraining",
+        "model": {"size": "tiny"},
+        "data": {"train": str(store(folder, num_documents=4)), "max_seq_length": LENGTH, "batch_size": BATCH_SIZE},
+        "trainer": {"max_steps": 1, "log_every_n_steps": 1, "accelerator": "cpu"},
+        "wandb": {"mode": "disabled"},
+    }
+    path = folder / "startup.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def contenders_of(folder: Path) -> dict[str, Callable[[], Sequence[float]]]:
+    """What takes turns."""
+    imports = ("bert_lightning", "bert_lightning.model", "torch", "transformers")
+    codes = {f"import {name}": f"import {name}" for name in imports}
+    codes["from transformers import BertForPreTraining"] = "from transformers import BertForPreTraining"
+    experiment = write_experiment(folder)
+    return {
+        "python": lambda: [process("-c", "")],
+        "--help": lambda: [process("-m", "bert_lightning", "--help")],
+        **{name: lambda code=code: [process("-c", code)] for name, code in codes.items()},  # type: ignore[misc]
+        "first step": lambda: [first_step(experiment, folder)],
+        "first step, transformers": lambda: [their_first_step()],
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    with tempfile.TemporaryDirectory() as name:
+        contenders = contenders_of(Path(name))
+        # What a first time reads from disk counts for nobody.
+        in_turn(contenders, 1)
+        seconds = {name: spread(times) for name, times in in_turn(contenders, options.rounds).items()}
+    ratios = {name: seconds[other]["median"] / seconds[name]["median"] for name, other in YARDSTICKS.items()}
+    print(f"{'':46}{'seconds':>8}{'middle half':>14}{'ours faster by':>16}")
+    for name, found in seconds.items():
+        ratio = f"{ratios[name]:15.2f}x" if name in ratios else ""
+        print(f"{name:46}{found['median']:8.2f}{found['low']:7.2f}-{found['high']:6.2f}{ratio}")
+    write_json(options.json, {"seconds": seconds, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main()
