@@ -28,7 +28,7 @@ def dropout(values: Tensor, probability: float) -> Tensor:
     On a processor the probability is rounded to a multiple of 2^-16, and what is left is divided by what that leaves,
     so that the expectation is exact. The draw is of torch's own generator, so that a seed repeats it.
     """
-    if probability == 0:
+    if probability == 0 or values.numel() == 0:
         return values
     if values.device.type != "cpu":
         return F.dropout(values, probability)

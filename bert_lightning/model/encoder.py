@@ -203,7 +203,7 @@ class BertEncoder(PretrainedModel):
         """
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
             return None
-        if attention_mask.device.type != "cpu" or not torch.is_grad_enabled():
+        if attention_mask.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             return None
         return order_by_length(attention_mask)
 

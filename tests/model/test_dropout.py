@@ -116,3 +116,7 @@ def test_a_seed_repeats_what_is_dropped_and_gradients_fall_where_values_stay():
     assert not torch.equal(first, dropout(values, 0.4))
     first.sum().backward()
     torch.testing.assert_close(values.grad * values.detach(), first.detach())
+
+
+def test_nothing_is_dropped_from_nothing():
+    assert dropout(torch.ones(0, 4), 0.5).shape == (0, 4)

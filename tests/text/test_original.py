@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ def test_every_recorded_text_is_encoded_as_the_original_code_did(ours, casing):
 
 @given(text=st.text(alphabet=NASTY.replace("[", "").replace("\U000e0001", ""), max_size=60))
 def test_encoding_equals_a_port_of_the_original(ours, port, text: str):
-    # The port's words end at 100 characters.
-    if max(map(len, text.split()), default=0) <= 50:
+    # The port's words end at 100 characters, and it composes accents first, which the original does not.
+    composed = unicodedata.normalize("NFC", text) == text
+    if composed and max(map(len, text.split()), default=0) <= 50:
         assert ours.tokenize(text) == port.tokenize(text)
 
 
