@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
@@ -46,7 +47,8 @@ class BertEmbeddings(nn.Module):
         hidden = self.word(input_ids) + segments
         table = self.position.weight if self.position is not None else self.sinusoids
         if table is not None:
-            rows = table[: input_ids.shape[-1]] if positions is None else table[positions]
+            # As embeddings: torch adds up the gradients of plain indexing in any order.
+            rows = table[: input_ids.shape[-1]] if positions is None else F.embedding(positions, table)
             hidden = hidden + rows.to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(hidden))
         return hidden if self.projection is None else self.projection(hidden)
