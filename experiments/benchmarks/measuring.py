@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 
 def synchronize(device: torch.device) -> None:
@@ -36,25 +35,6 @@ def in_turn(
         for name in names:
             seconds[name] += contenders[name]()
     return seconds
-
-
-def best_product(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of the fastest of the products (m, k) @ (k, n): the ceiling of whoever multiplies so."""
-    best = 0.0
-    for rows, inner, columns in shapes:
-        left = torch.randn(rows, inner, device=device).to(dtype)
-        right = torch.randn(columns, inner, device=device).to(dtype)
-        operations = 2.0 * rows * inner * columns
-        # Some milliseconds at a time, so that the clock's grain and a launch do not count.
-        repeats = max(1, round(2e9 / operations)) if device.type == "cpu" else 20
-        for _ in range(8):
-            synchronize(device)
-            began = time.perf_counter()
-            for _ in range(repeats):
-                F.linear(left, right)
-            synchronize(device)
-            best = max(best, operations * repeats / (time.perf_counter() - began))
-    return best
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
