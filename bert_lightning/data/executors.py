@@ -49,6 +49,22 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
+class DaskExecutor(Executor):
+    """Gives the work to the workers of a Dask client.
+
+    Its futures are the client's own: Dask's own executor translates them, and loses the result of a task that is done
+    again, while it is fetched, because the worker that held it died.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Send `function` to a worker."""
+        future: Future[Any] = self.client.submit(function, *args, retries=NUM_RETRIES, pure=False, **kwargs)
+        return future
+
+
 @contextmanager
 def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
     """The workers of a Dask scheduler, and their number.
@@ -59,6 +75,7 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
     """
     try:
         import distributed
+        from distributed.comm import CommClosedError
     except ImportError:
         raise InputError("--scheduler needs the extra: pip install 'bert_lightning[dask]'") from None
     try:
@@ -69,8 +86,8 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
         num_threads = sum(client.nthreads().values())
         if not num_threads:
             raise InputError(f"--scheduler {address}: it has no workers: start them with `dask worker {address}`")
-        yield client.get_executor(retries=NUM_RETRIES, pure=False), num_threads
-    except (distributed.KilledWorker, distributed.CommClosedError) as error:
+        yield DaskExecutor(client), num_threads
+    except (distributed.KilledWorker, distributed.CancelledError, CommClosedError) as error:
         raise WorkError(f"--scheduler {address}: the cluster gave up: {error}") from None
     finally:
         client.close()

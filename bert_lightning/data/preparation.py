@@ -230,7 +230,8 @@ class _Job:
             except BaseException:
                 # What workers still finish belongs to this call too.
                 for future, _, _ in self._pending:
-                    future.cancel()
+                    if not future.done():
+                        future.cancel()
                 for future, folder, _ in self._pending:
                     if not future.cancelled() and future.exception() is None and folder.exists():
                         self.created.append(folder)

@@ -9,6 +9,7 @@ import pytest
 
 from bert_lightning.data import preparation
 from bert_lightning.data.preparation import prepare
+from bert_lightning.errors import WorkError
 from tests.data.test_token_store import digest
 
 distributed = pytest.importorskip("distributed")
@@ -16,7 +17,7 @@ distributed = pytest.importorskip("distributed")
 
 @contextmanager
 def cluster(folder):
-    """The address of a scheduler and its two workers' processes."""
+    """The address of a scheduler, its process and those of its two workers."""
     address = folder / "scheduler.json"
     common = ["--scheduler-file", str(address)]
     python = [sys.executable, "-m", "distributed.cli"]
@@ -45,7 +46,7 @@ def cluster(folder):
     try:
         with distributed.Client(scheduler_file=str(address), timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
-            yield client.scheduler.address, workers
+            yield client.scheduler.address, scheduler, workers
     finally:
         for process in (*workers, scheduler):
             process.kill()
@@ -57,7 +58,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, corp
     prepare([str(corpus)], tokenizer, tmp_path / "local", num_workers=1)
     done = []
 
-    with cluster(tmp_path) as (address, workers):
+    with cluster(tmp_path) as (address, _, workers):
 
         def kill_one(characters: int) -> None:
             done.append(characters)
@@ -69,3 +70,14 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, corp
         assert workers[1].poll() is None
     assert len(done) > 6
     assert digest(tmp_path / "cluster") == digest(tmp_path / "local")
+
+
+def test_a_cluster_that_dies_is_one_message_and_keeps_what_is_done(tmp_path, corpus, tokenizer, monkeypatch):
+    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 1000)
+    with cluster(tmp_path) as (address, scheduler, _):
+        with pytest.raises(WorkError, match="the cluster gave up") as raised:
+            prepare(
+                [str(corpus)], tokenizer, tmp_path / "cluster", scheduler=address, progress=lambda _: scheduler.kill()
+            )
+        assert address in str(raised.value)
+    assert list((tmp_path / "cluster").glob("shard-*/shard.json"))
