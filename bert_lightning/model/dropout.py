@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 _LEVELS = 2**16
 # Integers as wide as the numbers of a type.
-_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+_BITS = {
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
 
 
 class Dropout(nn.Dropout):

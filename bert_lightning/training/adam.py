@@ -1,8 +1,9 @@
-"""Adam: its direction, shared by what builds on it, and its published form."""
+"""Adam: its step, shared by what builds on it, and its published form."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,46 +54,46 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-class AdamDirections(NamedTuple):
-    """What Adam would subtract at rate 1, without weight decay: scale * numerator / divisor of each tensor."""
+def fused_adam(
+    tensors: list[Tensor],
+    states: list[State],
+    gradients: list[Tensor],
+    group: Group,
+    *,
+    rate: float,
+    weight_decay: float,
+    bias_correction: bool,
+) -> None:
+    """Move Adam's moments on by a step and the tensors by it, in place, all in one pass of torch's fused kernel.
 
-    numerators: list[Tensor]
-    divisors: list[Tensor]
-    scales: list[float]
-
-    def add_to(self, tensors: list[Tensor], factor: float) -> None:
-        """Add `factor` times the directions, in place."""
-        torch._foreach_addcdiv_(tensors, self.numerators, self.divisors, [factor * scale for scale in self.scales])
-
-
-def adam_directions(
-    states: list[State], gradients: list[Tensor], betas: tuple[float, float], epsilon: float, bias_correction: bool
-) -> AdamDirections:
-    """Move the moments on by a step, and give the directions.
-
-    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, direction = m' / (sqrt(v') + epsilon); with bias correction
-    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) at step t, else m' = m, v' = v. Kingma and Ba 2015, arXiv 1412.6980,
-    algorithm 1. A parameter counts its own steps, since one that is let go later begins later, in a plain number, so
-    that nothing waits for the device to know it.
+    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w - rate (m' / (sqrt(v') + epsilon) + decay w); with bias
+    correction m' = m / (1 - b1^t) and v' = v / (1 - b2^t) at step t, else m' = m, v' = v, which is what they are at
+    step infinity. Kingma and Ba 2015, arXiv 1412.6980, algorithm 1. A parameter counts its own steps, since one that
+    is let go later begins later, in a plain number, so that nothing waits for the device to know it.
     """
     for state, gradient in zip(states, gradients, strict=True):
         if "m" not in state:
             state |= {"m": torch.zeros_like(gradient), "v": torch.zeros_like(gradient)}
-    first, second = ([state[name] for state in states] for name in "mv")
-    beta1, beta2 = betas
-    torch._foreach_lerp_(first, gradients, 1 - beta1)
-    torch._foreach_mul_(second, beta2)
-    torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-    divisors = list(torch._foreach_sqrt(second))
-    scales = [1.0 for _ in states]
-    if bias_correction:
-        steps = [state.get("step", 0) + 1 for state in states]
-        for state, step in zip(states, steps, strict=True):
-            state["step"] = step
-        torch._foreach_div_(divisors, [(1 - beta2**step) ** 0.5 for step in steps])
-        scales = [1 / (1 - beta1**step) for step in steps]
-    torch._foreach_add_(divisors, epsilon)
-    return AdamDirections(first, divisors, scales)
+        if bias_correction:
+            state["step"] = state.get("step", 0) + 1
+    numbers = [float(state["step"]) if bias_correction else math.inf for state in states]
+    on_device = {number: torch.full((), number, device=gradients[0].device) for number in set(numbers)}
+    beta1, beta2 = group["betas"]
+    torch._fused_adamw_(
+        tensors,
+        gradients,
+        [state["m"] for state in states],
+        [state["v"] for state in states],
+        [],
+        [on_device[number] for number in numbers],
+        lr=rate,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 class PublishedAdam(GroupwiseOptimizer):
@@ -114,6 +115,5 @@ class PublishedAdam(GroupwiseOptimizer):
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
         """Move the weights of a group that have a gradient, in place."""
-        directions = adam_directions(states, gradients, group["betas"], group["eps"], bias_correction=False)
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        directions.add_to(weights, -group["lr"])
+        settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": False}
+        fused_adam(weights, states, gradients, group, **settings)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, adam_directions
+from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, fused_adam
 
 
 class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
@@ -34,9 +34,11 @@ class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
         """Move the weights of a group that have a gradient, in place."""
-        directions = adam_directions(states, gradients, group["betas"], group["eps"], group["bias_correction"])
-        updates = list(torch._foreach_mul(weights, group["weight_decay"]))
-        directions.add_to(updates, 1.0)
+        updates = [torch.zeros_like(weight) for weight in weights]
+        settings = {"rate": -1.0, "weight_decay": 0.0, "bias_correction": group["bias_correction"]}
+        fused_adam(updates, states, gradients, group, **settings)
+        if group["weight_decay"]:
+            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         if group["layer_adaptation"]:
             torch._foreach_mul_(updates, trust_ratios(weights, updates))
         torch._foreach_add_(weights, updates, alpha=-group["lr"])

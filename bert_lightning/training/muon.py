@@ -8,7 +8,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, adam_directions
+from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, fused_adam
 
 # a, b, c of the iteration X = a X + (b X X^T + c (X X^T)^2) X; Jordan et al., "Tuning the coefficients".
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -50,12 +50,12 @@ class MuonWithAdamW(GroupwiseOptimizer):
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
         """Move the weights of a group that have a gradient, in place."""
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         if group["num_matrices"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, _muon_directions(group, states, gradients), alpha=-group["lr"])
         else:
-            directions = adam_directions(states, gradients, group["betas"], group["eps"], bias_correction=True)
-            directions.add_to(weights, -group["lr"])
+            settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": True}
+            fused_adam(weights, states, gradients, group, **settings)
 
 
 def _muon_directions(group: Group, states: list[State], gradients: list[Tensor]) -> list[Tensor]:
