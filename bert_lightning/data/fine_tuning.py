@@ -276,7 +276,8 @@ class FineTuningDataModule(StepDataModule):
         """Features of about one length."""
         split = self.splits["train"]
         _, features = length_bucketed(plan.seed, split.lengths, self.batch_size, step, plan.num_steps)
-        return [split.batch(part) for part in np.split(features, plan.accumulate * world_size)[rank::world_size]]
+        parts = np.split(features, plan.accumulate * world_size)[rank::world_size]
+        return [{**split.batch(part), "samples": part} for part in parts]
 
     def num_evaluation_samples(self, stage: Stage) -> int:
         """Features of a split."""

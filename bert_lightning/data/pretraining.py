@@ -289,8 +289,11 @@ class PretrainingDataModule(StepDataModule):
         labels = {"masked_labels": original[chosen.positions]}
         if pairs:
             labels["sentence_labels"] = np.array([sample.label for sample in samples], dtype=np.int64)
+        lay_out, chosen_positions = to_batch, chosen.positions
         if packed:
-            return to_packed_batch(
-                masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions[real]), **labels
-            )
-        return to_batch(masked, token_type_ids, lengths, masked_positions=np.flatnonzero(chosen.positions), **labels)
+            lay_out, chosen_positions = to_packed_batch, chosen.positions[real]
+        labels["masked_positions"] = np.flatnonzero(chosen_positions)
+        return {
+            **lay_out(masked, token_type_ids, lengths, **labels),
+            "samples": np.stack([epochs, indices], axis=1),
+        }

@@ -275,6 +275,7 @@ def optimization_of(experiment: Experiment, task: Task, steps: int) -> Optimizat
         num_steps=steps,
         gradient_clip_val=experiment.trainer.gradient_clip_val,
         seed=experiment.seed_everything,
+        non_finite=experiment.trainer.non_finite,
         log_every_n_steps=experiment.trainer.log_every_n_steps,
         loss_weights=experiment.loss_weights,
         parameter_groups=experiment.parameter_groups,

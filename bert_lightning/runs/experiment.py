@@ -100,6 +100,8 @@ class TrainerSettings:
         accumulate_grad_batches: micro-batches computed one after the other in a step; the batch size stays. auto
             finds the fewest with which a step fits into memory.
         gradient_clip_val: largest global norm of the gradients; 1.0 as published.
+        non_finite: what becomes of a step whose loss or gradients are not finite, which never reach the weights: stop
+            training, or skip that step.
         val_check_interval: validate every so many steps, and after the last; ten times in all when null.
         log_every_n_steps: training metrics are averaged over so many steps.
         compile: compile the model with `torch.compile`, which takes a minute first; auto does on a GPU for 2,000
@@ -115,6 +117,7 @@ class TrainerSettings:
     precision: Literal["32", "bf16-mixed", "auto"] = "32"
     accumulate_grad_batches: int | Literal["auto"] = 1
     gradient_clip_val: float | None = 1.0
+    non_finite: Literal["stop", "skip"] = "stop"
     val_check_interval: int | None = None
     log_every_n_steps: int = 10
     compile: bool | Literal["auto"] = "auto"

@@ -5,7 +5,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningModule
@@ -20,6 +21,7 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.training.finite import FiniteSteps, LossSpikes, clip_gradients
 from bert_lightning.training.freezing import drop_gradients
 from bert_lightning.training.optimizers import OptimizerSettings
 from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
@@ -37,6 +39,7 @@ class Optimization:
         num_steps: length of the whole training.
         gradient_clip_val: largest global norm of the gradients, or None.
         seed: of dropout.
+        non_finite: what becomes of a step whose loss or gradients are not finite: training stops, or goes on without.
         log_every_n_steps: training metrics are averaged over so many steps.
         loss_weights: factor on each loss by name; 1 where none is given, as published.
         parameter_groups: rates and weight decay by parameter.
@@ -49,6 +52,7 @@ class Optimization:
     gradient_clip_val: float | None
     seed: int
     log_every_n_steps: int
+    non_finite: Literal["stop", "skip"] = "stop"
     loss_weights: dict[str, float] = field(default_factory=dict)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     releases: dict[str, int] = field(default_factory=dict)
@@ -93,6 +97,8 @@ class Task(LightningModule):
         self.optimization: Optimization | None = None
         self.training_metrics: dict[str, float] = {}
         self._clock = StepClock()
+        self._finite = FiniteSteps()
+        self._spikes = LossSpikes()
         self._peak = float("inf")
         self._reset_window()
 
@@ -157,9 +163,13 @@ class Task(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         drop_gradients(self.model, optimization.releases, step)
-        if optimization.gradient_clip_val is not None:
-            # Lightning's own refuses fused optimisers under autocast, though no loss is scaled here.
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimization.gradient_clip_val)
+        norm = clip_gradients(self.model.parameters(), optimization.gradient_clip_val)
+        finite = self._on_all_ranks(norm.isfinite() & totals.isfinite().all())
+        losses = totals[: self.num_losses]
+        if not self._finite.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, self.model):
+            # A step without gradients moves nothing, but counts.
+            optimizer.zero_grad()
+        totals, local_counts = (torch.where(finite, each, 0) for each in (totals, local_counts))
         optimizer.step()
         optimizer.zero_grad()
         scheduler = self.lr_schedulers()
@@ -181,6 +191,14 @@ class Task(LightningModule):
         values = values.clone()
         torch.distributed.all_reduce(values)
         return values
+
+    def _on_all_ranks(self, holds: Tensor) -> Tensor:
+        """() bool: whether it holds on every rank."""
+        if self.trainer.world_size == 1:
+            return holds
+        every = holds.float()
+        torch.distributed.all_reduce(every, op=torch.distributed.ReduceOp.MIN)
+        return every > 0
 
     def configure_optimizers(self) -> Any:
         """The configured optimiser over its groups, and its schedule as a function of the step."""
@@ -221,6 +239,8 @@ class Task(LightningModule):
     def on_train_start(self) -> None:
         """The clock of the first window starts here."""
         self._peak = self._find_peak()
+        self._finite.folder = Path(self.trainer.default_root_dir)
+        self._finite.skips = self._optimization.non_finite == "skip"
         self._window_started = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -264,6 +284,7 @@ class Task(LightningModule):
         self._window = row if self._window is None else self._window + row
         if step % self._optimization.log_every_n_steps and step != self._optimization.num_steps:
             return
+        self._finite.read()
         window = self._summed_over_ranks(self._window).tolist()
         seconds = self._window_seconds()
         num_sums = len(self.loss_names)
@@ -271,6 +292,9 @@ class Task(LightningModule):
         logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
         logged["train/loss"] = sum(m * w for m, w in zip(means, self._loss_weights, strict=False))
         logged["train/learning_rate"] = learning_rate
+        self._spikes.add(step, logged["train/loss"])
+        if self._finite.num_skipped:
+            logged["train/skipped_steps"] = self._finite.num_skipped
         tokens, sequences, operations = window[-3:]
         logged |= self._throughput(tokens, sequences, operations, seconds)
         self._reset_window()
@@ -304,7 +328,10 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the file usable alone, and the sums of the log window that is open."""
         checkpoint[ENTRY] = self.checkpoint_entry()
+        self._finite.read()
         window = self._window
+        checkpoint["loss_windows"] = list(self._spikes.windows)
+        checkpoint["skipped_steps"] = self._finite.num_skipped
         checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
         checkpoint["log_window_seconds"] = self._window_seconds()
 
@@ -326,6 +353,8 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the open log window; the sums of all ranks go to the first."""
         window = checkpoint["log_window"]
+        self._spikes.windows.extend(checkpoint["loss_windows"])
+        self._finite.num_skipped = checkpoint["skipped_steps"]
         self._window = None
         self._seconds_before = checkpoint["log_window_seconds"]
         if window is not None:

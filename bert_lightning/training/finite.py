@@ -1,0 +1,148 @@
+"""What is not finite never reaches the weights, and what jumps is told."""
+
+import logging
+import math
+import statistics
+import textwrap
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bert_lightning.checkpoints.files import write_json
+from bert_lightning.errors import WorkError
+
+log = logging.getLogger(__name__)
+# So many steps in a row are not a batch gone wrong, but a training that has diverged.
+MOST_SKIPPED_IN_A_ROW = 10
+# Log windows that a loss is compared with.
+_WINDOWS, _FEWEST_WINDOWS = 20, 5
+Batch = dict[str, Any]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
+    """Scale the gradients, in place, so that their global norm is at most `largest`; () the norm they had.
+
+    As `torch.nn.utils.clip_grad_norm_`, which Lightning's own refuses under autocast with fused optimisers. On a
+    processor, where the norm is at hand, gradients that are short enough are not multiplied by 1.
+    """
+    moved = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+    # The small number is torch's own.
+    if largest is not None and (norm.device.type != "cpu" or not norm + 1e-6 <= largest):
+        torch.nn.utils.clip_grads_with_norm_(moved, largest, norm)
+    return norm
+
+
+class FiniteSteps:
+    """Decides over each update, and reports the batch of one that is not made.
+
+    Whether loss and gradients are finite is known to the device. A processor is asked at once; an accelerator would
+    have to be waited for, so with the fused AdamW it leaves the update out itself (`found_inf`), and is asked at the
+    end of the log window, and before a checkpoint is written.
+
+    Attributes:
+        folder: where the report of a batch goes.
+        skips: go on with the next batch rather than stop.
+        num_skipped: steps left out so far.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.skips = False
+        self.num_skipped = 0
+        self._in_a_row = 0
+        self._unread: list[tuple[int, Tensor, Tensor, list[Any]]] = []
+
+    def admits(
+        self, step: int, finite: Tensor, sums: Tensor, optimizer: Any, batches: Sequence[Batch], model: nn.Module
+    ) -> bool:
+        """Whether the optimiser may move the weights.
+
+        Args:
+            step: the optimiser step, from 1.
+            finite: () bool, of loss and gradients over all ranks.
+            sums: (K,) the losses, summed over this rank's micro-batches.
+            optimizer: torch's.
+            batches: the micro-batches of this rank.
+            model: whose gradients are named where they are not finite.
+
+        Raises:
+            WorkError: it may not, and training is to stop.
+        """
+        samples = [batch["samples"].tolist() for batch in batches if "samples" in batch]
+        if _leaves_out_itself(finite.device, optimizer):
+            optimizer.found_inf = (~finite).float()
+            self._unread.append((step, finite, sums, samples))
+            return True
+        return self._judge(step, finite, sums, samples, model)
+
+    def read(self) -> None:
+        """Wait for what the device left out since.
+
+        Raises:
+            WorkError: it left out an update, and training is to stop.
+        """
+        unread, self._unread = self._unread, []
+        for step, finite, sums, samples in unread:
+            self._judge(step, finite, sums, samples, None)
+
+    def _judge(self, step: int, finite: Tensor, sums: Tensor, samples: list[Any], model: nn.Module | None) -> bool:
+        if finite:
+            self._in_a_row = 0
+            return True
+        self.num_skipped += 1
+        self._in_a_row += 1
+        what = f"step {step}: {self._report(step, sums, samples, model)}; the weights stay as they were"
+        if not self.skips:
+            raise WorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
+        if self._in_a_row == MOST_SKIPPED_IN_A_ROW:
+            raise WorkError(f"{what}. That is the {self._in_a_row}th step in a row: training has diverged")
+        log.warning("%s", what)
+        return False
+
+    def _report(self, step: int, sums: Tensor, samples: list[Any], model: nn.Module | None) -> str:
+        """Write down the batch; what was not finite and where that is written."""
+        lost = bool(sums.isfinite().all())
+        names = [
+            name
+            for name, parameter in (model.named_parameters() if model is not None else ())
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
+        path = self.folder / f"non-finite-step-{step:09d}-rank-{_rank()}.json"
+        write_json(path, {"step": step, "losses": sums.tolist(), "gradients": names, "samples": samples})
+        what = "a gradient is not finite" if lost else "the loss is not finite"
+        shown = ", ".join(str(sample) for batch in samples for sample in batch)
+        return f"{what} (samples {textwrap.shorten(shown, 80, placeholder=' ...')}; {path} holds them all)"
+
+
+def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
+    return device.type != "cpu" and isinstance(optimizer, torch.optim.AdamW)
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+class LossSpikes:
+    """Warns when the mean loss of a log window stands out from those before it.
+
+    More than six times their median deviation above their median, and a tenth of it: by itself the loss of a window
+    wanders by less, and it falls rather than rises.
+    """
+
+    def __init__(self) -> None:
+        self.windows: deque[float] = deque(maxlen=_WINDOWS)
+
+    def add(self, step: int, loss: float) -> None:
+        """Take the mean loss of the window that ended with a step."""
+        if len(self.windows) >= _FEWEST_WINDOWS:
+            middle = statistics.median(self.windows)
+            deviation = statistics.median(abs(each - middle) for each in self.windows)
+            if loss > middle + max(6 * deviation, 0.1 * abs(middle)):
+                log.warning("step %d: the training loss jumped to %.4g from about %.4g", step, loss, middle)
+        if math.isfinite(loss):
+            self.windows.append(loss)

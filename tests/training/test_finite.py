@@ -1,0 +1,161 @@
+"""What is not finite never reaches the weights; jumps of the loss are told."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.data.batching import to_batch
+from bert_lightning.errors import WorkError
+from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.tasks.base import Optimization
+from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+from bert_lightning.training import finite
+from bert_lightning.training.finite import MOST_SKIPPED_IN_A_ROW, LossSpikes, clip_gradients
+from bert_lightning.training.optimizers import SGD, AdamW
+from bert_lightning.training.schedules import Constant
+
+
+class Poisoned(PretrainingTask):
+    """The loss of some steps is not a number; remembers the weights behind each step."""
+
+    poisoned: tuple[int, ...] = ()
+    only_gradient = False
+
+    def sums(self, batch):
+        sums = super().sums(batch)
+        if self.trainer.global_step + 1 in self.poisoned:
+            if self.only_gradient:
+                sums.register_hook(lambda gradient: gradient * float("inf"))
+                return sums
+            return sums * float("nan")
+        return sums
+
+    def on_train_batch_end(self, *arguments):
+        super().on_train_batch_end(*arguments)
+        self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
+
+
+def trained(folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False):
+    """The task after training, or as it was when training stopped, and what stopped it."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    tokenizer = WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS))
+    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8)
+    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
+    task.optimization = Optimization(
+        optimizer or AdamW(learning_rate=1e-2), Constant(), num_steps, 1.0, 0, 2, non_finite=non_finite
+    )
+    generator = np.random.default_rng(0)
+    steps = []
+    for step in range(num_steps):
+        ids = generator.integers(5, 50, (4, 8))
+        labels = {"masked_positions": np.array([1, 9]), "masked_labels": np.array([7, 8])}
+        batch = to_batch(
+            ids, np.zeros_like(ids), np.full(4, 8), sentence_labels=np.zeros(4, dtype=np.int64), **labels
+        )
+        steps.append([{**batch, "samples": np.arange(4) + 4 * step}])
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=num_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    try:
+        trainer.fit(task, DataLoader(steps, batch_size=None, collate_fn=lambda batch: batch))
+    except WorkError as error:
+        return task, error
+    return task, None
+
+
+@pytest.fixture(params=["at once", "later"])
+def told(request, monkeypatch):
+    """Whether the step is refused at once, or left out by the fused kernel and reported later, as on a GPU."""
+    if request.param == "later":
+        monkeypatch.setattr(finite, "_leaves_out_itself", lambda device, optimizer: True)
+
+
+@pytest.mark.parametrize("only_gradient", [False, True])
+def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path, told, only_gradient):
+    task, error = trained(tmp_path, poisoned=(4,), only_gradient=only_gradient)
+    assert "step 4" in str(error)
+    assert "12, 13, 14, 15" in str(error)
+    assert ("a gradient is not finite" if only_gradient else "the loss is not finite") in str(error)
+    [report] = tmp_path.glob("non-finite-*.json")
+    assert str(report) in str(error)
+    content = json.loads(report.read_text())
+    assert content["step"] == 4
+    assert content["samples"] == [[12, 13, 14, 15]]
+    weights = torch.cat([weight.detach().flatten() for weight in task.parameters()])
+    assert torch.equal(weights, task.history[2])
+
+
+def test_a_skipped_step_leaves_the_weights_and_training_goes_on(tmp_path, told):
+    task, error = trained(tmp_path, poisoned=(3,), non_finite="skip")
+    assert error is None
+    assert torch.equal(task.history[2], task.history[1])
+    assert not torch.equal(task.history[3], task.history[2])
+    assert task.history[-1].isfinite().all()
+    assert task.training_metrics["train/skipped_steps"] == 1
+    assert np.isfinite(task.training_metrics["train/loss"])
+
+
+def test_a_skipped_step_moves_no_moment_either(tmp_path):
+    # Plain descent over the other steps, by hand: the skipped one is as if it had not been drawn.
+    with_skip, _ = trained(tmp_path, poisoned=(6,), non_finite="skip", optimizer=SGD(learning_rate=0.1, momentum=0.9))
+    without, _ = trained(tmp_path, num_steps=5, optimizer=SGD(learning_rate=0.1, momentum=0.9))
+    assert torch.equal(with_skip.history[-1], without.history[-1])
+
+
+def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
+    steps = MOST_SKIPPED_IN_A_ROW + 3
+    _, error = trained(tmp_path, poisoned=tuple(range(2, steps + 1)), non_finite="skip", num_steps=steps)
+    assert "has diverged" in str(error)
+    assert f"step {MOST_SKIPPED_IN_A_ROW + 1}:" in str(error)
+
+
+@given(st.integers(0, 2**32), st.floats(1e-3, 1e3))
+@settings(deadline=None, max_examples=50)
+def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
+    generator = torch.Generator().manual_seed(seed)
+    ours = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in (3, 70, 1)]
+    for parameter in ours:
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 10
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    for mine, other in zip(ours, theirs, strict=True):
+        other.grad = mine.grad.clone()
+    norm = clip_gradients(ours, largest)
+    assert torch.equal(norm, torch.nn.utils.clip_grad_norm_(theirs, largest))
+    assert all(torch.equal(mine.grad, other.grad) for mine, other in zip(ours, theirs, strict=True))
+
+
+def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
+    spikes = LossSpikes()
+    generator = np.random.default_rng(0)
+    with caplog.at_level(logging.WARNING):
+        for step in range(200):
+            spikes.add(step, 6 * 0.99**step + 1 + 0.03 * float(generator.standard_normal()))
+        assert not caplog.records
+        spikes.add(200, 3.0)
+        spikes.add(201, 1.8)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 200"]
+
+
+def test_the_first_windows_are_compared_with_nothing(caplog):
+    spikes = LossSpikes()
+    for step, loss in enumerate([1.0, 50.0, 2.0, 90.0]):
+        spikes.add(step, loss)
+    assert not caplog.records
