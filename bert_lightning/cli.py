@@ -220,6 +220,8 @@ def _instances(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from bert_lightning.errors import InputError
 
+    if options.deterministic:
+        options.overrides += ["--trainer.deterministic", "true"]
     if options.seeds is not None:
         if options.profile:
             raise InputError("--profile is of one run: leave --seeds out")
@@ -240,6 +242,17 @@ def _fit(options: argparse.Namespace) -> int:
         _print_metrics(metrics)
         print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
     return OK
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.reproduction import reproduce
+    from bert_lightning.runs.training import is_first_process
+
+    comparison = reproduce(options.run_directory, options.output)
+    if not is_first_process():
+        return OK
+    print(*comparison.lines(), sep="\n")
+    return OK if comparison.equal else FAILURE
 
 
 def _fit_seeds(options: argparse.Namespace) -> int:
@@ -479,6 +492,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="record five steps into the run directory's profile/: trace.json for a browser, operators.txt",
     )
+
+    fit.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="torch's deterministic algorithms alone (trainer.deterministic): the same bits on the same machine",
+    )
+
+    reproduce = command(
+        "reproduce",
+        _reproduce,
+        "train a finished run again and compare",
+        "Metrics step by step, and the hash of the final weights; exit status 1 if one differs.",
+    )
+    reproduce.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="a finished run")
+    reproduce.add_argument("--output", type=Path, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)")
 
     for name in ("validate", "test"):
         sub = command(

@@ -3,6 +3,7 @@
 Beside Lightning's own entries the file holds one of ours under `bert_lightning`, so that it can be used alone.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,19 @@ def load_native(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or ENTRY not in content:
         raise CheckpointError(f"{path} is not a checkpoint of ours: it has no entry '{ENTRY}'")
     return content
+
+
+def weights_digest(path: Path) -> str:
+    """The SHA-256, in hexadecimal, of a checkpoint's weights: name, type, shape and bytes of each, in order of names.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not one of ours.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_native(path)["state_dict"].items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_native(path: Path) -> Checkpoint:

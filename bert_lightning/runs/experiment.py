@@ -121,6 +121,7 @@ class TrainerSettings:
     val_check_interval: int | None = None
     log_every_n_steps: int = 10
     compile: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if (self.max_steps is None) == (self.max_epochs is None):

@@ -45,6 +45,9 @@ def build_trainer(
     on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         share_out_cores(settings.devices)
+    if settings.deterministic:
+        # Fills what is allocated, so that reading it unset would show; that is no part of repeating.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     strategy: str | Strategy = settings.strategy
     if settings.strategy == "ddp" or world_size > 1:
         strategy = DDPStrategy(gradient_as_bucket_view=True)
@@ -68,7 +71,7 @@ def build_trainer(
             use_distributed_sampler=False,
             plugins=[VerifiedCheckpointIO()],
             # Compiled kernels add up gradients of embeddings in any order otherwise, and a resume would differ.
-            deterministic="warn" if compiled else None,
+            deterministic=settings.deterministic or ("warn" if compiled else None),
             default_root_dir=folder,
         )
     except (

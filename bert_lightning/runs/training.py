@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
+from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
 from bert_lightning.data.module import StepDataModule, TrainingPlan
 from bert_lightning.errors import InputError
 from bert_lightning.runs import weights_and_biases
@@ -39,18 +40,24 @@ _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 FINISHED = "finished"
 # Compiling takes about a minute, which a tenth saved of each step must repay.
 STEPS_THAT_REPAY_COMPILING = 2_000
+_COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
 # Keys of an optimiser's group that say where training stands or how it is computed.
 _CHANGING = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 
 
 def fit(
-    experiment: Experiment, directory: RunDirectory, resume: str, *, profile: bool = False
+    experiment: Experiment,
+    directory: RunDirectory,
+    resume: str,
+    *,
+    profile: bool = False,
+    expected_data: dict[str, str] | None = None,
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; the last validation's metrics, or None if it was finished before.
 
     `resume`: `auto` goes on from the newest valid checkpoint of the directory, `never` starts anew, a path goes on
-    from that checkpoint. `profile` records some steps into the directory's `profile`. Nothing is written before all
-    that can be checked is checked.
+    from that checkpoint. `profile` records some steps into the directory's `profile`. `expected_data` are
+    fingerprints that the data must have. Nothing is written before all that can be checked is checked.
 
     Raises:
         InputError: the directory holds another experiment, the data changed since, or the parts do not fit.
@@ -68,6 +75,8 @@ def fit(
     origin = start.provenance if start is not None else None
     fingerprints = data.fingerprints if origin is None else {**data.fingerprints, "model": origin.digest}
     manifest = directory.read_manifest()
+    if expected_data not in (None, fingerprints):
+        raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
     if manifest.get("data", fingerprints) != fingerprints:
         raise InputError(
             f"the data or the model to start from changed since {directory.path} was started: to train on what there "
@@ -106,6 +115,9 @@ def fit(
             origin.revision if origin is not None else None,
         )
         loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
+        if experiment.trainer.deterministic:
+            on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
+            print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
         for note in parts.notes:
             print(note)
         print(
@@ -121,6 +133,7 @@ def fit(
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if is_first_process():
             _write_last_validation(directory, task, metrics)
+            directory.update_manifest(weights=weights_digest((directory.checkpoints / LAST).resolve()))
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
