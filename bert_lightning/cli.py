@@ -69,7 +69,7 @@ def _guarded(options: argparse.Namespace) -> int:
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except WorkError as error:
-        return _complain(str(error), FAILURE)
+        return _complain(str(error), error.status)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,4 +9,10 @@ class InputError(ValueError):
 
 
 class WorkError(RuntimeError):
-    """Work that failed through no mistake of the user; the message says what and where."""
+    """Work that failed through no mistake of the user; the message says what and where.
+
+    Attributes:
+        status: what the commands exit with.
+    """
+
+    status = 1

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,8 +30,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk is reported without a name.
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
 
@@ -91,9 +96,17 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
     def write_both(file: IO[bytes]) -> None:
         write(file)
         file.flush()
+        # Before its checksum replaces the one of an older file of this name, all of the new one is on the disk.
+        os.fsync(file.fileno())
         write_text(checksum_path(path), f"{sha256(Path(file.name))}  {path.name}\n")
 
-    write_atomically(path, write_both)
+    try:
+        write_atomically(path, write_both)
+    except BaseException:
+        if not path.exists():
+            with suppress(OSError):
+                checksum_path(path).unlink(missing_ok=True)
+        raise
 
 
 def damage(path: Path) -> str | None:

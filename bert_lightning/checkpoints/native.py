@@ -28,6 +28,11 @@ def step_name(step: int) -> str:
     return f"step-{step:09d}{SUFFIX}"
 
 
+def step_of(path: Path) -> int:
+    """The optimiser step of a checkpoint by its file name."""
+    return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
+
+
 def step_checkpoints(folder: Path) -> list[Path]:
     """All step checkpoints in a folder, newest first."""
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)

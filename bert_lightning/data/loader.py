@@ -1,11 +1,14 @@
 """Loaders whose item is a whole step, so that a position in training is one integer."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from contextlib import nullcontext
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from bert_lightning.data.stalls import StallWatch
+from bert_lightning.data.workers import WorkerContext, ignore_signals, signals_held
 from bert_lightning.errors import InputError
 
 Item = TypeVar("Item")
@@ -15,14 +18,23 @@ class StepLoader(Generic[Item]):
     """Items `make(0)` to `make(num_steps - 1)`, made ahead by worker processes, resumable anywhere.
 
     Sized and stateful as Lightning's Trainer needs it to resume inside an epoch: the state is the number of steps
-    taken, whatever the number of workers.
+    taken, whatever the number of workers. Workers ignore the signals that end training, and a batch that is long in
+    coming is told (`what` an item is called there).
     """
 
-    def __init__(self, make: Callable[[int], Item], num_steps: int, num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Item],
+        num_steps: int,
+        num_workers: int,
+        pin_memory: bool,
+        what: Literal["step", "batch"] = "step",
+    ) -> None:
         self.make = make
         self.num_steps = num_steps
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.what = what
         self.position = 0
         self._resume_at = 0
 
@@ -37,16 +49,25 @@ class StepLoader(Generic[Item]):
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
-            # What makes the items is no module-level function, which the other ways to start a process ask for.
-            multiprocessing_context="fork" if self.num_workers else None,
+            multiprocessing_context=WorkerContext() if self.num_workers else None,
+            worker_init_fn=ignore_signals if self.num_workers else None,
             # Its own generator, or the workers' seeds would be drawn from the one that training uses.
             generator=torch.Generator(),
         )
-        for item in loader:
-            if isinstance(item, InputError):
-                raise item
-            self.position += 1
-            yield item
+        with signals_held() if self.num_workers else nullcontext():
+            items = iter(loader)
+        watch = StallWatch(self.what)
+        try:
+            for _ in range(self.position, self.num_steps):
+                watch.begin(self.position)
+                item = next(items)
+                watch.end()
+                if isinstance(item, InputError):
+                    raise item
+                self.position += 1
+                yield item
+        finally:
+            watch.stop()
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps taken."""

@@ -163,7 +163,7 @@ class StepDataModule(LightningDataModule):
                 stage, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
-        return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available())
+        return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")
 
     def _rank(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -94,6 +94,8 @@ class TrainerSettings:
         accelerator: auto, cpu or gpu.
         devices: processes on each node.
         num_nodes: machines.
+        timeout_seconds: how long a process waits for the others before training ends; more than the first one needs
+            for what it does alone, such as writing a checkpoint.
         strategy: auto or ddp.
         precision: 32, bf16-mixed (bfloat16 autocast, weights in float32), or auto: bf16-mixed where the device
             multiplies bfloat16 in hardware; a run keeps to what it began with.
@@ -113,6 +115,8 @@ class TrainerSettings:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     num_nodes: int = 1
+    # Torch's own for gloo.
+    timeout_seconds: int = 1800
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "bf16-mixed", "auto"] = "32"
     accumulate_grad_batches: int | Literal["auto"] = 1
@@ -130,7 +134,7 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be more than 0")
-        for name in ("devices", "num_nodes", "accumulate_grad_batches", "log_every_n_steps"):
+        for name in ("devices", "num_nodes", "timeout_seconds", "accumulate_grad_batches", "log_every_n_steps"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")

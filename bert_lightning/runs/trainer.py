@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from bert_lightning.tasks.base import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
 from bert_lightning.training.progress import TrainingProgress
+from bert_lightning.training.ranks import own_processes
 from bert_lightning.training.signals import StopOnSignal
 from bert_lightning.training.validation_at_end import ValidationAtEnd
 
@@ -50,9 +52,9 @@ def build_trainer(
         torch.utils.deterministic.fill_uninitialized_memory = False
     strategy: str | Strategy = settings.strategy
     if settings.strategy == "ddp" or world_size > 1:
-        strategy = DDPStrategy(gradient_as_bucket_view=True)
+        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timedelta(seconds=settings.timeout_seconds))
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
@@ -69,7 +71,7 @@ def build_trainer(
             enable_progress_bar=bool(callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=[VerifiedCheckpointIO()],
+            plugins=[VerifiedCheckpointIO(experiment.checkpoint.asynchronous)],
             # Compiled kernels add up gradients of embeddings in any order otherwise, and a resume would differ.
             deterministic=settings.deterministic or ("warn" if compiled else None),
             default_root_dir=folder,
@@ -80,6 +82,8 @@ def build_trainer(
         ValueError,
     ) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from None
+    own_processes(trainer)
+    return trainer
 
 
 def validation_interval(experiment: Experiment, steps: int) -> int:

@@ -1,11 +1,13 @@
 """`fit`: find or make the run directory, train, and record how it ended."""
 
 import dataclasses
+import errno
 import importlib.util
 import math
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,9 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
 from bert_lightning.data.module import StepDataModule, TrainingPlan
-from bert_lightning.errors import InputError
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
@@ -33,7 +34,7 @@ from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.micro_batch import LargestMicroBatch
 from bert_lightning.training.profiling import Profiling
-from bert_lightning.training.signals import StoppedBySignal
+from bert_lightning.training.signals import StoppedBySignal, interruptible
 
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
@@ -129,7 +130,8 @@ def fit(
         task.compile_training()
     ending = "failed"
     try:
-        trainer.fit(task, data, ckpt_path=checkpoint)
+        with interruptible():
+            trainer.fit(task, data, ckpt_path=checkpoint)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if is_first_process():
             _write_last_validation(directory, task, metrics)
@@ -143,7 +145,9 @@ def fit(
         raise
     finally:
         if is_first_process():
-            _record_end(directory, ending, trainer.global_step)
+            # What ended training is the message, also where its disk is full.
+            with nullcontext() if ending == FINISHED else suppress(OSError):
+                _record_end(directory, ending, trainer.global_step)
             weights_and_biases.finish(ending == FINISHED)
     return metrics
 
@@ -353,7 +357,9 @@ def _prepare_directory(
             sessions=[*manifest.get("sessions", []), session],
         )
     except OSError as error:
-        raise CheckpointError(f"{directory.path} cannot be written: {error}") from None
+        wrong_path = isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError)
+        kind = InputError if wrong_path or error.errno == errno.ENAMETOOLONG else WorkError
+        raise kind(f"{directory.path}: cannot be written: {error.strerror or error}") from None
 
 
 def _record_end(directory: RunDirectory, ending: str, step: int) -> None:

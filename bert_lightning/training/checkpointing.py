@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +13,13 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch.utils._pytree import tree_map_only
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
-from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
+from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name, step_of
+from bert_lightning.errors import WorkError
+from bert_lightning.training.background import Background
 
 log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
@@ -27,28 +32,85 @@ class CheckpointSettings:
     Attributes:
         every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
         keep_last: how many of them stay; the best one always does.
+        keep_every_n_steps: those of the multiples of so many steps stay too.
+        asynchronous: copy the state to the processor's memory at the step and write it while training goes on, which
+            costs that memory; the next checkpoint, a signal and the end wait for it.
         monitor: metric that decides which is the best; the task's own one unless given.
         mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
     """
 
     every_n_steps: int | None = None
     keep_last: int = 1
+    keep_every_n_steps: int | None = None
+    asynchronous: bool = False
     monitor: str | None = None
     mode: Literal["min", "max"] | None = None
 
     def __post_init__(self) -> None:
-        if self.every_n_steps is not None and self.every_n_steps < 1:
-            raise ValueError(f"every_n_steps is {self.every_n_steps}; it must be at least 1")
+        for name in ("every_n_steps", "keep_every_n_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.keep_last < 1:
             raise ValueError(f"keep_last is {self.keep_last}; it must be at least 1")
 
 
+@contextmanager
+def _one_message(path: Path) -> Iterator[None]:
+    """A disk that is full or read-only, as what it is, from under what torch makes of it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise WorkError(
+            f"{path}: cannot be written: {cause.strerror or cause}. The checkpoints before it are as they were"
+        ) from None
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    with _one_message(path):
+        write_with_checksum(path, lambda file: torch.save(checkpoint, file))
+
+
 class VerifiedCheckpointIO(CheckpointIO):
-    """Writes atomically with a SHA-256 beside the file, and reads nothing that does not match it."""
+    """Writes atomically with a SHA-256 beside the file, and reads nothing that does not match it.
+
+    Args:
+        asynchronous: write in a thread, from a copy.
+    """
+
+    def __init__(self, asynchronous: bool = False) -> None:
+        self._background = Background() if asynchronous else None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `path`, complete or not at all."""
-        write_with_checksum(Path(path), lambda file: torch.save(checkpoint, file))
+        """Write `path`, complete or not at all.
+
+        Raises:
+            WorkError: it cannot be written, or one before it, by the thread, could not.
+        """
+        if self._background is None:
+            return _write(checkpoint, Path(path))
+        self._background.wait()
+        copy = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), checkpoint)
+        return self._background.do(lambda: _write(copy, Path(path)))
+
+    def then(self, work: Callable[[], object]) -> None:
+        """Do `work` once what was given before is written."""
+        if self._background is None:
+            work()
+        else:
+            self._background.do(work)
+
+    def wait(self) -> None:
+        """Until all is written.
+
+        Raises:
+            WorkError: something could not be.
+        """
+        if self._background is not None:
+            self._background.wait()
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: Any = None) -> dict[str, Any]:
         """Read `path` after verifying it, executing no pickled code.
@@ -113,9 +175,21 @@ class Checkpointing(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last one, also when training was stopped."""
         self.save(trainer)
+        self.wait(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What is being written is finished before the process ends; the exception is the message."""
+        # Not on all ranks: some may be gone.
+        if trainer.is_global_zero:
+            with suppress(WorkError):
+                trainer.strategy.checkpoint_io.wait()
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of the current step unless it is there; called on all ranks."""
+        """Write the checkpoint of the current step unless it is there; called on all ranks.
+
+        Raises:
+            WorkError: it cannot be written.
+        """
         step = trainer.global_step
         if step == 0:
             return
@@ -124,17 +198,32 @@ class Checkpointing(Checkpoint):
             trainer.save_checkpoint(path)
             self.saved_step = step
         if trainer.is_global_zero:
-            link_atomically(self.folder / LAST, path.name)
-            if self.best_step == step:
-                link_atomically(self.folder / BEST, path.name)
-            self._remove_old(trainer)
+            writer = trainer.strategy.checkpoint_io
+            is_best, needed = self.best_step == step, {step, self.best_step}
+            writer.then(lambda: self._written(writer, path, is_best, needed))
         trainer.strategy.barrier("checkpoint")
 
-    def _remove_old(self, trainer: Trainer) -> None:
-        needed = {step_name(trainer.global_step), step_name(self.best_step or 0)}
-        for path in step_checkpoints(self.folder)[self.settings.keep_last :]:
-            if path.name not in needed:
-                trainer.strategy.remove_checkpoint(path)
+    def wait(self, trainer: Trainer) -> None:
+        """Until all is on the disk, on all ranks.
+
+        Raises:
+            WorkError: it could not be written.
+        """
+        if trainer.is_global_zero:
+            trainer.strategy.checkpoint_io.wait()
+        trainer.strategy.barrier("written")
+
+    def _written(self, writer: CheckpointIO, path: Path, is_best: bool, needed: set[int | None]) -> None:
+        """Point the links at the new checkpoint and remove what is no longer needed."""
+        with _one_message(path):
+            link_atomically(self.folder / LAST, path.name)
+            if is_best:
+                link_atomically(self.folder / BEST, path.name)
+            every = self.settings.keep_every_n_steps
+            for old in step_checkpoints(self.folder)[self.settings.keep_last :]:
+                step = step_of(old)
+                if step not in needed and not (every and step % every == 0):
+                    writer.remove_checkpoint(old)
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""

@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one line a log step, flushed, so that a killed run keeps what it logged."""
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.provenance import METRICS
+from bert_lightning.errors import WorkError
 
 NAME = METRICS
 
@@ -44,15 +46,24 @@ class MetricsFile(Logger):
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one row, with the time, and hand it to the operating system at once; null stands for not-a-number."""
+    """Append one row, with the time, and hand it to the operating system at once; null stands for not-a-number.
+
+    Raises:
+        WorkError: the disk is full or read-only.
+    """
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     line = json.dumps({"time": round(time.time(), 3), **finite}) + "\n"
     # One write of one line, so that lines of two processes never mix.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            whole = os.write(descriptor, line.encode()) == len(line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise WorkError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if not whole:
+        raise WorkError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

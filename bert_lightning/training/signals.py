@@ -1,6 +1,8 @@
 """SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -25,11 +27,38 @@ class StoppedBySignal(Exception):
         super().__init__(f"stopped by {self.signal.name}")
 
 
+class Interrupted(BaseException):
+    """A second SIGINT: training ends where it stands, without a checkpoint of its own.
+
+    No KeyboardInterrupt, for which Lightning ends the process with status 1.
+    """
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT raises `Interrupted` in here, until training itself takes it over.
+
+    Raises:
+        KeyboardInterrupt: for it, behind Lightning.
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class StopOnSignal(Callback):
     """Notes a signal, agrees on it over all ranks at the end of a step, saves, and raises `StoppedBySignal` there.
 
-    It raises rather than sets `should_stop`, since Lightning would validate first. A second SIGINT interrupts at
-    once.
+    It raises rather than sets `should_stop`, since Lightning would validate first. Behind the last step training is
+    finished, and a signal changes nothing. A second SIGINT interrupts at once.
     """
 
     def __init__(self, checkpointing: Checkpointing) -> None:
@@ -38,21 +67,22 @@ class StopOnSignal(Callback):
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals, behind Lightning, which would exit with status 0 on SIGTERM."""
+        """Take over the signals from the command, which would end at once."""
         for number in EXIT_STATUS:
             self._previous[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if any rank has received a signal, unless this step is still to be validated.
+        """Stop here if any rank has received a signal, unless this step is the last or still to be validated.
 
         Raises:
             StoppedBySignal: on all ranks, at the same step.
         """
-        number = self._agreed(trainer, pl_module)
-        if number and not self.checkpointing.is_validated(trainer.global_step, trainer.max_steps):
+        number, step, last = self._agreed(trainer, pl_module), trainer.global_step, trainer.max_steps
+        if number and step < last and not self.checkpointing.is_validated(step, last):
             self.checkpointing.save(trainer)
+            self.checkpointing.wait(trainer)
             raise StoppedBySignal(number)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,6 +95,7 @@ class StopOnSignal(Callback):
         if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
             # Its own turn would come behind this one.
             self.checkpointing.on_validation_end(trainer, pl_module)
+            self.checkpointing.wait(trainer)
             raise StoppedBySignal(number)
 
     def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
@@ -83,5 +114,5 @@ class StopOnSignal(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:
-            raise KeyboardInterrupt
+            raise Interrupted
         self._received = number
