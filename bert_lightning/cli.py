@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """The entry point of the installed command."""
+    # What the command gives back when it is done: a signal has nothing left to end then, but may tear the exit.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(main())
 
 
@@ -62,6 +65,7 @@ def _guarded(options: argparse.Namespace) -> int:
 
     # So that what was begun is tidied up; training, once it runs, takes the signals over.
     before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return options.run(options)
     except _Terminated:
@@ -103,6 +107,9 @@ def _by_class(error: Exception) -> int:
 
 
 def _complain(message: str, status: int) -> int:
+    if status in (INTERRUPTED, TERMINATED) and os.environ.get("LOCAL_RANK", "0") != "0":
+        # The first process says it for all.
+        return status
     print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)
     return status
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
+from multiprocessing.process import BaseProcess
 
 # What a terminal or a scheduler sends to all processes of a job at once.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -19,14 +20,14 @@ class _KilledWhenTerminated(Popen):
 
 class _Worker(ForkProcess):
     @staticmethod
-    def _Popen(process_obj: ForkProcess) -> Popen:  # noqa: N802 - multiprocessing's name
+    def _Popen(process_obj: BaseProcess) -> Popen:  # noqa: N802 - multiprocessing's name
         return _KilledWhenTerminated(process_obj)
 
 
 class WorkerContext(ForkContext):
     """What makes the items of a loader is no module-level function, which all other ways to begin a process need."""
 
-    Process = _Worker  # type: ignore[assignment]
+    Process = _Worker
 
 
 @contextmanager

@@ -126,6 +126,12 @@ class VerifiedCheckpointIO(CheckpointIO):
         checksum_path(Path(path)).unlink(missing_ok=True)
 
 
+def _io(trainer: Trainer) -> VerifiedCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, VerifiedCheckpointIO)
+    return io
+
+
 class Checkpointing(Checkpoint):
     """Writes `step-*.ckpt` into a folder and keeps the links `last.ckpt` and `best.ckpt` there up to date.
 
@@ -182,7 +188,7 @@ class Checkpointing(Checkpoint):
         # Not on all ranks: some may be gone.
         if trainer.is_global_zero:
             with suppress(WorkError):
-                trainer.strategy.checkpoint_io.wait()
+                _io(trainer).wait()
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint of the current step unless it is there; called on all ranks.
@@ -198,7 +204,7 @@ class Checkpointing(Checkpoint):
             trainer.save_checkpoint(path)
             self.saved_step = step
         if trainer.is_global_zero:
-            writer = trainer.strategy.checkpoint_io
+            writer = _io(trainer)
             is_best, needed = self.best_step == step, {step, self.best_step}
             writer.then(lambda: self._written(writer, path, is_best, needed))
         trainer.strategy.barrier("checkpoint")
@@ -210,10 +216,10 @@ class Checkpointing(Checkpoint):
             WorkError: it could not be written.
         """
         if trainer.is_global_zero:
-            trainer.strategy.checkpoint_io.wait()
+            _io(trainer).wait()
         trainer.strategy.barrier("written")
 
-    def _written(self, writer: CheckpointIO, path: Path, is_best: bool, needed: set[int | None]) -> None:
+    def _written(self, writer: VerifiedCheckpointIO, path: Path, is_best: bool, needed: set[int | None]) -> None:
         """Point the links at the new checkpoint and remove what is no longer needed."""
         with _one_message(path):
             link_atomically(self.folder / LAST, path.name)

@@ -30,7 +30,9 @@ _SECONDS_TO_LEARN_WHO = 3.0
 _SECONDS_FOR_THE_OTHERS = 5.0
 _TIMED_OUT = re.compile(r"tim(ed|e) ?out", re.IGNORECASE)
 # As gloo and NCCL begin: torch has a class for the second only.
-_OF_RANKS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|TCPStore|broken pipe", re.IGNORECASE)
+_OF_RANKS = re.compile(
+    r"gloo|nccl|pair closure|connection (closed|reset|refused)|socket|TCPStore|broken pipe", re.IGNORECASE
+)
 
 
 class RankLost(WorkError):

@@ -107,9 +107,10 @@ class StopOnSignal(Callback):
         return number
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back; who has asked once does not tear what is written last by asking again."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            ignored = self._received and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
         self._previous.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
