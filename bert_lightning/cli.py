@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"the argument {broken!r} is not UTF-8")
     options, rest = parser.parse_known_args(given)
     if rest and not getattr(options, "takes_overrides", False):
-        options.parser.error(f"unexpected argument {rest[0]!r}; see `bert-lightning {options.command} --help`")
+        # A value may be a secret.
+        shown = rest[0].partition("=")[0]
+        options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
     # Said outright, or the tokenizers library warns whenever a loader forks.
@@ -67,6 +69,8 @@ def _guarded(options: argparse.Namespace) -> int:
     before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
+            raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
         return options.run(options)
     except _Terminated:
         return _complain("terminated", TERMINATED)
@@ -235,7 +239,8 @@ def _fit(options: argparse.Namespace) -> int:
         return _fit_seeds(options)
     from bert_lightning.runs.experiment import load_experiment
 
-    experiment = load_experiment([Path(file) for file in options.config], options.overrides)
+    files = [Path(file) for file in options.config]
+    experiment = load_experiment(files, options.overrides, None, options.allow_module)
 
     from bert_lightning.runs.training import choose_directory, fit, is_first_process
 
@@ -255,7 +260,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from bert_lightning.runs.reproduction import reproduce
     from bert_lightning.runs.training import is_first_process
 
-    comparison = reproduce(options.run_directory, options.output)
+    comparison = reproduce(options.run_directory, options.output, options.allow_module)
     if not is_first_process():
         return OK
     print(*comparison.lines(), sep="\n")
@@ -265,7 +270,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _fit_seeds(options: argparse.Namespace) -> int:
     from bert_lightning.runs.seeds import exit_status, fit_seeds, summary_lines
 
-    runs = fit_seeds(options.config, options.overrides, options.seeds, options.run_directory, options.resume)
+    runs = fit_seeds(
+        options.config, options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module
+    )
     print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 
@@ -274,7 +281,7 @@ def _score(options: argparse.Namespace) -> int:
     from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]
-    scored = score(options.checkpoint, options.command, files, options.overrides)
+    scored = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return OK
     if scored.report:
@@ -514,6 +521,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="a finished run")
     reproduce.add_argument("--output", type=Path, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)")
+    _module_option(reproduce)
+
+    _module_option(fit)
 
     for name in ("validate", "test"):
         sub = command(
@@ -537,6 +547,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="on top of the run's own configuration",
         )
+        _module_option(sub)
 
     predict = command("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
     predict.add_argument(
@@ -686,6 +697,16 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lines-per-document", type=_whole_number, metavar="N", help="begin a document after so many lines"
+    )
+
+
+def _module_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="import this module, or package, where a class_path of the configuration names it; repeatable",
     )
 
 

@@ -5,6 +5,7 @@ Beside Lightning's own entries the file holds one of ours under `bert_lightning`
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 _PREFIX = "model."
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
@@ -38,8 +40,23 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
 
 
+def refuse_url(path: Path) -> None:
+    """Torch and others would fetch it, and take what comes for a file of one's own.
+
+    Raises:
+        CheckpointError: `path` is a URL.
+    """
+    if _URL.match(str(path)) and not path.exists():
+        raise CheckpointError(f"{path} is a URL: checkpoints are read from the disk, or by their name on the hub")
+
+
 def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
-    """The checkpoint file that `path` stands for: the file itself, or the first of `names` in a run directory."""
+    """The checkpoint file that `path` stands for: the file itself, or the first of `names` in a run directory.
+
+    Raises:
+        CheckpointError: a link that leads nowhere, or a URL.
+    """
+    refuse_url(path)
     if path.is_file() and path.name.endswith(SUFFIX):
         return path.resolve()
     for folder in (path / "checkpoints", path):

@@ -7,7 +7,7 @@ from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import is_huggingface_folder, read_huggingface
-from bert_lightning.checkpoints.native import find_native, read_native
+from bert_lightning.checkpoints.native import find_native, read_native, refuse_url
 from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
 
@@ -22,6 +22,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: nothing readable lies there; the message says what was looked for.
     """
     name, path = str(path), Path(path)
+    refuse_url(path)
     revision, tensorflow = None, find_tensorflow(path)
     if not path.exists() and tensorflow is None:
         path, revision = _download(name)

@@ -19,6 +19,7 @@ from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.data.token_classification import TokenClassificationData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
+from bert_lightning.runs.own_parts import with_own_parts
 from bert_lightning.runs.published import Published
 from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
 from bert_lightning.training.checkpointing import CheckpointSettings
@@ -223,11 +224,14 @@ class Experiment:
 
 
 def load_experiment(
-    files: Sequence[Path], overrides: Sequence[str] = (), below: dict[str, Any] | None = None
+    files: Sequence[Path],
+    overrides: Sequence[str] = (),
+    below: dict[str, Any] | None = None,
+    allowed: Sequence[str] = (),
 ) -> Experiment:
     """Read experiment files in order (a later one wins key by key, lists as a whole), then apply overrides.
 
-    `below` holds values under all of them, such as a saved run's.
+    `below` holds values under all of them, such as a saved run's; `allowed` the modules that a `class_path` may name.
 
     Raises:
         InputError: an unknown key, a wrong type, a missing value or an unset environment variable.
@@ -243,7 +247,7 @@ def load_experiment(
     values = merge(values, with_names(parse_overrides(overrides), CHOICES), CHOICES)
     named = ", ".join(map(str, files))
     try:
-        return _build(values)
+        return _build(values, allowed)
     except InputError as error:
         raise InputError(f"{named}: {error}" if named else str(error)) from None
 
@@ -255,7 +259,7 @@ def _check_keys(values: dict[str, Any]) -> None:
             raise InputError(f"unknown key {str(key)!r}{nearest(str(key), known)}")
 
 
-def _build(values: dict[str, Any]) -> Experiment:
+def _build(values: dict[str, Any], allowed: Sequence[str]) -> Experiment:
     _check_keys(values)
     task = values.get("task")
     if task is None:
@@ -265,6 +269,7 @@ def _build(values: dict[str, Any]) -> Experiment:
     trainer = values.get("trainer")
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
+    values, tables = with_own_parts(values, CHOICES, allowed)
     cls = dataclasses.make_dataclass(
         "Experiment",
         [("data", TASK_DATA[task], dataclasses.field(default_factory=TASK_DATA[task]))],
@@ -272,7 +277,7 @@ def _build(values: dict[str, Any]) -> Experiment:
         frozen=True,
         kw_only=True,
     )
-    experiment: Experiment = build(cls, values, "", CHOICES)
+    experiment: Experiment = build(cls, values, "", tables)
     if not re.fullmatch(r"[\w-][\w.-]*", experiment.experiment):
         raise InputError(
             f"experiment is {experiment.experiment!r}; it names a folder: letters, digits, '-', '_' and '.', "

@@ -1,7 +1,7 @@
 """`reproduce`: train a run again in a directory of its own, and say whether everything came out the same."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
         yield f"final weights: {same} (SHA-256 {now[:16]})"
 
 
-def reproduce(path: Path, output: Path | None) -> Comparison:
+def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> Comparison:
     """Train the run in `path` again in `output`, beside it unless given, and compare.
 
     Raises:
@@ -75,7 +75,7 @@ def reproduce(path: Path, output: Path | None) -> Comparison:
     again = RunDirectory(output or path.with_name(f"{path.name}-reproduced"))
     if again.path.exists() and not again.exists and any(again.path.iterdir()):
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
-    experiment = load_experiment([run.config], [])
+    experiment = load_experiment([run.config], allowed=allowed)
     if not again.exists and "micro_batches" in manifest:
         again.path.mkdir(parents=True, exist_ok=True)
         again.update_manifest(micro_batches=manifest["micro_batches"])

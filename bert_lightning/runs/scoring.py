@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,11 @@ def run_directory_of(checkpoint: Path) -> RunDirectory | None:
 
 
 def score(
-    checkpoint_path: Path, stage: Literal["validate", "test"], files: list[Path], overrides: list[str]
+    checkpoint_path: Path,
+    stage: Literal["validate", "test"],
+    files: list[Path],
+    overrides: list[str],
+    allowed: Sequence[str] = (),
 ) -> Scored:
     """Score a checkpoint on the validation or test split; metrics go to the run's `metrics.jsonl`, predictions and
     report to its `predictions/`.
@@ -66,7 +71,7 @@ def score(
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")
     below = directory.read_config() if directory is not None else None
-    experiment = load_experiment(files, overrides, below)
+    experiment = load_experiment(files, overrides, below, allowed)
     if checkpoint.task != experiment.task:
         raise InputError(
             f"{checkpoint_path} was trained for {checkpoint.task or 'no task of ours'}, "

@@ -34,7 +34,12 @@ class SeedRun:
 
 
 def fit_seeds(
-    files: Sequence[str], overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, resume: str
+    files: Sequence[str],
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    parent: Path | None,
+    resume: str,
+    allowed: Sequence[str] = (),
 ) -> list[SeedRun]:
     """Train once for each seed, one after the other, and give the runs that were begun.
 
@@ -50,13 +55,14 @@ def fit_seeds(
     planned = []
     for seed in seeds:
         own = [*overrides, f"--{_SEED}={seed}"]
-        experiment = load_experiment([Path(file) for file in files], own)
+        experiment = load_experiment([Path(file) for file in files], own, None, allowed)
         directory = choose_directory(experiment, parent / f"seed-{seed}" if parent is not None else None, resume)
         planned.append((seed, directory, own))
     runs: list[SeedRun] = []
     for seed, directory, own in planned:
         print(f"seed {seed} ({len(runs) + 1} of {len(seeds)})", flush=True)
         arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *own]
+        arguments += [part for module in allowed for part in ("--allow-module", module)]
         runs.append(SeedRun(seed, directory, _fit(arguments)))
         if runs[-1].status in (_BAD_INPUT, *EXIT_STATUS.values()):
             break

@@ -16,6 +16,7 @@ from bert_lightning.errors import InputError
 
 Tables = dict[str, dict[str, type]]
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -101,6 +102,9 @@ def merge(
         full = f"{path}.{key}" if path else str(key)
         if isinstance(old, dict) and isinstance(value, dict):
             name = value.get("name")
+            if full in tables and _is_of_another_kind(old, value):
+                merged[key] = value
+                continue
             if full in tables and name in tables[full] and name != old.get("name"):
                 known = {field.name for field in dataclasses.fields(tables[full][name])}
                 old = {each: kept for each, kept in old.items() if each in known}
@@ -108,6 +112,12 @@ def merge(
         else:
             merged[key] = value
     return merged
+
+
+def _is_of_another_kind(old: dict[str, Any], value: dict[str, Any]) -> bool:
+    """Whether a choice by class meets one by name, or by another class: they share no keys."""
+    own = value.get("class_path")
+    return own != old.get("class_path") and (own is not None or "name" in value)
 
 
 def with_names(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
@@ -168,19 +178,22 @@ def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) 
 
 
 def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
-    """The reverse of `build`: typed settings to plain values, choices with their `name`."""
+    """The reverse of `build`: typed settings to plain values, choices with their `name`, or `class_path`."""
     tables = tables or {}
     if isinstance(settings, list | tuple):
         return [plain(item) for item in settings]
     if not dataclasses.is_dataclass(settings):
         return settings
-    values: dict[str, Any] = {}
-    if path in tables:
-        values["name"] = next(name for name, cls in tables[path].items() if type(settings) is cls)
-    for field in dataclasses.fields(settings):
-        full = f"{path}.{field.name}" if path else field.name
-        values[field.name] = plain(getattr(settings, field.name), full, tables)
-    return values
+    own = {
+        field.name: plain(getattr(settings, field.name), f"{path}.{field.name}" if path else field.name, tables)
+        for field in dataclasses.fields(settings)
+    }
+    if path not in tables:
+        return own
+    for name, cls in tables[path].items():
+        if type(settings) is cls:
+            return {"name": name, **own}
+    return {"class_path": f"{type(settings).__module__}.{type(settings).__qualname__}", "init_args": own}
 
 
 def nearest(key: str, known: Any, path: str = "") -> str:
@@ -247,6 +260,8 @@ def _plain_value(value: Any, path: str) -> Any:
 
 def _with_variables(text: str, path: str) -> str:
     def replace(match: re.Match[str]) -> str:
+        if _SECRET.search(match[1]):
+            raise InputError(f"{path} uses ${{{match[1]}}}: what looks like a secret is not written to a run's files")
         if match[1] not in os.environ:
             raise InputError(f"{path} uses ${{{match[1]}}}, but this environment variable is not set")
         return os.environ[match[1]]
