@@ -270,9 +270,8 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _fit_seeds(options: argparse.Namespace) -> int:
     from bert_lightning.runs.seeds import exit_status, fit_seeds, summary_lines
 
-    runs = fit_seeds(
-        options.config, options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module
-    )
+    own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
+    runs = fit_seeds(options.config, *own)
     print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 

@@ -74,7 +74,7 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ({"task": "pretrain"}, "task is 'pretrain'; did you mean 'pretraining'"),
         ({"model": {"size": "tiny", "pretrained": "x"}}, "model.size or model.pretrained must be set, and not both"),
         ({"data": {"class_path": "os.system", "init_args": {}}}, "unknown key 'data.class_path'"),
-        ({"optimizer": {"class_path": "os.system"}}, "unknown key 'optimizer.class_path'"),
+        ({"optimizer": {"class_path": "os.system"}}, "optimizer.class_path os.system .* --allow-module os"),
         ({"optimizer": "os.system"}, "optimizer.name is 'os.system'"),
         ({"experiment": "../up"}, "it names a folder"),
         ({"data": {"train": "${NOT_SET_ANYWHERE}/x"}}, r"data\.train uses \$\{NOT_SET_ANYWHERE\}"),

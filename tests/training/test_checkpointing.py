@@ -1,11 +1,16 @@
+import errno
 import os
+import threading
 
 import pytest
 import torch
 
+from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import load_native, step_name
-from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid
+from bert_lightning.errors import WorkError
+from bert_lightning.training import checkpointing
+from bert_lightning.training.checkpointing import CheckpointSettings, VerifiedCheckpointIO, newest_valid
 
 
 def save(folder, step):
@@ -68,3 +73,114 @@ def test_nothing_is_loaded_while_the_protection_is_switched_off(tmp_path, monkey
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(CheckpointError, match="unset it"):
         load_native(path)
+
+
+class Disk:
+    """A disk that fills: an error at a number of bytes, or where all is to be on it."""
+
+    def __init__(self, monkeypatch, at):
+        self.full = False
+        self.at = at
+        fsync, opened = os.fsync, open
+
+        def failing_fsync(descriptor):
+            if self.full and at == "fsync":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        def failing_open(path, *arguments, **keywords):
+            file = opened(path, *arguments, **keywords)
+            if self.full and at != "fsync" and "b" in "".join(arguments) and ".tmp" in str(path):
+                file = Full(file, at)
+            return file
+
+        monkeypatch.setattr(files.os, "fsync", failing_fsync)
+        monkeypatch.setattr(files, "open", failing_open, raising=False)
+
+
+class Full:
+    def __init__(self, file, room):
+        self.file, self.room, self.name = file, room, file.name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, content):
+        self.room -= len(content)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(content)
+
+    def flush(self):
+        self.file.flush()
+
+    def fileno(self):
+        return self.file.fileno()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("at", [0, 100, "fsync"])
+def test_a_full_disk_is_one_message_and_leaves_what_was_there(tmp_path, monkeypatch, at, asynchronous):
+    io, disk = VerifiedCheckpointIO(asynchronous), Disk(monkeypatch, at)
+    content = {"bert_lightning": {}, "weights": torch.arange(50.0)}
+    good, same = tmp_path / step_name(5), tmp_path / step_name(6)
+    for path in (good, same):
+        io.save_checkpoint(content, path)
+    io.wait()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    disk.full = True
+    # A new file, and one in the place of an older.
+    for path in (tmp_path / step_name(7), same):
+        linked = []
+
+        def write(path=path, linked=linked):
+            io.save_checkpoint({**content, "weights": torch.ones(50)}, path)
+            io.then(lambda: linked.append(1))
+            io.wait()
+
+        with pytest.raises(WorkError, match=rf"{path.name}: cannot be written: No space left on device") as caught:
+            write()
+        assert caught.value.status == 1
+        assert not linked
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert newest_valid(tmp_path) == same
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "temporary"))
+
+    monkeypatch.setattr(files, "open", refused, raising=False)
+    with pytest.raises(WorkError, match=rf"{step_name(1)}: cannot be written: Permission denied"):
+        save(tmp_path, 1)
+
+
+def test_an_error_that_is_not_of_the_disk_stays_what_it_is(tmp_path):
+    with pytest.raises(Exception, match="pickle") as caught:
+        VerifiedCheckpointIO().save_checkpoint({"bert_lightning": lambda: None}, tmp_path / step_name(1))
+    assert not isinstance(caught.value, WorkError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_behind_the_training_is_the_state_of_the_step(tmp_path, monkeypatch):
+    go, weights = threading.Event(), torch.zeros(5)
+    write = checkpointing.write_with_checksum
+    monkeypatch.setattr(checkpointing, "write_with_checksum", lambda *a: (go.wait(60), write(*a)))
+    io = VerifiedCheckpointIO(asynchronous=True)
+    io.save_checkpoint({"bert_lightning": {"a": [weights]}, "weights": weights}, tmp_path / step_name(1))
+    weights += 1
+    assert not list(tmp_path.iterdir())
+    go.set()
+    io.wait()
+    content = load_native(tmp_path / step_name(1))
+    assert content["weights"].tolist() == content["bert_lightning"]["a"][0].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("change", [{"every_n_steps": 0}, {"keep_every_n_steps": 0}, {"keep_last": 0}])
+def test_settings_of_checkpoints_count_from_one(change):
+    [name] = change
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+        CheckpointSettings(**change)
