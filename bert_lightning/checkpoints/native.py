@@ -6,6 +6,7 @@ Beside Lightning's own entries the file holds one of ours under `bert_lightning`
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def load_native(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} {fault}")
     # Checked against its SHA-256 just now, so what fails here was never one of ours.
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:
