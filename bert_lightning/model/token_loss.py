@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # A few megabytes of logits: what a processor's cache holds; on an accelerator enough to keep it busy.
 _NUM_ELEMENTS_AT_ONCE = {"cpu": 2**20}
@@ -73,7 +74,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += (highest - of_labels - chances.amax(-1).log()).sum()
             num_right += (of_labels == highest).sum()
             if with_gradient:
-                chances.scatter_add_(1, wanted[:, None], chances.new_full((len(wanted), 1), -1.0))
+                # Not added in place, which has no deterministic form on CUDA.
+                chances.scatter_(1, wanted[:, None], chances.gather(1, wanted[:, None]) - 1)
                 rows.copy_(chances)
         if with_gradient:
             ctx.save_for_backward(logits, cast_hidden, cast_matrix)
@@ -82,6 +84,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, num_right
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (of_logits, hidden, matrix), factor = ctx.saved_tensors, gradients[0]
         dtypes = ctx.dtypes
