@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # A few megabytes of logits: what a processor's cache holds; on an accelerator enough to keep it busy.
 _NUM_ELEMENTS_AT_ONCE = {"cpu": 2**20}
@@ -84,8 +83,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, num_right
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this loss has no second derivative: take the cross-entropy of the logits for that")
         (of_logits, hidden, matrix), factor = ctx.saved_tensors, gradients[0]
         dtypes = ctx.dtypes
         of_hidden = ((of_logits @ matrix) * factor).to(dtypes[0]) if ctx.needs_input_grad[0] else None

@@ -14,7 +14,7 @@ def tokenizer(request):
     return train_wordpiece(texts, 300, lowercase=request.param, special_tokens=["[E1]"])
 
 
-@settings(deadline=None)
+@settings()
 @given(
     batches=st.lists(
         st.lists(
