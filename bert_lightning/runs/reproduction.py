@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def reproduce(path: Path, output: Path | None) -> Comparison | None:
-    """Train the run in `path` again in `output`, beside it unless given, and compare; None on all ranks but the first.
+    """Train the run in `path` again in `output` (beside it unless given) and compare; None on ranks but the first.
 
     Raises:
         InputError: no finished run lies there, its data is no longer what it was, or `output` holds something else.

@@ -44,7 +44,9 @@ class Poisoned(PretrainingTask):
         self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
 
 
-def trained(folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False):
+def trained(
+    folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False, accelerator="cpu"
+):
     """The task after training, or as it was when training stopped, and what stopped it."""
     torch.manual_seed(0)
     config = BertConfig(
@@ -66,7 +68,7 @@ def trained(folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6,
         )
         steps.append([{**batch, "samples": np.arange(4) + 4 * step}])
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_steps=num_steps,
         logger=False,
         enable_checkpointing=False,
