@@ -258,10 +258,9 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from bert_lightning.runs.reproduction import reproduce
-    from bert_lightning.runs.training import is_first_process
 
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
-    if not is_first_process():
+    if comparison is None:
         return OK
     print(*comparison.lines(), sep="\n")
     return OK if comparison.equal else FAILURE

@@ -4,6 +4,7 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 
@@ -16,6 +17,10 @@ from bert_lightning.cli import main
 from bert_lightning.data.preparation import prepare
 from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+# No test is timed: how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "river", "stone", "cloud", "tree", "house", "road", "garden"]
 VERBS = ["sees", "finds", "likes", "follows", "leaves", "carries"]

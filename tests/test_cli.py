@@ -16,7 +16,7 @@ from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModu
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
-    *("tokenizer", "prepare", "instances", "fit", "validate", "test", "predict", "score"),
+    *("tokenizer", "prepare", "instances", "fit", "reproduce", "validate", "test", "predict", "score"),
     *("features", "submission", "export", "report", "doctor"),
 )
 

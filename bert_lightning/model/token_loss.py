@@ -73,7 +73,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += (highest - of_labels - chances.amax(-1).log()).sum()
             num_right += (of_labels == highest).sum()
             if with_gradient:
-                chances.scatter_add_(1, wanted[:, None], chances.new_full((len(wanted), 1), -1.0))
+                # Not added in place, which has no deterministic form on CUDA.
+                chances.scatter_(1, wanted[:, None], chances.gather(1, wanted[:, None]) - 1)
                 rows.copy_(chances)
         if with_gradient:
             ctx.save_for_backward(logits, cast_hidden, cast_matrix)
@@ -83,6 +84,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this loss has no second derivative: take the cross-entropy of the logits for that")
         (of_logits, hidden, matrix), factor = ctx.saved_tensors, gradients[0]
         dtypes = ctx.dtypes
         of_hidden = ((of_logits @ matrix) * factor).to(dtypes[0]) if ctx.needs_input_grad[0] else None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.runs.training import FINISHED, fit
+from bert_lightning.runs.training import FINISHED, fit, is_first_process
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # What a row says of the clock rather than of the training.
@@ -59,8 +59,10 @@ class Comparison(NamedTuple):
         yield f"final weights: {same} (SHA-256 {now[:16]})"
 
 
-def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> Comparison:
-    """Train the run in `path` again in `output`, beside it unless given, and compare.
+def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> Comparison | None:
+    """Train the run in `path` again in `output` (beside it unless given) and compare; None on ranks but the first.
+
+    `allowed` are the modules that a `class_path` of the run may name.
 
     Raises:
         InputError: no finished run lies there, its data is no longer what it was, or `output` holds something else.
@@ -76,11 +78,11 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     if again.path.exists() and not again.exists and any(again.path.iterdir()):
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
     experiment = load_experiment([run.config], allowed=allowed)
-    if not again.exists and "micro_batches" in manifest:
+    if is_first_process() and not again.exists and "micro_batches" in manifest:
         again.path.mkdir(parents=True, exist_ok=True)
         again.update_manifest(micro_batches=manifest["micro_batches"])
     fit(experiment, again, "auto", expected_data=manifest["data"])
-    return compare(run, again)
+    return compare(run, again) if is_first_process() else None
 
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:

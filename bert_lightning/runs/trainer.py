@@ -49,7 +49,7 @@ def build_trainer(
         share_out_cores(settings.devices)
     if settings.deterministic:
         # Fills what is allocated, so that reading it unset would show; that is no part of repeating.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     strategy: str | Strategy = settings.strategy
     if settings.strategy == "ddp" or world_size > 1:
         strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timedelta(seconds=settings.timeout_seconds))

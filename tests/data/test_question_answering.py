@@ -48,7 +48,7 @@ def google_is_max_context(spans: list[tuple[int, int]], number: int, position: i
     return number == chosen
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(number=st.integers(1, 60), stride=st.integers(1, 30), length=st.integers(0, 12))
 def test_windows_and_max_context_are_those_of_run_squad(tokenizer, number, stride, length):
     split = encode(tokenizer, "cat " * number, question="the " * length, doc_stride=stride)

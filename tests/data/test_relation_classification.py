@@ -51,7 +51,7 @@ def test_markers_stand_around_their_entities(marked, first, second, expected):
     assert [marked.entries[ids[place]] for place in batch["entity_places"][0]] == ["[E1]", "[E2]"]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     before=st.integers(0, 30),
     one=st.integers(1, 30),

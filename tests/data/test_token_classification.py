@@ -28,7 +28,7 @@ def encode(words, tokenizer, tags=None, documents=None, training=False, **change
     return EncodedWords(examples, tokenizer, data, LABELS, training=training)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     words=st.lists(st.lists(st.sampled_from(WORDS), max_size=30), min_size=1, max_size=4), context=st.integers(0, 9)
 )
@@ -45,7 +45,7 @@ def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words,
     assert all(seen[number] == list(range(len(words[number]))) for number in seen)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 10), min_size=3, max_size=60), overlap=st.integers(0, 5))
 def test_a_word_belongs_to_the_window_that_shows_most_around_it(lengths, overlap):
     ends = np.cumsum(lengths)

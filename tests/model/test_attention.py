@@ -32,7 +32,7 @@ def packed(ids, segments, mask):
     return ids.flatten()[places], segments.flatten()[places], None, packing
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lengths=lengths_of_batches)
 def test_padding_and_packing_are_inverses(lengths):
     packing = packing_of(torch.tensor(lengths))
@@ -48,7 +48,7 @@ def test_padding_and_packing_are_inverses(lengths):
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lengths=lengths_of_batches, seed=st.integers(0, 99))
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])

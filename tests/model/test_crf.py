@@ -36,7 +36,7 @@ def score(crf, emissions, path):
     return crf.starts[path[0]] + crf.ends[path[-1]] + steps + sum(e[t] for e, t in zip(emissions, path, strict=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), num_tags=st.integers(1, 3), length=st.integers(1, 5), seed=st.integers(0, 10**6))
 def test_likelihood_and_decoding_equal_enumeration_for_any_mask(data, num_tags, length, seed):
     torch.manual_seed(seed)

@@ -106,3 +106,10 @@ def test_training_runs_along_the_same_losses_as_the_plain_step(precision):
     assert losses["plain"][-1] < 0.5 * losses["plain"][0]
     tolerance = 0.05 if precision == torch.bfloat16 else 1e-3
     torch.testing.assert_close(torch.tensor(losses["fast"]), torch.tensor(losses["plain"]), rtol=tolerance, atol=0.02)
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    (hidden, matrix, bias), labels = inputs(3, torch.float32)
+    loss = loss_of(hidden, matrix, bias, labels).loss
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, hidden, create_graph=True)

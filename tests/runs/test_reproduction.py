@@ -8,6 +8,7 @@ import pytest
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.reproduction import compare
+from tests.test_end_to_end import shell
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,13 @@ def test_what_cannot_be_repeated_is_refused_and_nothing_written(run, tmp_path, c
     assert main(["reproduce", str(other)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "other-reproduced").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_trained_again_by_two(run, tmp_path):
+    config = run.parent / "experiment.yaml"
+    two = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--run-directory", tmp_path / "two"]
+    assert shell("fit", "--config", config, *two, cwd=tmp_path).returncode == 0
+    again = shell("reproduce", tmp_path / "two", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("final weights: equal") == 1

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.text import encoding
@@ -14,7 +14,6 @@ def tokenizer(request):
     return train_wordpiece(texts, 300, lowercase=request.param, special_tokens=["[E1]"])
 
 
-@settings(deadline=None)
 @given(
     batches=st.lists(
         st.lists(

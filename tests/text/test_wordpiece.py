@@ -29,7 +29,7 @@ def pair(request, tmp_path_factory):
     return ours, transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=request.param)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(text="a" * 100)  # the longest word that is not [UNK]
 @example(text="a" * 101)
 @given(

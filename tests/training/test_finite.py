@@ -44,7 +44,9 @@ class Poisoned(PretrainingTask):
         self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
 
 
-def trained(folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False):
+def trained(
+    folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False, accelerator="cpu"
+):
     """The task after training, or as it was when training stopped, and what stopped it."""
     torch.manual_seed(0)
     config = BertConfig(
@@ -66,7 +68,7 @@ def trained(folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6,
         )
         steps.append([{**batch, "samples": np.arange(4) + 4 * step}])
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_steps=num_steps,
         logger=False,
         enable_checkpointing=False,
@@ -128,7 +130,7 @@ def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
 
 
 @given(st.integers(0, 2**32), st.floats(1e-3, 1e3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
     generator = torch.Generator().manual_seed(seed)
     ours = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in (3, 70, 1)]

@@ -1,0 +1,25 @@
+"""On CUDA the fused optimiser leaves a step out itself, and nobody waits for it."""
+
+import pytest
+import torch
+
+from tests.training.test_finite import trained
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def test_a_step_that_is_not_finite_moves_nothing_on_cuda(tmp_path):
+    task, error = trained(tmp_path, poisoned=(3,), non_finite="skip", accelerator="gpu")
+    assert error is None
+    assert torch.equal(task.history[2], task.history[1])
+    assert not torch.equal(task.history[3], task.history[2])
+    assert task.training_metrics["train/skipped_steps"] == 1
+
+
+def test_training_on_cuda_stops_with_the_weights_as_they_were(tmp_path):
+    task, error = trained(tmp_path, poisoned=(3,), accelerator="gpu")
+    assert "step 3" in str(error)
+    assert all(each.isfinite().all() for each in task.history)
