@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
-from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name
+from bert_lightning.checkpoints.files import checksum_path, link_atomically, write_with_checksum
+from bert_lightning.checkpoints.native import BEST, LAST, damage, load_native, step_checkpoints, step_name
+from bert_lightning.checkpoints.parts import remove
 
 log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
@@ -29,12 +31,15 @@ class CheckpointSettings:
         keep_last: how many of them stay; the best one always does.
         monitor: metric that decides which is the best; the task's own one unless given.
         mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
+        sharded: each process writes its own part into a folder, rather than the first one everything into a file;
+            with `trainer.strategy` fsdp only. Both are read by every command, strategy and number of processes.
     """
 
     every_n_steps: int | None = None
     keep_last: int = 1
     monitor: str | None = None
     mode: Literal["min", "max"] | None = None
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         if self.every_n_steps is not None and self.every_n_steps < 1:
@@ -48,6 +53,8 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write `path`, complete or not at all."""
+        if Path(path).is_dir():
+            remove(Path(path))
         write_with_checksum(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: Any = None) -> dict[str, Any]:
@@ -59,9 +66,8 @@ class VerifiedCheckpointIO(CheckpointIO):
         return load_native(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the file, then its checksum."""
-        Path(path).unlink(missing_ok=True)
-        checksum_path(Path(path)).unlink(missing_ok=True)
+        """Remove the file or folder, then its checksum."""
+        remove(Path(path))
 
 
 class Checkpointing(Checkpoint):
@@ -168,11 +174,13 @@ def set_aside(folder: Path, step: int) -> None:
     Also removes what killed processes left half-written.
     """
     for path in folder.glob(".*.tmp"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in step_checkpoints(folder):
         if path.name > step_name(step):
             aside = folder / SET_ASIDE
             aside.mkdir(exist_ok=True)
+            if (aside / path.name).exists():
+                remove(aside / path.name)
             os.replace(path, aside / path.name)
             if checksum_path(path).exists():
                 os.replace(checksum_path(path), checksum_path(aside / path.name))
