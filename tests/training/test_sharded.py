@@ -36,7 +36,7 @@ for name, optimizer in settings.items():
     for model in (one, two):
         matrices = [p for p in model.parameters() if p.ndim == 2]
         others = [p for p in model.parameters() if p.ndim == 1]
-        groups = [{"params": matrices, "lr": 0.1, "weight_decay": 0.01}, {"params": others, "lr": 0.1, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
         if name == "muon":
             groups = [{**groups[0], "num_matrices": 1}, {**groups[1], "num_matrices": 0}]
         steps.append(optimizer.build(groups))
