@@ -1,6 +1,6 @@
-"""Our own checkpoints: one file a step, as Lightning's Trainer fills it, with a checksum beside it.
+"""Our own checkpoints: a file or folder of parts a step, as Lightning's Trainer fills it, with a checksum beside it.
 
-Beside Lightning's own entries the file holds one of ours under `bert_lightning`, so that it can be used alone.
+Beside Lightning's own entries it holds one of ours under `bert_lightning`, so that it can be used alone.
 """
 
 import hashlib
@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import damage
+from bert_lightning.checkpoints.parts import is_parts, load_parts, parts_damage, step_of_parts
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 
 SUFFIX = ".ckpt"
@@ -31,7 +32,7 @@ def step_name(step: int) -> str:
     return f"step-{step:09d}{SUFFIX}"
 
 
-def step_of(path: Path) -> int:
+def step_in_name(path: Path) -> int:
     """The optimiser step of a checkpoint by its file name."""
     return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
 
@@ -52,28 +53,45 @@ def refuse_url(path: Path) -> None:
 
 
 def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
-    """The checkpoint file that `path` stands for: the file itself, or the first of `names` in a run directory.
+    """The checkpoint that `path` stands for: the file or folder of parts itself, or the first of `names` in a run.
 
     Raises:
         CheckpointError: a link that leads nowhere, or a URL.
     """
     refuse_url(path)
-    if path.is_file() and path.name.endswith(SUFFIX):
+    if _is_native(path) and path.name.endswith(SUFFIX):
         return path.resolve()
     for folder in (path / "checkpoints", path):
         for name in names:
             if (folder / name).is_symlink() and not (folder / name).exists():
                 raise CheckpointError(f"{folder / name} points to {(folder / name).readlink()}, which is missing")
-            if (folder / name).is_file():
+            if _is_native(folder / name):
                 return (folder / name).resolve()
     return None
 
 
+def _is_native(path: Path) -> bool:
+    # A link is followed: the checksum lies beside what it points to.
+    return path.is_file() or is_parts(path.resolve())
+
+
+def damage(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint, file or folder of parts; None when it is whole."""
+    return parts_damage(path) if path.is_dir() else files.damage(path)
+
+
+def step_of(path: Path) -> int:
+    """The optimiser step of a checkpoint that has been verified."""
+    if path.is_dir():
+        return step_of_parts(path)
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def load_native(path: Path) -> dict[str, Any]:
-    """Load a checkpoint file as plain values after verifying its checksum; no pickled code is executed.
+    """Load a checkpoint as plain values and whole tensors after verifying it; no pickled code is executed.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not one of ours.
+        CheckpointError: it is missing, damaged, or not one of ours.
     """
     if os.environ.get(_UNSAFE):
         raise CheckpointError(f"{path} is not loaded while the environment variable {_UNSAFE} is set: unset it")
@@ -84,7 +102,7 @@ def load_native(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_parts(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:

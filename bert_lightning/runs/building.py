@@ -61,7 +61,10 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
         InputError: data and checkpoint do not fit together, or one of them is unusable.
     """
     build = _build_pretraining if experiment.task == PretrainingTask.name else _build_fine_tuning
-    return build(experiment, start, stage)
+    parts: Parts = build(experiment, start, stage)
+    if experiment.trainer.precision == "bf16-true":
+        parts.task.model.bfloat16()
+    return parts
 
 
 def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:

@@ -97,8 +97,10 @@ class TrainerSettings:
         num_nodes: machines.
         timeout_seconds: how long a process waits for the others before training ends; more than the first one needs
             for what it does alone, such as writing a checkpoint.
-        strategy: auto or ddp.
-        precision: 32, bf16-mixed (bfloat16 autocast, weights in float32), or auto: bf16-mixed where the device
+        strategy: ddp (each process has the whole model), fsdp (processes share the rows of weights, gradients and
+            optimiser states: less memory, more communication), or auto: ddp where there are several processes.
+        precision: 32, bf16-mixed (bfloat16 autocast, weights in float32), bf16-true (weights in bfloat16 too, moments
+            in float32), 16-mixed (float16 autocast with a scaled loss, on CUDA), or auto: bf16-mixed where the device
             multiplies bfloat16 in hardware; a run keeps to what it began with.
         accumulate_grad_batches: micro-batches computed one after the other in a step; the batch size stays. auto
             finds the fewest with which a step fits into memory.
@@ -118,8 +120,8 @@ class TrainerSettings:
     num_nodes: int = 1
     # Torch's own for gloo.
     timeout_seconds: int = 1800
-    strategy: Literal["auto", "ddp"] = "auto"
-    precision: Literal["32", "bf16-mixed", "auto"] = "32"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["32", "bf16-mixed", "bf16-true", "16-mixed", "auto"] = "32"
     accumulate_grad_batches: int | Literal["auto"] = 1
     gradient_clip_val: float | None = 1.0
     non_finite: Literal["stop", "skip"] = "stop"
@@ -139,6 +141,12 @@ class TrainerSettings:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError("precision is 16-mixed, which needs CUDA; a processor has bf16-mixed")
+        if self.strategy == "fsdp":
+            for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto"), ("compile", True)):
+                if getattr(self, name) == cannot and type(getattr(self, name)) is type(cannot):
+                    raise ValueError(f"{name} is {cannot}, which does not go with trainer.strategy fsdp")
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,8 @@ class Experiment:
         for name, weight in self.loss_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"loss_weights.{name} is {weight}; it must be 0 or more")
+        if self.checkpoint.sharded and self.trainer.strategy != "fsdp":
+            raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
         if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
             raise ValueError("parameter_groups.layer_decay does nothing beside freeze.encoder: only the head trains")
 

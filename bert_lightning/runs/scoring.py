@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-
-from bert_lightning.checkpoints.native import find_native
+from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts
@@ -86,7 +84,7 @@ def score(
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if directory is None or not trainer.is_global_zero:
         return Scored(metrics, "", None)
-    step = int(torch.load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    step = step_of(checkpoint.path)
     source = getattr(experiment.data, split)
     row = {"step": step, "checkpoint": checkpoint.path.name, "data": source}
     metrics_file.append(directory.metrics, {**row, **metrics})

@@ -123,6 +123,7 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
 
 def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
     on_cuda = torch.cuda.is_available() and experiment.trainer.accelerator != "cpu"
-    dtype = torch.bfloat16 if experiment.trainer.precision.startswith("bf16") else torch.float32
+    types = {"bf16": torch.bfloat16, "16": torch.float16}
+    dtype = types.get(experiment.trainer.precision.split("-")[0], torch.float32)
     width = config.hidden_size // config.num_attention_heads
     return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bert_lightning.errors import InputError
@@ -20,8 +22,10 @@ from bert_lightning.runs.settings import nearest
 from bert_lightning.tasks.base import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
+from bert_lightning.training.precision import BFloat16Weights, ScaledFloat16
 from bert_lightning.training.progress import TrainingProgress
 from bert_lightning.training.ranks import own_processes
+from bert_lightning.training.sharded import ShardedStrategy
 from bert_lightning.training.signals import StopOnSignal
 from bert_lightning.training.validation_at_end import ValidationAtEnd
 
@@ -47,19 +51,31 @@ def build_trainer(
     on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         share_out_cores(settings.devices)
+    if on_cpu and settings.precision == "16-mixed":
+        raise InputError("trainer.precision is 16-mixed, which needs CUDA; a processor has bf16-mixed")
     if settings.deterministic:
         # Fills what is allocated, so that reading it unset would show; that is no part of repeating.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    strategy: str | Strategy = settings.strategy
-    if settings.strategy == "ddp" or world_size > 1:
-        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timedelta(seconds=settings.timeout_seconds))
+    timeout = timedelta(seconds=settings.timeout_seconds)
+    strategy: str | Strategy = "auto"
+    if settings.strategy == "fsdp":
+        strategy = ShardedStrategy(world_size, experiment.checkpoint.sharded, timeout)
+    elif settings.strategy == "ddp" or world_size > 1:
+        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timeout)
+    plugins: list[Any] = [VerifiedCheckpointIO(experiment.checkpoint.asynchronous)]
+    own_precision = settings.precision in ("bf16-true", "16-mixed")
+    if own_precision:
+        plugins.append(BFloat16Weights() if settings.precision == "bf16-true" else ScaledFloat16("cuda"))
+    if SLURMEnvironment.detect():
+        # A signal is ours: it saves, and the job script asks for the next turn.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     try:
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=strategy,
-            precision=settings.precision,
+            precision=None if own_precision else settings.precision,
             max_steps=steps,
             val_check_interval=validation_interval(experiment, steps),
             check_val_every_n_epoch=None,
@@ -67,11 +83,13 @@ def build_trainer(
             log_every_n_steps=settings.log_every_n_steps,
             logger=list(loggers),
             callbacks=list(callbacks),
+            # Parameters that are gathered for scoring are trained on afterwards.
+            inference_mode=settings.strategy != "fsdp",
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=bool(callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=[VerifiedCheckpointIO(experiment.checkpoint.asynchronous)],
+            plugins=plugins,
             # Compiled kernels add up gradients of embeddings in any order otherwise, and a resume would differ.
             deterministic=settings.deterministic or ("warn" if compiled else None),
             default_root_dir=folder,

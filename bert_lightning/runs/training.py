@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
@@ -168,7 +169,7 @@ def compiles(experiment: Experiment, steps: int) -> bool:
     settings = experiment.trainer
     if settings.compile != "auto":
         return settings.compile
-    on_gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
+    on_gpu = torch.cuda.is_available() and settings.accelerator != "cpu" and settings.strategy != "fsdp"
     return on_gpu and steps >= STEPS_THAT_REPAY_COMPILING and importlib.util.find_spec("triton") is not None
 
 
@@ -222,8 +223,10 @@ def _with_pretrained(experiment: Experiment, name: str) -> Experiment:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes; Lightning and torchrun number the others."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+    """Whether this process is the one that writes; torchrun, Lightning and SLURM's srun number the others."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def choose_directory(experiment: Experiment, given: Path | None, resume: str) -> RunDirectory:
@@ -236,10 +239,12 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
         return RunDirectory(os.environ[_DIRECTORY_VARIABLE])
     base = Path("runs") / experiment.experiment / experiment.identity
     if not is_first_process():
-        # torchrun starts all processes at once: the first one checks, the others follow.
+        # torchrun and srun start all processes at once: the first one checks, the others follow.
         return RunDirectory(given or base)
-    if resume == "never" and given is None and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("--resume never under torchrun needs --run-directory, so that all processes agree on it")
+    if resume == "never" and given is None and ("TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()):
+        raise InputError(
+            "--resume never under torchrun or srun needs --run-directory, so that all processes agree on it"
+        )
     if given is not None:
         directory = RunDirectory(given)
         if directory.exists and resume == "never":
@@ -286,6 +291,9 @@ def _check_resume(checkpoint: Path, task: Task, steps: int) -> int:
         raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones")
     if content["global_step"] > steps:
         raise InputError(f"{checkpoint} is at step {content['global_step']}, behind the {steps} of this training")
+    saved_in = {tensor.dtype for name, tensor in content["state_dict"].items() if name.startswith("model.")}
+    if ({torch.bfloat16} == saved_in) != (task.model.backbone.embeddings.word.weight.dtype == torch.bfloat16):
+        raise InputError(f"{checkpoint} cannot be resumed here: bf16-true and other precisions keep other weights")
     own_groups = task.configure_optimizers()["optimizer"].param_groups
     _check_optimizer(checkpoint, content["optimizer_states"][0]["param_groups"], own_groups)
     return int(content["global_step"])

@@ -26,6 +26,7 @@ from bert_lightning.training.freezing import drop_gradients
 from bert_lightning.training.optimizers import OptimizerSettings
 from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.training.schedules import Schedule
+from bert_lightning.training.sharded import gather, shard
 from bert_lightning.training.throughput import StepClock, peak_memory, peak_operations
 
 
@@ -131,6 +132,15 @@ class Task(LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------------
 
+    model_methods: Sequence[str] = ()
+    """Methods of the model that a step calls in place of `forward`."""
+
+    def configure_model(self) -> None:
+        """Share the model out over processes, where the strategy is the one that does."""
+        if self.device_mesh is not None:
+            mesh = self.device_mesh["data_parallel"]
+            shard(self.model, self.model.backbone.layers, self.model_methods, mesh, str(self.trainer.precision))
+
     def compile_training(self) -> None:
         """Compile what training computes, in place: parameters keep their names.
 
@@ -163,10 +173,15 @@ class Task(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         drop_gradients(self.model, optimization.releases, step)
+        scaler = self._scaler
+        if scaler is not None:
+            scaler.unscale_(optimizer.optimizer)
         norm = clip_gradients(self.model.parameters(), optimization.gradient_clip_val)
         finite = self._on_all_ranks(norm.isfinite() & totals.isfinite().all())
         losses = totals[: self.num_losses]
-        if not self._finite.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, self.model):
+        if scaler is not None and self._overflows(scaler, finite, losses):
+            optimizer.zero_grad()
+        elif not self._finite.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, self.model):
             # A step without gradients moves nothing, but counts.
             optimizer.zero_grad()
         totals, local_counts = (torch.where(finite, each, 0) for each in (totals, local_counts))
@@ -180,6 +195,21 @@ class Task(LightningModule):
             step, optimization.num_steps
         )
         self._log_training(step + 1, totals, local_counts, micro_batches, learning_rate)
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss, with 16-mixed."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _overflows(self, scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
+        """Whether gradients are not finite for being scaled too much, which halves the scale.
+
+        It begins too high and is doubled every so often, so this step is left out and nothing is wrong. With a scale
+        below 1, or where the loss itself is not finite, the scale is not to blame.
+        """
+        scale = scaler.get_scale()
+        scaler.update()
+        return not finite and scale >= 1 and bool(self._on_all_ranks(losses.isfinite().all()))
 
     def _without_gradient_exchange(self) -> Any:
         strategy = self.trainer.strategy
@@ -250,16 +280,26 @@ class Task(LightningModule):
     def on_validation_start(self) -> None:
         """Validation does not count as training time."""
         self._clock.forget_waiting()
+        gather(self.model, gathered=True)
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self) -> None:
         """Validation does not count as training time."""
+        gather(self.model, gathered=False)
         self._window_started += time.perf_counter() - self._validation_started
+
+    def on_test_start(self) -> None:
+        """As in validation."""
+        gather(self.model, gathered=True)
+
+    def on_test_end(self) -> None:
+        """As in validation."""
+        gather(self.model, gathered=False)
 
     def _find_peak(self) -> float:
         """Operations a second that all devices together reach at most."""
-        in_bfloat16 = str(self.trainer.precision).startswith("bf16")
-        precision = torch.bfloat16 if in_bfloat16 else torch.float32
+        types = {"bf16": torch.bfloat16, "16": torch.float16}
+        precision = types.get(str(self.trainer.precision).split("-")[0], torch.float32)
         peak = peak_operations(self.device, precision, self.config.hidden_size, self.config.intermediate_size)
         return peak * self.trainer.world_size
 
@@ -293,6 +333,8 @@ class Task(LightningModule):
         logged["train/loss"] = sum(m * w for m, w in zip(means, self._loss_weights, strict=False))
         logged["train/learning_rate"] = learning_rate
         self._spikes.add(step, logged["train/loss"])
+        if self._scaler is not None:
+            logged["train/loss_scale"] = self._scaler.get_scale()
         if self._finite.num_skipped:
             logged["train/skipped_steps"] = self._finite.num_skipped
         tokens, sequences, operations = window[-3:]

@@ -39,6 +39,7 @@ class PretrainingTask(Task):
     monitor = "val/mlm_loss"
     monitor_mode = "min"
     model: BertForPreTraining | BertForMaskedLM
+    model_methods = ("losses",)
 
     def __init__(
         self,

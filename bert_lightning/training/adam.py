@@ -2,18 +2,28 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from bert_lightning.training.rows import local
 
 Group = dict[str, Any]
 State = dict[str, Any]
 
 
 class GroupwiseOptimizer(torch.optim.Optimizer):
-    """An optimiser whose step is the same function of each group, computed in float32 whatever the parameters are."""
+    """An optimiser whose step is the same function of each group, computed in float32 whatever the parameters are.
+
+    Where processes share the rows of a parameter, a step computes with this process's rows, and keeps its states so.
+
+    Attributes:
+        moved: the parameters of the group whose step is computed, in the order of its weights.
+    """
+
+    moved: Sequence[Tensor] = ()
 
     @abstractmethod
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
@@ -30,12 +40,14 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
             parameters: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
                 continue
-            weights = [_widened(parameter) for parameter in parameters]
-            gradients = [_widened(parameter.grad) for parameter in parameters if parameter.grad is not None]
+            self.moved = parameters
+            rows = [local(parameter) for parameter in parameters]
+            weights = [_widened(each) for each in rows]
+            gradients = [_widened(local(parameter.grad)) for parameter in parameters if parameter.grad is not None]
             self.step_group(group, [self.state[parameter] for parameter in parameters], weights, gradients)
-            narrow = [number for number, weight in enumerate(weights) if weight is not parameters[number]]
+            narrow = [number for number, weight in enumerate(weights) if weight is not rows[number]]
             if narrow:
-                torch._foreach_copy_([parameters[n] for n in narrow], [weights[n] for n in narrow])
+                torch._foreach_copy_([rows[n] for n in narrow], [weights[n] for n in narrow])
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,6 +106,22 @@ def fused_adam(
         amsgrad=False,
         maximize=False,
     )
+
+
+class AdamWOfBFloat16(GroupwiseOptimizer):
+    """AdamW for weights in bfloat16, with moments in float32.
+
+    torch's has the moments in the type of the weights. In bfloat16, whose steps are a 256th, 0.999 v is v again, so
+    that the second moment would only ever grow.
+    """
+
+    def __init__(self, groups: list[Group], learning_rate: float, betas: tuple[float, float], epsilon: float) -> None:
+        super().__init__(groups, {"lr": learning_rate, "betas": betas, "eps": epsilon, "weight_decay": 0.0})
+
+    def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
+        """Move the weights of a group that have a gradient, in place."""
+        settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": True}
+        fused_adam(weights, states, gradients, group, **settings)
 
 
 class PublishedAdam(GroupwiseOptimizer):

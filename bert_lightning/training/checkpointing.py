@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +17,17 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch.utils._pytree import tree_map_only
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import checksum_path, damage, link_atomically, write_with_checksum
-from bert_lightning.checkpoints.native import BEST, LAST, load_native, step_checkpoints, step_name, step_of
+from bert_lightning.checkpoints.files import checksum_path, link_atomically, write_with_checksum
+from bert_lightning.checkpoints.native import (
+    BEST,
+    LAST,
+    damage,
+    load_native,
+    step_checkpoints,
+    step_in_name,
+    step_name,
+)
+from bert_lightning.checkpoints.parts import remove
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
 
@@ -37,6 +47,8 @@ class CheckpointSettings:
             costs that memory; the next checkpoint, a signal and the end wait for it.
         monitor: metric that decides which is the best; the task's own one unless given.
         mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
+        sharded: each process writes its own part into a folder, rather than the first one everything into a file;
+            with `trainer.strategy` fsdp only. Both are read by every command, strategy and number of processes.
     """
 
     every_n_steps: int | None = None
@@ -45,12 +57,15 @@ class CheckpointSettings:
     asynchronous: bool = False
     monitor: str | None = None
     mode: Literal["min", "max"] | None = None
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         for name in ("every_n_steps", "keep_every_n_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.asynchronous and self.sharded:
+            raise ValueError("asynchronous does not go with checkpoint.sharded: each process writes its own part")
         if self.keep_last < 1:
             raise ValueError(f"keep_last is {self.keep_last}; it must be at least 1")
 
@@ -71,6 +86,8 @@ def _one_message(path: Path) -> Iterator[None]:
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
     with _one_message(path):
+        if path.is_dir():
+            remove(path)
         write_with_checksum(path, lambda file: torch.save(checkpoint, file))
 
 
@@ -121,9 +138,8 @@ class VerifiedCheckpointIO(CheckpointIO):
         return load_native(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove the file, then its checksum."""
-        Path(path).unlink(missing_ok=True)
-        checksum_path(Path(path)).unlink(missing_ok=True)
+        """Remove the file or folder, then its checksum."""
+        remove(Path(path))
 
 
 def _io(trainer: Trainer) -> VerifiedCheckpointIO:
@@ -227,7 +243,7 @@ class Checkpointing(Checkpoint):
                 link_atomically(self.folder / BEST, path.name)
             every = self.settings.keep_every_n_steps
             for old in step_checkpoints(self.folder)[self.settings.keep_last :]:
-                step = step_of(old)
+                step = step_in_name(old)
                 if step not in needed and not (every and step % every == 0):
                     writer.remove_checkpoint(old)
 
@@ -263,11 +279,13 @@ def set_aside(folder: Path, step: int) -> None:
     Also removes what killed processes left half-written.
     """
     for path in folder.glob(".*.tmp"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in step_checkpoints(folder):
         if path.name > step_name(step):
             aside = folder / SET_ASIDE
             aside.mkdir(exist_ok=True)
+            if (aside / path.name).exists():
+                remove(aside / path.name)
             os.replace(path, aside / path.name)
             if checksum_path(path).exists():
                 os.replace(checksum_path(path), checksum_path(aside / path.name))

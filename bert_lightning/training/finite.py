@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
 from bert_lightning.errors import WorkError
+from bert_lightning.training.rows import local, norms
 
 log = logging.getLogger(__name__)
 # So many steps in a row are not a batch gone wrong, but a training that has diverged.
@@ -26,14 +28,18 @@ Batch = dict[str, Any]
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
     """Scale the gradients, in place, so that their global norm is at most `largest`; () the norm they had.
 
-    As `torch.nn.utils.clip_grad_norm_`, which Lightning's own refuses under autocast with fused optimisers. On a
-    processor, where the norm is at hand, gradients that are short enough are not multiplied by 1.
+    As `torch.nn.utils.clip_grad_norm_`, which Lightning's own refuses under autocast with fused optimisers, over the
+    rows of all processes, and in float32 where gradients are narrower. On a processor, where the norm is at hand,
+    gradients that are short enough are not multiplied by 1.
     """
     moved = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+    gradients = [local(parameter.grad) for parameter in moved if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(norms(gradients, moved))
     # The small number is torch's own.
     if largest is not None and (norm.device.type != "cpu" or not norm + 1e-6 <= largest):
-        torch.nn.utils.clip_grads_with_norm_(moved, largest, norm)
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
@@ -110,7 +116,7 @@ class FiniteSteps:
         names = [
             name
             for name, parameter in (model.named_parameters() if model is not None else ())
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
+            if parameter.grad is not None and not local(parameter.grad).isfinite().all()
         ]
         path = self.folder / f"non-finite-step-{step:09d}-rank-{_rank()}.json"
         write_json(path, {"step": step, "losses": sums.tolist(), "gradients": names, "samples": samples})
@@ -120,7 +126,10 @@ class FiniteSteps:
 
 
 def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
-    return device.type != "cpu" and isinstance(optimizer, torch.optim.AdamW)
+    if device.type == "cpu" or not isinstance(optimizer, torch.optim.AdamW):
+        return False
+    # Its kernel over shared rows is not known to heed `found_inf`.
+    return not any(isinstance(each, DTensor) for group in optimizer.param_groups for each in group["params"])
 
 
 def _rank() -> int:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, fused_adam
+from bert_lightning.training.rows import norms
 
 
 class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
@@ -40,12 +41,11 @@ class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         if group["layer_adaptation"]:
-            torch._foreach_mul_(updates, trust_ratios(weights, updates))
+            torch._foreach_mul_(updates, self._trust_ratios(weights, updates))
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
 
-
-def trust_ratios(weights: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
-    """||w|| / ||u|| of each pair, without waiting for the device; 1 where either is 0."""
-    weight_norms, update_norms = (torch.stack(list(torch._foreach_norm(each))) for each in (weights, updates))
-    both = (weight_norms > 0) & (update_norms > 0)
-    return list(torch.where(both, weight_norms / update_norms, 1.0).unbind())
+    def _trust_ratios(self, weights: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
+        """||w|| / ||u|| of each pair, without waiting for the device; 1 where either is 0."""
+        weight_norms, update_norms = norms([*weights, *updates], [*self.moved, *self.moved]).chunk(2)
+        both = (weight_norms > 0) & (update_norms > 0)
+        return list(torch.where(both, weight_norms / update_norms, 1.0).unbind())

@@ -4,11 +4,13 @@ Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025 (
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, fused_adam
+from bert_lightning.training.rows import rows_for, whole
 
 # a, b, c of the iteration X = a X + (b X X^T + c (X X^T)^2) X; Jordan et al., "Tuning the coefficients".
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -23,7 +25,8 @@ class MuonWithAdamW(GroupwiseOptimizer):
     momentum M + (1 - momentum) G anew; W = W - rate (0.2 sqrt(max(rows, columns)) O + decay W), as in
     `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`. Unlike there, the matrices stacked in a parameter
     (query, key and value) are made orthogonal each for itself, which Jordan et al. found better, and those of one
-    shape go through the iteration in one batch.
+    shape go through the iteration in one batch. Where processes share the rows of a matrix, the momentum stays so,
+    and each process puts the matrix together for the iteration.
     """
 
     def __init__(
@@ -52,13 +55,15 @@ class MuonWithAdamW(GroupwiseOptimizer):
         """Move the weights of a group that have a gradient, in place."""
         if group["num_matrices"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(weights, _muon_directions(group, states, gradients), alpha=-group["lr"])
+            torch._foreach_add_(weights, _muon_directions(group, states, gradients, self.moved), alpha=-group["lr"])
         else:
             settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": True}
             fused_adam(weights, states, gradients, group, **settings)
 
 
-def _muon_directions(group: Group, states: list[State], gradients: list[Tensor]) -> list[Tensor]:
+def _muon_directions(
+    group: Group, states: list[State], gradients: list[Tensor], parameters: Sequence[Tensor]
+) -> list[Tensor]:
     for state, gradient in zip(states, gradients, strict=True):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
@@ -66,15 +71,16 @@ def _muon_directions(group: Group, states: list[State], gradients: list[Tensor])
     torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
     ahead = torch._foreach_lerp(gradients, averages, group["momentum"]) if group["nesterov"] else averages
     by_shape = defaultdict(list)
-    for number, gradient in enumerate(gradients):
-        by_shape[gradient.shape].append(number)
+    for number, parameter in enumerate(parameters):
+        by_shape[parameter.shape].append(number)
     updates = list(gradients)
     for (rows, columns), numbers in by_shape.items():
-        matrices = torch.stack([ahead[number] for number in numbers]).view(-1, rows // group["num_matrices"], columns)
+        stacked = torch.stack([whole(ahead[number], parameters[number]) for number in numbers])
+        matrices = stacked.view(-1, rows // group["num_matrices"], columns)
         scale = _UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
         directions = orthogonalized(matrices, group["num_iterations"]).to(matrices.dtype) * scale
         for number, direction in zip(numbers, directions.reshape(-1, rows, columns), strict=True):
-            updates[number] = direction
+            updates[number] = rows_for(direction, parameters[number])
     return updates
 
 

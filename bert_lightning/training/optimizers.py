@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from bert_lightning.training.adam import PublishedAdam
+from bert_lightning.training.adam import AdamWOfBFloat16, PublishedAdam
 from bert_lightning.training.lamb import LayerwiseAdaptiveMoments
 from bert_lightning.training.muon import MuonWithAdamW
 
@@ -59,6 +59,8 @@ class AdamW:
         """An optimiser over parameter groups that carry their own `weight_decay`, and their `lr` where it differs."""
         if not self.bias_correction:
             return PublishedAdam(groups, self.learning_rate, self.betas, self.epsilon)
+        if any(parameter.dtype == torch.bfloat16 for group in groups for parameter in group["params"]):
+            return AdamWOfBFloat16(groups, self.learning_rate, self.betas, self.epsilon)
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, fused=True)
 
 

@@ -21,6 +21,7 @@ from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from bert_lightning.training import finite
 from bert_lightning.training.finite import MOST_SKIPPED_IN_A_ROW, LossSpikes, clip_gradients
 from bert_lightning.training.optimizers import SGD, AdamW
+from bert_lightning.training.precision import ScaledFloat16
 from bert_lightning.training.schedules import Constant
 
 
@@ -45,7 +46,14 @@ class Poisoned(PretrainingTask):
 
 
 def trained(
-    folder, poisoned=(), non_finite="stop", optimizer=None, num_steps=6, only_gradient=False, accelerator="cpu"
+    folder,
+    poisoned=(),
+    non_finite="stop",
+    optimizer=None,
+    num_steps=6,
+    only_gradient=False,
+    accelerator="cpu",
+    plugins=(),
 ):
     """The task after training, or as it was when training stopped, and what stopped it."""
     torch.manual_seed(0)
@@ -70,6 +78,7 @@ def trained(
     trainer = Trainer(
         accelerator=accelerator,
         max_steps=num_steps,
+        plugins=list(plugins),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -161,3 +170,30 @@ def test_the_first_windows_are_compared_with_nothing(caplog):
     for step, loss in enumerate([1.0, 50.0, 2.0, 90.0]):
         spikes.add(step, loss)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("scale", [2.0**10, 2.0**4])
+def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(tmp_path, scale):
+    precision = ScaledFloat16("cpu")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    scaled, error = trained(tmp_path, plugins=[precision], optimizer=SGD(learning_rate=0.1, momentum=0.0))
+    assert error is None
+    plain, _ = trained(tmp_path, optimizer=SGD(learning_rate=0.1, momentum=0.0))
+    # Clipped to a norm of 1 behind the scale: before it, steps would be as many times shorter.
+    torch.testing.assert_close(scaled.history[-1], plain.history[-1], rtol=2e-2, atol=2e-3)
+    assert not torch.equal(scaled.history[-1], scaled.history[0])
+
+
+def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(tmp_path, caplog):
+    precision = ScaledFloat16("cpu")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    task, error = trained(tmp_path, plugins=[precision])
+    assert error is None
+    assert torch.equal(task.history[0], task.history[1])
+    assert precision.scaler.get_scale() < 2.0**30
+    assert not list(tmp_path.glob("non-finite-*.json"))
+
+
+def test_with_a_scaled_loss_too_a_loss_that_is_not_finite_stops_training(tmp_path):
+    _, error = trained(tmp_path, poisoned=(4,), plugins=[ScaledFloat16("cpu")])
+    assert "the loss is not finite" in str(error)

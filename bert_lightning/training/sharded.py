@@ -1,0 +1,184 @@
+"""FSDP2 through Lightning: the model in shards, and checkpoints of it that every strategy reads."""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.parts import Rows, write_parts
+from bert_lightning.errors import WorkError
+from bert_lightning.training.adam import GroupwiseOptimizer
+from bert_lightning.training.rows import local, rows_for, whole, with_all_rows
+
+# Gradients are added up over processes in float32 whatever they were computed in. With bf16-mixed the weights travel
+# and are used as bfloat16, and stay in float32 in the shards; autocast decides over activations as elsewhere.
+_POLICIES = {
+    "bf16-mixed": MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False),
+    "bf16-true": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
+}
+
+
+def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str], mesh: DeviceMesh, name: str) -> None:
+    """Share out the rows of every parameter over a mesh, in place.
+
+    Each block is gathered by itself when it is its turn; all else (embeddings, heads, the word matrix that both use)
+    from the model's first use to the end of the backward pass.
+
+    Args:
+        model: from the same weights on every process.
+        blocks: of the model.
+        methods: of the model that are called in place of `forward`.
+        mesh: of one dimension.
+        name: of the precision.
+    """
+    if isinstance(model, FSDPModule):
+        return
+    policy = _POLICIES.get(name, MixedPrecisionPolicy(cast_forward_inputs=False))
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    # The backward pass begins with what the model itself holds.
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for method in methods:
+        register_fsdp_forward_method(model, method)
+
+
+def gather(model: nn.Module, *, gathered: bool) -> None:
+    """Keep all parameters gathered while a split is scored, or shared out again; called by all processes.
+
+    A process that has no sample left for a batch could not take part in the gathering of each block.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            if module is not model:
+                module.set_reshard_after_forward(not gathered, recurse=False)
+            if gathered:
+                module.unshard()
+            else:
+                module.reshard()
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy with checkpoints of our own.
+
+    Those of Lightning's are pickles of another layout. These are the single file that other strategies write, or a
+    folder of parts (`checkpoints/parts.py`), and either is loaded whatever wrote it.
+
+    Args:
+        world_size: processes.
+        in_parts: each process writes its rows, rather than the first one everything.
+        timeout: how long a process waits for the others.
+    """
+
+    def __init__(self, world_size: int, in_parts: bool, timeout: timedelta) -> None:
+        super().__init__(
+            data_parallel_size=world_size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=in_parts,
+            timeout=timeout,
+        )
+        self.in_parts = in_parts
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Through `load_optimizer_state_dict`."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The weights, as they are saved; on all processes."""
+        assert self.lightning_module is not None
+        return {name: self._saved(tensor) for name, tensor in self.lightning_module.state_dict().items()}
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """As the optimiser's own `state_dict`, with tensors as they are saved; on all processes."""
+        if isinstance(optimizer, LightningOptimizer):
+            optimizer = optimizer.optimizer
+        content, parameters = optimizer.state_dict(), _parameters(optimizer)
+        saved = {
+            number: {name: self._saved(_like(value, parameters[number])) for name, value in state.items()}
+            for number, state in content["state"].items()
+        }
+        return {**content, "state": saved}
+
+    def _saved(self, value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        if self.in_parts:
+            return Rows(value.to_local().detach().to("cpu", copy=True), tuple(value.shape))
+        # One at a time, so that the first process alone ever holds them all.
+        full = whole(value.detach(), value)
+        return full.cpu() if self.is_global_zero else None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Write one; on all processes.
+
+        Raises:
+            WorkError: a process could not write its part; on all of them.
+        """
+        path = Path(self.broadcast(str(filepath)))
+        if self.in_parts:
+            try:
+                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, self._exchanged)
+            except CheckpointError as error:
+                raise WorkError(str(error)) from None
+        elif self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, path)
+
+    def _exchanged(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read one of whatever strategy and number of processes."""
+        return self.checkpoint_io.load_checkpoint(Path(os.fspath(checkpoint_path)))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this process's rows of the weights.
+
+        Raises:
+            CheckpointError: other names than the model's.
+        """
+        assert self.lightning_module is not None
+        given, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        if different := sorted(given.keys() ^ own.keys()):
+            raise CheckpointError(f"the checkpoint and the model differ in {', '.join(different)}")
+        for name, tensor in own.items():
+            local(tensor).copy_(rows_for(given[name], tensor))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's rows of the optimiser's tensors."""
+        for optimizer, content in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = _parameters(optimizer)
+            # Ours count with rows, torch's with tensors that know them all.
+            of_rows = isinstance(optimizer, GroupwiseOptimizer)
+
+            def taken(value: Any, parameter: Tensor, of_rows: bool = of_rows) -> Any:
+                if not isinstance(value, Tensor) or value.ndim == 0:
+                    return value
+                rows = rows_for(value, parameter).to(parameter.device, copy=True)
+                return rows if of_rows else with_all_rows(rows, parameter)
+
+            state = {
+                number: {name: taken(value, parameters[number]) for name, value in state.items()}
+                for number, state in content["state"].items()
+            }
+            optimizer.load_state_dict({**content, "state": state})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """An optimiser's tensors have their parameter's shape; its numbers, which may be tensors too, have none."""
+    return with_all_rows(value, parameter) if isinstance(value, Tensor) and value.ndim else value

@@ -1,0 +1,216 @@
+"""Strategies and precisions from the shell: two processes do what one does, and each goes on from the others."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lightning.checkpoints.native import load_native
+from bert_lightning.cli import main
+
+NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
+SHORT = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
+TWO = ["--trainer.devices", "2", "--trainer.strategy"]
+SBATCH = Path(__file__).parents[1] / "experiments/slurm/pretraining.sbatch"
+
+
+def weights(run):
+    return load_native((run / "checkpoints/last.ckpt").resolve())["state_dict"]
+
+
+def bitwise(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def difference(one, other):
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def start(command, environment=None):
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "WANDB_MODE": "disabled", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, status=0):
+    """Its output; what hangs is killed with all its processes."""
+    try:
+        output, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == status, errors
+    return output
+
+
+def fit(home, run, *options):
+    command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
+    finish(start([*command, *SHORT, *options, "--run-directory", str(run)]))
+    return run
+
+
+@pytest.fixture(scope="module")
+def in_parts(home, tmp_path_factory):
+    """Two processes that share the model's rows, with dropout, and checkpoints in parts."""
+    run = tmp_path_factory.mktemp("strategies") / "parts"
+    return fit(home, run, *TWO, "fsdp", "--checkpoint.sharded", "true")
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_model_draw_dropout_of_their_own_and_train_like_those_that_do_not(
+    home, in_parts, tmp_path
+):
+    ddp = fit(home, tmp_path / "ddp", *TWO, "ddp")
+    # Rank 1 with rank 0's masks would be off by 1e-3; the norm of the gradients is added up in another order.
+    assert difference(weights(ddp), weights(in_parts)) <= 2e-6
+
+
+def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, tmp_path):
+    parts = in_parts / "checkpoints/step-000000002.ckpt"
+    assert sorted(path.name for path in parts.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
+    options = [*TWO, "fsdp", "--checkpoint.sharded", "true", "--resume", str(parts)]
+    assert bitwise(weights(in_parts), weights(fit(home, tmp_path / "resumed", *options)))
+
+
+def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, tmp_path, capsys):
+    export = ["export", "--checkpoint", str(in_parts), "--format", "huggingface", "--output"]
+    assert main([*export, str(tmp_path / "exported")]) == 0
+    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--checkpoint.sharded", "false"]
+    assert main(["validate", "--checkpoint", str(in_parts), *one]) == 0
+    assert "val/mlm_loss" in capsys.readouterr().out
+    (tmp_path / "raw.txt").write_text("The old [MASK] sees.\n")
+    command = ["predict", "--checkpoint", str(in_parts / "checkpoints/step-000000004.ckpt")]
+    assert main([*command, "--input", str(tmp_path / "raw.txt"), "--output", str(tmp_path / "out.jsonl")]) == 0
+    # One process, and no strategy, goes on from what two wrote.
+    command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, "--run-directory", str(tmp_path / "one")]
+    assert main([*command, "--resume", str(in_parts / "checkpoints/step-000000002.ckpt")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.precision", "16-mixed"], "needs CUDA"),
+        (["--trainer.precision", "16-mixed", "--trainer.accelerator", "auto"], "needs CUDA"),
+        (["--trainer.precision", "16-mixed", "--trainer.accelerator", "gpu", *TWO, "fsdp"], "precision is 16-mixed"),
+        ([*TWO, "fsdp", "--trainer.accumulate_grad_batches", "auto"], "accumulate_grad_batches is auto"),
+        ([*TWO, "fsdp", "--trainer.compile", "true"], "compile is True"),
+        (["--checkpoint.sharded", "true"], "checkpoint.sharded does nothing"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
+def test_what_cannot_be_is_one_message(home, tmp_path, capsys, options, message):
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
+    assert main([*command, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_in_bfloat16_train_and_are_not_mixed_with_others(home, tmp_path, capsys):
+    command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, "--run-directory"]
+    assert main([*command, str(tmp_path / "true"), "--trainer.precision", "bf16-true"]) == 0
+    saved = load_native(tmp_path / "true/checkpoints/step-000000004.ckpt")
+    assert {tensor.dtype for tensor in saved["state_dict"].values()} == {torch.bfloat16}
+    moments = [state["v"].dtype for state in saved["optimizer_states"][0]["state"].values()]
+    assert {*moments} == {torch.float32}
+    assert main([*command, str(tmp_path / "other"), "--resume", str(tmp_path / "true")]) == 2
+    assert "bf16-true and other precisions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False), (2, False)])
+def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path, status, requeued):
+    for name, line in {"srun": f"exit {status}", "scontrol": f'echo "$@" > {tmp_path}/requeued'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SLURM_JOB_ID": "4711", "SLURM_NNODES": "1"}
+    done = subprocess.run(["bash", str(SBATCH)], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == (0 if requeued else status), done.stderr
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+
+
+# -- slow ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_one_process_and_two_of_either_strategy_agree(home, tmp_path):
+    one = fit(home, tmp_path / "one", *NO_DROPOUT, "--trainer.accumulate_grad_batches", "2")
+    for strategy in ("ddp", "fsdp"):
+        two = fit(home, tmp_path / strategy, *NO_DROPOUT, *TWO, strategy)
+        assert difference(weights(one), weights(two)) <= 1e-6
+    assert bitwise(weights(one), weights(tmp_path / "ddp"))
+    alone = fit(home, tmp_path / "alone", *NO_DROPOUT, "--trainer.strategy", "fsdp")
+    assert difference(weights(one), weights(alone)) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_resume_bit_for_bit_from_a_file(home, tmp_path, strategy):
+    whole = fit(home, tmp_path / "whole", *TWO, strategy)
+    middle = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
+    assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *TWO, strategy, *middle)))
+
+
+@pytest.mark.slow
+def test_two_processes_become_one_and_two_again(home, tmp_path):
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *TWO, "fsdp", "--checkpoint.sharded", "true")
+    first = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
+    one = fit(home, tmp_path / "one", *NO_DROPOUT, *first)
+    second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
+    two = fit(home, tmp_path / "two", *NO_DROPOUT, *TWO, "ddp", *second)
+    assert difference(weights(whole), weights(two)) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_sixteen_bits_train_on_two_processes_and_resume(home, tmp_path, precision, strategy):
+    options = [*TWO, strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
+    whole = fit(home, tmp_path / "whole", *options)
+    middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
+    assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *options, *middle)))
+
+
+def _port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
+    arguments = ["-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml"), *SHORT, *TWO, "fsdp"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", _port()]
+    finish(start([*launcher, *arguments, "--run-directory", str(tmp_path / "torchrun")]))
+    assert bitwise(weights(in_parts), weights(tmp_path / "torchrun"))
+    shared = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "pretraining",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": _port(),
+    }
+    command = [sys.executable, *arguments, "--run-directory", str(tmp_path / "srun")]
+    ranks = [start(command, {**shared, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]
+    outputs = [finish(process) for process in ranks]
+    assert [output.count("run directory") for output in outputs] == [1, 0]
+    assert bitwise(weights(in_parts), weights(tmp_path / "srun"))
+    shutil.rmtree(tmp_path / "srun")
