@@ -4,8 +4,8 @@
 
 A small pre-training on generated text is run once undisturbed. Then it is run again and killed with SIGKILL at random
 moments: all of its processes, or one rank; at the start, in a step, or while a checkpoint is written. Some sessions
-have TMPDIR on another file system, and some find the newest checkpoint with one bit flipped, cut off, or with 4 KiB of
-zeros in it. The same command starts it again until it is finished.
+have TMPDIR on another file system, and some find the newest checkpoint with one bit flipped, cut off, or with 4 KiB
+of zeros in it. The same command starts it again until it is finished.
 
 The last line of the output is JSON: `kills` made, checkpoints `rejected` as damaged, samples `lost` and `repeated`
 among those that the final weights descend from, and whether the final checkpoint (weights, optimiser, all but times)

@@ -2,8 +2,8 @@
 
     BERT_LIGHTNING_TRACE=FILE python experiments/reliability/traced.py fit --config ...
 
-The package knows nothing of it. A rank writes its line before the step exchanges anything with other ranks, so no checkpoint
-can hold a step that is not in the file; by one write, so that a line stands whatever becomes of the process.
+The package knows nothing of it. A rank writes its line before the step exchanges anything with other ranks, so no
+checkpoint can hold a step that is not in the file. It is one write: a line stands whatever becomes of the process.
 """
 
 import json
