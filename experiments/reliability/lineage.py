@@ -26,13 +26,13 @@ def read_trace(path: Path, num_ranks: int) -> Steps:
 
 
 def descent(sessions: Sequence[Steps]) -> Steps:
-    """The steps behind the weights that the last session ended with.
+    """The steps behind the weights of the last step that any session took.
 
     A session goes on from the checkpoint of the step before its first one. That checkpoint was written by the last
     session before it that took that step: whoever went on from further back set it aside.
     """
     lineage: Steps = {}
-    wanted = max(sessions[-1], default=0)
+    wanted = max((step for session in sessions for step in session), default=0)
     for session in reversed(sessions):
         if wanted not in session:
             continue

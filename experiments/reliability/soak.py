@@ -345,35 +345,33 @@ class Killer:
 
     def carry_out(self, kill: Kill, session: Session, num_left: int, hurry: bool) -> bool:
         """Wait for the moment and kill; False where the run ended before it."""
+        # A share for each kill that is left and for the end; half more at most.
+        position = self.run.newest()
+        share = (self.num_steps - position) / (num_left + 1) * (0.1 if hurry else 1.5)
+        target = min(position + max(1, int(kill.share * share)), self.num_steps - 2 * SAVED_EVERY)
         if kill.moment == "start":
-            self._wait(session, kill.share * self.seconds_to_start)
+            self._wait(session, kill.share * self.seconds_to_start, until_first_step=True)
         else:
-            position = self.run.newest()
-            # A share for each kill that is left and for the end; half more at most.
-            share = (self.num_steps - position) / (num_left + 1) * (0.1 if hurry else 1.5)
-            target = position + max(1, int(kill.share * share))
-            if not self._wait_for_step(session, min(target, self.num_steps - 2 * SAVED_EVERY)):
-                return False
+            self._wait_for_step(session, target)
             if kill.moment == "writing":
                 self._wait_for_writing(session, kill.delay)
             else:
                 self._wait(session, kill.delay * self.seconds_a_step * SAVED_EVERY)
-        if not alive(session):
-            return False
-        return self._kill(kill, session)
+        return alive(session) and self._kill(kill, session)
 
-    def _wait(self, session: Session, seconds: float) -> None:
+    def _wait(self, session: Session, seconds: float, until_first_step: bool = False) -> None:
         until = time.time() + seconds
-        while alive(session) and time.time() < until:
-            time.sleep(min(0.005, max(0.0, until - time.time())))
+        while alive(session) and (left := until - time.time()) > 0:
+            if until_first_step and session.trace.exists():
+                return
+            time.sleep(min(0.005, left))
 
-    def _wait_for_step(self, session: Session, step: int) -> bool:
+    def _wait_for_step(self, session: Session, step: int) -> None:
         while alive(session):
             # One of this session, not one that a session before it left.
             if session.trace.exists() and self.run.newest() >= step:
-                return True
+                return
             time.sleep(0.005)
-        return False
 
     def _wait_for_writing(self, session: Session, delay: float) -> None:
         last = self.num_steps - SAVED_EVERY

@@ -23,6 +23,10 @@ def test_the_weights_descend_from_the_last_session_that_took_a_step_before_its_c
     }
 
 
+def test_a_last_session_that_found_nothing_to_do_changes_nothing():
+    assert descent([steps(1, 7, 1), steps(6, 9, 2), {}]) == {**steps(1, 5, 1), **steps(6, 9, 2)}
+
+
 def test_lost_and_repeated_samples_are_counted():
     whole = steps(1, 6)
     assert lost_and_repeated(descent([steps(1, 4), steps(4, 6)]), whole) == (0, 0)
