@@ -26,13 +26,14 @@ class CheckpointSettings:
 
     Attributes:
         every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
-        keep_last: how many of them stay; the best one always does.
+        keep_last: how many of them stay; the best one always does. With 1 there is none to go back to where the last
+            one is found damaged.
         monitor: metric that decides which is the best; the task's own one unless given.
         mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
     """
 
     every_n_steps: int | None = None
-    keep_last: int = 1
+    keep_last: int = 2
     monitor: str | None = None
     mode: Literal["min", "max"] | None = None
 
@@ -141,8 +142,14 @@ class Checkpointing(Checkpoint):
         return {"best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best score so far."""
+        """Go on comparing with the best score so far, and point to its checkpoint.
+
+        A run that was killed between writing a checkpoint and pointing to it points to the best one before that.
+        """
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        name = step_name(self.best_step or 0)
+        if (self.folder / name).exists():
+            link_atomically(self.folder / BEST, name)
 
 
 def newest_valid(folder: Path) -> Path | None:
@@ -165,10 +172,13 @@ def newest_valid(folder: Path) -> Path | None:
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints behind `step` to `set-aside/`: a run that goes on from `step` will write its own.
 
-    Also removes what killed processes left half-written.
+    Also removes what killed processes left half-written, and checksums whose file they did not come to.
     """
     for path in folder.glob(".*.tmp"):
         path.unlink()
+    for path in folder.glob("step-*.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink()
     for path in step_checkpoints(folder):
         if path.name > step_name(step):
             aside = folder / SET_ASIDE
