@@ -104,6 +104,9 @@ def _by_class(error: Exception) -> int:
     if isinstance(error, CheckpointError):
         return _complain(str(error), BAD_INPUT)
     if isinstance(error, StoppedBySignal):
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            # The first process says how it ended. Lightning kills that one as soon as another has failed.
+            return OK
         return _complain(
             f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal]
         )

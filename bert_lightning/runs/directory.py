@@ -49,6 +49,17 @@ class RunDirectory:
         """Whether a run was started here."""
         return self.config.is_file()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a run can be started here: nothing lies here but what a run killed at its very start left."""
+        return not self.path.exists() or (self.path.is_dir() and not any(map(_is_kept, self.path.iterdir())))
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes left half-written; `checkpoints/` is tidied up apart."""
+        for folder in (self.path, self.predictions):
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration as plain values.
 
@@ -86,6 +97,10 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
+
+
+def _is_kept(path: Path) -> bool:
+    return not (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def now() -> str:

@@ -100,7 +100,9 @@ def fit(
     if profile and is_first_process():
         callbacks.append(Profiling(directory.path / "profile"))
     compiled = compiles(experiment, steps)
-    trainer = build_trainer(experiment, directory.path, [], steps=steps, callbacks=callbacks, compiled=compiled)
+    trainer = trained = build_trainer(
+        experiment, directory.path, [], steps=steps, callbacks=callbacks, compiled=compiled
+    )
     data.check_shares(trainer.world_size)
     weights_and_biases.chosen_mode(experiment.wandb)
 
@@ -133,6 +135,10 @@ def fit(
     try:
         with interruptible():
             trainer.fit(task, data, ckpt_path=checkpoint)
+        if validates and not trainer.callback_metrics:
+            # Killed behind its last checkpoint: what was known of the last validation beside its scores went with it.
+            trainer = build_trainer(experiment, directory.path, [])
+            trainer.validate(task, data, verbose=False)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if is_first_process():
             _write_last_validation(directory, task, metrics)
@@ -148,7 +154,7 @@ def fit(
         if is_first_process():
             # What ended training is the message, also where its disk is full.
             with nullcontext() if ending == FINISHED else suppress(OSError):
-                _record_end(directory, ending, trainer.global_step)
+                _record_end(directory, ending, trained.global_step)
             weights_and_biases.finish(ending == FINISHED)
     return metrics
 
@@ -249,7 +255,7 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
         directory = RunDirectory(given)
         if directory.exists and resume == "never":
             raise InputError(f"{given} holds a run already, and --resume never starts a new one")
-        if not directory.exists and given.exists() and (not given.is_dir() or any(given.iterdir())):
+        if not directory.exists and not directory.is_free:
             raise InputError(f"{given} is not empty and no run directory: choose another --run-directory")
         return directory
     directory = RunDirectory(base)
@@ -343,6 +349,7 @@ def _prepare_directory(
 ) -> None:
     manifest = directory.read_manifest()
     try:
+        directory.remove_leftovers()
         directory.write_config(values)
         if directory.metrics.exists():
             metrics_file.forget_after(directory.metrics, position)

@@ -222,6 +222,14 @@ class Task(LightningModule):
         torch.distributed.all_reduce(values)
         return values
 
+    def _of_all_ranks(self, values: Tensor) -> Tensor:
+        """(R, ...) the values of every rank."""
+        if self.trainer.world_size == 1:
+            return values[None]
+        gathered = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(gathered, values)
+        return torch.stack(gathered)
+
     def _on_all_ranks(self, holds: Tensor) -> Tensor:
         """() bool: whether it holds on every rank."""
         if self.trainer.world_size == 1:
@@ -374,7 +382,7 @@ class Task(LightningModule):
         window = self._window
         checkpoint["loss_windows"] = list(self._spikes.windows)
         checkpoint["skipped_steps"] = self._finite.num_skipped
-        checkpoint["log_window"] = None if window is None else self._summed_over_ranks(window).cpu()
+        checkpoint["log_window"] = None if window is None else self._of_all_ranks(window).cpu()
         checkpoint["log_window_seconds"] = self._window_seconds()
 
     def checkpoint_entry(self) -> dict[str, Any]:
@@ -393,11 +401,16 @@ class Task(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the open log window; the sums of all ranks go to the first."""
+        """Go on with the open log window: each rank with its own sums, or the first with all where ranks changed."""
         window = checkpoint["log_window"]
         self._spikes.windows.extend(checkpoint["loss_windows"])
         self._finite.num_skipped = checkpoint["skipped_steps"]
         self._window = None
         self._seconds_before = checkpoint["log_window_seconds"]
         if window is not None:
-            self._window = window.to(self.device) if self.global_rank == 0 else torch.zeros_like(window)
+            if len(window) == self.trainer.world_size:
+                self._window = window[self.global_rank].to(self.device)
+            else:
+                self._window = (window.sum(0) if self.global_rank == 0 else torch.zeros_like(window[0])).to(
+                    self.device
+                )

@@ -41,7 +41,8 @@ class CheckpointSettings:
 
     Attributes:
         every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
-        keep_last: how many of them stay; the best one always does.
+        keep_last: how many of them stay; the best one always does. With 1 there is none to go back to where the last
+            one is found damaged.
         keep_every_n_steps: those of the multiples of so many steps stay too.
         asynchronous: copy the state to the processor's memory at the step and write it while training goes on, which
             costs that memory; the next checkpoint, a signal and the end wait for it.
@@ -52,7 +53,7 @@ class CheckpointSettings:
     """
 
     every_n_steps: int | None = None
-    keep_last: int = 1
+    keep_last: int = 2
     keep_every_n_steps: int | None = None
     asynchronous: bool = False
     monitor: str | None = None
@@ -252,8 +253,14 @@ class Checkpointing(Checkpoint):
         return {"best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best score so far."""
+        """Go on comparing with the best score so far, and point to its checkpoint.
+
+        A run that was killed between writing a checkpoint and pointing to it points to the best one before that.
+        """
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        name = step_name(self.best_step or 0)
+        if (self.folder / name).exists():
+            link_atomically(self.folder / BEST, name)
 
 
 def newest_valid(folder: Path) -> Path | None:
@@ -276,10 +283,13 @@ def newest_valid(folder: Path) -> Path | None:
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints behind `step` to `set-aside/`: a run that goes on from `step` will write its own.
 
-    Also removes what killed processes left half-written.
+    Also removes what killed processes left half-written, and checksums whose file they did not come to.
     """
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in folder.glob("step-*.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink()
     for path in step_checkpoints(folder):
         if path.name > step_name(step):
             aside = folder / SET_ASIDE

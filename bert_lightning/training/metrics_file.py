@@ -51,8 +51,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
     Raises:
         WorkError: the disk is full or read-only.
     """
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    line = json.dumps({"time": round(time.time(), 3), **finite}) + "\n"
+    line = _line({"time": round(time.time(), 3), **row})
     # One write of one line, so that lines of two processes never mix.
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -83,4 +82,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 def forget_after(path: Path, step: int) -> None:
     """Drop the rows behind `step`: a resumed run writes them again."""
     rows = [row for row in read(path) if row.get("step", 0) <= step]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(map(_line, rows)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite) + "\n"

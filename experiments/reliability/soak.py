@@ -1,0 +1,637 @@
+"""Does a run survive anything? Kills a training again and again, damages its checkpoints, and compares how it ends.
+
+    python experiments/reliability/soak.py --minutes 1 --kills 3 --processes 1
+
+A small pre-training on generated text is run once undisturbed. Then it is run again and killed with SIGKILL at random
+moments: all of its processes, or one rank; at the start, in a step, or while a checkpoint is written. Some sessions
+have TMPDIR on another file system, and some find the newest checkpoint with one bit flipped, cut off, or with 4 KiB
+of zeros in it. The same command starts it again until it is finished.
+
+The last line of the output is JSON: `kills` made, checkpoints `rejected` as damaged, samples `lost` and `repeated`
+among those that the final weights descend from, and whether the final checkpoint (weights, optimiser, all but times)
+is bitwise `equal` to the undisturbed one and the metrics are equal too. The exit status is 0 only if all is as it
+should be: every kill made while the run was alive, as many rejected as were damaged, none lost, none repeated, equal.
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from lineage import Steps, descent, drawn_twice, lost_and_repeated, read_trace
+from traced import VARIABLE
+from traced import main as bert_lightning
+
+HERE = Path(__file__).resolve().parent
+SAVED_EVERY = 5
+KEPT = 3
+# Seconds that the other ranks have to end by themselves when one was killed.
+PATIENCE = 60.0
+MEASURED_STEPS = 40
+DAMAGES = ("bit", "truncation", "zeros")
+_STEP = re.compile(r"step-(\d{9})\.ckpt$")
+_BEING_WRITTEN = re.compile(r"\.step-\d{9}\.ckpt\.\d+\.tmp$")
+_REJECTED = re.compile(r"(step-\d{9}\.ckpt) is damaged.*going back")
+
+
+def say(text: str) -> None:
+    """What goes on, for whoever watches."""
+    print(text, flush=True)
+
+
+# -- the experiment ----------------------------------------------------------------------------------------------
+
+
+def write_corpora(folder: Path, seed: int) -> None:
+    """`train.txt` and `validation.txt`: sentences of few words, so that there is something to learn at once."""
+    generator = random.Random(seed)
+    words = [
+        "".join(generator.choice("abdeghiklmnorstu") for _ in range(generator.randint(2, 6))) for _ in range(150)
+    ]
+    for name, num_documents in (("train", 60), ("validation", 8)):
+        documents = [
+            "\n".join(" ".join(generator.choices(words, k=generator.randint(4, 14))) + "." for _ in range(20))
+            for _ in range(num_documents)
+        ]
+        (folder / f"{name}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+
+
+def write_experiment(folder: Path, steps: int, options: argparse.Namespace) -> Path:
+    """Dropout as published, two stages of sequence length, validation inside, a checkpoint every few steps."""
+    values: dict[str, Any] = {
+        "experiment": "soak",
+        "task": "pretraining",
+        "seed_everything": options.seed,
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 64}},
+        "data": {
+            "train": str(folder / "train"),
+            "validation": str(folder / "validation"),
+            "max_seq_length": 32,
+            "batch_size": 4 * options.processes,
+            "stages": [{"from_step": steps // 2, "max_seq_length": 64}],
+            "num_workers": options.workers,
+        },
+        "trainer": {
+            "max_steps": steps,
+            "accelerator": "cpu",
+            "devices": options.processes,
+            "strategy": options.strategy,
+            "accumulate_grad_batches": 2 if options.processes == 1 else 1,
+            # No multiple of the other: some checkpoints are written behind a validation, some are not.
+            "val_check_interval": 4 * SAVED_EVERY - 3,
+            "log_every_n_steps": 3,
+        },
+        "checkpoint": {"every_n_steps": SAVED_EVERY, "keep_last": KEPT},
+        "wandb": {"mode": "disabled"},
+    }
+    path = folder / "soak.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def environment() -> dict[str, str]:
+    """This package, and one thread a process unless told otherwise."""
+    known = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(HERE.parents[1]), *([known] if known else [])])
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def command(*arguments: object) -> None:
+    """Run one of our commands, in this process."""
+    with redirect_stdout(io.StringIO()):
+        status = bert_lightning([*map(str, arguments)])
+    if status:
+        sys.exit(f"soak.py: bert-lightning {arguments[0]} ended with {status}")
+
+
+# -- a session: one start of the run -----------------------------------------------------------------------------
+
+
+@dataclass
+class Session:
+    """One start of `fit`, with its trace."""
+
+    process: subprocess.Popen[bytes]
+    trace: Path
+    errors: Path
+    began: float = field(default_factory=time.time)
+
+    def rejected(self) -> set[str]:
+        """The checkpoints that it refused."""
+        return set(_REJECTED.findall(self.errors.read_text(encoding="utf-8", errors="replace")))
+
+    def times(self) -> list[float]:
+        """When the first rank began each step."""
+        if not self.trace.exists():
+            return []
+        rows = [json.loads(line) for line in self.trace.read_text(encoding="utf-8").splitlines()]
+        return [row["time"] for row in rows if row["rank"] == 0]
+
+
+class Run:
+    """A run directory, its command, and all of its sessions."""
+
+    def __init__(self, experiment: Path, directory: Path) -> None:
+        self.experiment, self.directory = experiment, directory
+        self.checkpoints = directory / "checkpoints"
+        self.sessions: list[Session] = []
+
+    def start(self, temporary: Path | None = None) -> Session:
+        """The same command as ever, in a process group of its own."""
+        number = len(self.sessions)
+        trace, errors = (
+            self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
+        )
+        variables = {**environment(), VARIABLE: str(trace)}
+        if temporary is not None:
+            variables["TMPDIR"] = str(temporary)
+        call = [sys.executable, str(HERE / "traced.py"), "fit", "--config", str(self.experiment)]
+        with open(errors, "wb") as file:
+            process = subprocess.Popen(
+                [*call, "--run-directory", str(self.directory)],
+                env=variables,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.sessions.append(Session(process, trace, errors))
+        return self.sessions[-1]
+
+    def wait(self, session: Session) -> Session:
+        """Wait for the end of a session, which must be a good one."""
+        if status := session.process.wait():
+            tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
+            raise Failed(f"{self.directory.name} ended with {status}:\n{tail}")
+        return session
+
+    def forget(self) -> None:
+        """As if nothing had been started yet."""
+        for session in self.sessions:
+            session.trace.unlink(missing_ok=True)
+        self.sessions.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def files(self) -> list[str]:
+        """Names in the folder of checkpoints."""
+        try:
+            return os.listdir(self.checkpoints)
+        except FileNotFoundError:
+            return []
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, newest first."""
+        found = [match for name in self.files() if (match := _STEP.match(name))]
+        return sorted((int(match[1]) for match in found), reverse=True)
+
+    def newest(self) -> int:
+        """The step of the newest checkpoint, or 0."""
+        return next(iter(self.steps()), 0)
+
+    def lineage(self, num_ranks: int) -> Steps:
+        """The steps that its final weights descend from."""
+        return descent([read_trace(session.trace, num_ranks) for session in self.sessions])
+
+
+class Failed(Exception):
+    """The run did what it must never do."""
+
+
+class Planning:
+    """How many steps fill the time that there is.
+
+    Attributes:
+        to_start: seconds from the start of the command to its first step.
+        a_step: seconds of a step, with its share of validations and checkpoints.
+    """
+
+    def __init__(self, options: argparse.Namespace, began: float) -> None:
+        self.options = options
+        self.left = 60 * options.minutes - (time.time() - began)
+        self.fewest = 15 * (options.kills + 1)
+        # Of a machine of two cores; measured when it runs.
+        self.to_start, self.a_step = 2.5 + 2.5 * options.processes, 0.03 * options.processes
+
+    def guess(self) -> int:
+        """The steps that fit."""
+        # Every session starts; then the undisturbed run, the disturbed one, and what is done again there.
+        seconds = self.left - (self.options.kills + 2) * (self.to_start + 1)
+        return max(self.fewest, int(seconds / (2.4 * self.a_step)))
+
+    def measure(self, session: Session) -> None:
+        """Wait for some steps of a session, and take the times of those."""
+        while alive(session) and len(session.times()) < MEASURED_STEPS:
+            time.sleep(0.1)
+        times = session.times()
+        if len(times) > MEASURED_STEPS // 2:
+            self.to_start = times[0] - session.began
+            self.a_step = (times[-1] - times[5]) / (len(times) - 6)
+
+    def better(self, steps: int) -> int:
+        """The steps to take now that times are known: as they were, unless that was far off."""
+        fitting = self.guess()
+        return steps if 0.7 * steps <= fitting <= 1.5 * steps else fitting
+
+
+# -- kills -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When, and whom.
+
+    Attributes:
+        moment: while it starts, anywhere in a step, or while a checkpoint is written.
+        rank: the one to kill; None for all processes at once.
+        share: of the steps (or the start-up) that this session may take, how many pass first.
+        delay: share of a step, or of the time that a checkpoint takes, to wait then.
+    """
+
+    moment: Literal["start", "step", "writing"]
+    rank: int | None
+    share: float
+    delay: float
+
+
+def planned(number: int, num_processes: int, generator: random.Random) -> list[Kill]:
+    """Half of them while a checkpoint is written; with several ranks a third of all hits one rank alone."""
+    moments: list[Literal["start", "step", "writing"]] = ["writing"] * -(-number // 2)
+    moments += ["start"] * (number // 6)
+    moments += ["step"] * (number - len(moments))
+    generator.shuffle(moments)
+    alone = [n < number // 3 for n in range(number)] if num_processes > 1 else [False] * number
+    generator.shuffle(alone)
+    # While it starts there is no other rank yet.
+    return [
+        Kill(
+            moment,
+            generator.randrange(num_processes) if one and moment != "start" else None,
+            generator.random(),
+            generator.random(),
+        )
+        for moment, one in zip(moments, alone, strict=True)
+    ]
+
+
+def alive(session: Session) -> bool:
+    """Whether its first process runs."""
+    return session.process.poll() is None
+
+
+def ranks_of(session: Session) -> dict[int, int]:
+    """Rank -> process id, from what the processes of the group say of themselves."""
+    found = {0: session.process.pid}
+    for folder in Path("/proc").iterdir():
+        try:
+            if not folder.name.isdigit() or os.getpgid(int(folder.name)) != session.process.pid:
+                continue
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        # Loaders have their rank's variables too, but another parent.
+        rank = next((int(each[11:]) for each in variables if each.startswith(b"LOCAL_RANK=")), 0)
+        if rank and parent == session.process.pid:
+            found[rank] = int(folder.name)
+    return found
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of the group is left that is no zombie."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX":
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def end_group(session: Session) -> None:
+    """Kill what is left of a session."""
+    with suppress(ProcessLookupError):
+        os.killpg(session.process.pid, signal.SIGKILL)
+    session.process.wait()
+    while group_lives(session.process.pid):
+        time.sleep(0.01)
+
+
+class Killer:
+    """Carries out kills, one a session.
+
+    Attributes:
+        while_writing: how many of them hit a checkpoint that was half-written.
+    """
+
+    def __init__(self, run: Run, num_steps: int, seconds_to_start: float, seconds_a_step: float) -> None:
+        self.run, self.num_steps = run, num_steps
+        self.seconds_to_start, self.seconds_a_step = seconds_to_start, seconds_a_step
+        self.while_writing = 0
+
+    def carry_out(self, kill: Kill, session: Session, num_left: int, hurry: bool) -> bool:
+        """Wait for the moment and kill; False where the run ended before it."""
+        # A share for each kill that is left and for the end; half more at most.
+        position = self.run.newest()
+        share = (self.num_steps - position) / (num_left + 1) * (0.1 if hurry else 1.5)
+        target = min(position + max(1, int(kill.share * share)), self.num_steps - 2 * SAVED_EVERY)
+        if kill.moment == "start":
+            self._wait(session, kill.share * self.seconds_to_start, until_first_step=True)
+        else:
+            self._wait_for_step(session, target)
+            if kill.moment == "writing":
+                self._wait_for_writing(session, kill.delay)
+            else:
+                self._wait(session, kill.delay * self.seconds_a_step * SAVED_EVERY)
+        return alive(session) and self._kill(kill, session)
+
+    def _wait(self, session: Session, seconds: float, until_first_step: bool = False) -> None:
+        until = time.time() + seconds
+        while alive(session) and (left := until - time.time()) > 0:
+            if until_first_step and session.trace.exists():
+                return
+            time.sleep(min(0.005, left))
+
+    def _wait_for_step(self, session: Session, step: int) -> None:
+        while alive(session):
+            # One of this session, not one that a session before it left.
+            if session.trace.exists() and self.run.newest() >= step:
+                return
+            time.sleep(0.005)
+
+    def _wait_for_writing(self, session: Session, delay: float) -> None:
+        last = self.num_steps - SAVED_EVERY
+        while alive(session) and self.run.newest() < last:
+            if any(_BEING_WRITTEN.match(name) for name in self.run.files()):
+                # A small checkpoint is written within some milliseconds.
+                time.sleep(delay * 0.006)
+                return
+            time.sleep(0.0003)
+
+    def _kill(self, kill: Kill, session: Session) -> bool:
+        victim = None if kill.rank is None else ranks_of(session).get(kill.rank)
+        try:
+            if victim is None:
+                os.killpg(session.process.pid, signal.SIGKILL)
+            else:
+                os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        if victim is not None:
+            # The other ranks must notice by themselves.
+            until = time.time() + PATIENCE
+            while group_lives(session.process.pid):
+                session.process.poll()
+                if time.time() > until:
+                    end_group(session)
+                    raise Failed(f"rank {kill.rank} was killed, and the others still ran {PATIENCE:.0f} s later")
+                time.sleep(0.05)
+        end_group(session)
+        caught = any(_BEING_WRITTEN.match(name) for name in self.run.files())
+        self.while_writing += caught
+        whom = "all processes" if victim is None else f"rank {kill.rank}"
+        where = "while a checkpoint was written, " if caught else ""
+        say(
+            f"  killed {whom} after {time.time() - session.began:.1f} s, {where}newest checkpoint {self.run.newest()}"
+        )
+        return session.process.returncode != 0
+
+
+# -- damage ------------------------------------------------------------------------------------------------------
+
+
+def damaged(content: bytes, how: str, generator: random.Random) -> bytes:
+    """The bytes of a file with a fault in them that was not there before."""
+    place = generator.randrange(len(content))
+    if how == "bit":
+        return content[:place] + bytes([content[place] ^ 1 << generator.randrange(8)]) + content[place + 1 :]
+    if how == "truncation":
+        return content[:place]
+    place = place // 4096 * 4096
+    spoiled = content[:place] + bytes(len(content[place : place + 4096])) + content[place + 4096 :]
+    return spoiled if spoiled != content else damaged(content, how, generator)
+
+
+def damage_newest(run: Run, how: str, generator: random.Random) -> str | None:
+    """Spoil the newest checkpoint where another is left to go back to; its name."""
+    if len(run.steps()) < 2:
+        return None
+    path = run.checkpoints / f"step-{run.newest():09d}.ckpt"
+    path.write_bytes(damaged(path.read_bytes(), how, generator))
+    say(f"  damaged {path.name}: {how}")
+    return path.name
+
+
+# -- comparison --------------------------------------------------------------------------------------------------
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Where two values of plain containers and tensors differ, bit for bit."""
+    import torch
+
+    if type(one) is not type(other):
+        yield path
+    elif isinstance(one, torch.Tensor):
+        same = one.dtype == other.dtype and one.shape == other.shape
+        if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
+            yield path
+    elif isinstance(one, dict):
+        for key in {**one, **other}:
+            if key not in one or key not in other:
+                yield f"{path}/{key}"
+            else:
+                yield from differences(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        if len(one) != len(other):
+            yield path
+        for number, (mine, its) in enumerate(zip(one, other, strict=False)):
+            yield from differences(mine, its, f"{path}/{number}")
+    elif one != other and not (str(one) == str(other) == "nan"):
+        yield path
+
+
+def comparable(directory: Path) -> dict[str, Any]:
+    """What of a finished run must be the same whenever it is repeated."""
+    from bert_lightning.checkpoints.native import load_native
+    from bert_lightning.runs.directory import RunDirectory
+    from bert_lightning.training.throughput import THROUGHPUT_METRICS
+
+    run = RunDirectory(directory)
+    checkpoint = load_native((run.checkpoints / "last.ckpt").resolve())
+    # How long the open log window took is the only time in it.
+    checkpoint.pop("log_window_seconds")
+    timed = ("time", *THROUGHPUT_METRICS)
+    return {
+        "checkpoint": checkpoint,
+        "last": (run.checkpoints / "last.ckpt").resolve().name,
+        "best": (run.checkpoints / "best.ckpt").resolve().name,
+        "metrics": [{key: value for key, value in row.items() if key not in timed} for row in run.read_metrics()],
+        "leftovers": sorted(path.name for path in directory.rglob(".*.tmp")),
+        "ended": run.read_manifest()["ended"],
+    }
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def other_file_system() -> Iterator[Path | None]:
+    """A folder for temporary files on another file system, where there is one."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=memory, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bool]:
+    """The figures, and whether all is as it should be."""
+    began = time.time()
+    generator = random.Random(options.seed)
+    write_corpora(folder, options.seed)
+    texts = {name: folder / f"{name}.txt" for name in ("train", "validation")}
+    command("tokenizer", "--input", texts["train"], "--vocab-size", 300, "--output", folder / "tokenizer")
+    for name, text in texts.items():
+        command("prepare", "--input", text, "--tokenizer", folder / "tokenizer", "--output", folder / name)
+
+    planning = Planning(options, began)
+    num_steps = planning.guess()
+    experiment = write_experiment(folder, num_steps, options)
+    reference, run = Run(experiment, folder / "reference"), Run(experiment, folder / "run")
+    session = reference.start()
+    planning.measure(session)
+    if planning.better(num_steps) != num_steps:
+        end_group(session)
+        num_steps = planning.better(num_steps)
+        reference.forget()
+        write_experiment(folder, num_steps, options)
+        session = reference.start()
+    reference.wait(session)
+    to_start, a_step = planning.to_start, planning.a_step
+    say(f"{to_start:.1f} s to start, {1000 * a_step:.0f} ms a step: {num_steps} steps")
+    say(f"undisturbed run finished after {time.time() - began:.0f} s")
+
+    killer = Killer(run, num_steps, to_start, a_step)
+    kills = num_damaged = 0
+    rejected: list[str] = []
+    pending: str | None = None
+    failure: Failed | None = None
+    with other_file_system() as elsewhere:
+
+        def temporary() -> Path | None:
+            return elsewhere if generator.random() < 0.5 else None
+
+        try:
+            for number, kill in enumerate(planned(options.kills, options.processes, generator)):
+                session = run.start(temporary())
+                num_left = options.kills - number
+                hurry = time.time() - began > 60 * options.minutes - num_left * to_start
+                made = killer.carry_out(kill, session, num_left, hurry)
+                kills += made
+                if not made:
+                    end_group(session)
+                    if session.process.returncode:
+                        tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
+                        raise Failed(f"a session ended by itself with {session.process.returncode}:\n{tail}")
+                refused = session.rejected()
+                rejected += sorted(refused)
+                if pending in refused:
+                    pending = None
+                # One at a time, so that each has a good one before it; the last kill makes up for what was left out.
+                due = generator.random() < 0.4 or (num_left <= 2 and not num_damaged)
+                if due and pending is None and made:
+                    pending = damage_newest(run, generator.choice(DAMAGES), generator)
+                    num_damaged += pending is not None
+            rejected += sorted(run.wait(run.start(temporary())).rejected())
+        except Failed as error:
+            failure = error
+        finally:
+            for session in run.sessions:
+                if alive(session):
+                    end_group(session)
+
+    if failure is not None:
+        say(str(failure))
+    say(f"{killer.while_writing} of {kills} kills hit a half-written checkpoint; {num_damaged} checkpoints damaged")
+    whole = reference.lineage(options.processes)
+    lost, repeated = lost_and_repeated(run.lineage(options.processes), whole)
+    twice = drawn_twice(whole, [num_steps // 2])
+    unequal = ["unfinished"]
+    if failure is None:
+        unequal = list(differences(comparable(reference.directory), comparable(run.directory)))
+    if unequal:
+        say(f"different: {', '.join(unequal[:20])}")
+    if twice or sorted(whole) != list(range(1, num_steps + 1)):
+        say(f"the undisturbed run took {len(whole)} of {num_steps} steps and drew {twice} samples twice in an epoch")
+    figures = {
+        "kills": kills,
+        "rejected": len(rejected),
+        "lost": lost,
+        "repeated": repeated,
+        "equal": not unequal,
+    }
+    say(f"{time.time() - began:.0f} s in all")
+    as_expected = {**figures, "twice": twice} == {
+        "kills": options.kills,
+        "rejected": num_damaged,
+        "lost": 0,
+        "repeated": 0,
+        "equal": True,
+        "twice": 0,
+    }
+    return figures, as_expected
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5, help="about how long all of it takes (default: 5)")
+    parser.add_argument("--kills", type=int, default=8, help="how often it is killed (default: 8)")
+    parser.add_argument("--processes", type=int, default=1, help="ranks (default: 1)")
+    parser.add_argument("--strategy", default="auto", help="trainer.strategy (default: auto)")
+    parser.add_argument("--workers", type=int, default=1, help="loader processes of each rank (default: 1)")
+    parser.add_argument("--folder", type=Path, help="new or empty, and kept; else a temporary one")
+    parser.add_argument("--seed", type=int, default=1, help="of the text, the training and the kills (default: 1)")
+    options = parser.parse_args(arguments)
+    if options.minutes <= 0:
+        parser.error(f"--minutes is {options.minutes:g}; it must be more than 0")
+    for name, least in (("kills", 0), ("processes", 1), ("workers", 0), ("seed", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} is {getattr(options, name)}; it must be at least {least}")
+    folder = options.folder
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        parser.error(f"--folder {folder} is not an empty folder")
+    return options
+
+
+def main() -> int:
+    """The exit status."""
+    options = parse()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    figures, good = soak(options, folder.resolve())
+    if options.folder is None and good:
+        shutil.rmtree(folder)
+    elif not good:
+        say(f"all of it lies in {folder}")
+    say(json.dumps(figures))
+    return int(not good)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""`bert-lightning`, with a line in a file for each step that is taken: which process and rank, and which samples.
+
+    BERT_LIGHTNING_TRACE=FILE python experiments/reliability/traced.py fit --config ...
+
+The package knows nothing of it. A rank writes its line before the step exchanges anything with other ranks, so no
+checkpoint can hold a step that is not in the file. It is one write: a line stands whatever becomes of the process.
+"""
+
+import json
+import os
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bert_lightning.cli import main
+
+VARIABLE = "BERT_LIGHTNING_TRACE"
+
+
+def identities(batch: dict[str, Any]) -> list[list[int]]:
+    """Each sample's epoch and index, and the CRC-32 of its tokens as they were masked."""
+    rows = batch["input_ids"].cpu().numpy()
+    return [
+        [*numbers, zlib.crc32(row.tobytes())] for numbers, row in zip(batch["samples"].tolist(), rows, strict=True)
+    ]
+
+
+def trace(path: str) -> None:
+    """Let every task write a line to `path` for each step it takes."""
+    from bert_lightning.tasks.base import Task
+
+    untraced = Task.training_step
+
+    def traced(self: Task, micro_batches: list[dict[str, Any]], batch_idx: int) -> None:
+        samples = [sample for batch in micro_batches for sample in identities(batch)]
+        row = {
+            "process": os.getpid(),
+            "rank": self.global_rank,
+            "step": self.trainer.global_step + 1,
+            "samples": samples,
+        }
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(descriptor, (json.dumps({**row, "time": time.time()}) + "\n").encode())
+        os.close(descriptor)
+        untraced(self, micro_batches, batch_idx)
+
+    Task.training_step = traced  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if VARIABLE in os.environ and "fit" in sys.argv[1:2]:
+        trace(os.environ[VARIABLE])
+    sys.exit(main())

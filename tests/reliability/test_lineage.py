@@ -1,0 +1,92 @@
+"""What the soak counts: samples along the history of the final weights, and faults put into files."""
+
+import json
+import random
+
+import pytest
+from lineage import descent, drawn_twice, lost_and_repeated, read_trace
+from soak import DAMAGES, damaged, differences, parse, planned
+
+
+def steps(first, last, session=0):
+    return {step: [(0, 10 * step, session), (0, 10 * step + 1, session)] for step in range(first, last + 1)}
+
+
+def test_the_weights_descend_from_the_last_session_that_took_a_step_before_its_checkpoint():
+    # Killed at 7 with a checkpoint at 5; at 9 with one at 5 damaged, so from 3; one that took no step; to the end.
+    sessions = [steps(1, 7, 1), steps(6, 6, 2), steps(4, 9, 3), {}, steps(9, 12, 4)]
+    lineage = descent(sessions)
+    assert {step: samples[0][2] for step, samples in sorted(lineage.items())} == {
+        **dict.fromkeys((1, 2, 3), 1),
+        **dict.fromkeys(range(4, 9), 3),
+        **dict.fromkeys(range(9, 13), 4),
+    }
+
+
+def test_a_last_session_that_found_nothing_to_do_changes_nothing():
+    assert descent([steps(1, 7, 1), steps(6, 9, 2), {}]) == {**steps(1, 5, 1), **steps(6, 9, 2)}
+
+
+def test_lost_and_repeated_samples_are_counted():
+    whole = steps(1, 6)
+    assert lost_and_repeated(descent([steps(1, 4), steps(4, 6)]), whole) == (0, 0)
+    skipping = {step: samples for step, samples in whole.items() if step != 4}
+    assert lost_and_repeated(descent([skipping]), whole) == (2, 0)
+    again = {**whole, 5: whole[4]}
+    assert lost_and_repeated(again, whole) == (2, 2)
+    assert drawn_twice(again, []) == 2
+    assert drawn_twice(whole, []) == 0
+    # A stage that begins behind step 4 draws afresh.
+    assert drawn_twice(again, [4]) == 0
+
+
+def test_a_trace_puts_ranks_together_and_leaves_out_what_is_cut_short(tmp_path):
+    rows = [{"rank": rank, "step": step, "samples": [[0, 2 * step + rank, 7]]} for step in (1, 2) for rank in (1, 0)]
+    path = tmp_path / "trace"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"rank": 0, "st')
+    assert read_trace(path, 2) == {1: [(0, 2, 7), (0, 3, 7)], 2: [(0, 4, 7), (0, 5, 7)]}
+    assert read_trace(tmp_path / "none", 2) == {}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_changes_the_file_as_it_says(how):
+    content = random.Random(0).randbytes(5000) + bytes(9000) + random.Random(1).randbytes(3000)
+    for seed in range(50):
+        spoiled = damaged(content, how, random.Random(seed))
+        assert spoiled != content
+        changed = [n for n, (one, other) in enumerate(zip(content, spoiled, strict=False)) if one != other]
+        if how == "bit":
+            [place] = changed
+            assert (content[place] ^ spoiled[place]).bit_count() == 1
+        elif how == "truncation":
+            assert content.startswith(spoiled)
+        else:
+            assert max(changed) // 4096 == min(changed) // 4096
+
+
+def test_a_difference_of_one_bit_is_found_and_not_a_number_equals_itself():
+    import torch
+
+    one = {"weights": torch.tensor([0.0, 1.0]), "rows": [{"loss": float("nan"), "step": 3}]}
+    assert not list(
+        differences(one, {"weights": torch.tensor([0.0, 1.0]), "rows": [{"loss": float("nan"), "step": 3}]})
+    )
+    assert list(differences(one, {**one, "weights": torch.tensor([-0.0, 1.0])})) == ["/weights"]
+    assert list(differences(one, {**one, "rows": [{"loss": 0.5, "step": 3}]})) == ["/rows/0/loss"]
+    assert list(differences(one, {"weights": one["weights"]})) == ["/rows"]
+
+
+@pytest.mark.parametrize(("number", "processes"), [(0, 1), (1, 2), (3, 1), (20, 2)])
+def test_as_many_kills_are_planned_as_asked_and_a_third_while_writing(number, processes):
+    kills = planned(number, processes, random.Random(0))
+    assert len(kills) == number
+    assert 3 * sum(kill.moment == "writing" for kill in kills) >= number
+    assert processes > 1 or all(kill.rank is None for kill in kills)
+
+
+@pytest.mark.parametrize("wrong", [["--kills", "-1"], ["--processes", "0"], ["--minutes", "0"], ["--folder", "."]])
+def test_wrong_arguments_are_refused_before_anything_is_done(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(wrong)
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err

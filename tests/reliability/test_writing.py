@@ -1,0 +1,127 @@
+"""What is on disk when a process dies while it writes: whole checkpoints and whole rows, or none."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lightning.checkpoints.files import damage
+from bert_lightning.checkpoints.native import step_checkpoints, step_name
+from bert_lightning.training import metrics_file
+from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
+
+FORK = multiprocessing.get_context("fork")
+
+
+def save_again_and_again(folder: Path, first: int, num_floats: int, temporary: Path) -> None:
+    """Checkpoints of rising steps, the one before the last removed, until this process is killed."""
+    os.environ["TMPDIR"] = str(temporary)
+    tempfile.tempdir = None
+    io = VerifiedCheckpointIO()
+    for step in range(first, first + 1000):
+        io.save_checkpoint(
+            {"bert_lightning": {}, "weights": torch.full((num_floats,), float(step))}, folder / step_name(step)
+        )
+        io.remove_checkpoint(folder / step_name(step - 2))
+
+
+NEAR_AND_FAR = [
+    pytest.param(kills, megabytes, far, marks=marks)
+    for kills, megabytes, marks in ((4, 16, ()), (12, 240, pytest.mark.slow))
+    for far in (False, True)
+]
+
+
+@pytest.mark.parametrize(("kills", "megabytes", "far"), NEAR_AND_FAR)
+def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(tmp_path, kills, megabytes, far):
+    temporary = Path("/dev/shm") if far else tmp_path
+    if not os.access(temporary, os.W_OK):
+        pytest.skip(f"{temporary} is not there")
+    generator = random.Random(0)
+    elsewhere = set(temporary.iterdir()) if far else set()
+    hit, position = 0, 0
+    for _ in range(kills):
+        process = FORK.Process(
+            target=save_again_and_again, args=(tmp_path, position + 1, megabytes * 250_000, temporary)
+        )
+        process.start()
+        # Two are there, then somewhere within those that follow.
+        while len(step_checkpoints(tmp_path)) < 2 or step_checkpoints(tmp_path)[0].name <= step_name(position + 1):
+            assert process.is_alive()
+        until = time.monotonic() + generator.random() * megabytes / 400
+        while time.monotonic() < until or not list(tmp_path.glob(".step-*.tmp")):
+            assert process.is_alive()
+        process.kill()
+        process.join()
+        hit += bool(list(tmp_path.glob(".step-*.ckpt.*.tmp")))
+        newest = newest_valid(tmp_path)
+        assert newest == step_checkpoints(tmp_path)[0], "none is there that is not whole"
+        position = int(newest.name[5:14])
+        set_aside(tmp_path, position)
+        assert not list(tmp_path.glob(".*"))
+        assert all(damage(path) is None for path in step_checkpoints(tmp_path))
+        assert len(list(tmp_path.glob("*.sha256"))) == len(step_checkpoints(tmp_path))
+    assert hit
+    assert not far or set(temporary.iterdir()) <= elsewhere, "nothing goes through TMPDIR"
+
+
+def test_a_folder_that_must_not_be_written_to_is_an_error_that_names_it():
+    def save_as_an_ordinary_user(folder, answer):
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        try:
+            VerifiedCheckpointIO().save_checkpoint({"bert_lightning": {}}, folder / step_name(1))
+        except OSError as error:
+            answer.send(str(error))
+        answer.close()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        here, there = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=save_as_an_ordinary_user, args=(folder, there))
+        process.start()
+        there.close()
+        message = here.recv()
+        process.join()
+        assert "Permission denied" in message
+        assert name in message
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("num_rows", [50, 200, 2000])
+def test_a_kill_leaves_every_row_that_was_logged(tmp_path, num_rows):
+    def log(path):
+        for step in range(num_rows):
+            metrics_file.append(path, {"step": step, "train/loss": 1.0 / (step + 1)})
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = FORK.Process(target=log, args=(tmp_path / "metrics.jsonl",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [row["step"] for row in metrics_file.read(tmp_path / "metrics.jsonl")] == list(range(num_rows))
+
+
+def test_rows_that_stay_after_a_resume_are_still_plain_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for step in (1, 2, 3):
+        metrics_file.append(path, {"step": step, "val/pearson": math.nan})
+    with open(path, "a") as file:
+        file.write('{"step": 4, "val/pea')
+    metrics_file.forget_after(path, 2)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["val/pearson"]) for row in rows] == [(1, None), (2, None)]
