@@ -76,7 +76,7 @@ class Fit:
         return self.process.returncode, errors.splitlines()
 
     def _left(self):
-        """Kill what is left of the group after a moment, and say what it was; what awaits collection does not count."""
+        """Kill what is left of the group after a moment, and say what it was; zombies do not count."""
         deadline = time.monotonic() + 4
         while (left := self._members()) and time.monotonic() < deadline:
             time.sleep(0.05)
