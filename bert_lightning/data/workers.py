@@ -1,6 +1,8 @@
 """Processes that make batches: signals are for the training that they serve, which ends them itself."""
 
+import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkContext, ForkProcess
@@ -9,6 +11,9 @@ from multiprocessing.process import BaseProcess
 
 # What a terminal or a scheduler sends to all processes of a job at once.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+# Of linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
 
 
 class _KilledWhenTerminated(Popen):
@@ -44,4 +49,7 @@ def ignore_signals(worker: int) -> None:
     """For the start of a worker: torch has by then set a handler of its own, which dies of SIGTERM."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # Else it would outlive a parent that is killed until it looks, which torch's workers do every five seconds.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -107,6 +107,7 @@ class RankLauncher(_SubprocessScriptLauncher):
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 class RankWatch:

@@ -70,14 +70,30 @@ class Fit:
         try:
             _, errors = self.process.communicate(timeout=LIMIT)
         finally:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                left = True
-            except ProcessLookupError:
-                left = False
-        assert not left, "a process outlives the first"
+            left = self._left()
+        assert not left, f"these outlive the first: {left}"
         assert "Traceback" not in errors
         return self.process.returncode, errors.splitlines()
+
+    def _left(self):
+        """Kill what is left of the group after a moment, and say what it was; zombies do not count."""
+        deadline = time.monotonic() + 4
+        while (left := self._members()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process, _ in left:
+            os.kill(process, signal.SIGKILL)
+        return left
+
+    def _members(self):
+        members = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+            except OSError:
+                continue
+            if int(group) == self.process.pid and state != "Z":
+                members.append((int(stat.parent.name), (stat.parent / "cmdline").read_text().replace("\0", " ")))
+        return members
 
     def assert_saved(self, name):
         manifest = self.run.read_manifest()
