@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from small_data import task_data
 
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
@@ -184,6 +186,22 @@ def test_sixteen_bits_train_on_two_processes_and_resume(home, tmp_path, precisio
     whole = fit(home, tmp_path / "whole", *options)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
     assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *options, *middle)))
+
+
+@pytest.mark.slow
+def test_a_crf_is_trained_and_decoded_with_shared_rows(home, tmp_path):
+    values = {
+        "experiment": "tags",
+        "task": "token-classification",
+        "model": {"pretrained": str(home / "runs/whole"), "crf": True},
+        "data": {**task_data("token-classification", {}, tmp_path), "max_seq_length": 40, "batch_size": 8},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+    }
+    (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
+    runs = [fit(tmp_path, tmp_path / strategy, *TWO, strategy) for strategy in ("ddp", "fsdp")]
+    assert difference(*map(weights, runs)) <= 2e-6
+    ddp, fsdp = ((run / "predictions/validation.jsonl").read_text() for run in runs)
+    assert ddp == fsdp
 
 
 def _port():

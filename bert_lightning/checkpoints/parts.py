@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 
 def is_parts(path: Path) -> bool:
     """Whether a path is such a folder, whole or not."""
-    return path.is_dir() and (checksum_path(path).is_file() or (path / MANIFEST).is_file())
+    return bool(path.name) and path.is_dir() and (checksum_path(path).is_file() or (path / MANIFEST).is_file())
 
 
 def write_parts(

@@ -293,16 +293,17 @@ class Task(LightningModule):
 
     def on_validation_end(self) -> None:
         """Validation does not count as training time."""
-        gather(self.model, gathered=False)
+        if self.trainer.state.fn == "fit":
+            gather(self.model, gathered=False)
         self._window_started += time.perf_counter() - self._validation_started
 
     def on_test_start(self) -> None:
         """As in validation."""
         gather(self.model, gathered=True)
 
-    def on_test_end(self) -> None:
-        """As in validation."""
-        gather(self.model, gathered=False)
+    def on_fit_end(self) -> None:
+        """The first process alone writes predictions, which may need parameters (of a CRF)."""
+        gather(self.model, gathered=True)
 
     def _find_peak(self) -> float:
         """Operations a second that all devices together reach at most."""
