@@ -36,9 +36,11 @@ def difference(one, other):
 
 
 def start(command, environment=None):
+    # A run in this process has left there what it would tell processes of its own.
+    inherited = {name: value for name, value in os.environ.items() if name != "BERT_LIGHTNING_RUN_DIRECTORY"}
     return subprocess.Popen(
         command,
-        env={**os.environ, "WANDB_MODE": "disabled", **(environment or {})},
+        env={**inherited, "WANDB_MODE": "disabled", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -66,7 +66,10 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ({"optimizer": {"name": "adam2"}}, "optimizer.name is 'adam2'; did you mean 'adamw'"),
         ({"trainer": {"max_steps": "many"}}, "trainer.max_steps: expected int or null, got 'many'"),
         ({"trainer": {"max_steps": 2.5}}, "trainer.max_steps: expected int or null, got 2.5"),
-        ({"trainer": {"precision": "64"}}, "trainer.precision: expected one of 32, bf16-mixed, auto, got '64'"),
+        (
+            {"trainer": {"precision": "64"}},
+            "trainer.precision: expected one of 32, bf16-mixed, bf16-true, 16-mixed, auto, got '64'",
+        ),
         ({"trainer": {"max_steps": 3, "max_epochs": 2}}, "and not both"),
         ({"trainer": {"max_steps": 0}}, "trainer.max_steps is 0; it must be more than 0"),
         ({"trainer": "fast"}, "trainer: keys and values are expected, got 'fast'"),
