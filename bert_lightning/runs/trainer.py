@@ -47,7 +47,9 @@ def build_trainer(
         share_out_cores(settings.devices)
     strategy: str | Strategy = settings.strategy
     if settings.strategy == "ddp" or world_size > 1:
-        strategy = DDPStrategy(gradient_as_bucket_view=True)
+        # Unless DDP looks for unused parameters, it arranges its buckets anew after the first step, and so after each
+        # resume. Three ranks or more add up in an order that depends on the place in a bucket, so that must stay.
+        strategy = DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=world_size > 2)
     try:
         return Trainer(
             accelerator=settings.accelerator,
@@ -147,5 +149,6 @@ def quiet() -> None:
         ".*number of training batches.*",
         ".*Total length of.*",
         ".*called before the ``update``.*",
+        ".*find_unused_parameters=True was specified.*",
     ):
         warnings.filterwarnings("ignore", pattern)
