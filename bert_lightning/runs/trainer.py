@@ -61,7 +61,9 @@ def build_trainer(
     if settings.strategy == "fsdp":
         strategy = ShardedStrategy(world_size, experiment.checkpoint.sharded, timeout)
     elif settings.strategy == "ddp" or world_size > 1:
-        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timeout)
+        # Unless DDP looks for unused parameters, it arranges its buckets anew after the first step, and so after each
+        # resume. Three ranks or more add up in an order that depends on the place in a bucket, so that must stay.
+        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=world_size > 2)
     plugins: list[Any] = [VerifiedCheckpointIO(experiment.checkpoint.asynchronous)]
     own_precision = settings.precision in ("bf16-true", "16-mixed")
     if own_precision:
@@ -172,5 +174,6 @@ def quiet() -> None:
         ".*number of training batches.*",
         ".*Total length of.*",
         ".*called before the ``update``.*",
+        ".*find_unused_parameters=True was specified.*",
     ):
         warnings.filterwarnings("ignore", pattern)

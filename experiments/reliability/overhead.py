@@ -151,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = spread(seconds)
             share = found["median"] / SECONDS_BETWEEN
             content["saves"][size] = {**found, "bytes": num_bytes, "share": share}
+            took = f"{found['median']:8.2f} s ({found['low']:.2f}-{found['high']:.2f})"
             lines.append(
-                f"{size:6} {num_bytes / 1e6:6.0f} MB {found['median']:8.2f} s ({found['low']:.2f}-{found['high']:.2f})"
-                f" {share:10.3%} of the time at one in {SECONDS_BETWEEN:.0f} s"
+                f"{size:6}{num_bytes / 1e6:7.0f} MB {took} {share:8.2%} of the time at one in {SECONDS_BETWEEN:.0f} s"
             )
         fresh, resumed = resume_seconds(folder, options.resumes)
         content["resume"] = {

@@ -228,8 +228,8 @@ class Planning:
     def guess(self) -> int:
         """The steps that fit."""
         # Every session starts; then the undisturbed run, the disturbed one, and what is done again there.
-        seconds = self.left - (self.options.kills + 2) * (self.to_start + 1)
-        return max(self.fewest, int(seconds / (2.4 * self.a_step)))
+        seconds = self.left - (self.options.kills + 2) * (self.to_start + 1.5)
+        return max(self.fewest, int(seconds / (2.8 * self.a_step)))
 
     def measure(self, session: Session) -> None:
         """Wait for some steps of a session, and take the times of those."""
@@ -553,7 +553,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], boo
                 if pending in refused:
                     pending = None
                 # One at a time, so that each has a good one before it; the last kill makes up for what was left out.
-                due = generator.random() < 0.4 or (num_left <= 2 and not num_damaged)
+                due = generator.random() < 0.5 or (num_left <= 2 and not num_damaged)
                 if due and pending is None and made:
                     pending = damage_newest(run, generator.choice(DAMAGES), generator)
                     num_damaged += pending is not None

@@ -255,13 +255,13 @@ sys.exit(main(sys.argv[4:]))
 """
 
 
-def fit_on_two(experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1) -> int:
-    """`fit` on two ranks; the rank gets SIGTERM within the step after `step`."""
+def fit_on_ranks(experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1, ranks: int = 2) -> int:
+    """`fit` on several ranks; the rank gets SIGTERM within the step after `step`."""
     script = experiment.with_name("watched.py")
     script.write_text(WATCHED)
     run.parent.mkdir(exist_ok=True)
     command = [sys.executable, str(script), str(run.parent), str(rank), str(step), "fit", "--config", str(experiment)]
-    command += ["--run-directory", str(run), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command += ["--run-directory", str(run), "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
     command += ["--trainer.log_every_n_steps", str(STEPS)]
     done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=200)
     assert "Traceback" not in done.stderr, done.stderr
@@ -272,7 +272,7 @@ def fit_on_two(experiment: Path, run: Path, *options: object, rank: int = 0, ste
 def on_two(experiment, tmp_path_factory) -> Path:
     """A whole run on two ranks."""
     run = tmp_path_factory.mktemp("two") / "whole"
-    assert fit_on_two(experiment, run) == 0
+    assert fit_on_ranks(experiment, run) == 0
     return run
 
 
@@ -284,14 +284,14 @@ def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
 
 def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(experiment, on_two, tmp_path):
     # The log window is the whole training: each rank must go on with its own sums of it.
-    assert fit_on_two(experiment, tmp_path / "run", rank=1, step=6) == 143
+    assert fit_on_ranks(experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")
     # Added up, they would differ in the last bit now and then.
     window = load_native(tmp_path / "run/checkpoints/step-000000007.ckpt")["log_window"]
     assert len(window) == 2
     assert not torch.equal(window[0], window[1])
-    assert fit_on_two(experiment, tmp_path / "run") == 0
+    assert fit_on_ranks(experiment, tmp_path / "run") == 0
     assert_equal(on_two, tmp_path / "run")
 
 
@@ -300,7 +300,7 @@ def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(experiment, on
 def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(experiment, on_two, tmp_path):
     for step in range(2, 10):
         run = killed_behind(on_two, step, tmp_path / f"from-{step}")
-        assert fit_on_two(experiment, run) == 0
+        assert fit_on_ranks(experiment, run) == 0
         assert_equal(on_two, run)
 
 
@@ -309,16 +309,25 @@ def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(experiment, on_two,
 def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(experiment, on_two, tmp_path):
     run = tmp_path / "run"
     for number, step in enumerate((0, 1, 2, 4, 6, 7, 9)):
-        assert fit_on_two(experiment, run, rank=number % 2, step=step) == 143
+        assert fit_on_ranks(experiment, run, rank=number % 2, step=step) == 143
         assert RunDirectory(run).read_manifest()["step"] == step + 1
-    assert fit_on_two(experiment, run) == 0
+    assert fit_on_ranks(experiment, run) == 0
     assert_equal(on_two, run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_three_ranks_add_up_in_the_same_order_behind_a_resume(experiment, tmp_path):
+    assert fit_on_ranks(experiment, tmp_path / "whole", "--data.batch_size", 12, ranks=3) == 0
+    run = killed_behind(tmp_path / "whole", 7, tmp_path / "run")
+    assert fit_on_ranks(experiment, run, "--data.batch_size", 12, ranks=3) == 0
+    assert_equal(tmp_path / "whole", run)
 
 
 @pytest.mark.slow
 def test_two_ranks_resumed_on_one_take_the_same_samples_to_nearly_the_same_weights(experiment, tmp_path, taken):
     options = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
-    assert fit_on_two(experiment, tmp_path / "two", *options) == 0
+    assert fit_on_ranks(experiment, tmp_path / "two", *options) == 0
     checkpoint = tmp_path / "two/checkpoints/step-000000006.ckpt"
     assert fit(experiment, tmp_path / "one", *options, "--resume", checkpoint) == 0
     assert fit(experiment, tmp_path / "whole", *options) == 0
