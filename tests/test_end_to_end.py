@@ -167,6 +167,20 @@ def test_other_settings_in_the_same_directory_are_refused_by_name(home, capsys):
     assert "optimizer.learning_rate" in capsys.readouterr().err
 
 
+def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home, tmp_path):
+    shutil.copytree(home / "runs/whole", tmp_path / "run", symlinks=True)
+    for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
+        if path.name != "step-000000003.ckpt":
+            path.unlink()
+    RunDirectory(tmp_path / "run").update_manifest(ended=None)
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
+    assert main([*command, "--trainer.accumulate_grad_batches", "4", "--checkpoint.keep_last", "3"]) == 0
+    assert RunDirectory(tmp_path / "run").read_config()["trainer"]["accumulate_grad_batches"] == 4
+    before, now = logged(home / "runs/whole"), logged(tmp_path / "run")
+    assert [row["step"] for row in now] == [row["step"] for row in before]
+    assert now[0] == before[0]
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]

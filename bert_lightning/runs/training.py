@@ -43,6 +43,12 @@ FINISHED = "finished"
 # Compiling takes about a minute, which a tenth saved of each step must repay.
 STEPS_THAT_REPAY_COMPILING = 2_000
 _COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
+# What a run may go on with otherwise: how the same steps are shared out and kept, not what they are.
+MAY_CHANGE = {
+    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accumulate_grad_batches", "timeout_seconds")),
+    *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
+    "data.num_workers",
+}
 # Keys of an optimiser's group that say where training stands or how it is computed.
 _CHANGING = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 
@@ -68,9 +74,12 @@ def fit(
     os.environ[_DIRECTORY_VARIABLE] = str(directory.path)
     experiment, start = _pinned(settle_precision(experiment, directory), directory)
     values = experiment.to_dict()
-    if is_first_process() and directory.exists and directory.read_config() != values:
-        differing = ", ".join(_differing(directory.read_config(), values))
-        raise InputError(f"{directory.path} holds a run with other settings ({differing}): choose another directory")
+    if is_first_process() and directory.exists:
+        differing = [key for key in _differing(directory.read_config(), values) if key not in MAY_CHANGE]
+        if differing:
+            raise InputError(
+                f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"
+            )
 
     parts = build_parts(experiment, start)
     data, task = parts.data, parts.task
