@@ -404,8 +404,8 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the open log window: each rank with its own sums, or the first with all where ranks changed."""
         window = checkpoint["log_window"]
-        self._spikes.windows.extend(checkpoint["loss_windows"])
-        self._finite.num_skipped = checkpoint["skipped_steps"]
+        self._spikes.windows.extend(checkpoint.get("loss_windows", ()))
+        self._finite.num_skipped = checkpoint.get("skipped_steps", 0)
         self._window = None
         self._seconds_before = checkpoint["log_window_seconds"]
         if window is not None:

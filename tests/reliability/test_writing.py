@@ -15,6 +15,7 @@ import torch
 
 from bert_lightning.checkpoints.files import damage
 from bert_lightning.checkpoints.native import step_checkpoints, step_name
+from bert_lightning.errors import WorkError
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
 
@@ -80,7 +81,7 @@ def test_a_folder_that_must_not_be_written_to_is_an_error_that_names_it():
             os.setuid(65534)
         try:
             VerifiedCheckpointIO().save_checkpoint({"bert_lightning": {}}, folder / step_name(1))
-        except OSError as error:
+        except WorkError as error:
             answer.send(str(error))
         answer.close()
 
