@@ -24,6 +24,8 @@ FORK = multiprocessing.get_context("fork")
 
 def save_again_and_again(folder: Path, first: int, num_floats: int, temporary: Path) -> None:
     """Checkpoints of rising steps, the one before the last removed, until this process is killed."""
+    # Threads of the process that it was forked from are not there.
+    torch.set_num_threads(1)
     os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None
     io = VerifiedCheckpointIO()
