@@ -40,7 +40,9 @@ def step(model, arguments):
 
 @pytest.mark.parametrize("form", ["plain", "padded", "packed"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("recompute", [False, True], ids=["", "activation_checkpointing"])
+@pytest.mark.parametrize(
+    "recompute", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "activation_checkpointing"]
+)
 def test_the_training_step_is_one_graph(form, attention, recompute):
     torch._dynamo.reset()
     model = build()

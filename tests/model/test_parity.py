@@ -16,7 +16,11 @@ def assert_equal(case, size, act, padded, dtype, **settings):
         assert difference <= (for_output_biases if name == "gradient of output bias" else tolerance), name
 
 
-@pytest.mark.parametrize("size", PRESETS)
+# The largest takes half of the time of all; `make test-slow` has it.
+SIZES = [pytest.param(size, marks=[pytest.mark.slow] * (size == "large")) for size in PRESETS]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", ["BertModel", "BertForPreTraining"])
 @pytest.mark.parametrize(("act", "padded"), [("gelu_new", True), ("gelu", False)])
 def test_outputs_losses_and_every_gradient_equal_transformers_in_every_size(case, size, act, padded):

@@ -276,12 +276,14 @@ def on_two(experiment, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
     seeds = [re.findall(r"\d+ (\d+)", (on_two.parent / f"seeds-{rank}").read_text()) for rank in (0, 1)]
     assert [len(each) for each in seeds] == [STEPS, STEPS]
     assert len({*seeds[0], *seeds[1]}) == 2 * STEPS
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(experiment, on_two, tmp_path):
     # The log window is the whole training: each rank must go on with its own sums of it.
     assert fit_on_ranks(experiment, tmp_path / "run", rank=1, step=6) == 143

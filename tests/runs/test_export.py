@@ -136,7 +136,13 @@ def test_the_auto_classes_open_every_model_without_missing_or_unexpected_weights
     assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")) == len(WORDS)
 
 
-@pytest.mark.parametrize("architecture", MODELS)
+# One with two outputs, one with one; `make test-slow` has the others.
+QUICK = ("BertForPreTraining", "BertForSequenceClassification")
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in MODELS]
+)
 def test_onnxruntime_computes_what_we_compute_in_any_batch_and_length(architecture, tmp_path):
     torch.manual_seed(0)
     config = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=24)
