@@ -39,7 +39,7 @@ def step_in_name(path: Path) -> int:
 
 def step_checkpoints(folder: Path) -> list[Path]:
     """All step checkpoints in a folder, newest first."""
-    return sorted(folder.glob(f"step-*{SUFFIX}"), reverse=True)
+    return sorted(folder.glob(f"step-{'[0-9]' * 9}{SUFFIX}"), reverse=True)
 
 
 def refuse_url(path: Path) -> None:

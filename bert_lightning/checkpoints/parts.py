@@ -93,7 +93,7 @@ def write_parts(
             sync_folder(path.parent)
 
         _together(exchange, path, commit if rank == 0 else lambda: None)
-    except CheckpointError:
+    except BaseException:
         if rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -167,8 +167,10 @@ def _together(exchange: Callable[[Any], list[Any]], path: Path, act: Callable[[]
     outcome: tuple[Any, str | None]
     try:
         outcome = (act(), None)
-    except OSError as error:
-        outcome = (None, str(error))
+    except Exception as error:
+        # Torch makes a RuntimeError of a disk that fills up inside a tensor. In no case may the others wait.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        outcome = (None, str(cause))
     outcomes = exchange(outcome)
     for rank, (_, fault) in enumerate(outcomes):
         if fault is not None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,16 +73,19 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     manifest = run.read_manifest()
     if manifest.get("ended") != FINISHED:
         raise InputError(f"{path} has not finished: `bert-lightning fit` with its command goes on with it")
+    if manifest["sessions"][0]["resumed_from"] is not None:
+        raise InputError(f"{path} began with the checkpoint of another run, which a training anew does not")
     if "weights" not in manifest:
         raise InputError(f"{path}: its manifest does not hold the hash of the final weights")
-    again = RunDirectory(output or path.with_name(f"{path.name}-reproduced"))
-    if again.path.exists() and not again.exists and any(again.path.iterdir()):
+    whole = path.resolve()
+    again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
+    if is_first_process() and again.path.exists() and not again.exists and any(again.path.iterdir()):
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
+    if again.path.resolve() == whole or again.read_manifest().get("ended") == FINISHED:
+        raise InputError(f"{again.path} holds a finished run: choose another --output")
     experiment = load_experiment([run.config], allowed=allowed)
-    if is_first_process() and not again.exists and "micro_batches" in manifest:
-        again.path.mkdir(parents=True, exist_ok=True)
-        again.update_manifest(micro_batches=manifest["micro_batches"])
-    fit(experiment, again, "auto", expected_data=manifest["data"])
+    known = manifest.get("micro_batches")
+    fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=known)
     return compare(run, again) if is_first_process() else None
 
 
@@ -93,9 +97,11 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
         Difference(*key, old.get(key), new.get(key)) for key in keys if not _same(old.get(key), new.get(key))
     ]
     manifests = before.read_manifest(), now.read_manifest()
-    first, last = (_circumstances(manifest) for manifest in manifests)
+    # A run of several sessions may have changed on its way already.
+    sessions = [_circumstances(session) for manifest in manifests for session in manifest["sessions"]]
     changed = [
         f"{name} {first.get(name)} -> {last.get(name)}"
+        for first, last in pairwise(sessions)
         for name in sorted({*first, *last})
         if first.get(name) != last.get(name)
     ]
@@ -106,6 +112,8 @@ def _values(run: RunDirectory) -> dict[tuple[int, str], float]:
     return {
         (row["step"], name): value
         for row in run.read_metrics()
+        # Others are of scoring a checkpoint later.
+        if "checkpoint" not in row
         for name, value in row.items()
         if name != "step" and name not in _OF_THE_CLOCK
     }
@@ -117,11 +125,10 @@ def _same(before: float | None, now: float | None) -> bool:
     return before == now or (math.isnan(before) and math.isnan(now))
 
 
-def _circumstances(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of the last session by name, without its command."""
-    session = manifest["sessions"][-1]
+def _circumstances(session: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of a session by name, without its command."""
     found = {f"version of {name}": version for name, version in session["versions"].items()}
-    found |= session["hardware"]
+    found |= session["hardware"] | session.get("settings", {})
     git = session["git"] or {}
     return found | {"commit": git.get("commit"), "modified files": git.get("modified")}
 

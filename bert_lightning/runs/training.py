@@ -7,7 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.micro_batch import LargestMicroBatch
 from bert_lightning.training.profiling import Profiling
-from bert_lightning.training.signals import StoppedBySignal, interruptible
+from bert_lightning.training.signals import StoppedBySignal, interruptible, uninterrupted
 
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
@@ -60,12 +60,14 @@ def fit(
     *,
     profile: bool = False,
     expected_data: dict[str, str] | None = None,
+    micro_batches: int | None = None,
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; the last validation's metrics, or None if it was finished before.
 
     `resume`: `auto` goes on from the newest valid checkpoint of the directory, `never` starts anew, a path goes on
     from that checkpoint. `profile` records some steps into the directory's `profile`. `expected_data` are
-    fingerprints that the data must have. Nothing is written before all that can be checked is checked.
+    fingerprints that the data must have; `micro_batches`, of a step over all processes, are what another run found.
+    Nothing is written before all that can be checked is checked.
 
     Raises:
         InputError: the directory holds another experiment, the data changed since, or the parts do not fit.
@@ -105,7 +107,7 @@ def fit(
     validates = data.num_evaluation_samples("validation") > 0
     callbacks = training_callbacks(experiment, task, directory.checkpoints, steps, validates=validates)
     if accumulate == "auto":
-        callbacks.append(_micro_batch(experiment, data, directory, manifest.get("micro_batches")))
+        callbacks.append(_micro_batch(experiment, data, directory, manifest.get("micro_batches", micro_batches)))
     if profile and is_first_process():
         callbacks.append(Profiling(directory.path / "profile"))
     compiled = compiles(experiment, steps)
@@ -140,10 +142,11 @@ def fit(
     trainer.loggers = loggers
     if compiled:
         task.compile_training()
-    ending = "failed"
+    ending, quietly = "failed", ExitStack()
     try:
         with interruptible():
             trainer.fit(task, data, ckpt_path=checkpoint)
+        quietly.enter_context(uninterrupted())
         if validates and not trainer.callback_metrics:
             # Killed behind its last checkpoint: what was known of the last validation beside its scores went with it.
             trainer = build_trainer(experiment, directory.path, [])
@@ -151,7 +154,9 @@ def fit(
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if is_first_process():
             _write_last_validation(directory, task, metrics)
-            directory.update_manifest(weights=weights_digest((directory.checkpoints / LAST).resolve()))
+            last = directory.checkpoints / LAST
+            final = last.resolve() if last.exists() else checkpoint
+            directory.update_manifest(weights=weights_digest(final) if final is not None else None)
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
@@ -165,6 +170,7 @@ def fit(
             with nullcontext() if ending == FINISHED else suppress(OSError):
                 _record_end(directory, ending, trained.global_step)
             weights_and_biases.finish(ending == FINISHED)
+        quietly.close()
     return metrics
 
 
@@ -202,9 +208,13 @@ def _micro_batch(
 
     def chosen(number: int) -> None:
         if is_first_process():
-            directory.update_manifest(micro_batches=number)
+            directory.update_manifest(micro_batches=number * world_size)
 
-    return LargestMicroBatch(data.batch_size // world_size, known, chosen)
+    # With another number of processes each takes its share of those that were found.
+    shared_out = known is not None and known % world_size == 0
+    return LargestMicroBatch(
+        data.batch_size // world_size, known // world_size if known and shared_out else None, chosen
+    )
 
 
 def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[str, float]) -> None:
@@ -367,6 +377,7 @@ def _prepare_directory(
         session = {
             "started": now(),
             "resumed_from": str(checkpoint) if checkpoint is not None else None,
+            "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
             **circumstances(),
         }
         directory.update_manifest(

@@ -383,6 +383,7 @@ class Task(LightningModule):
         window = self._window
         checkpoint["loss_windows"] = list(self._spikes.windows)
         checkpoint["skipped_steps"] = self._finite.num_skipped
+        checkpoint["skipped_in_a_row"] = self._finite.num_in_a_row
         checkpoint["log_window"] = None if window is None else self._of_all_ranks(window).cpu()
         checkpoint["log_window_seconds"] = self._window_seconds()
 
@@ -406,9 +407,12 @@ class Task(LightningModule):
         window = checkpoint["log_window"]
         self._spikes.windows.extend(checkpoint.get("loss_windows", ()))
         self._finite.num_skipped = checkpoint.get("skipped_steps", 0)
+        self._finite.num_in_a_row = checkpoint.get("skipped_in_a_row", 0)
         self._window = None
         self._seconds_before = checkpoint["log_window_seconds"]
         if window is not None:
+            # Before there was a row for each rank, it held the sum of all.
+            window = window if window.ndim == 2 else window[None]
             if len(window) == self.trainer.world_size:
                 self._window = window[self.global_rank].to(self.device)
             else:

@@ -54,13 +54,14 @@ class FiniteSteps:
         folder: where the report of a batch goes.
         skips: go on with the next batch rather than stop.
         num_skipped: steps left out so far.
+        num_in_a_row: of them, those since the last that was not.
     """
 
     def __init__(self) -> None:
         self.folder = Path()
         self.skips = False
         self.num_skipped = 0
-        self._in_a_row = 0
+        self.num_in_a_row = 0
         self._unread: list[tuple[int, Tensor, Tensor, list[Any]]] = []
 
     def admits(
@@ -98,15 +99,15 @@ class FiniteSteps:
 
     def _judge(self, step: int, finite: Tensor, sums: Tensor, samples: list[Any], model: nn.Module | None) -> bool:
         if finite:
-            self._in_a_row = 0
+            self.num_in_a_row = 0
             return True
         self.num_skipped += 1
-        self._in_a_row += 1
+        self.num_in_a_row += 1
         what = f"step {step}: {self._report(step, sums, samples, model)}; the weights stay as they were"
         if not self.skips:
             raise WorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
-        if self._in_a_row == MOST_SKIPPED_IN_A_ROW:
-            raise WorkError(f"{what}. That is the {self._in_a_row}th step in a row: training has diverged")
+        if self.num_in_a_row == MOST_SKIPPED_IN_A_ROW:
+            raise WorkError(f"{what}. That is the {self.num_in_a_row}th step in a row: training has diverged")
         log.warning("%s", what)
         return False
 
@@ -119,14 +120,21 @@ class FiniteSteps:
             if parameter.grad is not None and not local(parameter.grad).isfinite().all()
         ]
         path = self.folder / f"non-finite-step-{step:09d}-rank-{_rank()}.json"
-        write_json(path, {"step": step, "losses": sums.tolist(), "gradients": names, "samples": samples})
+        report = {"step": step, "losses": sums.tolist(), "gradients": names, "samples": samples}
+        written = f"{path} holds them all"
+        try:
+            write_json(path, report)
+        except OSError as error:
+            written = f"{path}: {error.strerror or error}"
         what = "a gradient is not finite" if lost else "the loss is not finite"
         shown = ", ".join(str(sample) for batch in samples for sample in batch)
-        return f"{what} (samples {textwrap.shorten(shown, 80, placeholder=' ...')}; {path} holds them all)"
+        return f"{what} (samples {textwrap.shorten(shown, 80, placeholder=' ...')}; {written})"
 
 
 def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
     if device.type == "cpu" or not isinstance(optimizer, torch.optim.AdamW):
+        return False
+    if not all(group["fused"] for group in optimizer.param_groups):
         return False
     # Its kernel over shared rows is not known to heed `found_inf`.
     return not any(isinstance(each, DTensor) for group in optimizer.param_groups for each in group["params"])

@@ -54,6 +54,17 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """No signal that asks to stop is heard in here: training is finished, and what is left is to write that down."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in EXIT_STATUS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class StopOnSignal(Callback):
     """Notes a signal, agrees on it over all ranks at the end of a step, saves, and raises `StoppedBySignal` there.
 

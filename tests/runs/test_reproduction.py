@@ -45,6 +45,33 @@ def test_a_run_is_trained_again_and_comes_out_the_same_to_the_bit(run, tmp_path,
     assert RunDirectory(tmp_path / "again").read_config()["trainer"]["deterministic"] is True
 
 
+def test_scores_of_later_are_no_part_of_the_training(run, tmp_path, capsys):
+    other = tmp_path / "scored"
+    shutil.copytree(run, other, symlinks=True)
+    assert main(["validate", "--checkpoint", str(other)]) == 0
+    comparison = compare(RunDirectory(run), RunDirectory(other))
+    assert comparison.equal
+
+
+def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):
+    other = RunDirectory(tmp_path / "other")
+    shutil.copytree(run, other.path, symlinks=True)
+    [session] = other.read_manifest()["sessions"]
+    changed = {**session, "settings": {**session["settings"], "trainer.devices": 2}}
+    other.update_manifest(sessions=[session, changed])
+    assert "trainer.devices 1 -> 2" in compare(RunDirectory(run), other).circumstances
+
+
+def test_nothing_finished_is_compared_in_place_of_a_training(run, tmp_path, capsys, monkeypatch):
+    assert main(["reproduce", str(run), "--output", str(run)]) == 2
+    assert "holds a finished run" in capsys.readouterr().err
+    monkeypatch.chdir(run)
+    again = run.with_name(f"{run.name}-reproduced")
+    assert main(["reproduce", "."]) == 0
+    assert again.is_dir()
+    assert main(["reproduce", "."]) == 2
+
+
 def test_what_came_out_otherwise_is_named_with_its_step(run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run, other, symlinks=True)
