@@ -81,9 +81,9 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
     if is_first_process() and again.path.exists() and not again.exists and any(again.path.iterdir()):
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
+    experiment = load_experiment([run.config], allowed=allowed)
     if again.path.resolve() == whole or again.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{again.path} holds a finished run: choose another --output")
-    experiment = load_experiment([run.config], allowed=allowed)
     known = manifest.get("micro_batches")
     fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=known)
     return compare(run, again) if is_first_process() else None

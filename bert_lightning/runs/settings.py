@@ -16,7 +16,7 @@ from bert_lightning.errors import InputError
 
 Tables = dict[str, dict[str, type]]
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)PAT$", re.IGNORECASE)
+_SECRET = re.compile(r"(KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|(^|_)PAT$", re.IGNORECASE)
 
 
 class _StrictLoader(yaml.SafeLoader):

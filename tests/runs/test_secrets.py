@@ -71,7 +71,9 @@ def test_an_option_that_a_command_does_not_have_is_named_without_its_value(capsy
     assert PLANTED["HF_TOKEN"] not in error
 
 
-@pytest.mark.parametrize("name", [*PLANTED, "api_key", "DB_PASSWORD"])
+@pytest.mark.parametrize(
+    "name", [*PLANTED, "api_key", "DB_PASSWORD", "APIKEY", "PGPASSWORD", "API_KEYS", "GITHUB_PAT"]
+)
 def test_a_variable_that_names_a_secret_is_not_filled_in(home, monkeypatch, name):
     monkeypatch.setenv(name, "planted")
     with pytest.raises(InputError, match="what looks like a secret") as caught:
