@@ -170,7 +170,7 @@ def _together(exchange: Callable[[Any], list[Any]], path: Path, act: Callable[[]
     except Exception as error:
         # Torch makes a RuntimeError of a disk that fills up inside a tensor. In no case may the others wait.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        outcome = (None, str(cause))
+        outcome = (None, str(cause) if isinstance(cause, OSError) else repr(cause))
     outcomes = exchange(outcome)
     for rank, (_, fault) in enumerate(outcomes):
         if fault is not None:

@@ -141,8 +141,6 @@ class TrainerSettings:
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.precision == "16-mixed" and self.accelerator == "cpu":
-            raise ValueError("precision is 16-mixed, which needs CUDA; a processor has bf16-mixed")
         if self.strategy == "fsdp":
             for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto"), ("compile", True)):
                 if getattr(self, name) == cannot and type(getattr(self, name)) is type(cannot):

@@ -79,7 +79,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
         raise InputError(f"{path}: its manifest does not hold the hash of the final weights")
     whole = path.resolve()
     again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
-    if is_first_process() and again.path.exists() and not again.exists and any(again.path.iterdir()):
+    if is_first_process() and not again.exists and not again.is_free:
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
     experiment = load_experiment([run.config], allowed=allowed)
     if again.path.resolve() == whole or again.read_manifest().get("ended") == FINISHED:

@@ -156,7 +156,8 @@ def fit(
             _write_last_validation(directory, task, metrics)
             last = directory.checkpoints / LAST
             final = last.resolve() if last.exists() else checkpoint
-            directory.update_manifest(weights=weights_digest(final) if final is not None else None)
+            assert final is not None, "training began with one or wrote one"
+            directory.update_manifest(weights=weights_digest(final))
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)

@@ -80,7 +80,7 @@ class FiniteSteps:
         Raises:
             WorkError: it may not, and training is to stop.
         """
-        samples = [batch["samples"].tolist() for batch in batches if "samples" in batch]
+        samples = [batch["samples"] for batch in batches if "samples" in batch]
         if _leaves_out_itself(finite.device, optimizer):
             optimizer.found_inf = (~finite).float()
             self._unread.append((step, finite, sums, samples))
@@ -103,7 +103,7 @@ class FiniteSteps:
             return True
         self.num_skipped += 1
         self.num_in_a_row += 1
-        what = f"step {step}: {self._report(step, sums, samples, model)}; the weights stay as they were"
+        what = f"step {step}: {self._report(step, sums, samples, model)}; it moved no weight"
         if not self.skips:
             raise WorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
         if self.num_in_a_row == MOST_SKIPPED_IN_A_ROW:
@@ -113,21 +113,22 @@ class FiniteSteps:
 
     def _report(self, step: int, sums: Tensor, samples: list[Any], model: nn.Module | None) -> str:
         """Write down the batch; what was not finite and where that is written."""
-        lost = bool(sums.isfinite().all())
+        loss_is_finite = bool(sums.isfinite().all())
+        drawn = [each.tolist() for each in samples]
         names = [
             name
             for name, parameter in (model.named_parameters() if model is not None else ())
             if parameter.grad is not None and not local(parameter.grad).isfinite().all()
         ]
         path = self.folder / f"non-finite-step-{step:09d}-rank-{_rank()}.json"
-        report = {"step": step, "losses": sums.tolist(), "gradients": names, "samples": samples}
+        report = {"step": step, "losses": sums.tolist(), "gradients": names, "samples": drawn}
         written = f"{path} holds them all"
         try:
             write_json(path, report)
         except OSError as error:
             written = f"{path}: {error.strerror or error}"
-        what = "a gradient is not finite" if lost else "the loss is not finite"
-        shown = ", ".join(str(sample) for batch in samples for sample in batch)
+        what = "a gradient is not finite" if loss_is_finite else "the loss is not finite"
+        shown = ", ".join(str(sample) for batch in drawn for sample in batch)
         return f"{what} (samples {textwrap.shorten(shown, 80, placeholder=' ...')}; {written})"
 
 
