@@ -16,6 +16,7 @@ import yaml
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
+from bert_lightning.runs import lock
 from bert_lightning.runs.settings import read_yaml
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
@@ -100,7 +101,7 @@ class RunDirectory:
 
 
 def _is_kept(path: Path) -> bool:
-    return not (path.name.startswith(".") and path.name.endswith(".tmp"))
+    return path.name != lock.NAME and not (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def now() -> str:

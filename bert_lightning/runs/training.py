@@ -7,7 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.doctor import has_fast_bfloat16
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
+from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.base import Task
@@ -70,9 +71,25 @@ def fit(
     Nothing is written before all that can be checked is checked.
 
     Raises:
-        InputError: the directory holds another experiment, the data changed since, or the parts do not fit.
+        InputError: the directory holds another experiment, another process trains there, the data changed since, or
+            the parts do not fit.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
+    with closing(DirectoryLock(directory.path)) as lock:
+        if directory.exists and is_first_process():
+            lock.take()
+        return _fit(experiment, directory, resume, lock, profile, expected_data, micro_batches)
+
+
+def _fit(
+    experiment: Experiment,
+    directory: RunDirectory,
+    resume: str,
+    lock: DirectoryLock,
+    profile: bool,
+    expected_data: dict[str, str] | None,
+    micro_batches: int | None,
+) -> dict[str, float] | None:
     os.environ[_DIRECTORY_VARIABLE] = str(directory.path)
     experiment, start = _pinned(settle_precision(experiment, directory), directory)
     values = experiment.to_dict()
@@ -122,6 +139,7 @@ def fit(
     if is_first_process():
         _prepare_directory(
             directory,
+            lock,
             values,
             run_id,
             checkpoint,
@@ -360,6 +378,7 @@ def _parameters(task: Task) -> str:
 
 def _prepare_directory(
     directory: RunDirectory,
+    lock: DirectoryLock,
     values: dict[str, Any],
     run_id: str,
     checkpoint: Path | None,
@@ -367,8 +386,12 @@ def _prepare_directory(
     data: dict[str, str],
     revision: str | None,
 ) -> None:
-    manifest = directory.read_manifest()
+    known = lock.taken
     try:
+        lock.take()
+        if directory.exists and not known:
+            raise InputError(f"{directory.path}: another command began a run there just now: give this one again")
+        manifest = directory.read_manifest()
         directory.remove_leftovers()
         directory.write_config(values)
         if directory.metrics.exists():

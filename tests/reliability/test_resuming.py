@@ -203,7 +203,7 @@ def test_a_run_killed_before_its_first_file_was_whole_starts(experiment, tmp_pat
     run.mkdir()
     (run / ".config.yaml.99.tmp").write_text("experi")
     assert fit(experiment, run, "--trainer.max_steps", "1") == 0
-    assert not list(run.glob(".*"))
+    assert not list(run.glob(".*.tmp"))
 
 
 # -- 8: signals --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,8 +45,11 @@ class Fit:
         )
 
     def begun(self, rows=1):
+        return self.until(lambda: len(self.run.read_metrics()) >= rows)
+
+    def until(self, holds):
         deadline = time.monotonic() + LIMIT
-        while len(self.run.read_metrics()) < rows:
+        while not holds():
             assert time.monotonic() < deadline
             assert self.process.poll() is None, self.process.stderr.read()
             time.sleep(0.05)
@@ -184,6 +188,28 @@ def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_pa
     status, [message] = fit.end()
     assert status == 1
     assert "did not answer in time (trainer.timeout_seconds)" in message
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_second_command_in_a_run_directory_changes_nothing_and_a_restart_behind_a_kill_goes_on(home, tmp_path):
+    arguments = ["--checkpoint.every_n_steps", "3", *WORKERS]
+    fit = Fit(home, tmp_path, *arguments).begun()
+    # So that what it writes itself is not in the way.
+    os.kill(fit.process.pid, signal.SIGSTOP)
+    before = contents(fit.run.path)
+    status, [message] = Fit(home, tmp_path, *arguments).end()
+    assert status == 2
+    assert f"{fit.run.path}: process {fit.process.pid} on {socket.gethostname()} is training there" in message
+    assert contents(fit.run.path) == before
+    fit.process.kill()
+    fit.process.wait()
+    again = Fit(home, tmp_path, *arguments).until(lambda: len(fit.run.read_manifest()["sessions"]) == 2)
+    again.process.kill()
+    assert again.end()[0] == -signal.SIGKILL
 
 
 def limited(size):

@@ -1,0 +1,79 @@
+"""One training at a time in a run directory."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+from bert_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+NAME = ".lock"
+
+
+class DirectoryLock:
+    """Keeps other commands from training in a folder, on this machine and on those that share its file system.
+
+    A POSIX lock on a file that stays there: the system gives it back however this process ends, and processes that it
+    forks do not share it. Nothing else may open that file, since a lock goes with any descriptor that is closed.
+
+    Attributes:
+        taken: whether it was asked for before. A file system that cannot lock gives a warning in its place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.taken = False
+        self._file: IO[str] | None = None
+
+    def take(self) -> None:
+        """Make the folder this process's own; once is enough.
+
+        Raises:
+            InputError: another process has it; nothing was changed.
+            OSError: the folder cannot be made.
+        """
+        if self.taken:
+            return
+        self.taken = True
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            # Where nothing can be written, whatever is to be written will say so.
+            if os.access(folder, os.W_OK):
+                self._warn(error)
+            return
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                file.close()
+                raise InputError(
+                    f"{folder}: {holder} is training there: wait for its end, or choose another directory"
+                ) from None
+            self._warn(error)
+        else:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        self._file = file
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _warn(self, error: OSError) -> None:
+        log.warning(
+            "%s: cannot be locked (%s): another command in this directory would not be noticed",
+            self.path,
+            error.strerror or error,
+        )

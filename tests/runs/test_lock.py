@@ -1,0 +1,107 @@
+"""One training at a time in a run directory."""
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from bert_lightning.cli import main
+from bert_lightning.errors import InputError
+from bert_lightning.runs import training
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.lock import DirectoryLock
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from bert_lightning.runs.lock import DirectoryLock
+lock = DirectoryLock(Path(sys.argv[1]))
+lock.take()
+if os.fork():
+    print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has the folder; one that it forked, as those of a loader are, outlives it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    # At which the other ends.
+    process.stdin.close()
+    process.wait()
+
+
+def test_a_folder_is_held_by_one_process_until_that_is_gone_however_it_ends(tmp_path, holder):
+    named = f"{tmp_path}: process {holder.pid} on {socket.gethostname()} is training there"
+    for _ in range(2):
+        # What the one that was refused closes takes nothing from the one that has it.
+        with pytest.raises(InputError, match=named):
+            DirectoryLock(tmp_path).take()
+    holder.kill()
+    holder.wait()
+    lock = DirectoryLock(tmp_path)
+    lock.take()
+    assert lock.path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    lock.close()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_second_command_in_a_run_directory_is_one_message_and_changes_nothing(
+    home, tmp_path, holder, capsys, begun
+):
+    if begun:
+        own = shutil.ignore_patterns(".lock")
+        shutil.copytree(home / "runs/whole", tmp_path, symlinks=True, ignore=own, dirs_exist_ok=True)
+        RunDirectory(tmp_path).update_manifest(ended=None)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path)]
+    assert main(command) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}: process {holder.pid} on" in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_lock_is_a_warning(tmp_path, monkeypatch, caplog, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    DirectoryLock(tmp_path / "run").take()
+    [record] = caplog.records
+    assert f"{tmp_path / 'run'}" in record.getMessage()
+    assert os.strerror(number) in record.getMessage()
+
+
+def test_what_a_command_killed_at_its_start_leaves_is_a_free_directory(tmp_path):
+    DirectoryLock(tmp_path).take()
+    assert RunDirectory(tmp_path).is_free
+
+
+def test_a_run_that_another_command_began_and_finished_meanwhile_is_not_begun_anew(
+    home, tmp_path, monkeypatch, capsys
+):
+    run, build = RunDirectory(tmp_path / "run"), training.build_parts
+
+    def beaten(experiment, start):
+        run.path.mkdir()
+        run.write_config({"of": "another"})
+        return build(experiment, start)
+
+    monkeypatch.setattr(training, "build_parts", beaten)
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run.path)]
+    assert main(command) == 2
+    assert f"{run.path}: another command began a run there just now" in capsys.readouterr().err
+    assert run.read_config() == {"of": "another"}
+    assert not run.manifest.exists()
