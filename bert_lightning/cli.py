@@ -63,7 +63,7 @@ def _terminate(*_: Any) -> None:
 
 
 def _guarded(options: argparse.Namespace) -> int:
-    from bert_lightning.errors import InputError, WorkError
+    from bert_lightning.errors import InputError, SharedWorkError, WorkError
 
     # So that what was begun is tidied up; training, once it runs, takes the signals over.
     before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
@@ -76,6 +76,10 @@ def _guarded(options: argparse.Namespace) -> int:
         return _complain("terminated", TERMINATED)
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
+    except SharedWorkError as error:
+        from bert_lightning.runs.training import is_first_process
+
+        return _complain(str(error), error.status) if is_first_process() else error.status
     except WorkError as error:
         return _complain(str(error), error.status)
     except BrokenPipeError:

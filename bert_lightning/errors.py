@@ -16,3 +16,7 @@ class WorkError(RuntimeError):
     """
 
     status = 1
+
+
+class SharedWorkError(WorkError):
+    """Work that failed on every process of a training alike: all end with its status, and the first one says it."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
-from bert_lightning.errors import WorkError
+from bert_lightning.errors import SharedWorkError
 from bert_lightning.training.rows import local, norms
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class FiniteSteps:
             model: whose gradients are named where they are not finite.
 
         Raises:
-            WorkError: it may not, and training is to stop.
+            SharedWorkError: it may not, and training is to stop.
         """
         samples = [batch["samples"] for batch in batches if "samples" in batch]
         if _leaves_out_itself(finite.device, optimizer):
@@ -88,10 +88,10 @@ class FiniteSteps:
         return self._judge(step, finite, sums, samples, model)
 
     def read(self) -> None:
-        """Wait for what the device left out since.
+        """Wait for what the device left out since; called by all processes at once.
 
         Raises:
-            WorkError: it left out an update, and training is to stop.
+            SharedWorkError: it left out an update, and training is to stop.
         """
         unread, self._unread = self._unread, []
         for step, finite, sums, samples in unread:
@@ -105,31 +105,36 @@ class FiniteSteps:
         self.num_in_a_row += 1
         what = f"step {step}: {self._report(step, sums, samples, model)}; it moved no weight"
         if not self.skips:
-            raise WorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
+            raise SharedWorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
         if self.num_in_a_row == MOST_SKIPPED_IN_A_ROW:
-            raise WorkError(f"{what}. That is the {self.num_in_a_row}th step in a row: training has diverged")
-        log.warning("%s", what)
+            raise SharedWorkError(f"{what}. That is the {self.num_in_a_row}th step in a row: training has diverged")
+        if _rank() == 0:
+            log.warning("%s", what)
         return False
 
     def _report(self, step: int, sums: Tensor, samples: list[Any], model: nn.Module | None) -> str:
-        """Write down the batch; what was not finite and where that is written."""
-        loss_is_finite = bool(sums.isfinite().all())
-        drawn = [each.tolist() for each in samples]
-        names = [
-            name
-            for name, parameter in (model.named_parameters() if model is not None else ())
-            if parameter.grad is not None and not local(parameter.grad).isfinite().all()
-        ]
-        path = self.folder / f"non-finite-step-{step:09d}-rank-{_rank()}.json"
-        report = {"step": step, "losses": sums.tolist(), "gradients": names, "samples": drawn}
+        """Write down the batches of all processes; what was not finite and where that is written."""
+        own = {
+            "losses": sums.tolist(),
+            "gradients": [
+                name
+                for name, parameter in (model.named_parameters() if model is not None else ())
+                if parameter.grad is not None and not local(parameter.grad).isfinite().all()
+            ],
+            "samples": [each.tolist() for each in samples],
+        }
+        processes = _of_all_ranks(own)
+        path = self.folder / f"non-finite-step-{step:09d}.json"
         written = f"{path} holds them all"
         try:
-            write_json(path, report)
+            if _rank() == 0:
+                write_json(path, {"step": step, "processes": processes})
         except OSError as error:
             written = f"{path}: {error.strerror or error}"
-        what = "a gradient is not finite" if loss_is_finite else "the loss is not finite"
-        shown = ", ".join(str(sample) for batch in drawn for sample in batch)
-        return f"{what} (samples {textwrap.shorten(shown, 80, placeholder=' ...')}; {written})"
+        losses = [loss for process in processes for loss in process["losses"]]
+        what = "a gradient is not finite" if all(map(math.isfinite, losses)) else "the loss is not finite"
+        drawn = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
+        return f"{what} (samples {textwrap.shorten(', '.join(drawn), 80, placeholder=' ...')}; {written})"
 
 
 def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
@@ -143,6 +148,14 @@ def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
 
 def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _of_all_ranks(value: Any) -> list[Any]:
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class LossSpikes:
@@ -160,7 +173,8 @@ class LossSpikes:
         if len(self.windows) >= _FEWEST_WINDOWS:
             middle = statistics.median(self.windows)
             deviation = statistics.median(abs(each - middle) for each in self.windows)
-            if loss > middle + max(6 * deviation, 0.1 * abs(middle)):
+            # The loss is that of all ranks.
+            if loss > middle + max(6 * deviation, 0.1 * abs(middle)) and _rank() == 0:
                 log.warning("step %d: the training loss jumped to %.4g from about %.4g", step, loss, middle)
         if math.isfinite(loss):
             self.windows.append(loss)

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.parts import Rows, write_parts
-from bert_lightning.errors import WorkError
+from bert_lightning.errors import SharedWorkError
 from bert_lightning.training.adam import GroupwiseOptimizer
 from bert_lightning.training.rows import local, rows_for, whole, with_all_rows
 
@@ -122,14 +122,14 @@ class ShardedStrategy(ModelParallelStrategy):
         """Write one; on all processes.
 
         Raises:
-            WorkError: a process could not write its part; on all of them.
+            SharedWorkError: a process could not write its part.
         """
         path = Path(self.broadcast(str(filepath)))
         if self.in_parts:
             try:
                 write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, self._exchanged)
             except CheckpointError as error:
-                raise WorkError(str(error)) from None
+                raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, path)
 

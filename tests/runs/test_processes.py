@@ -190,6 +190,28 @@ def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_pa
     assert "did not answer in time (trainer.timeout_seconds)" in message
 
 
+@pytest.mark.parametrize("skips", [False, pytest.param(True, marks=pytest.mark.slow())])
+def test_what_is_not_finite_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
+    arguments = ["--optimizer.learning_rate", "1e30", "--trainer.non_finite", "skip" if skips else "stop"]
+    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments)
+    status, errors = fit.end()
+    assert status == 1
+    # Those that are left out, to one before the last, and what ends training.
+    assert len(errors) == (10 if skips else 1), errors
+    assert ("has diverged" if skips else "is not finite") in errors[-1]
+    reports = sorted(fit.run.path.glob("non-finite-*"))
+    assert len(reports) == len(errors)
+    for report, message in zip(reports, errors, strict=True):
+        assert str(report) in message
+        first, second = ([tuple(each) for each in one] for one in (samples(report, 0), samples(report, 1)))
+        assert len(first) == len(second) == 4
+        assert len({*first, *second}) == 8
+
+
+def samples(report, rank):
+    return [each for batch in json.loads(report.read_text())["processes"][rank]["samples"] for each in batch]
+
+
 def contents(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -233,6 +255,18 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home,
     assert "run/checkpoints/step-000000003.ckpt: cannot be written: File too large" in message
     assert not list(fit.run.checkpoints.iterdir())
     assert fit.run.read_manifest()["ended"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_part_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
+    arguments = ["--trainer.strategy", "fsdp", "--checkpoint.sharded", "true", "--checkpoint.every_n_steps", "3"]
+    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 19))
+    status, errors = fit.end()
+    assert status == 1
+    [message] = errors
+    assert "step-000000003.ckpt cannot be written (process 0): " in message
+    assert "File too large" in message
+    assert not list(fit.run.checkpoints.iterdir())
 
 
 @pytest.mark.slow

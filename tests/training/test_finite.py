@@ -109,7 +109,8 @@ def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path
     assert str(report) in str(error)
     content = json.loads(report.read_text())
     assert content["step"] == 4
-    assert content["samples"] == [[12, 13, 14, 15]]
+    [process] = content["processes"]
+    assert process["samples"] == [[12, 13, 14, 15]]
     weights = torch.cat([weight.detach().flatten() for weight in task.parameters()])
     assert torch.equal(weights, task.history[2])
 
@@ -163,6 +164,15 @@ def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
         spikes.add(200, 3.0)
         spikes.add(201, 1.8)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 200"]
+
+
+def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypatch):
+    monkeypatch.setattr(finite, "_rank", lambda: 1)
+    spikes = LossSpikes()
+    for step in range(9):
+        spikes.add(step, 1.0 if step < 8 else 9.0)
+    assert not caplog.records
+    assert spikes.windows[-1] == 9.0
 
 
 def test_the_first_windows_are_compared_with_nothing(caplog):
