@@ -117,7 +117,8 @@ def training_callbacks(
     """Progress, signals, validation, early stopping and checkpoints.
 
     Raises:
-        InputError: `checkpoint.monitor` is no metric of the task, or not said whether more of it is better.
+        InputError: `checkpoint.monitor` is no metric of the task, or not said whether more of it is better;
+            `early_stopping.patience` without validation.
     """
     interval = validation_interval(experiment, steps)
     settings = experiment.checkpoint
@@ -130,9 +131,13 @@ def training_callbacks(
         settings = dataclasses.replace(settings, every_n_steps=interval)
     checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
     callbacks: list[Callback] = [TrainingProgress(task.shown)]
+    patience = experiment.early_stopping.patience
+    if patience is not None and not validates:
+        raise InputError(
+            "early_stopping.patience does nothing without validation: name data.validation, or leave it out"
+        )
     if validates:
         callbacks.append(ValidationAtEnd())
-        patience = experiment.early_stopping.patience
         if patience is not None:
             mode = experiment.checkpoint.mode or task.monitor_mode
             callbacks.append(

@@ -174,6 +174,11 @@ class Checkpointing(Checkpoint):
         self.best_score: float | None = None
         self.best_step: int | None = None
         self.saved_step = -1
+        self._writes = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The first process alone writes."""
+        self._writes = trainer.is_global_zero
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -259,7 +264,7 @@ class Checkpointing(Checkpoint):
         """
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         name = step_name(self.best_step or 0)
-        if (self.folder / name).exists():
+        if self._writes and (self.folder / name).exists():
             link_atomically(self.folder / BEST, name)
 
 

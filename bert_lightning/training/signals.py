@@ -76,9 +76,14 @@ class StopOnSignal(Callback):
         self.checkpointing = checkpointing
         self._received = 0
         self._previous: dict[signal.Signals, Any] = {}
+        self._ranks: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals from the command, which would end at once."""
+        if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
+            # Through the processor, so that a step does not wait for what the device has still to do.
+            timeout = getattr(trainer.strategy, "_timeout", None)
+            self._ranks = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
             self._previous[number] = signal.signal(number, self._note)
 
@@ -90,7 +95,7 @@ class StopOnSignal(Callback):
         Raises:
             StoppedBySignal: on all ranks, at the same step.
         """
-        number, step, last = self._agreed(trainer, pl_module), trainer.global_step, trainer.max_steps
+        number, step, last = self._agreed(trainer), trainer.global_step, trainer.max_steps
         if number and step < last and not self.checkpointing.is_validated(step, last):
             self.checkpointing.save(trainer)
             self.checkpointing.wait(trainer)
@@ -102,18 +107,18 @@ class StopOnSignal(Callback):
         Raises:
             StoppedBySignal: on all ranks.
         """
-        number = self._agreed(trainer, pl_module)
+        number = self._agreed(trainer)
         if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
             # Its own turn would come behind this one.
             self.checkpointing.on_validation_end(trainer, pl_module)
             self.checkpointing.wait(trainer)
             raise StoppedBySignal(number)
 
-    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
+    def _agreed(self, trainer: Trainer) -> int:
         number = self._received
         if trainer.world_size > 1:
-            received = torch.tensor(number, device=pl_module.device)
-            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+            received = torch.tensor(number)
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX, group=self._ranks)
             number = int(received)
         return number
 

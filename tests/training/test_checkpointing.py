@@ -1,6 +1,7 @@
 import errno
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,12 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import load_native, step_name
 from bert_lightning.errors import WorkError
 from bert_lightning.training import checkpointing
-from bert_lightning.training.checkpointing import CheckpointSettings, VerifiedCheckpointIO, newest_valid
+from bert_lightning.training.checkpointing import (
+    Checkpointing,
+    CheckpointSettings,
+    VerifiedCheckpointIO,
+    newest_valid,
+)
 
 
 def save(folder, step):
@@ -178,6 +184,16 @@ def test_what_is_written_behind_the_training_is_the_state_of_the_step(tmp_path, 
     io.wait()
     content = load_native(tmp_path / step_name(1))
     assert content["weights"].tolist() == content["bert_lightning"]["a"][0].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_first_process_alone_points_at_the_best_checkpoint_of_before(tmp_path, is_first):
+    save(tmp_path, 3)
+    checkpointing = Checkpointing(tmp_path, CheckpointSettings(), "val/loss", "min", 1)
+    checkpointing.setup(SimpleNamespace(is_global_zero=is_first), None, "fit")
+    checkpointing.load_state_dict({"best_score": 1.0, "best_step": 3})
+    assert (tmp_path / "best.ckpt").is_symlink() == is_first
+    assert checkpointing.best_step == 3
 
 
 @pytest.mark.parametrize("change", [{"every_n_steps": 0}, {"keep_every_n_steps": 0}, {"keep_last": 0}])

@@ -133,3 +133,13 @@ def test_another_metric_is_followed_in_the_direction_that_is_given(command, scor
     upwards = "max" if monitor == "val/accuracy" else "min"
     assert main([*command, str(tmp_path / "run"), "--checkpoint.monitor", monitor, "--checkpoint.mode", upwards]) == 0
     assert ended(tmp_path / "run") == EXPECTED
+
+
+def test_patience_without_a_validation_set_is_refused_by_one_message(command, tmp_path, capsys):
+    assert main([*command, str(tmp_path / "run"), "--data.validation", "null"]) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert "early_stopping.patience does nothing without validation" in message
+    assert not (tmp_path / "run").exists()
+    assert (
+        main([*command, str(tmp_path / "run"), "--data.validation", "null", "--early_stopping.patience", "null"]) == 0
+    )

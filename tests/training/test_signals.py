@@ -1,0 +1,70 @@
+"""How ranks agree on a signal."""
+
+import os
+import signal
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bert_lightning.training.signals import StopOnSignal, StoppedBySignal
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    """Notes the groups that are made, and of the tensors that are reduced where they are and in which group."""
+    made, reduced = [], []
+
+    def new_group(backend, timeout):
+        made.append((backend, timeout))
+        return "of processors"
+
+    def all_reduce(tensor, op, group):
+        assert op == torch.distributed.ReduceOp.MAX
+        reduced.append((tensor.device.type, group))
+
+    monkeypatch.setattr(torch.distributed, "new_group", new_group)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    return made, reduced
+
+
+class Saves:
+    def __init__(self):
+        self.saved = 0
+
+    def is_validated(self, step, last):
+        return False
+
+    def save(self, trainer):
+        self.saved += 1
+
+    def wait(self, trainer):
+        pass
+
+
+@pytest.mark.parametrize(("backend", "group"), [("nccl", "of processors"), ("gloo", None)])
+def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatch, backend, group):
+    made, reduced = ranks
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    timeout = timedelta(seconds=7)
+    trainer = SimpleNamespace(
+        world_size=2, global_step=1, max_steps=5, strategy=SimpleNamespace(_timeout=timeout), should_stop=False
+    )
+    # A device that gives no value away.
+    module = SimpleNamespace(device=torch.device("meta"))
+    saves = Saves()
+    stop = StopOnSignal(saves)
+    stop.on_train_start(trainer, module)
+    try:
+        for _ in range(2):
+            stop.on_train_batch_end(trainer, module, None, None, 0)
+        assert made == ([("gloo", timeout)] if backend == "nccl" else [])
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StoppedBySignal, match="SIGTERM"):
+            stop.on_train_batch_end(trainer, module, None, None, 0)
+    finally:
+        stop.teardown(trainer, module, "fit")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert reduced == [("cpu", group)] * 3
+    assert saves.saved == 1
