@@ -92,6 +92,10 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
         write_with_checksum(path, lambda file: torch.save(checkpoint, file))
 
 
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
 class VerifiedCheckpointIO(CheckpointIO):
     """Writes atomically with a SHA-256 beside the file, and reads nothing that does not match it.
 
@@ -105,13 +109,21 @@ class VerifiedCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write `path`, complete or not at all.
 
+        Args:
+            checkpoint: plain values and tensors.
+            path: the file.
+            storage_options: entries of the checkpoint whose tensors are nobody else's, so that they need no copy.
+
         Raises:
             WorkError: it cannot be written, or one before it, by the thread, could not.
         """
         if self._background is None:
             return _write(checkpoint, Path(path))
         self._background.wait()
-        copy = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), checkpoint)
+        copy = {
+            name: entry if name in (storage_options or ()) else tree_map_only(torch.Tensor, _copied, entry)
+            for name, entry in checkpoint.items()
+        }
         return self._background.do(lambda: _write(copy, Path(path)))
 
     def then(self, work: Callable[[], object]) -> None:

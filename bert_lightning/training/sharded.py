@@ -110,13 +110,19 @@ class ShardedStrategy(ModelParallelStrategy):
         return {**content, "state": saved}
 
     def _saved(self, value: Any) -> Any:
-        if not isinstance(value, DTensor):
+        """A value as it is saved; a tensor in memory of its own, so that it can be written behind the training."""
+        if not isinstance(value, Tensor):
             return value
+        if not isinstance(value, DTensor):
+            return value.detach().to("cpu", copy=True)
         if self.in_parts:
             return Rows(value.to_local().detach().to("cpu", copy=True), tuple(value.shape))
         # One at a time, so that the first process alone ever holds them all.
         full = whole(value.detach(), value)
-        return full.cpu() if self.is_global_zero else None
+        if not self.is_global_zero:
+            return None
+        is_own = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
+        return full.to("cpu", copy=is_own)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Write one; on all processes.
@@ -131,7 +137,7 @@ class ShardedStrategy(ModelParallelStrategy):
             except CheckpointError as error:
                 raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(checkpoint, path)
+            self.checkpoint_io.save_checkpoint(checkpoint, path, ("state_dict", "optimizer_states"))
 
     def _exchanged(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.world_size

@@ -177,13 +177,18 @@ def test_what_is_written_behind_the_training_is_the_state_of_the_step(tmp_path, 
     write = checkpointing.write_with_checksum
     monkeypatch.setattr(checkpointing, "write_with_checksum", lambda *a: (go.wait(60), write(*a)))
     io = VerifiedCheckpointIO(asynchronous=True)
-    io.save_checkpoint({"bert_lightning": {"a": [weights]}, "weights": weights}, tmp_path / step_name(1))
+    given = torch.zeros(5)
+    content = {"bert_lightning": {"a": [weights]}, "weights": weights, "given": [given]}
+    io.save_checkpoint(content, tmp_path / step_name(1), ("given",))
     weights += 1
+    # What is said to be nobody else's is not copied again.
+    given += 1
     assert not list(tmp_path.iterdir())
     go.set()
     io.wait()
     content = load_native(tmp_path / step_name(1))
     assert content["weights"].tolist() == content["bert_lightning"]["a"][0].tolist() == [0] * 5
+    assert content["given"][0].tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("is_first", [True, False])

@@ -11,13 +11,15 @@ import pytest
 # Rows 5, 3 and 1 over two processes: uneven, and none on the second.
 SCRIPT = """
 import copy, json, sys
+from datetime import timedelta
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, distribute_tensor
 from bert_lightning.training.finite import clip_gradients
 from bert_lightning.training.optimizers import SGD, AdamW, Lamb, Muon
-from bert_lightning.training.rows import whole
-from bert_lightning.training.sharded import shard
+from bert_lightning.training.rows import local, whole
+from bert_lightning.training.sharded import ShardedStrategy, shard
 
 torch.distributed.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2,))
@@ -54,6 +56,16 @@ for name, optimizer in settings.items():
         "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
         "shared": all(p.to_local().shape[0] < p.shape[0] or p.shape[0] == 1 for p in two.parameters()),
     }
+strategy = ShardedStrategy(2, False, timedelta(seconds=60))
+kept = {
+    "shared": two[0].weight.detach(), "everywhere": distribute_tensor(torch.ones(3), mesh, [Replicate()]),
+    "plain": torch.tensor(2.0),
+}
+found["saved"] = {
+    name: not torch._C._is_alias_of(saved, local(value)) and torch.equal(saved, whole(value, value))
+    for name, value in kept.items()
+    for saved in [strategy._saved(value)]
+}
 if torch.distributed.get_rank() == 0:
     print(json.dumps(found))
 torch.distributed.destroy_process_group()
@@ -94,3 +106,7 @@ def test_an_optimiser_moves_shared_rows_as_it_moves_whole_tensors(found, name, m
     assert found[name]["shared"]
     assert found[name]["weights"] <= most
     assert found[name]["norms"] <= (1e-2 if name in ("bfloat16", "muon") else 1e-5)
+
+
+def test_what_is_saved_shares_no_memory_with_what_is_trained(found):
+    assert found["saved"] == {"shared": True, "everywhere": True, "plain": True}
