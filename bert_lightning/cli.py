@@ -10,40 +10,27 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
 from bert_lightning.version import __version__
 
 OK, FAILURE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FORMATS = ("huggingface", "onnx")
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LAYOUTS = ("auto", "sentences", "paragraphs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
-    parser = _parser()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    broken = next((argument for argument in given if not _is_text(argument)), None)
-    if broken is not None:
-        parser.error(f"the argument {broken!r} is not UTF-8")
-    options, rest = parser.parse_known_args(given)
-    if rest and not getattr(options, "takes_overrides", False):
-        # A value may be a secret.
-        shown = rest[0].partition("=")[0]
-        options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options.overrides = rest
-    # Said outright, or the tokenizers library warns whenever a loader forks.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    return _guarded(options)
+    return _heeding_signals(arguments, {number: signal.getsignal(number) for number in _SIGNALS})
 
 
 def console() -> None:
     """The entry point of the installed command."""
-    # What the command gives back when it is done: a signal has nothing left to end then, but may tear the exit.
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(main())
+    # Behind the command a signal has nothing left to end, but may tear the exit.
+    sys.exit(_heeding_signals(None, dict.fromkeys(_SIGNALS, signal.SIG_IGN)))
 
 
 def _is_text(argument: str) -> bool:
@@ -58,22 +45,63 @@ class _Terminated(BaseException):
     """A signal asked this process to end."""
 
 
-def _terminate(*_: Any) -> None:
-    raise _Terminated
+class _Heed:
+    """Ends the command by an exception, so that what was begun is tidied up; a second SIGINT does not wait."""
+
+    def __init__(self) -> None:
+        self.is_running = True
+        self._interrupted = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_running:
+            return
+        if number != signal.SIGINT:
+            raise _Terminated
+        if self._interrupted:
+            os._exit(INTERRUPTED)
+        self._interrupted = True
+        raise Interrupted
 
 
-def _guarded(options: argparse.Namespace) -> int:
-    from bert_lightning.errors import InputError, SharedWorkError, WorkError
+def _heeding_signals(arguments: Sequence[str] | None, behind: dict[signal.Signals, Any]) -> int:
+    """Run one command; training, while it runs, takes the signals over. `behind` handles them afterwards."""
+    heed = _Heed()
+    try:
+        try:
+            for number in _SIGNALS:
+                signal.signal(number, heed)
+            return _guarded(arguments)
+        finally:
+            # What comes behind the command, or while it is said how it ended, tears nothing.
+            heed.is_running = False
+    except _Terminated:
+        return _complain("terminated", TERMINATED)
+    except Interrupted:
+        return _complain("interrupted", INTERRUPTED)
+    finally:
+        for number, handler in behind.items():
+            signal.signal(number, handler)
 
-    # So that what was begun is tidied up; training, once it runs, takes the signals over.
-    before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    broken = next((argument for argument in given if not _is_text(argument)), None)
+    if broken is not None:
+        parser.error(f"the argument {broken!r} is not UTF-8")
+    options, rest = parser.parse_known_args(given)
+    if rest and not getattr(options, "takes_overrides", False):
+        # A value may be a secret.
+        shown = rest[0].partition("=")[0]
+        options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options.overrides = rest
+    # Said outright, or the tokenizers library warns whenever a loader forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
             raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
         return options.run(options)
-    except _Terminated:
-        return _complain("terminated", TERMINATED)
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except SharedWorkError as error:
@@ -86,8 +114,6 @@ def _guarded(options: argparse.Namespace) -> int:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
     except OSError as error:
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
@@ -95,9 +121,6 @@ def _guarded(options: argparse.Namespace) -> int:
         return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _by_class(error: Exception) -> int:
@@ -131,7 +154,6 @@ def _complain(message: str, status: int) -> int:
 def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.data.documents import read_passages
     from bert_lightning.data.lines import Repairs
-    from bert_lightning.errors import InputError
     from bert_lightning.runs.corpora import count
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
@@ -180,7 +202,6 @@ def _tokenizer(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace) -> int:
     from bert_lightning.data.preparation import prepare
-    from bert_lightning.errors import InputError
     from bert_lightning.runs.corpora import summary_lines
     from bert_lightning.text.wordpiece import load_tokenizer
 
@@ -210,7 +231,6 @@ def _instances(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from bert_lightning.checkpoints.files import write_atomically
-    from bert_lightning.errors import InputError
     from bert_lightning.runs.corpora import Terminal, count, shown_instance
     from bert_lightning.runs.instances import instances
 
@@ -236,8 +256,6 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from bert_lightning.errors import InputError
-
     if options.deterministic:
         options.overrides += ["--trainer.deterministic", "true"]
     if options.seeds is not None:

@@ -20,3 +20,10 @@ class WorkError(RuntimeError):
 
 class SharedWorkError(WorkError):
     """Work that failed on every process of a training alike: all end with its status, and the first one says it."""
+
+
+class Interrupted(BaseException):
+    """SIGINT asks this process to end where it stands.
+
+    No KeyboardInterrupt, for which Lightning ends the process with status 1.
+    """

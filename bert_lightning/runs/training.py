@@ -7,7 +7,7 @@ import math
 import os
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
 from bert_lightning.data.module import StepDataModule, TrainingPlan
-from bert_lightning.errors import InputError, WorkError
+from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
@@ -36,7 +36,7 @@ from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.micro_batch import LargestMicroBatch
 from bert_lightning.training.profiling import Profiling
-from bert_lightning.training.signals import StoppedBySignal, interruptible, uninterrupted
+from bert_lightning.training.signals import StoppedBySignal, as_before
 
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
@@ -75,7 +75,7 @@ def fit(
             the parts do not fit.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
-    with closing(DirectoryLock(directory.path)) as lock:
+    with closing(DirectoryLock(directory.path)) as lock, as_before():
         if directory.exists and is_first_process():
             lock.take()
         return _fit(experiment, directory, resume, lock, profile, expected_data, micro_batches)
@@ -160,11 +160,9 @@ def _fit(
     trainer.loggers = loggers
     if compiled:
         task.compile_training()
-    ending, quietly = "failed", ExitStack()
+    ending = "failed"
     try:
-        with interruptible():
-            trainer.fit(task, data, ckpt_path=checkpoint)
-        quietly.enter_context(uninterrupted())
+        trainer.fit(task, data, ckpt_path=checkpoint)
         if validates and not trainer.callback_metrics:
             # Killed behind its last checkpoint: what was known of the last validation beside its scores went with it.
             trainer = build_trainer(experiment, directory.path, [])
@@ -180,7 +178,7 @@ def _fit(
     except StoppedBySignal as stop:
         ending = str(stop)
         raise
-    except KeyboardInterrupt:
+    except Interrupted:
         ending = "interrupted"
         raise
     finally:
@@ -189,7 +187,6 @@ def _fit(
             with nullcontext() if ending == FINISHED else suppress(OSError):
                 _record_end(directory, ending, trained.global_step)
             weights_and_biases.finish(ending == FINISHED)
-        quietly.close()
     return metrics
 
 

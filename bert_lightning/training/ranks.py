@@ -36,11 +36,17 @@ _OF_RANKS = re.compile(
 
 
 class RankLost(WorkError):
-    """Another process of this training is gone."""
+    """Another process of this training is gone.
+
+    Args:
+        message: which one, and how it ended.
+        status: what it exited with. Where a signal asked it to end, this one ends as if it had been asked, too;
+            anything else is a failure at work.
+    """
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = status if status in EXIT_STATUS.values() else 1
 
 
 def own_processes(trainer: Trainer) -> None:

@@ -1,5 +1,6 @@
 """SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from bert_lightning.errors import Interrupted
 from bert_lightning.training.checkpointing import Checkpointing
 
 # What the process exits with: 143 for both ways a scheduler asks, 130 for Ctrl-C.
@@ -27,37 +29,10 @@ class StoppedBySignal(Exception):
         super().__init__(f"stopped by {self.signal.name}")
 
 
-class Interrupted(BaseException):
-    """A second SIGINT: training ends where it stands, without a checkpoint of its own.
-
-    No KeyboardInterrupt, for which Lightning ends the process with status 1.
-    """
-
-
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGINT raises `Interrupted` in here, until training itself takes it over.
-
-    Raises:
-        KeyboardInterrupt: for it, behind Lightning.
-    """
-
-    def interrupt(*_: Any) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except Interrupted:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """No signal that asks to stop is heard in here: training is finished, and what is left is to write that down."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in EXIT_STATUS}
+def as_before() -> Iterator[None]:
+    """Behind this, signals are heard as before it, whatever was done about them in here."""
+    before = {number: signal.getsignal(number) for number in EXIT_STATUS}
     try:
         yield
     finally:
@@ -69,13 +44,12 @@ class StopOnSignal(Callback):
     """Notes a signal, agrees on it over all ranks at the end of a step, saves, and raises `StoppedBySignal` there.
 
     It raises rather than sets `should_stop`, since Lightning would validate first. Behind the last step training is
-    finished, and a signal changes nothing. A second SIGINT interrupts at once.
+    finished, and a signal changes nothing. A second SIGINT interrupts at once, a third one does not wait for the end.
     """
 
     def __init__(self, checkpointing: Checkpointing) -> None:
         self.checkpointing = checkpointing
         self._received = 0
-        self._previous: dict[signal.Signals, Any] = {}
         self._ranks: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,7 +59,7 @@ class StopOnSignal(Callback):
             timeout = getattr(trainer.strategy, "_timeout", None)
             self._ranks = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
-            self._previous[number] = signal.signal(number, self._note)
+            signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -98,8 +72,7 @@ class StopOnSignal(Callback):
         number, step, last = self._agreed(trainer), trainer.global_step, trainer.max_steps
         if number and step < last and not self.checkpointing.is_validated(step, last):
             self.checkpointing.save(trainer)
-            self.checkpointing.wait(trainer)
-            raise StoppedBySignal(number)
+            self._stop(trainer, number)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop here if any rank has received a signal; after the last step, or early stopping, training ends anyway.
@@ -111,8 +84,12 @@ class StopOnSignal(Callback):
         if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
             # Its own turn would come behind this one.
             self.checkpointing.on_validation_end(trainer, pl_module)
-            self.checkpointing.wait(trainer)
-            raise StoppedBySignal(number)
+            self._stop(trainer, number)
+
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        self.checkpointing.wait(trainer)
+        _ignore_signals()
+        raise StoppedBySignal(number)
 
     def _agreed(self, trainer: Trainer) -> int:
         number = self._received
@@ -123,13 +100,17 @@ class StopOnSignal(Callback):
         return number
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back; who has asked once does not tear what is written last by asking again."""
-        for number, handler in self._previous.items():
-            ignored = self._received and number != signal.SIGINT
-            signal.signal(number, signal.SIG_IGN if ignored else handler)
-        self._previous.clear()
+        """Training is finished: no signal is heard while that is written down, to the end of `as_before`."""
+        _ignore_signals()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:
+            # Raised again it would come in the middle of tidying up, or be lost there.
+            signal.signal(number, lambda *_: os._exit(EXIT_STATUS[signal.SIGINT]))
             raise Interrupted
         self._received = number
+
+
+def _ignore_signals() -> None:
+    for number in EXIT_STATUS:
+        signal.signal(number, signal.SIG_IGN)

@@ -317,6 +317,21 @@ def test_a_signal_in_the_last_validation_changes_nothing(home, tmp_path, monkeyp
     assert RunDirectory(tmp_path / "run").read_manifest()["ended"] == "finished"
 
 
+def test_a_signal_while_a_finished_training_is_torn_down_changes_nothing(home, tmp_path, monkeypatch):
+    from bert_lightning.cli import main
+    from bert_lightning.training.checkpointing import Checkpointing
+
+    def signalled(self, *_, **__):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            os.kill(os.getpid(), number)
+
+    # The last of the callbacks.
+    monkeypatch.setattr(Checkpointing, "teardown", signalled)
+    command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.max_steps", "1"]
+    assert main([*command, "--run-directory", str(tmp_path / "run")]) == 0
+    assert RunDirectory(tmp_path / "run").read_manifest()["ended"] == "finished"
+
+
 def test_a_signal_in_the_last_step_of_a_training_without_validation_changes_nothing(home, tmp_path, monkeypatch):
     from bert_lightning.cli import main
     from bert_lightning.tasks.pretraining import PretrainingTask

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bert_lightning.training.signals import StopOnSignal, StoppedBySignal
+from bert_lightning.training.signals import StopOnSignal, StoppedBySignal, as_before
 
 
 @pytest.fixture
@@ -55,16 +55,13 @@ def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatc
     module = SimpleNamespace(device=torch.device("meta"))
     saves = Saves()
     stop = StopOnSignal(saves)
-    stop.on_train_start(trainer, module)
-    try:
+    with as_before():
+        stop.on_train_start(trainer, module)
         for _ in range(2):
             stop.on_train_batch_end(trainer, module, None, None, 0)
         assert made == ([("gloo", timeout)] if backend == "nccl" else [])
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StoppedBySignal, match="SIGTERM"):
             stop.on_train_batch_end(trainer, module, None, None, 0)
-    finally:
-        stop.teardown(trainer, module, "fit")
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert reduced == [("cpu", group)] * 3
     assert saves.saved == 1

@@ -1,0 +1,96 @@
+"""A signal is heard from the first moment of a command to its last, and never a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bert_lightning import cli
+
+STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
+
+
+def send(name, times=1):
+    for _ in range(times):
+        os.kill(os.getpid(), getattr(signal, name))
+
+
+@pytest.fixture
+def handlers():
+    """What handles the signals: the same before a command and behind it."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("name", STATUS)
+@pytest.mark.parametrize("place", ["_parser", "_doctor"])
+def test_a_signal_before_and_in_a_command_is_its_status_and_one_message(monkeypatch, capsys, handlers, name, place):
+    monkeypatch.setattr(cli, place, lambda *_: send(name))
+    assert cli.main(["doctor"]) == STATUS[name]
+    [message] = capsys.readouterr().err.splitlines()
+    assert message == f"bert-lightning: {'interrupted' if name == 'SIGINT' else 'terminated'}"
+
+
+@pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
+def test_a_signal_behind_another_does_not_tear_what_is_said_about_that(monkeypatch, capsys, handlers, first, second):
+    complain = cli._complain
+
+    def signalled(message, status):
+        send(second, times=3)
+        return complain(message, status)
+
+    monkeypatch.setattr(cli, "_complain", signalled)
+    monkeypatch.setattr(cli, "_doctor", lambda *_: send(first))
+    assert cli.main(["doctor"]) == STATUS[first]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_signal_while_a_fault_is_told_is_the_status(monkeypatch, handlers):
+    def faulty(*_):
+        raise cli.WorkError("a fault")
+
+    complain = cli._complain
+    monkeypatch.setattr(cli, "_doctor", faulty)
+    monkeypatch.setattr(cli, "_complain", lambda *given: (send("SIGTERM"), complain(*given))[1])
+    assert cli.main(["doctor"]) == 143
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_signal_behind_the_command_neither_changes_nor_tears_its_end(name):
+    script = f"""
+import atexit, os, signal
+from bert_lightning import cli
+cli._doctor = lambda options: 0
+atexit.register(lambda: [os.kill(os.getpid(), signal.{name}) for _ in range(3)])
+cli.console()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_interrupts_twice_does_not_wait_for_what_is_tidied_up():
+    script = """
+import os, signal
+from bert_lightning import cli
+def stuck(options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+cli._doctor = stuck
+cli.console()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_a_checkpoint_is_scored_is_its_status(home, monkeypatch, handlers, name):
+    from bert_lightning.tasks.pretraining import PretrainingTask
+
+    monkeypatch.setattr(PretrainingTask, "validation_step", lambda *_: send(name))
+    assert cli.main(["validate", "--checkpoint", str(home / "runs/whole")]) == STATUS[name]
