@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 _BLOCK = 1 << 22
 
@@ -87,18 +87,48 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+class _HashedFile:
+    """A file that hashes what is written to it, in order, as it passes: nothing is read again for it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def write(self, content: Any) -> int:
+        """Bytes, or what lies in memory like them."""
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        """As the file's own."""
+        self._file.flush()
+
+
+def _filled(file: IO[bytes], write: Callable[[IO[bytes]], object]) -> str:
+    hashed = _HashedFile(file)
+    write(cast(IO[bytes], hashed))
+    file.flush()
+    return hashed.digest.hexdigest()
+
+
+def write_hashed(path: Path, write: Callable[[IO[bytes]], object]) -> str:
+    """Write `path` atomically, from its first byte to its last; the SHA-256 of what `write` gave, in hexadecimal."""
+    digests: list[str] = []
+    write_atomically(path, lambda file: digests.append(_filled(file, write)))
+    return digests[0]
+
+
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write `path` atomically with its SHA-256 beside it.
+    """Write `path` atomically, from its first byte to its last, with the SHA-256 of what `write` gave beside it.
 
     The checksum is in place before the file is, so that a file never stands without one.
     """
 
     def write_both(file: IO[bytes]) -> None:
-        write(file)
-        file.flush()
+        digest = _filled(file, write)
         # Before its checksum replaces the one of an older file of this name, all of the new one is on the disk.
         os.fsync(file.fileno())
-        write_text(checksum_path(path), f"{sha256(Path(file.name))}  {path.name}\n")
+        write_text(checksum_path(path), f"{digest}  {path.name}\n")
 
     try:
         write_atomically(path, write_both)

@@ -25,7 +25,7 @@ from bert_lightning.checkpoints.files import (
     checksum_path,
     sha256,
     sync_folder,
-    write_atomically,
+    write_hashed,
     write_json,
     write_text,
 )
@@ -75,8 +75,8 @@ def write_parts(
 
     def write() -> dict[str, Any]:
         part = {"step": step, "rank": rank, "rows": rows, "rest": rest if rank == 0 else None}
-        write_atomically(temporary / name, lambda file: torch.save(part, file))
-        return {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+        digest = write_hashed(temporary / name, lambda file: torch.save(part, file))
+        return {"bytes": (temporary / name).stat().st_size, "sha256": digest}
 
     try:
         entries = _together(exchange, path, write)

@@ -1,14 +1,19 @@
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.files import (
     checksum_path,
     damage,
     link_atomically,
     write_atomically,
+    write_hashed,
     write_text,
     write_with_checksum,
 )
@@ -44,6 +49,34 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, content: bytes, data):
     damaged[bit // 8] ^= 1 << bit % 8
     path.write_bytes(damaged)
     assert "damaged" in damage(path)
+
+
+@pytest.mark.parametrize("content", [[torch.arange(5)], [torch.zeros(300, 300), {"a": torch.ones(2)}]])
+def test_the_checksum_is_of_the_bytes_that_were_given_not_of_those_that_came_to_the_disk(
+    tmp_path: Path, monkeypatch, content
+):
+    class Torn(io.FileIO):
+        """A disk that loses a byte and says nothing of it."""
+
+        def write(self, given):
+            return super().write(bytes(given)[:-1] + b"?") and len(given)
+
+    write_with_checksum(tmp_path / "file", lambda file: torch.save(content, file))
+    assert damage(tmp_path / "file") is None
+    # As sha256sum has it.
+    written = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
+    assert checksum_path(tmp_path / "file").read_text() == f"{written}  file\n"
+    assert write_hashed(tmp_path / "other", lambda file: torch.save(content, file)) == written
+
+    def torn(path, mode):
+        return (
+            Torn(path, mode) if "file" in Path(path).name and ".sha256" not in Path(path).name else open(path, mode)
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "open", torn, raising=False)
+        write_with_checksum(tmp_path / "file", lambda file: torch.save(content, file))
+    assert "damaged" in damage(tmp_path / "file")
 
 
 def test_truncated_missing_and_unchecked_files_are_named_as_such(tmp_path: Path):
