@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.training.early_stopping import ResumableEarlyStopping
 
 # Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.
 SCORES = [0.5, 0.7, 0.6, 0.7, 0.9]
@@ -106,6 +108,22 @@ def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
         assert ended(killed) == EXPECTED, step
         end = weights(killed)
         assert all(torch.equal(tensor, end[name]) for name, tensor in weights(whole).items())
+
+
+@pytest.mark.parametrize("restored", ["before on_fit_start", "before on_train_start"])
+def test_what_was_stopped_stays_so_whenever_the_strategy_reads_the_checkpoint(restored):
+    stopped, again = (ResumableEarlyStopping("val/loss", patience=1) for _ in range(2))
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    for loss in (1.0, 2.0):
+        trainer.callback_metrics["val/loss"] = torch.tensor(loss)
+        stopped._run_early_stopping_check(trainer)
+    assert trainer.should_stop
+    trainer.should_stop = False
+    for hook in ("on_fit_start", "on_train_start"):
+        if hook in restored:
+            again.load_state_dict(stopped.state_dict())
+        getattr(again, hook)(trainer, None)
+    assert trainer.should_stop
 
 
 @pytest.mark.parametrize("step", [6, STOP_STEP])
