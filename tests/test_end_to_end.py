@@ -309,7 +309,16 @@ def test_a_column_may_have_any_name(home, classifier, tables, tmp_path, capsys):
         "--data.text_column",
         "place",
     ]
-    command += ["--data.validation", "null", "--trainer.max_epochs", "1", "--run-directory", str(tmp_path / "run")]
+    command += [
+        "--data.validation",
+        "null",
+        "--early_stopping.patience",
+        "null",
+        "--trainer.max_epochs",
+        "1",
+        "--run-directory",
+        str(tmp_path / "run"),
+    ]
     assert main(command) == 0
     capsys.readouterr()
     assert main(["predict", "--checkpoint", str(tmp_path / "run"), "--input", str(table)]) == 0
