@@ -1,5 +1,6 @@
 """Strategies and precisions from the shell: two processes do what one does, and each goes on from the others."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from bert_lightning.cli import main
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 SHORT = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
+TENSOR_PARALLEL = ["--trainer.tensor_parallel_size", "2"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy"]
 SBATCH = Path(__file__).parents[1] / "experiments/slurm/pretraining.sbatch"
 
@@ -111,6 +113,12 @@ def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, t
         ([*TWO, "fsdp", "--trainer.accumulate_grad_batches", "auto"], "accumulate_grad_batches is auto"),
         ([*TWO, "fsdp", "--trainer.compile", "true"], "compile is True"),
         (["--checkpoint.sharded", "true"], "checkpoint.sharded does nothing"),
+        (["--trainer.tensor_parallel_size", "2"], "tensor_parallel_size does nothing without trainer.strategy fsdp"),
+        ([*TWO, "fsdp", "--trainer.tensor_parallel_size", "3"], "does not divide the 2 process(es)"),
+        (
+            ["--trainer.devices", "3", "--trainer.strategy", "fsdp", "--trainer.tensor_parallel_size", "3"],
+            "does not divide the model's num_attention_heads (2)",
+        ),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
@@ -163,6 +171,44 @@ def test_one_process_and_two_of_either_strategy_agree(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_processes_that_share_heads_and_widths_train_what_one_trains(home, tmp_path, num_processes):
+    one = fit(home, tmp_path / "one", *NO_DROPOUT)
+    shared = ["--trainer.devices", str(num_processes), "--trainer.strategy", "fsdp", *TENSOR_PARALLEL]
+    several = fit(home, tmp_path / "several", *NO_DROPOUT, *shared)
+    assert difference(weights(one), weights(several)) <= 1e-6
+    # The same samples, counted once.
+    rows = [json.loads(line) for line in (several / "metrics.jsonl").read_text().splitlines()]
+    alone = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train/loss", "train/mlm_accuracy", "val/mlm_loss"):
+        assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_processes_that_share_heads_and_widths_resume_bit_for_bit_from_file_and_parts(home, tmp_path, num_processes):
+    options = ["--trainer.devices", str(num_processes), "--trainer.strategy", "fsdp", *TENSOR_PARALLEL]
+    in_parts = [*options, "--checkpoint.sharded", "true"]
+    whole = fit(home, tmp_path / "whole", *options)
+    parts = fit(home, tmp_path / "parts", *in_parts)
+    assert bitwise(weights(whole), weights(parts))
+    for run, first, then in ((parts, "parts", options), (whole, "file", in_parts)):
+        middle = ["--resume", str(run / "checkpoints/step-000000002.ckpt")]
+        assert bitwise(weights(whole), weights(fit(home, tmp_path / f"from-{first}", *then, *middle)))
+
+
+@pytest.mark.slow
+def test_what_processes_that_share_heads_wrote_one_goes_on_from_and_the_other_way_round(home, tmp_path):
+    shared = [*TWO, "fsdp", *TENSOR_PARALLEL, "--checkpoint.sharded", "true"]
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT)
+    first = fit(home, tmp_path / "first", *NO_DROPOUT, *shared)
+    one = fit(home, tmp_path / "one", *NO_DROPOUT, "--resume", str(first / "checkpoints/step-000000001.ckpt"))
+    second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
+    two = fit(home, tmp_path / "two", *NO_DROPOUT, *shared, *second)
+    assert difference(weights(whole), weights(two)) <= 1e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_resume_bit_for_bit_from_a_file(home, tmp_path, strategy):
     whole = fit(home, tmp_path / "whole", *TWO, strategy)
@@ -182,9 +228,9 @@ def test_two_processes_become_one_and_two_again(home, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", [["ddp"], ["fsdp"], ["fsdp", *TENSOR_PARALLEL]], ids=" ".join)
 def test_sixteen_bits_train_on_two_processes_and_resume(home, tmp_path, precision, strategy):
-    options = [*TWO, strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
+    options = [*TWO, *strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
     whole = fit(home, tmp_path / "whole", *options)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
     assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *options, *middle)))
@@ -204,6 +250,8 @@ def test_a_crf_is_trained_and_decoded_with_shared_rows(home, tmp_path):
     assert difference(*map(weights, runs)) <= 2e-6
     ddp, fsdp = ((run / "predictions/validation.jsonl").read_text() for run in runs)
     assert ddp == fsdp
+    shared = fit(tmp_path, tmp_path / "shared", *TWO, "fsdp", *TENSOR_PARALLEL)
+    assert len((shared / "predictions/validation.jsonl").read_text().splitlines()) == len(ddp.splitlines())
 
 
 def _port():

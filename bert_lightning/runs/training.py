@@ -45,7 +45,8 @@ STEPS_THAT_REPAY_COMPILING = 2_000
 _COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
 # What a run may go on with otherwise: how the same steps are shared out and kept, not what they are.
 MAY_CHANGE = {
-    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accumulate_grad_batches", "timeout_seconds")),
+    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
+    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
     *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
     "data.num_workers",
 }
@@ -114,7 +115,7 @@ def fit(
     trainer = trained = build_trainer(
         experiment, directory.path, [], steps=steps, callbacks=callbacks, compiled=compiled
     )
-    data.check_shares(trainer.world_size)
+    data.check_shares(experiment.trainer.num_shares)
     weights_and_biases.chosen_mode(experiment.wandb)
 
     run_id = manifest.get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
@@ -205,7 +206,7 @@ def _micro_batch(
     """
     if len(data.batch_shares) > 1:
         raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
-    world_size = experiment.trainer.devices * experiment.trainer.num_nodes
+    world_size = experiment.trainer.num_processes
 
     def chosen(number: int) -> None:
         if is_first_process():

@@ -20,7 +20,7 @@ from bert_lightning.training.rows import whole
 from bert_lightning.training.sharded import shard
 
 torch.distributed.init_process_group("gloo")
-mesh = init_device_mesh("cpu", (2,))
+mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
 settings = {
     "adamw": AdamW(0.1), "published": AdamW(0.1, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.1),
     "muon": Muon(0.1), "bfloat16": AdamW(0.1),
