@@ -36,7 +36,7 @@ from typing import Any, Literal
 import yaml
 from faults import Faults
 from lineage import Steps, descent, drawn_twice, lost_and_repeated, read_trace
-from traced import VARIABLE
+from traced import SLOW, VARIABLE
 from traced import main as bert_lightning
 
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -48,6 +48,8 @@ KEPT = 3
 PATIENCE = 60.0
 # Seconds after which a rank that waits for another one ends, so that a run that hangs is told.
 TIMEOUT = 300
+# Seconds, some steps, that the writing of an asynchronous checkpoint and the moving of its links wait at most.
+SLOWLY = 0.2
 # How often a kill is tried that came too late.
 ATTEMPTS = 5
 MEASURED_STEPS = 40
@@ -176,7 +178,7 @@ class Run:
         trace, errors = (
             self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
         )
-        variables = {**environment(), VARIABLE: str(trace)}
+        variables = {**environment(), VARIABLE: str(trace), SLOW: str(SLOWLY)}
         if temporary is not None:
             variables["TMPDIR"] = str(temporary)
         found = self.half_written()
