@@ -22,7 +22,6 @@ import random
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -282,7 +281,7 @@ class Planning:
             self.to_start = times[0] - session.began
             self.a_step = (times[-1] - times[5]) / (len(times) - 6)
         if seen:
-            self.to_write = max(self.to_write, statistics.median(each[-1] - each[0] for each in seen.values()))
+            self.to_write = max(self.to_write, min(each[-1] - each[0] for each in seen.values()))
 
     def better(self, steps: int) -> int:
         """The steps to take now that times are known: as they were, unless that was far off."""
