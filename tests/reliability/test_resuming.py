@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 from conftest import PRETRAINING
+from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
 from ranks import Ranks, started
-from soak import comparable, damaged, differences
+from soak import comparable, differences
 from test_end_to_end import weights
 from traced import identities
 
