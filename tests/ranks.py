@@ -30,7 +30,7 @@ for line in sys.stdin:
         status = -1
     print(json.dumps(status), file=answers, flush=True)
 """
-PATIENCE = 150.0
+PATIENCE = 300.0
 
 
 def free_port() -> str:

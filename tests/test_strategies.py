@@ -129,7 +129,7 @@ def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, t
         (["--trainer.precision", "16-mixed", "--trainer.accelerator", "auto"], "needs CUDA"),
         (["--trainer.precision", "16-mixed", "--trainer.accelerator", "gpu", *FSDP], "precision is 16-mixed"),
         ([*FSDP, "--trainer.accumulate_grad_batches", "auto"], "accumulate_grad_batches is auto"),
-        ([*FSDP, "--trainer.compile", "true"], "compile is True"),
+        ([*TWO, *FSDP, *TENSOR_PARALLEL, "--trainer.compile", "true"], "compile is true"),
         (["--checkpoint.sharded", "true"], "checkpoint.sharded does nothing"),
         (["--trainer.tensor_parallel_size", "2"], "tensor_parallel_size does nothing without trainer.strategy fsdp"),
         ([*TWO, *FSDP, "--trainer.tensor_parallel_size", "3"], "does not divide the 2 process(es)"),
@@ -270,6 +270,18 @@ def test_sixteen_bits_train_on_two_processes_and_resume(home, on_two, tmp_path, 
     whole = fit(home, tmp_path / "whole", *options, ranks=on_two)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
     resumed = fit(home, tmp_path / "resumed", *options, *middle, ranks=on_two)
+    assert bitwise(weights(whole), weights(resumed))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, on_two, tmp_path):
+    compiled = [*PARTS, "--trainer.compile", "true"]
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=on_two)
+    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=on_two)
+    assert 0 < difference(weights(plain), weights(whole)) <= 2e-6
+    middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
+    resumed = fit(home, tmp_path / "resumed", *NO_DROPOUT, *compiled, *middle, ranks=on_two)
     assert bitwise(weights(whole), weights(resumed))
 
 

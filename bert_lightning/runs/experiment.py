@@ -146,9 +146,11 @@ class TrainerSettings:
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.strategy == "fsdp":
-            for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto"), ("compile", True)):
-                if getattr(self, name) == cannot and type(getattr(self, name)) is type(cannot):
+            for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto")):
+                if getattr(self, name) == cannot:
                     raise ValueError(f"{name} is {cannot}, which does not go with trainer.strategy fsdp")
+            if self.tensor_parallel_size > 1 and self.compile is True:
+                raise ValueError("compile is true, which does not go with trainer.tensor_parallel_size")
         elif self.tensor_parallel_size > 1:
             raise ValueError("tensor_parallel_size does nothing without trainer.strategy fsdp")
         if self.num_processes % self.tensor_parallel_size:

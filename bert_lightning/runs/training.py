@@ -142,7 +142,7 @@ def fit(
         )
     trainer.loggers = loggers
     if compiled:
-        task.compile_training()
+        task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
     ending, quietly = "failed", ExitStack()
     try:
         with interruptible():

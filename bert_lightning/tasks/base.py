@@ -142,11 +142,22 @@ class Task(LightningModule):
             blocks = self.model.backbone.layers
             shard(self.model, blocks, self.model_methods, self.device_mesh, str(self.trainer.precision))
 
-    def compile_training(self) -> None:
+    def compile_training(self, *, blocks_alone: bool = False) -> None:
         """Compile what training computes, in place: parameters keep their names.
 
         Dynamic from the start: otherwise the kernels, and so the last bits, depend on which shapes came first.
+
+        Args:
+            blocks_alone: each by itself, inside of what gathers its parameters where processes share them.
         """
+        if blocks_alone:
+            for block in self.model.backbone.layers:
+                block.forward = torch.compile(block.forward, dynamic=True)
+        else:
+            self.compile_whole()
+
+    def compile_whole(self) -> None:
+        """Compile the model, which is what training and validation call."""
         self.model.compile(dynamic=True)
 
     def training_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
