@@ -1,9 +1,9 @@
-"""Strategies and precisions from the shell: two processes do what one does, and each goes on from the others."""
+"""From the shell: several processes do what one does, and each goes on from the others."""
 
+import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from ranks import Ranks, free_port, started
 from small_data import task_data
 
 from bert_lightning.checkpoints.native import load_native
@@ -18,7 +19,10 @@ from bert_lightning.cli import main
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 SHORT = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
-TWO = ["--trainer.devices", "2", "--trainer.strategy"]
+TENSOR_PARALLEL = ["--trainer.tensor_parallel_size", "2"]
+DDP, FSDP = (["--trainer.strategy", name] for name in ("ddp", "fsdp"))
+PARTS = [*FSDP, "--checkpoint.sharded", "true"]
+TWO = ["--trainer.devices", "2"]
 SBATCH = Path(__file__).parents[1] / "experiments/slurm/pretraining.sbatch"
 
 
@@ -59,33 +63,49 @@ def finish(process, status=0):
     return output
 
 
-def fit(home, run, *options):
-    command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
-    finish(start([*command, *SHORT, *options, "--run-directory", str(run)]))
+@pytest.fixture(scope="module")
+def on_two():
+    """Two ranks."""
+    with started(2) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def on_four():
+    """Four ranks."""
+    with started(4) as ranks:
+        yield ranks
+
+
+def fit(home, run, *options, ranks: Ranks | None = None):
+    """Train on `ranks`, or in this process."""
+    command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, *options, "--run-directory", str(run)]
+    number = len(ranks.processes) if ranks is not None else 1
+    command += ["--trainer.devices", str(number)]
+    assert {*(ranks.run(command) if ranks is not None else [main(command)])} == {0}
     return run
 
 
 @pytest.fixture(scope="module")
-def in_parts(home, tmp_path_factory):
+def in_parts(home, on_two, tmp_path_factory):
     """Two processes that share the model's rows, with dropout, and checkpoints in parts."""
     run = tmp_path_factory.mktemp("strategies") / "parts"
-    return fit(home, run, *TWO, "fsdp", "--checkpoint.sharded", "true")
+    return fit(home, run, *PARTS, ranks=on_two)
 
 
-@pytest.mark.slow
 def test_processes_that_share_the_model_draw_dropout_of_their_own_and_train_like_those_that_do_not(
-    home, in_parts, tmp_path
+    home, in_parts, on_two, tmp_path
 ):
-    ddp = fit(home, tmp_path / "ddp", *TWO, "ddp")
+    ddp = fit(home, tmp_path / "ddp", *DDP, ranks=on_two)
     # Rank 1 with rank 0's masks would be off by 1e-3; the norm of the gradients is added up in another order.
     assert difference(weights(ddp), weights(in_parts)) <= 2e-6
 
 
-def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, tmp_path):
+def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, on_two, tmp_path):
     parts = in_parts / "checkpoints/step-000000002.ckpt"
     assert sorted(path.name for path in parts.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
-    options = [*TWO, "fsdp", "--checkpoint.sharded", "true", "--resume", str(parts)]
-    assert bitwise(weights(in_parts), weights(fit(home, tmp_path / "resumed", *options)))
+    resumed = fit(home, tmp_path / "resumed", *PARTS, "--resume", str(parts), ranks=on_two)
+    assert bitwise(weights(in_parts), weights(resumed))
 
 
 def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, tmp_path, capsys):
@@ -107,10 +127,16 @@ def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, t
     [
         (["--trainer.precision", "16-mixed"], "needs CUDA"),
         (["--trainer.precision", "16-mixed", "--trainer.accelerator", "auto"], "needs CUDA"),
-        (["--trainer.precision", "16-mixed", "--trainer.accelerator", "gpu", *TWO, "fsdp"], "precision is 16-mixed"),
-        ([*TWO, "fsdp", "--trainer.accumulate_grad_batches", "auto"], "accumulate_grad_batches is auto"),
-        ([*TWO, "fsdp", "--trainer.compile", "true"], "compile is True"),
+        (["--trainer.precision", "16-mixed", "--trainer.accelerator", "gpu", *FSDP], "precision is 16-mixed"),
+        ([*FSDP, "--trainer.accumulate_grad_batches", "auto"], "accumulate_grad_batches is auto"),
+        ([*TWO, *FSDP, *TENSOR_PARALLEL, "--trainer.compile", "true"], "compile is true"),
         (["--checkpoint.sharded", "true"], "checkpoint.sharded does nothing"),
+        (["--trainer.tensor_parallel_size", "2"], "tensor_parallel_size does nothing without trainer.strategy fsdp"),
+        ([*TWO, *FSDP, "--trainer.tensor_parallel_size", "3"], "does not divide the 2 process(es)"),
+        (
+            ["--trainer.devices", "3", *FSDP, "--trainer.tensor_parallel_size", "3"],
+            "does not divide the model's num_attention_heads (2)",
+        ),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
@@ -148,50 +174,119 @@ def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path
         assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
 
 
-# -- slow ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_one_process_and_two_of_either_strategy_agree(home, tmp_path):
+def test_one_process_and_two_of_either_strategy_agree(home, on_two, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT, "--trainer.accumulate_grad_batches", "2")
-    for strategy in ("ddp", "fsdp"):
-        two = fit(home, tmp_path / strategy, *NO_DROPOUT, *TWO, strategy)
+    for name, strategy in (("ddp", DDP), ("fsdp", FSDP)):
+        two = fit(home, tmp_path / name, *NO_DROPOUT, *strategy, ranks=on_two)
         assert difference(weights(one), weights(two)) <= 1e-6
     assert bitwise(weights(one), weights(tmp_path / "ddp"))
-    alone = fit(home, tmp_path / "alone", *NO_DROPOUT, "--trainer.strategy", "fsdp")
+    alone = fit(home, tmp_path / "alone", *NO_DROPOUT, *FSDP)
     assert difference(weights(one), weights(alone)) <= 1e-6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_resume_bit_for_bit_from_a_file(home, tmp_path, strategy):
-    whole = fit(home, tmp_path / "whole", *TWO, strategy)
-    middle = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
-    assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *TWO, strategy, *middle)))
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_two_processes_resume_bit_for_bit_from_a_file(home, on_two, tmp_path, strategy):
+    whole = fit(home, tmp_path / "whole", *strategy, ranks=on_two)
+    for step in (1, 3):
+        middle = ["--resume", str(whole / f"checkpoints/step-{step:09d}.ckpt")]
+        resumed = fit(home, tmp_path / f"from-{step}", *strategy, *middle, ranks=on_two)
+        assert bitwise(weights(whole), weights(resumed))
 
 
 @pytest.mark.slow
-def test_two_processes_become_one_and_two_again(home, tmp_path):
-    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *TWO, "fsdp", "--checkpoint.sharded", "true")
+@pytest.mark.parametrize("strategy", [FSDP, PARTS], ids=["file", "parts"])
+def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints(home, on_two, tmp_path, strategy):
+    options = [*strategy, "--trainer.max_steps", "9"]
+    whole = fit(home, tmp_path / "whole", *options, ranks=on_two)
+    for step in range(1, 9):
+        middle = ["--resume", str(whole / f"checkpoints/step-{step:09d}.ckpt")]
+        resumed = fit(home, tmp_path / f"from-{step}", *options, *middle, ranks=on_two)
+        assert bitwise(weights(whole), weights(resumed))
+
+
+def test_two_processes_become_one_and_two_again(home, on_two, tmp_path):
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *PARTS, ranks=on_two)
     first = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
     one = fit(home, tmp_path / "one", *NO_DROPOUT, *first)
     second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
-    two = fit(home, tmp_path / "two", *NO_DROPOUT, *TWO, "ddp", *second)
+    two = fit(home, tmp_path / "two", *NO_DROPOUT, *DDP, *second, ranks=on_two)
+    assert difference(weights(whole), weights(two)) <= 1e-6
+
+
+def test_processes_that_share_heads_and_widths_train_what_one_trains(home, on_two, tmp_path):
+    _trains_what_one_trains(home, on_two, tmp_path)
+
+
+@pytest.mark.slow
+def test_four_processes_that_share_rows_and_heads_train_what_one_trains(home, on_four, tmp_path):
+    _trains_what_one_trains(home, on_four, tmp_path)
+
+
+def _trains_what_one_trains(home, ranks, tmp_path):
+    one = fit(home, tmp_path / "one", *NO_DROPOUT)
+    several = fit(home, tmp_path / "several", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=ranks)
+    assert difference(weights(one), weights(several)) <= 1e-6
+    # The same samples, counted once.
+    rows = [json.loads(line) for line in (several / "metrics.jsonl").read_text().splitlines()]
+    alone = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train/loss", "train/mlm_accuracy", "val/mlm_loss"):
+        assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
+
+
+def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, on_two, tmp_path):
+    _resumes_from_file_and_parts(home, on_two, tmp_path)
+
+
+@pytest.mark.slow
+def test_four_processes_that_share_rows_and_heads_resume_bit_for_bit(home, on_four, tmp_path):
+    _resumes_from_file_and_parts(home, on_four, tmp_path)
+
+
+def _resumes_from_file_and_parts(home, ranks, tmp_path):
+    whole = fit(home, tmp_path / "whole", *FSDP, *TENSOR_PARALLEL, ranks=ranks)
+    parts = fit(home, tmp_path / "parts", *PARTS, *TENSOR_PARALLEL, ranks=ranks)
+    assert bitwise(weights(whole), weights(parts))
+    for run, name, then in ((parts, "parts", FSDP), (whole, "file", PARTS)):
+        middle = ["--resume", str(run / "checkpoints/step-000000002.ckpt")]
+        resumed = fit(home, tmp_path / f"from-{name}", *then, *TENSOR_PARALLEL, *middle, ranks=ranks)
+        assert bitwise(weights(whole), weights(resumed))
+
+
+def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_that(home, on_two, tmp_path):
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT)
+    shared = [*NO_DROPOUT, *PARTS, *TENSOR_PARALLEL]
+    first = fit(home, tmp_path / "first", *shared, ranks=on_two)
+    one = fit(home, tmp_path / "one", *NO_DROPOUT, "--resume", str(first / "checkpoints/step-000000001.ckpt"))
+    second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
+    two = fit(home, tmp_path / "two", *shared, *second, ranks=on_two)
     assert difference(weights(whole), weights(two)) <= 1e-6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_sixteen_bits_train_on_two_processes_and_resume(home, tmp_path, precision, strategy):
-    options = [*TWO, strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
-    whole = fit(home, tmp_path / "whole", *options)
+@pytest.mark.parametrize("strategy", [DDP, FSDP, [*FSDP, *TENSOR_PARALLEL]], ids=["ddp", "fsdp", "heads"])
+def test_sixteen_bits_train_on_two_processes_and_resume(home, on_two, tmp_path, precision, strategy):
+    options = [*strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
+    whole = fit(home, tmp_path / "whole", *options, ranks=on_two)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
-    assert bitwise(weights(whole), weights(fit(home, tmp_path / "resumed", *options, *middle)))
+    resumed = fit(home, tmp_path / "resumed", *options, *middle, ranks=on_two)
+    assert bitwise(weights(whole), weights(resumed))
 
 
 @pytest.mark.slow
-def test_a_crf_is_trained_and_decoded_with_shared_rows(home, tmp_path):
+@pytest.mark.timeout(600)
+def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, on_two, tmp_path):
+    compiled = [*PARTS, "--trainer.compile", "true"]
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=on_two)
+    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=on_two)
+    assert 0 < difference(weights(plain), weights(whole)) <= 2e-6
+    middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
+    resumed = fit(home, tmp_path / "resumed", *NO_DROPOUT, *compiled, *middle, ranks=on_two)
+    assert bitwise(weights(whole), weights(resumed))
+
+
+@pytest.mark.slow
+def test_a_crf_is_trained_and_decoded_with_shared_rows(home, on_two, tmp_path):
     values = {
         "experiment": "tags",
         "task": "token-classification",
@@ -200,22 +295,20 @@ def test_a_crf_is_trained_and_decoded_with_shared_rows(home, tmp_path):
         "trainer": {"max_steps": 4, "accelerator": "cpu"},
     }
     (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
-    runs = [fit(tmp_path, tmp_path / strategy, *TWO, strategy) for strategy in ("ddp", "fsdp")]
+    runs = [
+        fit(tmp_path, tmp_path / name, *strategy, ranks=on_two) for name, strategy in (("ddp", DDP), ("fsdp", FSDP))
+    ]
     assert difference(*map(weights, runs)) <= 2e-6
     ddp, fsdp = ((run / "predictions/validation.jsonl").read_text() for run in runs)
     assert ddp == fsdp
-
-
-def _port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    shared = fit(tmp_path, tmp_path / "shared", *FSDP, *TENSOR_PARALLEL, ranks=on_two)
+    assert len((shared / "predictions/validation.jsonl").read_text().splitlines()) == len(ddp.splitlines())
 
 
 @pytest.mark.slow
 def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
-    arguments = ["-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml"), *SHORT, *TWO, "fsdp"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", _port()]
+    arguments = ["-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml"), *SHORT, *TWO, *FSDP]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     finish(start([*launcher, *arguments, "--run-directory", str(tmp_path / "torchrun")]))
     assert bitwise(weights(in_parts), weights(tmp_path / "torchrun"))
     shared = {
@@ -226,7 +319,7 @@ def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
         "SLURM_NNODES": "1",
         "SLURM_NODEID": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": _port(),
+        "MASTER_PORT": free_port(),
     }
     command = [sys.executable, *arguments, "--run-directory", str(tmp_path / "srun")]
     ranks = [start(command, {**shared, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]

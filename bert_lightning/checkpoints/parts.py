@@ -36,12 +36,19 @@ _MARK, _SHAPE = "rows of", "shape"
 
 
 class Rows(NamedTuple):
-    """The rows that one process has of a tensor; in the order of the processes they make up the whole."""
+    """The rows that one process has of a tensor; in the order of the processes they make up the whole.
+
+    Where columns are shared out too, or rows in another order, it says where they stand.
+    """
 
     rows: Tensor
     """(r, ...)"""
     shape: tuple[int, ...]
     """of the whole"""
+    numbers: Tensor | None = None
+    """(r,) of the rows in the whole"""
+    columns: tuple[int, int] | None = None
+    """the first, and the one behind the last; None: all"""
 
 
 def is_parts(path: Path) -> bool:
@@ -69,12 +76,18 @@ def write_parts(
         _together(exchange, path, lambda: _fresh(temporary))
     else:
         _together(exchange, path, lambda: None)
-    rows: dict[str, Tensor] = {}
+    rows: dict[str, Rows] = {}
     rest = _without_rows(content, "", rows)
     name = part_name(rank)
 
     def write() -> dict[str, Any]:
-        part = {"step": step, "rank": rank, "rows": rows, "rest": rest if rank == 0 else None}
+        part = {
+            "step": step,
+            "rank": rank,
+            "rows": {name: each.rows for name, each in rows.items()},
+            "places": {name: (each.numbers, each.columns) for name, each in rows.items() if each.numbers is not None},
+            "rest": rest if rank == 0 else None,
+        }
         digest = write_hashed(temporary / name, lambda file: torch.save(part, file))
         return {"bytes": (temporary / name).stat().st_size, "sha256": digest}
 
@@ -129,7 +142,7 @@ def load_parts(path: Path) -> dict[str, Any]:
     manifest = _manifest(path)
     # Mapped, so that only what is put together takes memory.
     parts = [torch.load(path / name, map_location="cpu", weights_only=True, mmap=True) for name in manifest["parts"]]
-    content = _with_rows(parts[0]["rest"], [part["rows"] for part in parts])
+    content = _with_rows(parts[0]["rest"], parts)
     assert isinstance(content, dict)
     return content
 
@@ -178,10 +191,10 @@ def _together(exchange: Callable[[Any], list[Any]], path: Path, act: Callable[[]
     return [given for given, _ in outcomes]
 
 
-def _without_rows(content: Any, name: str, rows: dict[str, Tensor]) -> Any:
-    """The content with a mark in place of each `Rows`, whose tensor goes into `rows` under its name."""
+def _without_rows(content: Any, name: str, rows: dict[str, Rows]) -> Any:
+    """The content with a mark in place of each `Rows`, which goes into `rows` under its name."""
     if isinstance(content, Rows):
-        rows[name] = content.rows
+        rows[name] = content
         return {_MARK: name, _SHAPE: list(content.shape)}
     if isinstance(content, dict):
         return {key: _without_rows(value, f"{name}/{key}", rows) for key, value in content.items()}
@@ -190,13 +203,29 @@ def _without_rows(content: Any, name: str, rows: dict[str, Tensor]) -> Any:
     return content
 
 
-def _with_rows(content: Any, rows: list[dict[str, Tensor]]) -> Any:
+def _with_rows(content: Any, parts: list[dict[str, Any]]) -> Any:
     if isinstance(content, dict) and content.keys() == {_MARK, _SHAPE}:
-        whole = torch.cat([each[content[_MARK]] for each in rows])
-        assert list(whole.shape) == content[_SHAPE], "the manifest vouches for every part"
-        return whole
+        return _whole(content[_MARK], content[_SHAPE], parts)
     if isinstance(content, dict):
-        return {key: _with_rows(value, rows) for key, value in content.items()}
+        return {key: _with_rows(value, parts) for key, value in content.items()}
     if isinstance(content, list):
-        return [_with_rows(value, rows) for value in content]
+        return [_with_rows(value, parts) for value in content]
     return content
+
+
+def _whole(name: str, shape: list[int], parts: list[dict[str, Any]]) -> Tensor:
+    rows = [part["rows"][name] for part in parts]
+    # Absent in what was written before columns were shared out.
+    places = [part.get("places", {}).get(name) for part in parts]
+    if places[0] is None:
+        whole = torch.cat(rows)
+        assert list(whole.shape) == shape, "the manifest vouches for every part"
+        return whole
+    whole = rows[0].new_empty(shape)
+    for own, (numbers, columns) in zip(rows, places, strict=True):
+        if columns is None:
+            whole[numbers] = own
+        else:
+            whole[numbers, slice(*columns)] = own
+    assert sum(own.numel() for own in rows) == whole.numel(), "the manifest vouches for every part"
+    return whole

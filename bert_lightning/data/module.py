@@ -14,6 +14,7 @@ from bert_lightning.data.batching import Batch
 from bert_lightning.data.loader import StepLoader
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.training.tensor_parallel import data_rank
 
 Stage = Literal["validation", "test"]
 
@@ -167,4 +168,4 @@ class StepDataModule(LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        return data_rank(trainer) if trainer is not None else (0, 1)

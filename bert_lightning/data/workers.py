@@ -2,6 +2,7 @@
 
 import ctypes
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from multiprocessing.process import BaseProcess
 
 # What a terminal or a scheduler sends to all processes of a job at once.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+_SECONDS_TO_BEGIN = 10.0
 
 # Of linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -24,9 +27,45 @@ class _KilledWhenTerminated(Popen):
 
 
 class _Worker(ForkProcess):
+    """One that never begins is forked again.
+
+    Python before 3.12 may leave a lock of its own closed that another thread held at the fork: the new process then
+    stands still before its first line (github.com/python/cpython/issues/112275), and training would wait for it.
+    """
+
+    _ends: tuple[socket.socket, socket.socket]
+
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Popen:  # noqa: N802 - multiprocessing's name
-        return _KilledWhenTerminated(process_obj)
+        assert isinstance(process_obj, _Worker)
+        seconds = _SECONDS_TO_BEGIN
+        while True:
+            ours, its = process_obj._ends = socket.socketpair()
+            with ours, its:
+                started = _KilledWhenTerminated(process_obj)
+                its.close()
+                ours.settimeout(seconds)
+                try:
+                    if ours.recv(1):
+                        ours.send(b".")
+                    # One that died is missed by whoever waits for what it makes.
+                    return started
+                except TimeoutError:
+                    # Where it is but slow it holds nothing yet: it does not begin without an answer.
+                    started.kill()
+                    started.wait()
+                    started.close()
+                    seconds *= 2
+
+    def run(self) -> None:
+        """Say that it is there, and do its work once it may."""
+        ours, its = self._ends
+        ours.close()
+        with its:
+            its.send(b".")
+            answered = its.recv(1)
+        if answered:
+            super().run()
 
 
 class WorkerContext(ForkContext):

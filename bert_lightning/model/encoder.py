@@ -1,8 +1,9 @@
 """The encoder backbone that every task shares: embeddings, Transformer blocks, pooler."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,16 @@ class BertLayer(nn.Module):
 
     Post-LN as published: x = LN(x + attention(x)), x = LN(x + feed_forward(x)). With `pre_layer_norm`:
     x = x + attention(LN(x)), x = x + feed_forward(LN(x)).
+
+    Attributes:
+        column_parallel: products whose outputs processes can share, head by head, and matrices stacked in each.
+        row_parallel: products that take those up.
+        draws_apart: around what is drawn for the block's own heads, where other processes have the others.
     """
+
+    column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}
+    row_parallel: ClassVar = ("attention_output", "output")
+    draws_apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -73,7 +83,9 @@ class BertLayer(nn.Module):
 
     def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
         dropout = self.attention_dropout if self.training else 0.0
-        context, weights = backend.attend(self.query_key_value(hidden), layout, self.num_heads, dropout)
+        query_key_value = self.query_key_value(hidden)
+        with self.draws_apart() if dropout else nullcontext():
+            context, weights = backend.attend(query_key_value, layout, self.num_heads, dropout)
         return self.dropout(self.attention_output(context)), weights
 
     def _feed_forward(self, hidden: Tensor) -> Tensor:

@@ -62,6 +62,13 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     """
     build = _build_pretraining if experiment.task == PretrainingTask.name else _build_fine_tuning
     parts: Parts = build(experiment, start, stage)
+    size, config = experiment.trainer.tensor_parallel_size, parts.task.config
+    for name in ("num_attention_heads", "intermediate_size"):
+        if getattr(config, name) % size:
+            raise InputError(
+                f"trainer.tensor_parallel_size is {size}, which does not divide the model's {name} "
+                f"({getattr(config, name)})"
+            )
     if experiment.trainer.precision == "bf16-true":
         parts.task.model.bfloat16()
     return parts

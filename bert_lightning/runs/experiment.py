@@ -99,6 +99,8 @@ class TrainerSettings:
             for what it does alone, such as writing a checkpoint.
         strategy: ddp (each process has the whole model), fsdp (processes share the rows of weights, gradients and
             optimiser states: less memory, more communication), or auto: ddp where there are several processes.
+        tensor_parallel_size: with fsdp, how many processes share the heads and widths of each block, and so compute
+            each sample together; must divide the processes, the heads and the width of the feed-forward part.
         precision: 32, bf16-mixed (bfloat16 autocast, weights in float32), bf16-true (weights in bfloat16 too, moments
             in float32), 16-mixed (float16 autocast with a scaled loss, on CUDA), or auto: bf16-mixed where the device
             multiplies bfloat16 in hardware; a run keeps to what it began with.
@@ -121,6 +123,7 @@ class TrainerSettings:
     # Torch's own for gloo.
     timeout_seconds: int = 1800
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    tensor_parallel_size: int = 1
     precision: Literal["32", "bf16-mixed", "bf16-true", "16-mixed", "auto"] = "32"
     accumulate_grad_batches: int | Literal["auto"] = 1
     gradient_clip_val: float | None = 1.0
@@ -137,14 +140,34 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be more than 0")
-        for name in ("devices", "num_nodes", "timeout_seconds", "accumulate_grad_batches", "log_every_n_steps"):
+        counts = ("devices", "num_nodes", "tensor_parallel_size", "timeout_seconds", "log_every_n_steps")
+        for name in (*counts, "accumulate_grad_batches"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.strategy == "fsdp":
-            for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto"), ("compile", True)):
-                if getattr(self, name) == cannot and type(getattr(self, name)) is type(cannot):
+            for name, cannot in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto")):
+                if getattr(self, name) == cannot:
                     raise ValueError(f"{name} is {cannot}, which does not go with trainer.strategy fsdp")
+            if self.tensor_parallel_size > 1 and self.compile is True:
+                raise ValueError("compile is true, which does not go with trainer.tensor_parallel_size")
+        elif self.tensor_parallel_size > 1:
+            raise ValueError("tensor_parallel_size does nothing without trainer.strategy fsdp")
+        if self.num_processes % self.tensor_parallel_size:
+            raise ValueError(
+                f"tensor_parallel_size is {self.tensor_parallel_size}, which does not divide the "
+                f"{self.num_processes} process(es) (trainer.devices times trainer.num_nodes)"
+            )
+
+    @property
+    def num_processes(self) -> int:
+        """Over all machines."""
+        return self.devices * self.num_nodes
+
+    @property
+    def num_shares(self) -> int:
+        """Parts of a micro-batch that processes compute at once."""
+        return self.num_processes // self.tensor_parallel_size
 
 
 @dataclass(frozen=True)

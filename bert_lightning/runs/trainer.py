@@ -47,7 +47,6 @@ def build_trainer(
     quiet()
     settings = experiment.trainer
     assert settings.precision != "auto", "settled before"
-    world_size = settings.devices * settings.num_nodes
     on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu:
         share_out_cores(settings.devices)
@@ -59,11 +58,15 @@ def build_trainer(
     timeout = timedelta(seconds=settings.timeout_seconds)
     strategy: str | Strategy = "auto"
     if settings.strategy == "fsdp":
-        strategy = ShardedStrategy(world_size, experiment.checkpoint.sharded, timeout)
-    elif settings.strategy == "ddp" or world_size > 1:
+        strategy = ShardedStrategy(
+            settings.num_processes, settings.tensor_parallel_size, experiment.checkpoint.sharded, timeout
+        )
+    elif settings.strategy == "ddp" or settings.num_processes > 1:
         # Unless DDP looks for unused parameters, it arranges its buckets anew after the first step, and so after each
         # resume. Three ranks or more add up in an order that depends on the place in a bucket, so that must stay.
-        strategy = DDPStrategy(gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=world_size > 2)
+        strategy = DDPStrategy(
+            gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=settings.num_processes > 2
+        )
     plugins: list[Any] = [VerifiedCheckpointIO(experiment.checkpoint.asynchronous)]
     own_precision = settings.precision in ("bf16-true", "16-mixed")
     if own_precision:

@@ -46,7 +46,8 @@ STEPS_THAT_REPAY_COMPILING = 2_000
 _COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
 # What a run may go on with otherwise: how the same steps are shared out and kept, not what they are.
 MAY_CHANGE = {
-    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "accumulate_grad_batches", "timeout_seconds")),
+    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
+    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
     *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
     "data.num_workers",
 }
@@ -131,7 +132,7 @@ def _fit(
     trainer = trained = build_trainer(
         experiment, directory.path, [], steps=steps, callbacks=callbacks, compiled=compiled
     )
-    data.check_shares(trainer.world_size)
+    data.check_shares(experiment.trainer.num_shares)
     weights_and_biases.chosen_mode(experiment.wandb)
 
     run_id = manifest.get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
@@ -159,7 +160,7 @@ def _fit(
         )
     trainer.loggers = loggers
     if compiled:
-        task.compile_training()
+        task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
     ending = "failed"
     try:
         trainer.fit(task, data, ckpt_path=checkpoint)
@@ -220,7 +221,7 @@ def _micro_batch(
     """
     if len(data.batch_shares) > 1:
         raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
-    world_size = experiment.trainer.devices * experiment.trainer.num_nodes
+    world_size = experiment.trainer.num_processes
 
     def chosen(number: int) -> None:
         if is_first_process():

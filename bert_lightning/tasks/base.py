@@ -27,6 +27,7 @@ from bert_lightning.training.optimizers import OptimizerSettings
 from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.training.schedules import Schedule
 from bert_lightning.training.sharded import gather, shard
+from bert_lightning.training.tensor_parallel import data_rank
 from bert_lightning.training.throughput import StepClock, peak_memory, peak_operations
 
 
@@ -138,14 +139,25 @@ class Task(LightningModule):
     def configure_model(self) -> None:
         """Share the model out over processes, where the strategy is the one that does."""
         if self.device_mesh is not None:
-            mesh = self.device_mesh["data_parallel"]
-            shard(self.model, self.model.backbone.layers, self.model_methods, mesh, str(self.trainer.precision))
+            blocks = self.model.backbone.layers
+            shard(self.model, blocks, self.model_methods, self.device_mesh, str(self.trainer.precision))
 
-    def compile_training(self) -> None:
+    def compile_training(self, *, blocks_alone: bool = False) -> None:
         """Compile what training computes, in place: parameters keep their names.
 
         Dynamic from the start: otherwise the kernels, and so the last bits, depend on which shapes came first.
+
+        Args:
+            blocks_alone: each by itself, inside of what gathers its parameters where processes share them.
         """
+        if blocks_alone:
+            for block in self.model.backbone.layers:
+                block.forward = torch.compile(block.forward, dynamic=True)
+        else:
+            self.compile_whole()
+
+    def compile_whole(self) -> None:
+        """Compile the model, which is what training and validation call."""
         self.model.compile(dynamic=True)
 
     def training_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
@@ -159,15 +171,15 @@ class Task(LightningModule):
         divisors = counts[: self.num_losses].clamp(min=1)
         weights = torch.tensor(self._loss_weights, device=self.device)
         totals = torch.zeros_like(counts)
-        world_size = self.trainer.world_size
+        rank, num_shares = data_rank(self.trainer)
         for number, batch in enumerate(micro_batches):
-            seed = derive_key(optimization.seed, "dropout", step, self.global_rank, number)
+            seed = derive_key(optimization.seed, "dropout", step, rank, number)
             torch.manual_seed(seed)
             is_last = number == len(micro_batches) - 1
             with nullcontext() if is_last else self._without_gradient_exchange():
                 sums = self.sums(batch)
                 # Gradients are averaged over ranks, hence the factor.
-                self.manual_backward((sums[: self.num_losses] / divisors * weights).sum() * world_size)
+                self.manual_backward((sums[: self.num_losses] / divisors * weights).sum() * num_shares)
             totals += sums.detach()
         self._clock.begin_optimizer()
         optimizer = self.optimizers()
@@ -216,19 +228,25 @@ class Task(LightningModule):
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def _summed_over_ranks(self, values: Tensor) -> Tensor:
+        """The sum over all shares of a batch, each of which counts once."""
         if self.trainer.world_size == 1:
             return values
-        values = values.clone()
+        values = values.clone() if self.global_rank % self._ranks_a_share == 0 else torch.zeros_like(values)
         torch.distributed.all_reduce(values)
         return values
 
     def _of_all_ranks(self, values: Tensor) -> Tensor:
-        """(R, ...) the values of every rank."""
+        """(R, ...) the values of every share of a batch."""
         if self.trainer.world_size == 1:
             return values[None]
         gathered = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather(gathered, values)
-        return torch.stack(gathered)
+        return torch.stack(gathered[:: self._ranks_a_share])
+
+    @property
+    def _ranks_a_share(self) -> int:
+        """Processes that compute the same share of a batch."""
+        return self.trainer.world_size // data_rank(self.trainer)[1]
 
     def _on_all_ranks(self, holds: Tensor) -> Tensor:
         """() bool: whether it holds on every rank."""
@@ -413,9 +431,8 @@ class Task(LightningModule):
         if window is not None:
             # Before there was a row for each rank, it held the sum of all.
             window = window if window.ndim == 2 else window[None]
-            if len(window) == self.trainer.world_size:
-                self._window = window[self.global_rank].to(self.device)
+            rank, num_shares = data_rank(self.trainer)
+            if len(window) == num_shares:
+                self._window = window[rank].to(self.device)
             else:
-                self._window = (window.sum(0) if self.global_rank == 0 else torch.zeros_like(window[0])).to(
-                    self.device
-                )
+                self._window = (window.sum(0) if rank == 0 else torch.zeros_like(window[0])).to(self.device)

@@ -77,7 +77,7 @@ class PretrainingTask(Task):
             "objective": self.objective,
         }
 
-    def compile_training(self) -> None:
+    def compile_whole(self) -> None:
         """Compile the model's losses, which is what training and validation call."""
         model: Any = self.model
         model.losses = torch.compile(model.losses, dynamic=True)

@@ -302,7 +302,8 @@ def set_aside(folder: Path, step: int) -> None:
 
     Also removes what killed processes left half-written, and checksums whose file they did not come to.
     """
-    for path in folder.glob(".*.tmp"):
+    # A kill may also have hit the removal of one that was set aside before.
+    for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in folder.glob("step-*.sha256"):
         if not path.with_suffix("").exists():

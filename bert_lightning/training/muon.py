@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bert_lightning.training.adam import Group, GroupwiseOptimizer, State, fused_adam
-from bert_lightning.training.rows import rows_for, whole
+from bert_lightning.training.rows import rows_for, whole, whole_shape
 
 # a, b, c of the iteration X = a X + (b X X^T + c (X X^T)^2) X; Jordan et al., "Tuning the coefficients".
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -72,7 +72,7 @@ def _muon_directions(
     ahead = torch._foreach_lerp(gradients, averages, group["momentum"]) if group["nesterov"] else averages
     by_shape = defaultdict(list)
     for number, parameter in enumerate(parameters):
-        by_shape[parameter.shape].append(number)
+        by_shape[whole_shape(parameter)].append(number)
     updates = list(gradients)
     for (rows, columns), numbers in by_shape.items():
         stacked = torch.stack([whole(ahead[number], parameters[number]) for number in numbers])

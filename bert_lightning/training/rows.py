@@ -1,6 +1,7 @@
 """Tensors whose rows are shared out over processes, as FSDP2 keeps parameters, gradients and optimiser states.
 
-Everything here takes whole tensors too, and then is what it would be without processes.
+With tensor parallelism the rows are those of a part of the tensor (`training/tensor_parallel.py`). Everything here
+takes whole tensors too, and then is what it would be without processes.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from bert_lightning.training.tensor_parallel import Slice, slice_of
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -20,13 +23,28 @@ def rows_for(whole: Tensor, parameter: Tensor) -> Tensor:
     """The rows of a whole tensor that this process keeps of a parameter of its shape; all where that is whole."""
     if not isinstance(parameter, DTensor):
         return whole
+    part = slice_of(parameter)
+    return _own_rows(part.taken(whole) if part is not None else whole, parameter)
+
+
+def _own_rows(every: Tensor, parameter: DTensor) -> Tensor:
     # As `torch.distributed.tensor.Shard(0)` shares them out: the last processes may have fewer, or none.
-    pieces, rank = whole.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
-    return pieces[rank] if rank < len(pieces) else whole[:0]
+    pieces, rank = every.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
+    return pieces[rank] if rank < len(pieces) else every[:0]
+
+
+def place(parameter: DTensor, part: Slice) -> tuple[Tensor, tuple[int, int] | None]:
+    """Where this process's rows of a part stand in the whole tensor: (r,) row numbers, and its columns if not all."""
+    rows, *widths = whole_shape(parameter)
+    numbers = torch.arange(rows)
+    if part.dimension == 0:
+        return _own_rows(part.taken(numbers), parameter), None
+    width = widths[0] // part.size
+    return _own_rows(numbers, parameter), (part.rank * width, (part.rank + 1) * width)
 
 
 def with_all_rows(rows: Tensor, parameter: Tensor) -> Tensor:
-    """This process's rows of a tensor shared out as a parameter is -> the tensor as one that knows all its rows."""
+    """This process's rows of a tensor shared out as a parameter is -> the tensor, or part, with all rows."""
     if not isinstance(parameter, DTensor) or isinstance(rows, DTensor):
         return rows
     layout = parameter.device_mesh, parameter.placements
@@ -35,15 +53,28 @@ def with_all_rows(rows: Tensor, parameter: Tensor) -> Tensor:
 
 def whole(rows: Tensor, parameter: Tensor) -> Tensor:
     """This process's rows of a tensor shared out as a parameter is -> all of them; called by all processes."""
-    every = with_all_rows(rows, parameter)
-    return every.full_tensor() if isinstance(every, DTensor) else every
+    every, part = with_all_rows(rows, parameter), slice_of(parameter)
+    every = every.full_tensor() if isinstance(every, DTensor) else every
+    return part.joined(every) if part is not None else every
 
 
-def summed(values: Tensor, like: Sequence[Tensor]) -> Tensor:
-    """Values of this process added up over those that share the rows of `like`."""
+def whole_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a parameter, whatever this process has of it."""
+    part = slice_of(parameter)
+    return part.whole_shape(parameter.shape) if part is not None else tuple(parameter.shape)
+
+
+def _summed(values: Tensor, like: Sequence[Tensor]) -> Tensor:
+    """(n,) a value of this process for each tensor of `like`, added up over the processes that share it."""
     parameter = next((each for each in like if isinstance(each, DTensor)), None)
     if parameter is not None and parameter.device_mesh.size() > 1:
         torch.distributed.all_reduce(values, group=parameter.device_mesh.get_group())
+    parts = {number: part for number, each in enumerate(like) if (part := slice_of(each)) is not None}
+    if parts:
+        numbers = list(parts)
+        shared = values[numbers]
+        torch.distributed.all_reduce(shared, group=parts[numbers[0]].group)
+        values[numbers] = shared
     return values
 
 
@@ -56,4 +87,4 @@ def norms(rows: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
     """
     dtype = torch.promote_types(rows[0].dtype, torch.float32)
     own: Any = torch.stack(list(torch._foreach_norm(list(rows), 2, dtype)))
-    return summed(own.square(), like).sqrt() if any(isinstance(each, DTensor) for each in like) else own
+    return _summed(own.square(), like).sqrt() if any(isinstance(each, DTensor) for each in like) else own

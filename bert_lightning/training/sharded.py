@@ -1,4 +1,4 @@
-"""FSDP2 through Lightning: the model in shards, and checkpoints of it that every strategy reads."""
+"""FSDP2 and tensor parallelism through Lightning: the model in shards, and checkpoints that every strategy reads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,8 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.parts import Rows, write_parts
 from bert_lightning.errors import SharedWorkError
 from bert_lightning.training.adam import GroupwiseOptimizer
-from bert_lightning.training.rows import local, rows_for, whole, with_all_rows
+from bert_lightning.training.rows import local, place, rows_for, whole, whole_shape, with_all_rows
+from bert_lightning.training.tensor_parallel import mark_slices, slice_of, split
 
 # Gradients are added up over processes in float32 whatever they were computed in. With bf16-mixed the weights travel
 # and are used as bfloat16, and stay in float32 in the shards; autocast decides over activations as elsewhere.
@@ -29,7 +30,7 @@ _POLICIES = {
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str], mesh: DeviceMesh, name: str) -> None:
-    """Share out the rows of every parameter over a mesh, in place.
+    """Share out the heads and widths of the blocks, and then the rows of every parameter, over a mesh, in place.
 
     Each block is gathered by itself when it is its turn; all else (embeddings, heads, the word matrix that both use)
     from the model's first use to the end of the backward pass.
@@ -38,16 +39,18 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
         model: from the same weights on every process.
         blocks: of the model.
         methods: of the model that are called in place of `forward`.
-        mesh: of one dimension.
+        mesh: with the dimensions `data_parallel` (over which rows are shared) and `tensor_parallel`.
         name: of the precision.
     """
     if isinstance(model, FSDPModule):
         return
-    policy = _POLICIES.get(name, MixedPrecisionPolicy(cast_forward_inputs=False))
+    if mesh["tensor_parallel"].size() > 1:
+        split(blocks, mesh["tensor_parallel"])
+    policy, rows = _POLICIES.get(name, MixedPrecisionPolicy(cast_forward_inputs=False)), mesh["data_parallel"]
     for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=rows, mp_policy=policy)
     # The backward pass begins with what the model itself holds.
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(model, mesh=rows, mp_policy=policy, reshard_after_forward=False)
     for method in methods:
         register_fsdp_forward_method(model, method)
 
@@ -75,18 +78,26 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Args:
         world_size: processes.
+        tensor_parallel: how many of them share the heads and widths of a block.
         in_parts: each process writes its rows, rather than the first one everything.
         timeout: how long a process waits for the others.
     """
 
-    def __init__(self, world_size: int, in_parts: bool, timeout: timedelta) -> None:
+    def __init__(self, world_size: int, tensor_parallel: int, in_parts: bool, timeout: timedelta) -> None:
         super().__init__(
-            data_parallel_size=world_size,
-            tensor_parallel_size=1,
+            data_parallel_size=world_size // tensor_parallel,
+            tensor_parallel_size=tensor_parallel,
             save_distributed_checkpoint=in_parts,
             timeout=timeout,
         )
+        self.tensor_parallel = tensor_parallel
         self.in_parts = in_parts
+
+    def model_to_device(self) -> None:
+        """Move what is not there yet, which makes new parameters."""
+        super().model_to_device()
+        assert self.model is not None
+        mark_slices(self.model)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -96,7 +107,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The weights, as they are saved; on all processes."""
         assert self.lightning_module is not None
-        return {name: self._saved(tensor) for name, tensor in self.lightning_module.state_dict().items()}
+        # Shares out again what is gathered for scoring, so it comes before the parameters.
+        state = self.lightning_module.state_dict()
+        own = dict(self.lightning_module.named_parameters())
+        return {name: self._saved(tensor, own.get(name, tensor)) for name, tensor in state.items()}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """As the optimiser's own `state_dict`, with tensors as they are saved; on all processes."""
@@ -104,25 +118,35 @@ class ShardedStrategy(ModelParallelStrategy):
             optimizer = optimizer.optimizer
         content, parameters = optimizer.state_dict(), _parameters(optimizer)
         saved = {
-            number: {name: self._saved(_like(value, parameters[number])) for name, value in state.items()}
+            number: {
+                name: self._saved(_like(value, parameters[number]), parameters[number])
+                for name, value in state.items()
+            }
             for number, state in content["state"].items()
         }
         return {**content, "state": saved}
 
-    def _saved(self, value: Any) -> Any:
+    def _saved(self, value: Any, parameter: Tensor) -> Any:
         """A value as it is saved; a tensor in memory of its own, so that it can be written behind the training."""
         if not isinstance(value, Tensor):
             return value
         if not isinstance(value, DTensor):
             return value.detach().to("cpu", copy=True)
         if self.in_parts:
-            return Rows(value.to_local().detach().to("cpu", copy=True), tuple(value.shape))
+            return self._rows(value.to_local().detach().to("cpu", copy=True), parameter)
         # One at a time, so that the first process alone ever holds them all.
-        full = whole(value.detach(), value)
+        full = whole(value.detach(), parameter)
         if not self.is_global_zero:
             return None
         is_own = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
         return full.to("cpu", copy=is_own)
+
+    def _rows(self, rows: Tensor, parameter: Tensor) -> Rows:
+        shape, part = whole_shape(parameter), slice_of(parameter)
+        if part is not None and isinstance(parameter, DTensor):
+            return Rows(rows, shape, *place(parameter, part))
+        # What is no part, all that share the blocks have; the first of them writes it.
+        return Rows(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Write one; on all processes.
@@ -156,10 +180,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         assert self.lightning_module is not None
         given, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        parameters = dict(self.lightning_module.named_parameters())
         if different := sorted(given.keys() ^ own.keys()):
             raise CheckpointError(f"the checkpoint and the model differ in {', '.join(different)}")
         for name, tensor in own.items():
-            local(tensor).copy_(rows_for(given[name], tensor))
+            local(tensor).copy_(rows_for(given[name], parameters.get(name, tensor)))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this process's rows of the optimiser's tensors."""

@@ -5,12 +5,13 @@
 A small pre-training on generated text is run once undisturbed. Then it is run again and killed with SIGKILL at random
 moments: all of its processes, or one rank; at the start, in a step, or while a checkpoint is written. Some sessions
 have TMPDIR on another file system, and some find the newest checkpoint with one bit flipped, cut off, or with 4 KiB
-of zeros in it. The same command starts it again until it is finished.
+of zeros in it; of a folder of parts (`--sharded`) a part or the manifest is so, or gone, or that of another step. The
+same command starts it again until it is finished.
 
 The last line of the output is JSON: `kills` made, checkpoints `rejected` as damaged, samples `lost` and `repeated`
 among those that the final weights descend from, and whether the final checkpoint (weights, optimiser, all but times)
 is bitwise `equal` to the undisturbed one and the metrics are equal too. The exit status is 0 only if all is as it
-should be: every kill made while the run was alive, as many rejected as were damaged, none lost, none repeated, equal.
+should be: every kill made while it ran, as many rejected as were damaged, none lost, none repeated, equal.
 """
 
 import argparse
@@ -27,25 +28,34 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from faults import Faults
 from lineage import Steps, descent, drawn_twice, lost_and_repeated, read_trace
-from traced import VARIABLE
+from traced import SLOW, VARIABLE
 from traced import main as bert_lightning
+
+from bert_lightning.checkpoints.errors import CheckpointError
 
 HERE = Path(__file__).resolve().parent
 SAVED_EVERY = 5
 KEPT = 3
 # Seconds that the other ranks have to end by themselves when one was killed.
 PATIENCE = 60.0
+# Seconds after which a rank that waits for another one ends, so that a run that hangs is told.
+TIMEOUT = 300
+# Seconds, some steps, that the writing of an asynchronous checkpoint and the moving of its links wait at most.
+SLOWLY = 0.2
+# How often a kill is tried that came too late.
+ATTEMPTS = 5
 MEASURED_STEPS = 40
-DAMAGES = ("bit", "truncation", "zeros")
 _STEP = re.compile(r"step-(\d{9})\.ckpt$")
-_BEING_WRITTEN = re.compile(r"\.step-\d{9}\.ckpt\.\d+\.tmp$")
-_REJECTED = re.compile(r"(step-\d{9}\.ckpt) is damaged.*going back")
+# A file or a folder of parts; one that is removed has another name.
+_BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
+_REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
 
 
 def say(text: str) -> None:
@@ -90,12 +100,18 @@ def write_experiment(folder: Path, steps: int, options: argparse.Namespace) -> P
             "accelerator": "cpu",
             "devices": options.processes,
             "strategy": options.strategy,
+            "timeout_seconds": TIMEOUT,
             "accumulate_grad_batches": 2 if options.processes == 1 else 1,
             # No multiple of the other: some checkpoints are written behind a validation, some are not.
             "val_check_interval": 4 * SAVED_EVERY - 3,
             "log_every_n_steps": 3,
         },
-        "checkpoint": {"every_n_steps": SAVED_EVERY, "keep_last": KEPT},
+        "checkpoint": {
+            "every_n_steps": SAVED_EVERY,
+            "keep_last": KEPT,
+            "sharded": options.sharded,
+            "asynchronous": options.asynchronous,
+        },
         "wandb": {"mode": "disabled"},
     }
     path = folder / "soak.yaml"
@@ -123,11 +139,16 @@ def command(*arguments: object) -> None:
 
 @dataclass
 class Session:
-    """One start of `fit`, with its trace."""
+    """One start of `fit`, with its trace.
+
+    Attributes:
+        found: names that lay half-written in the folder of checkpoints before it.
+    """
 
     process: subprocess.Popen[bytes]
     trace: Path
     errors: Path
+    found: set[str]
     began: float = field(default_factory=time.time)
 
     def rejected(self) -> set[str]:
@@ -156,9 +177,10 @@ class Run:
         trace, errors = (
             self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
         )
-        variables = {**environment(), VARIABLE: str(trace)}
+        variables = {**environment(), VARIABLE: str(trace), SLOW: str(SLOWLY)}
         if temporary is not None:
             variables["TMPDIR"] = str(temporary)
+        found = self.half_written()
         call = [sys.executable, str(HERE / "traced.py"), "fit", "--config", str(self.experiment)]
         with open(errors, "wb") as file:
             process = subprocess.Popen(
@@ -168,7 +190,7 @@ class Run:
                 stderr=file,
                 start_new_session=True,
             )
-        self.sessions.append(Session(process, trace, errors))
+        self.sessions.append(Session(process, trace, errors, found))
         return self.sessions[-1]
 
     def wait(self, session: Session) -> Session:
@@ -192,6 +214,10 @@ class Run:
         except FileNotFoundError:
             return []
 
+    def half_written(self) -> set[str]:
+        """Names of checkpoints that are being written, or that a kill left so."""
+        return {name for name in self.files() if _BEING_WRITTEN.match(name)}
+
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, newest first."""
         found = [match for name in self.files() if (match := _STEP.match(name))]
@@ -200,6 +226,10 @@ class Run:
     def newest(self) -> int:
         """The step of the newest checkpoint, or 0."""
         return next(iter(self.steps()), 0)
+
+    def newest_first(self) -> list[Path]:
+        """The checkpoints."""
+        return [self.checkpoints / f"step-{step:09d}.ckpt" for step in self.steps()]
 
     def lineage(self, num_ranks: int) -> Steps:
         """The steps that its final weights descend from."""
@@ -216,6 +246,7 @@ class Planning:
     Attributes:
         to_start: seconds from the start of the command to its first step.
         a_step: seconds of a step, with its share of validations and checkpoints.
+        to_write: seconds that a checkpoint is half-written.
     """
 
     def __init__(self, options: argparse.Namespace, began: float) -> None:
@@ -224,6 +255,7 @@ class Planning:
         self.fewest = 15 * (options.kills + 1)
         # Of a machine of two cores; measured when it runs.
         self.to_start, self.a_step = 2.5 + 2.5 * options.processes, 0.03 * options.processes
+        self.to_write = 0.006
 
     def guess(self) -> int:
         """The steps that fit."""
@@ -231,14 +263,25 @@ class Planning:
         seconds = self.left - (self.options.kills + 2) * (self.to_start + 1.5)
         return max(self.fewest, int(seconds / (2.8 * self.a_step)))
 
-    def measure(self, session: Session) -> None:
+    def measure(self, run: Run, session: Session) -> None:
         """Wait for some steps of a session, and take the times of those."""
-        while alive(session) and len(session.times()) < MEASURED_STEPS:
-            time.sleep(0.1)
+        seen: dict[str, list[float]] = {}
+        looked = 0.0
+        while alive(session):
+            now = time.time()
+            for name in run.half_written():
+                seen.setdefault(name, []).append(now)
+            if now > looked + 0.1:
+                looked = now
+                if len(session.times()) >= MEASURED_STEPS:
+                    break
+            time.sleep(0.001)
         times = session.times()
         if len(times) > MEASURED_STEPS // 2:
             self.to_start = times[0] - session.began
             self.a_step = (times[-1] - times[5]) / (len(times) - 6)
+        if seen:
+            self.to_write = max(self.to_write, min(each[-1] - each[0] for each in seen.values()))
 
     def better(self, steps: int) -> int:
         """The steps to take now that times are known: as they were, unless that was far off."""
@@ -338,25 +381,25 @@ class Killer:
         while_writing: how many of them hit a checkpoint that was half-written.
     """
 
-    def __init__(self, run: Run, num_steps: int, seconds_to_start: float, seconds_a_step: float) -> None:
-        self.run, self.num_steps = run, num_steps
-        self.seconds_to_start, self.seconds_a_step = seconds_to_start, seconds_a_step
+    def __init__(self, run: Run, num_steps: int, planning: Planning) -> None:
+        self.run, self.num_steps, self.planning = run, num_steps, planning
         self.while_writing = 0
 
     def carry_out(self, kill: Kill, session: Session, num_left: int, hurry: bool) -> bool:
         """Wait for the moment and kill; False where the run ended before it."""
-        # A share for each kill that is left and for the end; half more at most.
+        # A share for each kill that is left; half more at most, and never what later ones need if they come late.
         position = self.run.newest()
-        share = (self.num_steps - position) / (num_left + 1) * (0.1 if hurry else 1.5)
-        target = min(position + max(1, int(kill.share * share)), self.num_steps - 2 * SAVED_EVERY)
+        limit = self.num_steps - 2 * SAVED_EVERY * num_left
+        share = (limit - position) / num_left * (0.1 if hurry else 1.5)
+        target = min(position + max(1, int(kill.share * share)), limit)
         if kill.moment == "start":
-            self._wait(session, kill.share * self.seconds_to_start, until_first_step=True)
+            self._wait(session, kill.share * self.planning.to_start, until_first_step=True)
         else:
             self._wait_for_step(session, target)
             if kill.moment == "writing":
                 self._wait_for_writing(session, kill.delay)
             else:
-                self._wait(session, kill.delay * self.seconds_a_step * SAVED_EVERY)
+                self._wait(session, kill.delay * self.planning.a_step * SAVED_EVERY)
         return alive(session) and self._kill(kill, session)
 
     def _wait(self, session: Session, seconds: float, until_first_step: bool = False) -> None:
@@ -376,9 +419,8 @@ class Killer:
     def _wait_for_writing(self, session: Session, delay: float) -> None:
         last = self.num_steps - SAVED_EVERY
         while alive(session) and self.run.newest() < last:
-            if any(_BEING_WRITTEN.match(name) for name in self.run.files()):
-                # A small checkpoint is written within some milliseconds.
-                time.sleep(delay * 0.006)
+            if self.run.half_written():
+                time.sleep(delay * self.planning.to_write)
                 return
             time.sleep(0.0003)
 
@@ -391,6 +433,7 @@ class Killer:
                 os.kill(victim, signal.SIGKILL)
         except ProcessLookupError:
             return False
+        begun = self.run.half_written()
         if victim is not None:
             # The other ranks must notice by themselves.
             until = time.time() + PATIENCE
@@ -401,7 +444,9 @@ class Killer:
                     raise Failed(f"rank {kill.rank} was killed, and the others still ran {PATIENCE:.0f} s later")
                 time.sleep(0.05)
         end_group(session)
-        caught = any(_BEING_WRITTEN.match(name) for name in self.run.files())
+        # The ranks that are left over remove what they cannot complete.
+        begun = (begun | self.run.half_written()) - session.found
+        caught = any(int(match[1]) not in self.run.steps() for name in begun if (match := _BEING_WRITTEN.match(name)))
         self.while_writing += caught
         whom = "all processes" if victim is None else f"rank {kill.rank}"
         where = "while a checkpoint was written, " if caught else ""
@@ -409,31 +454,6 @@ class Killer:
             f"  killed {whom} after {time.time() - session.began:.1f} s, {where}newest checkpoint {self.run.newest()}"
         )
         return session.process.returncode != 0
-
-
-# -- damage ------------------------------------------------------------------------------------------------------
-
-
-def damaged(content: bytes, how: str, generator: random.Random) -> bytes:
-    """The bytes of a file with a fault in them that was not there before."""
-    place = generator.randrange(len(content))
-    if how == "bit":
-        return content[:place] + bytes([content[place] ^ 1 << generator.randrange(8)]) + content[place + 1 :]
-    if how == "truncation":
-        return content[:place]
-    place = place // 4096 * 4096
-    spoiled = content[:place] + bytes(len(content[place : place + 4096])) + content[place + 4096 :]
-    return spoiled if spoiled != content else damaged(content, how, generator)
-
-
-def damage_newest(run: Run, how: str, generator: random.Random) -> str | None:
-    """Spoil the newest checkpoint where another is left to go back to; its name."""
-    if len(run.steps()) < 2:
-        return None
-    path = run.checkpoints / f"step-{run.newest():09d}.ckpt"
-    path.write_bytes(damaged(path.read_bytes(), how, generator))
-    say(f"  damaged {path.name}: {how}")
-    return path.name
 
 
 # -- comparison --------------------------------------------------------------------------------------------------
@@ -514,7 +534,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], boo
     experiment = write_experiment(folder, num_steps, options)
     reference, run = Run(experiment, folder / "reference"), Run(experiment, folder / "run")
     session = reference.start()
-    planning.measure(session)
+    planning.measure(reference, session)
     if planning.better(num_steps) != num_steps:
         end_group(session)
         num_steps = planning.better(num_steps)
@@ -522,42 +542,50 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], boo
         write_experiment(folder, num_steps, options)
         session = reference.start()
     reference.wait(session)
-    to_start, a_step = planning.to_start, planning.a_step
-    say(f"{to_start:.1f} s to start, {1000 * a_step:.0f} ms a step: {num_steps} steps")
+    to_start, a_step, to_write = planning.to_start, 1000 * planning.a_step, 1000 * planning.to_write
+    say(f"{to_start:.1f} s to start, {a_step:.0f} ms a step, {to_write:.0f} ms a checkpoint: {num_steps} steps")
     say(f"undisturbed run finished after {time.time() - began:.0f} s")
 
-    killer = Killer(run, num_steps, to_start, a_step)
-    kills = num_damaged = 0
-    rejected: list[str] = []
-    pending: str | None = None
+    killer = Killer(run, num_steps, planning)
+    faults = Faults(generator)
+    kills = 0
     failure: Failed | None = None
     with other_file_system() as elsewhere:
 
-        def temporary() -> Path | None:
-            return elsewhere if generator.random() < 0.5 else None
+        def started() -> Session:
+            return run.start(elsewhere if generator.random() < 0.5 else None)
+
+        def found(session: Session) -> None:
+            faults.found(session.rejected(), session.trace.exists())
 
         try:
             for number, kill in enumerate(planned(options.kills, options.processes, generator)):
-                session = run.start(temporary())
                 num_left = options.kills - number
-                hurry = time.time() - began > 60 * options.minutes - num_left * to_start
-                made = killer.carry_out(kill, session, num_left, hurry)
+                made = False
+                for _ in range(ATTEMPTS):
+                    session = started()
+                    hurry = time.time() - began > 60 * options.minutes - num_left * to_start
+                    made = killer.carry_out(kill, session, num_left, hurry)
+                    if not made:
+                        end_group(session)
+                        if session.process.returncode:
+                            tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
+                            raise Failed(f"a session ended by itself with {session.process.returncode}:\n{tail}")
+                    found(session)
+                    if made:
+                        break
+                    say("  a kill came too late: the run is finished, so the start of the same command is hit")
+                    kill = replace(kill, moment="start", rank=None, share=kill.share / 2)
                 kills += made
-                if not made:
-                    end_group(session)
-                    if session.process.returncode:
-                        tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
-                        raise Failed(f"a session ended by itself with {session.process.returncode}:\n{tail}")
-                refused = session.rejected()
-                rejected += sorted(refused)
-                if pending in refused:
-                    pending = None
-                # One at a time, so that each has a good one before it; the last kill makes up for what was left out.
-                due = generator.random() < 0.5 or (num_left <= 2 and not num_damaged)
-                if due and pending is None and made:
-                    pending = damage_newest(run, generator.choice(DAMAGES), generator)
-                    num_damaged += pending is not None
-            rejected += sorted(run.wait(run.start(temporary())).rejected())
+                # The last kills make up for what was left out.
+                due = generator.random() < 0.5 or (num_left <= 2 and not faults.num_damaged)
+                # A finished run looks at no checkpoint again.
+                due = due and made and run.newest() < num_steps
+                if due and (what := faults.damage(run.newest_first())):
+                    say(f"  damaged {what}")
+            session = started()
+            run.wait(session)
+            found(session)
         except Failed as error:
             failure = error
         finally:
@@ -567,20 +595,24 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], boo
 
     if failure is not None:
         say(str(failure))
-    say(f"{killer.while_writing} of {kills} kills hit a half-written checkpoint; {num_damaged} checkpoints damaged")
+    say(f"{killer.while_writing} of {kills} kills hit a half-written checkpoint")
+    say(f"{faults.num_damaged} checkpoints damaged")
     whole = reference.lineage(options.processes)
     lost, repeated = lost_and_repeated(run.lineage(options.processes), whole)
     twice = drawn_twice(whole, [num_steps // 2])
     unequal = ["unfinished"]
     if failure is None:
-        unequal = list(differences(comparable(reference.directory), comparable(run.directory)))
+        try:
+            unequal = list(differences(comparable(reference.directory), comparable(run.directory)))
+        except CheckpointError as error:
+            unequal = [str(error)]
     if unequal:
         say(f"different: {', '.join(unequal[:20])}")
     if twice or sorted(whole) != list(range(1, num_steps + 1)):
         say(f"the undisturbed run took {len(whole)} of {num_steps} steps and drew {twice} samples twice in an epoch")
     figures = {
         "kills": kills,
-        "rejected": len(rejected),
+        "rejected": faults.num_rejected,
         "lost": lost,
         "repeated": repeated,
         "equal": not unequal,
@@ -588,7 +620,7 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], boo
     say(f"{time.time() - began:.0f} s in all")
     as_expected = {**figures, "twice": twice} == {
         "kills": options.kills,
-        "rejected": num_damaged,
+        "rejected": faults.num_damaged,
         "lost": 0,
         "repeated": 0,
         "equal": True,
@@ -603,7 +635,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5, help="about how long all of it takes (default: 5)")
     parser.add_argument("--kills", type=int, default=8, help="how often it is killed (default: 8)")
     parser.add_argument("--processes", type=int, default=1, help="ranks (default: 1)")
-    parser.add_argument("--strategy", default="auto", help="trainer.strategy (default: auto)")
+    parser.add_argument(
+        "--strategy", choices=("auto", "ddp", "fsdp"), default="auto", help="trainer.strategy (default: auto)"
+    )
+    parser.add_argument("--sharded", action="store_true", help="checkpoint.sharded, with --strategy fsdp")
+    parser.add_argument("--asynchronous", action="store_true", help="checkpoint.asynchronous")
     parser.add_argument("--workers", type=int, default=1, help="loader processes of each rank (default: 1)")
     parser.add_argument("--folder", type=Path, help="new or empty, and kept; else a temporary one")
     parser.add_argument("--seed", type=int, default=1, help="of the text, the training and the kills (default: 1)")
@@ -613,6 +649,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, least in (("kills", 0), ("processes", 1), ("workers", 0), ("seed", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} is {getattr(options, name)}; it must be at least {least}")
+    if options.sharded and (options.strategy != "fsdp" or options.processes < 2):
+        parser.error("--sharded goes with --strategy fsdp and --processes 2 or more")
+    if options.sharded and options.asynchronous:
+        parser.error("--sharded does not go with --asynchronous: each process writes its own part")
     folder = options.folder
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         parser.error(f"--folder {folder} is not an empty folder")

@@ -2,15 +2,20 @@
 
     BERT_LIGHTNING_TRACE=FILE python experiments/reliability/traced.py fit --config ...
 
+With BERT_LIGHTNING_SLOW_WRITING=SECONDS what is written behind the training waits up to so long before each piece, as
+on a slow disk: a small checkpoint would be written before the next step.
+
 The package knows nothing of it. A rank writes its line before the step exchanges anything with other ranks, so no
 checkpoint can hold a step that is not in the file. It is one write: a line stands whatever becomes of the process.
 """
 
 import json
 import os
+import random
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bert_lightning.cli import main
 
 VARIABLE = "BERT_LIGHTNING_TRACE"
+SLOW = "BERT_LIGHTNING_SLOW_WRITING"
 
 
 def identities(batch: dict[str, Any]) -> list[list[int]]:
@@ -51,7 +57,25 @@ def trace(path: str) -> None:
     Task.training_step = traced  # type: ignore[method-assign]
 
 
+def slow_down(seconds: float) -> None:
+    """Let what is written behind the training take its time."""
+    from bert_lightning.training.background import Background
+
+    at_once = Background.do
+
+    def slowly(self: Background, work: Callable[[], object]) -> None:
+        def work_slowly() -> None:
+            # Not of the generators that training draws from.
+            time.sleep(random.SystemRandom().uniform(0, seconds))
+            work()
+
+        at_once(self, work_slowly)
+
+    Background.do = slowly  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     if VARIABLE in os.environ and "fit" in sys.argv[1:2]:
         trace(os.environ[VARIABLE])
+        slow_down(float(os.environ.get(SLOW, 0)))
     sys.exit(main())

@@ -120,7 +120,10 @@ def test_a_folder_of_parts_is_moved_aside_and_removed_as_a_file_is(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 10)
     (tmp_path / f".{step_name(15)}.99.tmp").mkdir()
+    # A kill hit the removal of an older one that bore the same name.
+    (tmp_path / "set-aside" / f".{step_name(10)}.99.gone.tmp").mkdir(parents=True)
     set_aside(tmp_path, 5)
+    assert not list((tmp_path / "set-aside").glob(".*"))
     assert damage(tmp_path / "set-aside" / step_name(10)) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["last.ckpt", "set-aside", step_name(5), f"{step_name(5)}.sha256"]

@@ -4,8 +4,9 @@ import json
 import random
 
 import pytest
+from faults import DAMAGES, OF_FOLDERS, Faults, damaged, spoil
 from lineage import descent, drawn_twice, lost_and_repeated, read_trace
-from soak import DAMAGES, damaged, differences, parse, planned
+from soak import differences, parse, planned
 
 
 def steps(first, last, session=0):
@@ -64,6 +65,52 @@ def test_damage_changes_the_file_as_it_says(how):
             assert max(changed) // 4096 == min(changed) // 4096
 
 
+def folder_of_parts(folder, step):
+    path = folder / f"step-{step:09d}.ckpt"
+    path.mkdir()
+    for name in ("manifest.json", "part-00000.pt", "part-00001.pt"):
+        (path / name).write_bytes(random.Random(f"{step} {name}").randbytes(100))
+    return path
+
+
+def contents(path):
+    return {each.name: each.read_bytes() for each in path.iterdir()}
+
+
+def test_a_fault_in_a_folder_of_parts_hits_one_file_of_it_and_in_time_each_one_in_each_way(tmp_path):
+    seen = set()
+    for seed in range(200):
+        (folder := tmp_path / str(seed)).mkdir()
+        newest, before = folder_of_parts(folder, 10), folder_of_parts(folder, 5)
+        whole, other = contents(newest), contents(before)
+        how, of, name = spoil(newest, before, random.Random(seed)).split()
+        spoiled = contents(newest)
+        assert contents(before) == other
+        [changed] = (each for each in whole if spoiled.get(each) != whole[each])
+        assert (of, name) == ("of", changed)
+        assert (changed not in spoiled) == (how == "removal")
+        assert (spoiled.get(changed) == other[changed]) == (how == "torn")
+        seen.add((how, name))
+    assert len(seen) == len(DAMAGES + OF_FOLDERS) * 3
+
+
+def test_a_damaged_checkpoint_counts_once_however_often_it_is_refused_before_it_is_set_aside(tmp_path):
+    checkpoints = [folder_of_parts(tmp_path, step) for step in (15, 10, 5)]
+    faults = Faults(random.Random(0))
+    assert faults.damage(checkpoints[:1]) is None
+    assert "step-000000015.ckpt: " in faults.damage(checkpoints)
+    # Killed before it looked; killed before it moved it; went on.
+    faults.found(set(), has_trained=False)
+    assert faults.damage(checkpoints[1:]) is None, "one at a time"
+    faults.found({"step-000000015.ckpt"}, has_trained=False)
+    faults.found({"step-000000015.ckpt"}, has_trained=True)
+    assert (faults.num_damaged, faults.num_rejected) == (1, 1)
+    assert faults.damage(checkpoints[1:])
+    # What nobody damaged is one more than there should be.
+    faults.found({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
+    assert (faults.num_damaged, faults.num_rejected) == (2, 3)
+
+
 def test_a_difference_of_one_bit_is_found_and_not_a_number_equals_itself():
     import torch
 
@@ -84,7 +131,19 @@ def test_as_many_kills_are_planned_as_asked_and_a_third_while_writing(number, pr
     assert processes > 1 or all(kill.rank is None for kill in kills)
 
 
-@pytest.mark.parametrize("wrong", [["--kills", "-1"], ["--processes", "0"], ["--minutes", "0"], ["--folder", "."]])
+WRONG = [
+    ["--kills", "-1"],
+    ["--processes", "0"],
+    ["--minutes", "0"],
+    ["--folder", "."],
+    ["--strategy", "deepspeed"],
+    ["--sharded", "--processes", "2"],
+    ["--sharded", "--strategy", "fsdp"],
+    ["--sharded", "--strategy", "fsdp", "--processes", "2", "--asynchronous"],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_arguments_are_refused_before_anything_is_done(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(wrong)

@@ -14,8 +14,10 @@ import pytest
 import torch
 import yaml
 from conftest import PRETRAINING
+from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
-from soak import comparable, damaged, differences
+from ranks import Ranks, started
+from soak import comparable, differences
 from test_end_to_end import weights
 from traced import identities
 
@@ -239,97 +241,94 @@ def test_a_signal_within_an_accumulated_step_lets_the_step_end_each_time(experim
 
 # Writes down what seeded each rank's dropout, and sends a signal to one rank within a step.
 WATCHED = """
-import json, os, signal, sys, torch
-from bert_lightning.cli import main
+import json, os, signal, torch
 from bert_lightning.tasks.base import Task
-folder, rank, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 original = Task.training_step
 def watched(self, batches, number):
+    rank, step = int(os.environ["WATCHED_RANK"]), int(os.environ["WATCHED_STEP"])
     if self.trainer.global_step == step and self.global_rank == rank:
         os.kill(os.getpid(), signal.SIGTERM)
     original(self, batches, number)
-    with open(f"{folder}/seeds-{self.global_rank}", "a") as file:
+    with open(f"{os.environ['WATCHED_FOLDER']}/seeds-{self.global_rank}", "a") as file:
         print(self.trainer.global_step, torch.initial_seed(), file=file)
 Task.training_step = watched
-sys.exit(main(sys.argv[4:]))
 """
 
 
-def fit_on_ranks(experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1, ranks: int = 2) -> int:
-    """`fit` on several ranks; the rank gets SIGTERM within the step after `step`."""
-    script = experiment.with_name("watched.py")
-    script.write_text(WATCHED)
+@pytest.fixture(scope="module")
+def two_ranks():
+    with started(2, WATCHED) as ranks:
+        yield ranks
+
+
+def fit_on(ranks: Ranks, experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1) -> int:
+    """The first rank's status of `fit` on several; the rank gets SIGTERM within the step after `step`."""
     run.parent.mkdir(exist_ok=True)
-    command = [sys.executable, str(script), str(run.parent), str(rank), str(step), "fit", "--config", str(experiment)]
-    command += ["--run-directory", str(run), "--trainer.devices", str(ranks), "--trainer.strategy", "ddp"]
-    command += ["--trainer.log_every_n_steps", str(STEPS)]
-    done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=200)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode
+    command = ["fit", "--config", experiment, "--run-directory", run, "--trainer.devices", len(ranks.processes)]
+    command += ["--trainer.strategy", "ddp", "--trainer.log_every_n_steps", STEPS, *options]
+    watched = {"WATCHED_FOLDER": run.parent, "WATCHED_RANK": rank, "WATCHED_STEP": step}
+    return ranks.run([*map(str, command)], **watched)[0]
 
 
 @pytest.fixture(scope="module")
-def on_two(experiment, tmp_path_factory) -> Path:
+def on_two(two_ranks, experiment, tmp_path_factory) -> Path:
     """A whole run on two ranks."""
     run = tmp_path_factory.mktemp("two") / "whole"
-    assert fit_on_ranks(experiment, run) == 0
+    assert fit_on(two_ranks, experiment, run) == 0
     return run
 
 
-@pytest.mark.slow
 def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
     seeds = [re.findall(r"\d+ (\d+)", (on_two.parent / f"seeds-{rank}").read_text()) for rank in (0, 1)]
     assert [len(each) for each in seeds] == [STEPS, STEPS]
     assert len({*seeds[0], *seeds[1]}) == 2 * STEPS
 
 
-@pytest.mark.slow
-def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(experiment, on_two, tmp_path):
+def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(two_ranks, experiment, on_two, tmp_path):
     # The log window is the whole training: each rank must go on with its own sums of it.
-    assert fit_on_ranks(experiment, tmp_path / "run", rank=1, step=6) == 143
+    assert fit_on(two_ranks, experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")
     # Added up, they would differ in the last bit now and then.
     window = load_native(tmp_path / "run/checkpoints/step-000000007.ckpt")["log_window"]
     assert len(window) == 2
     assert not torch.equal(window[0], window[1])
-    assert fit_on_ranks(experiment, tmp_path / "run") == 0
+    assert fit_on(two_ranks, experiment, tmp_path / "run") == 0
     assert_equal(on_two, tmp_path / "run")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(experiment, on_two, tmp_path):
+def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(two_ranks, experiment, on_two, tmp_path):
     for step in range(2, 10):
         run = killed_behind(on_two, step, tmp_path / f"from-{step}")
-        assert fit_on_ranks(experiment, run) == 0
+        assert fit_on(two_ranks, experiment, run) == 0
         assert_equal(on_two, run)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(experiment, on_two, tmp_path):
+def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(two_ranks, experiment, on_two, tmp_path):
     run = tmp_path / "run"
     for number, step in enumerate((0, 1, 2, 4, 6, 7, 9)):
-        assert fit_on_ranks(experiment, run, rank=number % 2, step=step) == 143
+        assert fit_on(two_ranks, experiment, run, rank=number % 2, step=step) == 143
         assert RunDirectory(run).read_manifest()["step"] == step + 1
-    assert fit_on_ranks(experiment, run) == 0
+    assert fit_on(two_ranks, experiment, run) == 0
     assert_equal(on_two, run)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_three_ranks_add_up_in_the_same_order_behind_a_resume(experiment, tmp_path):
-    assert fit_on_ranks(experiment, tmp_path / "whole", "--data.batch_size", 12, ranks=3) == 0
+    # A resume is another session: processes of their own.
+    with started(3, WATCHED) as ranks:
+        assert fit_on(ranks, experiment, tmp_path / "whole", "--data.batch_size", 12) == 0
     run = killed_behind(tmp_path / "whole", 7, tmp_path / "run")
-    assert fit_on_ranks(experiment, run, "--data.batch_size", 12, ranks=3) == 0
+    with started(3, WATCHED) as ranks:
+        assert fit_on(ranks, experiment, run, "--data.batch_size", 12) == 0
     assert_equal(tmp_path / "whole", run)
 
 
-@pytest.mark.slow
-def test_two_ranks_resumed_on_one_take_the_same_samples_to_nearly_the_same_weights(experiment, tmp_path, taken):
+def test_two_ranks_resumed_on_one_take_the_same_samples_to_nearly_the_same_weights(
+    two_ranks, experiment, tmp_path, taken
+):
     options = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
-    assert fit_on_ranks(experiment, tmp_path / "two", *options) == 0
+    assert fit_on(two_ranks, experiment, tmp_path / "two", *options) == 0
     checkpoint = tmp_path / "two/checkpoints/step-000000006.ckpt"
     assert fit(experiment, tmp_path / "one", *options, "--resume", checkpoint) == 0
     assert fit(experiment, tmp_path / "whole", *options) == 0

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert_lightning.checkpoints.files import damage
-from bert_lightning.checkpoints.native import step_checkpoints, step_name
+from bert_lightning.checkpoints.native import damage, step_checkpoints, step_name
+from bert_lightning.checkpoints.parts import Rows, write_parts
 from bert_lightning.errors import WorkError
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
@@ -22,58 +22,111 @@ from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_v
 FORK = multiprocessing.get_context("fork")
 
 
-def save_again_and_again(folder: Path, first: int, num_floats: int, temporary: Path) -> None:
-    """Checkpoints of rising steps, the one before the last removed, until this process is killed."""
+def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, ends=()):
+    """Checkpoints of rising steps, the one before the last removed, until this process or the other one is killed."""
     # Threads of the process that it was forked from are not there.
     torch.set_num_threads(1)
     os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None
-    io = VerifiedCheckpointIO()
+    for end in ends[:rank] + ends[rank + 1 :]:
+        end.close()
+
+    def exchange(value):
+        ends[rank].send(value)
+        other = ends[rank].recv()
+        return [value, other] if rank == 0 else [other, value]
+
+    io = VerifiedCheckpointIO(asynchronous=form == "asynchronous")
     for step in range(first, first + 1000):
-        io.save_checkpoint(
-            {"bert_lightning": {}, "weights": torch.full((num_floats,), float(step))}, folder / step_name(step)
-        )
-        io.remove_checkpoint(folder / step_name(step - 2))
+        path, old = folder / step_name(step), folder / step_name(step - 2)
+        weights = torch.full((num_floats,), float(step))
+        if form == "parts":
+            content = {"bert_lightning": {}, "weights": Rows(weights.chunk(2)[rank], (num_floats,))}
+            try:
+                write_parts(path, content, step, rank, exchange)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                return
+        else:
+            io.save_checkpoint({"bert_lightning": {}, "weights": weights}, path)
+        if rank == 0:
+            io.then(lambda old=old: io.remove_checkpoint(old))
+
+
+def start_to_save(form, *arguments):
+    """The processes that save: two that write a folder of parts together, or one."""
+    ends = FORK.Pipe() if form == "parts" else ()
+    processes = [
+        FORK.Process(target=save_again_and_again, args=(form, *arguments, rank, ends))
+        for rank in range(len(ends) or 1)
+    ]
+    for process in processes:
+        process.start()
+    for end in ends:
+        end.close()
+    return processes
+
+
+def half_written(folder: Path) -> set[str]:
+    """Names of checkpoints that are being written, not of those that are being removed."""
+    return {path.name[1:20] for path in folder.glob(".step-*.tmp") if not path.name.endswith(".gone.tmp")}
 
 
 NEAR_AND_FAR = [
-    pytest.param(kills, megabytes, far, marks=marks)
-    for kills, megabytes, marks in ((4, 16, ()), (12, 240, pytest.mark.slow))
-    for far in (False, True)
+    pytest.param(form, kills, megabytes, far, marks=marks)
+    for form, kills, megabytes, fars, marks in (
+        ("file", 4, 16, (False, True), ()),
+        ("parts", 2, 16, (True,), ()),
+        ("file", 26, 48, (False, True), pytest.mark.slow),
+        ("parts", 12, 48, (False, True), pytest.mark.slow),
+        ("asynchronous", 12, 48, (False, True), pytest.mark.slow),
+    )
+    for far in fars
 ]
 
 
-@pytest.mark.parametrize(("kills", "megabytes", "far"), NEAR_AND_FAR)
-def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(tmp_path, kills, megabytes, far):
-    temporary = Path("/dev/shm") if far else tmp_path
-    if not os.access(temporary, os.W_OK):
-        pytest.skip(f"{temporary} is not there")
+@pytest.fixture
+def temporary(tmp_path, far):
+    """A folder for temporary files, beside the checkpoints or on another file system."""
+    memory = Path("/dev/shm")
+    if far and not os.access(memory, os.W_OK):
+        pytest.skip(f"{memory} is not there")
+    with tempfile.TemporaryDirectory(dir=memory if far else tmp_path.parent) as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize(("form", "kills", "megabytes", "far"), NEAR_AND_FAR)
+def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(
+    tmp_path, temporary, form, kills, megabytes, far
+):
     generator = random.Random(0)
-    elsewhere = set(temporary.iterdir()) if far else set()
-    hit, position = 0, 0
-    for _ in range(kills):
-        process = FORK.Process(
-            target=save_again_and_again, args=(tmp_path, position + 1, megabytes * 250_000, temporary)
-        )
-        process.start()
+    hit, made, position = 0, 0, 0
+    # Those that come when the checkpoint is just complete do not count.
+    while hit < kills:
+        processes = start_to_save(form, tmp_path, position + 1, megabytes * 250_000, temporary)
         # Two are there, then somewhere within those that follow.
         while len(step_checkpoints(tmp_path)) < 2 or step_checkpoints(tmp_path)[0].name <= step_name(position + 1):
-            assert process.is_alive()
+            assert all(process.is_alive() for process in processes)
         until = time.monotonic() + generator.random() * megabytes / 400
-        while time.monotonic() < until or not list(tmp_path.glob(".step-*.tmp")):
-            assert process.is_alive()
-        process.kill()
-        process.join()
-        hit += bool(list(tmp_path.glob(".step-*.ckpt.*.tmp")))
+        while time.monotonic() < until or not half_written(tmp_path):
+            assert all(process.is_alive() for process in processes)
+        # Of two processes both or one, which the other one notices.
+        for process in generator.choice([processes, *([each] for each in processes)]):
+            process.kill()
+        begun = half_written(tmp_path)
+        for process in processes:
+            process.join(60)
+            assert process.exitcode is not None
+        hit += bool((begun | half_written(tmp_path)) - {path.name for path in step_checkpoints(tmp_path)})
+        made += 1
         newest = newest_valid(tmp_path)
         assert newest == step_checkpoints(tmp_path)[0], "none is there that is not whole"
         position = int(newest.name[5:14])
         set_aside(tmp_path, position)
-        assert not list(tmp_path.glob(".*"))
+        assert not list(tmp_path.rglob(".*"))
         assert all(damage(path) is None for path in step_checkpoints(tmp_path))
         assert len(list(tmp_path.glob("*.sha256"))) == len(step_checkpoints(tmp_path))
-    assert hit
-    assert not far or set(temporary.iterdir()) <= elsewhere, "nothing goes through TMPDIR"
+        assert made <= 4 * kills, "hardly any hits a checkpoint that is being written"
+    assert not list(temporary.iterdir()), "nothing goes through TMPDIR"
 
 
 def test_a_folder_that_must_not_be_written_to_is_an_error_that_names_it():

@@ -22,7 +22,7 @@ from bert_lightning.training.rows import local, whole
 from bert_lightning.training.sharded import ShardedStrategy, shard
 
 torch.distributed.init_process_group("gloo")
-mesh = init_device_mesh("cpu", (2,))
+mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
 settings = {
     "adamw": AdamW(0.1), "published": AdamW(0.1, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.1),
     "muon": Muon(0.1), "bfloat16": AdamW(0.1),
@@ -56,15 +56,15 @@ for name, optimizer in settings.items():
         "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
         "shared": all(p.to_local().shape[0] < p.shape[0] or p.shape[0] == 1 for p in two.parameters()),
     }
-strategy = ShardedStrategy(2, False, timedelta(seconds=60))
+strategy = ShardedStrategy(2, 1, False, timedelta(seconds=60))
 kept = {
-    "shared": two[0].weight.detach(), "everywhere": distribute_tensor(torch.ones(3), mesh, [Replicate()]),
+    "shared": two[0].weight.detach(), "everywhere": distribute_tensor(torch.ones(3), mesh, [Replicate()] * 2),
     "plain": torch.tensor(2.0),
 }
 found["saved"] = {
     name: not torch._C._is_alias_of(saved, local(value)) and torch.equal(saved, whole(value, value))
     for name, value in kept.items()
-    for saved in [strategy._saved(value)]
+    for saved in [strategy._saved(value, value)]
 }
 if torch.distributed.get_rank() == 0:
     print(json.dumps(found))

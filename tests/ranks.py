@@ -1,0 +1,104 @@
+"""Processes that train together as often as they are asked: to start them takes longer than a short training."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# What the command prints goes to the standard error, so that the standard output holds the answers alone.
+LOOP = """
+import json, os, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+from bert_lightning.cli import main
+for line in sys.stdin:
+    arguments, variables = json.loads(line)
+    os.environ |= variables
+    # What a training left there for processes of its own.
+    os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
+    try:
+        status = main(arguments)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = -1
+    print(json.dumps(status), file=answers, flush=True)
+"""
+PATIENCE = 300.0
+
+
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+class Ranks:
+    """Processes that run commands of `bert-lightning` together, as torchrun starts them.
+
+    Args:
+        number: of them.
+        before: Python that each executes first.
+    """
+
+    def __init__(self, number: int, before: str = "") -> None:
+        shared = {
+            **os.environ,
+            "WANDB_MODE": "disabled",
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+            "WORLD_SIZE": str(number),
+            "LOCAL_WORLD_SIZE": str(number),
+            "GROUP_RANK": "0",
+            "TORCHELASTIC_RUN_ID": "tests",
+        }
+        self.processes: list[subprocess.Popen[Any]] = [
+            subprocess.Popen(
+                [sys.executable, "-c", before + LOOP],
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(number)
+        ]
+
+    def run(self, arguments: Sequence[str], **variables: object) -> list[int]:
+        """The exit status of the command on each rank, with variables in its environment from now on."""
+        message = [[*arguments], {name: str(value) for name, value in variables.items()}]
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+        return [self._answer(process) for process in self.processes]
+
+    def _answer(self, process: subprocess.Popen[Any]) -> int:
+        assert process.stdout is not None
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            self.end()
+            raise TimeoutError(f"a rank did not answer within {PATIENCE:.0f} s")
+        return int(json.loads(process.stdout.readline() or "-1"))
+
+    def end(self) -> None:
+        """End all of them."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def started(number: int, before: str = "") -> Iterator[Ranks]:
+    """Processes for as long as the context lasts."""
+    ranks = Ranks(number, before)
+    try:
+        yield ranks
+    finally:
+        ranks.end()

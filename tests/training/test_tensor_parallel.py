@@ -1,0 +1,135 @@
+"""Processes that share heads and widths compute what one process computes: model, gradients and optimisers."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+# On `tensor` processes that share the blocks, times `data` that share the rows of what each has.
+SCRIPT = """
+import copy, json, sys
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from bert_lightning.model import BertConfig, BertForMaskedLM
+from bert_lightning.training.finite import clip_gradients
+from bert_lightning.training.optimizers import SGD, AdamW, Lamb, Muon
+from bert_lightning.training.rows import local, rows_for, whole, whole_shape
+from bert_lightning.training.sharded import shard
+from bert_lightning.training.tensor_parallel import _draws_of, mark_slices
+
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+data, tensor = int(sys.argv[1]), int(sys.argv[2])
+mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data_parallel", "tensor_parallel"))
+config = BertConfig(
+    vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=6, intermediate_size=36,
+    max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pooler=False,
+)
+ids = torch.arange(32).reshape(2, 16) % 50
+settings = {
+    "adamw": AdamW(0.01), "published": AdamW(0.01, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.01),
+    "muon": Muon(0.01),
+}
+found = {}
+for name, optimizer in settings.items():
+    torch.manual_seed(0)
+    one = BertForMaskedLM(config)
+    two = copy.deepcopy(one)
+    matrices = one.hidden_matrices() if name == "muon" else None
+    shard(two, two.backbone.layers, (), mesh, "32")
+    mark_slices(two)
+    steps, lengths, losses = [], [], []
+    for model in (one, two):
+        named = list(model.named_parameters())
+        groups = [{"params": [p for _, p in named], "weight_decay": 0.01}]
+        if name == "muon":
+            stacked = {number: [p for n, p in named if matrices.get(n, 0) == number] for number in (0, 1, 3)}
+            groups = [{"params": each, "num_matrices": number} for number, each in stacked.items()]
+        steps.append(optimizer.build(groups))
+    for step in range(3):
+        for model, each in zip((one, two), steps):
+            loss = model(ids).square().sum() * 100
+            loss.backward()
+            losses.append(float(loss))
+            lengths.append(float(clip_gradients(model.parameters(), 0.5)))
+            each.step()
+            each.zero_grad()
+    pairs = [(a, b) for a, b in zip(one.parameters(), two.parameters())]
+    found[name] = {
+        "weights": max(float((a - whole(b.detach(), b)).abs().max()) for a, b in pairs),
+        "losses": max(abs(a / b - 1) for a, b in zip(losses[::2], losses[1::2])),
+        "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
+        "kept": sum(local(b).numel() for _, b in pairs) / sum(a.numel() for a, _ in pairs),
+        "shapes": all(tuple(a.shape) == whole_shape(b) for a, b in pairs),
+        "rows": all(torch.equal(rows_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
+    }
+torch.manual_seed(7)
+with _draws_of(mesh["tensor_parallel"].get_local_rank()):
+    apart = torch.rand(3)
+after = torch.rand(3)
+every = [torch.empty(6) for _ in range(data * tensor)]
+torch.distributed.all_gather(every, torch.cat([apart, after]))
+found["draws"] = [each.tolist() for each in every]
+if torch.distributed.get_rank() == 0:
+    print(json.dumps(found))
+torch.distributed.destroy_process_group()
+"""
+
+
+def run(data, tensor):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    number = data * tensor
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(data), str(tensor)],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(number)
+    ]
+    try:
+        (output, errors), *_ = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].returncode == 0, errors
+    return json.loads(output)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(1, 2), pytest.param((1, 3), marks=pytest.mark.slow), pytest.param((2, 2), marks=pytest.mark.slow)],
+    ids=lambda each: "x".join(map(str, each)),
+)
+def found(request):
+    return run(*request.param)
+
+
+# Muon's iteration is in bfloat16, which enlarges the last bits.
+@pytest.mark.parametrize(
+    ("name", "most"), [("adamw", 1e-5), ("published", 1e-5), ("sgd", 1e-5), ("lamb", 1e-5), ("muon", 2e-3)]
+)
+def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name, most):
+    assert found[name]["weights"] <= most
+    assert found[name]["losses"] <= (1e-2 if name == "muon" else 1e-5)
+    assert found[name]["norms"] <= (1e-2 if name == "muon" else 1e-4)
+    assert found[name]["shapes"]
+    assert found[name]["rows"]
+
+
+def test_each_process_keeps_its_part_of_the_blocks(found):
+    assert found["adamw"]["kept"] < 0.7
+
+
+def test_heads_of_different_processes_draw_different_dropout_and_all_else_the_same(found):
+    draws = found["draws"]
+    assert draws[0][:3] != draws[1][:3]
+    assert all(each[3:] == draws[0][3:] for each in draws)
