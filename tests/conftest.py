@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,8 @@ import yaml
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+
+from ranks import Ranks, started
 
 from bert_lightning.cli import main
 from bert_lightning.data.preparation import prepare
@@ -128,6 +131,13 @@ def home(tmp_path_factory, corpus, store, validation_store) -> Path:
         == 0
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Ranks]:
+    """Two processes that train together as often as asked."""
+    with started(2) as ranks:
+        yield ranks
 
 
 @pytest.fixture(scope="session")

@@ -10,25 +10,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# What the command prints goes to the standard error, so that the standard output holds the answers alone.
+# What is printed goes to the standard error, so that the standard output holds the answers alone.
 LOOP = """
 import json, os, sys, traceback
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-from bert_lightning.cli import main
 for line in sys.stdin:
-    arguments, variables = json.loads(line)
-    os.environ |= variables
-    # What a training left there for processes of its own.
-    os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
+    names = {}
     try:
-        status = main(arguments)
+        exec(json.loads(line), names)
     except SystemExit as end:
-        status = end.code
+        names["answer"] = end.code
     except BaseException:
         traceback.print_exc()
-        status = -1
-    print(json.dumps(status), file=answers, flush=True)
+        names["answer"] = "failed"
+    print(json.dumps(names.get("answer")), file=answers, flush=True)
+"""
+COMMAND = """
+import os
+from bert_lightning.cli import main
+os.environ |= {variables!r}
+# What a training left there for processes of its own.
+os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
+answer = main({arguments!r})
 """
 PATIENCE = 300.0
 
@@ -41,14 +45,9 @@ def free_port() -> str:
 
 
 class Ranks:
-    """Processes that run commands of `bert-lightning` together, as torchrun starts them.
+    """Processes that execute the same Python, with the environment in which torchrun starts them."""
 
-    Args:
-        number: of them.
-        before: Python that each executes first.
-    """
-
-    def __init__(self, number: int, before: str = "") -> None:
+    def __init__(self, number: int) -> None:
         shared = {
             **os.environ,
             "WANDB_MODE": "disabled",
@@ -62,7 +61,7 @@ class Ranks:
         }
         self.processes: list[subprocess.Popen[Any]] = [
             subprocess.Popen(
-                [sys.executable, "-c", before + LOOP],
+                [sys.executable, "-c", LOOP],
                 env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -71,21 +70,25 @@ class Ranks:
             for rank in range(number)
         ]
 
-    def run(self, arguments: Sequence[str], **variables: object) -> list[int]:
-        """The exit status of the command on each rank, with variables in its environment from now on."""
-        message = [[*arguments], {name: str(value) for name, value in variables.items()}]
+    def run(self, arguments: Sequence[str], **variables: object) -> list[Any]:
+        """The exit status of a command on each rank, with variables in its environment from now on."""
+        texts = {name: str(value) for name, value in variables.items()}
+        return self.execute(COMMAND.format(arguments=[*arguments], variables=texts))
+
+    def execute(self, code: str) -> list[Any]:
+        """What each rank has as `answer` then."""
         for process in self.processes:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.write(json.dumps(code) + "\n")
             process.stdin.flush()
         return [self._answer(process) for process in self.processes]
 
-    def _answer(self, process: subprocess.Popen[Any]) -> int:
+    def _answer(self, process: subprocess.Popen[Any]) -> Any:
         assert process.stdout is not None
         if not select.select([process.stdout], [], [], PATIENCE)[0]:
             self.end()
             raise TimeoutError(f"a rank did not answer within {PATIENCE:.0f} s")
-        return int(json.loads(process.stdout.readline() or "-1"))
+        return json.loads(process.stdout.readline() or '"ended"')
 
     def end(self) -> None:
         """End all of them."""
@@ -95,9 +98,9 @@ class Ranks:
 
 
 @contextmanager
-def started(number: int, before: str = "") -> Iterator[Ranks]:
+def started(number: int) -> Iterator[Ranks]:
     """Processes for as long as the context lasts."""
-    ranks = Ranks(number, before)
+    ranks = Ranks(number)
     try:
         yield ranks
     finally:

@@ -16,7 +16,7 @@ from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModu
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
-    *("tokenizer", "prepare", "instances", "fit", "reproduce", "validate", "test", "predict", "score"),
+    *("tokenizer", "prepare", "instances", "fit", "reproduce", "validate", "test", "score", "predict"),
     *("features", "submission", "export", "report", "doctor"),
 )
 
@@ -59,7 +59,6 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input good.txt --tokenizer tok --output out --workers 0", "--workers is 0"),
         ("prepare --input good.txt --tokenizer tok --output out --document-start (", "no regular expression"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 2 --scheduler x", "--workers counts"),
-        ("prepare --input good.txt --tokenizer tok --output out --scheduler tcp://127.0.0.1:9", "no Dask scheduler"),
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
             "instances --input good.txt --tokenizer tok --output out --dupe-factor 2",

@@ -181,7 +181,14 @@ def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home
     assert now[0] == before[0]
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGUSR1", 143),
+        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
@@ -201,6 +208,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path
     assert (tmp_path / "run/checkpoints/last.ckpt").resolve().name == f"step-{manifest['step']:09d}.ckpt"
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(home, tmp_path):
     no_dropout = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
     base = ["fit", "--config", home / "pretraining.yaml", *no_dropout]

@@ -64,13 +64,6 @@ def finish(process, status=0):
 
 
 @pytest.fixture(scope="module")
-def on_two():
-    """Two ranks."""
-    with started(2) as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
 def on_four():
     """Four ranks."""
     with started(4) as ranks:
@@ -87,24 +80,24 @@ def fit(home, run, *options, ranks: Ranks | None = None):
 
 
 @pytest.fixture(scope="module")
-def in_parts(home, on_two, tmp_path_factory):
+def in_parts(home, two_ranks, tmp_path_factory):
     """Two processes that share the model's rows, with dropout, and checkpoints in parts."""
     run = tmp_path_factory.mktemp("strategies") / "parts"
-    return fit(home, run, *PARTS, ranks=on_two)
+    return fit(home, run, *PARTS, ranks=two_ranks)
 
 
 def test_processes_that_share_the_model_draw_dropout_of_their_own_and_train_like_those_that_do_not(
-    home, in_parts, on_two, tmp_path
+    home, in_parts, two_ranks, tmp_path
 ):
-    ddp = fit(home, tmp_path / "ddp", *DDP, ranks=on_two)
+    ddp = fit(home, tmp_path / "ddp", *DDP, ranks=two_ranks)
     # Rank 1 with rank 0's masks would be off by 1e-3; the norm of the gradients is added up in another order.
     assert difference(weights(ddp), weights(in_parts)) <= 2e-6
 
 
-def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, on_two, tmp_path):
+def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, two_ranks, tmp_path):
     parts = in_parts / "checkpoints/step-000000002.ckpt"
     assert sorted(path.name for path in parts.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
-    resumed = fit(home, tmp_path / "resumed", *PARTS, "--resume", str(parts), ranks=on_two)
+    resumed = fit(home, tmp_path / "resumed", *PARTS, "--resume", str(parts), ranks=two_ranks)
     assert bitwise(weights(in_parts), weights(resumed))
 
 
@@ -174,47 +167,57 @@ def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path
         assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
 
 
-def test_one_process_and_two_of_either_strategy_agree(home, on_two, tmp_path):
+def test_one_process_and_two_of_either_strategy_agree(home, two_ranks, tmp_path, monkeypatch):
+    # Of one thread, as each of the two.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
     one = fit(home, tmp_path / "one", *NO_DROPOUT, "--trainer.accumulate_grad_batches", "2")
     for name, strategy in (("ddp", DDP), ("fsdp", FSDP)):
-        two = fit(home, tmp_path / name, *NO_DROPOUT, *strategy, ranks=on_two)
+        two = fit(home, tmp_path / name, *NO_DROPOUT, *strategy, ranks=two_ranks)
         assert difference(weights(one), weights(two)) <= 1e-6
     assert bitwise(weights(one), weights(tmp_path / "ddp"))
-    alone = fit(home, tmp_path / "alone", *NO_DROPOUT, *FSDP)
+
+
+@pytest.mark.slow
+def test_one_process_alone_may_have_all_rows(home, tmp_path):
+    one = fit(home, tmp_path / "one", *NO_DROPOUT)
+    # Not in this process, where the others of its group would be left to tests behind this one.
+    with started(1) as ranks:
+        alone = fit(home, tmp_path / "alone", *NO_DROPOUT, *FSDP, ranks=ranks)
     assert difference(weights(one), weights(alone)) <= 1e-6
 
 
 @pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_resume_bit_for_bit_from_a_file(home, on_two, tmp_path, strategy):
-    whole = fit(home, tmp_path / "whole", *strategy, ranks=on_two)
+def test_two_processes_resume_bit_for_bit_from_a_file(home, two_ranks, tmp_path, strategy):
+    whole = fit(home, tmp_path / "whole", *strategy, ranks=two_ranks)
     for step in (1, 3):
         middle = ["--resume", str(whole / f"checkpoints/step-{step:09d}.ckpt")]
-        resumed = fit(home, tmp_path / f"from-{step}", *strategy, *middle, ranks=on_two)
+        resumed = fit(home, tmp_path / f"from-{step}", *strategy, *middle, ranks=two_ranks)
         assert bitwise(weights(whole), weights(resumed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [FSDP, PARTS], ids=["file", "parts"])
-def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints(home, on_two, tmp_path, strategy):
+def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints(home, two_ranks, tmp_path, strategy):
     options = [*strategy, "--trainer.max_steps", "9"]
-    whole = fit(home, tmp_path / "whole", *options, ranks=on_two)
+    whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     for step in range(1, 9):
         middle = ["--resume", str(whole / f"checkpoints/step-{step:09d}.ckpt")]
-        resumed = fit(home, tmp_path / f"from-{step}", *options, *middle, ranks=on_two)
+        resumed = fit(home, tmp_path / f"from-{step}", *options, *middle, ranks=two_ranks)
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_two_processes_become_one_and_two_again(home, on_two, tmp_path):
-    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *PARTS, ranks=on_two)
+def test_two_processes_become_one_and_two_again(home, two_ranks, tmp_path):
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *PARTS, ranks=two_ranks)
     first = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
     one = fit(home, tmp_path / "one", *NO_DROPOUT, *first)
     second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
-    two = fit(home, tmp_path / "two", *NO_DROPOUT, *DDP, *second, ranks=on_two)
+    two = fit(home, tmp_path / "two", *NO_DROPOUT, *DDP, *second, ranks=two_ranks)
     assert difference(weights(whole), weights(two)) <= 1e-6
 
 
-def test_processes_that_share_heads_and_widths_train_what_one_trains(home, on_two, tmp_path):
-    _trains_what_one_trains(home, on_two, tmp_path)
+def test_processes_that_share_heads_and_widths_train_what_one_trains(home, two_ranks, tmp_path):
+    _trains_what_one_trains(home, two_ranks, tmp_path)
 
 
 @pytest.mark.slow
@@ -233,8 +236,8 @@ def _trains_what_one_trains(home, ranks, tmp_path):
         assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
 
 
-def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, on_two, tmp_path):
-    _resumes_from_file_and_parts(home, on_two, tmp_path)
+def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, two_ranks, tmp_path):
+    _resumes_from_file_and_parts(home, two_ranks, tmp_path)
 
 
 @pytest.mark.slow
@@ -252,41 +255,41 @@ def _resumes_from_file_and_parts(home, ranks, tmp_path):
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_that(home, on_two, tmp_path):
+def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_that(home, two_ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT)
     shared = [*NO_DROPOUT, *PARTS, *TENSOR_PARALLEL]
-    first = fit(home, tmp_path / "first", *shared, ranks=on_two)
+    first = fit(home, tmp_path / "first", *shared, ranks=two_ranks)
     one = fit(home, tmp_path / "one", *NO_DROPOUT, "--resume", str(first / "checkpoints/step-000000001.ckpt"))
     second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
-    two = fit(home, tmp_path / "two", *shared, *second, ranks=on_two)
+    two = fit(home, tmp_path / "two", *shared, *second, ranks=two_ranks)
     assert difference(weights(whole), weights(two)) <= 1e-6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("strategy", [DDP, FSDP, [*FSDP, *TENSOR_PARALLEL]], ids=["ddp", "fsdp", "heads"])
-def test_sixteen_bits_train_on_two_processes_and_resume(home, on_two, tmp_path, precision, strategy):
+def test_sixteen_bits_train_on_two_processes_and_resume(home, two_ranks, tmp_path, precision, strategy):
     options = [*strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
-    whole = fit(home, tmp_path / "whole", *options, ranks=on_two)
+    whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
-    resumed = fit(home, tmp_path / "resumed", *options, *middle, ranks=on_two)
+    resumed = fit(home, tmp_path / "resumed", *options, *middle, ranks=two_ranks)
     assert bitwise(weights(whole), weights(resumed))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, on_two, tmp_path):
+def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, two_ranks, tmp_path):
     compiled = [*PARTS, "--trainer.compile", "true"]
-    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=on_two)
-    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=on_two)
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=two_ranks)
+    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=two_ranks)
     assert 0 < difference(weights(plain), weights(whole)) <= 2e-6
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
-    resumed = fit(home, tmp_path / "resumed", *NO_DROPOUT, *compiled, *middle, ranks=on_two)
+    resumed = fit(home, tmp_path / "resumed", *NO_DROPOUT, *compiled, *middle, ranks=two_ranks)
     assert bitwise(weights(whole), weights(resumed))
 
 
 @pytest.mark.slow
-def test_a_crf_is_trained_and_decoded_with_shared_rows(home, on_two, tmp_path):
+def test_a_crf_is_trained_and_decoded_with_shared_rows(home, two_ranks, tmp_path):
     values = {
         "experiment": "tags",
         "task": "token-classification",
@@ -296,12 +299,13 @@ def test_a_crf_is_trained_and_decoded_with_shared_rows(home, on_two, tmp_path):
     }
     (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
     runs = [
-        fit(tmp_path, tmp_path / name, *strategy, ranks=on_two) for name, strategy in (("ddp", DDP), ("fsdp", FSDP))
+        fit(tmp_path, tmp_path / name, *strategy, ranks=two_ranks)
+        for name, strategy in (("ddp", DDP), ("fsdp", FSDP))
     ]
     assert difference(*map(weights, runs)) <= 2e-6
     ddp, fsdp = ((run / "predictions/validation.jsonl").read_text() for run in runs)
     assert ddp == fsdp
-    shared = fit(tmp_path, tmp_path / "shared", *FSDP, *TENSOR_PARALLEL, ranks=on_two)
+    shared = fit(tmp_path, tmp_path / "shared", *FSDP, *TENSOR_PARALLEL, ranks=two_ranks)
     assert len((shared / "predictions/validation.jsonl").read_text().splitlines()) == len(ddp.splitlines())
 
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from bert_lightning.data import preparation
+from bert_lightning.data.executors import dask_executor
 from bert_lightning.data.preparation import prepare
-from bert_lightning.errors import WorkError
+from bert_lightning.errors import InputError, WorkError
 from tests.data.test_token_store import digest
 
 distributed = pytest.importorskip("distributed")
@@ -81,3 +82,9 @@ def test_a_cluster_that_dies_is_one_message_and_keeps_what_is_done(tmp_path, cor
             )
         assert address in str(raised.value)
     assert list((tmp_path / "cluster").glob("shard-*/shard.json"))
+
+
+@pytest.mark.slow
+def test_where_no_scheduler_answers_is_one_message():
+    with pytest.raises(InputError, match="no Dask scheduler answers"), dask_executor("tcp://127.0.0.1:9"):
+        pass

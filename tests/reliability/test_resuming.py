@@ -252,13 +252,20 @@ def watched(self, batches, number):
     with open(f"{os.environ['WATCHED_FOLDER']}/seeds-{self.global_rank}", "a") as file:
         print(self.trainer.global_step, torch.initial_seed(), file=file)
 Task.training_step = watched
+Task.unwatched_step = original
+"""
+UNWATCHED = """
+from bert_lightning.tasks.base import Task
+Task.training_step = Task.unwatched_step
 """
 
 
 @pytest.fixture(scope="module")
-def two_ranks():
-    with started(2, WATCHED) as ranks:
-        yield ranks
+def watched(two_ranks):
+    """Two ranks."""
+    two_ranks.execute(WATCHED)
+    yield two_ranks
+    two_ranks.execute(UNWATCHED)
 
 
 def fit_on(ranks: Ranks, experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1) -> int:
@@ -271,10 +278,10 @@ def fit_on(ranks: Ranks, experiment: Path, run: Path, *options: object, rank: in
 
 
 @pytest.fixture(scope="module")
-def on_two(two_ranks, experiment, tmp_path_factory) -> Path:
+def on_two(watched, experiment, tmp_path_factory) -> Path:
     """A whole run on two ranks."""
     run = tmp_path_factory.mktemp("two") / "whole"
-    assert fit_on(two_ranks, experiment, run) == 0
+    assert fit_on(watched, experiment, run) == 0
     return run
 
 
@@ -284,51 +291,53 @@ def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
     assert len({*seeds[0], *seeds[1]}) == 2 * STEPS
 
 
-def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(two_ranks, experiment, on_two, tmp_path):
+def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, experiment, on_two, tmp_path):
     # The log window is the whole training: each rank must go on with its own sums of it.
-    assert fit_on(two_ranks, experiment, tmp_path / "run", rank=1, step=6) == 143
+    assert fit_on(watched, experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")
     # Added up, they would differ in the last bit now and then.
     window = load_native(tmp_path / "run/checkpoints/step-000000007.ckpt")["log_window"]
     assert len(window) == 2
     assert not torch.equal(window[0], window[1])
-    assert fit_on(two_ranks, experiment, tmp_path / "run") == 0
+    assert fit_on(watched, experiment, tmp_path / "run") == 0
     assert_equal(on_two, tmp_path / "run")
 
 
-def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(two_ranks, experiment, on_two, tmp_path):
+def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(watched, experiment, on_two, tmp_path):
     for step in range(2, 10):
         run = killed_behind(on_two, step, tmp_path / f"from-{step}")
-        assert fit_on(two_ranks, experiment, run) == 0
+        assert fit_on(watched, experiment, run) == 0
         assert_equal(on_two, run)
 
 
-def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(two_ranks, experiment, on_two, tmp_path):
+def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(watched, experiment, on_two, tmp_path):
     run = tmp_path / "run"
     for number, step in enumerate((0, 1, 2, 4, 6, 7, 9)):
-        assert fit_on(two_ranks, experiment, run, rank=number % 2, step=step) == 143
+        assert fit_on(watched, experiment, run, rank=number % 2, step=step) == 143
         assert RunDirectory(run).read_manifest()["step"] == step + 1
-    assert fit_on(two_ranks, experiment, run) == 0
+    assert fit_on(watched, experiment, run) == 0
     assert_equal(on_two, run)
 
 
 @pytest.mark.slow
 def test_three_ranks_add_up_in_the_same_order_behind_a_resume(experiment, tmp_path):
     # A resume is another session: processes of their own.
-    with started(3, WATCHED) as ranks:
+    with started(3) as ranks:
+        ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, tmp_path / "whole", "--data.batch_size", 12) == 0
     run = killed_behind(tmp_path / "whole", 7, tmp_path / "run")
-    with started(3, WATCHED) as ranks:
+    with started(3) as ranks:
+        ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, run, "--data.batch_size", 12) == 0
     assert_equal(tmp_path / "whole", run)
 
 
 def test_two_ranks_resumed_on_one_take_the_same_samples_to_nearly_the_same_weights(
-    two_ranks, experiment, tmp_path, taken
+    watched, experiment, tmp_path, taken
 ):
     options = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
-    assert fit_on(two_ranks, experiment, tmp_path / "two", *options) == 0
+    assert fit_on(watched, experiment, tmp_path / "two", *options) == 0
     checkpoint = tmp_path / "two/checkpoints/step-000000006.ckpt"
     assert fit(experiment, tmp_path / "one", *options, "--resume", checkpoint) == 0
     assert fit(experiment, tmp_path / "whole", *options) == 0

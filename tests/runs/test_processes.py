@@ -190,7 +190,8 @@ def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_pa
     assert "did not answer in time (trainer.timeout_seconds)" in message
 
 
-@pytest.mark.parametrize("skips", [False, pytest.param(True, marks=pytest.mark.slow())])
+@pytest.mark.slow
+@pytest.mark.parametrize("skips", [False, True])
 def test_what_is_not_finite_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
     arguments = ["--optimizer.learning_rate", "1e30", "--trainer.non_finite", "skip" if skips else "stop"]
     fit = Fit(home, tmp_path, *TWO_RANKS, *arguments)

@@ -1,8 +1,6 @@
 """Every fine-tuning task: perfect outputs score full marks, and scores are those of an independent count."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -187,7 +185,7 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     assert scores["macro_f1"] == pytest.approx(np.mean(f1))
 
 
-def test_two_processes_score_a_split_as_one_does(tables, tokenizer, tmp_path):
+def test_two_processes_score_a_split_as_one_does(two_ranks, tables, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     values = {
         "experiment": "tags",
@@ -208,21 +206,18 @@ def test_two_processes_score_a_split_as_one_does(tables, tokenizer, tmp_path):
     run = tmp_path / "run"
     assert main(["fit", "--config", str(tmp_path / "tags.yaml"), "--run-directory", str(run)]) == 0
     texts, reports = [], []
-    for devices in ("1", "2"):
-        command = ["test", "--checkpoint", str(run), "--trainer.devices", devices]
-        strategy = ["--trainer.strategy", "ddp"] if devices == "2" else []
-        done = subprocess.run(
-            [sys.executable, "-m", "bert_lightning", *command, *strategy],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
+    command = ["test", "--checkpoint", str(run)]
+    for score in (
+        lambda: [main(command)],
+        lambda: two_ranks.run([*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"]),
+    ):
+        assert {*score()} == {0}
         texts.append((run / "predictions/test.jsonl").read_text())
-        reports.append([line for line in done.stdout.splitlines() if "test/" in line and "loss" not in line])
+        row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        reports.append({name: value for name, value in row.items() if "test/" in name and "loss" not in name})
     assert texts[0] == texts[1]
     assert reports[0] == reports[1]
-    assert float(next(line.split()[1] for line in reports[0] if "entity_f1" in line)) > 0.2
+    assert reports[0]["test/entity_f1"] > 0.2
 
 
 def test_class_weights_and_thresholds_are_of_the_checkpoint(tables, tokenizer, tmp_path, capsys):

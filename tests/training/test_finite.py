@@ -15,6 +15,7 @@ from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.batching import to_batch
 from bert_lightning.errors import WorkError
 from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.tasks import base
 from bert_lightning.tasks.base import Optimization
 from bert_lightning.tasks.pretraining import PretrainingTask
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
@@ -43,6 +44,12 @@ class Poisoned(PretrainingTask):
     def on_train_batch_end(self, *arguments):
         super().on_train_batch_end(*arguments)
         self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """What a processor reaches in float16 takes seconds to measure."""
+    monkeypatch.setattr(base, "peak_operations", lambda *_: 1.0)
 
 
 def trained(
@@ -186,9 +193,10 @@ def test_the_first_windows_are_compared_with_nothing(caplog):
 def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(tmp_path, scale):
     precision = ScaledFloat16("cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    scaled, error = trained(tmp_path, plugins=[precision], optimizer=SGD(learning_rate=0.1, momentum=0.0))
+    plain_sgd = {"optimizer": SGD(learning_rate=0.1, momentum=0.0), "num_steps": 3}
+    scaled, error = trained(tmp_path, plugins=[precision], **plain_sgd)
     assert error is None
-    plain, _ = trained(tmp_path, optimizer=SGD(learning_rate=0.1, momentum=0.0))
+    plain, _ = trained(tmp_path, **plain_sgd)
     # Clipped to a norm of 1 behind the scale: before it, steps would be as many times shorter.
     torch.testing.assert_close(scaled.history[-1], plain.history[-1], rtol=2e-2, atol=2e-3)
     assert not torch.equal(scaled.history[-1], scaled.history[0])
@@ -205,5 +213,5 @@ def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(t
 
 
 def test_with_a_scaled_loss_too_a_loss_that_is_not_finite_stops_training(tmp_path):
-    _, error = trained(tmp_path, poisoned=(4,), plugins=[ScaledFloat16("cpu")])
+    _, error = trained(tmp_path, poisoned=(2,), plugins=[ScaledFloat16("cpu")], num_steps=3)
     assert "the loss is not finite" in str(error)

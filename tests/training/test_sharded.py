@@ -1,16 +1,10 @@
 """Optimisers and clipping over shared rows do what they do over whole tensors: two processes against one."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 # Rows 5, 3 and 1 over two processes: uneven, and none on the second.
 SCRIPT = """
-import copy, json, sys
+import copy
 from datetime import timedelta
 import torch
 from torch import nn
@@ -21,7 +15,8 @@ from bert_lightning.training.optimizers import SGD, AdamW, Lamb, Muon
 from bert_lightning.training.rows import local, whole
 from bert_lightning.training.sharded import ShardedStrategy, shard
 
-torch.distributed.init_process_group("gloo")
+if not torch.distributed.is_initialized():
+    torch.distributed.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
 settings = {
     "adamw": AdamW(0.1), "published": AdamW(0.1, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.1),
@@ -66,35 +61,13 @@ found["saved"] = {
     for name, value in kept.items()
     for saved in [strategy._saved(value, value)]
 }
-if torch.distributed.get_rank() == 0:
-    print(json.dumps(found))
-torch.distributed.destroy_process_group()
+answer = found
 """
 
 
 @pytest.fixture(scope="module")
-def found():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        (output, errors), _ = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert processes[0].returncode == 0, errors
-    return json.loads(output)
+def found(two_ranks):
+    return two_ranks.execute(SCRIPT)[0]
 
 
 # Muon's iteration is in bfloat16, and so are the weights of the last one.

@@ -1,16 +1,11 @@
 """Processes that share heads and widths compute what one process computes: model, gradients and optimisers."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
+from ranks import started
 
 # On `tensor` processes that share the blocks, times `data` that share the rows of what each has.
 SCRIPT = """
-import copy, json, sys
+import copy
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
@@ -21,8 +16,8 @@ from bert_lightning.training.sharded import shard
 from bert_lightning.training.tensor_parallel import _draws_of, mark_slices
 
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
-data, tensor = int(sys.argv[1]), int(sys.argv[2])
+if not torch.distributed.is_initialized():
+    torch.distributed.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data_parallel", "tensor_parallel"))
 config = BertConfig(
     vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=6, intermediate_size=36,
@@ -73,35 +68,8 @@ after = torch.rand(3)
 every = [torch.empty(6) for _ in range(data * tensor)]
 torch.distributed.all_gather(every, torch.cat([apart, after]))
 found["draws"] = [each.tolist() for each in every]
-if torch.distributed.get_rank() == 0:
-    print(json.dumps(found))
-torch.distributed.destroy_process_group()
+answer = found
 """
-
-
-def run(data, tensor):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    number = data * tensor
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(data), str(tensor)],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(number)
-    ]
-    try:
-        (output, errors), *_ = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert processes[0].returncode == 0, errors
-    return json.loads(output)
 
 
 @pytest.fixture(
@@ -109,8 +77,13 @@ def run(data, tensor):
     params=[(1, 2), pytest.param((1, 3), marks=pytest.mark.slow), pytest.param((2, 2), marks=pytest.mark.slow)],
     ids=lambda each: "x".join(map(str, each)),
 )
-def found(request):
-    return run(*request.param)
+def found(request, two_ranks):
+    data, tensor = request.param
+    script = f"data, tensor = {data}, {tensor}\n{SCRIPT}"
+    if data * tensor == 2:
+        return two_ranks.execute(script)[0]
+    with started(data * tensor) as ranks:
+        return ranks.execute(script)[0]
 
 
 # Muon's iteration is in bfloat16, which enlarges the last bits.

@@ -1,0 +1,168 @@
+"""The command `bert-lightning`: from arguments to an exit status, and what faults and signals make of it.
+
+A command is a parser and a thin function, side by side in the file of its family; what is heavy is imported inside.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from bert_lightning.cli import corpora, prediction, publishing, scoring, training
+from bert_lightning.cli.parsing import Commands
+from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
+from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
+from bert_lightning.version import __version__
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
+    return _heeding_signals(arguments, {number: signal.getsignal(number) for number in _SIGNALS})
+
+
+def console() -> None:
+    """The entry point of the installed command."""
+    # Behind the command a signal has nothing left to end, but may tear the exit.
+    sys.exit(_heeding_signals(None, dict.fromkeys(_SIGNALS, signal.SIG_IGN)))
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Terminated(BaseException):
+    """A signal asked this process to end."""
+
+
+class _Heed:
+    """Ends the command by an exception, so that what was begun is tidied up; a second SIGINT does not wait."""
+
+    def __init__(self) -> None:
+        self.is_running = True
+        self._interrupted = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_running:
+            return
+        if number != signal.SIGINT:
+            raise _Terminated
+        if self._interrupted:
+            os._exit(INTERRUPTED)
+        self._interrupted = True
+        raise Interrupted
+
+
+def _heeding_signals(arguments: Sequence[str] | None, behind: dict[signal.Signals, Any]) -> int:
+    """Run one command; training, while it runs, takes the signals over. `behind` handles them afterwards."""
+    heed = _Heed()
+    try:
+        try:
+            for number in _SIGNALS:
+                signal.signal(number, heed)
+            return _guarded(arguments)
+        finally:
+            # What comes behind the command, or while it is said how it ended, tears nothing.
+            heed.is_running = False
+    except _Terminated:
+        return _complain("terminated", TERMINATED)
+    except Interrupted:
+        return _complain("interrupted", INTERRUPTED)
+    finally:
+        for number, handler in behind.items():
+            signal.signal(number, handler)
+
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    broken = next((argument for argument in given if not _is_text(argument)), None)
+    if broken is not None:
+        parser.error(f"the argument {broken!r} is not UTF-8")
+    options, rest = parser.parse_known_args(given)
+    if rest and not getattr(options, "takes_overrides", False):
+        # A value may be a secret.
+        shown = rest[0].partition("=")[0]
+        options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options.overrides = rest
+    # Said outright, or the tokenizers library warns whenever a loader forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
+            raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
+        return options.run(options)
+    except InputError as error:
+        return _complain(str(error), BAD_INPUT)
+    except SharedWorkError as error:
+        from bert_lightning.runs.training import is_first_process
+
+        return _complain(str(error), error.status) if is_first_process() else error.status
+    except WorkError as error:
+        return _complain(str(error), error.status)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
+        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
+        status = BAD_INPUT if wrong_path else FAILURE
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
+    except Exception as error:
+        return _by_class(error)
+
+
+def _by_class(error: Exception) -> int:
+    """Endings whose classes live in heavy modules, which are loaded by now if one of them was raised."""
+    from bert_lightning.checkpoints.errors import CheckpointError
+    from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal
+
+    if isinstance(error, CheckpointError):
+        return _complain(str(error), BAD_INPUT)
+    if isinstance(error, StoppedBySignal):
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            # The first process says how it ended. Lightning kills that one as soon as another has failed.
+            return OK
+        return _complain(
+            f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal]
+        )
+    raise error
+
+
+def _complain(message: str, status: int) -> int:
+    if status in (INTERRUPTED, TERMINATED) and os.environ.get("LOCAL_RANK", "0") != "0":
+        # The first process says it for all.
+        return status
+    print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)
+    return status
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.doctor import report
+
+    return OK if report() else FAILURE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bert-lightning",
+        description="Pre-train, fine-tune, score and report BERT models.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = Commands(parser)
+    for family in (corpora, training, scoring, prediction, publishing):
+        family.add(commands)
+    commands.add("doctor", _doctor, "show versions, devices, threads and what is missing")
+    return parser

@@ -1,0 +1,62 @@
+"""Commands that hand results on: `submission`, `export`, `report`."""
+
+import argparse
+from pathlib import Path
+
+from bert_lightning.cli.parsing import Commands
+from bert_lightning.cli.statuses import OK
+
+FORMATS = ("huggingface", "onnx")
+
+
+def add(commands: Commands) -> None:
+    """The three commands."""
+    submission = commands.add(
+        "submission", _submission, "zip a GLUE submission", "Takes the runs whose `test` predicted the eleven files."
+    )
+    submission.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
+    submission.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .zip")
+
+    export = commands.add(
+        "export",
+        _export,
+        "write a checkpoint for other tools",
+        "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names.",
+    )
+    export.add_argument("--checkpoint", required=True, metavar="CHECKPOINT", help="any checkpoint that can be read")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=FORMATS,
+        help="a folder that transformers opens, or an ONNX file (needs the extra onnx)",
+    )
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+
+    report = commands.add("report", _report, "tables and curves over runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
+    report.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .html or .md")
+
+
+def _submission(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.submission import write_submission
+
+    for path in write_submission(options.runs, options.output):
+        print(f"{path.name:<12} {path}")
+    print(f"submission: {options.output}")
+    return OK
+
+
+def _export(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.export import export
+
+    print(*export(options.checkpoint, options.format, options.output), sep="\n")
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.corpora import count
+    from bert_lightning.runs.report import write_report
+
+    write_report(options.runs, options.output)
+    print(f"report of {count(len(options.runs), 'run')}: {options.output}")
+    return OK

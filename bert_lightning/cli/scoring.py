@@ -1,0 +1,119 @@
+"""Commands that score: `validate`, `test`, `score`."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from bert_lightning.cli.parsing import Commands, module_option
+from bert_lightning.cli.statuses import OK
+from bert_lightning.cli.terminal import print_json, print_metrics
+
+
+def add(commands: Commands) -> None:
+    """The three commands."""
+    for name in ("validate", "test"):
+        sub = commands.add(
+            name,
+            _score,
+            f"score a checkpoint on the {'validation' if name == 'validate' else 'test'} split",
+            "Keys of the run's configuration are set with --key.sub value.",
+            overrides=True,
+        )
+        sub.add_argument(
+            "--checkpoint",
+            type=Path,
+            required=True,
+            metavar="RUN_OR_CKPT",
+            help="run directory or checkpoint file",
+        )
+        sub.add_argument(
+            "--config",
+            nargs="+",
+            action="extend",
+            metavar="FILE",
+            help="on top of the run's own configuration",
+        )
+        module_option(sub)
+
+    _score_options(
+        commands.add("score", None, "score a file of predictions as its official scorer does", "Prints JSON.")
+    )
+
+
+def _score_options(parser: argparse.ArgumentParser) -> None:
+    scorers = parser.add_subparsers(dest="scorer", required=True, metavar="SCORER")
+
+    def scorer(name: str, run: Any, text: str, gold: str, predictions: str) -> Any:
+        sub = scorers.add_parser(name, help=text, description=f"{text}. Prints JSON.", allow_abbrev=False)
+        sub.set_defaults(run=run, parser=sub)
+        sub.add_argument("--gold", required=True, metavar="FILE", help=gold)
+        sub.add_argument("--predictions", required=True, metavar="FILE", help=predictions)
+        return sub
+
+    conll = scorer(
+        "conll",
+        _score_conll,
+        "Entities, in percent as conlleval prints",
+        "columns, the tag last; an empty line ends a sentence",
+        "the same sentences with predicted tags",
+    )
+    conll.add_argument(
+        "--scheme",
+        choices=("conlleval", "strict"),
+        default="conlleval",
+        help="what makes an entity: conlleval (default), or IOB2 as the strict mode of seqeval",
+    )
+    answers = "JSON object of question id and answer"
+    scorer("squad-v1.1", _score_squad_v1, "Answers, as evaluate-v1.1.py", "the data set", answers)
+    squad = scorer("squad-v2.0", _score_squad_v2, "Answers or none, as evaluate-v2.0.py", "the data set", answers)
+    squad.add_argument(
+        "--no-answer-probability", metavar="FILE", help="JSON object of question id and number; adds the best_* keys"
+    )
+    squad.add_argument(
+        "--no-answer-threshold",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="an answer counts as empty where that number is above X (default: 1.0)",
+    )
+
+
+def _score(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.scoring import score
+
+    files = [Path(file) for file in options.config or ()]
+    scored = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return OK
+    if scored.report:
+        print(scored.report, end="\n\n")
+    print_metrics(scored.metrics)
+    if scored.predictions is not None:
+        print(f"predictions: {os.path.relpath(scored.predictions)}")
+    return OK
+
+
+def _score_conll(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_conll_files
+
+    print_json(score_conll_files(options.gold, options.predictions, options.scheme))
+    return OK
+
+
+def _score_squad_v1(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_squad_v1_files
+
+    print_json(score_squad_v1_files(options.gold, options.predictions))
+    return OK
+
+
+def _score_squad_v2(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.score_files import score_squad_v2_files
+
+    print_json(
+        score_squad_v2_files(
+            options.gold, options.predictions, options.no_answer_probability, options.no_answer_threshold
+        )
+    )
+    return OK

@@ -1,0 +1,114 @@
+"""Commands that train: `fit`, `reproduce`."""
+
+import argparse
+from pathlib import Path
+
+from bert_lightning.cli.parsing import Commands, module_option
+from bert_lightning.cli.statuses import FAILURE, OK
+from bert_lightning.cli.terminal import print_metrics
+from bert_lightning.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    """The two commands."""
+    fit = commands.add(
+        "fit",
+        _fit,
+        "train an experiment",
+        "Keys of the experiment are set with --key.sub value.",
+        overrides=True,
+    )
+    fit.add_argument(
+        "--config",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="FILE",
+        help="experiment files; later ones win",
+    )
+    fit.add_argument(
+        "--run-directory",
+        type=Path,
+        metavar="DIR",
+        help="default: runs/<experiment>/<hash of the configuration>",
+    )
+    fit.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="train once for each seed, in DIR/seed-N where --run-directory is given, and print scores over them",
+    )
+    fit.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|PATH",
+        help="go on from the newest checkpoint, start anew, or go on from PATH",
+    )
+    fit.add_argument(
+        "--profile",
+        action="store_true",
+        help="record five steps into the run directory's profile/: trace.json for a browser, operators.txt",
+    )
+
+    fit.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="torch's deterministic algorithms alone (trainer.deterministic): the same bits on the same machine",
+    )
+    module_option(fit)
+
+    reproduce = commands.add(
+        "reproduce",
+        _reproduce,
+        "train a finished run again and compare",
+        "Metrics step by step, and the hash of the final weights; exit status 1 if one differs.",
+    )
+    reproduce.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="a finished run")
+    reproduce.add_argument("--output", type=Path, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)")
+    module_option(reproduce)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    if options.deterministic:
+        options.overrides += ["--trainer.deterministic", "true"]
+    if options.seeds is not None:
+        if options.profile:
+            raise InputError("--profile is of one run: leave --seeds out")
+        return _fit_seeds(options)
+    from bert_lightning.runs.experiment import load_experiment
+
+    files = [Path(file) for file in options.config]
+    experiment = load_experiment(files, options.overrides, None, options.allow_module)
+
+    from bert_lightning.runs.training import choose_directory, fit, is_first_process
+
+    directory = choose_directory(experiment, options.run_directory, options.resume)
+    metrics = fit(experiment, directory, options.resume, profile=options.profile)
+    if metrics is None:
+        print(f"finished before: {directory.path} (a new one: --resume never)")
+    elif is_first_process():
+        from bert_lightning.runs.published import compared
+
+        print_metrics(metrics)
+        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
+    return OK
+
+
+def _fit_seeds(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.seeds import exit_status, fit_seeds, summary_lines
+
+    own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
+    runs = fit_seeds(options.config, *own)
+    print(*summary_lines(runs, len(options.seeds)), sep="\n")
+    return exit_status(runs)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from bert_lightning.runs.reproduction import reproduce
+
+    comparison = reproduce(options.run_directory, options.output, options.allow_module)
+    if comparison is None:
+        return OK
+    print(*comparison.lines(), sep="\n")
+    return OK if comparison.equal else FAILURE
