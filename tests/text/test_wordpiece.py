@@ -63,12 +63,12 @@ def test_training_depends_on_the_text_alone():
     import sys
 
     code = (
-        "from tests.conftest import make_documents\n"
+        "from conftest import make_documents\n"
         "from bert_lightning.text.vocabulary import train_wordpiece\n"
         "texts = [s for d in make_documents(3, 60) for s in d]\n"
         "print(train_wordpiece(texts, 150).fingerprint)\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     prints = {
         subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
         for _ in range(3)
