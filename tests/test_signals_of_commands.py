@@ -1,5 +1,6 @@
 """A signal is heard from the first moment of a command to its last, and never a traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -94,3 +95,14 @@ def test_a_signal_while_a_checkpoint_is_scored_is_its_status(home, monkeypatch, 
 
     monkeypatch.setattr(PretrainingTask, "validation_step", lambda *_: send(name))
     assert cli.main(["validate", "--checkpoint", str(home / "runs/whole")]) == STATUS[name]
+
+
+@pytest.mark.slow
+def test_training_goes_on_when_the_reader_of_its_output_has_left(home, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
+    command += ["--trainer.max_steps", "2", "--run-directory", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait() == 0, process.stderr.read()
+    assert json.loads((run / "manifest.json").read_text())["ended"] == "finished"

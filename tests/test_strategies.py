@@ -331,3 +331,35 @@ def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
     assert [output.count("run directory") for output in outputs] == [1, 0]
     assert bitwise(weights(in_parts), weights(tmp_path / "srun"))
     shutil.rmtree(tmp_path / "srun")
+
+
+@pytest.mark.slow
+def test_all_groups_of_processes_wait_as_long_as_the_run_says(home, tmp_path):
+    with started(2) as ranks:
+        fit(home, tmp_path / "run", *FSDP, *TENSOR_PARALLEL, "--trainer.timeout_seconds", "77", ranks=ranks)
+        code = """
+import torch
+groups = torch.distributed.distributed_c10d._world.pg_map
+answer = [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups]
+"""
+        for timeouts in ranks.execute(code):
+            assert {*timeouts} == {77.0}
+
+
+def test_markers_of_relations_are_drawn_from_the_seed(home, two_ranks, tmp_path):
+    values = {
+        "experiment": "relations",
+        "task": "relation-classification",
+        "model": {"pretrained": str(home / "runs/whole")},
+        "data": {**task_data("relation-classification", {}, tmp_path), "max_seq_length": 40, "batch_size": 8},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+    }
+    (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
+    torch.manual_seed(1)
+    one = fit(tmp_path, tmp_path / "one", *NO_DROPOUT)
+    torch.manual_seed(2)
+    assert bitwise(weights(one), weights(fit(tmp_path, tmp_path / "again", *NO_DROPOUT)))
+    # What no process shares is the same on all of them.
+    two_ranks.execute("import os, torch; torch.manual_seed(int(os.environ['RANK']))")
+    shared = fit(tmp_path, tmp_path / "shared", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=two_ranks)
+    assert difference(weights(one), weights(shared)) <= 1e-6

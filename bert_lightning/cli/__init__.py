@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from bert_lightning.cli import corpora, prediction, publishing, scoring, training
 from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
 from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
+from bert_lightning.runs.processes import is_first_process
 from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -30,7 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def console() -> None:
     """The entry point of the installed command."""
     # Behind the command a signal has nothing left to end, but may tear the exit.
-    sys.exit(_heeding_signals(None, dict.fromkeys(_SIGNALS, signal.SIG_IGN)))
+    leave(_heeding_signals(None, dict.fromkeys(_SIGNALS, signal.SIG_IGN)))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process; one that trained with others without taking torch's threads down.
+
+    In some of a hundred endings that aborts the process (gloo, torch 2.13: "terminate called without an active
+    exception"), and torchrun then ends the others while the first may still be writing.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        sys.exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _is_text(argument: str) -> bool:
@@ -105,15 +123,13 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except SharedWorkError as error:
-        from bert_lightning.runs.training import is_first_process
-
         return _complain(str(error), error.status) if is_first_process() else error.status
     except WorkError as error:
         return _complain(str(error), error.status)
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does.
+        # The reader of our output went away, as `head` does; what trains does not live by its output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return _complain("a pipe broke", FAILURE) if options.command in ("fit", "reproduce") else OK
     except OSError as error:
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
@@ -131,17 +147,16 @@ def _by_class(error: Exception) -> int:
     if isinstance(error, CheckpointError):
         return _complain(str(error), BAD_INPUT)
     if isinstance(error, StoppedBySignal):
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            # The first process says how it ended. Lightning kills that one as soon as another has failed.
-            return OK
-        return _complain(
-            f"{error}; the checkpoint is written, and the same command goes on", EXIT_STATUS[error.signal]
-        )
+        status = EXIT_STATUS[error.signal]
+        if is_first_process():
+            return _complain(f"{error}; the checkpoint is written, and the same command goes on", status)
+        # torchrun ends the first process, which may still be writing, as soon as another one has failed.
+        return OK if os.environ.get("LOCAL_RANK", "0") != "0" else status
     raise error
 
 
 def _complain(message: str, status: int) -> int:
-    if status in (INTERRUPTED, TERMINATED) and os.environ.get("LOCAL_RANK", "0") != "0":
+    if status in (INTERRUPTED, TERMINATED) and not is_first_process():
         # The first process says it for all.
         return status
     print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)

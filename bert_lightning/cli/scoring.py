@@ -8,6 +8,7 @@ from typing import Any
 from bert_lightning.cli.parsing import Commands, module_option
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import print_json, print_metrics
+from bert_lightning.runs.processes import is_first_process
 
 
 def add(commands: Commands) -> None:
@@ -84,7 +85,7 @@ def _score(options: argparse.Namespace) -> int:
 
     files = [Path(file) for file in options.config or ()]
     scored = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first_process():
         return OK
     if scored.report:
         print(scored.report, end="\n\n")

@@ -7,6 +7,7 @@ from bert_lightning.cli.parsing import Commands, module_option
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import print_metrics
 from bert_lightning.errors import InputError
+from bert_lightning.runs.processes import is_first_process, readers_may_leave
 
 
 def add(commands: Commands) -> None:
@@ -81,17 +82,18 @@ def _fit(options: argparse.Namespace) -> int:
     files = [Path(file) for file in options.config]
     experiment = load_experiment(files, options.overrides, None, options.allow_module)
 
-    from bert_lightning.runs.training import choose_directory, fit, is_first_process
+    from bert_lightning.runs.training import choose_directory, fit
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)
-    if metrics is None:
-        print(f"finished before: {directory.path} (a new one: --resume never)")
-    elif is_first_process():
-        from bert_lightning.runs.published import compared
+    with readers_may_leave():
+        if metrics is None:
+            print(f"finished before: {directory.path} (a new one: --resume never)")
+        elif is_first_process():
+            from bert_lightning.runs.published import compared
 
-        print_metrics(metrics)
-        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
+            print_metrics(metrics)
+            print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
     return OK
 
 
@@ -100,7 +102,8 @@ def _fit_seeds(options: argparse.Namespace) -> int:
 
     own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
     runs = fit_seeds(options.config, *own)
-    print(*summary_lines(runs, len(options.seeds)), sep="\n")
+    with readers_may_leave():
+        print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 
 
@@ -110,5 +113,6 @@ def _reproduce(options: argparse.Namespace) -> int:
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
     if comparison is None:
         return OK
-    print(*comparison.lines(), sep="\n")
+    with readers_may_leave():
+        print(*comparison.lines(), sep="\n")
     return OK if comparison.equal else FAILURE

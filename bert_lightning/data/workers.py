@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
@@ -47,7 +47,8 @@ class _Worker(ForkProcess):
                 ours.settimeout(seconds)
                 try:
                     if ours.recv(1):
-                        ours.send(b".")
+                        with suppress(BrokenPipeError):
+                            ours.send(b".")
                     # One that died is missed by whoever waits for what it makes.
                     return started
                 except TimeoutError:

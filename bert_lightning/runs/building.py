@@ -60,6 +60,8 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     Raises:
         InputError: data and checkpoint do not fit together, or one of them is unusable.
     """
+    # Rows of a vocabulary that grows are drawn before the model is.
+    _seed(experiment)
     build = _build_pretraining if experiment.task == PretrainingTask.name else _build_fine_tuning
     parts: Parts = build(experiment, start, stage)
     size, config = experiment.trainer.tensor_parallel_size, parts.task.config

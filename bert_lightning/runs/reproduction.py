@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.runs.training import FINISHED, fit, is_first_process
+from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.training import FINISHED, fit
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # What a row says of the clock rather than of the training.

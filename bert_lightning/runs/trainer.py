@@ -183,5 +183,6 @@ def quiet() -> None:
         ".*Total length of.*",
         ".*called before the ``update``.*",
         ".*find_unused_parameters=True was specified.*",
+        ".*returned a view tensor.*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -192,6 +192,11 @@ class Checkpointing(Checkpoint):
         """The first process alone writes."""
         self._writes = trainer.is_global_zero
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a run goes on from is there, and not written again: a kill then would leave none of that step."""
+        if (self.folder / step_name(trainer.global_step)).exists():
+            self.saved_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -133,8 +133,10 @@ class FiniteSteps:
             written = f"{path}: {error.strerror or error}"
         losses = [loss for process in processes for loss in process["losses"]]
         what = "a gradient is not finite" if all(map(math.isfinite, losses)) else "the loss is not finite"
-        drawn = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
-        return f"{what} (samples {textwrap.shorten(', '.join(drawn), 80, placeholder=' ...')}; {written})"
+        # Once each: processes that share heads have the same.
+        every = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
+        shown = textwrap.shorten(", ".join(dict.fromkeys(every)), 80, placeholder=" ...")
+        return f"{what} (samples {shown}; {written})"
 
 
 def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:

@@ -11,6 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -92,6 +93,13 @@ class ShardedStrategy(ModelParallelStrategy):
         )
         self.tensor_parallel = tensor_parallel
         self.in_parts = in_parts
+
+    def setup_environment(self) -> None:
+        """Begin the processes and their groups, which all wait equally long."""
+        super().setup_environment()
+        assert self._timeout is not None
+        for name in self.device_mesh.mesh_dim_names or ():
+            _set_pg_timeout(self._timeout, self.device_mesh[name].get_group())
 
     def model_to_device(self) -> None:
         """Move what is not there yet, which makes new parameters."""

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bert_lightning.cli import main
+from bert_lightning.cli import leave, main
 
 VARIABLE = "BERT_LIGHTNING_TRACE"
 SLOW = "BERT_LIGHTNING_SLOW_WRITING"
@@ -78,4 +78,4 @@ if __name__ == "__main__":
     if VARIABLE in os.environ and "fit" in sys.argv[1:2]:
         trace(os.environ[VARIABLE])
         slow_down(float(os.environ.get(SLOW, 0)))
-    sys.exit(main())
+    leave(main())
