@@ -216,16 +216,13 @@ def test_two_processes_become_one_and_two_again(home, two_ranks, tmp_path):
     assert difference(weights(whole), weights(two)) <= 1e-6
 
 
-def test_processes_that_share_heads_and_widths_train_what_one_trains(home, two_ranks, tmp_path):
-    _trains_what_one_trains(home, two_ranks, tmp_path)
+@pytest.fixture(params=["two_ranks", pytest.param("on_four", marks=pytest.mark.slow)])
+def ranks(request):
+    """Two that share heads, or four that share rows and heads."""
+    return request.getfixturevalue(request.param)
 
 
-@pytest.mark.slow
-def test_four_processes_that_share_rows_and_heads_train_what_one_trains(home, on_four, tmp_path):
-    _trains_what_one_trains(home, on_four, tmp_path)
-
-
-def _trains_what_one_trains(home, ranks, tmp_path):
+def test_processes_that_share_heads_and_widths_train_what_one_trains(home, ranks, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT)
     several = fit(home, tmp_path / "several", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=ranks)
     assert difference(weights(one), weights(several)) <= 1e-6
@@ -236,16 +233,7 @@ def _trains_what_one_trains(home, ranks, tmp_path):
         assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
 
 
-def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, two_ranks, tmp_path):
-    _resumes_from_file_and_parts(home, two_ranks, tmp_path)
-
-
-@pytest.mark.slow
-def test_four_processes_that_share_rows_and_heads_resume_bit_for_bit(home, on_four, tmp_path):
-    _resumes_from_file_and_parts(home, on_four, tmp_path)
-
-
-def _resumes_from_file_and_parts(home, ranks, tmp_path):
+def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *FSDP, *TENSOR_PARALLEL, ranks=ranks)
     parts = fit(home, tmp_path / "parts", *PARTS, *TENSOR_PARALLEL, ranks=ranks)
     assert bitwise(weights(whole), weights(parts))

@@ -38,8 +38,8 @@ def console() -> None:
 def leave(status: int) -> NoReturn:
     """End the process; one that trained with others without taking torch's threads down.
 
-    In some of a hundred endings that aborts the process (gloo, torch 2.13: "terminate called without an active
-    exception"), and torchrun then ends the others while the first may still be writing.
+    Now and then that aborts the process (gloo, torch 2.13: "terminate called without an active exception"), and
+    torchrun then ends the others while the first may still be writing.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():

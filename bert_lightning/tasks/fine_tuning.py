@@ -18,6 +18,7 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.base import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.training.ranks import of_all_ranks
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,7 @@ class FineTuningTask(Task):
         """The outputs of all ranks in the order of the features."""
         outputs, self._outputs = self._outputs, {}
         if self.trainer.world_size > 1:
-            shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, outputs)
-            outputs = {number: output for share in shares for number, output in share.items()}
+            outputs = {number: output for share in of_all_ranks(outputs) for number, output in share.items()}
         assert len(outputs) == num_features, f"{len(outputs)} outputs for {num_features} features"
         return [outputs[number] for number in range(num_features)]
 

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
 from bert_lightning.errors import SharedWorkError
+from bert_lightning.training.ranks import of_all_ranks
 from bert_lightning.training.rows import local, norms
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class FiniteSteps:
             ],
             "samples": [each.tolist() for each in samples],
         }
-        processes = _of_all_ranks(own)
+        processes = of_all_ranks(own)
         path = self.folder / f"non-finite-step-{step:09d}.json"
         written = f"{path} holds them all"
         try:
@@ -150,14 +151,6 @@ def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
 
 def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _of_all_ranks(value: Any) -> list[Any]:
-    if not torch.distributed.is_initialized():
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 class LossSpikes:

@@ -19,6 +19,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.parts import Rows, write_parts
 from bert_lightning.errors import SharedWorkError
 from bert_lightning.training.adam import GroupwiseOptimizer
+from bert_lightning.training.ranks import of_all_ranks
 from bert_lightning.training.rows import local, place, rows_for, whole, whole_shape, with_all_rows
 from bert_lightning.training.tensor_parallel import mark_slices, slice_of, split
 
@@ -146,8 +147,8 @@ class ShardedStrategy(ModelParallelStrategy):
         full = whole(value.detach(), parameter)
         if not self.is_global_zero:
             return None
-        is_own = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
-        return full.to("cpu", copy=is_own)
+        is_shared = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
+        return full.to("cpu", copy=is_shared)
 
     def _rows(self, rows: Tensor, parameter: Tensor) -> Rows:
         shape, part = whole_shape(parameter), slice_of(parameter)
@@ -165,16 +166,11 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(str(filepath)))
         if self.in_parts:
             try:
-                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, self._exchanged)
+                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, of_all_ranks)
             except CheckpointError as error:
                 raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, path, ("state_dict", "optimizer_states"))
-
-    def _exchanged(self, value: Any) -> list[Any]:
-        values: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(values, value)
-        return values
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read one of whatever strategy and number of processes."""

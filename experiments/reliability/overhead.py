@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from generated import store
 from measuring import spread, write_json
-from soak import Run
+from sessions import Run
 from traced import main as bert_lightning
 
 SECONDS_BETWEEN = 300.0

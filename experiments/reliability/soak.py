@@ -19,43 +19,35 @@ import io
 import json
 import os
 import random
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from comparison import comparable, differences
 from faults import Faults
-from lineage import Steps, descent, drawn_twice, lost_and_repeated, read_trace
-from traced import SLOW, VARIABLE
+from lineage import drawn_twice, lost_and_repeated
+from sessions import BEING_WRITTEN, Failed, Run, Session, alive, end_group, group_lives, ranks_of
 from traced import main as bert_lightning
 
 from bert_lightning.checkpoints.errors import CheckpointError
 
-HERE = Path(__file__).resolve().parent
 SAVED_EVERY = 5
 KEPT = 3
 # Seconds that the other ranks have to end by themselves when one was killed.
 PATIENCE = 60.0
 # Seconds after which a rank that waits for another one ends, so that a run that hangs is told.
 TIMEOUT = 300
-# Seconds, some steps, that the writing of an asynchronous checkpoint and the moving of its links wait at most.
-SLOWLY = 0.2
 # How often a kill is tried that came too late.
 ATTEMPTS = 5
 MEASURED_STEPS = 40
-_STEP = re.compile(r"step-(\d{9})\.ckpt$")
-# A file or a folder of parts; one that is removed has another name.
-_BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
-_REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
 
 
 def say(text: str) -> None:
@@ -119,125 +111,12 @@ def write_experiment(folder: Path, steps: int, options: argparse.Namespace) -> P
     return path
 
 
-def environment() -> dict[str, str]:
-    """This package, and one thread a process unless told otherwise."""
-    known = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([str(HERE.parents[1]), *([known] if known else [])])
-    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
-
-
 def command(*arguments: object) -> None:
     """Run one of our commands, in this process."""
     with redirect_stdout(io.StringIO()):
         status = bert_lightning([*map(str, arguments)])
     if status:
         sys.exit(f"soak.py: bert-lightning {arguments[0]} ended with {status}")
-
-
-# -- a session: one start of the run -----------------------------------------------------------------------------
-
-
-@dataclass
-class Session:
-    """One start of `fit`, with its trace.
-
-    Attributes:
-        found: names that lay half-written in the folder of checkpoints before it.
-    """
-
-    process: subprocess.Popen[bytes]
-    trace: Path
-    errors: Path
-    found: set[str]
-    began: float = field(default_factory=time.time)
-
-    def rejected(self) -> set[str]:
-        """The checkpoints that it refused."""
-        return set(_REJECTED.findall(self.errors.read_text(encoding="utf-8", errors="replace")))
-
-    def times(self) -> list[float]:
-        """When the first rank began each step."""
-        if not self.trace.exists():
-            return []
-        rows = [json.loads(line) for line in self.trace.read_text(encoding="utf-8").splitlines()]
-        return [row["time"] for row in rows if row["rank"] == 0]
-
-
-class Run:
-    """A run directory, its command, and all of its sessions."""
-
-    def __init__(self, experiment: Path, directory: Path) -> None:
-        self.experiment, self.directory = experiment, directory
-        self.checkpoints = directory / "checkpoints"
-        self.sessions: list[Session] = []
-
-    def start(self, temporary: Path | None = None) -> Session:
-        """The same command as ever, in a process group of its own."""
-        number = len(self.sessions)
-        trace, errors = (
-            self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
-        )
-        variables = {**environment(), VARIABLE: str(trace), SLOW: str(SLOWLY)}
-        if temporary is not None:
-            variables["TMPDIR"] = str(temporary)
-        found = self.half_written()
-        call = [sys.executable, str(HERE / "traced.py"), "fit", "--config", str(self.experiment)]
-        with open(errors, "wb") as file:
-            process = subprocess.Popen(
-                [*call, "--run-directory", str(self.directory)],
-                env=variables,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-                start_new_session=True,
-            )
-        self.sessions.append(Session(process, trace, errors, found))
-        return self.sessions[-1]
-
-    def wait(self, session: Session) -> Session:
-        """Wait for the end of a session, which must be a good one."""
-        if status := session.process.wait():
-            tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
-            raise Failed(f"{self.directory.name} ended with {status}:\n{tail}")
-        return session
-
-    def forget(self) -> None:
-        """As if nothing had been started yet."""
-        for session in self.sessions:
-            session.trace.unlink(missing_ok=True)
-        self.sessions.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def files(self) -> list[str]:
-        """Names in the folder of checkpoints."""
-        try:
-            return os.listdir(self.checkpoints)
-        except FileNotFoundError:
-            return []
-
-    def half_written(self) -> set[str]:
-        """Names of checkpoints that are being written, or that a kill left so."""
-        return {name for name in self.files() if _BEING_WRITTEN.match(name)}
-
-    def steps(self) -> list[int]:
-        """Steps of which there is a checkpoint, newest first."""
-        found = [match for name in self.files() if (match := _STEP.match(name))]
-        return sorted((int(match[1]) for match in found), reverse=True)
-
-    def newest(self) -> int:
-        """The step of the newest checkpoint, or 0."""
-        return next(iter(self.steps()), 0)
-
-    def newest_first(self) -> list[Path]:
-        """The checkpoints."""
-        return [self.checkpoints / f"step-{step:09d}.ckpt" for step in self.steps()]
-
-    def lineage(self, num_ranks: int) -> Steps:
-        """The steps that its final weights descend from."""
-        return descent([read_trace(session.trace, num_ranks) for session in self.sessions])
-
-
-class Failed(Exception):
-    """The run did what it must never do."""
 
 
 class Planning:
@@ -329,51 +208,6 @@ def planned(number: int, num_processes: int, generator: random.Random) -> list[K
     ]
 
 
-def alive(session: Session) -> bool:
-    """Whether its first process runs."""
-    return session.process.poll() is None
-
-
-def ranks_of(session: Session) -> dict[int, int]:
-    """Rank -> process id, from what the processes of the group say of themselves."""
-    found = {0: session.process.pid}
-    for folder in Path("/proc").iterdir():
-        try:
-            if not folder.name.isdigit() or os.getpgid(int(folder.name)) != session.process.pid:
-                continue
-            variables = (folder / "environ").read_bytes().split(b"\0")
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        # Loaders have their rank's variables too, but another parent.
-        rank = next((int(each[11:]) for each in variables if each.startswith(b"LOCAL_RANK=")), 0)
-        if rank and parent == session.process.pid:
-            found[rank] = int(folder.name)
-    return found
-
-
-def group_lives(group: int) -> bool:
-    """Whether a process of the group is left that is no zombie."""
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                if state not in "ZX":
-                    return True
-        except OSError:
-            continue
-    return False
-
-
-def end_group(session: Session) -> None:
-    """Kill what is left of a session."""
-    with suppress(ProcessLookupError):
-        os.killpg(session.process.pid, signal.SIGKILL)
-    session.process.wait()
-    while group_lives(session.process.pid):
-        time.sleep(0.01)
-
-
 class Killer:
     """Carries out kills, one a session.
 
@@ -446,7 +280,7 @@ class Killer:
         end_group(session)
         # The ranks that are left over remove what they cannot complete.
         begun = (begun | self.run.half_written()) - session.found
-        caught = any(int(match[1]) not in self.run.steps() for name in begun if (match := _BEING_WRITTEN.match(name)))
+        caught = any(int(match[1]) not in self.run.steps() for name in begun if (match := BEING_WRITTEN.match(name)))
         self.while_writing += caught
         whom = "all processes" if victim is None else f"rank {kill.rank}"
         where = "while a checkpoint was written, " if caught else ""
@@ -454,55 +288,6 @@ class Killer:
             f"  killed {whom} after {time.time() - session.began:.1f} s, {where}newest checkpoint {self.run.newest()}"
         )
         return session.process.returncode != 0
-
-
-# -- comparison --------------------------------------------------------------------------------------------------
-
-
-def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Where two values of plain containers and tensors differ, bit for bit."""
-    import torch
-
-    if type(one) is not type(other):
-        yield path
-    elif isinstance(one, torch.Tensor):
-        same = one.dtype == other.dtype and one.shape == other.shape
-        if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
-            yield path
-    elif isinstance(one, dict):
-        for key in {**one, **other}:
-            if key not in one or key not in other:
-                yield f"{path}/{key}"
-            else:
-                yield from differences(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, list | tuple):
-        if len(one) != len(other):
-            yield path
-        for number, (mine, its) in enumerate(zip(one, other, strict=False)):
-            yield from differences(mine, its, f"{path}/{number}")
-    elif one != other and not (str(one) == str(other) == "nan"):
-        yield path
-
-
-def comparable(directory: Path) -> dict[str, Any]:
-    """What of a finished run must be the same whenever it is repeated."""
-    from bert_lightning.checkpoints.native import load_native
-    from bert_lightning.runs.directory import RunDirectory
-    from bert_lightning.training.throughput import THROUGHPUT_METRICS
-
-    run = RunDirectory(directory)
-    checkpoint = load_native((run.checkpoints / "last.ckpt").resolve())
-    # How long the open log window took is the only time in it.
-    checkpoint.pop("log_window_seconds")
-    timed = ("time", *THROUGHPUT_METRICS)
-    return {
-        "checkpoint": checkpoint,
-        "last": (run.checkpoints / "last.ckpt").resolve().name,
-        "best": (run.checkpoints / "best.ckpt").resolve().name,
-        "metrics": [{key: value for key, value in row.items() if key not in timed} for row in run.read_metrics()],
-        "leftovers": sorted(path.name for path in directory.rglob(".*.tmp")),
-        "ended": run.read_manifest()["ended"],
-    }
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------

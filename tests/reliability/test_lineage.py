@@ -4,9 +4,10 @@ import json
 import random
 
 import pytest
+from comparison import differences
 from faults import DAMAGES, OF_FOLDERS, Faults, damaged, spoil
 from lineage import descent, drawn_twice, lost_and_repeated, read_trace
-from soak import differences, parse, planned
+from soak import parse, planned
 
 
 def steps(first, last, session=0):

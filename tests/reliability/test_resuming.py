@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from comparison import comparable, differences
 from conftest import PRETRAINING
 from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
 from ranks import Ranks, started
-from soak import comparable, differences
 from test_end_to_end import weights
 from traced import identities
 

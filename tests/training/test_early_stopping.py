@@ -104,8 +104,12 @@ def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
             if int(path.name[5:14]) > step:
                 path.unlink()
         RunDirectory(killed).update_manifest(ended=None, step=None)
+        resumed = killed / f"checkpoints/step-{step:09}.ckpt"
+        file = resumed.stat().st_ino if resumed.exists() else None
         assert main([*command, str(killed)]) == 0
         assert ended(killed) == EXPECTED, step
+        # Written again, it could be lost by a kill.
+        assert not resumed.exists() or resumed.stat().st_ino == file
         end = weights(killed)
         assert all(torch.equal(tensor, end[name]) for name, tensor in weights(whole).items())
 

@@ -1,0 +1,179 @@
+"""A run that is started again and again, each time with a trace, and the processes of one start."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lineage import Steps, descent, read_trace
+from traced import SLOW, VARIABLE
+
+HERE = Path(__file__).resolve().parent
+# Seconds, some steps, that the writing of an asynchronous checkpoint and the moving of its links wait at most.
+SLOWLY = 0.2
+_STEP = re.compile(r"step-(\d{9})\.ckpt$")
+# A file or a folder of parts; one that is removed has another name.
+BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
+_REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
+
+
+def environment() -> dict[str, str]:
+    """This package, and one thread a process unless told otherwise."""
+    known = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(HERE.parents[1]), *([known] if known else [])])
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass
+class Session:
+    """One start of `fit`, with its trace.
+
+    Attributes:
+        found: names that lay half-written in the folder of checkpoints before it.
+    """
+
+    process: subprocess.Popen[bytes]
+    trace: Path
+    errors: Path
+    found: set[str]
+    began: float = field(default_factory=time.time)
+
+    def rejected(self) -> set[str]:
+        """The checkpoints that it refused."""
+        return set(_REJECTED.findall(self.errors.read_text(encoding="utf-8", errors="replace")))
+
+    def times(self) -> list[float]:
+        """When the first rank began each step."""
+        if not self.trace.exists():
+            return []
+        rows = [json.loads(line) for line in self.trace.read_text(encoding="utf-8").splitlines()]
+        return [row["time"] for row in rows if row["rank"] == 0]
+
+
+class Run:
+    """A run directory, its command, and all of its sessions."""
+
+    def __init__(self, experiment: Path, directory: Path) -> None:
+        self.experiment, self.directory = experiment, directory
+        self.checkpoints = directory / "checkpoints"
+        self.sessions: list[Session] = []
+
+    def start(self, temporary: Path | None = None) -> Session:
+        """The same command as ever, in a process group of its own."""
+        number = len(self.sessions)
+        trace, errors = (
+            self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
+        )
+        variables = {**environment(), VARIABLE: str(trace), SLOW: str(SLOWLY)}
+        if temporary is not None:
+            variables["TMPDIR"] = str(temporary)
+        found = self.half_written()
+        call = [sys.executable, str(HERE / "traced.py"), "fit", "--config", str(self.experiment)]
+        with open(errors, "wb") as file:
+            process = subprocess.Popen(
+                [*call, "--run-directory", str(self.directory)],
+                env=variables,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.sessions.append(Session(process, trace, errors, found))
+        return self.sessions[-1]
+
+    def wait(self, session: Session) -> Session:
+        """Wait for the end of a session, which must be a good one."""
+        if status := session.process.wait():
+            tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
+            raise Failed(f"{self.directory.name} ended with {status}:\n{tail}")
+        return session
+
+    def forget(self) -> None:
+        """As if nothing had been started yet."""
+        for session in self.sessions:
+            session.trace.unlink(missing_ok=True)
+        self.sessions.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def files(self) -> list[str]:
+        """Names in the folder of checkpoints."""
+        try:
+            return os.listdir(self.checkpoints)
+        except FileNotFoundError:
+            return []
+
+    def half_written(self) -> set[str]:
+        """Names of checkpoints that are being written, or that a kill left so."""
+        return {name for name in self.files() if BEING_WRITTEN.match(name)}
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, newest first."""
+        found = [match for name in self.files() if (match := _STEP.match(name))]
+        return sorted((int(match[1]) for match in found), reverse=True)
+
+    def newest(self) -> int:
+        """The step of the newest checkpoint, or 0."""
+        return next(iter(self.steps()), 0)
+
+    def newest_first(self) -> list[Path]:
+        """The checkpoints."""
+        return [self.checkpoints / f"step-{step:09d}.ckpt" for step in self.steps()]
+
+    def lineage(self, num_ranks: int) -> Steps:
+        """The steps that its final weights descend from."""
+        return descent([read_trace(session.trace, num_ranks) for session in self.sessions])
+
+
+class Failed(Exception):
+    """The run did what it must never do."""
+
+
+def alive(session: Session) -> bool:
+    """Whether its first process runs."""
+    return session.process.poll() is None
+
+
+def ranks_of(session: Session) -> dict[int, int]:
+    """Rank -> process id, from what the processes of the group say of themselves."""
+    found = {0: session.process.pid}
+    for folder in Path("/proc").iterdir():
+        try:
+            if not folder.name.isdigit() or os.getpgid(int(folder.name)) != session.process.pid:
+                continue
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        # Loaders have their rank's variables too, but another parent.
+        rank = next((int(each[11:]) for each in variables if each.startswith(b"LOCAL_RANK=")), 0)
+        if rank and parent == session.process.pid:
+            found[rank] = int(folder.name)
+    return found
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of the group is left that is no zombie."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX":
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def end_group(session: Session) -> None:
+    """Kill what is left of a session."""
+    with suppress(ProcessLookupError):
+        os.killpg(session.process.pid, signal.SIGKILL)
+    session.process.wait()
+    while group_lives(session.process.pid):
+        time.sleep(0.01)
