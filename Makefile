@@ -4,9 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCHMARKS := experiments/benchmarks
-RESULTS ?= $(BENCHMARKS)/results
+# Where `make bench` writes; a short run must not replace figures that were measured.
+RESULTS ?= $(if $(SHORT),build/benchmarks,$(BENCHMARKS)/results)
 # Compiling takes a minute each, so only the smallest model is compiled.
 PLAIN := --contenders ours transformers transformers_fused
+# What pytest gets besides its settings in setup.cfg: paths, -k, -x, ...
+TESTS ?=
+
+# libgomp's threads spin for milliseconds when they wait, which starves every other process of the cores: beside a
+# second training each ran at a thirtieth of its speed. Benchmarks keep the setting of the caller.
+test test-slow test-gpu demo: export GOMP_SPINCOUNT := $(or $(GOMP_SPINCOUNT),3000)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint format docs bench clean
@@ -17,7 +24,7 @@ help: ## list the targets
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 setup: $(STAMP) ## make .venv with the pinned dependencies and the package
@@ -25,11 +32,11 @@ setup: $(STAMP) ## make .venv with the pinned dependencies and the package
 demo: setup ## text to encoder to classifier to report, on built-in text, in a few minutes
 	$(BIN)/python experiments/demo/demo.py
 
-test: setup ## the tests
-	$(BIN)/python -m pytest
+test: setup ## the tests; TESTS='tests/text -k cased' runs some of them
+	$(BIN)/python -m pytest $(TESTS)
 
 test-slow: setup ## all tests, the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" $(TESTS)
 
 test-gpu: setup ## what needs a CUDA device; skips where there is none
 	$(BIN)/python -m pytest -m gpu tests/gpu
@@ -45,23 +52,25 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix .
 
 docs: setup ## the documentation as HTML under docs/_build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W --quiet docs docs/_build
 
-bench: setup ## the benchmarks of a processor, in less than 15 minutes on two cores; RESULTS=FOLDER for guard.py
+bench: setup ## the benchmarks of a processor, in less than 15 minutes on two cores; SHORT=1 only shows that each runs
 	mkdir -p $(RESULTS)
-	$(BIN)/python $(BENCHMARKS)/data.py --megabytes 6 --json $(RESULTS)/data.json
-	$(BIN)/python $(BENCHMARKS)/packed_attention.py --repeats 7 --json $(RESULTS)/packed_attention.json
-	$(BIN)/python $(BENCHMARKS)/startup.py --rounds 2 --json $(RESULTS)/startup.json
-	$(BIN)/python $(BENCHMARKS)/scaling.py --processes 1 2 --steps 8 --json $(RESULTS)/scaling.json
-	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size mini --batch-size 32 --sequence-length 128 \
-		--rounds 2 --steps 2 --json $(RESULTS)/pretraining_step-mini.json
-	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size small --batch-size 32 --sequence-length 128 \
-		--rounds 3 --steps 1 --limit 60 $(PLAIN) --json $(RESULTS)/pretraining_step-small.json
-	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size base --batch-size 16 --sequence-length 128 \
-		--rounds 3 --steps 1 --limit 90 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json
-	$(BIN)/python $(BENCHMARKS)/finetuning.py --task sst2 --share 0.01 --seeds 1 --json $(RESULTS)/finetuning-sst2.json
-	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share 0.001 --batch-size 16 --seeds 1 \
+	$(BIN)/python $(BENCHMARKS)/data.py --megabytes $(if $(SHORT),0.3,6) --json $(RESULTS)/data.json
+	$(BIN)/python $(BENCHMARKS)/packed_attention.py --repeats $(if $(SHORT),2,7) --json $(RESULTS)/packed_attention.json
+	$(BIN)/python $(BENCHMARKS)/startup.py --rounds $(if $(SHORT),1,2) --json $(RESULTS)/startup.json
+	$(BIN)/python $(BENCHMARKS)/scaling.py --processes 1 2 $(if $(SHORT),--size tiny --steps 1 --rounds 1,--steps 8) \
+		--json $(RESULTS)/scaling.json
+	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --batch-size 32 --sequence-length 128 \
+		$(if $(SHORT),--size tiny --rounds 1 --steps 1 $(PLAIN),--size mini --rounds 2 --steps 2) \
+		--json $(RESULTS)/pretraining_step-mini.json
+	$(if $(SHORT),,$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size small --batch-size 32 --sequence-length 128 \
+		--rounds 3 --steps 1 --limit 60 $(PLAIN) --json $(RESULTS)/pretraining_step-small.json)
+	$(if $(SHORT),,$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size base --batch-size 16 --sequence-length 128 \
+		--rounds 3 --steps 1 --limit 90 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json)
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task sst2 --share $(if $(SHORT),0.001,0.01) --seeds 1 \
+		--json $(RESULTS)/finetuning-sst2.json
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share $(if $(SHORT),0.0002,0.001) --batch-size 16 --seeds 1 \
 		--json $(RESULTS)/finetuning-squad.json
 
 clean: ## remove .venv and everything that was built; runs and data stay

@@ -13,6 +13,8 @@ import yaml
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+# libgomp's threads wait busily, which starves the other processes of a test.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from ranks import Ranks, started
 

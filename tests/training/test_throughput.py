@@ -79,8 +79,8 @@ def test_the_measured_peak_counts_two_operations_a_pair_of_numbers(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
     # One second a measurement, and as many products in it as make up 10^9 operations.
-    shape, cpu = (10, 20, 30), torch.device("cpu")
-    operations = 2 * 10 * 20 * 30
+    shape, cpu = (100, 200, 300), torch.device("cpu")
+    operations = 2 * 100 * 200 * 300
     assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
 
 
