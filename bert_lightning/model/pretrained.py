@@ -12,6 +12,7 @@ from torch import nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import write_huggingface
+from bert_lightning.checkpoints.names import to_huggingface
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -288,17 +289,24 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     unused = [name for name in checkpoint.tensors if name not in wanted]
     for name in missing:
         if _is_body(name):
-            raise CheckpointError(f"{checkpoint.path} has no tensor for {name}")
+            raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
     for name in unused:
         if _is_body(name):
-            raise CheckpointError(f"{checkpoint.path} holds {name}, for which its configuration has no place")
+            raise CheckpointError(
+                f"{checkpoint.path} holds {name}, for which its configuration has no place" + _their_names(name)
+            )
     for name, tensor in checkpoint.tensors.items():
         if name in wanted and tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
-                + ("" if name.startswith(ENCODER) else " (new_head draws the head anew)")
+                + (_their_names(name) if name.startswith(ENCODER) else " (new_head draws the head anew)")
             )
     return LoadingReport(checkpoint.path, missing, unused)
+
+
+def _their_names(name: str) -> str:
+    """Say what transformers calls a parameter of ours, since that is its name in most files."""
+    return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
 
 
 def _is_body(name: str) -> bool:
