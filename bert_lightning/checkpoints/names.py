@@ -255,7 +255,6 @@ def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         if not re.match(r"(bert/|cls/|output_(weights|bias)$)", original):
             if tensor.is_floating_point():
-                _require_place(original, original)
                 theirs[original] = tensor
             continue
         name = original.replace("/", ".").replace("layer_", "layer.")
