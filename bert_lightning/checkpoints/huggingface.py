@@ -97,18 +97,12 @@ def read_huggingface(folder: Path) -> Checkpoint:
         tensors = from_huggingface(theirs, tied=config.get("tie_word_embeddings", True))
     except ValueError as error:
         raise CheckpointError(f"{weights}: {error}") from None
-    vocabulary = read_vocabulary(folder)
-    size = config.get("vocab_size")
-    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
-        )
     architectures = config.get("architectures")
     return Checkpoint(
         folder,
         config,
         tensors,
-        vocabulary,
+        read_vocabulary(folder),
         task_settings=_label_settings(config, folder),
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
     )

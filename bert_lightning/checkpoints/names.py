@@ -54,7 +54,7 @@ _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
 
 # Buffers, by the last component of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
 # `num_batches_tracked` counts in torch's BatchNorm; `masked_bias` is a constant of transformers' GPT-2.
-_BUFFER = re.compile(r"(?:.*\.)?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
+_BUFFER = re.compile(r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
 # Wrappers that torch and Lightning put anywhere into a name, and that compute nothing themselves.
 _INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 # Components that may stand in front of the encoder: of DataParallel, DDP and DeepSpeed (`module`), Lightning and
@@ -250,7 +250,7 @@ def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: a variable changes what the encoder computes and has no place in it; the message names it.
     """
     theirs = {}
-    for original, tensor in variables.items():
+    for original, tensor in without_buffers(variables).items():
         if _TENSORFLOW_STATE.fullmatch(original):
             continue
         if not re.match(r"(bert/|cls/|output_(weights|bias)$)", original):

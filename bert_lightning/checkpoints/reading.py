@@ -31,8 +31,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     revision, tensorflow = None, find_tensorflow(path)
     if not path.exists() and tensorflow is None:
         path, revision = _download(name)
-    _refuse_adapter(path)
     path = _encoder_folder(path)
+    _refuse_adapter(path)
     if is_huggingface_folder(path):
         checkpoint = read_huggingface(path)
     elif tensorflow is not None:
@@ -47,6 +47,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
         checkpoint = read_native(native)
+    size, vocabulary = checkpoint.config.get("vocab_size"), checkpoint.vocabulary
+    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
+        raise CheckpointError(
+            f"{checkpoint.path}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
+        )
     origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
     return dataclasses.replace(checkpoint, provenance=origin)
 
@@ -73,11 +78,11 @@ def _encoder_folder(folder: Path) -> Path:
     """Find the encoder in a folder of sentence-transformers; its early releases have it in a folder of its own."""
     try:
         steps = json.loads((folder / _STEPS).read_text(encoding="utf-8"))
-        name = str(steps[0]["path"])
+        name = steps[0]["path"]
+        inside = folder / name
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return folder
-    inside = folder / name
-    return inside if Path(name).name == name and is_huggingface_folder(inside) else folder
+    return inside if name not in ("", "..") and Path(name).name == name and inside.is_dir() else folder
 
 
 def _download(name: str) -> tuple[Path, str]:

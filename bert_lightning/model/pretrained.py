@@ -280,15 +280,16 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     """What a checkpoint and a model do not have in common.
 
     Raises:
-        CheckpointError: the architectures differ, a parameter of the encoder is missing (but for the pooler) or too
-            many, or a tensor has another shape; the message names it.
+        CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or
+            too many, or a tensor has another shape; the message names it.
     """
     _check_architecture(model, checkpoint)
     wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
     missing = [name for name in wanted if name not in checkpoint.tensors]
     unused = [name for name in checkpoint.tensors if name not in wanted]
+    has_pooler = any(name.startswith(POOLER) for name in checkpoint.tensors)
     for name in missing:
-        if _is_body(name):
+        if _is_body(name) or (has_pooler and name.startswith(POOLER)):
             raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
     for name in unused:
         if _is_body(name):

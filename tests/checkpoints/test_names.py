@@ -226,6 +226,27 @@ def test_a_head_under_one_of_our_names_does_not_replace_a_parameter():
         from_huggingface(untied(pretrained()) | {"encoder.layers.0.output.bias": ONE})
 
 
+def test_half_a_pooler_is_not_filled_up(tmp_path: Path):
+    folder = write_form(Form(VERSION_4, lambda t: without(bare(t), "pooler.dense.bias"), safetensors), tmp_path)
+    with pytest.raises(CheckpointError, match=r"no tensor for encoder\.pooler\.bias .*bert\.pooler\.dense\.bias"):
+        BertEncoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bert.embeddings.word_embeddings.weight", {"resize_vocabulary": 20}),
+        ("cls.predictions.bias", {"resize_vocabulary": 20}),
+        ("bert.embeddings.position_embeddings.weight", {"interpolate_positions": 32}),
+    ],
+)
+def test_a_table_that_belies_the_config_is_refused_before_it_is_fitted(tmp_path: Path, name: str, change: dict):
+    folder = write_form(Form(VERSION_4, lambda t: untied(t) | {name: t[name][:-1]}, safetensors), tmp_path)
+    [ours] = from_huggingface({name: ONE})
+    with pytest.raises(CheckpointError, match=rf"{re.escape(ours)} has shape .*expected 1[46] rows"):
+        BertForPreTraining.from_pretrained(folder, **change)
+
+
 # -- prefixes ----------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +360,18 @@ def test_further_heads_of_a_release_of_tensorflow_stay_a_message(tmp_path: Path)
     more = {"crf_loss/transitions": torch.ones(3, 3), "crf_loss/transitions/adam_m": torch.ones(3, 3)}
     folder = tensorflow_folder(tmp_path, **more, counter=torch.tensor(3))
     assert BertForPreTraining.from_pretrained(folder).loading_report.unused == ["crf_loss/transitions"]
+
+
+def test_a_buffer_in_a_release_of_tensorflow_is_dropped_by_its_name(tmp_path: Path):
+    folder = tensorflow_folder(tmp_path, **{"bert/embeddings/position_ids": torch.arange(16, dtype=torch.int32)})
+    assert BertForPreTraining.from_pretrained(folder).loading_report.unused == []
+
+
+def test_a_vocabulary_beyond_the_word_embeddings_of_tensorflow_is_refused(tmp_path: Path):
+    folder = tensorflow_folder(tmp_path)
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in [*WORDS, "more"]))
+    with pytest.raises(CheckpointError, match=r"tokenizer has 15 entries, more than the vocab_size 14"):
+        read_checkpoint(folder)
 
 
 def test_integers_inside_the_encoder_of_tensorflow_are_refused_by_name(tmp_path: Path):
