@@ -237,14 +237,19 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
     places = read_json_object(index).get("weight_map")
     if not isinstance(places, dict):
         raise CheckpointError(f"{index} has no weight_map")
-    tensors: dict[str, Tensor] = {}
+    shards: dict[str, dict[str, Tensor]] = {}
     for shard in sorted(set(map(str, places.values()))):
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
-        tensors.update(_read_weights(index.parent / shard, read))
+        shards[shard] = _read_weights(index.parent / shard, read)
     for name, shard in without_buffers(places).items():
-        if name not in tensors:
+        if name not in shards[str(shard)]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
+    tensors: dict[str, Tensor] = {}
+    for shard, found in shards.items():
+        for name in found.keys() & tensors.keys():
+            raise CheckpointError(f"{index.parent / shard} holds {name}, which another file of {index.name} has too")
+        tensors |= found
     return tensors
 
 

@@ -64,10 +64,12 @@ _OUTER_WRAPPERS = ("module", "model", "base_model", "0", "auto_model", "bert", "
 _OUTER_WRAPPER = re.compile(rf"^(?:(?:{'|'.join(_OUTER_WRAPPERS)})\.)*?(?=bert\.|embeddings\.|encoder\.layer\.)")
 _ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
 # Components of tensors that stand beside the encoder and still change what it computes: prompts and prefixes of PEFT,
-# P-tuning and `adapters`, adapters that all layers share, and tables of relative positions.
+# P-tuning and `adapters`, adapters that all layers share, tables of relative or further positions, and further or
+# projected embeddings of other families (ERNIE, ELECTRA, ALBERT).
 _BESIDE_THE_ENCODER = re.compile(
     r"(?:^|[./])(?:(?:prompt|prefix)(?:_\w+)?|soft_prompts?|invertible_adapters|shared_parameters|adapters"
-    r"|rel_pos_bias|rel_embeddings|relative_attention_bias|distance_embedding|rotary_emb|inv_freq)(?=[./]|$)"
+    r"|rel_pos_bias|rel_embeddings|relative_\w+|distance_embedding|rotary_\w+|inv_freq|\w*position_embeddings"
+    r"|task_type_embeddings|embeddings_project|embedding_hidden_mapping_in)(?=[./]|$)"
 )
 # What TensorFlow's training keeps beside the weights: counters, and slots of the optimiser under a variable's name.
 _TENSORFLOW_STATE = re.compile(

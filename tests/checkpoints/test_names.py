@@ -158,6 +158,10 @@ def test_an_adapter_under_another_prefix_than_the_encoder_is_refused_too(prefix:
         "shared_parameters.t.W",
         "prefix_tuning.prefix_tunings.t.wte.weight",
         "rel_pos_bias.weight",
+        "relative_attention_bias.weight",
+        "task_type_embeddings.weight",
+        "embeddings_project.weight",
+        "x_position_embeddings.weight",
     ],
 )
 @pytest.mark.parametrize("prefix", ["bert.", ""])
