@@ -9,7 +9,16 @@ from bert_lightning.checkpoints.files import sha256
 PREFIX = "hub:"
 _NAME = re.compile(rf"(?:{PREFIX})?(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SMALL = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+# The file of an adapter is taken along because a folder that has it is refused.
+_SMALL = (
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "adapter_config.json",
+)
 _SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 

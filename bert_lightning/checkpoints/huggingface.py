@@ -18,12 +18,14 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_bytes, write_json
 from bert_lightning.checkpoints.model_card import write_card
-from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
+from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
 from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+# The config of pytorch-pretrained-bert, the first version of transformers, beside `pytorch_model.bin`.
+_EARLY_CONFIG = "bert_config.json"
 PUBLISHED, OWN = "bert", "bert_lightning"
 """`model_type` of what transformers can compute, and of what only we can."""
 # torch reads a part that is marked as a folder as uninitialised memory.
@@ -36,18 +38,28 @@ _ACTIVATIONS = {
     "gelu_python": "gelu",
     "gelu_new": "gelu_new",
     "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
     "gelu_python_tanh": "gelu_new",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }
-# Keys that change what transformers' BERT computes, and the one value of each that is BERT's.
+# Keys that change what some version of transformers' BERT computes, and the one value of each that is BERT's.
 _FIXED: dict[str, Any] = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
+    "pruned_heads": {},
     "quantization_config": None,
+}
+# Settings of ours that transformers' BERT ignores, and their defaults. They count in folders that we wrote.
+_OWN_SETTINGS: dict[str, Any] = {
+    "embedding_size": None,
+    "position_embeddings": "learned",
+    "pre_layer_norm": False,
+    "pooling": "cls",
+    "pooler": True,
 }
 # What a head needs beside its labels and weights; the second key is ours.
 _HEAD_SETTINGS = ("problem_type", "tag_scheme")
@@ -58,35 +70,39 @@ def is_huggingface_folder(path: Path) -> bool:
     return path.is_dir() and (path / CONFIG).is_file()
 
 
+def is_early_folder(path: Path) -> bool:
+    """Whether `path` is a folder of pytorch-pretrained-bert: its config has another name."""
+    return (path / _EARLY_CONFIG).is_file() and (path / _PICKLED).is_file()
+
+
 def read_huggingface(folder: Path) -> Checkpoint:
     """Read a folder of transformers' BERT, bare or with any head, or one that `write_huggingface` wrote.
 
     Label names and `problem_type` become `task_settings`.
 
     Raises:
-        CheckpointError: the config is of another model family, or a file is missing or damaged.
+        CheckpointError: the config is of another model family, a file is missing or damaged, or a tensor changes what
+            the encoder computes and has no place in it.
     """
-    given = read_json_object(folder / CONFIG)
-    config = _architecture(given, folder / CONFIG)
-    if (folder / _WEIGHTS).is_file():
-        _warn_of_changes(folder, given)
-    theirs = _read_tensors(folder)
+    config_file = folder / (CONFIG if is_huggingface_folder(folder) else _EARLY_CONFIG)
+    given = read_json_object(config_file)
+    config = _architecture(given, config_file)
+    weights, theirs = _read_tensors(folder)
+    copy = _config_copy(weights)
+    if copy is not None:
+        _warn_of_changes(config_file, given, copy)
+    elif config.get("model_type") != OWN:
+        config = _without_own_settings(config, config_file)
     try:
         tensors = from_huggingface(theirs, tied=config.get("tie_word_embeddings", True))
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    vocabulary = read_vocabulary(folder)
-    size = config.get("vocab_size")
-    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
-        )
+        raise CheckpointError(f"{weights}: {error}") from None
     architectures = config.get("architectures")
     return Checkpoint(
         folder,
         config,
         tensors,
-        vocabulary,
+        read_vocabulary(folder),
         task_settings=_label_settings(config, folder),
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
     )
@@ -128,18 +144,31 @@ def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: 
     return config | {key: value for key, value in checkpoint.task_settings.items() if key in _HEAD_SETTINGS}
 
 
-def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:
-    """Say where a `config.json` differs from its copy in weights that we wrote: a hand or damage changed it."""
+def _config_copy(weights: Path) -> dict[str, Any] | None:
+    """Read the config that we write into the weights; None in those of others."""
+    if weights.name != _WEIGHTS:
+        return None
     try:
-        with safe_open(folder / _WEIGHTS, framework="pt") as file:
-            copy = json.loads((file.metadata() or {}).get(_CONFIG_COPY, "{}"))
-        changed = [key for key in copy if config.get(key) != copy[key]]
-    except (SafetensorError, OSError, ValueError, RecursionError, TypeError) as error:
-        raise CheckpointError(f"{folder / _WEIGHTS} is damaged or missing: {error}") from None
-    for key in changed:
-        log.warning(
-            "%s: %s is %r, but the weights were written with %r", folder / CONFIG, key, config.get(key), copy[key]
-        )
+        with safe_open(weights, framework="pt") as file:
+            copy = json.loads((file.metadata() or {}).get(_CONFIG_COPY, "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{weights} is damaged or missing: {error}") from None
+    return copy if isinstance(copy, dict) else None
+
+
+def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -> None:
+    """Say where a `config.json` differs from its copy in weights that we wrote: a hand or damage changed it."""
+    for key in copy:
+        if config.get(key) != copy[key]:
+            log.warning("%s: %s is %r, but the weights were written with %r", path, key, config.get(key), copy[key])
+
+
+def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Leave out the keys of another's config that are settings only with us, as transformers does."""
+    for key, default in _OWN_SETTINGS.items():
+        if config.get(key, default) != default:
+            log.warning("%s: %s is %r, which is no setting of transformers' BERT: ignored", path, key, config[key])
+    return {key: value for key, value in config.items() if key not in _OWN_SETTINGS}
 
 
 def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -148,11 +177,15 @@ def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it describes something that is not BERT.
     """
-    family = config.get("model_type", PUBLISHED if "hidden_size" in config else None)
+    family = config.get("model_type") or (PUBLISHED if "hidden_size" in config else None)
     if family not in (PUBLISHED, OWN):
         raise CheckpointError(f"{path}: model_type is {family!r}, but only 'bert' can be read")
+    # transformers wrote no model_type before 2.4, for any family.
+    classes = config.get("architectures") if not config.get("model_type") else None
+    if isinstance(classes, list) and classes and "Bert" not in str(classes[0]):
+        raise CheckpointError(f"{path}: architectures is {classes!r} without a model_type; only BERT can be read")
     for key, value in _FIXED.items():
-        if config.get(key, value) != value:
+        if config.get(key) and config[key] != value:
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
     # transformers' default, where a file leaves it out, is the erf form.
     activation = config.get("hidden_act", "gelu")
@@ -180,34 +213,43 @@ def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 # -- weights -----------------------------------------------------------------------------------------------------
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Read a folder's weights: the file, or the index of its shards, and the tensors by their names in it."""
     for name, read in ((_WEIGHTS, _read_safetensors), (_PICKLED, _read_pickled)):
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            tensors = read(folder / name)
-        elif index.is_file():
-            tensors = _read_shards(index, read)
-        else:
-            continue
-        require_weights(tensors, folder)
-        return tensors
+            return folder / name, _read_weights(folder / name, read)
+        if index.is_file():
+            return index, _read_shards(index, read)
     raise CheckpointError(
         f"{folder} has a {CONFIG} but none of {_WEIGHTS}, {_PICKLED}, or the .index.json of one in shards"
     )
+
+
+def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Read one file of weights without what is known by its name to be none."""
+    tensors = without_buffers(read(path))
+    require_weights(tensors, path)
+    return tensors
 
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     places = read_json_object(index).get("weight_map")
     if not isinstance(places, dict):
         raise CheckpointError(f"{index} has no weight_map")
-    tensors: dict[str, Tensor] = {}
+    shards: dict[str, dict[str, Tensor]] = {}
     for shard in sorted(set(map(str, places.values()))):
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
-        tensors.update(read(index.parent / shard))
-    for name, shard in places.items():
-        if name not in tensors:
+        shards[shard] = _read_weights(index.parent / shard, read)
+    for name, shard in without_buffers(places).items():
+        if name not in shards[str(shard)]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
+    tensors: dict[str, Tensor] = {}
+    for shard, found in shards.items():
+        for name in found.keys() & tensors.keys():
+            raise CheckpointError(f"{index.parent / shard} holds {name}, which another file of {index.name} has too")
+        tensors |= found
     return tensors
 
 
@@ -241,8 +283,13 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged, or holds more than names and tensors, which is not executed: {type(error).__name__}"
         ) from None
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a plain weights file: names and tensors are expected")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} is not a plain weights file: {name} is no tensor, but a {type(value).__name__}"
+            )
     return {str(name): tensor.detach() for name, tensor in content.items()}
 
 

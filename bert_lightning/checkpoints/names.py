@@ -5,11 +5,14 @@ order query, key, value).
 """
 
 import re
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-# Ours -> transformers'. `{}` is the layer number.
+_Entry = TypeVar("_Entry")
+
+# Ours -> transformers'.
 _FIXED = {
     "encoder.embeddings.word.weight": "bert.embeddings.word_embeddings.weight",
     "encoder.embeddings.position.weight": "bert.embeddings.position_embeddings.weight",
@@ -41,10 +44,43 @@ _LAYER = {
 _QUERY_KEY_VALUE = ("query", "key", "value")
 _FIXED_BACK = {theirs: ours for ours, theirs in _FIXED.items()}
 _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
-# Tables of position numbers, which hold nothing of their own, and the decoder's copies of tied parameters.
-_DERIVED = re.compile(r".*\.(position_ids|token_type_ids)$")
+_SELF_ATTENTION = {f"attention.self.{part}": part for part in _QUERY_KEY_VALUE}
+# What only our own models have; it keeps our names in a folder that transformers refuses.
+_OWN = {f"encoder.{part}.{kind}" for part in ("embeddings.projection", "final_norm") for kind in ("weight", "bias")}
+_LAYER_NAME = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
-_WORDS, _BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
+_TABLE = "embeddings.word_embeddings.weight"
+_WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
+
+# Buffers, by the last component of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
+# `num_batches_tracked` counts in torch's BatchNorm; `masked_bias` is a constant of transformers' GPT-2.
+_BUFFER = re.compile(r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
+# Wrappers that torch and Lightning put anywhere into a name, and that compute nothing themselves.
+_INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+# Components that may stand in front of the encoder: of DataParallel, DDP and DeepSpeed (`module`), Lightning and
+# others (`model`), PEFT (`base_model.model`), sentence-transformers (`0.auto_model`, `0.bert`), and of the classes
+# that hold an encoder as an attribute.
+_OUTER_WRAPPERS = ("module", "model", "base_model", "0", "auto_model", "bert", "bert_model", "encoder", "backbone")
+_OUTER_WRAPPER = re.compile(rf"^(?:(?:{'|'.join(_OUTER_WRAPPERS)})\.)*?(?=bert\.|embeddings\.|encoder\.layer\.)")
+_ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
+# Components of tensors that stand beside the encoder and still change what it computes: prompts and prefixes of PEFT,
+# P-tuning and `adapters`, adapters that all layers share, tables of relative or further positions, and further or
+# projected embeddings of other families (ERNIE, ELECTRA, ALBERT).
+_BESIDE_THE_ENCODER = re.compile(
+    r"(?:^|[./])(?:(?:prompt|prefix)(?:_\w+)?|soft_prompts?|invertible_adapters|shared_parameters|adapters"
+    r"|rel_pos_bias|rel_embeddings|relative_\w+|distance_embedding|rotary_\w+|inv_freq|\w*position_embeddings"
+    r"|task_type_embeddings|embeddings_project|embedding_hidden_mapping_in)(?=[./]|$)"
+)
+# What TensorFlow's training keeps beside the weights: counters, and slots of the optimiser under a variable's name.
+_TENSORFLOW_STATE = re.compile(
+    r"(?:.*/)?(?:global_step|beta[12]_power|(?:current_)?loss_scale|good_steps|(?:adam|lamb|lars)_[mv]"
+    r"|Adam\w*|LAMB\w*|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|ExponentialMovingAverage)(?:_\d+)?"
+)
+
+
+def without_buffers(entries: dict[str, _Entry]) -> dict[str, _Entry]:
+    """Leave out the entries that are known by their name to be no weights, whatever their type and prefix."""
+    return {name: entry for name, entry in entries.items() if not _BUFFER.fullmatch(name)}
 
 
 def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,29 +105,36 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str, Tensor]:
-    """Rename transformers' tensors (with or without the prefix `bert.`) to ours; unknown names stay as they are.
+    """Rename transformers' tensors to ours; names beside the encoder that are unknown stay as they are.
 
+    The encoder is read with and without `bert.`, and with the prefixes of wrappers in front of it.
     `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
 
     Raises:
-        ValueError: two names of one parameter with different values, or query, key and value that are no three of a
-            kind; the message names the parameter.
+        ValueError: a tensor that changes what the encoder computes and has no place in it; two encoders, or one under
+            an unknown prefix; two names of one parameter with different values; query, key and value that are not
+            three of a kind. The message names the tensor.
     """
-    theirs = _untied(_canonical(tensors), tied)
+    theirs = _untied(_canonical(without_buffers(tensors)), tied)
     ours: dict[str, Tensor] = {}
     attention: dict[str, dict[str, Tensor]] = {}
+
+    def put(own_name: str, tensor: Tensor) -> None:
+        if own_name in ours:
+            raise ValueError(f"{own_name} is there twice, also under another name")
+        ours[own_name] = tensor
+
     for name, tensor in theirs.items():
-        self_attention = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.(weight|bias)", name)
-        layer = re.fullmatch(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
+        layer = _LAYER_NAME.fullmatch(name)
         if name in _FIXED_BACK:
-            ours[_FIXED_BACK[name]] = tensor
-        elif self_attention and self_attention[2] in _QUERY_KEY_VALUE:
-            key = f"encoder.layers.{self_attention[1]}.query_key_value.{self_attention[3]}"
-            attention.setdefault(key, {})[self_attention[2]] = tensor
+            put(_FIXED_BACK[name], tensor)
+        elif layer and layer[2] in _SELF_ATTENTION:
+            key = f"encoder.layers.{layer[1]}.query_key_value.{layer[3]}"
+            attention.setdefault(key, {})[_SELF_ATTENTION[layer[2]]] = tensor
         elif layer and layer[2] in _LAYER_BACK:
-            ours[f"encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}"] = tensor
+            put(f"encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}", tensor)
         else:
-            ours[name] = tensor
+            put(name, tensor)
     for key, parts in attention.items():
         missing = [part for part in _QUERY_KEY_VALUE if part not in parts]
         if missing:
@@ -99,25 +142,88 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
         shapes = {part: tuple(parts[part].shape) for part in _QUERY_KEY_VALUE}
         if len(set(shapes.values())) > 1 or () in shapes.values():
             raise ValueError(f"{key}: the parts have the shapes {shapes}, which must be one")
-        ours[key] = torch.cat([parts[part] for part in _QUERY_KEY_VALUE])
+        put(key, torch.cat([parts[part] for part in _QUERY_KEY_VALUE]))
     return ours
 
 
 def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The present names with the prefix `bert.`, without what is derived."""
-    bare = not any(name.startswith("bert.") for name in tensors)
+    """Give the tensors transformers' present names with the prefix `bert.`, without wrappers.
+
+    Raises:
+        ValueError: as `from_huggingface`.
+    """
+    inner = {original: _INNER_WRAPPER.sub("", original) for original in tensors}
+    wrapper, bare = _wrapper(inner)
     canonical: dict[str, Tensor] = {}
     for original, tensor in tensors.items():
-        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", original)
-        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-        if bare and name.startswith(("embeddings.", "encoder.", "pooler.")):
-            name = f"bert.{name}"
-        if _DERIVED.match(name):
-            continue
+        name = original
+        if name not in _OWN:
+            # Wrappers that the file's encoder does not have are removed too, so that no part of an encoder passes for
+            # a head.
+            name = _present(_OUTER_WRAPPER.sub("", inner[original].removeprefix(wrapper), count=1))
+            if bare and name.startswith(_ENCODER_PARTS):
+                name = f"bert.{name}"
+            _require_place(name, original)
         if name in canonical:
             raise ValueError(f"{original} is there twice, also under another name")
         canonical[name] = tensor
     return canonical
+
+
+def _present(name: str) -> str:
+    """Give the present name of a LayerNorm's parameter, which was called as in TensorFlow until 2018."""
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name))
+
+
+def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
+    """Find what stands in front of `bert.`, or of the encoder's own names where there is no `bert.`.
+
+    The table of word embeddings shows it: every encoder has one, and nothing else is called so.
+
+    Args:
+        inner: name in the file -> the same without inner wrappers.
+
+    Returns:
+        The wrapper, and whether the encoder stands there without `bert.`.
+
+    Raises:
+        ValueError: there are two encoders, or one under a name that is not known to compute nothing.
+    """
+    tables = [original for original, name in inner.items() if f".{name}".endswith(f".{_TABLE}")]
+    if len(tables) > 1:
+        raise ValueError(f"{tables[0]} and {tables[1]} belong to two encoders: which one is meant cannot be told")
+    if not tables:
+        return "", not any(name.startswith("bert.") for name in inner.values())
+    prefix = inner[tables[0]].removesuffix(_TABLE)
+    components = prefix.split(".")[:-1]
+    if any(component not in _OUTER_WRAPPERS for component in components):
+        raise ValueError(
+            f"{tables[0]}: the encoder is under {prefix!r}; it may be under 'bert.' or nothing, after any of "
+            f"{', '.join(f'{wrapper}.' for wrapper in _OUTER_WRAPPERS)}"
+        )
+    bare = components[-1:] != ["bert"]
+    return (prefix if bare else prefix.removesuffix("bert.")), bare
+
+
+def _require_place(name: str, original: str) -> None:
+    """Refuse a tensor that changes what the encoder computes and is not one of its parameters.
+
+    Raises:
+        ValueError: it is such a tensor; the message names it as the file does, `original`.
+    """
+    layer = _LAYER_NAME.fullmatch(name)
+    if name in _FIXED_BACK or (layer and (layer[2] in _SELF_ATTENTION or layer[2] in _LAYER_BACK)):
+        return
+    if name.startswith(("bert.", "embeddings.", "encoder.layer.")):
+        raise ValueError(
+            f"{original} is in the encoder, but is no parameter of BERT's: without it, the encoder would compute "
+            "something else"
+        )
+    if _BESIDE_THE_ENCODER.search(name):
+        raise ValueError(
+            f"{original} changes what the encoder computes, and is no parameter of BERT's: without it, the encoder "
+            "would compute something else"
+        )
 
 
 def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
@@ -136,16 +242,22 @@ def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
 
 
 def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the variables of google-research/bert to transformers' names; what is no weight is left out.
+    """Rename the variables of google-research/bert to transformers' names; the optimiser's are left out.
 
     Dense kernels are transposed: TensorFlow multiplies from the left. Sources: `modeling.py`, `run_pretraining.py`,
-    `run_classifier.py`, `run_squad.py`.
+    `run_classifier.py`, `run_squad.py`. Other floating-point variables, such as those of further heads, keep their
+    names; others are counters of the training program.
+
+    Raises:
+        ValueError: a variable changes what the encoder computes and has no place in it; the message names it.
     """
     theirs = {}
-    for original, tensor in variables.items():
-        if not re.match(r"(bert/|cls/|output_(weights|bias)$)", original) or re.search(
-            r"/(adam_[mv]|Adam(_1)?)$", original
-        ):
+    for original, tensor in without_buffers(variables).items():
+        if _TENSORFLOW_STATE.fullmatch(original):
+            continue
+        if not re.match(r"(bert/|cls/|output_(weights|bias)$)", original):
+            if tensor.is_floating_point():
+                theirs[original] = tensor
             continue
         name = original.replace("/", ".").replace("layer_", "layer.")
         name = re.sub(r"^cls\.squad\.output_", "qa_outputs.", name)
@@ -153,7 +265,10 @@ def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.replace("cls.predictions.output_bias", "cls.predictions.bias").replace("output_weights", "weight")
         name = name.replace("output_bias", "bias").replace("weights", "weight")
         name = re.sub(r"_embeddings$", "_embeddings.weight", name)
-        if name.endswith(".kernel"):
-            name, tensor = f"{name.removesuffix('.kernel')}.weight", tensor.T.contiguous()
+        is_kernel = name.endswith(".kernel")
+        name = f"{name.removesuffix('.kernel')}.weight" if is_kernel else name
+        _require_place(_present(name), original)
+        if is_kernel and tensor.ndim == 2:
+            tensor = tensor.T.contiguous()
         theirs[name] = tensor
     return theirs

@@ -1,15 +1,20 @@
 """Any path that holds a checkpoint, or a hub name -> `Checkpoint`."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.huggingface import is_huggingface_folder, read_huggingface
+from bert_lightning.checkpoints.huggingface import is_early_folder, is_huggingface_folder, read_huggingface
 from bert_lightning.checkpoints.native import find_native, read_native, refuse_url
 from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
+from bert_lightning.checkpoints.tokenizer_files import read_json_object
+
+# PEFT and `adapters` write it beside an adapter, sentence-transformers beside the folders of its steps.
+_ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -26,10 +31,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     revision, tensorflow = None, find_tensorflow(path)
     if not path.exists() and tensorflow is None:
         path, revision = _download(name)
+    path = _encoder_folder(path)
+    _refuse_adapter(path)
     if is_huggingface_folder(path):
         checkpoint = read_huggingface(path)
     elif tensorflow is not None:
         checkpoint = read_tensorflow(tensorflow)
+    elif is_early_folder(path):
+        checkpoint = read_huggingface(path)
     else:
         native = find_native(path)
         if native is None:
@@ -38,8 +47,42 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
         checkpoint = read_native(native)
+    size, vocabulary = checkpoint.config.get("vocab_size"), checkpoint.vocabulary
+    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
+        raise CheckpointError(
+            f"{checkpoint.path}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
+        )
     origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
     return dataclasses.replace(checkpoint, provenance=origin)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Refuse a folder that holds an adapter: the model is another one's weights together with it.
+
+    transformers loads both from such a folder, also where weights of a model lie beside the adapter.
+
+    Raises:
+        CheckpointError: it does; the message names the file and the base model.
+    """
+    file = folder / _ADAPTER
+    if file.is_file():
+        settings = read_json_object(file)
+        base = settings.get("base_model_name_or_path") or settings.get("model_name")
+        raise CheckpointError(
+            f"{file}: the folder holds an adapter of {base!r}, which cannot be read: merge it into that model first "
+            "(merge_and_unload of PEFT) and save the whole; if that has been done, delete this file"
+        )
+
+
+def _encoder_folder(folder: Path) -> Path:
+    """Find the encoder in a folder of sentence-transformers; its early releases have it in a folder of its own."""
+    try:
+        steps = json.loads((folder / _STEPS).read_text(encoding="utf-8"))
+        name = steps[0]["path"]
+        inside = folder / name
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return folder
+    return inside if name not in ("", "..") and Path(name).name == name and inside.is_dir() else folder
 
 
 def _download(name: str) -> tuple[Path, str]:

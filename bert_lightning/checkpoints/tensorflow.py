@@ -26,6 +26,8 @@ CONFIG = "bert_config.json"
 _INDEX = ".index"
 # `core/lib/io/format.h`: the footer holds two block handles, padded, and the magic number.
 _FOOTER_SIZE, _MAGIC = 48, 0xDB4775248B80FB57
+# How variables are called that TensorFlow 2 saved from a tree of Python objects.
+_SECOND_VERSION = "/.ATTRIBUTES/VARIABLE_VALUE"
 # After each block: one byte for the compression (0 is none) and the checksum.
 _TRAILER_SIZE, _UNCOMPRESSED = 5, 0
 _MASK_DELTA = 0xA282EAD8
@@ -42,7 +44,20 @@ _DTYPES = {
 }
 # `bert_config.json` says gelu where the original code computes the tanh form; `modeling.py: get_activation`.
 _ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
-# `modeling.py: BertConfig`; everything else has the defaults that we have.
+# `modeling.py: BertConfig`; nothing else in `bert_config.json` counts, and these have the defaults that we have.
+_SETTINGS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "intermediate_size",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+)
 _DEFAULT_TYPE_VOCAB_SIZE = 16
 
 
@@ -89,19 +104,28 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
         CheckpointError: a file is missing or damaged, or the variables are not BERT's.
     """
     config_file = prefix.parent / CONFIG
-    config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE, **read_json_object(config_file)}
+    given = read_json_object(config_file)
+    config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE}
+    config |= {key: given[key] for key in _SETTINGS if key in given}
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{config_file}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
     config["hidden_act"] = _ACTIVATIONS[activation]
     variables = read_bundle(prefix)
     try:
-        tensors = from_huggingface(from_tensorflow(variables))
+        theirs = from_tensorflow(variables)
+        require_weights(theirs, prefix)
+        tensors = from_huggingface(theirs)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{prefix}: {error}") from None
-    require_weights(tensors, prefix)
     if not any(name.startswith("encoder.") for name in tensors):
-        raise CheckpointError(f"{prefix}{_INDEX} holds no BERT: none of its variables is under bert/")
+        is_second = any(name.endswith(_SECOND_VERSION) for name in variables)
+        raise CheckpointError(
+            f"{prefix}{_INDEX} holds no BERT: none of its variables is under bert/"
+            + (" (it was written by TensorFlow 2; only names of TensorFlow 1 are read)" if is_second else "")
+        )
     vocabulary = read_vocabulary(prefix.parent)
     if vocabulary is not None and vocabulary.lowercase is None:
         vocabulary = dataclasses.replace(vocabulary, lowercase=not vocabulary.looks_cased())

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.model.config import BertConfig
 
 _WORDS, _POSITIONS = "encoder.embeddings.word.weight", "encoder.embeddings.position.weight"
 _BY_WORD = (_WORDS, "mlm_head.decoder.weight", "mlm_head.bias")
+_DEFAULTS = BertConfig()
 
 
 def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> Checkpoint:
@@ -21,7 +23,8 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
     the first ids. New rows are drawn as the model's weights are, new biases are 0.
 
     Raises:
-        CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings.
+        CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings, or
+            with a table that has not `vocab_size` rows.
         ValueError: less than one entry.
     """
     size = vocabulary if isinstance(vocabulary, int) else len(vocabulary.entries)
@@ -29,7 +32,9 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
         raise ValueError(f"the vocabulary cannot be resized to {vocabulary}")
     if _WORDS not in checkpoint.tensors:
         raise CheckpointError(f"{checkpoint.path} has no tensor for {_WORDS}")
-    old_size = checkpoint.tensors[_WORDS].shape[0]
+    old_size = checkpoint.config.get("vocab_size", _DEFAULTS.vocab_size)
+    for name in _BY_WORD:
+        _require_rows(checkpoint, name, old_size)
     if isinstance(vocabulary, int):
         old_rows = new_rows = torch.arange(min(size, old_size))
     elif checkpoint.vocabulary is None:
@@ -61,9 +66,10 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
     """The checkpoint for longer sequences: its position table stretched linearly, first to first and last to last.
 
     Raises:
-        CheckpointError: fewer positions than the checkpoint has.
+        CheckpointError: fewer positions than the checkpoint has, or a table of another number than it says.
     """
-    old = int(checkpoint.config.get("max_position_embeddings", 512))
+    old = checkpoint.config.get("max_position_embeddings", _DEFAULTS.max_position_embeddings)
+    _require_rows(checkpoint, _POSITIONS, old)
     if num_positions < old:
         raise CheckpointError(f"{checkpoint.path} has {old} positions, which cannot be stretched to {num_positions}")
     tensors = dict(checkpoint.tensors)
@@ -75,3 +81,16 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
     return dataclasses.replace(
         checkpoint, config={**checkpoint.config, "max_position_embeddings": num_positions}, tensors=tensors
     )
+
+
+def _require_rows(checkpoint: Checkpoint, name: str, num_rows: object) -> None:
+    """Refuse a table that differs from the configuration, since a table of the new size would hide that.
+
+    Raises:
+        CheckpointError: the tensor is there and has not so many rows; the message names it.
+    """
+    table = checkpoint.tensors.get(name)
+    if table is not None and (table.ndim != (1 if name.endswith("bias") else 2) or table.shape[0] != num_rows):
+        raise CheckpointError(
+            f"{checkpoint.path}: {name} has shape {tuple(table.shape)}, expected {num_rows!r} rows, as configured"
+        )

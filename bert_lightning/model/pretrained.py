@@ -12,6 +12,7 @@ from torch import nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import write_huggingface
+from bert_lightning.checkpoints.names import to_huggingface
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -279,26 +280,34 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     """What a checkpoint and a model do not have in common.
 
     Raises:
-        CheckpointError: the architectures differ, a parameter of the encoder is missing (but for the pooler) or too
-            many, or a tensor has another shape; the message names it.
+        CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or
+            too many, or a tensor has another shape; the message names it.
     """
     _check_architecture(model, checkpoint)
     wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
     missing = [name for name in wanted if name not in checkpoint.tensors]
     unused = [name for name in checkpoint.tensors if name not in wanted]
+    has_pooler = any(name.startswith(POOLER) for name in checkpoint.tensors)
     for name in missing:
-        if _is_body(name):
-            raise CheckpointError(f"{checkpoint.path} has no tensor for {name}")
+        if _is_body(name) or (has_pooler and name.startswith(POOLER)):
+            raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
     for name in unused:
         if _is_body(name):
-            raise CheckpointError(f"{checkpoint.path} holds {name}, for which its configuration has no place")
+            raise CheckpointError(
+                f"{checkpoint.path} holds {name}, for which its configuration has no place" + _their_names(name)
+            )
     for name, tensor in checkpoint.tensors.items():
         if name in wanted and tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
-                + ("" if name.startswith(ENCODER) else " (new_head draws the head anew)")
+                + (_their_names(name) if name.startswith(ENCODER) else " (new_head draws the head anew)")
             )
     return LoadingReport(checkpoint.path, missing, unused)
+
+
+def _their_names(name: str) -> str:
+    """Say what transformers calls a parameter of ours, since that is its name in most files."""
+    return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
 
 
 def _is_body(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Hub names, through the hub's own client, against a hub that answers on this machine."""
 
+import fnmatch
 import hashlib
 import http.server
 import json
@@ -157,3 +158,21 @@ def test_a_pinned_name_is_recognised_as_the_one_it_pins():
     assert hub.is_pinned_form("bert-base-cased@main", pin)
     assert not hub.is_pinned_form(pin, pin)
     assert not hub.is_pinned_form("bert-base-cased", "hub:bert-base-cased@main")
+
+
+def test_every_file_that_the_readers_look_at_is_asked_for(monkeypatch, tmp_path):
+    patterns = set()
+
+    def snapshot_download(name, revision, allow_patterns):
+        patterns.update(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    hub.download(NAME)
+    for file in (
+        *("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("added_tokens.json", "adapter_config.json", "model.safetensors", "model-00001-of-00002.safetensors"),
+        *("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin"),
+        *("pytorch_model.bin.index.json",),
+    ):
+        assert any(fnmatch.fnmatch(file, pattern) for pattern in patterns), file

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
@@ -158,6 +158,16 @@ def test_a_shard_that_is_missing_or_lacks_a_tensor_is_named(folder: Path, save, 
         read_checkpoint(folder)
     first.unlink()
     with pytest.raises(CheckpointError, match=f"00001-of-00002.{suffix}"):
+        read_checkpoint(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused_by_file_and_name(folder: Path):
+    shard(folder, save_file, "model", "safetensors")
+    second = folder / "model-00002-of-00002.safetensors"
+    save_file(load_file(second) | {"bert.embeddings.LayerNorm.bias": torch.zeros(128)}, second)
+    with pytest.raises(
+        CheckpointError, match=r"00002-of-00002.safetensors holds bert\.embeddings\.LayerNorm\.bias, wh"
+    ):
         read_checkpoint(folder)
 
 
