@@ -4,13 +4,13 @@ Every reader streams, and every error names the file and the line.
 """
 
 import csv
-import glob
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bert_lightning.checkpoints.listing import files_below, matches
 from bert_lightning.data.lines import (
     COMPRESSIONS,
     MAX_ROW,
@@ -36,7 +36,8 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 
     Files of a folder or glob are sorted by path, those that match a glob in `exclude` are left out, and none is
-    taken twice. A file named outright is taken whatever its suffix.
+    taken twice. Hidden files and what programs leave behind (`is_left_behind`) are left out as well. A file that is
+    named outright is taken whatever its name and suffix.
 
     Raises:
         InputError: an input matches nothing, or `exclude` leaves nothing.
@@ -57,16 +58,16 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
         except RuntimeError as error:
             raise InputError(f"{text}: {error}") from None
         if path.is_file():
-            matches = [path]
+            found_here = [path]
         elif path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.is_file() and format_suffix(p) in suffixes)
-            if not matches:
+            found_here = [file for file in files_below(path) if format_suffix(file) in suffixes]
+            if not found_here:
                 raise InputError(f"{text}: no file in this folder ends in {', '.join(suffixes)}{_COMPRESSED}")
         else:
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-            if not matches:
+            found_here = [file for file in matches(path) if file.is_file()]
+            if not found_here:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
-        for match in matches:
+        for match in found_here:
             found.setdefault(os.path.abspath(match), _name_of(match))
     sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
     if not sources:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.checkpoints.listing import entries, matches
 from bert_lightning.data.examples import LabelledText, TaggedSentence
 from bert_lightning.data.glue_sets import GLUE_SETS
 from bert_lightning.data.lines import COMPRESSIONS, format_suffix
@@ -66,12 +67,12 @@ def _in_folder(part: Part, folder: str) -> str:
         raise InputError(f"{folder}: no such folder")
     for file in part.files:
         for ending in ("", *COMPRESSIONS):
-            found = sorted(path.glob(file + ending)) if "*" in file else [path / (file + ending)]
+            found = matches(file + ending, path) if "*" in file else [path / (file + ending)]
             if len(found) > 1:
                 raise InputError(f"{folder}: more than one file is {file}: {', '.join(p.name for p in found)}")
             if found and found[0].exists():
                 return str(found[0])
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in entries(path))
     listing = ", ".join(names[:_MAX_LISTED]) + (
         f" and {len(names) - _MAX_LISTED} more" if names[_MAX_LISTED:] else ""
     )

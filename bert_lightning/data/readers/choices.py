@@ -5,6 +5,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.checkpoints.listing import files_below
 from bert_lightning.data.examples import ChoiceQuestion
 from bert_lightning.data.lines import format_suffix
 from bert_lightning.data.readers.json_fields import field, required, texts, typed
@@ -91,7 +92,7 @@ def _dream_question(place: str, identifier: str, turns: Any, values: Any) -> Cho
 
 def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
     folder = Path(source)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and format_suffix(path) == ".txt")
+    files = [path for path in files_below(folder) if format_suffix(path) == ".txt"]
     if not files:
         raise InputError(f"{source}: no .txt file in this folder")
     for path in files:

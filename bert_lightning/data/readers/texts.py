@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from bert_lightning.checkpoints.listing import entries
 from bert_lightning.data.examples import LabelledText
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.sources import HUB, Row, as_text, column, read_rows
@@ -28,7 +29,8 @@ def read_labelled_texts(
     """Stream a table, or a folder of text files.
 
     A folder needs no columns: every `.txt` file (also compressed) in a subfolder is a text, and the subfolder's name
-    is its label; `unsup` is left out. The labels take turns, each with its files in the order of their names.
+    is its label. `unsup`, hidden files and hidden folders are left out. The labels take turns, each with its files
+    in the order of their names.
 
     Args:
         source: TSV without quoting, CSV, JSONL, Parquet, hub data set, or folder.
@@ -91,8 +93,8 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
 
 def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     folder = Path(source)
-    labels = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != _UNLABELLED_FOLDER)
-    files = [sorted(path for path in label.iterdir() if format_suffix(path) == ".txt") for label in labels]
+    labels = [path for path in entries(folder) if path.is_dir() and path.name != _UNLABELLED_FOLDER]
+    files = [[path for path in entries(label) if format_suffix(path) == ".txt"] for label in labels]
     if not any(files):
         raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder a label")
     # In turns, so that the first few are not all of one label.
