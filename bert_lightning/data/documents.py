@@ -153,7 +153,7 @@ def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[s
 
 
 def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
-    for row in read_rows(source, errors=corpus.errors, repairs=repairs):
+    for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True):
         for line in column(row, corpus.text_column).splitlines():
             if line := line.strip():
                 yield line
@@ -163,7 +163,7 @@ def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> I
 def _rows_as_lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
     return _sentence_lines(
         line
-        for row in read_rows(source, errors=corpus.errors, repairs=repairs)
+        for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True)
         for line in column(row, corpus.text_column).splitlines() or [""]
     )
 

@@ -5,10 +5,16 @@ Every reader streams, and every error names the file and the line.
 
 import csv
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from bert_lightning.checkpoints.listing import files_below, matches
 from bert_lightning.data.lines import (
@@ -96,6 +102,7 @@ class Table(NamedTuple):
     column_names: Sequence[str] | None = None
     errors: DecodingErrors = "strict"
     repairs: Repairs | None = None
+    blank_rows: bool = False
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Its numbered lines, where it is text."""
@@ -107,11 +114,13 @@ def read_rows(
     column_names: Sequence[str] | None = None,
     errors: DecodingErrors = "strict",
     repairs: Repairs | None = None,
+    blank_rows: bool = False,
 ) -> Iterator[Row]:
     """Stream the rows of a TSV, CSV, JSONL or Parquet file, or of `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`.
 
     TSV is read without quote handling, as GLUE is published; CSV with it. The first line of both names the
-    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`.
+    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`. A blank line of a
+    TSV or CSV file is no row, and neither is a row of several columns that are all blank, unless `blank_rows`.
 
     Raises:
         InputError: unknown format, a malformed line, undecodable bytes, or no data set of that name.
@@ -124,7 +133,7 @@ def read_rows(
         raise InputError(f"{source}: expected a file that ends in {', '.join(TABLE_READERS)}{_COMPRESSED}")
     if not Path(source).is_file():
         raise InputError(f"{source}: no such file")
-    yield from reader(Table(source, column_names, errors, repairs))
+    yield from reader(Table(source, column_names, errors, repairs, blank_rows))
 
 
 def column(row: Row, name: str) -> str:
@@ -139,19 +148,48 @@ def column(row: Row, name: str) -> str:
 
 
 def as_text(place: str, what: str, value: Any) -> str:
-    """A value as text; `what` is how an error calls it.
+    """Convert a value into text; every reader of tables and of rows to predict does it here.
+
+    Text stays as it is. A whole number, a finite number (`Decimal` and numpy's included) and a truth value become
+    what Python prints: `7`, `0.5`, `True`. Everything else is refused: null, NaN and infinities, which stand for
+    missing values; dates; bytes; lists, objects and arrays.
+
+    Args:
+        place: where the value stands.
+        what: how an error calls it.
+        value: of any type.
 
     Raises:
-        InputError: it is null, nested, bytes, or no proper text.
+        InputError: the value is none of these, or holds half a character (a lone surrogate).
     """
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{place}: {what} holds half a character (a lone surrogate)")
+        return value
     if value is None:
         raise InputError(f"{place}: {what} is null")
-    if isinstance(value, list | dict | bytes):
-        raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text")
-    text = value if isinstance(value, str) else str(value)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"{place}: {what} holds half a character (a lone surrogate)")
-    return text
+    # numpy's truth value is no number of Python's; NaT, a date, and pandas' NA are none either.
+    if isinstance(value, bool | np.bool_ | Integral):
+        return str(value)
+    if isinstance(value, Real | Decimal):
+        if not math.isfinite(value):
+            raise InputError(
+                f"{place}: {what} is {float(value)}, which stands for a missing value: leave the row out"
+            )
+        return str(value)
+    raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text or a number")
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a field has no value: null, NaN, an empty text, a text of blanks, or a list of nothing else.
+
+    So a table says that a row has no label. In a list, -1 counts as well, with which the hub hides labels.
+    """
+    if isinstance(value, list | tuple):
+        return all(is_absent(item) or item in (-1, "-1") for item in value)
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, Real | Decimal) and math.isnan(value))
 
 
 def _tsv_rows(table: Table) -> Iterator[Row]:
@@ -170,13 +208,23 @@ def _csv_rows(table: Table) -> Iterator[Row]:
 def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
     source = table.source
     header = list(table.column_names) if table.column_names else None
+    _refuse_doubled(source, header or ())
     for number, fields in lines:
         if header is None:
             header = fields
+            _refuse_doubled(f"{source}: line {number}", header)
         elif len(fields) == len(header):
-            yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
+            if table.blank_rows or len(header) == 1 or any(field.strip() for field in fields):
+                yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
         elif any(field.strip() for field in fields):
             raise InputError(f"{source}: line {number}: {len(fields)} columns, but the first line has {len(header)}")
+
+
+def _refuse_doubled(place: str, names: Iterable[str]) -> None:
+    """Refuse two columns of one name, since only one of them could be read. Columns without a name are let in."""
+    for name, count in Counter(names).items():
+        if count > 1 and name.strip():
+            raise InputError(f"{place}: {count} columns are called {name!r}; every column needs a name of its own")
 
 
 def _jsonl_rows(table: Table) -> Iterator[Row]:
@@ -192,7 +240,9 @@ def json_row(place: str, line: str) -> Row:
         InputError: it is none.
     """
     try:
-        values = json.loads(line)
+        values = _JSON.decode(line)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
     if not isinstance(values, dict):
@@ -208,9 +258,23 @@ def read_json(source: str) -> Any:
     """
     text = "".join(piece for _, piece in numbered_lines(source, cut=True))
     try:
-        return json.loads(text)
+        return _JSON.decode(text)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python's reader would keep the last of two values of one key without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"the key {name!r} occurs twice in one JSON object")
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _parquet_rows(table: Table) -> Iterator[Row]:
@@ -222,13 +286,16 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
         raise InputError(f"{source}: Parquet is compressed inside and read from its end: unpack it first")
     try:
         file = parquet.ParquetFile(source)
+        _refuse_doubled(source, file.schema_arrow.names)
         features = _written_features(file.schema_arrow.metadata)
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{source}: row {number}", _with_names(values, features))
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{source}: not readable as Parquet: {error}") from None
 
 
