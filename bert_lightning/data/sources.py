@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -28,6 +29,7 @@ from bert_lightning.data.lines import (
 from bert_lightning.errors import InputError
 
 HUB = "hub:"
+_AFTER_RETURN = re.compile(r"(?<=\r)(?!\n)(?!\Z)")
 _COMPRESSED = f" (or these with {', '.join(COMPRESSIONS)})"
 
 
@@ -107,6 +109,12 @@ class Table(NamedTuple):
     def lines(self) -> Iterator[tuple[int, str]]:
         """Its numbered lines, where it is text."""
         return numbered_lines(self.source, self.errors, self.repairs)
+
+    def csv_lines(self) -> Iterator[str]:
+        """Its lines for Python's reader of CSV, which puts quoted fields of several lines together again."""
+        for _, line in numbered_lines(self.source, self.errors, self.repairs, carriage_returns="allow"):
+            # An end inside a quoted field is kept; any other ends the row.
+            yield from _AFTER_RETURN.split(line) if "\r" in line else (line,)
 
 
 def read_rows(
@@ -198,7 +206,7 @@ def _tsv_rows(table: Table) -> Iterator[Row]:
 
 def _csv_rows(table: Table) -> Iterator[Row]:
     csv.field_size_limit(MAX_ROW)
-    reader = csv.reader((line for _, line in table.lines()), strict=True)
+    reader = csv.reader(table.csv_lines(), strict=True)
     try:
         yield from _delimited(table, ((reader.line_num, fields) for fields in reader))
     except csv.Error as error:
@@ -256,7 +264,7 @@ def read_json(source: str) -> Any:
     Raises:
         InputError: unreadable, or not JSON: the message names the line.
     """
-    text = "".join(piece for _, piece in numbered_lines(source, cut=True))
+    text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
     try:
         return _JSON.decode(text)
     except InputError as error:

@@ -99,7 +99,7 @@ def _column_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSente
     columns = _Columns(source, token, tag)
     document = 0
     lines: list[_Line] = []
-    for number, text in numbered_lines(source):
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
         line = _line(number, text.rstrip(_BLANKS + "\r\n"))
         begins = _DOCUMENT in line.fields
         if not begins and any(line.fields):
@@ -134,7 +134,7 @@ def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSente
     columns = _Columns(source, token, tag)
     document = 0
     lines: list[_Line] = []
-    for number, text in numbered_lines(source):
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
         text = text.rstrip(_BLANKS + "\r\n")
         if not text:
             if lines:

@@ -100,6 +100,7 @@ def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     # In turns, so that the first few are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
-            text = "".join(piece for _, piece in numbered_lines(str(path), cut=True)).rstrip("\r\n")
+            pieces = numbered_lines(str(path), cut=True, carriage_returns="allow")
+            text = "".join(piece for _, piece in pieces).rstrip("\r\n")
             label = path.parent.name if labelled else None
             yield LabelledText(str(path), text, None, label, path.relative_to(folder).as_posix())
