@@ -188,16 +188,22 @@ def as_text(place: str, what: str, value: Any) -> str:
     raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text or a number")
 
 
-def is_absent(value: Any) -> bool:
-    """Whether a field has no value: null, NaN, an empty text, a text of blanks, or a list of nothing else.
+def is_hidden(value: Any, minus_one: bool = True) -> bool:
+    """Whether a field holds no label: null, NaN, an empty text, a text of blanks, -1, or a list of nothing else.
 
-    So a table says that a row has no label. In a list, -1 counts as well, with which the hub hides labels.
+    A test file hides its labels in one of these ways; -1 is the hub's.
+
+    Args:
+        value: of any type.
+        minus_one: whether -1 counts; not where it may be a label.
     """
     if isinstance(value, list | tuple):
-        return all(is_absent(item) or item in (-1, "-1") for item in value)
+        return all(is_hidden(item, minus_one) for item in value)
     if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, Real | Decimal) and math.isnan(value))
+        return not value.strip() or (minus_one and value.strip() in ("-1", "-1.0"))
+    if isinstance(value, Real | Decimal):
+        return math.isnan(value) or (minus_one and value == -1)
+    return value is None
 
 
 def _tsv_rows(table: Table) -> Iterator[Row]:

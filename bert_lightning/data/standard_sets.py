@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.listing import entries, matches
-from bert_lightning.data.examples import LabelledText, TaggedSentence
+from bert_lightning.data.examples import LabelledText, Question, TaggedSentence
 from bert_lightning.data.glue_sets import GLUE_SETS
 from bert_lightning.data.lines import COMPRESSIONS, format_suffix
 from bert_lightning.data.readers.ag_news import AG_NEWS_LABELS, read_ag_news
@@ -94,6 +94,10 @@ def _read_tagged(column: int, name: str, source: str, split: str) -> Iterator[Ta
 
 def _ignoring_split(read: Callable[[str], Iterator[Any]], source: str, split: str) -> Iterator[Any]:
     return read(source)
+
+
+def _read_questions(source: str, split: str) -> Iterator[Question]:
+    return read_questions(source, None if split == "test" else True)
 
 
 def _read_trec(fine: bool, source: str, split: str) -> Iterator[LabelledText]:
@@ -198,14 +202,14 @@ _OTHER_SETS = {
     "squad-v1.1": StandardSet(
         task="question-answering",
         splits=_splits({s: (f"{f}-v1.1.json",) for s, f in _SQUAD_FILES.items()}, "hub:rajpurkar/squad:plain_text"),
-        read=partial(_ignoring_split, read_questions),
+        read=_read_questions,
         monitor="squad_f1",
         source="Rajpurkar et al. 2016, SQuAD: 100,000+ questions for machine comprehension of text",
     ),
     "squad-v2.0": StandardSet(
         task="question-answering",
         splits=_splits({s: (f"{f}-v2.0.json",) for s, f in _SQUAD_FILES.items()}, "hub:rajpurkar/squad_v2:squad_v2"),
-        read=partial(_ignoring_split, read_questions),
+        read=_read_questions,
         monitor="squad_f1",
         source="Rajpurkar, Jia and Liang 2018, Know what you don't know: unanswerable questions for SQuAD",
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bert_lightning.checkpoints.listing import entries
 from bert_lightning.data.examples import LabelledText
+from bert_lightning.data.labels import indicator_columns
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.sources import HUB, Row, as_text, column, read_rows
 from bert_lightning.errors import InputError
@@ -81,6 +82,12 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
     value = row.values.get(name)
     if isinstance(value, list) and not numeric:
         return tuple(as_text(row.place, f"a label in the column {name!r}", label) for label in value)
+    indicators = indicator_columns(row.values.items()) if name not in row.values else ()
+    if len(indicators) > 1:
+        raise InputError(
+            f"{row.place}: no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1: one column per "
+            "class is not read, so write the names of the classes into one column"
+        )
     text = column(row, name)
     if numeric:
         return number_of(row.place, text)
