@@ -25,7 +25,8 @@ def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | N
     """Refuse rows of 0 and 1 per class where the names of classes are expected, and a name twice in one row.
 
     Indicators are 0, 1 and -1 (unknown) in any spelling, and truth values. Rows of one length over them alone are
-    indicators even if no row repeats a name. Where `known` holds all of them, they are names.
+    indicators even if no row repeats a name, and so are probabilities. Where `known` holds all of them, they are
+    names.
 
     Args:
         examples: multi-label texts; those without labels are passed over.
@@ -42,9 +43,10 @@ def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | N
         if repeated is not None:
             raise InputError(f"{place}: the label {repeated!r} occurs twice in one row")
     names = {label for _, labels in rows for label in labels}
-    if names and len({len(labels) for _, labels in rows}) == 1 and all(map(_is_indicator, names)):
-        if known is not None and names <= set(known):
-            return
+    lengths = {len(labels) for _, labels in rows}
+    if not names or len(lengths) > 1 or (known is not None and names <= set(known)):
+        return
+    if all(map(_is_indicator, names)) or (lengths != {1} and all(map(_is_share, names))):
         place, labels = rows[0]
         raise InputError(
             f"{place}: {', '.join(labels)}: every row has {len(labels)} label(s) of {', '.join(sorted(names))}, "
@@ -53,12 +55,21 @@ def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | N
 
 
 def _is_indicator(label: str) -> bool:
+    return _value(label) in (-1, 0, 1)
+
+
+def _is_share(label: str) -> bool:
+    value = _value(label)
+    return value == -1 or (value is not None and 0 <= value <= 1)
+
+
+def _value(label: str) -> float | None:
     # Brackets remain where the text of a list was split.
     text = label.strip(" \t[]()").lower()
     try:
-        return text in ("true", "false") or float(text) in (-1, 0, 1)
+        return float({"true": 1, "false": 0}.get(text, text))
     except ValueError:
-        return False
+        return None
 
 
 def indicator_columns(names_and_values: Iterable[tuple[str, object]]) -> list[str]:

@@ -357,7 +357,10 @@ _TREC_SETS = {
     f"trec-{level}": StandardSet(
         task="text-classification",
         splits=_splits(
-            {"train": ("train_5500.label",), "test": ("TREC_10.label",)},
+            {
+                "train": ("train_5500.label", "train_5500.label.txt"),
+                "test": ("TREC_10.label", "TREC_10.label.txt"),
+            },
             "hub:CogComp/trec@refs/convert/parquet:",
         ),
         read=partial(_read_trec, level == "fine"),
