@@ -36,8 +36,8 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
     if ids_file is None and split == "validation":
         raise InputError(
             f"{source}: GLUE's development set is 408 of these pairs, which its list {_DEVELOPMENT_IDS[0]} names. "
-            f"The list is not in {path.parent}: put it there, or name a file with GLUE's columns, such as dev.tsv, with "
-            "data.validation"
+            f"The list is not in {path.parent}: put it there, or name a file with GLUE's columns, such as dev.tsv, "
+            "with data.validation"
         )
     ids = None if ids_file is None else _pairs_of_ids(str(ids_file))
     found: set[Pair] = set()
