@@ -28,6 +28,7 @@ from bert_lightning.data.readers.trec import read_trec
 from bert_lightning.data.sources import CORPUS_SUFFIXES, as_text, find_sources, read_json, read_rows
 from bert_lightning.data.standard_sets import locate
 from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import load_tokenizer
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff"
 
@@ -334,3 +335,9 @@ def test_the_published_generator_drops_carriage_returns_but_makes_no_line_of_a_f
     assert documents_of_generator(write(tmp_path / "a.txt", "a\rb c\n\nd\r\n")) == [[["ab", "c"]], [["d"]]]
     with pytest.raises(InputError, match=r"b\.txt: its lines end in carriage returns alone"):
         documents_of_generator(write(tmp_path / "b.txt", "a\rb\r\rc\r"))
+
+
+@pytest.mark.parametrize("end", EQUAL_ENDS[:3])
+def test_a_vocabulary_is_the_same_with_every_kind_of_line_end(tmp_path: Path, tokenizer, end):
+    vocabulary = write(tmp_path / "vocab.txt", "".join(entry + end for entry in tokenizer.entries))
+    assert load_tokenizer(vocabulary).entries == tokenizer.entries
