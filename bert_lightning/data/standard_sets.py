@@ -89,11 +89,11 @@ def _in_folder(known: StandardSet, part: Part, folder: str) -> str:
 
 
 def _files_of_hub(part: Part) -> Iterator[str]:
-    """The Parquet files of a data set of the hub that was downloaded as it is."""
+    """The Parquet files of a data set of the hub that was downloaded as it is, or written by `datasets`."""
     if part.hub is not None:
         _, configuration, split = part.hub.rsplit(":", 2)
         yield from (f"{place}{split}-*.parquet" for place in (f"{configuration or 'default'}/", "data/", ""))
-        yield f"{configuration or 'default'}/{split}/*.parquet"
+        yield from (f"{configuration or 'default'}/{split}/*.parquet", f"{split}.parquet", f"{split}.jsonl")
 
 
 def _splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict[str, tuple[Part, ...]]:

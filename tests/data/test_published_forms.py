@@ -147,7 +147,13 @@ def test_a_published_form_that_is_not_read_is_named_with_the_form_that_is(tmp_pa
     assert hint in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["mrpc/train-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("mrpc/train-00000-of-00001.parquet", "data/train-00000-of-00001.parquet", "train-00000-of-00001.parquet"),
+        *("mrpc/train/0000.parquet", "train.parquet", "train.jsonl"),
+    ],
+)
 def test_the_parquet_files_of_the_hub_are_found_in_a_folder(tmp_path: Path, file):
     features = Features(
         {
@@ -158,8 +164,9 @@ def test_the_parquet_files_of_the_hub_are_found_in_a_folder(tmp_path: Path, file
         }
     )
     row = {"sentence1": "a", "sentence2": "b", "label": 1, "idx": 7}
-    (tmp_path / file).parent.mkdir()
-    datasets.Dataset.from_list([row], features=features).to_parquet(tmp_path / file)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    rows = datasets.Dataset.from_list([row], features=features)
+    (rows.to_json if file.endswith("jsonl") else rows.to_parquet)(tmp_path / file)
     assert read("glue/mrpc", "train", tmp_path) == [("a", "b", "1", "7")]
 
 
