@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.listing import matches
 from bert_lightning.checkpoints.names import from_huggingface, from_tensorflow
 from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary
 
@@ -85,7 +86,7 @@ def find_tensorflow(path: Path) -> Path | None:
         return path
     if not (path / CONFIG).is_file():
         return None
-    found = [file.with_name(file.name.removesuffix(_INDEX)) for file in path.glob(f"*{_INDEX}")]
+    found = [file.with_name(file.name.removesuffix(_INDEX)) for file in matches(f"*{_INDEX}", path)]
 
     def rank(prefix: Path) -> tuple[bool, int, str]:
         step = re.search(r"-(\d+)$", prefix.name)

@@ -141,7 +141,10 @@ def _read_entries(file: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file}: byte {error.start} is not UTF-8") from None
     # Not splitlines(): a vocabulary may hold other line separators as entries.
-    return tuple(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
+    text = text.replace("\r\n", "\n")
+    # Where no line ends in LF, lines end in CR.
+    end = "\n" if "\n" in text else "\r"
+    return tuple(text.removesuffix(end).split(end))
 
 
 def _read_serialized(content: dict[str, Any]) -> tuple[Vocabulary, str | None]:

@@ -125,6 +125,7 @@ def _language_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
+    from bert_lightning.checkpoints.listing import entries
     from bert_lightning.data.documents import read_passages
     from bert_lightning.data.lines import Repairs
     from bert_lightning.runs.corpora import count
@@ -135,7 +136,7 @@ def _tokenizer(options: argparse.Namespace) -> int:
         raise InputError(f"--min-frequency is {options.min_frequency}; it must be at least 1")
     sources, corpus = _sources(options), _corpus_format(options)
     output = options.output
-    if output.exists() and (not output.is_dir() or {p.name for p in output.iterdir()} - {*TOKENIZER_FILES}):
+    if output.exists() and (not output.is_dir() or {p.name for p in entries(output)} - {*TOKENIZER_FILES}):
         raise InputError(f"{output} exists and holds something else: choose another --output")
     repairs = Repairs()
 
@@ -149,7 +150,7 @@ def _tokenizer(options: argparse.Namespace) -> int:
     tokenizer = train_wordpiece(
         texts(), options.vocab_size, not options.cased, options.min_frequency, options.special_tokens
     )
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and any(entries(output)):
         try:
             same = load_tokenizer(output).fingerprint == tokenizer.fingerprint
         except InputError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from bert_lightning.data.lines import MAX_PIECE, DecodingErrors, Repairs, numbered_lines
+from bert_lightning.data.lines import MAX_PIECE, DecodingErrors, Repairs, numbered_lines, split_lines
 from bert_lightning.data.sources import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
@@ -153,8 +153,8 @@ def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[s
 
 
 def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
-    for row in read_rows(source, errors=corpus.errors, repairs=repairs):
-        for line in column(row, corpus.text_column).splitlines():
+    for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True):
+        for line in split_lines(column(row, corpus.text_column)):
             if line := line.strip():
                 yield line
         yield None
@@ -163,8 +163,8 @@ def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> I
 def _rows_as_lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
     return _sentence_lines(
         line
-        for row in read_rows(source, errors=corpus.errors, repairs=repairs)
-        for line in column(row, corpus.text_column).splitlines() or [""]
+        for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True)
+        for line in split_lines(column(row, corpus.text_column)) or [""]
     )
 
 

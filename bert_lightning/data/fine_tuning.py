@@ -289,6 +289,28 @@ class FineTuningDataModule(StepDataModule):
         return split.batch(split.by_length[numbers])
 
 
+def check_all_or_none(examples: Sequence[Any], split: str, item: str, label: str) -> None:
+    """Check that all examples of a split have a label, or none of a test split's.
+
+    Args:
+        examples: with a `label`, which is None where the source gives none.
+        split: train, validation or test.
+        item: how an error calls an example.
+        label: how an error calls its label.
+
+    Raises:
+        InputError: the message names the first example that differs from the first one of all.
+    """
+    labelled = examples[0].label is not None
+    if split != "test" and not labelled:
+        raise InputError(f"{examples[0].place}: this {item} has no {label}")
+    for example in examples:
+        if (example.label is not None) != labelled:
+            raise InputError(
+                f"{example.place}: this {item} has {'no' if labelled else 'a'} {label}, unlike the first"
+            )
+
+
 def first(examples: Iterable[Any], limit: int | None) -> Iterator[Any]:
     """The first so many, or all."""
     for number, example in enumerate(examples):

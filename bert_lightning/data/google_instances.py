@@ -125,13 +125,21 @@ def _read_documents(
 ) -> list[list[Segment]]:
     documents: list[list[Segment]] = [[]]
     for source in sources:
-        for _, line in numbered_lines(source, errors, repairs, keep_mark=True):
+        num_lines, joined = 0, False
+        for _, line in numbered_lines(source, errors, repairs, keep_mark=True, carriage_returns="keep"):
+            num_lines += 1
+            joined = "\r" in line.rstrip("\r\n")
             # TensorFlow's reader drops every carriage return, and no byte-order mark.
             text = line.replace("\r", "").strip()
             if not text:
                 documents.append([])
             elif segment := encoder.tokenize(text):
                 documents[-1].append(segment)
+        if num_lines == 1 and joined:
+            raise InputError(
+                f"{source}: its lines end in carriage returns alone, of which the published generator makes one "
+                "line: end them in LF"
+            )
     return [document for document in documents if document]
 
 

@@ -3,7 +3,9 @@
 import codecs
 import gzip
 import io
+import logging
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,14 +16,22 @@ from typing import IO, Any, Literal, cast
 
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 DecodingErrors = Literal["strict", "replace"]
 # What a few old data sets need: a line that is not UTF-8 is Latin-1, where every byte is a character.
 Decoding = DecodingErrors | Literal["latin-1"]
+# What a carriage return inside a line is where lines end in LF: `warn` and `allow` read it as a character, `refuse`
+# raises. With `keep` it ends no line in any file.
+CarriageReturns = Literal["warn", "allow", "refuse", "keep"]
 STANDARD_INPUT = "-"
 # Bytes of a line of running text that are held at once; what is longer comes in pieces.
 MAX_PIECE = 1 << 20
 # Bytes of one row of a table, which cannot be cut: a whole book may stand in one field.
 MAX_ROW = 1 << 26
+_LINE_END = re.compile(r"\r\n?|\n")
+_RAW_LINE_END = re.compile(rb"\r\n?|\n")
+# A first line that ends in CR alone; CR CR LF, which careless conversions write, is an end of its own kind.
+_FIRST_RETURN = re.compile(rb"[^\r\n]*\r+[^\r\n]")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -72,38 +82,110 @@ def numbered_lines(
     repairs: Repairs | None = None,
     cut: bool = False,
     keep_mark: bool = False,
+    carriage_returns: CarriageReturns = "warn",
 ) -> Iterator[tuple[int, str]]:
     """Lines with their ends, numbered from 1.
+
+    The first line says how lines end. Where it ends in LF or CRLF, a later carriage return alone is a character of
+    its line. Where it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
+    character does: a line may hold U+0085, U+2028, a vertical tab or a form feed.
 
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
     one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
 
+    Args:
+        source: a file, or standard input (`-`).
+        errors: what becomes of bytes that are not UTF-8.
+        repairs: counts what had to be mended.
+        cut: whether long lines come in pieces.
+        keep_mark: whether a byte-order mark stays.
+        carriage_returns: what a carriage return inside a line is, where lines end in LF.
+
     Raises:
-        InputError: as `read_lines`, or a line of more than `MAX_ROW` bytes without `cut`.
+        InputError: as `read_lines`, a line of more than `MAX_ROW` bytes without `cut`, or a carriage return that is
+            to be refused.
     """
     repairs = repairs if repairs is not None else Repairs()
     limit = MAX_PIECE if cut else MAX_ROW
     offset, number, inside, rest = 0, 0, False, b""
     counted = 0
+    ends: tuple[bytes, ...] = (b"\n",)
+    look = carriage_returns in ("warn", "refuse")
     try:
         with _open(source) as file:
-            while raw := rest + file.readline(limit - len(rest)):
+            first = file.readline(limit)
+            readline: Callable[[int], bytes] = file.readline
+            if carriage_returns != "keep" and _FIRST_RETURN.match(first):
+                ends, look = (b"\n", b"\r"), False
+                readline = _AnyLineEnds(file, first).readline
+                first = readline(limit)
+            while raw := rest + (first or readline(limit - len(rest))):
+                first = b""
                 number += not inside
                 if inside and counted != number:
-                    # Only now is it known that the line goes on behind the first piece.
+                    # Only now is it known that the line continues after the first piece.
                     repairs.num_cut += 1
                     counted = number
-                whole = raw.endswith(b"\n") or len(raw) < limit
+                whole = raw.endswith(ends) or len(raw) < limit
                 if not whole and not cut:
                     raise InputError(f"{_name(source)}: line {number} is longer than {MAX_ROW:,} bytes")
                 place = len(raw) if whole else _last_break(raw)
                 raw, rest = raw[:place], raw[place:]
                 inside = not whole
                 line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset)
+                # Seldom true, and so in an order that costs little.
+                if look and "\r" in line and line.find("\r") < len(line) - 2 and "\r" in line.rstrip("\r\n"):
+                    _report_return(_name(source), number, carriage_returns)
+                    look = False
                 yield number, line if offset or keep_mark else line.removeprefix("\ufeff")
                 offset += len(raw)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{_name(source)}: cannot be read: {error}") from None
+
+
+def split_lines(text: str) -> list[str]:
+    """Split a text at each LF, CRLF and CR; `splitlines` splits at further characters."""
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
+
+
+class _AnyLineEnds:
+    """A binary file each of whose CR, LF and CRLF ends a line."""
+
+    def __init__(self, file: IO[bytes], begin: bytes) -> None:
+        self._file, self._buffer = file, begin
+        self._start = 0
+        self._finished = False
+
+    def readline(self, size: int) -> bytes:
+        """The next line with its end, or a piece of `size` bytes; empty at the end of the file."""
+        while True:
+            end = _RAW_LINE_END.search(self._buffer, self._start)
+            # LF may follow a CR that is the last byte read so far.
+            known = end is not None and (self._finished or end.end() < len(self._buffer))
+            if known or self._finished or len(self._buffer) - self._start > size:
+                break
+            more = self._file.read(MAX_PIECE)
+            self._buffer, self._start = self._buffer[self._start :] + more, 0
+            self._finished = not more
+        stop = self._start + size
+        if end is not None and end.start() < stop:
+            stop = end.end()
+        line = self._buffer[self._start : stop]
+        self._start += len(line)
+        return line
+
+
+def _report_return(name: str, number: int, carriage_returns: CarriageReturns) -> None:
+    """Refuse a carriage return inside a line, or warn about it.
+
+    Raises:
+        InputError: it is to be refused.
+    """
+    message = f"{name}: line {number}: a carriage return stands inside this line, though the first line ends in LF"
+    if carriage_returns == "refuse":
+        raise InputError(f"{message}: end every line in the same way")
+    log.warning("%s: it is read as a character of the line", message)
 
 
 def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset: int) -> str:

@@ -9,11 +9,16 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import ChoiceQuestion
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
+from bert_lightning.data.fine_tuning import (
+    EncodedSplit,
+    FineTuningData,
+    FineTuningDataModule,
+    Part,
+    check_all_or_none,
+)
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.choices import read_choices
 from bert_lightning.data.text_classification import encode_texts
-from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
@@ -101,14 +106,7 @@ class MultipleChoiceDataModule(FineTuningDataModule):
     ) -> None:
         super().__init__(settings, tokenizer)
         for split, (examples, parts, _) in self._read(stage).items():
-            labelled = examples[0].label is not None
-            if split != "test" and not labelled:
-                raise InputError(f"{examples[0].place}: this question has no label")
-            for example in examples:
-                if (example.label is not None) != labelled:
-                    raise InputError(
-                        f"{example.place}: this question has {'no' if labelled else 'a'} label, unlike the first"
-                    )
+            check_all_or_none(examples, split, "question", "label")
             self.splits[split] = EncodedChoices(examples, tokenizer, settings, parts)
 
     @property

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import sha256, write_bytes, write_json
+from bert_lightning.checkpoints.listing import is_left_behind
 from bert_lightning.data.documents import CorpusFormat, Passage, detect_layout, read_passages
 from bert_lightning.data.executors import dask_executor, local_executor
 from bert_lightning.data.lines import Repairs
@@ -343,6 +344,8 @@ def _refuse_foreign(output: Path, settings: dict[str, Any]) -> None:
         if difference:
             raise InputError(f"{output} is a token store made from other {difference}: choose another --output")
     for item in output.iterdir():
+        if is_left_behind(item.name) and not item.name.startswith(".shard-"):
+            continue
         shard = re.fullmatch(r"\.?shard-\d{5,}(\..*)?", item.name) and item.is_dir()
         # A vocabulary without a shard is somebody's tokenizer.
         of_store = record is not None and item.name in (MANIFEST, UNFINISHED, TOKEN_COUNTS, *TOKENIZER_FILES)

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import RelationExample
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
+from bert_lightning.data.fine_tuning import (
+    EncodedSplit,
+    FineTuningData,
+    FineTuningDataModule,
+    Part,
+    check_all_or_none,
+)
+from bert_lightning.data.labels import warn_of_look_alikes
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.relations import read_relations
 from bert_lightning.data.text_classification import sort_labels
@@ -186,16 +193,17 @@ class RelationClassificationDataModule(FineTuningDataModule):
     ) -> None:
         super().__init__(settings, tokenizer)
         read = self._read(stage)
+        column = "" if settings.label_column is None else f" in the column {settings.label_column!r}"
+        for split, (examples, *_) in read.items():
+            check_all_or_none(examples, split, "row", f"relation{column}")
         if labels is None:
             examples = read["train"].examples
-            unlabelled = next((example for example in examples if example.label is None), None)
-            if unlabelled is not None:
-                raise InputError(f"{unlabelled.place}: this row has no relation")
             standard = settings.standard
             known = standard.labels if standard is not None else None
             labels = known or sort_labels(example.label for example in examples)
             if len(labels) < 2:
                 raise InputError(f"{read['train'].source}: every row has the relation {labels[0]!r}")
+            warn_of_look_alikes(labels, read["train"].source)
         self.labels = list(labels)
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:

@@ -4,13 +4,20 @@ Every reader streams, and every error names the file and the line.
 """
 
 import csv
-import glob
 import json
+import math
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from bert_lightning.checkpoints.listing import files_below, matches
 from bert_lightning.data.lines import (
     COMPRESSIONS,
     MAX_ROW,
@@ -22,6 +29,7 @@ from bert_lightning.data.lines import (
 from bert_lightning.errors import InputError
 
 HUB = "hub:"
+_AFTER_RETURN = re.compile(r"(?<=\r)(?!\n)(?!\Z)")
 _COMPRESSED = f" (or these with {', '.join(COMPRESSIONS)})"
 
 
@@ -36,7 +44,8 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 
     Files of a folder or glob are sorted by path, those that match a glob in `exclude` are left out, and none is
-    taken twice. A file named outright is taken whatever its suffix.
+    taken twice. Hidden files and what programs leave behind (`is_left_behind`) are left out as well. A file that is
+    named outright is taken whatever its name and suffix.
 
     Raises:
         InputError: an input matches nothing, or `exclude` leaves nothing.
@@ -57,16 +66,16 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
         except RuntimeError as error:
             raise InputError(f"{text}: {error}") from None
         if path.is_file():
-            matches = [path]
+            found_here = [path]
         elif path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.is_file() and format_suffix(p) in suffixes)
-            if not matches:
+            found_here = [file for file in files_below(path) if format_suffix(file) in suffixes]
+            if not found_here:
                 raise InputError(f"{text}: no file in this folder ends in {', '.join(suffixes)}{_COMPRESSED}")
         else:
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-            if not matches:
+            found_here = [file for file in matches(path) if file.is_file()]
+            if not found_here:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
-        for match in matches:
+        for match in found_here:
             found.setdefault(os.path.abspath(match), _name_of(match))
     sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
     if not sources:
@@ -95,10 +104,17 @@ class Table(NamedTuple):
     column_names: Sequence[str] | None = None
     errors: DecodingErrors = "strict"
     repairs: Repairs | None = None
+    blank_rows: bool = False
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Its numbered lines, where it is text."""
         return numbered_lines(self.source, self.errors, self.repairs)
+
+    def csv_lines(self) -> Iterator[str]:
+        """Its lines for Python's reader of CSV, which puts quoted fields of several lines together again."""
+        for _, line in numbered_lines(self.source, self.errors, self.repairs, carriage_returns="allow"):
+            # An end inside a quoted field is kept; any other ends the row.
+            yield from _AFTER_RETURN.split(line) if "\r" in line else (line,)
 
 
 def read_rows(
@@ -106,11 +122,13 @@ def read_rows(
     column_names: Sequence[str] | None = None,
     errors: DecodingErrors = "strict",
     repairs: Repairs | None = None,
+    blank_rows: bool = False,
 ) -> Iterator[Row]:
     """Stream the rows of a TSV, CSV, JSONL or Parquet file, or of `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`.
 
     TSV is read without quote handling, as GLUE is published; CSV with it. The first line of both names the
-    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`.
+    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`. A blank line of a
+    TSV or CSV file is no row, and neither is a row of several columns that are all blank, unless `blank_rows`.
 
     Raises:
         InputError: unknown format, a malformed line, undecodable bytes, or no data set of that name.
@@ -123,7 +141,7 @@ def read_rows(
         raise InputError(f"{source}: expected a file that ends in {', '.join(TABLE_READERS)}{_COMPRESSED}")
     if not Path(source).is_file():
         raise InputError(f"{source}: no such file")
-    yield from reader(Table(source, column_names, errors, repairs))
+    yield from reader(Table(source, column_names, errors, repairs, blank_rows))
 
 
 def column(row: Row, name: str) -> str:
@@ -138,19 +156,54 @@ def column(row: Row, name: str) -> str:
 
 
 def as_text(place: str, what: str, value: Any) -> str:
-    """A value as text; `what` is how an error calls it.
+    """Convert a value into text; every reader of tables and of rows to predict does it here.
+
+    Text stays as it is. A whole number, a finite number (`Decimal` and numpy's included) and a truth value become
+    what Python prints: `7`, `0.5`, `True`. Everything else is refused: null, NaN and infinities, which stand for
+    missing values; dates; bytes; lists, objects and arrays.
+
+    Args:
+        place: where the value stands.
+        what: how an error calls it.
+        value: of any type.
 
     Raises:
-        InputError: it is null, nested, bytes, or no proper text.
+        InputError: the value is none of these, or holds half a character (a lone surrogate).
     """
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{place}: {what} holds half a character (a lone surrogate)")
+        return value
     if value is None:
         raise InputError(f"{place}: {what} is null")
-    if isinstance(value, list | dict | bytes):
-        raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text")
-    text = value if isinstance(value, str) else str(value)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"{place}: {what} holds half a character (a lone surrogate)")
-    return text
+    # numpy's truth value is no number of Python's; NaT, a date, and pandas' NA are none either.
+    if isinstance(value, bool | np.bool_ | Integral):
+        return str(value)
+    if isinstance(value, Real | Decimal):
+        if not math.isfinite(value):
+            raise InputError(
+                f"{place}: {what} is {float(value)}, which stands for a missing value: leave the row out"
+            )
+        return str(value)
+    raise InputError(f"{place}: {what} holds a {type(value).__name__}, not text or a number")
+
+
+def is_hidden(value: Any, minus_one: bool = True) -> bool:
+    """Whether a field holds no label: null, NaN, an empty text, a text of blanks, -1, or a list of nothing else.
+
+    A test file hides its labels in one of these ways; -1 is the hub's.
+
+    Args:
+        value: of any type.
+        minus_one: whether -1 counts; not where it may be a label.
+    """
+    if isinstance(value, list | tuple):
+        return all(is_hidden(item, minus_one) for item in value)
+    if isinstance(value, str):
+        return not value.strip() or (minus_one and value.strip() in ("-1", "-1.0"))
+    if isinstance(value, Real | Decimal):
+        return math.isnan(value) or (minus_one and value == -1)
+    return value is None
 
 
 def _tsv_rows(table: Table) -> Iterator[Row]:
@@ -159,7 +212,7 @@ def _tsv_rows(table: Table) -> Iterator[Row]:
 
 def _csv_rows(table: Table) -> Iterator[Row]:
     csv.field_size_limit(MAX_ROW)
-    reader = csv.reader((line for _, line in table.lines()), strict=True)
+    reader = csv.reader(table.csv_lines(), strict=True)
     try:
         yield from _delimited(table, ((reader.line_num, fields) for fields in reader))
     except csv.Error as error:
@@ -169,13 +222,23 @@ def _csv_rows(table: Table) -> Iterator[Row]:
 def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
     source = table.source
     header = list(table.column_names) if table.column_names else None
+    _refuse_doubled(source, header or ())
     for number, fields in lines:
         if header is None:
             header = fields
+            _refuse_doubled(f"{source}: line {number}", header)
         elif len(fields) == len(header):
-            yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
+            if table.blank_rows or len(header) == 1 or any(field.strip() for field in fields):
+                yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
         elif any(field.strip() for field in fields):
             raise InputError(f"{source}: line {number}: {len(fields)} columns, but the first line has {len(header)}")
+
+
+def _refuse_doubled(place: str, names: Iterable[str]) -> None:
+    """Refuse two columns of one name, since only one of them could be read. Columns without a name are let in."""
+    for name, count in Counter(names).items():
+        if count > 1 and name.strip():
+            raise InputError(f"{place}: {count} columns are called {name!r}; every column needs a name of its own")
 
 
 def _jsonl_rows(table: Table) -> Iterator[Row]:
@@ -191,7 +254,9 @@ def json_row(place: str, line: str) -> Row:
         InputError: it is none.
     """
     try:
-        values = json.loads(line)
+        values = _JSON.decode(line)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
     if not isinstance(values, dict):
@@ -205,11 +270,25 @@ def read_json(source: str) -> Any:
     Raises:
         InputError: unreadable, or not JSON: the message names the line.
     """
-    text = "".join(piece for _, piece in numbered_lines(source, cut=True))
+    text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
     try:
-        return json.loads(text)
+        return _JSON.decode(text)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python's reader would keep the last of two values of one key without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"the key {name!r} occurs twice in one JSON object")
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _parquet_rows(table: Table) -> Iterator[Row]:
@@ -221,13 +300,16 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
         raise InputError(f"{source}: Parquet is compressed inside and read from its end: unpack it first")
     try:
         file = parquet.ParquetFile(source)
+        _refuse_doubled(source, file.schema_arrow.names)
         features = _written_features(file.schema_arrow.metadata)
         number = 0
         for batch in file.iter_batches(batch_size=1024):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(f"{source}: row {number}", _with_names(values, features))
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{source}: not readable as Parquet: {error}") from None
 
 

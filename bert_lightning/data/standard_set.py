@@ -1,7 +1,7 @@
 """What is known about one standard data set."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from bert_lightning.data.lines import format_suffix
@@ -21,7 +21,8 @@ class Part(NamedTuple):
     name: str
     """Empty, or what tells it from the split's other parts: `matched`, `mismatched`, `diagnostics`."""
     files: tuple[str, ...]
-    """Files or folders, relative to the data folder, of which the first that exists is taken; may be globs."""
+    """Files or folders, relative to the data folder or to one of the set's `folders`; may be globs. The first that
+    exists is taken."""
     hub: str | None
     """`hub:NAME:CONFIG:SPLIT`, or None where the hub has no such data set that is read without its code."""
     submission: str | None = None
@@ -44,6 +45,8 @@ class StandardSet:
         scheme: of the tags: `IOB1`, `IOB2`, `none` for tags that mark no spans; None for other tasks.
         test_has_labels: whether the labels of the test split are public.
         negative_label: the relation that stands for none, which the official score leaves out.
+        folders: below the data folder, in which archives unpack the files; may be globs.
+        other_forms: a file (may be a glob) of a published form that is not read -> what an error says of it.
     """
 
     task: Task
@@ -57,6 +60,8 @@ class StandardSet:
     scheme: str | None = None
     test_has_labels: bool = True
     negative_label: str | None = None
+    folders: tuple[str, ...] = ()
+    other_forms: Mapping[str, str] = field(default_factory=dict)
 
 
 def has_hub_columns(source: str) -> bool:

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bert_lightning.data.examples import LabelledText, TaggedSentence
+from bert_lightning.checkpoints.listing import entries, matches
+from bert_lightning.data.examples import LabelledText, Question, TaggedSentence
 from bert_lightning.data.glue_sets import GLUE_SETS
 from bert_lightning.data.lines import COMPRESSIONS, format_suffix
 from bert_lightning.data.readers.ag_news import AG_NEWS_LABELS, read_ag_news
@@ -46,11 +47,12 @@ def locate(name: str, split: str, folder: str | None = None) -> list[tuple[Part,
         InputError: no such set, no such split, nothing on the hub, or a file is not there: the message says what was
             looked for and what the folder holds.
     """
-    splits = standard_set(name).splits
-    if split not in splits:
-        raise InputError(f"{name} has no {split} split; it has {', '.join(splits)}")
+    known = standard_set(name)
+    if split not in known.splits:
+        raise InputError(f"{name} has no {split} split; it has {', '.join(known.splits)}")
     return [
-        (part, _on_hub(name, split, part) if folder is None else _in_folder(part, folder)) for part in splits[split]
+        (part, _on_hub(name, split, part) if folder is None else _in_folder(known, part, folder))
+        for part in known.splits[split]
     ]
 
 
@@ -60,22 +62,38 @@ def _on_hub(name: str, split: str, part: Part) -> str:
     return part.hub
 
 
-def _in_folder(part: Part, folder: str) -> str:
+def _in_folder(known: StandardSet, part: Part, folder: str) -> str:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"{folder}: no such folder")
-    for file in part.files:
-        for ending in ("", *COMPRESSIONS):
-            found = sorted(path.glob(file + ending)) if "*" in file else [path / (file + ending)]
-            if len(found) > 1:
-                raise InputError(f"{folder}: more than one file is {file}: {', '.join(p.name for p in found)}")
-            if found and found[0].exists():
-                return str(found[0])
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    for file in (*part.files, *_files_of_hub(part)):
+        for place in ("", *known.folders):
+            for ending in ("", *COMPRESSIONS):
+                name = str(Path(place, file + ending))
+                found = matches(name, path) if "*" in name else [path / name]
+                if len(found) > 1:
+                    several = ", ".join(str(match.relative_to(path)) for match in found)
+                    raise InputError(f"{folder}: more than one file is {file}: {several}")
+                if found and found[0].exists():
+                    return str(found[0])
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in entries(path))
     listing = ", ".join(names[:_MAX_LISTED]) + (
         f" and {len(names) - _MAX_LISTED} more" if names[_MAX_LISTED:] else ""
     )
-    raise InputError(f"{folder}: {' or '.join(part.files)} was looked for; the folder holds: {listing or 'nothing'}")
+    also = f", also in {', '.join(known.folders)}" if known.folders else ""
+    hints = [hint for form, hint in known.other_forms.items() if matches(form, path)]
+    raise InputError(
+        f"{folder}: {' or '.join(part.files)} was looked for{also}; the folder holds: {listing or 'nothing'}"
+        + "".join(f"; {hint}" for hint in hints[:1])
+    )
+
+
+def _files_of_hub(part: Part) -> Iterator[str]:
+    """The Parquet files of a data set of the hub that was downloaded as it is, or written by `datasets`."""
+    if part.hub is not None:
+        _, configuration, split = part.hub.rsplit(":", 2)
+        yield from (f"{place}{split}-*.parquet" for place in (f"{configuration or 'default'}/", "data/", ""))
+        yield from (f"{configuration or 'default'}/{split}/*.parquet", f"{split}.parquet", f"{split}.jsonl")
 
 
 def _splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict[str, tuple[Part, ...]]:
@@ -93,6 +111,10 @@ def _read_tagged(column: int, name: str, source: str, split: str) -> Iterator[Ta
 
 def _ignoring_split(read: Callable[[str], Iterator[Any]], source: str, split: str) -> Iterator[Any]:
     return read(source)
+
+
+def _read_questions(source: str, split: str) -> Iterator[Question]:
+    return read_questions(source, None if split == "test" else True)
 
 
 def _read_trec(fine: bool, source: str, split: str) -> Iterator[LabelledText]:
@@ -123,6 +145,8 @@ _CONLL_2003_SPLITS = _splits(
     },
     "hub:lhoestq/conll2003:",
 )
+# Where copies unpack the files, and where the organisers' own script puts them.
+_CONLL_2003_FOLDERS = ("conll2003", "ner")
 # The Penn Treebank's, as far as CoNLL-2003 has them.
 _PENN_TAGS = (
     "\" '' # $ ( ) , . : `` CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS NN|SYM PDT POS PRP PRP$ RB RBR RBS RP"
@@ -136,6 +160,7 @@ _TOKEN_SETS = {
     "conll2003-ner": StandardSet(
         task="token-classification",
         splits=_CONLL_2003_SPLITS,
+        folders=_CONLL_2003_FOLDERS,
         read=partial(_read_tagged, -1, "ner_tags"),
         monitor="entity_f1",
         source=_CONLL_2003,
@@ -145,6 +170,7 @@ _TOKEN_SETS = {
     "conll2003-pos": StandardSet(
         task="token-classification",
         splits=_CONLL_2003_SPLITS,
+        folders=_CONLL_2003_FOLDERS,
         read=partial(_read_tagged, 1, "pos_tags"),
         monitor="accuracy",
         source=_CONLL_2003,
@@ -157,6 +183,7 @@ _TOKEN_SETS = {
             {"train": ("train.txt", "train.conll"), "test": ("test.txt", "test.conll")},
             "hub:eriktks/conll2000@refs/convert/parquet:",
         ),
+        folders=("conll2000",),
         read=partial(_read_tagged, -1, "chunk_tags"),
         monitor="entity_f1",
         source="Tjong Kim Sang and Buchholz 2000, Introduction to the CoNLL-2000 shared task: chunking",
@@ -184,6 +211,7 @@ _TOKEN_SETS = {
         splits=_splits(
             {"train": ("*-ud-train.conllu",), "validation": ("*-ud-dev.conllu",), "test": ("*-ud-test.conllu",)}, None
         ),
+        folders=("UD_*",),
         read=partial(_read_tagged, 3, "upos"),
         monitor="accuracy",
         source="Nivre et al. 2020, Universal Dependencies v2",
@@ -197,14 +225,14 @@ _OTHER_SETS = {
     "squad-v1.1": StandardSet(
         task="question-answering",
         splits=_splits({s: (f"{f}-v1.1.json",) for s, f in _SQUAD_FILES.items()}, "hub:rajpurkar/squad:plain_text"),
-        read=partial(_ignoring_split, read_questions),
+        read=_read_questions,
         monitor="squad_f1",
         source="Rajpurkar et al. 2016, SQuAD: 100,000+ questions for machine comprehension of text",
     ),
     "squad-v2.0": StandardSet(
         task="question-answering",
         splits=_splits({s: (f"{f}-v2.0.json",) for s, f in _SQUAD_FILES.items()}, "hub:rajpurkar/squad_v2:squad_v2"),
-        read=partial(_ignoring_split, read_questions),
+        read=_read_questions,
         monitor="squad_f1",
         source="Rajpurkar, Jia and Liang 2018, Know what you don't know: unanswerable questions for SQuAD",
     ),
@@ -222,6 +250,7 @@ _OTHER_SETS = {
         monitor="accuracy",
         source="Zellers et al. 2018, SWAG: a large-scale adversarial dataset for grounded commonsense inference",
         test_has_labels=False,
+        folders=("swagaf", "swagaf-master"),
     ),
     "dream": StandardSet(
         task="multiple-choice",
@@ -236,6 +265,7 @@ _OTHER_SETS = {
         read=partial(_ignoring_split, read_choices),
         monitor="accuracy",
         source="Sun et al. 2019, DREAM: a challenge dataset and models for dialogue-based reading comprehension",
+        folders=("dream", "dream-master"),
     ),
     "race": StandardSet(
         task="multiple-choice",
@@ -267,6 +297,10 @@ _OTHER_SETS = {
         read=_read_imdb,
         monitor="accuracy",
         source="Maas et al. 2011, Learning word vectors for sentiment analysis",
+        other_forms={
+            "IMDB Dataset.csv": "IMDB Dataset.csv is a copy without the authors' split, which aclImdb has: without "
+            "data.dataset, a part of it is a table with the columns review and sentiment"
+        },
         labels=("neg", "pos"),
         problem_type="single-label",
     ),
@@ -283,6 +317,7 @@ _OTHER_SETS = {
             "hub:SemEvalWorkshop/sem_eval_2010_task_8:",
         ),
         read=partial(_ignoring_split, read_relations),
+        folders=("SemEval2010_task8_all_data",),
         # Over the nine relations, right in their direction only, without Other.
         monitor="macro_f1",
         negative_label="Other",
@@ -322,7 +357,10 @@ _TREC_SETS = {
     f"trec-{level}": StandardSet(
         task="text-classification",
         splits=_splits(
-            {"train": ("train_5500.label",), "test": ("TREC_10.label",)},
+            {
+                "train": ("train_5500.label", "train_5500.label.txt"),
+                "test": ("TREC_10.label", "TREC_10.label.txt"),
+            },
             "hub:CogComp/trec@refs/convert/parquet:",
         ),
         read=partial(_read_trec, level == "fine"),

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import LabelledText
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part
+from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, SplitExamples
+from bert_lightning.data.labels import refuse_indicators, warn_of_look_alikes, without_disagreement
 from bert_lightning.data.module import Stage
 from bert_lightning.data.readers.texts import read_labelled_texts
-from bert_lightning.data.sources import HUB, read_rows
+from bert_lightning.data.sources import HUB, is_hidden, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -177,13 +178,19 @@ class TextClassificationDataModule(FineTuningDataModule):
         stage: Stage | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
+        self._known = labels
         read = self._read(stage)
-        for examples, *_ in read.values():
+        for split, (examples, parts, source) in read.items():
             self._check_form(examples)
+            if settings.kind == "single-label" and len(parts) == 1:
+                kept = list(without_disagreement(examples, labels, source))
+                read[split] = SplitExamples(kept, [parts[0]._replace(stop=len(kept))], source)
         if labels is None:
+            refuse_indicators(read["train"].examples)
             labels = self._labels(read["train"].examples, read["train"].source)
         self.labels = list(labels)
         for split, (examples, parts, _) in read.items():
+            refuse_indicators(examples, self.labels)
             self.splits[split] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
         self._check_names()
 
@@ -218,7 +225,8 @@ class TextClassificationDataModule(FineTuningDataModule):
         ):
             for name in names:
                 if name not in self.labels:
-                    raise InputError(f"data.{key}: {name!r} is no label; known: {', '.join(self.labels)}")
+                    hint = _UNQUOTED.get(name, "")
+                    raise InputError(f"data.{key}: {name!r} is no label; known: {', '.join(self.labels)}{hint}")
         if self.settings.positive_label is not None and len(self.labels) != 2:
             raise InputError(f"data.positive_label is for two labels; there are {len(self.labels)}")
 
@@ -248,8 +256,11 @@ class TextClassificationDataModule(FineTuningDataModule):
         """Whether a test file has labels: a table in which no row has the column filled has none."""
         if not source.startswith(HUB) and Path(source).is_dir():
             return True
+        may_be_label = self.settings.kind == "regression" or "-1" in (self._known or ())
         rows = read_rows(source, self.settings.column_names)
-        return any(row.values.get(self.settings.label_column) is not None for row in rows)
+        return any(
+            not is_hidden(row.values.get(self.settings.label_column), minus_one=not may_be_label) for row in rows
+        )
 
     def _labels(self, examples: Sequence[LabelledText], source: str) -> Sequence[str]:
         settings = self.settings
@@ -265,8 +276,18 @@ class TextClassificationDataModule(FineTuningDataModule):
             raise InputError(f"{source}: every row has the label {distinct[0]!r}: at least two are needed")
         if not distinct:
             raise InputError(f"{source}: no row has a label")
+        warn_of_look_alikes(distinct, source)
         return distinct
 
+
+# How YAML reads some names without quotes -> the hint for whoever wrote them.
+_UNQUOTED = {
+    **{
+        str(value): f"; YAML reads {names} without quotes as a truth value: put quotes around the name"
+        for value, names in ((True, "yes, on and true"), (False, "no, off and false"))
+    },
+    "None": "; YAML reads null and ~ without quotes as no value: put quotes around the name",
+}
 
 # data.problem -> transformers' name for it
 PROBLEM_TYPES = {

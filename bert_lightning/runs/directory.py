@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from bert_lightning.checkpoints.files import write_json, write_text
+from bert_lightning.checkpoints.listing import is_left_behind
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
 from bert_lightning.runs import lock
@@ -101,7 +102,7 @@ class RunDirectory:
 
 
 def _is_kept(path: Path) -> bool:
-    return path.name != lock.NAME and not (path.name.startswith(".") and path.name.endswith(".tmp"))
+    return path.name != lock.NAME and not is_left_behind(path.name)
 
 
 def now() -> str:

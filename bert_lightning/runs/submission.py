@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_lightning.checkpoints.files import write_atomically
+from bert_lightning.checkpoints.listing import matches
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
@@ -37,7 +38,7 @@ def write_submission(runs: Sequence[Path], output: Path) -> list[Path]:
     for run in runs:
         directory = RunDirectory(run)
         directory.read_config()
-        for path in sorted(directory.predictions.glob("*/*.tsv")):
+        for path in matches("*/*.tsv", directory.predictions):
             if path.stem in FILES:
                 if path.stem in found:
                     raise InputError(f"{path.stem}.tsv is there twice: {found[path.stem]} and {path}")

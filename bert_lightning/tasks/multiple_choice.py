@@ -107,7 +107,7 @@ class MultipleChoiceTask(OneOfSeveralTask):
         if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
             raise InputError(f"{row.place}: choices is {choices!r}; a list of at least two texts is expected")
         question = column(row, "question") if row.values.get("question") is not None else ""
-        identifier = column(row, "id") if "id" in row.values else ""
+        identifier = column(row, "id") if row.values.get("id") is not None else ""
         return ChoiceQuestion(row.place, identifier, column(row, "context"), question, tuple(choices), None)
 
     def encode(self, examples: list[ChoiceQuestion]) -> EncodedChoices:

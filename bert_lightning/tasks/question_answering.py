@@ -333,7 +333,7 @@ class QuestionAnsweringTask(FineTuningTask):
 
     def example_of(self, row: Row) -> Question:
         """A row with `question` and `context`."""
-        identifier = column(row, "id") if "id" in row.values else ""
+        identifier = column(row, "id") if row.values.get("id") is not None else ""
         return Question(row.place, identifier, column(row, "question"), column(row, "context"), (), False, "")
 
     def encode(self, examples: list[Question]) -> EncodedQuestions:

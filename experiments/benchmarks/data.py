@@ -25,6 +25,7 @@ from measuring import write_json
 from rich.console import Console
 from rich.table import Table
 
+from bert_lightning.checkpoints.listing import matches
 from bert_lightning.data.documents import CorpusFormat, detect_layout, read_passages
 from bert_lightning.data.masking import MASKINGS
 from bert_lightning.data.module import TrainingPlan
@@ -68,7 +69,7 @@ def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenize
     """Text files and a vocabulary for them."""
     data = os.environ.get("BERT_LIGHTNING_DATA")
     if data:
-        novels = sorted(map(str, Path(data).glob("novels/*.txt")))
+        novels = list(map(str, matches("novels/*.txt", Path(data))))
         sizes = itertools.accumulate(os.path.getsize(novel) / 1e6 for novel in novels)
         novels = [novel for novel, size in zip(novels, sizes, strict=True) if size <= megabytes] or novels[:1]
         return novels, load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")

@@ -15,13 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.checkpoints.listing import files_below
+
 COMMITTED = Path(__file__).resolve().parent / "results"
 
 
 def ratios_of(folder: Path) -> dict[str, dict[str, float]]:
     """File -> its ratios, of all results in a folder and those below."""
     found = {}
-    for path in sorted(folder.rglob("*.json")):
+    for path in files_below(folder):
+        if path.suffix != ".json":
+            continue
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and isinstance(content.get("ratios"), dict):
             found[path.relative_to(folder).as_posix()] = content["ratios"]

@@ -77,7 +77,8 @@ LAYOUTS = {
         for split, file, label in (
             ("train", "train.tsv", "1"),
             ("validation", "dev.tsv", "1"),
-            ("test", "msr_paraphrase_test.txt", None),
+            # The labels of the file as Microsoft publishes it are public.
+            ("test", "msr_paraphrase_test.txt", "1"),
         )
     },
     "glue/stsb": {
@@ -222,6 +223,21 @@ def test_every_standard_set_is_read_from_its_published_files(tmp_path: Path, nam
         firsts = [next(known.read(source, split)) for _, source in parts]
         assert {type(first) for first in firsts} == {EXAMPLES[known.task]}
         assert [first[1:] for first in firsts] == expected
+
+
+def test_every_standard_set_is_read_with_crlf_and_a_byte_order_mark_in_the_folder_of_its_archive(tmp_path: Path):
+    for name, layouts in LAYOUTS.items():
+        known = STANDARD_SETS[name]
+        folder = tmp_path / name / next((place for place in known.folders if "*" not in place), "")
+        for split, (files, expected) in layouts.items():
+            for file, content in files.items():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, str):
+                    lines = content.removeprefix("\ufeff").replace("\r\n", "\n")
+                    content = ("\ufeff" + lines.replace("\n", "\r\n")).encode()
+                (folder / file).write_bytes(content)
+            parts = locate(name, split, str(tmp_path / name))
+            assert [next(known.read(source, split))[1:] for _, source in parts] == expected, name
 
 
 def rows(**features):
@@ -413,7 +429,8 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path: Path):
     (tmp_path / "dev.tsv").touch()
     (tmp_path / "sub").mkdir()
     with pytest.raises(
-        InputError, match=r"train.tsv or RTE/train.tsv was looked for; the folder holds: dev.tsv, sub/$"
+        InputError,
+        match=r"train.tsv or RTE/train.tsv was looked for, also in glue_data; the folder holds: dev.tsv, sub/$",
     ):
         locate("glue/rte", "train", str(tmp_path))
     for number in range(30):

@@ -1,6 +1,7 @@
 """AG's news topics (Zhang, Zhao and LeCun 2015): CSV without a header, class 1 to 4, title, description."""
 
 from collections.abc import Iterator
+from itertools import count
 
 from bert_lightning.data.examples import LabelledText
 from bert_lightning.data.sources import column, read_rows
@@ -12,13 +13,19 @@ AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 def read_ag_news(source: str) -> Iterator[LabelledText]:
     """Stream `train.csv` or `test.csv`: title and description, with a space between, are one text.
 
+    A header, which copies have, is passed over.
+
     Raises:
         InputError: a row has not three columns, or a class that is not 1 to 4.
     """
     classes = {str(number): name for number, name in enumerate(AG_NEWS_LABELS, 1)}
-    for number, row in enumerate(read_rows(source, ("class", "title", "description"))):
+    numbers = count()
+    for row in read_rows(source, ("class", "title", "description")):
         label = column(row, "class")
+        if label == "Class Index":
+            # Copies have a header: Class Index, Title, Description.
+            continue
         if label not in classes:
             raise InputError(f"{row.place}: the class {label!r} is none of {', '.join(classes)}")
         text = f"{column(row, 'title')} {column(row, 'description')}"
-        yield LabelledText(row.place, text, None, classes[label], str(number))
+        yield LabelledText(row.place, text, None, classes[label], str(next(numbers)))

@@ -5,10 +5,11 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.checkpoints.listing import files_below
 from bert_lightning.data.examples import ChoiceQuestion
 from bert_lightning.data.lines import format_suffix
 from bert_lightning.data.readers.json_fields import field, required, texts, typed
-from bert_lightning.data.sources import HUB, Row, as_text, column, read_json, read_rows
+from bert_lightning.data.sources import HUB, Row, as_text, column, is_hidden, read_json, read_rows
 from bert_lightning.errors import InputError
 
 
@@ -23,6 +24,8 @@ def read_choices(source: str) -> Iterator[ChoiceQuestion]:
       `question(s)`, `options`, and a letter from A for the answer.
     - **One's own** JSONL or Parquet: `context`, `choices` (a list), maybe `question`, maybe `label`: the number of
       the right choice counted from 0, or its text.
+
+    In each form the answer may be missing, null, blank or -1, as in test files whose answers are kept back.
 
     The id is that of the row or dialogue where there is one (questions of one text are counted from 0 behind it),
     otherwise the number of the row counted from 0.
@@ -50,7 +53,7 @@ def _swag_row(row: Row, number: str) -> ChoiceQuestion:
     endings = takewhile(row.values.__contains__, (f"ending{n}" for n in count()))
     choices = [column(row, ending) for ending in endings]
     label = row.values.get("label")
-    answer = None if label is None or label == "" else _index(row.place, label, choices)
+    answer = None if is_hidden(label) else _index(row.place, label, choices)
     return _checked(row.place, number, column(row, "sent1"), column(row, "sent2"), choices, answer)
 
 
@@ -58,7 +61,7 @@ def _own_row(row: Row, number: str) -> ChoiceQuestion:
     place, values = row
     choices = texts(place, "the value of 'choices'", required(place, values, "choices"))
     label = values.get("label")
-    answer = choices.index(label) if label in choices else None if label is None else _index(place, label, choices)
+    answer = choices.index(label) if label in choices else None if is_hidden(label) else _index(place, label, choices)
     question = "" if values.get("question") is None else field(place, values, "question", str)
     identifier = number if values.get("id") is None else as_text(place, "the value of 'id'", values["id"])
     return _checked(place, identifier, field(place, values, "context", str), question, choices, answer)
@@ -83,20 +86,23 @@ def _dream_row(row: Row, number: str) -> ChoiceQuestion:
 def _dream_question(place: str, identifier: str, turns: Any, values: Any) -> ChoiceQuestion:
     context = "\n".join(texts(place, "the dialogue", turns))
     choices = texts(place, "the value of 'choice'", required(place, values, "choice"))
-    answer = field(place, values, "answer", str)
-    if answer not in choices:
+    question, answer = field(place, values, "question", str), values.get("answer")
+    if answer not in choices and not is_hidden(answer):
         raise InputError(f"{place}: the answer {answer!r} is none of the choices")
-    return _checked(place, identifier, context, field(place, values, "question", str), choices, choices.index(answer))
+    label = choices.index(answer) if answer in choices else None
+    return _checked(place, identifier, context, question, choices, label)
 
 
 def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
     folder = Path(source)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and format_suffix(path) == ".txt")
+    files = [path for path in files_below(folder) if format_suffix(path) == ".txt"]
     if not files:
         raise InputError(f"{source}: no .txt file in this folder")
     for path in files:
         place, values = str(path), read_json(str(path))
-        questions, options, answers = (field(place, values, key, list) for key in ("questions", "options", "answers"))
+        questions, options = (field(place, values, key, list) for key in ("questions", "options"))
+        hidden = is_hidden(values.get("answers")) and len(values.get("answers") or ()) in (0, len(questions))
+        answers = [None] * len(questions) if hidden else field(place, values, "answers", list)
         if not len(questions) == len(options) == len(answers):
             raise InputError(
                 f"{place}: {len(questions)} questions, {len(options)} lists of options and {len(answers)} answers"
@@ -110,10 +116,8 @@ def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
 
 
 def _race_row(row: Row, number: str) -> ChoiceQuestion:
-    article, question, options, answer = (
-        required(row.place, row.values, key) for key in ("article", "question", "options", "answer")
-    )
-    return _race_question(row.place, number, article, question, options, answer)
+    article, question, options = (required(row.place, row.values, key) for key in ("article", "question", "options"))
+    return _race_question(row.place, number, article, question, options, row.values.get("answer"))
 
 
 def _race_question(
@@ -121,11 +125,12 @@ def _race_question(
 ) -> ChoiceQuestion:
     choices = texts(place, "the options", options)
     letters = [chr(ord("A") + number) for number in range(len(choices))]
-    if answer not in letters:
+    if answer not in letters and not is_hidden(answer):
         raise InputError(f"{place}: the answer is {answer!r}, but one of {', '.join(letters)} is expected")
     article = typed(place, "the article", article, str)
     question = typed(place, "the question", question, str)
-    return _checked(place, identifier, article, question, choices, letters.index(answer))
+    label = letters.index(answer) if answer in letters else None
+    return _checked(place, identifier, article, question, choices, label)
 
 
 def _index(place: str, label: Any, choices: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """The TSV files of GLUE (Wang et al. 2019): columns by position, no quoting, a header in most."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bert_lightning.data.examples import LabelledText
 from bert_lightning.data.lines import numbered_lines
@@ -19,6 +19,8 @@ def read_glue(
     labels: Sequence[str] | None,
     header: bool = True,
     skip_malformed: bool = False,
+    keep: Callable[[list[str]], bool] | None = None,
+    extra_columns: bool = False,
 ) -> Iterator[LabelledText]:
     """Stream one file.
 
@@ -33,6 +35,8 @@ def read_glue(
         header: whether the first line names the columns.
         skip_malformed: leave out rows of another number of columns than the first line, and warn once of how many;
             a few of QQP's training rows are broken.
+        keep: says of the columns of a row whether it is read; all are unless given. What is not read is not counted.
+        extra_columns: whether a row may have more columns than are read, and other rows fewer.
 
     Raises:
         InputError: a row has another number of columns than the first line, or a label is none of `labels`.
@@ -46,15 +50,18 @@ def read_glue(
             last = max(*text_columns, label_column or 0)
             if last >= num_columns:
                 raise InputError(f"{place}: {num_columns} columns, but column {last} (counted from 0) is to be read")
+            num_columns = last + 1 if extra_columns else num_columns
             has_id = header and fields[0] in _ID_NAMES
             if header:
                 continue
         if not any(field.strip() for field in fields):
             continue
-        if len(fields) != num_columns:
+        if len(fields) != num_columns and not (extra_columns and len(fields) > num_columns):
             if not skip_malformed:
                 raise InputError(f"{place}: {len(fields)} columns, but the first line has {num_columns}")
             num_skipped += 1
+            continue
+        if keep is not None and not keep(fields):
             continue
         text, *pair = (fields[column] for column in text_columns)
         label = None if label_column is None else _label(place, fields[label_column], labels)

@@ -1,35 +1,64 @@
 """Questions about a context: SQuAD's JSON (Rajpurkar et al. 2016, 2018), and tables in the form of the hub."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from bert_lightning.data.examples import Answer, Question
 from bert_lightning.data.lines import format_suffix
 from bert_lightning.data.readers.json_fields import field, required, texts, typed
-from bert_lightning.data.sources import read_json, read_rows
+from bert_lightning.data.sources import is_hidden, read_json, read_rows
 from bert_lightning.errors import InputError
+
+
+class _Entry(NamedTuple):
+    """A question as the source has it."""
+
+    place: str
+    values: Any
+    context: str
+    title: str
 
 
 def read_questions(source: str, labelled: bool | None = True) -> Iterator[Question]:
     """Stream the questions of a SQuAD file (`.json`, v1.1 or v2.0), or of JSONL, Parquet or hub rows.
 
     A row has `id`, `question`, `context`, maybe `title`, and `answers`: lists `{text, answer_start}`, or a list of
-    such pairs. A question without an answer is impossible; plausible answers are not read. Where
-    `labelled` is False they are not read and no question counts as impossible; None does so where they are missing.
+    such pairs. A question without an answer is impossible; plausible answers are not read.
+
+    Args:
+        source: a file or hub data set.
+        labelled: False reads no answers, and no question counts as impossible. None does so where no question has an
+            answer and none is said to be impossible: so test files hide their answers.
 
     Raises:
         InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, or
             `is_impossible` contradicts the answers.
     """
     places: dict[str, str] = {}
-    for question in (_squad if format_suffix(source) == ".json" else _table)(source, labelled):
+    entries = (_squad if format_suffix(source) == ".json" else _table)(source)
+    if labelled is None:
+        entries = list(entries)
+        labelled = any(_is_labelled(entry.values) for entry in entries)
+    for entry in entries:
+        question = _question(entry, labelled)
         if question.id in places:
             raise InputError(f"{question.place}: the id {question.id!r} occurs twice, first in {places[question.id]}")
         places[question.id] = question.place.removeprefix(f"{source}: ")
         yield question
 
 
-def _squad(source: str, labelled: bool | None) -> Iterator[Question]:
+def _is_labelled(values: Any) -> bool:
+    if not isinstance(values, dict):
+        return False
+    answers = values.get("answers")
+    if isinstance(answers, dict):
+        answers = answers.get("text")
+    elif isinstance(answers, list):
+        answers = [answer.get("text") if isinstance(answer, dict) else answer for answer in answers]
+    return values.get("is_impossible") is True or not is_hidden(answers, minus_one=False)
+
+
+def _squad(source: str) -> Iterable[_Entry]:
     for article, entry in enumerate(field(source, read_json(source), "data", list), 1):
         place = f"{source}: article {article}"
         paragraphs = field(place, entry, "paragraphs", list)
@@ -39,18 +68,16 @@ def _squad(source: str, labelled: bool | None) -> Iterator[Question]:
             inside = f"{place}, paragraph {number}"
             context = field(inside, paragraph, "context", str)
             for count, values in enumerate(field(inside, paragraph, "qas", list), 1):
-                yield _question(f"{inside}, question {count}", values, context, title, labelled)
+                yield _Entry(f"{inside}, question {count}", values, context, title)
 
 
-def _table(source: str, labelled: bool | None) -> Iterator[Question]:
+def _table(source: str) -> Iterable[_Entry]:
     for place, values in read_rows(source):
-        context = field(place, values, "context", str)
-        yield _question(place, values, context, _title(place, values), labelled)
+        yield _Entry(place, values, field(place, values, "context", str), _title(place, values))
 
 
-def _question(place: str, values: Any, context: str, title: str, labelled: bool | None) -> Question:
-    if labelled is None:
-        labelled = isinstance(values, dict) and values.get("answers") is not None
+def _question(entry: _Entry, labelled: bool) -> Question:
+    place, values, context, title = entry
     identifier = required(place, values, "id")
     # Some sets number their questions; in a prediction file keys are text.
     identifier = str(identifier) if type(identifier) is int else typed(place, "the value of 'id'", identifier, str)

@@ -7,7 +7,7 @@ from typing import Any
 from bert_lightning.data.examples import RelationExample
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.readers.json_fields import field, texts, typed
-from bert_lightning.data.sources import Row, column, is_table, read_json, read_rows
+from bert_lightning.data.sources import Row, column, is_hidden, is_table, read_json, read_rows
 from bert_lightning.errors import InputError
 
 _MARKER = re.compile(r"<(/?)e([12])>")
@@ -28,7 +28,7 @@ def read_relations(
     - **SemEval-2010 task 8** (Hendrickx et al. 2010), any text file: `number TAB "sentence"` with `<e1>..</e1>` and
       `<e2>..</e2>`, a line with the relation (none in the unlabelled test file), a line `Comment:`.
     - **Tables** and hub rows: a text with the same four markers (`text` or `sentence` unless given) and its relation
-      (`label` or `relation` unless given; unlabelled where missing or null).
+      (`label` or `relation` unless given; unlabelled where missing, null, blank or -1).
     - **TACRED** (Zhang et al. 2017), rows or a `.json` list of objects: `token` (or `tokens`), `subj_start`,
       `subj_end`, `obj_start`, `obj_end` (ends inclusive) and `relation`; the words are joined by spaces.
 
@@ -144,9 +144,6 @@ def _id(row: Row, number: str) -> str:
 def _label(row: Row, name: str | None) -> str | None:
     if name is None:
         name = next((name for name in _LABEL_NAMES if name in row.values), None)
-        if name is None or row.values[name] is None:
-            return None
-    label = column(row, name)
-    if not label.strip():
-        raise InputError(f"{row.place}: the label in the column {name!r} is empty")
-    return label
+    if name is None or is_hidden(row.values.get(name)):
+        return None
+    return column(row, name)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bert_lightning.data.examples import TaggedSentence
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.readers.json_fields import texts
-from bert_lightning.data.sources import Row, is_table, read_rows
+from bert_lightning.data.sources import Row, is_hidden, is_table, read_rows
 from bert_lightning.errors import InputError
 
 _DOCUMENT = "-DOCSTART-"
@@ -99,7 +99,7 @@ def _column_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSente
     columns = _Columns(source, token, tag)
     document = 0
     lines: list[_Line] = []
-    for number, text in numbered_lines(source):
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
         line = _line(number, text.rstrip(_BLANKS + "\r\n"))
         begins = _DOCUMENT in line.fields
         if not begins and any(line.fields):
@@ -134,7 +134,7 @@ def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSente
     columns = _Columns(source, token, tag)
     document = 0
     lines: list[_Line] = []
-    for number, text in numbered_lines(source):
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
         text = text.rstrip(_BLANKS + "\r\n")
         if not text:
             if lines:
@@ -171,8 +171,8 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
 
 
 def _is_hidden(value: object) -> bool:
-    """Null, or as hub data sets hide tags: -1 for every word, which `read_rows` turns into null."""
-    return value is None or (isinstance(value, list) and value != [] and all(tag is None for tag in value))
+    """Null or blank, or as hub data sets hide tags: -1 for every word."""
+    return value != [] and is_hidden(value)
 
 
 def _list(row: Row, name: int | str) -> list[str]:

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from bert_lightning.checkpoints.listing import entries
 from bert_lightning.data.examples import LabelledText
+from bert_lightning.data.labels import indicator_columns
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.sources import HUB, Row, as_text, column, read_rows
 from bert_lightning.errors import InputError
@@ -28,7 +30,8 @@ def read_labelled_texts(
     """Stream a table, or a folder of text files.
 
     A folder needs no columns: every `.txt` file (also compressed) in a subfolder is a text, and the subfolder's name
-    is its label; `unsup` is left out. The labels take turns, each with its files in the order of their names.
+    is its label. `unsup`, hidden files and hidden folders are left out. The labels take turns, each with its files
+    in the order of their names.
 
     Args:
         source: TSV without quoting, CSV, JSONL, Parquet, hub data set, or folder.
@@ -79,6 +82,12 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
     value = row.values.get(name)
     if isinstance(value, list) and not numeric:
         return tuple(as_text(row.place, f"a label in the column {name!r}", label) for label in value)
+    indicators = indicator_columns(row.values.items()) if name not in row.values else ()
+    if len(indicators) > 1:
+        raise InputError(
+            f"{row.place}: no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1: one column per "
+            "class is not read, so write the names of the classes into one column"
+        )
     text = column(row, name)
     if numeric:
         return number_of(row.place, text)
@@ -91,13 +100,14 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
 
 def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     folder = Path(source)
-    labels = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != _UNLABELLED_FOLDER)
-    files = [sorted(path for path in label.iterdir() if format_suffix(path) == ".txt") for label in labels]
+    labels = [path for path in entries(folder) if path.is_dir() and path.name != _UNLABELLED_FOLDER]
+    files = [[path for path in entries(label) if format_suffix(path) == ".txt"] for label in labels]
     if not any(files):
         raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder a label")
     # In turns, so that the first few are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
-            text = "".join(piece for _, piece in numbered_lines(str(path), cut=True)).rstrip("\r\n")
+            pieces = numbered_lines(str(path), cut=True, carriage_returns="allow")
+            text = "".join(piece for _, piece in pieces).rstrip("\r\n")
             label = path.parent.name if labelled else None
             yield LabelledText(str(path), text, None, label, path.relative_to(folder).as_posix())
