@@ -19,7 +19,12 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_bytes, write_json
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
-from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
+from bert_lightning.checkpoints.tokenizer_files import (
+    read_json_object,
+    read_vocabulary,
+    with_casing,
+    write_vocabulary,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +81,8 @@ def read_huggingface(folder: Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     vocabulary = read_vocabulary(folder)
-    size = config.get("vocab_size")
-    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
-        )
+    if vocabulary is not None:
+        vocabulary = with_casing(vocabulary, folder)
     architectures = config.get("architectures")
     return Checkpoint(
         folder,

@@ -89,7 +89,8 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
                 f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries); "
                 "model.resize_vocabulary fits the model to it"
             )
-    config = model_config(experiment.model, start, len(data.tokenizer))
+    num_segments = 2 if OBJECTIVES[experiment.data.objective].metric is not None else 1
+    config = model_config(experiment.model, start, len(data.tokenizer), num_segments)
     length = experiment.data.longest
     if length > config.max_position_embeddings:
         raise InputError(
@@ -137,7 +138,9 @@ _FINE_TUNING: dict[str, _FineTuning] = {
 
 def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     settings, row = experiment.data, _FINE_TUNING[experiment.task]
-    tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
+    # False is the default: it says nothing of a vocabulary that lies beside a model.
+    cased = settings.cased or None
+    tokenizer = load_tokenizer(settings.tokenizer, cased) if settings.tokenizer is not None else None
     if stage is None:
         if experiment.task == RelationClassificationTask.name:
             tokenizer, start = _with_markers(tokenizer, start)
@@ -156,7 +159,7 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
     tokenizer = (carried or tokenizer) if stage is not None else (tokenizer or carried)
     if tokenizer is None:
         raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
-    config = model_config(experiment.model, start, len(tokenizer))
+    config = model_config(experiment.model, start, len(tokenizer), 2 if settings.is_pair else 1)
     if settings.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "
