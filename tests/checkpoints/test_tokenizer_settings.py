@@ -350,9 +350,8 @@ def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path
 
 
 def test_an_uncased_vocabulary_without_settings_is_lower_cased_without_a_word(tmp_path, caplog):
-    assert_ids_of_transformers(
-        folder_of(tmp_path / "folder", {"vocab.txt": lines([w.lower() if w[0] != "[" else w for w in WORDS])})
-    )
+    words = [word for word in WORDS if word != "É"]
+    assert_ids_of_transformers(folder_of(tmp_path / "folder", {"vocab.txt": lines(words)}))
     assert not caplog.records
 
 
