@@ -7,6 +7,7 @@ Where files disagree, the one counts that transformers 5 takes (`tokenization_ut
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ _SPECIAL = {
     "mask_token": "[MASK]",
 }
 _NUM_NAMED = 3
+_ASCII_CAPITAL = re.compile("[A-Z]")
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,21 @@ class Vocabulary:
     obstacle: str | None = None
     originals: tuple[tuple[str, bytes], ...] = ()
 
-    def looks_cased(self) -> bool:
-        """Whether an entry beside the special ones holds a capital letter, as none of an uncased vocabulary does."""
-        return self.capital() is not None
-
     def capital(self) -> str | None:
-        """The first entry beside the special ones that holds a capital letter."""
-        return next((e for e in self.entries if e != e.lower() and not e.startswith("[")), None)
+        """An entry beside the special ones whose capital letter shows that the vocabulary is cased.
+
+        An uncased vocabulary of many languages may hold a few letters that count as capital ones in newer versions
+        of Unicode. Outside ASCII, fewer than one entry of a hundred therefore shows nothing.
+        """
+        special = set(self.special_tokens)
+        capitals = [e for e in self.entries if e != e.lower() and not e.startswith("[") and e not in special]
+        plain = next((entry for entry in capitals if _ASCII_CAPITAL.search(entry)), None)
+        many = 100 * len(capitals) >= len(self.entries)
+        return plain or (capitals[0] if capitals and many else None)
+
+    def looks_cased(self) -> bool:
+        """Whether an entry shows that the vocabulary is cased."""
+        return self.capital() is not None
 
 
 def read_vocabulary(path: Path) -> Vocabulary | None:

@@ -86,7 +86,7 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
             [store, *_] = next(iter(data.stores.values()))
             raise InputError(
                 f"the vocabulary does not fit: {store.path} was made with another one "
-                f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries); "
+                f"({_described(data.tokenizer)}) than {start.path} ({_described(tokenizer)}); "
                 "model.resize_vocabulary fits the model to it"
             )
     num_segments = 2 if OBJECTIVES[experiment.data.objective].metric is not None else 1
@@ -106,6 +106,10 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
     else:
         counts = start.task_settings.get("token_counts") if start is not None else None
     return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts, objective), notes)
+
+
+def _described(tokenizer: WordPieceTokenizer) -> str:
+    return f"{len(tokenizer)} entries, {'cased' if tokenizer.vocabulary.lowercase is False else 'uncased'}"
 
 
 def pretraining_model(config: BertConfig, objective: ObjectiveName) -> BertForPreTraining | BertForMaskedLM:
@@ -153,8 +157,9 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
         and tokenizer.fingerprint != carried.fingerprint
     ):
         raise InputError(
-            f"data.tokenizer: {settings.tokenizer} is another vocabulary than the one that {start.path} "  # type: ignore[union-attr]
-            "carries; model.resize_vocabulary fits the model to it"
+            f"data.tokenizer: {settings.tokenizer} ({_described(tokenizer)}) is another vocabulary than the one "
+            f"that {start.path} carries ({_described(carried)}); "  # type: ignore[union-attr]
+            "model.resize_vocabulary fits the model to it"
         )
     tokenizer = (carried or tokenizer) if stage is not None else (tokenizer or carried)
     if tokenizer is None:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import transformers
+from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -355,6 +357,14 @@ def test_an_uncased_vocabulary_without_settings_is_lower_cased_without_a_word(tm
     assert not caplog.records
 
 
+def test_rare_capital_letters_of_other_scripts_do_not_make_a_vocabulary_cased():
+    words = [f"word{number}" for number in range(200)]
+    assert not Vocabulary((*SPECIAL_TOKENS, "Ꭰ", *words)).looks_cased()
+    assert Vocabulary((*SPECIAL_TOKENS, "A", *words)).looks_cased()
+    assert Vocabulary((*SPECIAL_TOKENS, "Ж", "И", "Я", *words)).looks_cased()
+    assert not Vocabulary((*SPECIAL_TOKENS, "@USER", *words), special_tokens=("@USER",)).looks_cased()
+
+
 def test_a_serialized_tokenizer_that_keeps_case_does_so_without_settings_and_says_so(tmp_path, caplog):
     files = {"tokenizer.json": serialized(normalizer={"lowercase": False}), "tokenizer_config.json": {}}
     assert ours(folder_of(tmp_path / "folder", files)).vocabulary.lowercase is False
@@ -424,7 +434,19 @@ def test_ids_that_tokenizer_json_leaves_out_belong_to_no_entry(tmp_path):
     assert ours(folder).entries == (*WORDS, "", "", "zz")
 
 
-def test_more_entries_than_rows_are_refused_in_every_form(tmp_path):
+def test_more_entries_than_rows_are_refused_of_tensorflow_too(tmp_path):
+    released = shutil.copytree(HERE / "released", tmp_path / "released")
+    size = read_checkpoint(released).config["vocab_size"]
+    words = (released / "vocab.txt").read_text().splitlines()
+    more = [f"more{number}" for number in range(size - len(words) + 1)]
+    (released / "vocab.txt").write_text("\n".join([*words, *more]))
+    with pytest.raises(CheckpointError, match=f"has {size + 1} entries, more than the vocab_size {size}"):
+        read_checkpoint(released)
+    (released / "vocab.txt").write_text("\n".join(words[:-1]))
+    assert len(read_checkpoint(released).vocabulary.entries) == len(words) - 1
+
+
+def test_more_entries_than_rows_are_refused_unless_the_tokenizer_is_not_used(tmp_path):
     BertEncoder(BertConfig.preset("tiny", vocab_size=len(WORDS))).save_pretrained(
         tmp_path, Vocabulary((*WORDS, "more"))
     )
