@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -113,8 +116,8 @@ def assert_ids_of_transformers(folder: Path) -> None:
     assert RememberingEncoder(tokenizer).encode(TEXTS)[0].tolist() == [i for ids in expected for i in ids]
 
 
-def config(**settings) -> dict:
-    return {"do_lower_case": True, **settings}
+def config(**values) -> dict:
+    return {"do_lower_case": True, **values}
 
 
 # -- the settings, one by one ------------------------------------------------------------------------------------
@@ -265,21 +268,99 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", OBEYED)
 def test_a_setting_gives_the_ids_that_it_gives_in_transformers(tmp_path, name):
-    content, settings = OBEYED[name]
-    files = {"tokenizer.json": content, "tokenizer_config.json": settings}
+    content, values = OBEYED[name]
+    files = {"tokenizer.json": content, "tokenizer_config.json": values}
     assert_ids_of_transformers(folder_of(tmp_path / "folder", files))
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_setting_that_our_tokenizer_cannot_follow_is_refused_by_its_name(tmp_path, name):
-    content, settings, message = REFUSED[name]
-    folder = folder_of(tmp_path / "folder", {"tokenizer.json": content, "tokenizer_config.json": settings})
+    content, values, message = REFUSED[name]
+    folder = folder_of(tmp_path / "folder", {"tokenizer.json": content, "tokenizer_config.json": values})
     with pytest.raises(InputError, match=message):
         ours(folder)
 
 
+# -- the settings, together --------------------------------------------------------------------------------------
+
+
+def often(usual, *others) -> st.SearchStrategy:
+    return st.one_of(st.just(usual), st.just(usual), st.sampled_from([usual, *others]))
+
+
+def without_absent(values: dict) -> dict:
+    return {key: value for key, value in values.items() if value != "absent"}
+
+
+SERIALIZED_PARTS = st.fixed_dictionaries(
+    {
+        "normalizer": st.fixed_dictionaries(
+            {
+                "clean_text": often(True, False),
+                "handle_chinese_chars": st.booleans(),
+                "strip_accents": st.sampled_from([None, True, False]),
+                "lowercase": st.booleans(),
+            }
+        ),
+        "model": st.fixed_dictionaries({"max_input_chars_per_word": often(100, 200, 5)}),
+        "post_processor": often(FRAME, {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}),
+        "added_tokens": often(
+            SPECIAL,
+            [],
+            [*SPECIAL, token("river")],
+            [*SPECIAL, token("river", special=False, lstrip=True)],
+            [*SPECIAL, token("river", normalized=True, special=False)],
+            [*SPECIAL[:4], token("[MASK]", single_word=True)],
+        ),
+    }
+)
+SETTINGS_PARTS = st.fixed_dictionaries(
+    {
+        "tokenizer_class": st.sampled_from(["absent", BERT, FAST, "TokenizersBackend"]),
+        "do_lower_case": st.booleans(),
+        "strip_accents": st.sampled_from(["absent", None, True, False]),
+        "tokenize_chinese_chars": st.sampled_from(["absent", True, False]),
+        "mask_token": often(
+            "absent", "[MASK]", None, described("[MASK]", lstrip=True), described("[MASK]", normalized=True)
+        ),
+        "bos_token": often("absent", "boat", "<s>"),
+        "additional_special_tokens": often("absent", ["river"], [], ["[NEW]"]),
+        "extra_special_tokens": often("absent", ["boat"], [], {"place_token": "river"}),
+        "added_tokens_decoder": often(
+            "absent", decoder(*SPECIAL), {}, decoder(token("river")), decoder(token("[MASK]", single_word=True))
+        ),
+        "split_special_tokens": often("absent", False, True),
+    }
+)
+MAPS = often(None, {"mask_token": "[MASK]"}, {"additional_special_tokens": ["river"]}, {"bos_token": "the"})
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@given(parts=st.none() | SERIALIZED_PARTS, values=SETTINGS_PARTS, special_map=MAPS, added=often(None, {"river": 21}))
+def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(parts, values, special_map, added):
+    files: dict = {"tokenizer_config.json": without_absent(values)}
+    # Without the file that it takes, transformers refuses the class.
+    if parts is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
+        files["tokenizer_config.json"]["tokenizer_class"] = BERT
+    if parts is None:
+        files["vocab.txt"] = lines()
+    else:
+        files["tokenizer.json"] = serialized(**parts)
+    if special_map is not None:
+        files["special_tokens_map.json"] = special_map
+    if added is not None:
+        files["added_tokens.json"] = added
+    with tempfile.TemporaryDirectory() as name:
+        folder = folder_of(Path(name), files)
+        try:
+            ours(folder)
+        except InputError:
+            return
+        assert_ids_of_transformers(folder)
+
+
 @pytest.mark.parametrize(
-    ("content", "settings", "message"),
+    ("content", "values", "message"),
     [
         (serialized(normalizer={"clean_text": False}), config(), "clean_text is False"),
         (serialized(normalizer={"lowercase": False}), config(), r"do_lower_case in tokenizer.json \(False\)"),
@@ -288,8 +369,8 @@ def test_a_setting_that_our_tokenizer_cannot_follow_is_refused_by_its_name(tmp_p
         (serialized(post_processor=None), {"tokenizer_class": FAST}, "neither \\[CLS\\] nor \\[SEP\\]"),
     ],
 )
-def test_a_setting_that_is_not_used_is_warned_about(tmp_path, caplog, content, settings, message):
-    folder = folder_of(tmp_path / "folder", {"tokenizer.json": content, "tokenizer_config.json": settings})
+def test_a_setting_that_is_not_used_is_warned_about(tmp_path, caplog, content, values, message):
+    folder = folder_of(tmp_path / "folder", {"tokenizer.json": content, "tokenizer_config.json": values})
     assert_ids_of_transformers(folder)
     [record] = caplog.records
     assert re.search(message, record.getMessage())
@@ -332,8 +413,8 @@ def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map
 
 def test_the_class_of_config_json_survives_a_copy_of_the_folder(tmp_path):
     BertEncoder(BertConfig.preset("tiny", vocab_size=len(WORDS))).save_pretrained(tmp_path / "model")
-    settings = json.loads((tmp_path / "model/config.json").read_text())
-    (tmp_path / "model/config.json").write_text(json.dumps({**settings, "tokenizer_class": "BertJapaneseTokenizer"}))
+    values = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps({**values, "tokenizer_class": "BertJapaneseTokenizer"}))
     (tmp_path / "model/vocab.txt").write_bytes(lines())
     BertEncoder.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "again")
     assert "BertJapaneseTokenizer" in read_checkpoint(tmp_path / "again").vocabulary.obstacle
