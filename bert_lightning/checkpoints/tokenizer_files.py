@@ -293,7 +293,11 @@ def _warn_of_unused(
         said = dict(zip(in_use, serialized[1:4], strict=True))
         for values in (said, in_use):
             values["strip_accents"] = _strips_accents(values["do_lower_case"], values["strip_accents"])
-        unused += [f"{key} in {SERIALIZED} ({said[key]!r})" for key in in_use if said[key] != in_use[key]]
+        unused += [
+            f"{name} in {SERIALIZED} ({said[key]!r})"
+            for name, key in zip(("lowercase", "strip_accents", "handle_chinese_chars"), in_use, strict=True)
+            if said[key] != in_use[key]
+        ]
         unused += [f"{SERIALIZED}: {difference}" for difference in serialized.differences]
     if unused:
         log.warning("%s: not used, as in transformers: %s", folder, "; ".join(unused))
@@ -341,19 +345,18 @@ def _added_tokens(
 ) -> Iterator[tuple[str, _Token]]:
     """Every such token in the order in which transformers adds it: what is said first of one counts."""
     legacy, merged = _is_legacy(settings), {**settings, **special_map}
-    extra = list(_extra_tokens(settings, special_map))
     if taken or legacy:
         for value in content.get("added_tokens") or []:
             yield _token(value, SERIALIZED)
     for value in (settings.get("added_tokens_decoder") or {}).values():
         yield _token(value, SETTINGS)
     if legacy:
-        # The others are found in the normalized text.
-        names = {value for value in merged.values() if isinstance(value, str)} | {token for token, _ in extra}
+        # All others are found in the normalized text.
+        names = {str(merged.get(key)) for key in _SPECIAL}
         for token in _read_if_there(folder / _ADDED) or {}:
             yield token, _Token(_ADDED, is_plain=token in names)
     yield from _named_tokens(merged)
-    yield from extra
+    yield from _extra_tokens(settings, special_map)
     if not taken:
         yield from _named_tokens({key: token for key, token in _SPECIAL.items() if key not in settings})
 

@@ -363,7 +363,7 @@ def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(parts
     ("content", "values", "message"),
     [
         (serialized(normalizer={"clean_text": False}), config(), "clean_text is False"),
-        (serialized(normalizer={"lowercase": False}), config(), r"do_lower_case in tokenizer.json \(False\)"),
+        (serialized(normalizer={"lowercase": False}), config(), r"lowercase in tokenizer.json \(False\)"),
         (serialized(), {"tokenizer_class": FAST, "do_lower_case": False}, r"do_lower_case \(False\)"),
         (serialized(), config(never_split=["boats"]), r"never_split \(\['boats'\]\)"),
         (serialized(post_processor=None), {"tokenizer_class": FAST}, "neither \\[CLS\\] nor \\[SEP\\]"),
