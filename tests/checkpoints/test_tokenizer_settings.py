@@ -470,7 +470,7 @@ FILES = {
     "no line end at the end": (lines()[:-1], len(WORDS)),
     "blanks at the end of lines": (lines([*WORDS, "boat \t", "zz\u3000", "yy\x85"]), len(WORDS) + 3),
     "blanks before an entry, and in one": (lines([*WORDS, " zz", "the boat"]), len(WORDS) + 2),
-    "what is no blank": (lines([*WORDS, "zz\x1c", "yy\u200b"]), len(WORDS) + 2),
+    "what is no blank": (lines([*WORDS, "boat\x1c", "the\u200b"]), len(WORDS) + 2),
 }
 
 
