@@ -11,8 +11,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from bert_lightning.checkpoints.added_tokens import (
+    ADDED,
+    BERT_TOKENS,
+    EXTRA_BEFORE,
+    SETTINGS,
+    TokenFiles,
+    gather_tokens,
+    has_decoder,
+    token_obstacles,
+)
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_bytes, write_json, write_text
 from bert_lightning.checkpoints.serialized_tokenizer import (
@@ -24,22 +34,13 @@ from bert_lightning.checkpoints.serialized_tokenizer import (
 
 log = logging.getLogger(__name__)
 
-VOCABULARY, SETTINGS = "vocab.txt", "tokenizer_config.json"
-_ADDED, _SPECIAL_MAP, _MODEL_SETTINGS = "added_tokens.json", "special_tokens_map.json", "config.json"
-_FILES = (VOCABULARY, SERIALIZED, SETTINGS, _ADDED, _SPECIAL_MAP)
+VOCABULARY = "vocab.txt"
+_SPECIAL_MAP, _MODEL_SETTINGS = "special_tokens_map.json", "config.json"
+_FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, _SPECIAL_MAP)
 # transformers' classes that read text as BERT does. The first ones build BERT's tokenizer from the settings; the
 # others take `tokenizer.json` as it is.
 _BUILT = ("BertTokenizer", "BertTokenizerFast")
 _TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
-# Special tokens beside BERT's, as transformers called them before version 5, and since.
-_EXTRA_BEFORE, _EXTRA = "additional_special_tokens", "extra_special_tokens"
-_SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
 _NUM_NAMED = 3
 _ASCII_CAPITAL = re.compile("[A-Z]")
 
@@ -108,27 +109,23 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
     if not entries and file.is_file():
         entries = _read_entries(file)
     found = Vocabulary(entries, *_casing(settings, serialized, folder, taken=taken))
-    tokens: dict[str, _Token] = {}
-    special_map = (_read_if_there(folder / _SPECIAL_MAP) or {}) if _is_legacy(settings) else {}
+    smaller = [{} if has_decoder(settings) else _read_if_there(folder / name) or {} for name in (_SPECIAL_MAP, ADDED)]
+    files = TokenFiles(settings, smaller[0], content or {}, smaller[1])
     try:
-        for token, how in _added_tokens(settings, special_map, content or {}, folder, taken=taken):
-            first = tokens.setdefault(token, how)
-            if how.file == SETTINGS and not how.is_plain and first.file == SERIALIZED:
-                tokens[token] = how
+        tokens = gather_tokens(files, taken=taken)
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / SETTINGS}: not the settings of a tokenizer: {error}") from None
     obstacles = [
         *_obstacles(settings, named),
-        *_renamed({**settings, **special_map}, taken=taken),
         *(serialized.faults if serialized is not None else ()),
         *(serialized.differences if serialized is not None and taken else ()),
-        *_token_obstacles(tokens, entries),
+        *token_obstacles(files, tokens, entries, taken=taken),
     ]
     if obstacles:
         originals = _originals(folder, settings, named) if path.is_dir() else ()
         return dataclasses.replace(found, obstacle=obstacles[0], originals=originals)
     _warn_of_unused(found, settings, serialized, folder, taken=taken)
-    return dataclasses.replace(found, special_tokens=tuple(t for t in tokens if t not in _SPECIAL.values()))
+    return dataclasses.replace(found, special_tokens=tuple(t for t in tokens if t not in BERT_TOKENS.values()))
 
 
 def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
@@ -168,7 +165,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
         "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
     }
     if vocabulary.special_tokens:
-        settings[_EXTRA_BEFORE] = list(vocabulary.special_tokens)
+        settings[EXTRA_BEFORE] = list(vocabulary.special_tokens)
     if max_length is not None:
         settings["model_max_length"] = max_length
     write_json(folder / SETTINGS, settings)
@@ -322,93 +319,3 @@ def _warn_of_unused(
 
 def _strips_accents(lowercase: bool | None, strip_accents: bool | None) -> bool | None:
     return lowercase if strip_accents is None else strip_accents
-
-
-# -- special and added tokens ------------------------------------------------------------------------------------
-
-
-class _Token(NamedTuple):
-    """A token that is found in the text before that is cut into words."""
-
-    file: str
-    is_plain: bool
-    """whether it is found wherever it stands in the text as it was given, as BERT's special tokens are"""
-
-
-def _is_legacy(settings: dict[str, Any]) -> bool:
-    """Whether transformers also reads `special_tokens_map.json` and `added_tokens.json`."""
-    return settings.get("added_tokens_decoder") is None
-
-
-def _added_tokens(
-    settings: dict[str, Any], special_map: dict[str, Any], content: dict[str, Any], folder: Path, *, taken: bool
-) -> Iterator[tuple[str, _Token]]:
-    """Every such token in the order in which transformers adds it: what is said first of one counts."""
-    legacy, merged = _is_legacy(settings), {**settings, **special_map}
-    if taken or legacy:
-        for value in content.get("added_tokens") or []:
-            yield _token(value, SERIALIZED)
-    for value in (settings.get("added_tokens_decoder") or {}).values():
-        yield _token(value, SETTINGS)
-    if legacy:
-        # All others are found in the normalized text.
-        names = {str(merged.get(key)) for key in _SPECIAL}
-        for token in _read_if_there(folder / _ADDED) or {}:
-            yield token, _Token(_ADDED, is_plain=token in names)
-    yield from _named_tokens(merged)
-    yield from _extra_tokens(settings, special_map)
-    if not taken:
-        yield from _named_tokens({key: token for key, token in _SPECIAL.items() if key not in settings})
-
-
-def _named_tokens(settings: dict[str, Any]) -> Iterator[tuple[str, _Token]]:
-    """The tokens of keys such as `mask_token`."""
-    for key, value in settings.items():
-        if key.endswith("_token") and isinstance(value, str | dict) and value:
-            yield _token(value, SETTINGS)
-
-
-def _extra_tokens(settings: dict[str, Any], special_map: dict[str, Any]) -> Iterator[tuple[str, _Token]]:
-    """The lists of further special tokens. A list under the new key makes the old key count for nothing."""
-    extra, before = settings.get(_EXTRA), settings.get(_EXTRA_BEFORE)
-    found = [extra, special_map.get(_EXTRA)]
-    if not extra or isinstance(extra, dict):
-        found.append(before)
-    if _EXTRA not in settings and _EXTRA_BEFORE not in settings:
-        found.append(special_map.get(_EXTRA_BEFORE))
-    for tokens in found:
-        for value in tokens.values() if isinstance(tokens, dict) else tokens or []:
-            yield _token(value, SETTINGS)
-
-
-def _token(value: Any, file: str) -> tuple[str, _Token]:
-    if isinstance(value, str):
-        return value, _Token(file, is_plain=True)
-    normalized = value.get("normalized", not value.get("special", False))
-    return value["content"], _Token(file, is_plain=not normalized and not value.get("single_word", False))
-
-
-def _renamed(settings: dict[str, Any], *, taken: bool) -> Iterator[str]:
-    """The roles that other tokens than BERT's have."""
-    for key, expected in _SPECIAL.items():
-        value = settings.get(key, expected)
-        token = value.get("content") if isinstance(value, dict) else value
-        if token != expected and not (taken and token is None):
-            yield f"its {key} is {token!r}, but BERT's is {expected!r}"
-
-
-def _token_obstacles(tokens: dict[str, _Token], entries: tuple[str, ...]) -> Iterator[str]:
-    known = set(entries)
-    for token, (file, is_plain) in tokens.items():
-        if token not in known and token in _SPECIAL.values():
-            # Our tokenizer says so, and names all that are missing.
-            continue
-        if token not in known:
-            yield f"{file} adds tokens to the vocabulary: {token!r}"
-        elif not is_plain:
-            yield f"its token {token!r} is found with single_word or normalized ({file}), but BERT's are without"
-        elif any(blank in token for blank in BLANKS):
-            yield f"its token {token!r} holds a blank, but BERT's do not"
-    for key, token in _SPECIAL.items():
-        if token in known and token not in tokens:
-            yield f"{token!r} is not among its special tokens ({key})"

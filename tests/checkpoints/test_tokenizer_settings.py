@@ -411,6 +411,13 @@ def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map
     assert_ids_of_transformers(folder_of(tmp_path / "not read", files))
 
 
+def test_special_tokens_have_one_order_whichever_file_is_read(tmp_path):
+    tokenizer = WordPieceTokenizer(Vocabulary(WORDS, lowercase=True, special_tokens=("river", "boat")))
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
+    assert load_tokenizer(tmp_path / "vocab.txt").fingerprint == tokenizer.fingerprint
+
+
 def test_the_class_of_config_json_survives_a_copy_of_the_folder(tmp_path):
     BertEncoder(BertConfig.preset("tiny", vocab_size=len(WORDS))).save_pretrained(tmp_path / "model")
     values = json.loads((tmp_path / "model/config.json").read_text())
