@@ -69,7 +69,7 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
 def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
     for name, value, expected in settings:
         if value != expected:
-            yield f"its {name} is {value!r}, but BERT's is {expected!r}"
+            yield f"in {SERIALIZED} its {name} is {value!r}, but BERT's is {expected!r}"
 
 
 def _single(part: dict[str, Any] | None, key: str) -> dict[str, Any]:

@@ -295,7 +295,7 @@ def _warn_of_unused(
             for name, key in zip(("lowercase", "strip_accents", "handle_chinese_chars"), in_use, strict=True)
             if said[key] != in_use[key]
         ]
-        unused += [f"{SERIALIZED}: {difference}" for difference in serialized.differences]
+        unused += serialized.differences
     if unused:
         log.warning("%s: not used, as in transformers: %s", folder, "; ".join(unused))
     if serialized is None:
