@@ -19,7 +19,12 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_bytes, write_json
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
-from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary, write_vocabulary
+from bert_lightning.checkpoints.tokenizer_files import (
+    read_json_object,
+    read_vocabulary,
+    with_casing,
+    write_vocabulary,
+)
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +102,15 @@ def read_huggingface(folder: Path) -> Checkpoint:
         tensors = from_huggingface(theirs, tied=config.get("tie_word_embeddings", True))
     except ValueError as error:
         raise CheckpointError(f"{weights}: {error}") from None
+    vocabulary = read_vocabulary(folder)
+    if vocabulary is not None:
+        vocabulary = with_casing(vocabulary, folder)
     architectures = config.get("architectures")
     return Checkpoint(
         folder,
         config,
         tensors,
-        read_vocabulary(folder),
+        vocabulary,
         task_settings=_label_settings(config, folder),
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
     )

@@ -47,11 +47,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
         checkpoint = read_native(native)
-    size, vocabulary = checkpoint.config.get("vocab_size"), checkpoint.vocabulary
-    if vocabulary is not None and isinstance(size, int) and len(vocabulary.entries) > size:
-        raise CheckpointError(
-            f"{checkpoint.path}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
-        )
+    _check_rows(checkpoint)
     origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
     return dataclasses.replace(checkpoint, provenance=origin)
 
@@ -83,6 +79,20 @@ def _encoder_folder(folder: Path) -> Path:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return folder
     return inside if name not in ("", "..") and Path(name).name == name and inside.is_dir() else folder
+
+
+def _check_rows(checkpoint: Checkpoint) -> None:
+    """Refuse a vocabulary that gives ids for which the model has no row; more rows than entries are sound.
+
+    Published models round `vocab_size` up to a multiple of 8 or 64, which makes products of matrices faster.
+    """
+    size, vocabulary = checkpoint.config.get("vocab_size"), checkpoint.vocabulary
+    if vocabulary is None or vocabulary.obstacle is not None or not isinstance(size, int):
+        return
+    if len(vocabulary.entries) > size:
+        raise CheckpointError(
+            f"{checkpoint.path}: the tokenizer has {len(vocabulary.entries)} entries, more than the vocab_size {size}"
+        )
 
 
 def _download(name: str) -> tuple[Path, str]:

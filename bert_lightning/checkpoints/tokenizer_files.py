@@ -1,36 +1,62 @@
-"""The tokenizer files of a folder: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json`."""
+"""The tokenizer files of a folder: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json`.
+
+Where files disagree, the one counts that transformers 5 takes (`tokenization_utils_base.py: _from_pretrained`,
+`models/bert/tokenization_bert.py`). `docs/checkpoints.md` lists every setting, and what becomes of it.
+"""
 
 import dataclasses
 import json
+import logging
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.checkpoints.added_tokens import (
+    ADDED,
+    BERT_TOKENS,
+    EXTRA_BEFORE,
+    SETTINGS,
+    TokenFiles,
+    gather_tokens,
+    has_decoder,
+    token_obstacles,
+)
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_bytes, write_json, write_text
+from bert_lightning.checkpoints.serialized_tokenizer import (
+    BLANKS,
+    SERIALIZED,
+    SerializedTokenizer,
+    parse_serialized,
+)
 
-VOCABULARY, SERIALIZED, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
-_ADDED = "added_tokens.json"
-_FILES = (VOCABULARY, SERIALIZED, SETTINGS, _ADDED, "special_tokens_map.json")
-# transformers' classes that read text as BERT does.
-_CLASSES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
-# What transformers calls special tokens beside BERT's, before version 5 and since.
-_SPECIAL_KEYS = ("additional_special_tokens", "extra_special_tokens")
-_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+log = logging.getLogger(__name__)
+
+VOCABULARY = "vocab.txt"
+_SPECIAL_MAP, _MODEL_SETTINGS = "special_tokens_map.json", "config.json"
+_FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, _SPECIAL_MAP)
+# transformers' classes that read text as BERT does. The first ones build BERT's tokenizer from the settings; the
+# others take `tokenizer.json` as it is.
+_BUILT = ("BertTokenizer", "BertTokenizerFast")
+_TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_NUM_NAMED = 3
+_ASCII_CAPITAL = re.compile("[A-Z]")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What fixes how BERT's tokenizer reads text; names as in transformers' BertTokenizer.
+    """The settings that fix how BERT's tokenizer reads text; names as in transformers' BertTokenizer.
 
     Attributes:
-        entries: WordPiece entries in id order.
+        entries: WordPiece entries in id order; an empty one stands at an id that no text gets.
         lowercase: whether text is lower-cased first; None where the files do not say.
         strip_accents: whether accents are removed; None means where text is lower-cased, as in the original code.
         tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
         special_tokens: entries beside BERT's five that are never split and never masked.
-        obstacle: why no tokenizer of ours reads text as these files say; None if one does.
-        originals: name and content of the files, where there is an obstacle: they are taken along as they are.
+        obstacle: why our tokenizer cannot read text as these files say; None if it can.
+        originals: name and content of the files, where there is an obstacle: they are written as they were read.
     """
 
     entries: tuple[str, ...]
@@ -41,55 +67,84 @@ class Vocabulary:
     obstacle: str | None = None
     originals: tuple[tuple[str, bytes], ...] = ()
 
+    def capital(self) -> str | None:
+        """An entry beside the special ones whose capital letter shows that the vocabulary is cased.
+
+        An uncased vocabulary of many languages may hold a few letters that count as capital ones in newer versions
+        of Unicode. Outside ASCII, fewer than one entry of a hundred therefore shows nothing.
+        """
+        special = set(self.special_tokens)
+        capitals = [e for e in self.entries if e != e.lower() and not e.startswith("[") and e not in special]
+        plain = next((entry for entry in capitals if _ASCII_CAPITAL.search(entry)), None)
+        many = 100 * len(capitals) >= len(self.entries)
+        return plain or (capitals[0] if capitals and many else None)
+
     def looks_cased(self) -> bool:
-        """Whether an entry beside the special ones holds a capital letter, as none of an uncased vocabulary does."""
-        return any(entry != entry.lower() for entry in self.entries if not entry.startswith("["))
+        """Whether an entry shows that the vocabulary is cased."""
+        return self.capital() is not None
 
 
 def read_vocabulary(path: Path) -> Vocabulary | None:
     """Read a folder's tokenizer files, or one vocabulary file with the settings beside it; None if there are none.
 
-    A tokenizer that is not BERT's, or has tokens added to it, is read with the `obstacle` that it is.
+    A tokenizer that is not BERT's, or that has tokens added to it, is read with the `obstacle` that this is.
+    Settings that contradict those in use are warned about.
 
     Raises:
         CheckpointError: a file is damaged.
     """
     folder = path if path.is_dir() else path.parent
     file = folder / VOCABULARY if path.is_dir() else path
-    settings = read_json_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    serialized = folder / SERIALIZED if path.is_dir() and (folder / SERIALIZED).is_file() else None
-    found, obstacle = Vocabulary(()), None
-    if serialized is not None:
-        try:
-            found, obstacle = _read_serialized(read_json_object(serialized))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{serialized}: not the file of a tokenizer: {error}") from None
-    if file.is_file():
-        entries = _read_entries(file)
-        if len(found.entries) > len(entries):
-            obstacle = obstacle or f"{SERIALIZED} adds tokens to {VOCABULARY}"
-    elif serialized is not None:
-        entries = found.entries
-    else:
+    content = _read_if_there(folder / SERIALIZED) if path.is_dir() else None
+    if content is None and not file.is_file():
         return None
-    if (folder / _ADDED).is_file() and any(token not in entries for token in read_json_object(folder / _ADDED)):
-        obstacle = obstacle or f"{_ADDED} adds tokens to {VOCABULARY}"
-    values = {
-        "lowercase": settings.get("do_lower_case", found.lowercase),
-        "strip_accents": settings.get("strip_accents", found.strip_accents),
-        "tokenize_chinese_chars": settings.get("tokenize_chinese_chars", found.tokenize_chinese_chars),
-    }
-    for name, value in values.items():
-        if not isinstance(value, bool) and not (value is None and name != "tokenize_chinese_chars"):
-            raise CheckpointError(f"{folder / SETTINGS}: {name} is {value!r}; expected true or false")
-    special = _special_tokens(settings)
-    if any(token not in entries for token in special):
-        obstacle = obstacle or f"{SETTINGS} adds tokens to {VOCABULARY}"
-    obstacle = obstacle or _obstacle(settings, entries)
-    originals: tuple[tuple[str, bytes], ...] = ()
-    if obstacle is not None and path.is_dir():
-        originals = tuple((name, (folder / name).read_bytes()) for name in _FILES if (folder / name).is_file())
-    return Vocabulary(entries, special_tokens=special, obstacle=obstacle, originals=originals, **values)
+    settings = _read_if_there(folder / SETTINGS) or {}
+    named = settings.get("tokenizer_class") or (_read_if_there(folder / _MODEL_SETTINGS) or {}).get("tokenizer_class")
+    try:
+        serialized = parse_serialized(content) if content is not None else None
+    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{folder / SERIALIZED}: not the file of a tokenizer: {error}") from None
+    taken = serialized is not None and named in _TAKEN
+    entries = serialized.entries if serialized is not None else ()
+    if not entries and file.is_file():
+        entries = _read_entries(file)
+    found = Vocabulary(entries, *_casing(settings, serialized, folder, taken=taken))
+    smaller = [{} if has_decoder(settings) else _read_if_there(folder / name) or {} for name in (_SPECIAL_MAP, ADDED)]
+    files = TokenFiles(settings, smaller[0], content or {}, smaller[1])
+    try:
+        tokens = gather_tokens(files, taken=taken)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / SETTINGS}: not the settings of a tokenizer: {error}") from None
+    obstacles = [
+        *_obstacles(settings, named),
+        *(serialized.faults if serialized is not None else ()),
+        *(serialized.differences if serialized is not None and taken else ()),
+        *token_obstacles(files, tokens, entries, taken=taken),
+    ]
+    if obstacles:
+        originals = _originals(folder, settings, named) if path.is_dir() else ()
+        return dataclasses.replace(found, obstacle=obstacles[0], originals=originals)
+    _warn_of_unused(found, settings, serialized, folder, taken=taken)
+    return dataclasses.replace(found, special_tokens=tuple(t for t in tokens if t not in BERT_TOKENS.values()))
+
+
+def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
+    """Decide whether text is lower-cased where the files do not say: not if an entry holds a capital letter.
+
+    transformers would lower-case, and then no entry with a capital letter is ever found. This is warned about.
+    """
+    if vocabulary.lowercase is not None or vocabulary.obstacle is not None:
+        return vocabulary
+    capital = vocabulary.capital()
+    if capital is not None:
+        log.warning(
+            "%s: no file says whether text is lower-cased, but the vocabulary holds capital letters (%r). Text keeps "
+            "its case and accents here; transformers would lower-case it. do_lower_case in %s decides for both",
+            path,
+            capital,
+            SETTINGS,
+        )
+    return dataclasses.replace(vocabulary, lowercase=capital is None)
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | None = None) -> None:
@@ -110,7 +165,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
         "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
     }
     if vocabulary.special_tokens:
-        settings[_SPECIAL_KEYS[0]] = list(vocabulary.special_tokens)
+        settings[EXTRA_BEFORE] = list(vocabulary.special_tokens)
     if max_length is not None:
         settings["model_max_length"] = max_length
     write_json(folder / SETTINGS, settings)
@@ -135,78 +190,132 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_json_object(path) if path.is_file() else None
+
+
+def _originals(folder: Path, settings: dict[str, Any], named: Any) -> tuple[tuple[str, bytes], ...]:
+    """The tokenizer files as they are, with the class that `config.json` names: nothing else would tell it."""
+    files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+    if named and not settings.get("tokenizer_class"):
+        content = {**settings, "tokenizer_class": named}
+        files[SETTINGS] = json.dumps(content, ensure_ascii=False, indent=2).encode()
+    return tuple(files.items())
+
+
 def _read_entries(file: Path) -> tuple[str, ...]:
+    """Read the lines of a vocabulary file as `tokenizers` does (`WordPiece::read_file`).
+
+    Blanks at the end of a line are removed. An entry that is there twice has the id of its last line; the others
+    become empty. A byte-order mark is left out, although `tokenizers` makes it a part of the first entry.
+    """
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file}: byte {error.start} is not UTF-8") from None
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
     # Not splitlines(): a vocabulary may hold other line separators as entries.
-    text = text.replace("\r\n", "\n")
-    # Where no line ends in LF, lines end in CR.
-    end = "\n" if "\n" in text else "\r"
-    return tuple(text.removesuffix(end).split(end))
-
-
-def _read_serialized(content: dict[str, Any]) -> tuple[Vocabulary, str | None]:
-    """The vocabulary in a `tokenizer.json`, and what of it is not BERT's."""
-    model, normalizer = content.get("model") or {}, content.get("normalizer") or {}
-    # Older files leave the type out.
-    kind = model.get("type", "WordPiece")
-    if kind != "WordPiece" or not isinstance(model["vocab"], dict):
-        return Vocabulary(()), f"{SERIALIZED} holds a {kind} tokenizer, but BERT's is WordPiece"
-    ids = dict(model["vocab"])
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    new = sorted(token for token in added if token not in ids)
-    ids |= added
-    entries = tuple(sorted(ids, key=ids.__getitem__))
-    obstacle = f"{new[0]!r} was added to the vocabulary" if new else None
-    if [ids[entry] for entry in entries] != list(range(len(entries))):
-        obstacle = f"the ids in {SERIALIZED} are not 0 to {len(entries) - 1}"
-    for name, value, expected in (
-        ("normalizer", normalizer.get("type"), "BertNormalizer"),
-        ("pre_tokenizer", (content.get("pre_tokenizer") or {}).get("type"), "BertPreTokenizer"),
-        ("unk_token", model.get("unk_token", "[UNK]"), "[UNK]"),
-        ("continuing_subword_prefix", model.get("continuing_subword_prefix", "##"), "##"),
-    ):
-        if value != expected:
-            obstacle = f"its {name} is {value!r}, but BERT's is {expected!r}"
-    found = Vocabulary(entries)
-    if normalizer.get("type") == "BertNormalizer":
-        found = dataclasses.replace(
-            found,
-            lowercase=normalizer.get("lowercase"),
-            strip_accents=normalizer.get("strip_accents"),
-            tokenize_chinese_chars=normalizer.get("handle_chinese_chars", True),
+    entries = [line.rstrip(BLANKS) for line in text.split("\n")]
+    while entries and not entries[-1]:
+        entries.pop()
+    lines: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries, 1):
+        lines.setdefault(entry, []).append(number)
+    lines.pop("", None)
+    doubled = {entry: numbers for entry, numbers in lines.items() if len(numbers) > 1}
+    for numbers in doubled.values():
+        for number in numbers[:-1]:
+            entries[number - 1] = ""
+    if doubled:
+        named = [f"{entry!r} in lines {' and '.join(map(str, numbers))}" for entry, numbers in doubled.items()]
+        more = f", and {len(named) - _NUM_NAMED} more" if len(named) > _NUM_NAMED else ""
+        log.warning(
+            "%s holds an entry more than once: %s%s. Its last line counts, as in transformers",
+            file,
+            ", ".join(named[:_NUM_NAMED]),
+            more,
         )
-    return found, obstacle
+    return tuple(entries)
 
 
-def _special_tokens(settings: dict[str, Any]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for key in _SPECIAL_KEYS:
-        tokens = settings.get(key) or []
-        for token in tokens.values() if isinstance(tokens, dict) else tokens:
-            text = token.get("content") if isinstance(token, dict) else token
-            if isinstance(text, str) and text not in _SPECIAL.values():
-                found[text] = None
-    return tuple(found)
+# -- settings ----------------------------------------------------------------------------------------------------
 
 
-def _obstacle(settings: dict[str, Any], entries: tuple[str, ...]) -> str | None:
-    """What of `tokenizer_config.json` and the entries is not BERT's."""
-    name = settings.get("tokenizer_class") or "BertTokenizer"
-    if name not in _CLASSES:
-        return f"its class is {name}, but BERT's is BertTokenizer"
-    for role, expected in _SPECIAL.items():
-        token = settings.get(f"{role}_token") or expected
-        token = token.get("content") if isinstance(token, dict) else token
-        if token != expected:
-            return f"its {role}_token is {token!r}, but BERT's is {expected!r}"
-    added = settings.get("added_tokens_decoder") or {}
-    if isinstance(added, dict):
-        for token in added.values():
-            text = token.get("content") if isinstance(token, dict) else token
-            if text not in entries:
-                return f"{text!r} was added to the vocabulary"
-    broken = next((entry for entry in entries if "\n" in entry or "\r" in entry), None)
-    return f"the entry {broken!r} holds a line break" if broken is not None else None
+def _casing(
+    settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
+) -> tuple[bool | None, bool | None, bool]:
+    """`lowercase`, `strip_accents` and `tokenize_chinese_chars`, from the file that transformers takes them from."""
+    if serialized is not None and taken:
+        return serialized.lowercase, serialized.strip_accents, serialized.tokenize_chinese_chars
+    lowercase = settings.get("do_lower_case", serialized.lowercase if serialized is not None else None)
+    accents, chinese = settings.get("strip_accents"), settings.get("tokenize_chinese_chars", True)
+    for name, value in (
+        ("do_lower_case", lowercase),
+        ("strip_accents", accents),
+        ("tokenize_chinese_chars", chinese),
+    ):
+        if not isinstance(value, bool) and not (value is None and name != "tokenize_chinese_chars"):
+            raise CheckpointError(f"{folder / SETTINGS}: {name} is {value!r}; expected true or false")
+    return lowercase, accents, chinese
+
+
+def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
+    """The settings of `tokenizer_config.json` with which text is read otherwise than BERT's tokenizer does."""
+    if named is not None and named not in (*_BUILT, *_TAKEN):
+        yield f"its class is {named}, but BERT's is BertTokenizer"
+    if settings.get("auto_map"):
+        yield f"its auto_map names code of its own, which is not run: {settings['auto_map']!r}"
+    if settings.get("split_special_tokens"):
+        yield f"its split_special_tokens is {settings['split_special_tokens']!r}, but BERT's is False"
+    if settings.get("fast_tokenizer_files", [SERIALIZED]) != [SERIALIZED]:
+        yield f"its fast_tokenizer_files are {settings['fast_tokenizer_files']!r}, but only {SERIALIZED} is read"
+
+
+def _warn_of_unused(
+    found: Vocabulary, settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
+) -> None:
+    """Name what the files say and what neither transformers nor our tokenizer follows."""
+    unused = [f"{name} ({settings[name]!r})" for name in ("never_split",) if settings.get(name)]
+    if settings.get("do_basic_tokenize", True) is not True:
+        unused.append(f"do_basic_tokenize ({settings['do_basic_tokenize']!r})")
+    in_use = {
+        "do_lower_case": found.lowercase,
+        "strip_accents": found.strip_accents,
+        "tokenize_chinese_chars": found.tokenize_chinese_chars,
+    }
+    if taken:
+        unused += [f"{key} ({settings[key]!r})" for key, value in in_use.items() if settings.get(key, value) != value]
+    elif serialized is not None:
+        said = dict(zip(in_use, serialized[1:4], strict=True))
+        for values in (said, in_use):
+            values["strip_accents"] = _strips_accents(values["do_lower_case"], values["strip_accents"])
+        unused += [
+            f"{name} in {SERIALIZED} ({said[key]!r})"
+            for name, key in zip(("lowercase", "strip_accents", "handle_chinese_chars"), in_use, strict=True)
+            if said[key] != in_use[key]
+        ]
+        unused += serialized.differences
+    if unused:
+        log.warning("%s: not used, as in transformers: %s", folder, "; ".join(unused))
+    if serialized is None:
+        return
+    if taken and not serialized.frames:
+        log.warning(
+            "%s has no post_processor, so transformers adds neither [CLS] nor [SEP]; here they are added",
+            folder / SERIALIZED,
+        )
+    if not taken and found.lowercase is False and "do_lower_case" not in settings:
+        log.warning(
+            "%s does not lower-case text, and %s does not say do_lower_case. Text keeps its case and accents here; "
+            "transformers' BertTokenizer would lower-case it",
+            folder / SERIALIZED,
+            SETTINGS,
+        )
+    file = folder / VOCABULARY
+    if file.is_file() and _read_entries(file) != found.entries:
+        log.warning("%s differs from %s, which is used, as in transformers", file, SERIALIZED)
+
+
+def _strips_accents(lowercase: bool | None, strip_accents: bool | None) -> bool | None:
+    return lowercase if strip_accents is None else strip_accents

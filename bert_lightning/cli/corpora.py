@@ -1,7 +1,6 @@
 """Commands on text: `tokenizer`, `prepare`, `instances`."""
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +184,6 @@ def _prepare(options: argparse.Namespace) -> int:
         )
     sources = _sources(options)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
-    _check_casing(tokenizer)
     with text_progress(sources, "encoding") as done:
         summary = prepare(
             sources,
@@ -227,14 +225,6 @@ def _instances(options: argparse.Namespace) -> int:
     write_atomically(options.output, write)
     print(f"{count(number, 'instance')}: {options.output}")
     return OK
-
-
-def _check_casing(tokenizer: Any) -> None:
-    cased, looks_cased = tokenizer.vocabulary.lowercase is False, tokenizer.vocabulary.looks_cased()
-    if cased and not looks_cased:
-        logging.warning("no entry of the vocabulary holds a capital letter, but --cased keeps them in the text")
-    if not cased and looks_cased:
-        logging.warning("the vocabulary holds capital letters, but the text is lower-cased: is --cased missing?")
 
 
 def _sources(options: argparse.Namespace) -> list[str]:

@@ -75,6 +75,11 @@ class FineTuningData:
             raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
 
     @property
+    def is_pair(self) -> bool:
+        """Whether a sequence holds two texts, of which the second has token type 1."""
+        return False
+
+    @property
     def standard(self) -> StandardSet | None:
         """The standard data set that is named."""
         try:

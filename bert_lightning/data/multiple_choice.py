@@ -29,6 +29,11 @@ class MultipleChoiceData(FineTuningData):
     task: ClassVar[str] = "multiple-choice"
     shortest: ClassVar[int] = 5
 
+    @property
+    def is_pair(self) -> bool:
+        """Always: a context and a choice."""
+        return True
+
 
 class EncodedChoices(EncodedSplit):
     """Questions, encoded: each choice a sequence [CLS] context [SEP] question choice [SEP]; paper section 4.4.

@@ -125,8 +125,9 @@ class PretrainingDataModule(StepDataModule):
         self.settings = settings
         self.masking: Masking = settings.masking
         everything = np.arange(len(tokenizer))
-        ordinary = np.setdiff1d(everything, tokenizer.special_ids)
-        self._random_ids = everything if self.masking.random_tokens == "all" else ordinary
+        entry_ids = np.array(tokenizer.entry_ids)
+        ordinary = np.setdiff1d(entry_ids, tokenizer.special_ids)
+        self._random_ids = entry_ids if self.masking.random_tokens == "all" else ordinary
         self._is_special = np.isin(everything, tokenizer.special_ids)
         self._continues = np.array([entry.startswith("##") for entry in tokenizer.entries])
         self._stages = resolved(

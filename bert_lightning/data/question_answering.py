@@ -67,6 +67,11 @@ class QuestionAnsweringData(FineTuningData):
                 f"doc_overlap is {self.doc_overlap}; beside a long question a window has room for {room}"
             )
 
+    @property
+    def is_pair(self) -> bool:
+        """Always: a question and its context."""
+        return True
+
     def step(self, room: int) -> int:
         """Word pieces between the starts of two windows that have room for so many."""
         return room - self.doc_overlap if self.doc_overlap is not None else min(room, self.doc_stride or 128)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import sha256
 from bert_lightning.errors import InputError
-from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from bert_lightning.text.wordpiece import VOCABULARY, WordPieceTokenizer, load_tokenizer
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -128,7 +128,8 @@ class TokenStore:
                 f"{self.path} is a token store of format {manifest['format']}, and this version reads {FORMAT}: "
                 "run prepare again, to another folder"
             )
-        self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path)
+        # Of the file that the message below names, not of tokenizer.json, which would count in a folder.
+        self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path / VOCABULARY)
         if self.tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
             raise InputError(f"{self.path}: vocab.txt is not the vocabulary that this token store was made with")
         self._records: list[dict[str, Any]] = manifest["shards"]

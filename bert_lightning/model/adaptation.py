@@ -20,7 +20,8 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
     """The checkpoint for another vocabulary, or for a number of entries.
 
     With a vocabulary the rows of the entries that both have are kept, whatever their ids; with a number the rows of
-    the first ids. New rows are drawn as the model's weights are, new biases are 0.
+    the first ids, and the vocabulary with them if it has no more entries. New rows are drawn as the model's weights
+    are, new biases are 0.
 
     Raises:
         CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings, or
@@ -40,7 +41,7 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
     elif checkpoint.vocabulary is None:
         raise CheckpointError(f"{checkpoint.path} carries no vocabulary that a new one could be matched with")
     else:
-        places = {entry: number for number, entry in enumerate(checkpoint.vocabulary.entries)}
+        places = {entry: number for number, entry in enumerate(checkpoint.vocabulary.entries) if entry}
         kept = [(places[entry], number) for number, entry in enumerate(vocabulary.entries) if entry in places]
         old_rows, new_rows = torch.tensor(kept, dtype=torch.long).reshape(-1, 2).T
     deviation = checkpoint.config.get("initializer_range", 0.02)
@@ -53,7 +54,9 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
         return new
 
     tensors = {name: resized(name, t) if name in _BY_WORD else t for name, t in checkpoint.tensors.items()}
-    carried = checkpoint.vocabulary if size == old_size else None
+    carried = checkpoint.vocabulary
+    if carried is not None and len(carried.entries) > size:
+        carried = None
     return dataclasses.replace(
         checkpoint,
         config={**checkpoint.config, "vocab_size": size},

@@ -94,6 +94,8 @@ def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tenso
     shape = (batch_size, _NUM_CHOICES, length) if isinstance(model, BertForMultipleChoice) else (batch_size, length)
     ids = torch.arange(batch_size * length).view(batch_size, length) * 7 % model.config.vocab_size
     segments = (torch.arange(length) >= length // 2).long().expand(batch_size, -1)
+    # A model of single texts has the first segment alone.
+    segments = segments.clamp(max=model.config.type_vocab_size - 1)
     mask = torch.ones_like(ids)
     mask[-1, length - length // 3 :] = 0
     sample = [

@@ -86,10 +86,11 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
             [store, *_] = next(iter(data.stores.values()))
             raise InputError(
                 f"the vocabulary does not fit: {store.path} was made with another one "
-                f"({len(data.tokenizer)} entries) than {start.path} ({len(tokenizer)} entries); "
+                f"({_described(data.tokenizer)}) than {start.path} ({_described(tokenizer)}); "
                 "model.resize_vocabulary fits the model to it"
             )
-    config = model_config(experiment.model, start, len(data.tokenizer))
+    num_segments = 2 if OBJECTIVES[experiment.data.objective].metric is not None else 1
+    config = model_config(experiment.model, start, len(data.tokenizer), num_segments)
     length = experiment.data.longest
     if length > config.max_position_embeddings:
         raise InputError(
@@ -105,6 +106,10 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
     else:
         counts = start.task_settings.get("token_counts") if start is not None else None
     return Parts(data, PretrainingTask(model, config, data.tokenizer, length, counts, objective), notes)
+
+
+def _described(tokenizer: WordPieceTokenizer) -> str:
+    return f"{len(tokenizer)} entries, {'cased' if tokenizer.vocabulary.lowercase is False else 'uncased'}"
 
 
 def pretraining_model(config: BertConfig, objective: ObjectiveName) -> BertForPreTraining | BertForMaskedLM:
@@ -137,7 +142,9 @@ _FINE_TUNING: dict[str, _FineTuning] = {
 
 def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
     settings, row = experiment.data, _FINE_TUNING[experiment.task]
-    tokenizer = load_tokenizer(settings.tokenizer, settings.cased) if settings.tokenizer is not None else None
+    # False is the default: it says nothing of a vocabulary that lies beside a model.
+    cased = settings.cased or None
+    tokenizer = load_tokenizer(settings.tokenizer, cased) if settings.tokenizer is not None else None
     if stage is None:
         if experiment.task == RelationClassificationTask.name:
             tokenizer, start = _with_markers(tokenizer, start)
@@ -150,13 +157,14 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
         and tokenizer.fingerprint != carried.fingerprint
     ):
         raise InputError(
-            f"data.tokenizer: {settings.tokenizer} is another vocabulary than the one that {start.path} "  # type: ignore[union-attr]
-            "carries; model.resize_vocabulary fits the model to it"
+            f"data.tokenizer: {settings.tokenizer} ({_described(tokenizer)}) is another vocabulary than the one "
+            f"that {start.path} carries ({_described(carried)}); "  # type: ignore[union-attr]
+            "model.resize_vocabulary fits the model to it"
         )
     tokenizer = (carried or tokenizer) if stage is not None else (tokenizer or carried)
     if tokenizer is None:
         raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
-    config = model_config(experiment.model, start, len(tokenizer))
+    config = model_config(experiment.model, start, len(tokenizer), 2 if settings.is_pair else 1)
     if settings.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "

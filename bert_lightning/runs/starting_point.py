@@ -13,8 +13,6 @@ from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, c
 from bert_lightning.runs.experiment import Experiment, ModelSettings
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-_NUM_SEGMENTS = 2
-
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
     """The checkpoint that training starts from."""
@@ -48,20 +46,28 @@ def adapted_to(
     return adapted(start, vocabulary, num_positions)
 
 
-def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int) -> BertConfig:
+def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int, num_segments: int) -> BertConfig:
     """The architecture: a size or the checkpoint's own, with the configured fields changed.
 
+    Args:
+        settings: the keys under `model`.
+        start: the checkpoint that training starts from, if there is one.
+        vocab_size: entries of the vocabulary; a checkpoint may have more rows.
+        num_segments: 2 where the data are pairs, 1 where they are single texts.
+
     Raises:
-        InputError: an unknown or impossible field, or a checkpoint with another number of vocabulary entries.
+        InputError: an unknown or impossible field, a checkpoint with fewer rows than the vocabulary has entries, or
+            pairs for a model of single texts.
     """
     overrides = dict(settings.config)
     if "vocab_size" in overrides:
         raise InputError("model.config.vocab_size cannot be set: the vocabulary decides it")
     try:
         if start is None:
-            return BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
-        config = config_of(start).replace(**overrides)
-        if settings.weights == "pretrained":
+            config = BertConfig.preset(settings.size or "base", vocab_size=vocab_size, **overrides)
+        else:
+            config = config_of(start).replace(**overrides)
+        if start is not None and settings.weights == "pretrained":
             # Before memory is taken for sizes that may be a lie.
             with torch.device("meta"):
                 compare(BertEncoder(config), start)
@@ -69,10 +75,13 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         raise
     except ValueError as error:
         raise InputError(f"model.config: {error}") from None
-    if config.type_vocab_size < _NUM_SEGMENTS:
-        raise InputError(f"type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
+    if config.type_vocab_size < num_segments:
+        raise InputError(
+            f"the model's type_vocab_size is {config.type_vocab_size}, for single texts, but the data are pairs, "
+            f"which need {num_segments}"
+        )
     # More rows than entries are harmless: some published models round the number up.
-    if config.vocab_size < vocab_size:
+    if start is not None and config.vocab_size < vocab_size:
         raise InputError(
             f"the vocabulary has {vocab_size} entries, but {start.path} was built for {config.vocab_size}"
         )

@@ -156,10 +156,13 @@ class PretrainingTask(Task):
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
         """Fill in each [MASK] of a text: the five likeliest word pieces with their probabilities.
 
+        Probabilities sum to 1 over the entries of the vocabulary: a model may have more rows than entries.
+
         Raises:
             InputError: a row without text or without [MASK].
         """
         results = []
+        entry_ids = torch.tensor(self.tokenizer.entry_ids)
         for start in range(0, len(rows), batch_size):
             texts = [_text_with_mask(row) for row in rows[start : start + batch_size]]
             firsts, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
@@ -168,7 +171,8 @@ class PretrainingTask(Task):
             positions = rows_at * batch["input_ids"].shape[1] + columns_at
             output = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions)
             logits = output.prediction_logits if self.sentence_metric else output
-            probabilities, ids = logits.float().softmax(-1).topk(NUM_CANDIDATES)
+            probabilities, places = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
+            ids = entry_ids[places.cpu()]
             filled: list[list[Any]] = [[] for _ in texts]
             for row, values, tokens in zip(rows_at.tolist(), probabilities.tolist(), ids.tolist(), strict=True):
                 filled[row].append(

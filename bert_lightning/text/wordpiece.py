@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,21 +14,26 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 
+from bert_lightning.checkpoints.added_tokens import SETTINGS
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.serialized_tokenizer import SERIALIZED
 from bert_lightning.checkpoints.tokenizer_files import (
-    SERIALIZED,
-    SETTINGS,
     VOCABULARY,
     Vocabulary,
     read_vocabulary,
+    with_casing,
     write_vocabulary,
 )
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
+
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # A longer word becomes [UNK]; transformers' limit (the original code's is 200).
 MAX_CHARACTERS_PER_WORD = 100
+# Beside a vocabulary they say that it is a model's: of transformers, of the original code.
+_MODEL_SETTINGS = ("config.json", "bert_config.json")
 TOKENIZER_FILES = (VOCABULARY, SERIALIZED, SETTINGS)
 
 
@@ -36,7 +42,8 @@ class WordPieceTokenizer:
 
     Attributes:
         vocabulary: what it was built from; lower-cases where that does not say.
-        entries: its entries in id order.
+        entries: its entries in id order; an empty one stands at an id that no text gets.
+        entry_ids: the ids of the entries that are not empty, ascending.
         special_ids: of BERT's special tokens and the vocabulary's own, ascending.
         backend: the `tokenizers.Tokenizer` behind it; it adds no [CLS] or [SEP] unless asked to.
     """
@@ -46,9 +53,10 @@ class WordPieceTokenizer:
             raise InputError(f"this is no tokenizer that can be used here: {vocabulary.obstacle}")
         self.vocabulary = dataclasses.replace(vocabulary, lowercase=vocabulary.lowercase is not False)
         self.entries = vocabulary.entries
-        ids = {token: number for number, token in enumerate(self.entries)}
-        if len(ids) != len(self.entries):
-            twice = next(token for number, token in enumerate(self.entries) if ids[token] != number)
+        ids = {token: number for number, token in enumerate(self.entries) if token}
+        self.entry_ids = [number for number, token in enumerate(self.entries) if token]
+        if len(ids) != len(self.entry_ids):
+            twice = next(self.entries[number] for number in self.entry_ids if ids[self.entries[number]] != number)
             raise InputError(f"the vocabulary holds {twice!r} twice (the second time in line {ids[twice] + 1})")
         missing = [token for token in SPECIAL_TOKENS if token not in ids]
         if missing:
@@ -100,7 +108,8 @@ class WordPieceTokenizer:
 def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceTokenizer:
     """Load from a folder with `vocab.txt` or `tokenizer.json`, or from a vocabulary file.
 
-    `cased` None takes the casing from the folder's settings, or lower-cases where there are none.
+    Where the files do not say whether text is lower-cased, `cased` does. With None a vocabulary beside a model is
+    read as the model's checkpoint is (`with_casing`), and any other one lower-cases.
 
     Raises:
         InputError: no vocabulary there, an unusable one, or a casing other than the folder's.
@@ -115,9 +124,26 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
         raise InputError(f"{file} does not exist: expected a folder with {VOCABULARY}, or a vocabulary file")
     if vocabulary.lowercase and cased:
         raise InputError(f"{path} is an uncased tokenizer, but --cased was given")
+    folder = path if path.is_dir() else path.parent
+    if cased is None and any((folder / name).is_file() for name in _MODEL_SETTINGS):
+        vocabulary = with_casing(vocabulary, path)
     if vocabulary.lowercase is None:
         vocabulary = dataclasses.replace(vocabulary, lowercase=not cased)
+        _warn_of_casing(vocabulary, path)
     try:
         return WordPieceTokenizer(vocabulary)
     except InputError as error:
         raise InputError(f"{path / VOCABULARY if path.is_dir() else path}: {error}") from None
+
+
+def _warn_of_casing(vocabulary: Vocabulary, path: Path) -> None:
+    """Say where the entries do not look like the casing that the user asked for."""
+    capital = vocabulary.capital()
+    if vocabulary.lowercase and capital is not None:
+        log.warning(
+            "%s holds capital letters (%r), but the text is lower-cased: is --cased (data.cased) missing?",
+            path,
+            capital,
+        )
+    if vocabulary.lowercase is False and capital is None:
+        log.warning("%s: no entry holds a capital letter, but they are kept in the text (cased)", path)

@@ -198,7 +198,7 @@ def test_further_layers_are_refused_by_both_of_their_names(tmp_path: Path):
         BertEncoder.from_pretrained(folder)
     start = start_checkpoint(ModelSettings(pretrained=str(folder)))
     with pytest.raises(CheckpointError, match=message):
-        model_config(ModelSettings(pretrained=str(folder)), start, len(WORDS))
+        model_config(ModelSettings(pretrained=str(folder)), start, len(WORDS), num_segments=1)
 
 
 @pytest.mark.parametrize(

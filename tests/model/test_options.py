@@ -219,7 +219,9 @@ def test_another_vocabulary_is_an_error_unless_asked_to_be_resized(tmp_path):
     assert 0 < resized.encoder.embeddings.word.weight[0].abs().max() <= 0.04
     larger = BertForPreTraining.from_pretrained(tmp_path, resize_vocabulary=V + 8)
     assert torch.equal(larger.encoder.embeddings.word.weight[:V], model.encoder.embeddings.word.weight)
-    assert larger.vocabulary is None
+    assert larger.vocabulary.entries == entries
+    smaller = BertForPreTraining.from_pretrained(tmp_path, resize_vocabulary=V - 1)
+    assert smaller.vocabulary is None
 
 
 def test_every_field_of_the_config_is_read_by_the_model():

@@ -1,0 +1,136 @@
+"""Special and added tokens: those that a tokenizer finds in the text before it cuts the text into words.
+
+transformers gathers them from four files; `tokenization_utils_base.py: _from_pretrained`.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from bert_lightning.checkpoints.serialized_tokenizer import BLANKS, SERIALIZED
+
+SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
+# Special tokens beside BERT's, as transformers called them before version 5, and since.
+EXTRA_BEFORE, _EXTRA = "additional_special_tokens", "extra_special_tokens"
+BERT_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class AddedToken(NamedTuple):
+    """How such a token is found."""
+
+    file: str
+    """that says so"""
+    is_plain: bool
+    """whether it is found wherever it stands in the text as it was given, as BERT's special tokens are"""
+
+
+class TokenFiles(NamedTuple):
+    """The files that hold tokens, as plain values; empty where one is missing or transformers does not read it."""
+
+    settings: dict[str, Any]
+    """`tokenizer_config.json`"""
+    special_map: dict[str, Any]
+    """`special_tokens_map.json`"""
+    serialized: dict[str, Any]
+    """`tokenizer.json`"""
+    added: dict[str, Any]
+    """`added_tokens.json`"""
+
+
+def has_decoder(settings: dict[str, Any]) -> bool:
+    """Whether the settings list all added tokens: transformers reads neither of the two smaller files then."""
+    return settings.get("added_tokens_decoder") is not None
+
+
+def gather_tokens(files: TokenFiles, *, taken: bool) -> dict[str, AddedToken]:
+    """Token -> how it is found, of every token that transformers adds.
+
+    `taken` says that transformers takes `tokenizer.json` as it is, rather than build BERT's tokenizer.
+
+    Raises:
+        AttributeError, KeyError, TypeError: a value has another shape than a token.
+    """
+    tokens: dict[str, AddedToken] = {}
+    for token, how in _in_order(files, taken=taken):
+        first = tokens.setdefault(token, how)
+        if how.file == SETTINGS and not how.is_plain and first.file == SERIALIZED:
+            tokens[token] = how
+    # In the order of the lists, so that a folder that we wrote gives the same order whichever file is read.
+    listed = [token for token, _ in _extra_tokens(files.settings, files.special_map)]
+    return {token: tokens[token] for token in dict.fromkeys([*listed, *tokens])}
+
+
+def token_obstacles(
+    files: TokenFiles, tokens: dict[str, AddedToken], entries: tuple[str, ...], *, taken: bool
+) -> Iterator[str]:
+    """What of the tokens our tokenizer cannot follow."""
+    named = {**files.settings, **files.special_map}
+    for key, expected in BERT_TOKENS.items():
+        value = named.get(key, expected)
+        name = value.get("content") if isinstance(value, dict) else value
+        if name != expected and not (taken and name is None):
+            yield f"its {key} is {name!r}, but BERT's is {expected!r}"
+    known = set(entries)
+    for token, (file, is_plain) in tokens.items():
+        if token not in known:
+            # Of BERT's tokens our tokenizer names all that are missing.
+            if token not in BERT_TOKENS.values():
+                yield f"{file} adds tokens to the vocabulary: {token!r}"
+        elif not is_plain:
+            yield f"its token {token!r} is found with single_word or normalized ({file}), but BERT's are without"
+        elif any(blank in token for blank in BLANKS):
+            yield f"its token {token!r} holds a blank, but BERT's do not"
+    for key, token in BERT_TOKENS.items():
+        if token in known and token not in tokens:
+            yield f"{token!r} is not among its special tokens ({key})"
+
+
+def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedToken]]:
+    """Every token in the order in which transformers adds it: the first description of a token counts."""
+    settings, legacy = files.settings, not has_decoder(files.settings)
+    named = {**settings, **files.special_map}
+    if taken or legacy:
+        for value in files.serialized.get("added_tokens") or []:
+            yield _token(value, SERIALIZED)
+    for value in (settings.get("added_tokens_decoder") or {}).values():
+        yield _token(value, SETTINGS)
+    roles = {str(named.get(key)) for key in BERT_TOKENS}
+    for token in files.added:
+        # All others are found in the normalized text.
+        yield token, AddedToken(ADDED, is_plain=token in roles)
+    yield from _named_tokens(named)
+    yield from _extra_tokens(settings, files.special_map)
+    if not taken:
+        yield from _named_tokens({key: token for key, token in BERT_TOKENS.items() if key not in settings})
+
+
+def _named_tokens(settings: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
+    """The tokens of keys such as `mask_token`."""
+    for key, value in settings.items():
+        if key.endswith("_token") and isinstance(value, str | dict) and value:
+            yield _token(value, SETTINGS)
+
+
+def _extra_tokens(settings: dict[str, Any], special_map: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
+    """The lists of further special tokens. A list under the new key makes the old key count for nothing."""
+    extra, before = settings.get(_EXTRA), settings.get(EXTRA_BEFORE)
+    found = [extra, special_map.get(_EXTRA)]
+    if not extra or isinstance(extra, dict):
+        found.append(before)
+    if _EXTRA not in settings and EXTRA_BEFORE not in settings:
+        found.append(special_map.get(EXTRA_BEFORE))
+    for tokens in found:
+        for value in tokens.values() if isinstance(tokens, dict) else tokens or []:
+            yield _token(value, SETTINGS)
+
+
+def _token(value: Any, file: str) -> tuple[str, AddedToken]:
+    if isinstance(value, str):
+        return value, AddedToken(file, is_plain=True)
+    normalized = value.get("normalized", not value.get("special", False))
+    return value["content"], AddedToken(file, is_plain=not normalized and not value.get("single_word", False))

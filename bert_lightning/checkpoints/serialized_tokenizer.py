@@ -1,0 +1,134 @@
+"""`tokenizer.json`, the file of the `tokenizers` library: its entries, and where it differs from BERT's tokenizer."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+SERIALIZED = "tokenizer.json"
+# Unicode's White_Space, which `tokenizers` removes from the end of each line of a vocabulary file. str.rstrip()
+# without an argument would remove more.
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+class SerializedTokenizer(NamedTuple):
+    """A `tokenizer.json` as plain values."""
+
+    entries: tuple[str, ...]
+    """in id order, added tokens included; empty at an id that no text gets"""
+    lowercase: bool | None = None
+    """None where the normalizer is not BERT's"""
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool = True
+    faults: tuple[str, ...] = ()
+    """parts of another kind than BERT's, which our tokenizer cannot follow"""
+    differences: tuple[str, ...] = ()
+    """values other than BERT's in parts of BERT's kinds"""
+    frames: bool = True
+    """whether it has a post-processor, which adds [CLS] and [SEP]"""
+
+
+def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
+    """Compare a `tokenizer.json` with BERT's tokenizer, part by part.
+
+    `truncation`, `padding` and `decoder` are not looked at: they change no id of a text that is encoded whole.
+
+    Raises:
+        AttributeError, KeyError, TypeError, IndexError: it has another shape than a tokenizer's file.
+    """
+    model = content.get("model") or {}
+    # Older files leave the type out.
+    kind = model.get("type", "WordPiece")
+    if kind != "WordPiece" or not isinstance(model["vocab"], dict):
+        return SerializedTokenizer((), faults=(f"{SERIALIZED} holds a {kind} tokenizer, but BERT's is WordPiece",))
+    entries, fault = _entries(model["vocab"], content.get("added_tokens") or [])
+    normalizer = _single(content.get("normalizer"), "normalizers")
+    pre_tokenizer = _single(content.get("pre_tokenizer"), "pretokenizers")
+    frame = _single(content.get("post_processor"), "processors")
+    lowercase, accents, chinese = None, None, True
+    if normalizer.get("type") == "BertNormalizer":
+        lowercase, chinese = normalizer["lowercase"], normalizer["handle_chinese_chars"]
+        accents = normalizer.get("strip_accents")
+        if type(lowercase) is not bool or type(chinese) is not bool or type(accents) not in (bool, type(None)):
+            raise TypeError("a setting of its normalizer is neither true nor false")
+    faults = _unlike(
+        ("normalizer", normalizer.get("type"), "BertNormalizer"),
+        ("pre_tokenizer", pre_tokenizer.get("type"), "BertPreTokenizer"),
+        ("unk_token", model.get("unk_token", "[UNK]"), "[UNK]"),
+        ("continuing_subword_prefix", model.get("continuing_subword_prefix", "##"), "##"),
+    )
+    differences = _unlike(
+        ("clean_text", normalizer.get("clean_text", True), True),
+        ("max_input_chars_per_word", model.get("max_input_chars_per_word", 100), 100),
+        ("post_processor", _frame(frame, entries) if frame else _BERT_FRAME, _BERT_FRAME),
+    )
+    first = (fault,) if fault is not None else ()
+    return SerializedTokenizer(
+        entries, lowercase, accents, chinese, (*first, *faults), tuple(differences), frames=bool(frame)
+    )
+
+
+def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
+    for name, value, expected in settings:
+        if value != expected:
+            yield f"in {SERIALIZED} its {name} is {value!r}, but BERT's is {expected!r}"
+
+
+def _single(part: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    """The one part in a sequence of one, or the part itself."""
+    part = part or {}
+    while part.get("type") == "Sequence" and len(part[key]) == 1:
+        part = part[key][0]
+    return part
+
+
+def _entries(vocab: dict[str, Any], added: list[dict[str, Any]]) -> tuple[tuple[str, ...], str | None]:
+    """Entries in id order, and why our tokenizer cannot use them."""
+    contents = [token["content"] for token in added]
+    new = {token["content"]: token["id"] for token in added if token["content"] not in vocab}
+    ids = {**vocab, **new}
+    numbers = list(ids.values())
+    sound = all(type(number) is int and number >= 0 for number in numbers) and len(set(numbers)) == len(numbers)
+    # A vocabulary with doubled entries leaves some ids out. Many more would only take memory.
+    if not sound or max(numbers, default=0) > 2 * len(numbers):
+        return tuple(ids), f"the ids in {SERIALIZED} are not 0 to {len(numbers) - 1}"
+    entries = [""] * (max(numbers, default=-1) + 1)
+    for entry, number in ids.items():
+        # No word holds a blank, and in a file of lines such an entry would become another one.
+        broken = "\n" in entry or "\r" in entry or entry != entry.rstrip(BLANKS)
+        entries[number] = "" if broken and entry not in contents else entry
+    while entries and not entries[-1]:
+        entries.pop()
+    return tuple(entries), f"{min(new)!r} was added to the vocabulary" if new else None
+
+
+# -- the frame of a sequence -------------------------------------------------------------------------------------
+
+_BERT_FRAME = "[CLS] A [SEP] B:1 [SEP]:1"
+
+
+def _frame(part: dict[str, Any], entries: tuple[str, ...]) -> str:
+    """How a post-processor frames a pair, `:1` for the second segment; its type where that says nothing."""
+    kind = part.get("type")
+    if kind == "BertProcessing":
+        (separator, separator_id), (start, start_id) = part["sep"], part["cls"]
+        ids = {separator: separator_id, start: start_id}
+        pair = f"{start} A {separator} B:1 {separator}:1"
+        single = f"{start} A {separator}"
+    elif kind == "TemplateProcessing":
+        ids = {}
+        for name, token in part["special_tokens"].items():
+            ids[name] = token["ids"][0] if len(token["ids"]) == 1 else None
+        single, pair = _template(part["single"]), _template(part["pair"])
+    else:
+        return str(kind)
+    for token, number in ids.items():
+        if number is None or not 0 <= number < len(entries) or entries[number] != token:
+            return f"{token} with the id {number}"
+    return pair if pair.startswith(single) else f"{single} for a text, {pair} for a pair"
+
+
+def _template(pieces: list[dict[str, Any]]) -> str:
+    found = []
+    for piece in pieces:
+        [value] = piece.values()
+        found.append(value["id"] + (f":{value['type_id']}" if value["type_id"] else ""))
+    return " ".join(found)
