@@ -16,6 +16,7 @@ from bert_lightning.data.token_classification import TokenClassificationData
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.models import MODELS, OWN_MODELS
+from bert_lightning.model.onnx_export import export_onnx
 from bert_lightning.runs.predictor import FeatureExtractor, Predictor
 from bert_lightning.tasks.multiple_choice import MultipleChoiceTask
 from bert_lightning.tasks.pretraining import PretrainingTask
@@ -166,3 +167,20 @@ def test_features_are_computed_on_the_device_of_the_encoder(tokenizer, tmp_path)
 def test_a_device_that_cannot_be_used_is_named(tokenizer, device):
     with pytest.raises(InputError, match=f"device '{device}' cannot be used: "):
         Predictor(task_of_kind("tags", tokenizer), device)
+
+
+def test_an_onnx_file_is_traced_on_the_device_of_the_model(tokenizer, tmp_path, monkeypatch):
+    class Traced(Exception):
+        """The model was traced."""
+
+    def trace(model, inputs, **_):
+        model(*inputs)
+        raise Traced
+
+    monkeypatch.setattr(torch.onnx, "export", trace)
+    for architecture, cls in MODELS.items():
+        model = cls(tiny(tokenizer)).to("meta")
+        devices = watch(model)
+        with pytest.raises(Traced):
+            export_onnx(model, tmp_path / f"{architecture}.onnx")
+        assert set(devices) == {"meta"}
