@@ -57,7 +57,7 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
     `LinearChainCRF.decoding_scores` gives. Its tags come from them and the logits by the Viterbi algorithm. That is
     not part of the file because the positions that have a tag are not among the inputs.
 
-    Equal models are equal bytes, on every machine.
+    Equal models are equal bytes, in any folder and process, with the same version of torch.
 
     Returns:
         output name -> the largest difference over the largest value, on inputs of two shapes other than the one

@@ -293,7 +293,14 @@ class BertForRelationClassification(_LabelledModel):
         *,
         entity_places: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels)."""
+        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+
+        Raises:
+            ValueError: there are not two places for each sequence.
+        """
+        expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
+        if tuple(entity_places.shape) != expected:
+            raise ValueError(f"entity_places is of shape {tuple(entity_places.shape)}; expected {expected}")
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
         if packing is None:
             states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))
