@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 _BLOCK = 1 << 22
+# The file format of safetensors: the length of the header, the header in JSON with this entry, the values.
+_LENGTH, _METADATA = struct.Struct("<Q"), "__metadata__"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -53,6 +56,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, complete or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_safetensors(path: Path, content: bytes) -> None:
+    """Write what `save` of safetensors gave to `path`, complete or not at all, with the metadata sorted.
+
+    safetensors writes the entries of the metadata in an order that is drawn anew each time. With sorted entries,
+    equal tensors and equal metadata are equal bytes.
+    """
+    start = _LENGTH.size + _LENGTH.unpack_from(content)[0]
+    header = json.loads(content[_LENGTH.size : start])
+    if _METADATA in header:
+        header = {_METADATA: dict(sorted(header.pop(_METADATA).items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # The values begin at a multiple of their size, as safetensors itself has it.
+    text += b" " * (-len(text) % _LENGTH.size)
+
+    def write(file: IO[bytes]) -> None:
+        for part in (_LENGTH.pack(len(text)), text, memoryview(content)[start:]):
+            file.write(part)
+
+    write_atomically(path, write)
 
 
 def sync_folder(folder: Path) -> None:

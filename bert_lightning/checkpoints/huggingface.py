@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import write_bytes, write_json
+from bert_lightning.checkpoints.files import write_json, write_safetensors
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
 from bert_lightning.checkpoints.tokenizer_files import (
@@ -122,7 +122,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
     that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
     tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes;
-    transformers ignores both.
+    transformers ignores both. Equal checkpoints are equal bytes, in any folder.
 
     Raises:
         CheckpointError: `folder` exists as a file.
@@ -134,7 +134,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     sums = {name: _crc32(tensor) for name, tensor in tensors.items()}
     config = huggingface_config(checkpoint, architecture, published=published)
     payload = save(tensors, metadata={"format": "pt", _CHECKSUMS: json.dumps(sums), _CONFIG_COPY: json.dumps(config)})
-    write_bytes(folder / _WEIGHTS, payload)
+    write_safetensors(folder / _WEIGHTS, payload)
     if checkpoint.vocabulary is not None:
         write_vocabulary(checkpoint.vocabulary, folder, checkpoint.config.get("max_position_embeddings"))
     write_card(checkpoint, architecture, folder, published=published)

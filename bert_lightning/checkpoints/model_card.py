@@ -1,6 +1,6 @@
 """`README.md` of a saved model, as model hubs show it: what the model is, and the run it leads back to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,28 @@ _PIPELINES = {
 }
 
 
-def write_card(checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool) -> None:
-    """Write the card of a model; one that somebody wrote by hand is left alone."""
+def write_card(
+    checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool, notes: Sequence[str] = ()
+) -> None:
+    """Write the card of a model; one that somebody wrote by hand is left alone.
+
+    `notes` are sentences on how predictions come from the outputs. The card does not depend on the folder.
+    """
     path = folder / CARD
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():
         return
-    text = "\n".join(_lines(checkpoint, architecture, folder.absolute().name, published)) + "\n"
+    text = "\n".join(_lines(checkpoint, architecture, published, notes)) + "\n"
     # A path may hold what is not Unicode.
     write_text(path, text.encode(errors="replace").decode())
 
 
-def _lines(checkpoint: Checkpoint, architecture: str, name: str, published: bool) -> Iterable[str]:
+def _lines(checkpoint: Checkpoint, architecture: str, published: bool, notes: Sequence[str]) -> Iterable[str]:
     digest = weights_digest(checkpoint.tensors)
     yield "---"
     yield f"library_name: {'transformers' if published else 'bert_lightning'}"
     if published and architecture in _PIPELINES:
         yield f"pipeline_tag: {_PIPELINES[architecture]}"
-    yield from ("tags:", "- bert", _MARK, "---", "", f"# {name}", "")
+    yield from ("tags:", "- bert", _MARK, "---", "", f"# {architecture}", "")
     num_parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     yield f"{architecture} with {num_parameters:,} parameters, written by bert_lightning."
     yield ""
@@ -47,6 +52,8 @@ def _lines(checkpoint: Checkpoint, architecture: str, name: str, published: bool
     labels = checkpoint.task_settings.get("labels")
     if labels is not None:
         yield from ("", f"Labels, in order: {', '.join(map(str, labels))}.")
+    if notes:
+        yield from ("", "## Predictions", "", *notes)
     if checkpoint.provenance is not None:
         yield from _origin(checkpoint.provenance, unchanged=checkpoint.provenance.digest == digest)
 

@@ -26,6 +26,11 @@ class Layout(NamedTuple):
     packing: Packing | None = None
 
 
+def layout_of(attention_mask: Tensor | None, packing: Packing | None = None) -> Layout:
+    """The layout of a model's input: (B, S) mask, nonzero at real tokens, or the packing of (T,) tokens."""
+    return Layout(None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :], packing)
+
+
 class Attended(NamedTuple):
     """What a backend gives."""
 

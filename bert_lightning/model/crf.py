@@ -1,5 +1,7 @@
 """A linear-chain conditional random field over tag scores; Lafferty, McCallum and Pereira 2001."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,9 @@ class LinearChainCRF(nn.Module):
         num_tags: L.
         allowed: forbids steps between tags; None allows all. A gold sequence with a forbidden step gets a loss of
             about 10,000 for each.
+
+    Raises:
+        ValueError: `allowed` is not of L tags.
     """
 
     forbidden_starts: Tensor
@@ -37,14 +42,21 @@ class LinearChainCRF(nn.Module):
             every = torch.ones(num_tags, dtype=torch.bool)
             allowed = Allowed(every, every.expand(num_tags, -1), every)
         for name, steps in allowed._asdict().items():
+            expected = getattr(self, name).shape
+            if steps.shape != expected:
+                raise ValueError(f"allowed.{name} has shape {tuple(steps.shape)}; expected {tuple(expected)}")
             self.register_buffer(f"forbidden_{name}", ~steps, persistent=False)
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """(B, S, L), (B, S), (B, S) -> (B,): log p(tags); 0 where the mask leaves no position.
 
-        Tags outside the mask may be anything.
+        The mask may hide any position, the first one too. Tags outside the mask may be anything.
+
+        Raises:
+            ValueError: an argument has another shape; the message names it and both shapes.
         """
-        with torch.autocast(emissions.device.type, enabled=False):
+        self._check_shapes(emissions, tags=tags, mask=mask)
+        with _without_autocast(emissions):
             starts, transitions, ends = self._steps(emissions, _FORBIDDEN)
             scores, order, valid = _compact(_widened(emissions), mask)
             tags = tags.gather(1, order).masked_fill(~valid, 0)
@@ -52,8 +64,13 @@ class LinearChainCRF(nn.Module):
             return (path - self._log_partition(scores, valid, starts, transitions, ends)) * valid[:, 0]
 
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """(B, S, L), (B, S) -> (B, S): the likeliest tags (Viterbi), -100 outside the mask."""
-        with torch.no_grad(), torch.autocast(emissions.device.type, enabled=False):
+        """(B, S, L), (B, S) -> (B, S): the likeliest tags (Viterbi), -100 outside the mask.
+
+        Raises:
+            ValueError: an argument has another shape; the message names it and both shapes.
+        """
+        self._check_shapes(emissions, mask=mask)
+        with torch.no_grad(), _without_autocast(emissions):
             starts, transitions, ends = self._steps(emissions, _IMPOSSIBLE)
             scores, order, valid = _compact(_widened(emissions), mask)
             best, pointers = starts + scores[:, 0], []
@@ -71,6 +88,28 @@ class LinearChainCRF(nn.Module):
             compact = torch.stack(path[::-1], dim=1).masked_fill(~valid, IGNORED)
             tags = torch.full(mask.shape, IGNORED, device=compact.device).scatter(1, order, compact)
             return tags.masked_fill(~mask.bool(), IGNORED)
+
+    def decoding_scores(self) -> Allowed:
+        """The scores that `decode` adds to the emissions, minus infinity at a forbidden step.
+
+        The tags t_1 ... t_n that `decode` gives have the largest sum
+        starts[t_1] + sum of emissions[i, t_i] + sum of transitions[t_i, t_i+1] + ends[t_n].
+
+        Returns:
+            `starts` (L,), `transitions` (L, L), from row to column, and `ends` (L,).
+        """
+        return Allowed(*self._steps(self.starts, _IMPOSSIBLE))
+
+    def _check_shapes(self, emissions: Tensor, **others: Tensor) -> None:
+        num_tags = len(self.starts)
+        shape = _shape(emissions)
+        if shape is None or len(shape) != 3 or shape[1] == 0 or shape[2] != num_tags:
+            found = "no tensor" if shape is None else f"of shape {shape}"
+            raise ValueError(f"emissions is {found}; expected (B, S, {num_tags}) with S of 1 or more")
+        for name, other in others.items():
+            if _shape(other) != shape[:2]:
+                found = f"of shape {_shape(other)}" if isinstance(other, Tensor) else f"{other!r}"
+                raise ValueError(f"{name} is {found}; expected {shape[:2]}, since emissions is of shape {shape}")
 
     def _steps(self, emissions: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
         dtype = _widened(emissions).dtype
@@ -101,6 +140,16 @@ class LinearChainCRF(nn.Module):
             reached = (forward[:, :, None] + transitions).logsumexp(1) + scores[:, step]
             forward = torch.where(valid[:, step, None], reached, forward)
         return (forward + ends).logsumexp(1)
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _without_autocast(emissions: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off, on the devices that have it: the meta device has none."""
+    device = emissions.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _widened(emissions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend
+from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend, layout_of
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.embeddings import BertEmbeddings
@@ -129,9 +129,12 @@ class BertEncoder(PretrainedModel):
     ) -> EncoderOutput:
         """(B, S) x 3 -> (B, S, H), (B, H); packed: (T,) x 2 -> (T, H), (n, H).
 
-        `attention_mask` is nonzero at real tokens; None means that nothing is padded. Padding stands at the end of a
-        sequence. The pooled vector is tanh(W h + b) of what `pooling` takes, which is h_[CLS] as published; without a
-        pooler it is that alone.
+        `attention_mask` is nonzero at real tokens; None means that nothing is padded. The pooled vector is
+        tanh(W h + b) of what `pooling` takes, which is h_[CLS] as published; without a pooler it is that alone.
+
+        Padding may stand anywhere: at the end, in front, or between tokens. A token keeps the position at which it
+        stands, padding counted, as in transformers. The pooled vector is that of the first real token. There
+        transformers takes position 0 even if it is padding, so the two differ for padding in front.
 
         Raises:
             ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask or
@@ -145,9 +148,9 @@ class BertEncoder(PretrainedModel):
                 given = (input_ids, token_type_ids, attention_mask)
                 return self._forward_unpadded(*given, backend, output_hidden_states, order)
         positions = packing.positions(len(input_ids)) if packing is not None else None
-        mask = None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :]
         hidden = self.embeddings(input_ids, token_type_ids, positions)
-        return self._blocks(hidden, Layout(mask, packing), backend, output_hidden_states, output_attentions)
+        layout = layout_of(attention_mask, packing)
+        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
 
     def _blocks(
         self,

@@ -12,7 +12,9 @@ IGNORED = -100
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 _SEQUENCE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "single_label_classification": lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"),
+    "single_label_classification": lambda logits, labels: F.cross_entropy(
+        logits, _classes(logits, labels), reduction="none"
+    ),
     "multi_label_classification": lambda logits, labels: F.binary_cross_entropy_with_logits(
         logits, _targets(logits, labels), reduction="none"
     ).mean(-1),
@@ -40,8 +42,22 @@ def span_losses(
 
     A position outside the window (less than 0, or S or more) counts nothing. As published the softmax runs over
     padding too; with the mask it does not, and no longer depends on how much there is.
+
+    Raises:
+        ValueError: an argument does not have the shape that `start_logits` asks for; the message names it.
     """
-    length = start_logits.shape[1]
+    shape = tuple(start_logits.shape)
+    for name, given, expected in (
+        ("end_logits", end_logits, shape),
+        ("starts", starts, shape[:1]),
+        ("ends", ends, shape[:1]),
+        ("attention_mask", attention_mask, shape),
+    ):
+        if given is not None and tuple(given.shape) != expected:
+            raise ValueError(
+                f"{name} is of shape {tuple(given.shape)}; expected {expected}, since start_logits has shape {shape}"
+            )
+    length = shape[1]
 
     def losses(logits: Tensor, positions: Tensor) -> Tensor:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -53,6 +69,12 @@ def span_losses(
         )
 
     return (losses(start_logits, starts) + losses(end_logits, ends)) / 2
+
+
+def _classes(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but logits {tuple(logits.shape)}")
+    return labels
 
 
 def _targets(logits: Tensor, labels: Tensor) -> Tensor:

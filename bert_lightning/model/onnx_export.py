@@ -3,15 +3,19 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.task_models import BertForMultipleChoice
+from bert_lightning.model.task_models import BertForMultipleChoice, BertForRelationClassification
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+CRF_OUTPUTS = ("crf_starts", "crf_transitions", "crf_ends")
+"""(L,), (L, L) and (L,): scores of the first tag, of each step between tags, from row to column, and of the last."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 20
 _NUM_CHOICES = 3
@@ -23,10 +27,24 @@ class _Outputs(nn.Module):
     def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
         self.model = model
+        crf = getattr(model, "crf", None)
+        self.num_scores = 0 if crf is None else len(CRF_OUTPUTS)
+        if crf is not None:
+            with torch.no_grad():
+                for name, scores in zip(CRF_OUTPUTS, crf.decoding_scores(), strict=True):
+                    self.register_buffer(name, scores)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         output = self.model(input_ids, token_type_ids, attention_mask)
-        return (output,) if isinstance(output, Tensor) else tuple(part for part in output if part is not None)
+        parts = (output,) if isinstance(output, Tensor) else tuple(part for part in output if part is not None)
+        return (*parts, *(self.get_buffer(name).clone() for name in CRF_OUTPUTS[: self.num_scores]))
+
+
+def onnx_obstacle(model: PretrainedModel) -> str | None:
+    """The reason why a model cannot be an ONNX file, which names the setting; None if it can."""
+    if isinstance(model, BertForRelationClassification):
+        return "entity markers, and the inputs of an ONNX file, ids and masks, do not say where the entities start"
+    return None
 
 
 def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
@@ -35,15 +53,25 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
     Inputs are int64 `input_ids`, `token_type_ids` and `attention_mask`, (B, S) of any B and any S up to the model's
     positions; (B, K, S) for multiple choice. Outputs have the names of the model's own, or `logits`.
 
+    A tagger with a CRF has further outputs, `CRF_OUTPUTS`, which do not depend on the input: what
+    `LinearChainCRF.decoding_scores` gives. Its tags come from them and the logits by the Viterbi algorithm. That is
+    not part of the file because the positions that have a tag are not among the inputs.
+
+    Equal models are equal bytes, in any folder and process, with the same version of torch.
+
     Returns:
         output name -> the largest difference over the largest value, on inputs of two shapes other than the one
         that was traced.
 
     Raises:
         ModuleNotFoundError: one of `PACKAGES` is not installed.
+        ValueError: the model has an `onnx_obstacle`.
     """
     import onnxruntime
 
+    obstacle = onnx_obstacle(model)
+    if obstacle is not None:
+        raise ValueError(f"the model has {obstacle}")
     was_training, attention = model.training, model.backbone.attention
     model.eval()
     model.backbone.attention = "sdpa"
@@ -57,29 +85,30 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            torch.onnx.export(
+            for library in ("torch.onnx", "onnx_ir"):
+                logging.getLogger(library).setLevel(logging.ERROR)
+            program = torch.onnx.export(
                 _Outputs(model),
                 _sample(model, 2, 7),
-                str(path),
                 input_names=list(INPUTS),
                 output_names=names,
                 dynamic_shapes=(dimensions,) * len(INPUTS),
                 dynamo=True,
                 opset_version=_OPSET,
-                external_data=False,
                 verbose=False,
             )
+            assert program is not None
+            _forget_origins(program.model)
+            program.save(str(path), external_data=False)
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             differences = dict.fromkeys(names, 0.0)
             for batch_size, length in ((1, 1), (3, min(12, model.config.max_position_embeddings))):
                 sample = _sample(model, batch_size, length)
-                given = dict(zip(INPUTS, (tensor.numpy() for tensor in sample), strict=True))
+                given = dict(zip(INPUTS, (tensor.cpu().numpy() for tensor in sample), strict=True))
                 for name, ours, theirs in zip(
                     names, _Outputs(model)(*sample), session.run(names, given), strict=True
                 ):
-                    expected = ours.float().numpy()
-                    difference = float(np.abs(expected - theirs).max() / max(np.abs(expected).max(), 1e-6))
+                    difference = _relative_difference(ours.float().cpu().numpy(), theirs)
                     # Not max(), which would leave out what is not a number.
                     differences[name] = float(np.maximum(differences[name], difference))
     finally:
@@ -98,15 +127,41 @@ def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tenso
     segments = segments.clamp(max=model.config.type_vocab_size - 1)
     mask = torch.ones_like(ids)
     mask[-1, length - length // 3 :] = 0
+    device = model.backbone.embeddings.word.weight.device
     sample = [
-        tensor.view(batch_size, *(1,) * (len(shape) - 2), length).expand(shape) for tensor in (ids, segments, mask)
+        tensor.view(batch_size, *(1,) * (len(shape) - 2), length).expand(shape).contiguous().to(device)
+        for tensor in (ids, segments, mask)
     ]
-    return sample[0].contiguous(), sample[1].contiguous(), sample[2].contiguous()
+    return sample[0], sample[1], sample[2]
 
 
 def _output_names(model: PretrainedModel) -> list[str]:
     with torch.no_grad():
         output = model(*_sample(model, 1, 2))
-    if isinstance(output, Tensor):
-        return ["logits"]
-    return [name for name, value in output._asdict().items() if value is not None]
+    names = (
+        ["logits"]
+        if isinstance(output, Tensor)
+        else [name for name, value in output._asdict().items() if value is not None]
+    )
+    return [*names, *(CRF_OUTPUTS if getattr(model, "crf", None) is not None else ())]
+
+
+def _relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """The largest difference over the largest finite value; infinities that are equal do not differ."""
+    finite = np.abs(expected[np.isfinite(expected)]).max(initial=1e-6)
+    with np.errstate(invalid="ignore"):
+        differences = np.where(expected == found, 0.0, np.abs(expected - found))
+    return float(differences.max() / finite)
+
+
+def _forget_origins(model: Any) -> None:
+    """Delete notes on how each node came about, which name files of this machine, from an `onnx_ir.Model`."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()

@@ -1,4 +1,4 @@
-"""One vector for a sequence: its first token, or the mean or the maximum over its tokens."""
+"""One vector for a sequence: its first real token, or the mean or the maximum over its real tokens."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,21 @@ from bert_lightning.model.packing import Packing
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     """(B, S, H) or packed (T, H) -> (B, H) or (n, H), over real tokens only.
 
-    `pooling` is `cls` (the first token), `mean` or `max`. A sequence without a token becomes 0, but for `cls` of a
-    padded batch, which is whatever stands first.
+    `pooling` is `cls` (the first real token), `mean` or `max`. A sequence without a real token becomes 0. Padded and
+    packed input give the same, wherever the padding stands; nothing here waits for the device.
     """
     if layout.packing is not None:
         return _pool_packed(hidden, layout.packing, pooling)
-    if pooling == "cls":
-        return hidden[:, 0]
     if layout.mask is None:
+        if pooling == "cls":
+            return hidden[:, 0]
         return hidden.mean(1) if pooling == "mean" else hidden.amax(1)
     mask = layout.mask[:, 0, 0, :, None]
     num_tokens = mask.sum(1)
+    if pooling == "cls":
+        # Of equal values argmax takes the first.
+        first = mask.int().argmax(1, keepdim=True).expand(-1, -1, hidden.shape[2])
+        return hidden.gather(1, first)[:, 0] * (num_tokens > 0)
     if pooling == "mean":
         return (hidden * mask).sum(1) / num_tokens.clamp(min=1)
     return hidden.masked_fill(~mask, torch.finfo(hidden.dtype).min).amax(1) * (num_tokens > 0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.model.attention import Layout
+from bert_lightning.model.attention import layout_of
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.dropout import Dropout
@@ -179,7 +179,7 @@ class SpanOutput(NamedTuple):
     end_logits: Tensor
     """(B, S), or (T,) when packed"""
     null_scores: Tensor
-    """(B,) of having no answer: the start and the end at [CLS], summed; paper section 4.3"""
+    """(B,) of having no answer: the start and the end at the first real token, [CLS], summed; paper section 4.3"""
     answerable_logits: Tensor | None
     """(B,) of having an answer, from a head of its own where the model has one"""
 
@@ -224,7 +224,7 @@ class BertForQuestionAnswering(PretrainedModel):
         """(B, S) x 3 -> (B, S) x 2 and (B,)."""
         hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         scores = self.span_head(hidden)
-        at_first = pool(scores, Layout(packing=packing), "cls")
+        at_first = pool(scores, layout_of(attention_mask, packing), "cls")
         answerable = self.answer_head(first).squeeze(-1) if self.answer_head is not None else None
         return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
 
@@ -293,7 +293,14 @@ class BertForRelationClassification(_LabelledModel):
         *,
         entity_places: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels)."""
+        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+
+        Raises:
+            ValueError: there are not two places for each sequence.
+        """
+        expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
+        if tuple(entity_places.shape) != expected:
+            raise ValueError(f"entity_places is of shape {tuple(entity_places.shape)}; expected {expected}")
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
         if packing is None:
             states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))

@@ -3,22 +3,28 @@
 import importlib.util
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
+from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_json
 from bert_lightning.checkpoints.huggingface import CONFIG, huggingface_config
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
 from bert_lightning.errors import InputError, WorkError
-from bert_lightning.model import BertForRelationClassification
 from bert_lightning.model.models import model_of
-from bert_lightning.model.onnx_export import PACKAGES, export_onnx
+from bert_lightning.model.onnx_export import PACKAGES, export_onnx, onnx_obstacle
 from bert_lightning.model.pretrained import PretrainedModel
 
 HUGGINGFACE, ONNX = FORMATS = ("huggingface", "onnx")
 ONNX_FILE = "model.onnx"
 # onnxruntime's float32 kernels sum in another order than PyTorch's.
 ONNX_TOLERANCE = 1e-4
+_CRF_NOTE = (
+    "Tags come from a CRF, not from the largest logit: those of n words have the largest crf_starts[t_1] + "
+    "crf_ends[t_n] + sum of logits[p_i, t_i] + sum of crf_transitions[t_i, t_i+1], found by the Viterbi algorithm. "
+    "p_i is the position of the first piece of word i."
+)
 
 
 def export(source: str, form: str, output: Path) -> list[str]:
@@ -34,26 +40,30 @@ def export(source: str, form: str, output: Path) -> list[str]:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if form == ONNX and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'bert_lightning[onnx]'")
-    model = model_of(read_checkpoint(source))
+    checkpoint = read_checkpoint(source)
+    model, rule = model_of(checkpoint), prediction_rule(checkpoint)
     if form == HUGGINGFACE and model.deviations:
         raise InputError(
             f"{source} has {', '.join(model.deviations)}, which transformers' {model.architecture} lacks: "
             "it would compute something else"
         )
-    if form == ONNX and isinstance(model, BertForRelationClassification):
-        raise InputError(
-            f"{source} classifies relations, which an ONNX file of ids and masks cannot: it lacks places"
-        )
+    obstacle = onnx_obstacle(model) if form == ONNX else None
+    if obstacle is not None:
+        raise InputError(f"{source} has {obstacle}")
     lines = [str(model.loading_report)] if model.loading_report else []
     # Complete or absent: a sibling takes the name when all is written.
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / output.absolute().name
         folder.mkdir()
+        notes = [rule.sentence] if rule is not None else []
         if form == HUGGINGFACE:
             model.save_pretrained(folder)
         else:
             lines += _export_onnx(model, folder)
+            notes += [_CRF_NOTE] if getattr(model, "crf", None) is not None else []
+        _describe(model, folder, rule, notes)
+        lines += notes
         if output.is_dir():
             output.rmdir()
         folder.rename(output)
@@ -72,7 +82,42 @@ def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
             raise WorkError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")
     if model.vocabulary is not None:
         write_vocabulary(model.vocabulary, folder, model.config.max_position_embeddings)
-    checkpoint, published = model.to_checkpoint(folder), not model.deviations
-    write_card(checkpoint, model.architecture, folder, published=published)
-    write_json(folder / CONFIG, huggingface_config(checkpoint, model.architecture, published=published))
     return [f"{name}: largest relative difference {value:.1e} in onnxruntime" for name, value in differences.items()]
+
+
+class PredictionRule(NamedTuple):
+    """A setting of a run that decides how predictions come from a model's outputs."""
+
+    key: str
+    """in `config.json`"""
+    value: float
+    sentence: str
+
+
+def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
+    """The threshold with which the run of a checkpoint predicts; None if there is none, or no run wrote it."""
+    settings = checkpoint.task_settings
+    data = settings.get("data", {})
+    if settings.get("problem_type") == "multi_label_classification" and "threshold" in data:
+        value = float(data["threshold"])
+        sentence = f"A label is predicted if the sigmoid of its logit is at least {value:g} (threshold)."
+        return PredictionRule("threshold", value, sentence)
+    if settings.get("no_answer"):
+        chosen = data.get("null_threshold")
+        value = float(chosen if chosen is not None else settings.get("null_threshold") or 0.0)
+        score = (
+            "the negative of answerable_logits"
+            if "answer_head.weight" in checkpoint.tensors
+            else "the start and end logit at [CLS], minus the best start and end logit of an answer,"
+        )
+        sentence = f"No answer is predicted if {score} is more than {value:g} (null_threshold)."
+        return PredictionRule("null_threshold", value, sentence)
+    return None
+
+
+def _describe(model: PretrainedModel, folder: Path, rule: PredictionRule | None, notes: list[str]) -> None:
+    """Write the card and `config.json`, which say how predictions come from the outputs."""
+    checkpoint, published = model.to_checkpoint(folder), not model.deviations
+    write_card(checkpoint, model.architecture, folder, published=published, notes=notes)
+    config = huggingface_config(checkpoint, model.architecture, published=published)
+    write_json(folder / CONFIG, config | ({} if rule is None else {rule.key: rule.value}))

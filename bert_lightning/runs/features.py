@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.checkpoints.files import write_atomically
+from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.sources import column, is_table, read_rows
@@ -77,7 +77,7 @@ def _write_safetensors(output: Path, found: Iterator[Features], names: list[str]
     else:
         tensors = {"states": np.stack(states)}
     content = save(tensors, {"layers": ",".join(names), "form": form})
-    write_atomically(output, lambda file: file.write(content))
+    write_safetensors(output, content)
     return len(states)
 
 

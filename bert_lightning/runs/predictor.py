@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
@@ -42,11 +43,17 @@ def load(path: str | Path, device: str | None = None) -> "Predictor":
 
 
 def chosen_device(device: str | None) -> torch.device:
-    """The device that is named, or CUDA where it is at hand."""
+    """The device that is named, or CUDA where it is at hand.
+
+    Raises:
+        InputError: there is no such device, or it cannot be used on this machine.
+    """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise InputError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+        # A name is only known to be usable once something lies there.
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 class Predictor:
@@ -221,10 +228,8 @@ class FeatureExtractor:
 
     def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
         batch = text_batch(self.tokenizer, ids, None, limit)
-        tensors = {
-            name: batch[name].to(self.device) if batch[name] is not None else None
-            for name in ("input_ids", "token_type_ids", "attention_mask")
-        }
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        tensors = move_data_to_device({name: batch[name] for name in names}, self.device)
         with torch.inference_mode():
             output = self.encoder(**tensors, output_hidden_states=True)
         assert output.hidden_states is not None

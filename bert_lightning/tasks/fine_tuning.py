@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -206,10 +207,7 @@ class FineTuningTask(Task):
         outputs: dict[int, Any] = {}
         for start in range(0, len(split.lengths), batch_size):
             features = split.by_length[start : start + batch_size]
-            batch = {
-                name: value.to(self.device) if isinstance(value, Tensor) else value
-                for name, value in split.batch(features).items()
-            }
+            batch = move_data_to_device(split.batch(features), self.device)
             outputs.update(zip(features.tolist(), self.outputs_of(self.compute(batch), batch), strict=True))
         return [outputs[number] for number in range(len(split.lengths))]
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -169,7 +170,8 @@ class PretrainingTask(Task):
             batch = text_batch(self.tokenizer, firsts, None, self.max_seq_length)
             rows_at, columns_at = (batch["input_ids"] == self.tokenizer.mask_id).nonzero(as_tuple=True)
             positions = rows_at * batch["input_ids"].shape[1] + columns_at
-            output = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions)
+            inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions
+            output = self.model(*move_data_to_device(inputs, self.device))
             logits = output.prediction_logits if self.sentence_metric else output
             probabilities, places = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
             ids = entry_ids[places.cpu()]

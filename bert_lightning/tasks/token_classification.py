@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -123,7 +124,8 @@ class TokenClassificationTask(FineTuningTask):
             for row, number in enumerate(chosen):
                 emissions[row, : len(sentences[number])] = sentences[number]
                 mask[row, : len(sentences[number])] = True
-            tags = crf.decode(torch.from_numpy(emissions).to(self.device), torch.from_numpy(mask).to(self.device))
+            given = torch.from_numpy(emissions), torch.from_numpy(mask)
+            tags = crf.decode(*move_data_to_device(given, self.device))
             for number, row_tags, valid in zip(chosen.tolist(), tags.cpu().numpy(), mask, strict=True):
                 decoded[number] = row_tags[valid]
         return [decoded[number] for number in range(len(sentences))]

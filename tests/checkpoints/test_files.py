@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save
 
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.files import (
@@ -14,6 +16,7 @@ from bert_lightning.checkpoints.files import (
     link_atomically,
     write_atomically,
     write_hashed,
+    write_safetensors,
     write_text,
     write_with_checksum,
 )
@@ -94,3 +97,21 @@ def test_a_link_is_replaced_and_points_beside_itself(tmp_path: Path):
         write_text(tmp_path / name, name)
         link_atomically(tmp_path / "last", name)
         assert (tmp_path / "last").read_text() == name
+
+
+@settings(max_examples=8)
+@given(metadata=st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=6))
+def test_safetensors_are_the_same_bytes_whatever_the_order_of_their_metadata(metadata, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("safetensors")
+    types = [torch.bool, torch.float64, torch.int8, torch.bfloat16]
+    tensors = {f"tensor {number}": torch.ones(3, number).to(dtype) for number, dtype in enumerate(types)}
+    reverse = dict(reversed(metadata.items())) if metadata is not None else None
+    for number, entries in enumerate((metadata, metadata, reverse)):
+        write_safetensors(folder / f"{number}.safetensors", save(tensors, entries))
+    contents = [path.read_bytes() for path in folder.iterdir()]
+    assert contents == [contents[0]] * 3
+    assert int.from_bytes(contents[0][:8], "little") % 8 == 0
+    with safe_open(folder / "0.safetensors", framework="pt") as file:
+        assert (file.metadata() or {}) == (metadata or {})
+        assert set(file.keys()) == set(tensors)
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())

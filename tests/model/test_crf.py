@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.model.tag_schemes import allowed_by_scheme
+from bert_lightning.model.tag_schemes import Allowed, allowed_by_scheme
 
 LABELS = {
     "IOB1": ["O", "B-X", "I-X", "B-Y", "I-Y"],
@@ -178,3 +178,53 @@ def test_decoding_under_autocast_is_float32():
     expected = crf.decode(emissions.float(), mask)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(crf.decode(emissions, mask), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "emissions", "tags", "mask"),
+    [
+        ("mask", (2, 4, 3), (2, 4), None),
+        ("mask", (2, 4, 3), (2, 4), (2, 3)),
+        ("mask", (2, 4, 3), (2, 4), (1, 4)),
+        ("mask", (2, 4, 3), (2, 4), (2, 4, 1)),
+        ("mask", (2, 4, 3), (2, 4), (4,)),
+        ("emissions", (4, 3), (2, 4), (2, 4)),
+        ("emissions", (2, 4, 4), (2, 4), (2, 4)),
+        ("emissions", (2, 4, 1), (2, 4), (2, 4)),
+        ("emissions", (2, 0, 3), (2, 0), (2, 0)),
+        ("emissions", None, (2, 4), (2, 4)),
+        ("tags", (2, 4, 3), (2, 3), (2, 4)),
+        ("tags", (2, 4, 3), (1, 4), (2, 4)),
+        ("tags", (2, 4, 3), (2, 5), (2, 4)),
+        ("tags", (2, 4, 3), None, (2, 4)),
+    ],
+)
+def test_a_wrong_shape_is_named_with_the_one_that_is_expected(name, emissions, tags, mask):
+    crf = LinearChainCRF(3)
+    shapes = {"emissions": emissions, "tags": tags, "mask": mask}
+    tensors = {
+        key: None if shape is None else torch.zeros(shape, dtype=None if key == "emissions" else torch.long)
+        for key, shape in shapes.items()
+    }
+    found = "no tensor|None" if shapes[name] is None else re.escape(f"of shape {shapes[name]}")
+    expected = r"\(B, S, 3\)" if name == "emissions" else re.escape(str(emissions[:2]))
+    with pytest.raises(ValueError, match=f"^{name} is ({found}); expected {expected}"):
+        crf.log_likelihood(**tensors)
+    if name != "tags":
+        with pytest.raises(ValueError, match=f"^{name} is ({found}); expected {expected}"):
+            crf.decode(tensors["emissions"], tensors["mask"])
+
+
+def test_constraints_on_another_number_of_tags_are_refused():
+    with pytest.raises(ValueError, match=r"allowed.starts has shape \(2,\); expected \(3,\)"):
+        LinearChainCRF(3, allowed_by_scheme(["O", "I-X"], "IOB2"))
+    one = torch.ones(1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"allowed.starts has shape \(1,\); expected \(3,\)"):
+        LinearChainCRF(3, Allowed(one, one[None], one))
+
+
+def test_everything_is_computed_where_the_scores_are():
+    crf = LinearChainCRF(3).to("meta")
+    emissions, ids = torch.empty(2, 4, 3, device="meta"), torch.zeros(2, 4, dtype=torch.long, device="meta")
+    assert crf.log_likelihood(emissions, ids, ids).device.type == "meta"
+    assert crf.decode(emissions, ids).device.type == "meta"

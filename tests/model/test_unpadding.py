@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from bert_lightning.model import BertConfig, BertEncoder, attention
 from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
@@ -131,3 +132,65 @@ def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pool
 def test_rows_of_many_lengths_stay_padded():
     assert order_by_length(batch((9, 4, 1, 6))[2]) is None
     assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
+
+
+# Real tokens of each row: padding in front, in the middle, on both sides, behind, everywhere, nowhere.
+LAYOUTS = ("000111111", "011011011", "001111100", "111110000", "000000000", "111111111", "101010101", "000000001")
+
+
+def any_padding():
+    torch.manual_seed(2)
+    mask = torch.tensor([[character == "1" for character in row] for row in LAYOUTS * 3])
+    return torch.randint(5, V, mask.shape), torch.randint(0, 2, mask.shape), mask
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_wherever_padding_stands_every_way_through_the_encoder_pools_the_same_tokens(packed_lengths, pooling):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(V, **sizes, **rates, max_position_embeddings=16, pooling=pooling, initializer_range=0.5)
+    encoder = BertEncoder(config).double()
+    ids, segments, mask = any_padding()
+    assert order_by_length(mask) is not None
+    outputs = {"training": encoder.train()(ids, segments, mask), "evaluation": encoder.eval()(ids, segments, mask)}
+    assert not packed_lengths
+    encoder.attention = "varlen"
+    outputs["varlen"] = encoder(ids, segments, mask)
+    hidden = outputs["evaluation"].last_hidden_state
+    for row, real in enumerate(mask):
+        states = hidden[row][real] if real.any() else torch.zeros(1, 8, dtype=torch.float64)
+        one = {"cls": states[0], "mean": states.mean(0), "max": states.amax(0)}[pooling]
+        for name, output in outputs.items():
+            torch.testing.assert_close(output.last_hidden_state[row][real], hidden[row][real], **CLOSE, msg=name)
+            torch.testing.assert_close(output.pooler_output[row], encoder.pooler(one).tanh(), **CLOSE, msg=name)
+
+
+def test_the_score_of_no_answer_is_that_of_the_first_real_token(packed_lengths):
+    torch.manual_seed(0)
+    config = BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16, hidden_dropout_prob=0.0)
+    model = MODELS["BertForQuestionAnswering"](config.replace(attention_probs_dropout_prob=0.0), answerability=True)
+    ids, segments, mask = any_padding()
+    model.double()
+    outputs = [model.train()(ids, segments, mask), model.eval()(ids, segments, mask)]
+    model.backbone.attention = "varlen"
+    outputs.append(model(ids, segments, mask))
+    some = mask.any(1)
+    first = mask.int().argmax(1)[some, None]
+    for output in outputs:
+        expected = (output.start_logits + output.end_logits)[some].gather(1, first)[:, 0]
+        torch.testing.assert_close(output.null_scores[some], expected, **CLOSE)
+        torch.testing.assert_close(output.answerable_logits, outputs[0].answerable_logits, **CLOSE)
+
+
+def test_hidden_states_are_those_of_transformers_wherever_padding_stands(tmp_path):
+    torch.manual_seed(0)
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16)).eval()
+    encoder.save_pretrained(tmp_path)
+    theirs = transformers.BertModel.from_pretrained(tmp_path).eval().double()
+    ids, segments, mask = (tensor[torch.tensor([0, 1, 2, 3, 5, 6, 7])] for tensor in any_padding())
+    expected = theirs(ids, mask.long(), segments)
+    actual = encoder.double()(ids, segments, mask)
+    torch.testing.assert_close(actual.last_hidden_state[mask], expected.last_hidden_state[mask], **CLOSE)
+    begins = mask[:, 0]
+    torch.testing.assert_close(actual.pooler_output[begins], expected.pooler_output[begins], **CLOSE)

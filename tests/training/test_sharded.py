@@ -1,6 +1,7 @@
 """Optimisers and clipping over shared rows do what they do over whole tensors: two processes against one."""
 
 import pytest
+import torch
 
 # Rows 5, 3 and 1 over two processes: uneven, and none on the second.
 SCRIPT = """
@@ -22,11 +23,13 @@ settings = {
     "adamw": AdamW(0.1), "published": AdamW(0.1, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.1),
     "muon": Muon(0.1), "bfloat16": AdamW(0.1),
 }
+# Muon's iteration in float64 too: in bfloat16 its last bits depend on the processor.
+to_bfloat16 = torch.Tensor.bfloat16
 found = {}
 for name, optimizer in settings.items():
     torch.manual_seed(0)
     one = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
-    one = one.bfloat16() if name == "bfloat16" else one
+    one = one.bfloat16() if name == "bfloat16" else one.double()
     two = copy.deepcopy(one)
     shard(two, [two[0], two[2]], (), mesh, "bf16-true" if name == "bfloat16" else "32")
     steps, lengths = [], []
@@ -37,6 +40,7 @@ for name, optimizer in settings.items():
         if name == "muon":
             groups = [{**groups[0], "num_matrices": 1}, {**groups[1], "num_matrices": 0}]
         steps.append(optimizer.build(groups))
+    torch.Tensor.bfloat16 = torch.Tensor.double
     for step in range(3):
         torch.manual_seed(step)
         inputs = torch.randn(6, 4, dtype=one[0].weight.dtype)
@@ -45,8 +49,10 @@ for name, optimizer in settings.items():
             lengths.append(float(clip_gradients(model.parameters(), 0.5)))
             each.step()
             each.zero_grad()
+    torch.Tensor.bfloat16 = to_bfloat16
     pairs = [(a, whole(b.detach(), b)) for a, b in zip(one.parameters(), two.parameters())]
     found[name] = {
+        "largest": max(float(a.abs().max()) for a, _ in pairs),
         "weights": max(float((a - b).abs().max()) for a, b in pairs),
         "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
         "shared": all(p.to_local().shape[0] < p.shape[0] or p.shape[0] == 1 for p in two.parameters()),
@@ -70,15 +76,18 @@ def found(two_ranks):
     return two_ranks.execute(SCRIPT)[0]
 
 
-# Muon's iteration is in bfloat16, and so are the weights of the last one.
-@pytest.mark.parametrize(
-    ("name", "most"),
-    [("adamw", 1e-6), ("published", 1e-6), ("sgd", 1e-6), ("lamb", 1e-6), ("muon", 2e-3), ("bfloat16", 8e-3)],
-)
-def test_an_optimiser_moves_shared_rows_as_it_moves_whole_tensors(found, name, most):
+@pytest.mark.parametrize("name", ["adamw", "published", "sgd", "lamb", "muon", "bfloat16"])
+def test_an_optimiser_moves_shared_rows_as_it_moves_whole_tensors(found, name):
     assert found[name]["shared"]
-    assert found[name]["weights"] <= most
-    assert found[name]["norms"] <= (1e-2 if name in ("bfloat16", "muon") else 1e-5)
+    if name == "bfloat16":
+        # Each of three steps rounds a weight to a neighbour at most; lengths then differ as the weights do.
+        epsilon = torch.finfo(torch.bfloat16).eps
+        assert found[name]["weights"] <= 3 * epsilon * found[name]["largest"]
+        assert found[name]["norms"] <= 3 * epsilon
+    else:
+        # In float64, where other orders of summation differ by some 1e-16.
+        assert found[name]["weights"] <= 1e-12
+        assert found[name]["norms"] <= 1e-12
 
 
 def test_what_is_saved_shares_no_memory_with_what_is_trained(found):

@@ -24,6 +24,8 @@ config = BertConfig(
     max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pooler=False,
 )
 ids = torch.arange(32).reshape(2, 16) % 50
+# Everything in float64, Muon's iteration too: in bfloat16 its last bits depend on the processor.
+bfloat16, torch.Tensor.bfloat16 = torch.Tensor.bfloat16, torch.Tensor.double
 settings = {
     "adamw": AdamW(0.01), "published": AdamW(0.01, bias_correction=False), "sgd": SGD(0.1), "lamb": Lamb(0.01),
     "muon": Muon(0.01),
@@ -31,7 +33,7 @@ settings = {
 found = {}
 for name, optimizer in settings.items():
     torch.manual_seed(0)
-    one = BertForMaskedLM(config)
+    one = BertForMaskedLM(config).double()
     two = copy.deepcopy(one)
     matrices = one.hidden_matrices() if name == "muon" else None
     shard(two, two.backbone.layers, (), mesh, "32")
@@ -61,6 +63,7 @@ for name, optimizer in settings.items():
         "shapes": all(tuple(a.shape) == whole_shape(b) for a, b in pairs),
         "rows": all(torch.equal(rows_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
     }
+torch.Tensor.bfloat16 = bfloat16
 torch.manual_seed(7)
 with _draws_of(mesh["tensor_parallel"].get_local_rank()):
     apart = torch.rand(3)
@@ -86,14 +89,16 @@ def found(request, two_ranks):
         return ranks.execute(script)[0]
 
 
-# Muon's iteration is in bfloat16, which enlarges the last bits.
-@pytest.mark.parametrize(
-    ("name", "most"), [("adamw", 1e-5), ("published", 1e-5), ("sgd", 1e-5), ("lamb", 1e-5), ("muon", 2e-3)]
-)
-def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name, most):
-    assert found[name]["weights"] <= most
-    assert found[name]["losses"] <= (1e-2 if name == "muon" else 1e-5)
-    assert found[name]["norms"] <= (1e-2 if name == "muon" else 1e-4)
+# Gradients differ by rounding in float64, 1e-15 of them, as sums are over other terms. Adam divides by epsilon, 1e-6,
+# where the gradient is 0 but for that, as of the key's bias: 3 steps of rate 0.01 then differ by less than 1e-10.
+MOST = 1e-10
+
+
+@pytest.mark.parametrize("name", ["adamw", "published", "sgd", "lamb", "muon"])
+def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name):
+    assert found[name]["weights"] <= MOST
+    assert found[name]["losses"] <= MOST
+    assert found[name]["norms"] <= MOST
     assert found[name]["shapes"]
     assert found[name]["rows"]
 
