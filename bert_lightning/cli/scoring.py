@@ -56,15 +56,23 @@ def _score_options(parser: argparse.ArgumentParser) -> None:
         "conll",
         _score_conll,
         "Entities, in percent as conlleval prints",
-        "columns, the tag last; an empty line ends a sentence",
-        "the same sentences with predicted tags",
+        "columns, the tag last; an empty line ends a sentence; or any file of tags that fit reads",
+        "the same sentences with predicted tags, such as predictions.conll of a run",
     )
     conll.add_argument(
         "--scheme",
         choices=("conlleval", "strict"),
         default="conlleval",
-        help="what makes an entity: conlleval (default), or IOB2 as the strict mode of seqeval",
+        help="what makes an entity: as conlleval.pl counts any tags, E, S, L and U too (default), or IOB2 as the "
+        "strict mode of seqeval",
     )
+    for column, meaning in (("token", "words"), ("tag", "tags")):
+        conll.add_argument(
+            f"--{column}-column",
+            metavar="COLUMN",
+            help=f"the {meaning} of the gold file, as data.{column}_column (default: the "
+            f"{'first' if column == 'token' else 'last'})",
+        )
     answers = "JSON object of question id and answer"
     scorer("squad-v1.1", _score_squad_v1, "Answers, as evaluate-v1.1.py", "the data set", answers)
     squad = scorer("squad-v2.0", _score_squad_v2, "Answers or none, as evaluate-v2.0.py", "the data set", answers)
@@ -98,7 +106,8 @@ def _score(options: argparse.Namespace) -> int:
 def _score_conll(options: argparse.Namespace) -> int:
     from bert_lightning.runs.score_files import score_conll_files
 
-    print_json(score_conll_files(options.gold, options.predictions, options.scheme))
+    columns = (options.token_column, options.tag_column)
+    print_json(score_conll_files(options.gold, options.predictions, options.scheme, *columns))
     return OK
 
 

@@ -13,7 +13,16 @@ from bert_lightning.data.examples import TaggedSentence
 from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, SplitExamples
 from bert_lightning.data.module import Stage, require_at_least
 from bert_lightning.data.readers.tagged import read_tagged
-from bert_lightning.data.tag_schemes import SchemeCheck, all_tags, convert, detect_scheme, is_span_tag
+from bert_lightning.data.tag_checks import (
+    check_scheme,
+    mark_spans,
+    refuse_other_than_spans,
+    refuse_partly_tagged,
+    refuse_spans,
+    schemes_of,
+    tags_in,
+)
+from bert_lightning.data.tag_schemes import all_tags, convert, labels_are_spans
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import spans_of
 from bert_lightning.model.losses import IGNORED
@@ -32,7 +41,7 @@ class TokenClassificationData(FineTuningData):
             is the first unless given.
         tag_column: column of the tags; the last one of a column file unless given.
         source_scheme: what the tags of the files keep to: IOB1, IOB2, BIOES, BILOU, `none` where they mark no
-            spans, or `auto`.
+            spans, or `auto`, which decides by the tags of the training file (`judge_tags`).
         tag_scheme: what the model is trained on; its spans are scored whatever it is.
         broken_tags: what becomes of tags that break their scheme: `repair` reads them as conlleval does and says how
             many there are, `error` stops.
@@ -138,10 +147,11 @@ class EncodedWords(EncodedSplit):
             # What a window cuts off is a span of its own, so that every window keeps to the scheme.
             tags = convert(tags, self.settings.tag_scheme)
         if every:
+            pieces = zip(tags, window.num_pieces, strict=True)
             tags = [
                 each
-                for tag, number in zip(tags, window.num_pieces, strict=True)
-                for each in _pieces_tags(tag, number)
+                for tag, number in pieces
+                for each in (_pieces_tags(tag, number) if self.spans else [tag] * number)
             ]
         return [self._ids.get(tag, IGNORED) for tag in tags]
 
@@ -153,13 +163,13 @@ def _labelled_places(window: Window, every: bool) -> list[int]:
 
 
 def _pieces_tags(tag: str, number: int) -> list[str]:
-    """The tag of each piece of a word: the ones behind the first go on with its span."""
-    prefix, dash, kind = tag.partition("-")
-    inner = f"I-{kind}" if dash and prefix in "BIESLU" else tag
-    if number == 1 or not dash:
+    """Return the tag of each piece of a word: all pieces are in its span."""
+    if number == 1 or tag == OUTSIDE:
         return [tag] * number
+    prefix, kind = tag[0], tag[1:]
+    inner = f"I{kind}"
     if prefix in ("S", "U"):
-        return [f"B-{kind}", *[inner] * (number - 2), f"{'E' if prefix == 'S' else 'L'}-{kind}"]
+        return [f"B{kind}", *[inner] * (number - 2), f"{'E' if prefix == 'S' else 'L'}{kind}"]
     if prefix in ("E", "L"):
         return [*[inner] * (number - 1), tag]
     return [tag, *[inner] * (number - 1)]
@@ -286,11 +296,19 @@ class TokenClassificationDataModule(FineTuningDataModule):
     ) -> None:
         super().__init__(settings, tokenizer)
         read = self._read(stage)
-        scheme = self._source_scheme(read)
-        # A saved model's labels say what it is for.
-        self.spans = scheme is not None if labels is None else labels_mark_spans(labels, settings)
-        for examples, _, source in read.values():
-            self._check(examples, scheme, source)
+        self.spans = self._mark_spans(read, labels)
+        known = set(labels) if labels is not None else tags_in(read["train"].examples)
+        splits = {split: examples for split, (examples, *_) in read.items()}
+        for examples in splits.values():
+            refuse_partly_tagged(examples)
+            if self.spans:
+                refuse_other_than_spans(examples, known)
+            elif not self._plain:
+                refuse_spans(examples, known)
+        if self.spans:
+            assert settings.source_scheme != "none"
+            for split, scheme in schemes_of(splits, settings.source_scheme).items():
+                check_scheme(splits[split], scheme, settings.broken_tags)
         self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context and not any(
             example.document for examples, *_ in read.values() for example in examples
@@ -319,53 +337,21 @@ class TokenClassificationDataModule(FineTuningDataModule):
     def _own(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
 
-    def _source_scheme(self, read: dict[str, SplitExamples]) -> TagScheme | None:
-        given = self.settings.source_scheme
-        if given == "none":
-            return None
-        if given != "auto":
-            return given
+    @property
+    def _plain(self) -> bool:
+        """Whether the settings say that tags are plain labels."""
         standard = self.settings.standard
-        if standard is not None and standard.scheme == "none":
-            return None
-        return detect_scheme(example.tags for examples, *_ in read.values() for example in examples if example.tags)
+        by_default = standard is not None and standard.scheme == "none" and self.settings.source_scheme == "auto"
+        return by_default or self.settings.source_scheme == "none"
 
-    def _check(self, examples: Sequence[TaggedSentence], scheme: TagScheme | None, source: str) -> None:
-        """Refuse a sentence without tags among tagged ones, and tags that are of no scheme; count broken ones."""
-        labelled = examples[0].tags is not None
-        for example in examples:
-            if (example.tags is not None) != labelled:
-                raise InputError(
-                    f"{example.place}: this sentence has {'no tags' if labelled else 'tags'}, unlike the first"
-                )
-        if not labelled or not self.spans:
-            return
-        for example in examples:
-            for word, tag in zip(example.words, example.tags or (), strict=True):
-                if not is_span_tag(tag):
-                    raise InputError(
-                        f"{example.place}: the tag {tag!r} of {word!r} marks no span, though others do; "
-                        "data.source_scheme none takes all tags as plain labels"
-                    )
-        if scheme is None:
-            return
-        try:
-            check = SchemeCheck(scheme, {tag for example in examples for tag in example.tags or ()})
-        except ValueError as error:
-            raise InputError(f"{source}: {error}; data.source_scheme says what the tags keep to") from None
-        broken = [
-            (example, place) for example in examples if (place := check.first_break(example.tags or ())) is not None
-        ]
-        if not broken:
-            return
-        example, place = broken[0]
-        assert example.tags is not None
-        message = (
-            f"{example.place}: the tag {example.tags[place]!r} of {example.words[place]!r} breaks the scheme {scheme}"
-        )
-        if self.settings.broken_tags == "error":
-            raise InputError(message)
-        log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(broken))
+    def _mark_spans(self, read: dict[str, SplitExamples], labels: Sequence[str] | None) -> bool:
+        """Whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
+        if self._plain:
+            return False
+        if labels is not None:
+            # A saved model's labels say what it is for.
+            return labels_mark_spans(labels, self.settings)
+        return self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
         if examples[0].tags is None:
@@ -382,7 +368,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
         if examples[0].tags is None:
             return
         if self.spans:
-            known = {label.partition("-")[2] for label in self.labels}
+            known = {label.partition("-")[2] for label in self.labels if label != OUTSIDE}
             unseen = [
                 (example.place, span.type)
                 for example in examples
@@ -402,4 +388,4 @@ class TokenClassificationDataModule(FineTuningDataModule):
 
 def labels_mark_spans(labels: Sequence[str], settings: TokenClassificationData) -> bool:
     """Whether a model's labels are tags of spans."""
-    return settings.source_scheme != "none" and all(map(is_span_tag, labels))
+    return settings.source_scheme != "none" and labels_are_spans(labels)

@@ -1,7 +1,8 @@
 """Entity scores from tag sequences, as conlleval counts them, and as the strict mode of seqeval does.
 
-conlleval.pl (Tjong Kim Sang, 2004) scores the spans that a reader of possibly malformed tags would see; the default
-mode of seqeval is the same with the single tag S. Strict mode counts well-formed spans alone.
+conlleval.pl (Tjong Kim Sang, version of 2004-01-26) scores the spans that a reader of possibly malformed tags would
+see. It knows B, I, E, `[`, `]` and `.`, but not S, L and U. `spans_of` is the same for B and I, and reads spans of
+all schemes, as the default mode of seqeval does. Strict mode counts well-formed spans alone.
 """
 
 from collections import Counter
@@ -18,6 +19,11 @@ OUTSIDE = "O"
 # BILOU calls the last tag of a span L and that of a span of one U where BIOES has E and S.
 _AS_BIOES = {"L": "E", "U": "S"}
 _PREFIXES = ("B", "I", "E", "S", "L", "U")
+# conlleval.pl counts a span of one word for each of the brackets, and `.` is like O.
+_SCRIPT_PREFIXES = (*_PREFIXES, "[", "]", ".")
+# conlleval.pl: (prefix before, prefix) between which a span ends, or starts, whatever the types.
+_SCRIPT_ENDS = {"BB", "BO", "IB", "IO", "EE", "EI", "EO"}
+_SCRIPT_STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}
 _PREFIXES_OF = {"IOB1": ("B", "I"), "IOB2": ("B", "I"), "BIOES": ("B", "I", "E", "S"), "BILOU": ("B", "I", "L", "U")}
 # What seqeval calls a type that has no name.
 _NAMELESS = "_"
@@ -94,24 +100,35 @@ class EntityScores:
         return 100 * self.num_correct_tags / self.num_tokens if self.num_tokens else 0.0
 
 
-def split_tag(tag: str) -> tuple[str, str]:
+def split_tag(tag: str, known: Sequence[str] = _PREFIXES) -> tuple[str, str]:
     """Prefix and type: cut at the first hyphen as conlleval does, so that `B-GROUP-A` is of the type `GROUP-A`.
 
     Raises:
-        InputError: neither `O` nor one of B, I, E, S, L, U, alone or before a hyphen.
+        InputError: neither `O` nor one of the known prefixes, alone or before a hyphen.
     """
     prefix, _, kind = tag.partition("-")
-    if tag != OUTSIDE and prefix not in _PREFIXES:
+    if tag != OUTSIDE and prefix not in known:
         raise InputError(f"the tag {tag!r} is neither {OUTSIDE} nor {', '.join(_PREFIXES)} and a type, such as B-PER")
     return prefix, kind
+
+
+def split_conlleval_tag(tag: str) -> tuple[str, str]:
+    """Prefix and type as conlleval.pl reads them.
+
+    Raises:
+        InputError: as `split_tag`; the prefixes `[`, `]` and `.` of conlleval.pl are known too.
+    """
+    prefix, kind = split_tag(tag, _SCRIPT_PREFIXES)
+    # `$type ? $type : ""` in Perl, where the text 0 is false.
+    return prefix, "" if kind == "0" else kind
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
     """Spans of one sentence, malformed ones too, in order.
 
-    A span starts at B and S, at I and E after O, E or S, and where the type changes; it goes to the next start or O
-    (`startOfChunk` and `endOfChunk` of conlleval.pl, with S and with B after E as in seqeval 1.2.2). L is read as E,
-    U as S.
+    A span starts at B and S, at I and E after O, E or S, and where the type changes. It ends before the next start
+    or O. For O, B and I these are the rules of conlleval.pl, with the other tags those of seqeval 1.2.2. L is read as
+    E, U as S.
 
     Raises:
         InputError: as `split_tag`.
@@ -195,30 +212,89 @@ def score_entities(
     Args:
         gold: the tags of each sentence.
         predicted: the same for the prediction.
-        scheme: `conlleval`, or `strict` for the strict mode of seqeval over IOB2.
+        scheme: `conlleval`, which counts tag by tag as the script does, or `strict` for the strict mode of seqeval
+            over IOB2. The script has no rule for S, L and U, so that spans of one type that touch are one where they
+            have such tags: `convert` of `data/tag_schemes.py` gives IOB2.
 
     Raises:
         InputError: sentences that do not match in number or length, or a tag that is not of the scheme.
     """
-    num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
-    find = spans_of if scheme == "conlleval" else strict_spans_of
-    num_tokens = num_correct_tags = 0
-    for gold_tags, predicted_tags in _paired(gold, predicted):
-        gold_spans, predicted_spans = set(find(gold_tags)), set(find(predicted_tags))
-        num_gold.update(span.type for span in gold_spans)
-        num_predicted.update(span.type for span in predicted_spans)
-        num_correct.update(span.type for span in gold_spans & predicted_spans)
-        num_tokens += len(gold_tags)
-        num_correct_tags += sum(split_tag(a) == split_tag(b) for a, b in zip(gold_tags, predicted_tags, strict=True))
+    pairs = list(_paired(gold, predicted))
+    counts = _count_as_conlleval(pairs) if scheme == "conlleval" else _count_strictly(pairs)
+    split = split_conlleval_tag if scheme == "conlleval" else split_tag
+    num_correct_tags = sum(a == b or split(a) == split(b) for tags in pairs for a, b in zip(*tags, strict=True))
+    num_gold, num_predicted, num_correct = counts
     return EntityScores(
         overall=Score.of(num_gold.total(), num_predicted.total(), num_correct.total()),
         per_type={
             kind: Score.of(num_gold[kind], num_predicted[kind], num_correct[kind])
             for kind in sorted({*num_gold, *num_predicted})
         },
-        num_tokens=num_tokens,
+        num_tokens=sum(len(tags) for tags, _ in pairs),
         num_correct_tags=num_correct_tags,
     )
+
+
+_TagPair = tuple[Sequence[str], Sequence[str]]
+_SpanCounts = tuple[Counter[str], Counter[str], Counter[str]]
+
+
+def _count_strictly(pairs: list[_TagPair]) -> _SpanCounts:
+    """Count the spans of gold, of the prediction, and of both, by type."""
+    num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
+    for gold_tags, predicted_tags in pairs:
+        gold_spans, predicted_spans = set(strict_spans_of(gold_tags)), set(strict_spans_of(predicted_tags))
+        num_gold.update(span.type for span in gold_spans)
+        num_predicted.update(span.type for span in predicted_spans)
+        num_correct.update(span.type for span in gold_spans & predicted_spans)
+    return num_gold, num_predicted, num_correct
+
+
+def _count_as_conlleval(pairs: list[_TagPair]) -> _SpanCounts:
+    """Count as the main loop of conlleval.pl does, with a boundary after each sentence.
+
+    Starts and ends are counted apart from each other, because by the rules of the script a span may start while
+    another one goes on. A span is right where it starts and ends on both sides at once, with one type, and where the
+    sides differ nowhere between.
+    """
+    num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
+    parts: dict[str, tuple[str, str]] = {}
+    gold_before = predicted_before = (OUTSIDE, "")
+    agrees = False
+    for sentence in pairs:
+        for gold_tag, predicted_tag in chain(zip(*sentence, strict=True), [(OUTSIDE, OUTSIDE)]):
+            for tag in (gold_tag, predicted_tag):
+                if tag not in parts:
+                    parts[tag] = split_conlleval_tag(tag)
+            gold, predicted = parts[gold_tag], parts[predicted_tag]
+            if agrees:
+                gold_ends, predicted_ends = _ends(gold_before, gold), _ends(predicted_before, predicted)
+                if gold_ends and predicted_ends and gold_before[1] == predicted_before[1]:
+                    num_correct[gold_before[1]] += 1
+                    agrees = False
+                elif gold_ends != predicted_ends or gold[1] != predicted[1]:
+                    agrees = False
+            gold_starts, predicted_starts = _starts(gold_before, gold), _starts(predicted_before, predicted)
+            agrees |= gold_starts and predicted_starts and gold[1] == predicted[1]
+            num_gold[gold[1]] += gold_starts
+            num_predicted[predicted[1]] += predicted_starts
+            gold_before, predicted_before = gold, predicted
+    # A letter that the script does not know, without a type, starts a span that no O ends.
+    if agrees:
+        num_correct[gold_before[1]] += 1
+    return +num_gold, +num_predicted, num_correct
+
+
+def _ends(before: tuple[str, str], after: tuple[str, str]) -> bool:
+    """`endOfChunk` of conlleval.pl."""
+    changes = before[0] not in (OUTSIDE, ".") and before[1] != after[1]
+    return changes or before[0] + after[0] in _SCRIPT_ENDS or before[0] in ("[", "]")
+
+
+def _starts(before: tuple[str, str], after: tuple[str, str]) -> bool:
+    """`startOfChunk` of conlleval.pl."""
+    changes = after[0] not in (OUTSIDE, ".") and before[1] != after[1]
+    return changes or before[0] + after[0] in _SCRIPT_STARTS or after[0] in ("[", "]")
 
 
 def _paired(
@@ -235,7 +311,11 @@ def _paired(
 
 
 def conlleval_report(scores: EntityScores) -> str:
-    """The text that conlleval prints for such scores, line end included."""
+    """Return the text that conlleval prints for such scores, line end included.
+
+    Types are padded to 17 bytes of UTF-8, as Perl does it. A type without a name has one row; the script repeats it
+    where gold and prediction both have it.
+    """
     overall = scores.overall
     lines = [
         f"processed {scores.num_tokens} tokens with {overall.num_gold} phrases; "
@@ -244,7 +324,8 @@ def conlleval_report(scores: EntityScores) -> str:
     if scores.num_tokens:
         lines.append(f"accuracy: {scores.accuracy_percent:6.2f}%; {_report_columns(overall)}")
     for kind, score in scores.per_type.items():
-        lines.append(f"{kind:>17}: {_report_columns(score)}  {score.num_predicted}")
+        padding = " " * (17 - len(kind.encode("utf-8", "surrogatepass")))
+        lines.append(f"{padding}{kind}: {_report_columns(score)}  {score.num_predicted}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Which tag may follow which, in the schemes that mark spans with prefixes (`B-PER`, `I-PER`, `O`)."""
+"""Which tag may follow which, in the schemes that mark spans: `B-PER`, `I-PER`, `O`, or without types `B` and `I`."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -44,9 +44,9 @@ def allowed_by_scheme(labels: Sequence[str], scheme: TagScheme) -> Allowed:
 
 
 def _split(label: str, scheme: TagScheme) -> tuple[str, str]:
-    prefix, _, kind = label.partition("-")
+    prefix, dash, kind = label.partition("-")
     known = {"IOB1": "BI", "IOB2": "BI"}.get(scheme, scheme.replace(OUTSIDE, ""))
-    if label != OUTSIDE and (prefix not in tuple(known) or not kind):
+    if label != OUTSIDE and (prefix not in tuple(known) or (dash and not kind)):
         raise ValueError(f"the label {label!r} is not of the scheme {scheme}: {', '.join(known)} and {OUTSIDE}")
     if scheme == "BILOU":
         prefix = _AS_BIOES.get(prefix, prefix)

@@ -11,14 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.checkpoints.listing import is_left_behind
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
 from bert_lightning.runs import lock
-from bert_lightning.runs.settings import read_yaml
+from bert_lightning.runs.settings import dump_yaml, read_yaml, with_literal_variables
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
@@ -74,7 +72,7 @@ class RunDirectory:
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write the resolved configuration; `fit --config` on it repeats the run."""
-        write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_text(self.config, dump_yaml(with_literal_variables(values)))
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest; empty where there is none yet.

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.errors import InputError
 from bert_lightning.runs.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.runs.curves import BASELINES, draw
 from bert_lightning.runs.published import Published, compared
+from bert_lightning.runs.settings import dump_yaml
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from bert_lightning.version import __version__
 
@@ -113,6 +112,6 @@ def _details(run: Run) -> dict[str, Any]:
         "published": list(
             compared([Published(**figure) for figure in run.config.get("published", [])], run.scores())
         ),
-        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        "config": dump_yaml(run.config),
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
     }

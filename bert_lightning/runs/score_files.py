@@ -4,32 +4,46 @@ import json
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
-from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
-from bert_lightning.data.lines import STANDARD_INPUT, numbered_lines, read_lines
+from bert_lightning.data.lines import STANDARD_INPUT, numbered_lines
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import EntityScheme, Score, score_entities, split_strict_tag, split_tag
+from bert_lightning.metrics.entities import EntityScheme, EntityScores, Score, score_entities
 from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
+from bert_lightning.runs.aligned_tags import read_aligned
 from bert_lightning.runs.corpora import count
 
 log = logging.getLogger(__name__)
-# A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
-BOUNDARY = "-X-"
-_BLANKS = " \t\r\n"
 
 
 # -- columns -----------------------------------------------------------------------------------------------------
 
 
-def score_conll_files(gold: str, predictions: str, scheme: EntityScheme = "conlleval") -> dict[str, Any]:
+def score_conll_files(
+    gold: str,
+    predictions: str,
+    scheme: EntityScheme = "conlleval",
+    token_column: int | str | None = None,
+    tag_column: int | str | None = None,
+) -> dict[str, Any]:
     """Entity scores of two column files, in percent with the two decimals that conlleval prints.
 
     A line is a token: columns parted by blanks or tabs, the tag last, the token first if there are several. Empty
-    lines end sentences.
+    lines end sentences. Where the files do not have the same tokens in this way, the gold file is read as `fit` reads
+    it, and its words as a run writes them.
+
+    If the predictions are in a run directory, the gold file is read as that run reads it. A run writes gold tags in
+    IOB2 before the predicted ones. They are taken for those of a gold file that marks the same spans by another
+    scheme, so that the figures are those of the run.
+
+    Args:
+        gold: the gold file.
+        predictions: the file of predictions.
+        scheme: the scorer whose figures are given.
+        token_column: the words of the gold file, as `data.token_column`.
+        tag_column: the tags of the gold file, as `data.tag_column`.
 
     Returns:
         `precision`, `recall`, `f1`, `accuracy` (of tags), and `per_type`: type -> the first three.
@@ -38,13 +52,22 @@ def score_conll_files(gold: str, predictions: str, scheme: EntityScheme = "conll
         InputError: unreadable, a tag that is not of the scheme, or files that are not of the same tokens; the message
             names file and line.
     """
-    gold_sentences, predicted_sentences = _read_sentences(gold, scheme), _read_sentences(predictions, scheme)
-    if not gold_sentences:
-        raise InputError(f"{gold}: no token in this file")
-    _check_same_tokens(gold, gold_sentences, predictions, predicted_sentences)
-    scores = score_entities(_tags(gold_sentences), _tags(predicted_sentences), scheme)
-    if not scores.overall.num_gold:
-        log.warning("%s: no entity in this file", gold)
+    _check_exists(gold)
+    _check_exists(predictions)
+    sentences, plain = read_aligned(gold, predictions, scheme, token_column, tag_column)
+    gold_tags, predicted_tags = ([[line.tag for line in each] for each in side] for side in sentences)
+    if plain:
+        log.warning(
+            "%s: the tags, such as %r, mark no spans: there are no entities, and only the accuracy counts",
+            gold,
+            next(tag for tags in gold_tags for tag in tags),
+        )
+        scores = _plain_scores(gold_tags, predicted_tags)
+    else:
+        _warn_about_letters(gold_tags + predicted_tags, scheme)
+        scores = score_entities(gold_tags, predicted_tags, scheme)
+        if not scores.overall.num_gold:
+            log.warning("%s: no entity in this file", gold)
 
     # Strict mode is seqeval's, which gives fractions; conlleval computes in percent. The last digit may hang on it.
     official = scheme == "conlleval"
@@ -64,61 +87,20 @@ def _two_decimals(value: float) -> float:
     return float(f"{value:.2f}")
 
 
-class _Line(NamedTuple):
-    place: str
-    token: str | None
-    """None in a file of tags alone."""
-    tag: str
+def _plain_scores(gold: list[list[str]], predicted: list[list[str]]) -> EntityScores:
+    pairs = [pair for tags in zip(gold, predicted, strict=True) for pair in zip(*tags, strict=True)]
+    return EntityScores(Score.of(0, 0, 0), {}, len(pairs), sum(a == b for a, b in pairs))
 
 
-def _read_sentences(source: str, scheme: EntityScheme) -> list[list[_Line]]:
-    _check_exists(source)
-    sentences: list[list[_Line]] = [[]]
-    has_tokens: bool | None = None
-    for place, line in read_lines(source):
-        # Not split(): no-break and other spaces of Unicode are tokens of real files.
-        columns = re.split(r"[ \t]+", line.rstrip(_BLANKS))
-        if columns == [""] or columns[0] == BOUNDARY:
-            sentences.append([])
-            continue
-        if has_tokens is None:
-            has_tokens = len(columns) > 1
-        if has_tokens and len(columns) == 1:
-            raise InputError(f"{place}: a single column, but the lines before have a token and a tag")
-        if not has_tokens and len(columns) > 1:
-            raise InputError(f"{place}: {len(columns)} columns, but the lines before have a tag alone")
-        tag = columns[-1]
-        try:
-            split_tag(tag) if scheme == "conlleval" else split_strict_tag(tag, "IOB2")
-        except InputError as error:
-            raise InputError(f"{place}: {error}") from None
-        sentences[-1].append(_Line(place, columns[0] if has_tokens else None, tag))
-    return [sentence for sentence in sentences if sentence]
-
-
-def _check_same_tokens(
-    gold: str, gold_sentences: list[list[_Line]], predictions: str, predicted_sentences: list[list[_Line]]
-) -> None:
-    pairs = zip_longest(gold_sentences, predicted_sentences, fillvalue=())
-    for number, (gold_lines, predicted_lines) in enumerate(pairs):
-        for a, b in zip(gold_lines, predicted_lines, strict=False):
-            if a.token is not None and b.token is not None and a.token != b.token:
-                raise InputError(f"{b.place}: the token is {b.token!r}, but {a.token!r} in {a.place}")
-        if len(gold_lines) == len(predicted_lines):
-            continue
-        shorter, longer = sorted((gold_lines, predicted_lines), key=len)
-        rest = longer[len(shorter)].place
-        if shorter:
-            raise InputError(
-                f"{shorter[-1].place}: sentence {number + 1} ends after {count(len(shorter), 'token')}, "
-                f"but goes on in {rest}"
-            )
-        ended = gold if shorter is gold_lines else predictions
-        raise InputError(f"{ended}: the file ends after {count(number, 'sentence')}, but the next begins in {rest}")
-
-
-def _tags(sentences: list[list[_Line]]) -> list[list[str]]:
-    return [[line.tag for line in sentence] for sentence in sentences]
+def _warn_about_letters(tags: list[list[str]], scheme: EntityScheme) -> None:
+    """Warn where conlleval.pl counts other spans than those that a scheme has."""
+    letters = sorted({tag[0] for each in tags for tag in each} & set("ESLU"))
+    if letters and scheme == "conlleval":
+        log.warning(
+            "tags with %s are counted as conlleval.pl counts them, which takes entities of one type that touch for "
+            "one; tags in IOB2 tell them apart",
+            ", ".join(letters),
+        )
 
 
 # -- question answering ------------------------------------------------------------------------------------------

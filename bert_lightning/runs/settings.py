@@ -15,7 +15,8 @@ import yaml
 from bert_lightning.errors import InputError
 
 Tables = dict[str, dict[str, type]]
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+# With another $ before it, the text is meant as it stands.
+_VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")
 _SECRET = re.compile(r"(KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|(^|_)PAT$", re.IGNORECASE)
 
 
@@ -32,11 +33,24 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+class _ExactDumper(yaml.SafeDumper):
+    """YAML that `_StrictLoader` reads back to the same values."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Between single quotes YAML reads these line breaks as a space.
+    style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_ExactDumper.add_representer(str, _represent_text)
+# The dumper quotes a text that the loader would read as a number, such as the label 1e3.
+for _class in (_StrictLoader, _ExactDumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,6 +73,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: keys and values are expected, such as `task: pretraining`")
     return value
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Return nested keys as YAML that `read_yaml` reads back to the same values."""
+    return yaml.dump(values, Dumper=_ExactDumper, sort_keys=False, allow_unicode=True)
+
+
+def with_literal_variables(values: Any) -> Any:
+    """Return resolved values in which `${NAME}` is written so that `build` takes it as text."""
+    if isinstance(values, dict):
+        return {with_literal_variables(key): with_literal_variables(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        # Variables are not replaced in the texts of a list.
+        return [with_literal_variables(value) if isinstance(value, dict) else value for value in values]
+    return _VARIABLE.sub(r"$\g<0>", values) if isinstance(values, str) else values
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -235,6 +264,9 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
         value = _with_variables(value, path)
         if value == "null" and type(None) in typing.get_args(hint):
             return None
+        if hint == str | None:
+            # jsonargparse reads text as YAML, in which `#x`, `&x` and `~` are null.
+            return value
     if isinstance(value, dict):
         value = {_with_variables(str(key), path): item for key, item in value.items()}
     if typing.get_origin(hint) is dict:
@@ -260,11 +292,14 @@ def _plain_value(value: Any, path: str) -> Any:
 
 def _with_variables(text: str, path: str) -> str:
     def replace(match: re.Match[str]) -> str:
-        if _SECRET.search(match[1]):
-            raise InputError(f"{path} uses ${{{match[1]}}}: what looks like a secret is not written to a run's files")
-        if match[1] not in os.environ:
-            raise InputError(f"{path} uses ${{{match[1]}}}, but this environment variable is not set")
-        return os.environ[match[1]]
+        name = match[2]
+        if match[1]:
+            return f"${{{name}}}"
+        if _SECRET.search(name):
+            raise InputError(f"{path} uses ${{{name}}}: what looks like a secret is not written to a run's files")
+        if name not in os.environ:
+            raise InputError(f"{path} uses ${{{name}}}, but this environment variable is not set")
+        return os.environ[name]
 
     return _VARIABLE.sub(replace, text)
 

@@ -28,6 +28,7 @@ from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.processes import is_first_process, readers_may_leave
+from bert_lightning.runs.settings import with_literal_variables
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.base import Task
@@ -96,7 +97,8 @@ def _fit(
     experiment, start = _pinned(settle_precision(experiment, directory), directory)
     values = experiment.to_dict()
     if is_first_process() and directory.exists:
-        differing = [key for key in _differing(directory.read_config(), values) if key not in MAY_CHANGE]
+        resolved = with_literal_variables(values)
+        differing = [key for key in _differing(directory.read_config(), resolved) if key not in MAY_CHANGE]
         if differing:
             raise InputError(
                 f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"

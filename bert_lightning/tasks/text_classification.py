@@ -37,6 +37,8 @@ _METRICS: dict[Problem, tuple[str, ...]] = {
     "regression": ("pearson", "spearman", "mean_squared_error"),
 }
 
+_RESULTS = ("label", "labels", "score", "probabilities", "gold")
+
 
 class TextClassificationTask(FineTuningTask):
     """One linear layer on the pooled [CLS]; `run_classifier.py`.
@@ -189,8 +191,11 @@ class TextClassificationTask(FineTuningTask):
     def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
         """The text, and the likeliest label with the probability of each, the labels, or the score."""
         rows = []
+        # A column that is called as one of the results does not lose its text to it.
+        pairs = zip(self.line_columns, ("text", "text_pair"), strict=False)
+        names = [plain if name in _RESULTS else name for name, plain in pairs]
         for number, (example, logits) in enumerate(zip(split.examples, outputs, strict=True)):
-            row: dict[str, Any] = dict(zip(self.line_columns, (example.text, example.text_pair), strict=False))
+            row: dict[str, Any] = dict(zip(names, (example.text, example.text_pair), strict=False))
             if self.kind == "regression":
                 row["score"] = rounded(logits[0])
             else:

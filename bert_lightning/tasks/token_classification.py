@@ -14,7 +14,7 @@ from bert_lightning.data.batching import Batch
 from bert_lightning.data.examples import TaggedSentence
 from bert_lightning.data.fine_tuning import Part
 from bert_lightning.data.lines import format_suffix
-from bert_lightning.data.readers.tagged import read_tagged
+from bert_lightning.data.readers.tagged import as_column, read_tagged
 from bert_lightning.data.sources import Row, column
 from bert_lightning.data.tag_schemes import convert
 from bert_lightning.data.token_classification import EncodedWords, TokenClassificationData, labels_mark_spans
@@ -207,14 +207,12 @@ class TokenClassificationTask(FineTuningTask):
         return rows
 
     def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
-        """Columns that conlleval reads: word (its blanks as _), gold tag where there is one, predicted tag."""
+        """Return columns that conlleval reads: word, gold tag where there is one, predicted tag; blanks as _."""
         gold = self._gold(split) if split.is_labelled else None
         lines: list[str] = []
         for number, (example, tags) in enumerate(zip(split.examples, self.tags(split, outputs), strict=True)):
-            # A column ends at a blank.
-            words = ["_".join(word.split()) or "_" for word in example.words]
-            columns = [words, gold[number], tags] if gold is not None else [words, tags]
-            lines += [" ".join(row) for row in zip(*columns, strict=True)]
+            columns = [example.words, gold[number], tags] if gold is not None else [example.words, tags]
+            lines += [" ".join(map(as_column, row)) for row in zip(*columns, strict=True)]
             lines.append("")
         return {"predictions.conll": "\n".join(lines) + "\n"}
 

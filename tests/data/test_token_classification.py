@@ -1,4 +1,5 @@
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.data.examples import TaggedSentence
+from bert_lightning.data.readers.tagged import read_tagged, word_place
 from bert_lightning.data.tag_schemes import all_tags
 from bert_lightning.data.token_classification import (
     EncodedWords,
@@ -124,7 +126,7 @@ def test_broken_tags_are_counted_or_refused_with_file_and_line(tmp_path, tokeniz
         module(tmp_path, tokenizer, text)
     assert "train.conll" in caplog.text
     assert "'I-A' of 'dog' breaks the scheme IOB2; 1 sentence(s)" in caplog.text
-    with pytest.raises(InputError, match=r"train\.conll.*line 4.*'I-A'"):
+    with pytest.raises(InputError, match=r"train\.conll.*line 5.*'I-A'"):
         module(tmp_path, tokenizer, text, broken_tags="error")
 
 
@@ -161,6 +163,149 @@ def test_one_tag_that_marks_no_span_is_named_and_all_may_be_plain_labels(tmp_pat
     data = module(tmp_path, tokenizer, text, source_scheme="none")
     assert data.labels == ["B-A", "O", "o"]
     assert not data.spans
+
+
+def test_letters_without_types_are_spans_of_one_type(tmp_path, tokenizer, caplog):
+    text = "cat B\ndog I\nthe O\n\nhousecatriverdog B\nthe O\nthe O\nthe O\n"
+    for scheme in ("auto", "IOB2"):
+        data = module(tmp_path, tokenizer, text, source_scheme=scheme, label_all_pieces=True)
+        assert (data.labels, data.spans, data.tag_scheme) == (["O", "B", "I"], True, "IOB2")
+        labels = data.splits["train"].batch(np.array([1]))["labels"].tolist()[0]
+        assert labels[0] == 1
+        assert set(labels[1:-3]) == {2}
+        assert labels[-3:] == [0, 0, 0]
+    assert not caplog.text
+    data = module(tmp_path, tokenizer, text, tag_scheme="BIOES")
+    assert data.labels == ["O", "B", "I", "E", "S"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "line", "message"),
+    [
+        (
+            "B-PER 0 0 0",
+            2,
+            "the tag '0' of 'w1' marks no span, though others do, such as 'B-PER'; the nearest tag is 'O'",
+        ),
+        ("O B_PER O", 2, "the tag 'B_PER' of 'w1' marks no span; the nearest tag is 'B-PER'"),
+        ("O PER-B PER-I", 2, "the nearest tag is 'B-PER'"),
+        ("O B-PER I", 3, "the tag 'I' of 'w2' has no type, unlike 'B-PER'"),
+        ("O B-PER E-PER U-PER", 4, "the tag 'U-PER' of 'w3' is of BILOU, but others are of BIOES"),
+        ("NOUN VERB B-PER", 1, "the tag 'NOUN' of 'w0' marks no span, though others do, such as 'B-PER'"),
+    ],
+)
+def test_a_tag_nearly_of_a_scheme_is_refused_with_its_line_and_nearest_reading(
+    tmp_path, tokenizer, tags, line, message
+):
+    text = "".join(f"w{number} {tag}\n" for number, tag in enumerate(tags.split()))
+    with pytest.raises(InputError, match=rf"train\.conll: line {line}: ") as error:
+        module(tmp_path, tokenizer, text)
+    assert message in str(error.value)
+    assert "data.source_scheme none" in str(error.value)
+    assert not module(tmp_path, tokenizer, text, source_scheme="none").spans
+
+
+def test_the_line_of_a_tag_counts_comments_ranges_and_rows(tmp_path):
+    path = tmp_path / "x.conllu"
+    path.write_text("# text = a\n1-2\tab\t_\t_\n1\ta\t_\tDET\n2\tb\t_\tNOUN\n2.1\tc\t_\tX\n3\td\t_\tVERB\n")
+    [sentence] = read_tagged(str(path))
+    assert [word_place(sentence, word) for word in range(3)] == [f"{path}: line {line}" for line in (3, 4, 6)]
+    assert word_place(pickle.loads(pickle.dumps(sentence)), 2) == f"{path}: line 6"
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"tokens": ["a", "b"], "tags": ["O", "O"]}\n')
+    assert word_place(next(read_tagged(str(path))), 1) == f"{path}: line 1: word 2"
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ("cat B-A\n", "cat O\ndog B\n", r"validation\.conll: line 2: the tag 'B' of 'dog' has no type, unlike 'B-A'"),
+        ("cat B\ndog O\n", "cat B-A\n", r"validation\.conll: line 1: the tag 'B-A' of 'cat' has a type, unlike 'B'"),
+        (
+            "cat NOUN\ndog DET\n",
+            "cat NOUN\ndog B-A\n",
+            r"validation\.conll: line 1: the tag 'NOUN' of 'cat' marks no",
+        ),
+        (
+            "cat NOUN\ndog DET\n",
+            "cat O\ndog B-A\n",
+            r"validation\.conll: line 2: .*'B-A' of 'dog' marks a span, but .*DET",
+        ),
+        ("cat B-A\n", "cat NOUN\n", r"validation\.conll: line 1: the tag 'NOUN' of 'cat' marks no span"),
+        ("cat B-A\n", "cat 0\n", r"validation\.conll: line 1: the tag '0' .* the nearest tag is 'O'"),
+    ],
+)
+def test_files_of_two_kinds_of_tags_are_refused(tmp_path, tokenizer, train, validation, message):
+    with pytest.raises(InputError, match=message):
+        module(tmp_path, tokenizer, train, validation)
+
+
+def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, tokenizer):
+    path = tmp_path / "test.conll"
+
+    def test_data(text, labels):
+        path.write_text(text)
+        return TokenClassificationDataModule(
+            TokenClassificationData(test=str(path)), tokenizer, labels=labels, stage="test"
+        )
+
+    assert test_data("cat S-A\n", ["O", "B-A", "I-A"]).spans
+    assert test_data("cat B\n", ["O", "B", "I"]).spans
+    # Of a model that was trained on letters as plain labels.
+    assert not test_data("cat B\n", ["B", "I", "O"]).spans
+    with pytest.raises(InputError, match=r"line 1: the tag 'B_A' of 'cat' marks no span, .*'B-A'"):
+        test_data("cat B_A\n", ["O", "B-A", "I-A"])
+    with pytest.raises(InputError, match="line 1: the tag 'B-A' of 'cat' marks a span, but"):
+        test_data("cat B-A\n", ["DET", "NOUN"])
+    with pytest.raises(InputError, match="line 1: the tag 'B' of 'cat' has no type"):
+        test_data("cat B\n", ["O", "B-A", "I-A"])
+
+
+def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own(tmp_path, tokenizer, caplog):
+    data = module(tmp_path, tokenizer, "cat B-A\ndog I-A\ncat B-A\n", "cat S-A\ndog S-A\nthe O\n")
+    assert "validation.conll: line 1: the tags keep to BIOES, those of " in caplog.text
+    assert "to IOB2; the spans of each are read by its own scheme" in caplog.text
+    assert "breaks" not in caplog.text
+    assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, 1, 0]]
+    caplog.clear()
+    # What keeps to both is no other scheme.
+    module(tmp_path, tokenizer, "cat B-A\ndog E-A\ncat S-A\n", "the O\n")
+    module(tmp_path, tokenizer, "cat I-A\ndog B-A\n", "the O\ncat I-A\n")
+    assert not caplog.text
+
+
+def test_a_small_file_of_iob2_with_a_broken_tag_is_not_taken_for_iob1(tmp_path, tokenizer):
+    # Alone, the second file could be IOB1.
+    with pytest.raises(InputError, match=r"validation\.conll: line 2: the tag 'I-A' of 'cat' breaks the scheme IOB2"):
+        module(tmp_path, tokenizer, "cat B-A\nthe O\n", "the O\ncat I-A\n", broken_tags="error")
+
+
+def test_types_that_differ_only_in_case_or_look_alike_are_warned_about(tmp_path, tokenizer, caplog):
+    module(tmp_path, tokenizer, "cat B-PER\ndog B-per\nthe O\n")
+    assert "the types 'PER' and 'per' are similar, but are two" in caplog.text
+    caplog.clear()
+    module(tmp_path, tokenizer, "cat B-PER\ndog B-\u0420ER\nthe O\n")
+    assert "are similar" in caplog.text
+    caplog.clear()
+    module(tmp_path, tokenizer, "cat B-LOC1\ndog B-LOC2\nthe O\n")
+    assert not caplog.text
+
+
+def test_numbers_without_names_are_warned_about_where_spans_are_expected(tmp_path, caplog):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"tokens": ["a", "b"], "ner_tags": [0, 3]}\n' * 2)
+    assert [each.tags for each in read_tagged(str(path))] == [["0", "3"]] * 2
+    assert caplog.text.count("the tags in the column 'ner_tags' are numbers without names") == 1
+    caplog.clear()
+    path.write_text('{"tokens": ["a", "b"], "tags": [0, 1]}\n')
+    list(read_tagged(str(path)))
+    assert not caplog.text
+
+
+def test_letters_that_may_mark_spans_or_not_are_plain_with_a_warning(tmp_path, tokenizer, caplog):
+    assert not module(tmp_path, tokenizer, "cat S\nthe O\n").spans
+    assert "train.conll: line 1: the tag 'S' of 'cat' could mark a span" in caplog.text
+    assert module(tmp_path, tokenizer, "cat S\nthe O\n", source_scheme="BIOES").spans
 
 
 def test_context_without_documents_is_an_error(tmp_path, tokenizer):

@@ -1,6 +1,8 @@
 """Entity scores against the state machine of conlleval, the patterns of seqeval and conlleval's own report."""
 
 import json
+import random
+import re
 from collections import Counter
 from itertools import product
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bert_lightning.data.tag_schemes import convert
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import (
     EntityCase,
@@ -96,8 +99,146 @@ def test_scores_are_those_of_the_state_machine_of_conlleval(sentences):
 
 
 @given(sentences_of(tags_of("BIES")))
-def test_scores_with_single_tags_are_those_of_the_state_machine_with_them(sentences):
-    assert_scores_are_those_of(StateMachine(STARTS_WITH_S, ENDS_WITH_S).read(*sentences), score_entities(*sentences))
+def test_spans_with_single_tags_are_those_of_the_state_machine_with_them(sentences):
+    converted = [[convert(tags, "IOB2") for tags in side] for side in sentences]
+    entities = score_entities(*converted)
+    machine = StateMachine(STARTS_WITH_S, ENDS_WITH_S).read(*sentences)
+    assert (entities.overall.num_gold, entities.overall.num_predicted, entities.overall.num_correct) == tuple(
+        sum(counts.values()) for counts in (machine.gold, machine.predicted, machine.correct)
+    )
+
+
+def conlleval(gold, predicted) -> str:
+    """conlleval.pl of 2004-01-26, statement by statement, on the lines of a file with a blank line per sentence."""
+    lines = [line for pair in zip(gold, predicted, strict=True) for line in (*zip(*pair, strict=True), None)]
+    in_correct = False
+    correct_chunk = Counter()
+    found_correct, found_guessed = Counter(), Counter()
+    correct_tags = token_counter = 0
+    last_correct = last_guessed = "O"
+    last_correct_type = last_guessed_type = ""
+
+    def parts(tag):
+        match = re.fullmatch("([^-]*)-(.*)", tag)
+        prefix, kind = match.groups() if match else (tag, "")
+        return prefix, kind if kind not in ("", "0") else ""
+
+    def end_of_chunk(before, tag, type_before, kind):
+        end = False
+        if before == "B" and tag == "B":
+            end = True
+        if before == "B" and tag == "O":
+            end = True
+        if before == "I" and tag == "B":
+            end = True
+        if before == "I" and tag == "O":
+            end = True
+        if before == "E" and tag == "E":
+            end = True
+        if before == "E" and tag == "I":
+            end = True
+        if before == "E" and tag == "O":
+            end = True
+        if before not in ("O", ".") and type_before != kind:
+            end = True
+        if before in ("]", "["):
+            end = True
+        return end
+
+    def start_of_chunk(before, tag, type_before, kind):
+        start = False
+        if before == "B" and tag == "B":
+            start = True
+        if before == "I" and tag == "B":
+            start = True
+        if before == "O" and tag == "B":
+            start = True
+        if before == "O" and tag == "I":
+            start = True
+        if before == "E" and tag == "E":
+            start = True
+        if before == "E" and tag == "I":
+            start = True
+        if before == "O" and tag == "E":
+            start = True
+        if tag not in ("O", ".") and type_before != kind:
+            start = True
+        if tag in ("[", "]"):
+            start = True
+        return start
+
+    for line in lines:
+        (correct, correct_type), (guessed, guessed_type) = map(parts, line or ("O", "O"))
+        correct_move = (last_correct, correct, last_correct_type, correct_type)
+        guessed_move = (last_guessed, guessed, last_guessed_type, guessed_type)
+        if in_correct:
+            if end_of_chunk(*correct_move) and end_of_chunk(*guessed_move) and last_guessed_type == last_correct_type:
+                in_correct = False
+                correct_chunk[last_correct_type] += 1
+            elif end_of_chunk(*correct_move) != end_of_chunk(*guessed_move) or guessed_type != correct_type:
+                in_correct = False
+        if start_of_chunk(*correct_move) and start_of_chunk(*guessed_move) and guessed_type == correct_type:
+            in_correct = True
+        if start_of_chunk(*correct_move):
+            found_correct[correct_type] += 1
+        if start_of_chunk(*guessed_move):
+            found_guessed[guessed_type] += 1
+        if line is not None:
+            correct_tags += correct == guessed and guessed_type == correct_type
+            token_counter += 1
+        last_guessed, last_correct = guessed, correct
+        last_guessed_type, last_correct_type = guessed_type, correct_type
+    if in_correct:
+        correct_chunk[last_correct_type] += 1
+
+    def figures(right, guesses, golds):
+        precision = 100 * right / guesses if guesses else 0.0
+        recall = 100 * right / golds if golds else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+        return f"precision: {precision:6.2f}%; recall: {recall:6.2f}%; FB1: {f1:6.2f}"
+
+    right, guesses, golds = (sum(counts.values()) for counts in (correct_chunk, found_guessed, found_correct))
+    text = (
+        f"processed {token_counter} tokens with {golds} phrases; found: {guesses} phrases; correct: {right}.\n"
+        f"accuracy: {100 * correct_tags / token_counter:6.2f}%; {figures(right, guesses, golds)}\n"
+    )
+    for kind in sorted({*found_correct, *found_guessed}):
+        counts = correct_chunk[kind], found_guessed[kind], found_correct[kind]
+        text += f"{kind.encode().rjust(17).decode()}: {figures(*counts)}  {found_guessed[kind]}\n"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "types"),
+    [
+        ("BI", ["X", "Y"]),
+        ("BIES", ["X", "Y"]),
+        ("BILU", ["X", "Y"]),
+        ("BIESLU[].", ["", "X", "a-b"]),
+        ("BIE[]", [""]),
+        ("BI", ["0", "", "\u00fcber"]),
+    ],
+)
+def test_the_report_is_that_of_the_script_byte_by_byte_for_random_tags(prefixes, types):
+    generator = random.Random(prefixes)
+    tags = ["O", "O", *(f"{prefix}-{kind}" if kind else prefix for prefix in prefixes for kind in types)]
+    for _ in range(60):
+        gold = [generator.choices(tags, k=generator.randint(1, 9)) for _ in range(4)]
+        predicted = [[tag if generator.random() < 0.7 else generator.choice(tags) for tag in each] for each in gold]
+        assert conlleval_report(score_entities(gold, predicted)) == conlleval(gold, predicted)
+
+
+def test_touching_spans_with_e_and_s_are_one_for_the_script_and_two_once_converted():
+    gold, predicted = [["B-LOC", "E-LOC", "B-LOC", "E-LOC", "S-LOC"]], [["B-LOC", "E-LOC", "O", "O", "O"]]
+    assert score_entities(gold, predicted).overall[3:] == (1, 1, 0)
+    converted = [[convert(tags, "IOB2") for tags in side] for side in (gold, predicted)]
+    assert score_entities(*converted).overall[3:] == (3, 1, 1)
+
+
+def test_types_are_padded_by_bytes():
+    kind = "\u4eba\u540d"
+    row = conlleval_report(score_entities([[f"B-{kind}"]], [["O"]])).splitlines()[2]
+    assert row.startswith(" " * 11 + kind + ": precision")
 
 
 @settings(max_examples=40)

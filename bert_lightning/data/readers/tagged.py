@@ -1,6 +1,7 @@
 """Tagged sentences: column files (CoNLL and its kin), CoNLL-U, and tables whose columns are lists."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_lightning.data.examples import TaggedSentence
@@ -9,7 +10,10 @@ from bert_lightning.data.readers.json_fields import texts
 from bert_lightning.data.sources import Row, is_hidden, is_table, read_rows
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 _DOCUMENT = "-DOCSTART-"
+# A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
+BOUNDARY = "-X-"
 _BLANKS = " \t"
 _TOKEN_NAME = "tokens"
 _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
@@ -17,6 +21,34 @@ _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
 _CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _CONLLU_SUFFIXES = (".conllu", ".conllup")
 _UNKNOWN = "_"
+
+
+class SentencePlace(str):
+    """The place of a sentence in a column file, with the line of each of its words."""
+
+    __slots__ = ("lines", "source")
+    lines: Sequence[int]
+    source: str
+
+    def __new__(cls, source: str, lines: Sequence[int]) -> "SentencePlace":
+        """Name the first line; keep the others."""
+        place = super().__new__(cls, f"{source}: line {lines[0]}")
+        # Nearly always one after the other, which takes less memory.
+        consecutive = range(lines[0], lines[0] + len(lines))
+        place.source, place.lines = source, consecutive if list(consecutive) == list(lines) else lines
+        return place
+
+    def __getnewargs__(self) -> tuple[str, Sequence[int]]:  # type: ignore[override]
+        """Copy and pickle."""
+        return self.source, self.lines
+
+
+def word_place(sentence: TaggedSentence, word: int) -> str:
+    """Return where a word stands: its own line where the source has one, else the row and the word's number."""
+    place = sentence.place
+    if isinstance(place, SentencePlace):
+        return f"{place.source}: line {place.lines[word]}"
+    return f"{place}: word {word + 1}"
 
 
 def read_tagged(
@@ -34,7 +66,8 @@ def read_tagged(
     negative from the end; the first and the last unless given. A line with a tab is split at tabs, so that a word
     may hold spaces, any other at spaces; blanks at its end do not count. A blank line ends a sentence, `-DOCSTART-`
     begins a document and is no sentence. Where the word's column is the only one, sentences are unlabelled. Lines
-    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`.
+    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`. Numbers
+    without names in a column `ner_tags` are warned about, because they are read as plain labels.
 
     Raises:
         InputError: no such column, an empty word or tag, a line with another number of columns than the first, or
@@ -51,6 +84,16 @@ def read_tagged(
         token = _number(source, 0 if token_column is None else token_column)
         tag = _number(source, -1 if tag_column is None else tag_column)
         yield from _column_sentences(source, token, tag)
+
+
+def as_column(text: str) -> str:
+    """Return a word or a tag as one column of a file whose columns are parted by blanks.
+
+    Blanks of every kind become `_`, also a byte-order mark, which a reader drops at the beginning of a file. The word
+    `-X-` becomes `_X_`, because it ends a sentence for conlleval.
+    """
+    column = "_".join(text.replace("\ufeff", " ").split()) or "_"
+    return "_X_" if column == BOUNDARY else column
 
 
 class _Line(NamedTuple):
@@ -78,7 +121,8 @@ class _Columns:
                     raise InputError(f"{self._place(line)}: the {name} is empty")
         words = [line.fields[self._token] for line in lines]
         tags = [line.fields[self._tag] for line in lines] if self._tag != self._token else None
-        return TaggedSentence(self._place(lines[0]), words, tags, document)
+        place = SentencePlace(self.source, [line.number for line in lines])
+        return TaggedSentence(place, words, tags, document)
 
     def _begun(self, line: _Line) -> _Line:
         """Count columns from the front from now on; a file of words alone has no tags, wherever they would be."""
@@ -158,12 +202,20 @@ def _annotated(sentence: TaggedSentence) -> TaggedSentence:
 
 
 def _table_sentences(source: str, token: int | str | None, tag: int | str | None) -> Iterator[TaggedSentence]:
+    warned = False
     for row in read_rows(source):
         words = _list(row, _TOKEN_NAME if token is None else token)
         name = next((name for name in _TAG_NAMES if name in row.values), None) if tag is None else tag
         tags = None
         if name is not None and (name not in row.values or not _is_hidden(row.values[name])):
             tags = _list(row, name)
+            if name == "ner_tags" and not warned and tags and all(tag.isdecimal() for tag in tags):
+                warned = True
+                log.warning(
+                    "%s: the tags in the column 'ner_tags' are numbers without names, which are read as plain "
+                    "labels: write B-PER and so on for spans",
+                    row.place,
+                )
             if len(tags) != len(words):
                 raise InputError(f"{row.place}: {len(words)} words, but {len(tags)} tags")
         if words:

@@ -1,0 +1,190 @@
+"""Checks of the tags of files before training or scoring: every mistake is named with its file and line."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal
+
+from bert_lightning.data.examples import TaggedSentence
+from bert_lightning.data.readers.tagged import word_place
+from bert_lightning.data.tag_schemes import (
+    SchemeCheck,
+    detect_scheme,
+    has_type,
+    is_span_tag,
+    judge_tags,
+    similar_types,
+    tag_problem,
+)
+from bert_lightning.errors import InputError
+from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
+
+log = logging.getLogger(__name__)
+_LETTERS: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+
+
+def tags_in(examples: Sequence[TaggedSentence]) -> set[str]:
+    """Return the tags that occur."""
+    return {tag for tags in _sequences(examples) for tag in tags}
+
+
+def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
+    """Decide by its tags whether a training file marks spans.
+
+    Raises:
+        InputError: a tag looks like that of a span but is none, or is none beside tags of spans.
+    """
+    verdict = judge_tags(tags_in(examples))
+    if verdict.refused:
+        raise _refusal(examples, verdict.refused)
+    if verdict.doubtful:
+        log.warning(
+            "%s could mark a span, but the tags are read as plain labels and scored by accuracy and macro F1; "
+            "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
+            _first(examples, verdict.doubtful),
+        )
+    return verdict.spans
+
+
+def refuse_partly_tagged(examples: Sequence[TaggedSentence]) -> None:
+    """Refuse a sentence without tags among tagged ones.
+
+    Raises:
+        InputError: there is one.
+    """
+    labelled = examples[0].tags is not None
+    for example in examples:
+        if (example.tags is not None) != labelled:
+            raise InputError(
+                f"{example.place}: this sentence has {'no tags' if labelled else 'tags'}, unlike the first"
+            )
+
+
+def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
+    """Refuse tags that mark no span, or that have a type where those of training have none.
+
+    Args:
+        examples: of one file.
+        known: the tags of training.
+
+    Raises:
+        InputError: there is such a tag.
+    """
+    typed = {has_type(tag) for tag in known if tag != OUTSIDE and is_span_tag(tag)}
+    strange = {tag for tag in tags_in(examples) if tag != OUTSIDE and not _fits(tag, typed)}
+    if strange:
+        raise _refusal(examples, strange, known)
+    if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
+        log.warning("%s: the types %r and %r are similar, but are two", examples[0].place, *pair)
+
+
+def _fits(tag: str, typed: set[bool]) -> bool:
+    # Training with both is refused for its tags without a type.
+    return is_span_tag(tag) and has_type(tag) is (True in typed)
+
+
+def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
+    """Refuse tags of spans where those of training are plain labels.
+
+    Args:
+        examples: of one file.
+        known: the tags of training.
+
+    Raises:
+        InputError: the tags mark spans, or look like tags that do.
+    """
+    tags = tags_in(examples)
+    strange = tags - set(known)
+    verdict = judge_tags(tags)
+    if strange and verdict.refused:
+        raise _refusal(examples, verdict.refused)
+    strange -= {OUTSIDE}
+    if strange and verdict.spans:
+        raise InputError(
+            f"{_first(examples, strange)} marks a span, but the tags of training are plain labels, such as "
+            f"{min(known)!r}; data.source_scheme none takes all tags as plain labels"
+        )
+
+
+def schemes_of(
+    splits: Mapping[str, Sequence[TaggedSentence]], given: TagScheme | Literal["auto"]
+) -> dict[str, TagScheme]:
+    """Return the scheme of each split that has tags, all of which mark spans.
+
+    A split that keeps to another scheme than the first one is warned about: its spans are read by its own.
+    """
+    labelled = {split: examples for split, examples in splits.items() if examples[0].tags is not None}
+    if given != "auto":
+        return dict.fromkeys(labelled, given)
+    schemes: dict[str, TagScheme] = {split: detect_scheme(_sequences(each)) for split, each in labelled.items()}
+    # IOB1 and IOB2 differ in few words: all files of the two together say which it is.
+    two_letters = [split for split, scheme in schemes.items() if scheme in ("IOB1", "IOB2")]
+    together = detect_scheme(tags for split in two_letters for tags in _sequences(labelled[split]))
+    schemes |= dict.fromkeys(two_letters, together)
+    for split in schemes:
+        first = next(iter(schemes))
+        if schemes[split] != schemes[first] and _keeps_to(labelled[split], schemes[first]):
+            schemes[split] = schemes[first]
+        if schemes[split] != schemes[first]:
+            log.warning(
+                "%s: the tags keep to %s, those of %s to %s; the spans of each are read by its own scheme",
+                labelled[split][0].place, schemes[split], labelled[first][0].place, schemes[first],
+            )  # fmt: skip
+    return schemes
+
+
+def check_scheme(
+    examples: Sequence[TaggedSentence], scheme: TagScheme, broken_tags: Literal["repair", "error"]
+) -> None:
+    """Refuse tags that a scheme does not have; warn about those that break it, or refuse them too.
+
+    Raises:
+        InputError: there is such a tag.
+    """
+    strange = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
+    if strange:
+        place = _first(examples, strange)
+        raise InputError(f"{place} is not of the scheme {scheme}; data.source_scheme says what the tags keep to")
+    check = SchemeCheck(scheme, tags_in(examples))
+    broken = [(example, word) for example in examples if (word := check.first_break(example.tags or ())) is not None]
+    if not broken:
+        return
+    message = f"{_tag_at(*broken[0])} breaks the scheme {scheme}"
+    if broken_tags == "error":
+        raise InputError(message)
+    log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(broken))
+
+
+def _is_of(tag: str, scheme: TagScheme) -> bool:
+    return tag == OUTSIDE or tag[0] in _LETTERS[scheme]
+
+
+def _keeps_to(examples: Sequence[TaggedSentence], scheme: TagScheme) -> bool:
+    tags = tags_in(examples)
+    if not all(_is_of(tag, scheme) for tag in tags):
+        return False
+    check = SchemeCheck(scheme, tags)
+    return all(check.first_break(each) is None for each in _sequences(examples))
+
+
+def _sequences(examples: Sequence[TaggedSentence]) -> Iterator[Sequence[str]]:
+    return (example.tags or () for example in examples)
+
+
+def _find(examples: Sequence[TaggedSentence], tags: Collection[str]) -> tuple[TaggedSentence, int]:
+    """Return the first sentence that has one of some tags, and the number of its word."""
+    return next((e, word) for e in examples for word, tag in enumerate(e.tags or ()) if tag in tags)
+
+
+def _first(examples: Sequence[TaggedSentence], tags: Collection[str]) -> str:
+    return _tag_at(*_find(examples, tags))
+
+
+def _tag_at(example: TaggedSentence, word: int) -> str:
+    return f"{word_place(example, word)}: the tag {(example.tags or [])[word]!r} of {example.words[word]!r}"
+
+
+def _refusal(examples: Sequence[TaggedSentence], tags: Collection[str], known: Collection[str] = ()) -> InputError:
+    """Name the first of some tags that mark no span as they should, with its line and what was likely meant."""
+    example, word = _find(examples, tags)
+    problem = tag_problem((example.tags or [])[word], tags_in(examples) | {*known})
+    return InputError(f"{_tag_at(example, word)} {problem}; data.source_scheme none takes all tags as plain labels")
