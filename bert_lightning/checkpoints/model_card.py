@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code
 from bert_lightning.checkpoints.provenance import Provenance, weights_digest
 
 CARD = "README.md"
@@ -38,7 +39,7 @@ def _lines(checkpoint: Checkpoint, architecture: str, name: str, published: bool
     yield f"library_name: {'transformers' if published else 'bert_lightning'}"
     if published and architecture in _PIPELINES:
         yield f"pipeline_tag: {_PIPELINES[architecture]}"
-    yield from ("tags:", "- bert", _MARK, "---", "", f"# {name}", "")
+    yield from ("tags:", "- bert", _MARK, "---", "", f"# {markdown(name)}", "")
     num_parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     yield f"{architecture} with {num_parameters:,} parameters, written by bert_lightning."
     yield ""
@@ -46,7 +47,7 @@ def _lines(checkpoint: Checkpoint, architecture: str, name: str, published: bool
     yield from _table(("setting", "value"), {"SHA-256 of the weights": digest, **config})
     labels = checkpoint.task_settings.get("labels")
     if labels is not None:
-        yield from ("", f"Labels, in order: {', '.join(map(str, labels))}.")
+        yield from ("", f"Labels, in order: {', '.join(markdown(str(label)) for label in labels)}.")
     if checkpoint.provenance is not None:
         yield from _origin(checkpoint.provenance, unchanged=checkpoint.provenance.digest == digest)
 
@@ -58,19 +59,20 @@ def _origin(provenance: Provenance, *, unchanged: bool) -> Iterable[str]:
         yield from _table(("metric", "value"), {name: f"{value:.4f}" for name, value in provenance.scores.items()})
     yield from ("", "## How it was made" if unchanged else "## What it was made from", "")
     revision = f", revision {provenance.revision}" if provenance.revision else ""
-    yield f"{'Read' if unchanged else 'Changed'} from {provenance.source}{revision}."
+    yield f"{'Read' if unchanged else 'Changed'} from {markdown(str(provenance.source))}{revision}."
     if not unchanged:
         yield from ("", f"Those weights have the SHA-256 {provenance.digest}.")
     if provenance.manifest is not None:
         yield from _run(provenance.manifest)
     if provenance.settings:
         yield from ("", "The resolved configuration, which `bert-lightning fit --config` repeats:", "")
-        yield from ("```yaml", provenance.settings.rstrip(), "```")
+        yield markdown_block(provenance.settings.rstrip(), "yaml")
 
 
 def _run(manifest: dict[str, Any]) -> Iterable[str]:
     about = {key: manifest.get(key, "unknown") for key in ("run_id", "experiment", "seed")}
-    yield from ("", f"Run `{about['run_id']}` of the experiment `{about['experiment']}`, seed {about['seed']}.", "")
+    run, experiment = (markdown_code(str(about[key])) for key in ("run_id", "experiment"))
+    yield from ("", f"Run {run} of the experiment {experiment}, seed {about['seed']}.", "")
     for session in manifest.get("sessions", []):
         hardware, git = session.get("hardware", {}), session.get("git")
         code = (
@@ -78,7 +80,8 @@ def _run(manifest: dict[str, Any]) -> Iterable[str]:
         )
         machine = ", ".join([str(hardware.get("processor", "unknown")), *hardware.get("gpus", [])])
         versions = ", ".join(f"{package} {version}" for package, version in session.get("versions", {}).items())
-        yield f"- {session.get('started')}: `{session.get('command')}` on {machine}; {code}; {versions}"
+        command = markdown_code(str(session.get("command")))
+        yield f"- {session.get('started')}: {command} on {machine}; {code}; {versions}"
     data = manifest.get("data", {})
     if data:
         yield from ("", "Fingerprints of what it was trained on:", "")
@@ -87,4 +90,4 @@ def _run(manifest: dict[str, Any]) -> Iterable[str]:
 
 def _table(head: tuple[str, str], rows: dict[str, Any]) -> Iterable[str]:
     yield from (f"| {head[0]} | {head[1]} |", "|---|---|")
-    yield from (f"| {key} | {value} |" for key, value in rows.items())
+    yield from (f"| {markdown(str(key))} | {markdown(str(value))} |" for key, value in rows.items())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
+from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.errors import InputError
 
 EntityScheme = Literal["conlleval", "strict"]
@@ -244,7 +245,7 @@ def conlleval_report(scores: EntityScores) -> str:
     if scores.num_tokens:
         lines.append(f"accuracy: {scores.accuracy_percent:6.2f}%; {_report_columns(overall)}")
     for kind, score in scores.per_type.items():
-        lines.append(f"{kind:>17}: {_report_columns(score)}  {score.num_predicted}")
+        lines.append(f"{printable(kind):>17}: {_report_columns(score)}  {score.num_predicted}")
     return "\n".join(lines) + "\n"
 
 

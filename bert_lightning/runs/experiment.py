@@ -217,6 +217,16 @@ class WandbSettings:
     project: str = "bert_lightning"
     tags: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # W&B's own rules (`wandb.Settings`), which it would apply only after the data are read.
+        if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project, re.DOTALL):
+            raise ValueError(
+                f"project is {self.project!r}; it must have 1 to 128 characters, none of them / \\ # ? % :"
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= 64:
+                raise ValueError(f"tags holds {tag!r}; a tag must have 1 to 64 characters")
+
 
 @dataclass(frozen=True)
 class Experiment:
