@@ -149,7 +149,8 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
         status = BAD_INPUT if wrong_path else FAILURE
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
+        place = error.filename or getattr(options, "output", None) or "input or output"
+        return _complain(f"{place}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
 

@@ -126,7 +126,7 @@ def _language_option(parser: argparse.ArgumentParser) -> None:
 
 def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.data.documents import read_passages
-    from bert_lightning.data.lines import Repairs
+    from bert_lightning.data.lines import Repairs, named
     from bert_lightning.runs.corpora import count
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
@@ -147,7 +147,12 @@ def _tokenizer(options: argparse.Namespace) -> int:
                     done(sum(map(len, passage.segments)))
 
     tokenizer = train_wordpiece(
-        texts(), options.vocab_size, not options.cased, options.min_frequency, options.special_tokens
+        texts(),
+        options.vocab_size,
+        not options.cased,
+        options.min_frequency,
+        options.special_tokens,
+        named(sources),
     )
     if output.exists() and any(output.iterdir()):
         try:
@@ -184,7 +189,7 @@ def _prepare(options: argparse.Namespace) -> int:
         )
     sources = _sources(options)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
-    _check_casing(tokenizer)
+    _check_casing(tokenizer, options.tokenizer)
     with text_progress(sources, "encoding") as done:
         summary = prepare(
             sources,
@@ -228,12 +233,12 @@ def _instances(options: argparse.Namespace) -> int:
     return OK
 
 
-def _check_casing(tokenizer: Any) -> None:
+def _check_casing(tokenizer: Any, path: str) -> None:
     cased, looks_cased = tokenizer.vocabulary.lowercase is False, tokenizer.vocabulary.looks_cased()
     if cased and not looks_cased:
-        logging.warning("no entry of the vocabulary holds a capital letter, but --cased keeps them in the text")
+        logging.warning("%s: no entry holds a capital letter, but --cased keeps them in the text", path)
     if not cased and looks_cased:
-        logging.warning("the vocabulary holds capital letters, but the text is lower-cased: is --cased missing?")
+        logging.warning("%s: entries hold capital letters, but the text is lower-cased: is --cased missing?", path)
 
 
 def _sources(options: argparse.Namespace) -> list[str]:

@@ -70,7 +70,8 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
     except ValueError as error:
         raise InputError(f"model.config: {error}") from None
     if config.type_vocab_size < _NUM_SEGMENTS:
-        raise InputError(f"type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
+        place = "model.config" if start is None else start.path
+        raise InputError(f"{place}: type_vocab_size is {config.type_vocab_size}; a pair needs {_NUM_SEGMENTS}")
     # More rows than entries are harmless: some published models round the number up.
     if config.vocab_size < vocab_size:
         raise InputError(
