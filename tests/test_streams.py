@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from bert_lightning import cli
 from bert_lightning.cli.streams import STANDARD_OUTPUT, Descriptor
 
 # A command in a light process: what it prints is longer than a buffer, so that it is written before the end.
@@ -88,6 +89,20 @@ def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_
         1,
         ["bert-lightning: standard output: No space left on device"],
     )
+
+
+@pytest.mark.parametrize(("variable", "lines"), [("1", True), ("", False)])
+def test_lines_are_written_at_once_where_python_is_asked_for_it(variable, lines):
+    script = "from bert_lightning.cli import streams; streams.keep_standard_streams(); print('a line')\n"
+    script += "import os; os._exit(0)"
+    environment = {**os.environ, "PYTHONUNBUFFERED": variable}
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert ended.stdout == ("a line\n" if lines else "")
+
+
+def test_a_message_holds_no_control_characters(capsys):
+    assert cli._complain("a\x1b[31m\x00b\nc", 2) == 2
+    assert capsys.readouterr().err == "bert-lightning: a\\x1b[31m\\x00b c\n"
 
 
 def test_a_closed_standard_input_is_an_empty_one(tmp_path):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.cli import corpora, prediction, publishing, scoring, training
 from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
@@ -175,7 +176,8 @@ def _complain(message: str, status: int) -> int:
     if status in (INTERRUPTED, TERMINATED) and not is_first_process():
         # The first process says it for all.
         return status
-    print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)
+    # Names of files and values may hold what would move a terminal's cursor.
+    print(f"bert-lightning: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 
 

@@ -85,7 +85,7 @@ def _stream(stream: TextIO | None, number: int, was_closed: bool) -> io.TextIOWr
     if stream is not None:
         stream.flush()
     raw = Descriptor(number, was_closed)
-    # As Python's own: standard error, and a terminal, get each line at once.
-    by_line = number == 2 or raw.isatty()
+    # As Python's own: standard error, and a terminal, get each line at once, and all do with PYTHONUNBUFFERED.
+    by_line = number == 2 or raw.isatty() or getattr(stream, "write_through", False)
     encoding = stream.encoding if stream is not None else "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line)
