@@ -79,7 +79,8 @@ def test_a_command_whose_result_is_its_output_fails_where_that_is_lost(tmp_path,
     assert "Exception ignored" not in errors
 
 
-def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_disk(tmp_path):
+def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_disk(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     script = "from bert_lightning import cli\nfrom bert_lightning.cli import scoring\n"
     script += "scoring._score_conll = lambda options: print('{}') or 0\ncli.console()"
     command = [sys.executable, "-c", script, "score", "conll", "--gold", "x", "--predictions", "x"]
