@@ -219,6 +219,8 @@ class WandbSettings:
 
     def __post_init__(self) -> None:
         # W&B's own rules (`wandb.Settings`), which it would apply only after the data are read.
+        if self.mode == "disabled":
+            return
         if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project, re.DOTALL):
             raise ValueError(
                 f"project is {self.project!r}; it must have 1 to 128 characters, none of them / \\ # ? % :"

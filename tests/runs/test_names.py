@@ -172,3 +172,4 @@ def test_the_line_of_a_validation_holds_names_that_rich_would_read_as_markup(cap
 def test_names_that_weights_and_biases_refuses_are_refused_first(values, message):
     with pytest.raises(ValueError, match=message):
         WandbSettings(**values)
+    WandbSettings(mode="disabled", **values)
