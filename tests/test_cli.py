@@ -27,6 +27,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("good.txt").write_bytes(corpus.read_bytes())
     Path("empty.txt").touch()
+    Path("blank.txt").write_text("\n \n")
     Path("bytes.txt").write_bytes(b"One.\nTwo \xff.\n")
     Path("train.tsv").write_bytes(tables["train"].read_bytes())
     Path("plain.yaml").write_text(
@@ -46,12 +47,20 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
     ("command", "message"),
     [
         ("tokenizer --input none.txt --vocab-size 99 --output out", "none.txt: no such file"),
-        ("tokenizer --input empty.txt --vocab-size 99 --output out", "no text to train on"),
+        ("tokenizer --input empty.txt --vocab-size 99 --output out", "no text to train on in empty.txt"),
+        (
+            "tokenizer --input empty.txt blank.txt --vocab-size 99 --output out",
+            "no text to train on in 2 inputs, the first of them empty.txt",
+        ),
         ("tokenizer --input bytes.txt --vocab-size 99 --output out", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
-        ("tokenizer --input good.txt --vocab-size 9 --output out", "too small"),
+        ("tokenizer --input good.txt --vocab-size 9 --output out", "too small: the alphabet of good.txt"),
         ("tokenizer --input good.txt --vocab-size 99 --output .", "choose another --output"),
         ("prepare --input good.txt --tokenizer none --output out", "none does not exist"),
-        ("prepare --input empty.txt --tokenizer tok --output out", "the corpus is empty"),
+        ("prepare --input empty.txt --tokenizer tok --output out", "the corpus is empty: no text in empty.txt"),
+        (
+            "prepare --input empty.txt blank.txt --tokenizer tok --output out",
+            "no text in 2 inputs, the first of them emp",
+        ),
         ("prepare --input bytes.txt --tokenizer tok --output out", "bytes.txt: line 2: byte 9"),
         ("prepare --input good.txt --tokenizer tok --output tok", "choose another --output"),
         ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
@@ -137,6 +146,12 @@ def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, caps
     assert message in error
     assert "Traceback" not in error
     assert sorted(p.name for p in place.rglob("*")) == before
+
+
+def test_a_warning_about_a_vocabulary_names_it(place, caplog):
+    Path("other.txt").write_bytes(Path("tok/vocab.txt").read_bytes())
+    assert main(["prepare", "--input", "good.txt", "--tokenizer", "other.txt", "--output", "out", "--cased"]) == 0
+    assert "other.txt: no entry holds a capital letter" in caplog.text
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):

@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code
 from bert_lightning.checkpoints.provenance import Provenance, weights_digest
 
 CARD = "README.md"
@@ -51,7 +52,7 @@ def _lines(checkpoint: Checkpoint, architecture: str, published: bool, notes: Se
     yield from _table(("setting", "value"), {"SHA-256 of the weights": digest, **config})
     labels = checkpoint.task_settings.get("labels")
     if labels is not None:
-        yield from ("", f"Labels, in order: {', '.join(map(str, labels))}.")
+        yield from ("", f"Labels, in order: {', '.join(markdown(str(label)) for label in labels)}.")
     if notes:
         yield from ("", "## Predictions", "", *notes)
     if checkpoint.provenance is not None:
@@ -65,19 +66,20 @@ def _origin(provenance: Provenance, *, unchanged: bool) -> Iterable[str]:
         yield from _table(("metric", "value"), {name: f"{value:.4f}" for name, value in provenance.scores.items()})
     yield from ("", "## How it was made" if unchanged else "## What it was made from", "")
     revision = f", revision {provenance.revision}" if provenance.revision else ""
-    yield f"{'Read' if unchanged else 'Changed'} from {provenance.source}{revision}."
+    yield f"{'Read' if unchanged else 'Changed'} from {markdown(str(provenance.source))}{revision}."
     if not unchanged:
         yield from ("", f"Those weights have the SHA-256 {provenance.digest}.")
     if provenance.manifest is not None:
         yield from _run(provenance.manifest)
     if provenance.settings:
         yield from ("", "The resolved configuration, which `bert-lightning fit --config` repeats:", "")
-        yield from ("```yaml", provenance.settings.rstrip(), "```")
+        yield markdown_block(provenance.settings.rstrip(), "yaml")
 
 
 def _run(manifest: dict[str, Any]) -> Iterable[str]:
     about = {key: manifest.get(key, "unknown") for key in ("run_id", "experiment", "seed")}
-    yield from ("", f"Run `{about['run_id']}` of the experiment `{about['experiment']}`, seed {about['seed']}.", "")
+    run, experiment = (markdown_code(str(about[key])) for key in ("run_id", "experiment"))
+    yield from ("", f"Run {run} of the experiment {experiment}, seed {about['seed']}.", "")
     for session in manifest.get("sessions", []):
         hardware, git = session.get("hardware", {}), session.get("git")
         code = (
@@ -85,7 +87,8 @@ def _run(manifest: dict[str, Any]) -> Iterable[str]:
         )
         machine = ", ".join([str(hardware.get("processor", "unknown")), *hardware.get("gpus", [])])
         versions = ", ".join(f"{package} {version}" for package, version in session.get("versions", {}).items())
-        yield f"- {session.get('started')}: `{session.get('command')}` on {machine}; {code}; {versions}"
+        command = markdown_code(str(session.get("command")))
+        yield f"- {session.get('started')}: {command} on {machine}; {code}; {versions}"
     data = manifest.get("data", {})
     if data:
         yield from ("", "Fingerprints of what it was trained on:", "")
@@ -94,4 +97,4 @@ def _run(manifest: dict[str, Any]) -> Iterable[str]:
 
 def _table(head: tuple[str, str], rows: dict[str, Any]) -> Iterable[str]:
     yield from (f"| {head[0]} | {head[1]} |", "|---|---|")
-    yield from (f"| {key} | {value} |" for key, value in rows.items())
+    yield from (f"| {markdown(str(key))} | {markdown(str(value))} |" for key, value in rows.items())

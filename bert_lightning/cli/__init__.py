@@ -14,25 +14,31 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.cli import corpora, prediction, publishing, scoring, training
 from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
+from bert_lightning.cli.streams import STANDARD_OUTPUT, drop_output, keep_standard_streams
 from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_TRAINING = ("fit", "reproduce")
+# Commands whose result is what they print, unless --output names a file.
+_PRINTING = ("instances", "validate", "test", "score", "predict", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
-    return _heeding_signals(arguments, {number: signal.getsignal(number) for number in _SIGNALS})
+    return _heeding_signals(arguments, {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGHUP)})
 
 
 def console() -> None:
     """The entry point of the installed command."""
+    keep_standard_streams()
     # Behind the command a signal has nothing left to end, but may tear the exit.
-    leave(_heeding_signals(None, dict.fromkeys(_SIGNALS, signal.SIG_IGN)))
+    leave(_heeding_signals(None, dict.fromkeys((*_SIGNALS, signal.SIGHUP), signal.SIG_IGN)))
 
 
 def leave(status: int) -> NoReturn:
@@ -114,27 +120,38 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
+    drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
+    if options.command in _TRAINING:
+        # Hours of work do not end with the terminal that they were started from.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Said outright, or the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
             raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
-        return options.run(options)
+        status = options.run(options)
+        # Now, while a full disk can still be the status.
+        sys.stdout.flush()
+        return status
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except SharedWorkError as error:
         return _complain(str(error), error.status) if is_first_process() else error.status
     except WorkError as error:
         return _complain(str(error), error.status)
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; what trains does not live by its output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _complain("a pipe broke", FAILURE) if options.command in ("fit", "reproduce") else OK
+    except BrokenPipeError as error:
+        drop_output(True)
+        if error.filename == STANDARD_OUTPUT or options.command not in (*_TRAINING, "prepare"):
+            # The reader of our output went away, as `head` does.
+            return OK
+        return _complain("a pipe broke", FAILURE)
     except OSError as error:
+        drop_output(True)
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
         status = BAD_INPUT if wrong_path else FAILURE
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
+        place = error.filename or getattr(options, "output", None) or "input or output"
+        return _complain(f"{place}: {error.strerror or error}", status)
     except Exception as error:
         return _by_class(error)
 
@@ -159,7 +176,8 @@ def _complain(message: str, status: int) -> int:
     if status in (INTERRUPTED, TERMINATED) and not is_first_process():
         # The first process says it for all.
         return status
-    print(f"bert-lightning: {' '.join(message.splitlines())}", file=sys.stderr)
+    # Names of files and values may hold what would move a terminal's cursor.
+    print(f"bert-lightning: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 
 

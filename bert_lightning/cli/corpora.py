@@ -126,7 +126,7 @@ def _language_option(parser: argparse.ArgumentParser) -> None:
 def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.checkpoints.listing import entries
     from bert_lightning.data.documents import read_passages
-    from bert_lightning.data.lines import Repairs
+    from bert_lightning.data.lines import Repairs, named
     from bert_lightning.runs.corpora import count
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
@@ -147,7 +147,12 @@ def _tokenizer(options: argparse.Namespace) -> int:
                     done(sum(map(len, passage.segments)))
 
     tokenizer = train_wordpiece(
-        texts(), options.vocab_size, not options.cased, options.min_frequency, options.special_tokens
+        texts(),
+        options.vocab_size,
+        not options.cased,
+        options.min_frequency,
+        options.special_tokens,
+        named(sources),
     )
     if output.exists() and any(entries(output)):
         try:

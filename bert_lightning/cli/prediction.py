@@ -1,7 +1,10 @@
 """Commands on raw input: `predict`, `features`."""
 
 import argparse
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bert_lightning.cli.parsing import Commands, whole_number
 from bert_lightning.cli.statuses import OK
@@ -57,15 +60,23 @@ def add(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> int:
     import json
 
+    from bert_lightning.data.lines import named
     from bert_lightning.runs.predictor import load
 
     predictor = load(options.checkpoint)
+    is_empty = True
+
+    def predictions() -> Iterator[dict[str, Any]]:
+        nonlocal is_empty
+        for row in predictor.predict_rows(predictor.read(options.input)):
+            is_empty = False
+            yield row
+
     with row_progress("predicting", options.output is not None) as advance:
-        lines = (
-            json.dumps(row, ensure_ascii=False) + "\n"
-            for row in advance(predictor.predict_rows(predictor.read(options.input)))
-        )
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in advance(predictions()))
         write_lines(lines, options.output)
+    if is_empty:
+        logging.warning("%s: nothing to predict in the input", named([options.input]))
     return OK
 
 

@@ -7,7 +7,7 @@ from bert_lightning.cli.parsing import Commands, module_option
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import print_metrics
 from bert_lightning.errors import InputError
-from bert_lightning.runs.processes import is_first_process, readers_may_leave
+from bert_lightning.runs.processes import is_first_process
 
 
 def add(commands: Commands) -> None:
@@ -86,14 +86,13 @@ def _fit(options: argparse.Namespace) -> int:
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)
-    with readers_may_leave():
-        if metrics is None:
-            print(f"finished before: {directory.path} (a new one: --resume never)")
-        elif is_first_process():
-            from bert_lightning.runs.published import compared
+    if metrics is None:
+        print(f"finished before: {directory.path} (a new one: --resume never)")
+    elif is_first_process():
+        from bert_lightning.runs.published import compared
 
-            print_metrics(metrics)
-            print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
+        print_metrics(metrics)
+        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
     return OK
 
 
@@ -102,8 +101,7 @@ def _fit_seeds(options: argparse.Namespace) -> int:
 
     own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
     runs = fit_seeds(options.config, *own)
-    with readers_may_leave():
-        print(*summary_lines(runs, len(options.seeds)), sep="\n")
+    print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 
 
@@ -113,6 +111,5 @@ def _reproduce(options: argparse.Namespace) -> int:
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
     if comparison is None:
         return OK
-    with readers_may_leave():
-        print(*comparison.lines(), sep="\n")
+    print(*comparison.lines(), sep="\n")
     return OK if comparison.equal else FAILURE

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple, Protocol
 
-from bert_lightning.data.lines import DecodingErrors, Repairs, numbered_lines
+from bert_lightning.data.lines import DecodingErrors, Repairs, named, numbered_lines
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import CLS, MASK, SEP
 
@@ -102,7 +102,7 @@ def google_instances(
     """
     documents = _read_documents(sources, encoder, errors, repairs)
     if not documents:
-        raise InputError(f"the corpus is empty: no text in {', '.join(sources[:3])}" + ("…" * (len(sources) > 3)))
+        raise InputError(f"the corpus is empty: no text in {named(sources)}")
     words = list(dict.fromkeys(vocabulary))
     generator = Random(settings.seed)
     generator.shuffle(documents)

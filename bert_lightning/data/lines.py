@@ -8,7 +8,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,3 +228,9 @@ def _open_plain(source: str) -> IO[bytes]:
 
 def _name(source: str) -> str:
     return "standard input" if source == STANDARD_INPUT else source
+
+
+def named(sources: Sequence[str]) -> str:
+    """What a message calls several inputs: the first one, and how many there are."""
+    first = _name(sources[0])
+    return first if len(sources) == 1 else f"{len(sources):,} inputs, the first of them {first}"

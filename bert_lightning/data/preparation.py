@@ -28,7 +28,7 @@ from bert_lightning.checkpoints.files import sha256, write_bytes, write_json
 from bert_lightning.checkpoints.listing import is_left_behind
 from bert_lightning.data.documents import CorpusFormat, Passage, detect_layout, read_passages
 from bert_lightning.data.executors import dask_executor, local_executor
-from bert_lightning.data.lines import Repairs
+from bert_lightning.data.lines import Repairs, named
 from bert_lightning.data.shards import Encoding, ShardText, ShardWriter, kept_record, shard_key
 from bert_lightning.data.sources import HUB, hub_revision, is_table
 from bert_lightning.data.token_store import (
@@ -135,7 +135,7 @@ def prepare(
     try:
         job.run(texts, num_workers, scheduler)
         if not job.records:
-            raise InputError(f"the corpus is empty: no text in {', '.join(sources[:3])}" + ("…" * (len(sources) > 3)))
+            raise InputError(f"the corpus is empty: no text in {named(sources)}")
     except InputError:
         for folder in job.created:
             shutil.rmtree(folder, ignore_errors=True)

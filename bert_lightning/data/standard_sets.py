@@ -63,7 +63,10 @@ def _on_hub(name: str, split: str, part: Part) -> str:
 
 
 def _in_folder(known: StandardSet, part: Part, folder: str) -> str:
-    path = Path(folder).expanduser()
+    try:
+        path = Path(folder).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{folder}: {error}") from None
     if not path.is_dir():
         raise InputError(f"{folder}: no such folder")
     for file in (*part.files, *_files_of_hub(part)):

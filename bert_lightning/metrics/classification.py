@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_lightning.checkpoints.plain_text import printable
+
 
 class ClassScore(NamedTuple):
     """Scores of a label or an average, as fractions.
@@ -48,11 +50,12 @@ class ClassificationReport:
 
     def lines(self) -> Iterator[str]:
         """A table of fixed width: a row a label, the averages, and the accuracy."""
-        averages = {"micro": self.micro, "macro": self.macro, "weighted": self.weighted}
-        width = max(map(len, [*self.per_label, *averages, "accuracy"]))
+        labels = [(printable(label), score) for label, score in self.per_label.items()]
+        averages = [("micro", self.micro), ("macro", self.macro), ("weighted", self.weighted)]
+        width = max(len(name) for name, _ in [*labels, *averages, ("accuracy", None)])
         yield f"{'':<{width}}  precision  recall      f1  support"
-        for rows in (self.per_label, averages):
-            for name, score in rows.items():
+        for rows in (labels, averages):
+            for name, score in rows:
                 figures = f"{score.precision:>9.4f}  {score.recall:.4f}  {score.f1:.4f}  {score.support:>7,}"
                 yield f"{name:<{width}}  {figures}"
             yield ""

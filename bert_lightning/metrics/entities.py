@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
+from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.errors import InputError
 
 EntityScheme = Literal["conlleval", "strict"]
@@ -324,8 +325,9 @@ def conlleval_report(scores: EntityScores) -> str:
     if scores.num_tokens:
         lines.append(f"accuracy: {scores.accuracy_percent:6.2f}%; {_report_columns(overall)}")
     for kind, score in scores.per_type.items():
-        padding = " " * (17 - len(kind.encode("utf-8", "surrogatepass")))
-        lines.append(f"{padding}{kind}: {_report_columns(score)}  {score.num_predicted}")
+        name = printable(kind)
+        padding = " " * (17 - len(name.encode("utf-8", "surrogatepass")))
+        lines.append(f"{padding}{name}: {_report_columns(score)}  {score.num_predicted}")
     return "\n".join(lines) + "\n"
 
 

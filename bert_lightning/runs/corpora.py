@@ -19,7 +19,7 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         """Not the status 1 of rich."""
-        raise BrokenPipeError
+        raise
 
 
 def count(number: int, noun: str) -> str:

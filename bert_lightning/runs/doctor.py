@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bert_lightning.runs.directory import VERSIONED, processor_name
 from bert_lightning.runs.weights_and_biases import has_api_key
@@ -44,15 +45,19 @@ def report() -> bool:
     table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         if variable in os.environ:
-            table.add_row(variable, os.environ[variable])
+            # No markup of rich's: a path may hold brackets.
+            table.add_row(variable, Text(os.environ[variable]))
     if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in os.environ:
         faults.append("unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: it lets checkpoints execute code, so none is loaded")
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    for fault in faults:
-        console.print(f"[bold red]![/] {fault}")
-    if not faults:
-        console.print("Nothing is missing.")
+    # Printed at once, because rich ends the process where the reader of its output leaves.
+    with console.capture() as shown:
+        console.print(table)
+        for fault in faults:
+            console.print(Text.assemble(("!", "bold red"), f" {fault}"))
+        if not faults:
+            console.print("Nothing is missing.")
+    print(shown.get(), end="")
     return not faults
 
 

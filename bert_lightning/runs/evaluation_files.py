@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bert_lightning.checkpoints.files import write_json, write_text
-from bert_lightning.runs.figures import as_svg, confusion_figure
+from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
 from bert_lightning.tasks.fine_tuning import Evaluation, FineTuningTask, Report
 
 REPORT = "report.txt"
@@ -34,5 +34,12 @@ def write_evaluation(
     }
     write_json(folder / name / "report.json", {"scores": scores, **tables})
     if report.confusion is not None:
-        write_text(folder / name / "confusion.svg", as_svg(confusion_figure(*report.confusion)))
+        path = folder / name / "confusion.svg"
+        labels, counts = report.confusion
+        picture = drawn(str(path), lambda: as_svg(confusion_figure(labels, counts)))
+        if picture is None:
+            # That of an earlier evaluation would be taken for this one's.
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, picture)
     return report

@@ -19,9 +19,23 @@ from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.data.token_classification import TokenClassificationData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
+from bert_lightning.model.config import BertConfig
 from bert_lightning.runs.own_parts import with_own_parts
 from bert_lightning.runs.published import Published
-from bert_lightning.runs.settings import Tables, build, merge, nearest, parse_overrides, plain, read_yaml, with_names
+from bert_lightning.runs.settings import (
+    Fault,
+    Tables,
+    build,
+    fill,
+    merge,
+    nearest,
+    parse_overrides,
+    plain,
+    read_yaml,
+    told_together,
+    unknown_key,
+    with_names,
+)
 from bert_lightning.training.checkpointing import CheckpointSettings
 from bert_lightning.training.freezing import FreezeSettings
 from bert_lightning.training.optimizers import OPTIMIZERS, AdamW
@@ -37,6 +51,8 @@ TASK_DATA: dict[str, type] = {
     "multiple-choice": MultipleChoiceData,
     "relation-classification": RelationClassificationData,
 }
+# The file system's limit is 255 bytes for a name, and numbers are added.
+_LONGEST_NAME = 200
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
 
 
@@ -201,6 +217,18 @@ class WandbSettings:
     project: str = "bert_lightning"
     tags: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # W&B's own rules (`wandb.Settings`), which it would apply only after the data are read.
+        if self.mode == "disabled":
+            return
+        if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project, re.DOTALL):
+            raise ValueError(
+                f"project is {self.project!r}; it must have 1 to 128 characters, none of them / \\ # ? % :"
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= 64:
+                raise ValueError(f"tags holds {tag!r}; a tag must have 1 to 64 characters")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -267,51 +295,119 @@ def load_experiment(
     Raises:
         InputError: an unknown key, a wrong type, a missing value or an unset environment variable.
     """
-    values = dict(below or {})
+    faults: list[Fault] = []
+    sources: list[tuple[str, dict[str, Any]]] = []
     for file in files:
-        content = with_names(read_yaml(file), CHOICES)
         try:
-            _check_keys(content)
+            sources.append((str(file), with_names(read_yaml(file), CHOICES)))
         except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-        values = merge(values, content, CHOICES)
-    values = merge(values, with_names(parse_overrides(overrides), CHOICES), CHOICES)
-    named = ", ".join(map(str, files))
+            faults.append(("", str(error)))
     try:
-        return _build(values, allowed)
+        sources.append(("command line", with_names(parse_overrides(overrides), CHOICES)))
     except InputError as error:
-        raise InputError(f"{named}: {error}" if named else str(error)) from None
+        faults.append(("", str(error)))
+    if faults:
+        # What a file that cannot be read would have said is not known.
+        raise InputError(told_together([message for _, message in faults]))
+    values = dict(below or {})
+    for _, content in sources:
+        values = merge(values, content, CHOICES)
+    experiment = _build(values, allowed, faults)
+    if experiment is None:
+        named = ", ".join(map(str, files))
+        origins = [_origin(key, sources) or named for key, _ in faults]
+        messages = [message for _, message in faults]
+        raise InputError(
+            told_together([f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)])
+        )
+    return experiment
 
 
-def _check_keys(values: dict[str, Any]) -> None:
-    known = [f.name for f in dataclasses.fields(Experiment)]
-    for key in values:
-        if key not in known:
-            raise InputError(f"unknown key {str(key)!r}{nearest(str(key), known)}")
+def _origin(key: str, sources: Sequence[tuple[str, dict[str, Any]]]) -> str | None:
+    """The source whose value of a dotted key counts."""
+    for name, values in reversed(sources):
+        place: Any = values
+        for part in key.split("."):
+            if isinstance(place, dict):
+                place = {str(own): value for own, value in place.items()}.get(part, _NOTHING)
+        if place is not _NOTHING:
+            return name
+    return None
 
 
-def _build(values: dict[str, Any], allowed: Sequence[str]) -> Experiment:
-    _check_keys(values)
-    task = values.get("task")
-    if task is None:
-        raise InputError(f"the key task is missing; known: {', '.join(TASK_DATA)}")
-    if task not in TASK_DATA:
-        raise InputError(f"task is {task!r}{nearest(str(task), TASK_DATA)}")
+_NOTHING = object()
+
+
+def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) -> Experiment | None:
+    """The experiment, or None with an entry in `faults` for each fault."""
     trainer = values.get("trainer")
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
-    values, tables = with_own_parts(values, CHOICES, allowed)
-    cls = dataclasses.make_dataclass(
-        "Experiment",
-        [("data", TASK_DATA[task], dataclasses.field(default_factory=TASK_DATA[task]))],
-        bases=(Experiment,),
-        frozen=True,
-        kw_only=True,
-    )
-    experiment: Experiment = build(cls, values, "", tables)
-    if not re.fullmatch(r"[\w-][\w.-]*", experiment.experiment):
-        raise InputError(
-            f"experiment is {experiment.experiment!r}; it names a folder: letters, digits, '-', '_' and '.', "
-            "the last not in front"
+    tables = CHOICES
+    try:
+        values, tables = with_own_parts(values, CHOICES, allowed)
+    except InputError as error:
+        faults.append(("", str(error)))
+        values = _without_own_parts(values)
+    name = values.get("experiment")
+    if isinstance(name, str) and (not re.fullmatch(r"[\w-][\w.-]*", name) or len(name.encode()) > _LONGEST_NAME):
+        faults.append(
+            (
+                "experiment",
+                f"experiment is {name[:_LONGEST_NAME]!r}; it names a folder: letters, digits, '-', '_' and '.', the "
+                f"last not in front, at most {_LONGEST_NAME} bytes",
+            )
         )
-    return experiment
+    model = values.get("model")
+    config = model.get("config") if isinstance(model, dict) else None
+    known_fields = [field.name for field in dataclasses.fields(BertConfig)]
+    for key in config if isinstance(config, dict) else ():
+        if key not in known_fields:
+            faults.append(
+                (f"model.config.{key}", f"unknown key 'model.config.{key}'{nearest(str(key), known_fields)}")
+            )
+    task = values.get("task")
+    if not isinstance(task, str) or task not in TASK_DATA:
+        known = f"; known: {', '.join(TASK_DATA)}" if task is None else nearest(str(task), TASK_DATA)
+        faults.append(("task", f"the key task is missing{known}" if task is None else f"task is {task!r}{known}"))
+        _check_data(values.get("data"), tables, faults)
+        rest = {key: value for key, value in values.items() if key not in ("task", "data")}
+        fill(_experiment_class(Any), {**rest, "task": "", "data": None}, "", tables, faults)
+        return None
+    experiment = build(_experiment_class(TASK_DATA[task]), {"data": None, **values}, "", tables, faults)
+    return None if faults else experiment
+
+
+def _experiment_class(data: Any) -> type:
+    return dataclasses.make_dataclass("Experiment", [("data", data)], bases=(Experiment,), frozen=True, kw_only=True)
+
+
+def _check_data(values: Any, tables: Tables, faults: list[Fault]) -> None:
+    """Compare the keys under `data` with those of all tasks: a value is a fault if no task takes it."""
+    if values is not None and not isinstance(values, dict):
+        faults.append(("data", f"data: keys and values are expected, got {values!r}"))
+        return
+    fields = {cls: [field.name for field in dataclasses.fields(cls)] for cls in TASK_DATA.values()}
+    for key, value in (values or {}).items():
+        readings: list[list[Fault]] = []
+        for cls in (cls for cls, names in fields.items() if key in names):
+            own: list[Fault] = []
+            fill(cls, {key: value}, "data", tables, own)
+            readings.append([fault for fault in own if f"{fault[0]}.".startswith(f"data.{key}.")])
+        if not readings:
+            known = dict.fromkeys(name for names in fields.values() for name in names)
+            faults.append((f"data.{key}", unknown_key(key, known, "data")))
+        elif all(readings):
+            faults += readings[0]
+
+
+def _without_own_parts(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without the choices that a class is named for."""
+    kept = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            if "class_path" in value:
+                continue
+            value = {k: v for k, v in value.items() if not (isinstance(v, dict) and "class_path" in v)}
+        kept[key] = value
+    return kept

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.lines import STANDARD_INPUT, read_lines
+from bert_lightning.data.lines import STANDARD_INPUT, named, read_lines
 from bert_lightning.data.sources import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.corpora import count
@@ -50,10 +50,14 @@ def write_features(
             rows = (column(row, text_column) for row in read_rows(source))
         else:
             rows = (line for _, line in read_lines(source))
+        is_empty = True
         for text in rows:
+            is_empty = False
             if output.suffix == ".parquet":
                 texts.append(text)
             yield text
+        if is_empty:
+            raise InputError(f"{named([source])}: there is no text in the input")
 
     found = progress(extractor.extract(read(), layers, form, max_seq_length))
     if output.suffix == ".parquet":
@@ -68,8 +72,6 @@ def _write_safetensors(output: Path, found: Iterator[Features], names: list[str]
     from safetensors.numpy import save
 
     states = [each.states for each in found]
-    if not states:
-        raise InputError("there is no text in the input")
     tensors: dict[str, NDArray[Any]]
     if form == "tokens":
         boundaries = np.cumsum([0, *(each.shape[1] for each in states)], dtype=np.int64)
@@ -109,8 +111,7 @@ def _write_parquet(output: Path, texts: list[str], found: Iterator[Features], na
                 flush()
         if rows:
             flush()
-        if writer is None:
-            raise InputError("there is no text in the input")
+        assert writer is not None, "an empty input was refused"
         writer.close()
 
     write_atomically(output, write)

@@ -1,14 +1,61 @@
-"""Pictures of an evaluation as SVG."""
+"""Pictures of an evaluation as SVG, and what all pictures have in common."""
 
 import io
-from collections.abc import Sequence
-from typing import Any
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_lightning.checkpoints.plain_text import printable, shortened
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 # Beyond so many classes the numbers would not be readable.
 _MOST_WITH_NUMBERS = 25
+# A longer name would leave no room for the picture itself.
+LONGEST_NAME = 40
+# A name is drawn as it is, never as mathematics or LaTeX, whatever the user's own matplotlibrc says.
+_STYLE = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+}
+_OF_FONTS = re.compile(r"Glyph .* missing from font|Matplotlib currently does not support", re.DOTALL)
+
+
+def drawn(what: str, draw: Callable[[], T]) -> T | None:
+    """Draw a picture; None, with a warning, if that fails: a picture never costs the scores that it is of."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            picture = draw()
+    except Exception as error:
+        log.warning("%s could not be drawn: %s: %s", what, type(error).__name__, printable(str(error)))
+        return None
+    # One message in place of matplotlib's own for each character.
+    if any(_OF_FONTS.match(str(warning.message)) for warning in caught):
+        log.warning("%s: the font lacks characters of some names, which are boxes in the picture", what)
+    return picture
+
+
+@contextmanager
+def plain_style(**settings: Any) -> Iterator[None]:
+    """Settings of matplotlib under which figures are made and saved."""
+    import matplotlib
+
+    with matplotlib.rc_context({**_STYLE, **settings}):
+        yield
+
+
+def shown(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name as it stands in a picture: on one line, and not too long."""
+    return shortened(printable(name), longest)
 
 
 def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> Any:
@@ -16,30 +63,39 @@ def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> Any:
     from matplotlib.figure import Figure
 
     num = len(labels)
+    names = [shown(label) for label in labels]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(12.0, 2.4 + 0.42 * num)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(num), labels, rotation=90 if num > 3 else 0, fontsize=8)
-    axes.set_yticks(range(num), labels, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("gold")
-    axes.spines[:].set_visible(False)
-    if num <= _MOST_WITH_NUMBERS:
-        for row in range(num):
-            for place in range(num):
-                colour = "white" if shares[row, place] > 0.5 else "#1f2937"
-                axes.text(place, row, f"{counts[row, place]:,}", ha="center", va="center", color=colour, fontsize=7)
+    # Names beside the matrix need room, about 0.07 inches per character of this size.
+    side = min(12.0, 2.4 + 0.42 * num + 0.07 * max((len(name) - 10 for name in names), default=0))
+    with plain_style():
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(num), names, rotation=90 if num > 3 else 0, fontsize=8)
+        axes.set_yticks(range(num), names, fontsize=8)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("gold")
+        axes.spines[:].set_visible(False)
+        if num <= _MOST_WITH_NUMBERS:
+            for row in range(num):
+                for place in range(num):
+                    colour = "white" if shares[row, place] > 0.5 else "#1f2937"
+                    axes.text(
+                        place, row, f"{counts[row, place]:,}", ha="center", va="center", color=colour, fontsize=7
+                    )
     return figure
 
 
-def as_svg(figure: Any) -> str:
-    """A figure as SVG: text stays text, and equal figures are equal files."""
-    import matplotlib
+def as_svg(figure: Any, salt: str = "figure", **options: Any) -> str:
+    """A figure as SVG: text stays text, and equal figures are equal files.
 
+    Figures of one page need a `salt` each, so that the names of their parts differ.
+    """
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "figure", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with plain_style(**{"svg.hashsalt": salt}), warnings.catch_warnings():
+        # The font of whoever looks at the picture counts, not the one here.
+        warnings.filterwarnings("ignore", _OF_FONTS.pattern)
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=metadata, **options)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

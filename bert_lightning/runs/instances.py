@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from bert_lightning.data.documents import CorpusFormat
 from bert_lightning.data.google_instances import GoogleSettings, google_instances
+from bert_lightning.data.lines import named
 from bert_lightning.data.masking import MASKINGS
 from bert_lightning.data.objectives import OBJECTIVES
 from bert_lightning.data.preparation import prepare
@@ -117,6 +118,6 @@ def _dynamic(
             data = PretrainingDataModule(settings)
             data.num_training_samples  # noqa: B018 - says now whether the text is enough
         except InputError as error:
-            raise InputError(str(error).replace(str(store), ", ".join(sources[:3]))) from None
+            raise InputError(str(error).replace(str(store), named(sources))) from None
         for instance in dynamic_instances(data, options.seed, options.epoch or 0):
             yield json.dumps(instance, ensure_ascii=False) + "\n"

@@ -176,6 +176,7 @@ class FeatureExtractor:
         if tokenizer is None:
             raise InputError(f"{checkpoint.path} brings no vocabulary, which text needs to become tokens")
         self.tokenizer: WordPieceTokenizer = tokenizer
+        self.path = checkpoint.path
         self.device = chosen_device(device)
         self.encoder = BertEncoder.from_checkpoint(checkpoint).eval().to(self.device)
         # A model that was trained without one gets one drawn by chance.
@@ -191,7 +192,8 @@ class FeatureExtractor:
         for layer in wanted:
             if not -total <= layer < total:
                 raise InputError(
-                    f"layer {layer}: the model has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top"
+                    f"layer {layer}: the model has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top: "
+                    f"{self.path}"
                 )
         return [layer % total for layer in wanted]
 
@@ -210,11 +212,11 @@ class FeatureExtractor:
         """
         chosen = self.layers(layers)
         if form == "pooler" and not self._has_pooler:
-            raise InputError("this model has no pooler; features may be tokens, cls, mean or max")
+            raise InputError(f"{self.path} has no pooler; features may be tokens, cls, mean or max")
         limit = max_seq_length or self.encoder.config.max_position_embeddings
         if not 3 <= limit <= self.encoder.config.max_position_embeddings:
             raise InputError(
-                f"sequences of {limit} tokens do not go: the model takes 3 to "
+                f"sequences of {limit} tokens do not go: {self.path} takes 3 to "
                 f"{self.encoder.config.max_position_embeddings}"
             )
         for block in _blocks(Row("", {"text": text}) for text in texts):

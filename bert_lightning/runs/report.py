@@ -1,14 +1,16 @@
 """`report`: scores over seeds, curves, and where each number comes from, as one HTML file or as Markdown."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.plain_text import markdown, markdown_code
 from bert_lightning.errors import InputError
 from bert_lightning.runs.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.runs.curves import BASELINES, draw
+from bert_lightning.runs.figures import drawn
 from bert_lightning.runs.published import Published, compared
 from bert_lightning.runs.settings import dump_yaml
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
@@ -47,7 +49,7 @@ def _html(groups: Sequence[Group]) -> str:
         {
             "name": task,
             "table": as_table(members),
-            "curves": [draw(metric, members) for metric in _quantities(members)],
+            "curves": [_curve(metric, members) for metric in _quantities(members)],
             "runs": [_details(run) for group in members for run in group.runs],
         }
         for task, members in _by_task(groups).items()
@@ -55,20 +57,30 @@ def _html(groups: Sequence[Group]) -> str:
     return environment.get_template("report.html.jinja").render(tasks=tasks, version=__version__)
 
 
+def _curve(metric: str, groups: Sequence[Group]) -> dict[str, str | None]:
+    return {"metric": metric, "picture": drawn(f"the curve of {metric}", lambda: draw(metric, groups))}
+
+
 def _markdown(groups: Sequence[Group]) -> str:
     lines = ["# Report", ""]
     for task, members in _by_task(groups).items():
         header, rows = as_table(members)
-        lines += [f"## {task}", "", "Scores: mean ± standard deviation (n - 1) over seeds.", ""]
-        lines += [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows), ""]
+        lines += [f"## {markdown(str(task))}", "", "Scores: mean ± standard deviation (n - 1) over seeds.", ""]
+        lines += [_row(map(markdown, header)), _row(["---"] * len(header))]
+        lines += [*(_row(map(markdown, row)) for row in rows), ""]
         runs = [_details(run) for group in members for run in group.runs]
         lines += [_row(["run", "seed", "steps", "ended", "commit", "command"]), _row(["---"] * 6)]
         lines += [
-            _row([r["name"], str(r["seed"]), str(r["step"]), r["ended"], r["commit"], f"`{r['command']}`"])
+            _row(
+                [
+                    *(markdown(str(r[key])) for key in ("name", "seed", "step", "ended", "commit")),
+                    markdown_code(r["command"], in_table=True),
+                ]
+            )
             for r in runs
         ]
         lines.append("")
-        lines += [f"- {run['name']}: {line}" for run in runs for line in run["published"]]
+        lines += [f"- {markdown(run['name'])}: {markdown(line)}" for run in runs for line in run["published"]]
         lines.append("")
     return "\n".join(lines)
 
@@ -76,8 +88,8 @@ def _markdown(groups: Sequence[Group]) -> str:
 _FORMS: dict[str, Callable[[Sequence[Group]], str]] = {".html": _html, ".md": _markdown}
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _quantities(groups: Sequence[Group]) -> list[str]:

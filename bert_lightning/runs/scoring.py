@@ -109,7 +109,9 @@ def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str
         source = now[split]
         names.append(Path(source).stem if source is not None else str(now["dataset"]).replace("/", "-"))
     names += [f"{name}-{now[name]}" for name in differing if name not in ("dataset", "folder", split)]
-    return re.sub(r"[^\w.-]+", "-", "-".join([split, *names]))[:100]
+    name = re.sub(r"[^\w.-]+", "-", "-".join([split, *names]))[:100]
+    # Below the file system's limit of 255 bytes, with an ending.
+    return name.encode()[:200].decode(errors="ignore")
 
 
 def _with_weights(experiment: Experiment) -> Experiment:

@@ -15,6 +15,10 @@ import yaml
 from bert_lightning.errors import InputError
 
 Tables = dict[str, dict[str, type]]
+# The dotted key that a fault is about, and the message.
+Fault = tuple[str, str]
+# A message that refuses one value by itself, whatever the others are.
+_REFUSAL = re.compile(r"(\w+) is .+; it must")
 # With another $ before it, the text is meant as it stands.
 _VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")
 _SECRET = re.compile(r"(KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|(^|_)PAT$", re.IGNORECASE)
@@ -26,8 +30,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         keys = [self.construct_object(key, deep=True) for key in own]
+        # Python takes 1 and true for the same key, which YAML does not.
+        typed = [(type(key), key) for key in keys]
         for number, key in enumerate(keys):
-            if key in keys[:number]:
+            if typed[number] in typed[:number]:
                 mark = own[number].start_mark
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=mark)
         return super().construct_mapping(node, deep)
@@ -134,7 +140,7 @@ def merge(
             if full in tables and _is_of_another_kind(old, value):
                 merged[key] = value
                 continue
-            if full in tables and name in tables[full] and name != old.get("name"):
+            if full in tables and isinstance(name, str) and name in tables[full] and name != old.get("name"):
                 known = {field.name for field in dataclasses.fields(tables[full][name])}
                 old = {each: kept for each, kept in old.items() if each in known}
             merged[key] = merge(old, value, tables, full)
@@ -161,49 +167,95 @@ def with_names(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
     return values
 
 
-def build(cls: type, values: Any, path: str = "", tables: Tables | None = None) -> Any:
-    """Fill the dataclass `cls` from plain values.
+def build(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
+    """Fill the dataclass `cls` from plain values; None, with an entry in `faults` for each fault, if that cannot be.
 
     A field whose dotted path is in `tables` is a choice: its key `name` picks a dataclass there, and the other keys
-    fill it.
-
-    Raises:
-        InputError: an unknown key or name, or a value of another type.
+    fill it. Faults are collected so that a user learns of all of them at once.
     """
-    tables = tables or {}
+    filled = fill(cls, values, path, tables, faults)
+    if filled is None:
+        return None
+    refused: set[str] = set()
+    while True:
+        try:
+            built = cls(**filled)
+            return None if refused else built
+        except ValueError as error:
+            refusal = _REFUSAL.match(str(error))
+            if refused and (refusal is None or refusal[1] in refused):
+                # It may come from the value that stands in for a refused one.
+                return None
+            own = str(error).split()[0].rstrip(":")
+            faults.append((f"{path}.{own}", f"{path}.{error}") if path else (own, str(error)))
+            if refusal is None or refusal[1] not in filled:
+                return None
+            refused.add(refusal[1])
+            # A value that is likely to be allowed, to learn what else is refused.
+            default = cls.__dataclass_fields__[refusal[1]].default  # type: ignore[attr-defined]
+            filled[refusal[1]] = 1 if default in (None, dataclasses.MISSING) else default
+
+
+def fill(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> dict[str, Any] | None:
+    """The typed values of the fields of `cls` by name, which `cls` itself has still to check.
+
+    None, with an entry in `faults` for each fault, where a key is unknown or missing, or a value of another type.
+    """
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: keys and values are expected, got {values!r}")
+        faults.append((path, f"{path}: keys and values are expected, got {values!r}"))
+        return None
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     filled: dict[str, Any] = {}
+    num_before = len(faults)
     for key, value in values.items():
         full = f"{path}.{key}" if path else str(key)
         if key not in fields:
-            raise InputError(f"unknown key {full!r}{nearest(str(key), fields, path)}")
-        if full in tables:
-            filled[key] = _build_choice(tables[full], value, full, tables)
-        elif dataclasses.is_dataclass(hints[key]):
-            filled[key] = build(hints[key], value, full, tables)
-        elif (item := _item_class(hints[key])) is not None:
-            filled[key] = [build(item, part, f"{full}.{n}", tables) for n, part in enumerate(_listed(value, full))]
-        else:
-            filled[key] = _typed(value, hints[key], full)
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in filled
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InputError(f"the key {f'{path}.' if path else ''}{missing[0]} is missing")
-    try:
-        return cls(**filled)
-    except ValueError as error:
-        raise InputError(f"{path}.{error}" if path else str(error)) from None
+            faults.append((full, unknown_key(key, fields, path)))
+            continue
+        try:
+            filled[key] = _value(hints[key], value, full, tables, faults)
+        except InputError as error:
+            faults.append((full, str(error)))
+    for name, field in fields.items():
+        if name not in values and not _has_default(field):
+            full = f"{path}.{name}" if path else name
+            faults.append((full, f"the key {full} is missing"))
+    return filled if len(faults) == num_before else None
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _value(hint: Any, value: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
+    if path in tables:
+        return _build_choice(tables[path], value, path, tables, faults)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return build(hint, value, path, tables, faults)
+    if (item := _item_class(hint)) is not None:
+        parts = enumerate(_listed(value, path))
+        return [build(item, part, f"{path}.{number}", tables, faults) for number, part in parts]
+    return _typed(value, hint, path)
+
+
+def unknown_key(key: Any, known: Any, path: str = "") -> str:
+    """The message about a key that is not known, with its nearest neighbour."""
+    full = f"{path}.{key}" if path else str(key)
+    if isinstance(key, bool):
+        return f"unknown key {full!r}: YAML reads yes, no, on and off as true and false, unless they are quoted"
+    return f"unknown key {full!r}{nearest(str(key), known, path)}"
+
+
+def told_together(faults: Sequence[str]) -> str:
+    """One message of one line for all faults."""
+    if len(faults) == 1:
+        return faults[0]
+    return f"{len(faults)} faults: " + "  ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
 
 
 def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
@@ -232,14 +284,14 @@ def nearest(key: str, known: Any, path: str = "") -> str:
     return f"; did you mean '{prefix}{near[0]}'?" if near else f"; known: {', '.join(map(str, known))}"
 
 
-def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables) -> Any:
+def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{path}: keys and values are expected, got {values!r}")
     rest = dict(values)
     name = rest.pop("name", next(iter(table)))
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise InputError(f"{path}.name is {name!r}{nearest(str(name), table)}")
-    return build(table[name], rest, path, tables)
+    return build(table[name], rest, path, tables, faults)
 
 
 def _item_class(hint: Any) -> type | None:

@@ -76,8 +76,9 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
     except ValueError as error:
         raise InputError(f"model.config: {error}") from None
     if config.type_vocab_size < num_segments:
+        place = "model.config" if start is None else start.path
         raise InputError(
-            f"the model's type_vocab_size is {config.type_vocab_size}, for single texts, but the data are pairs, "
+            f"{place}: type_vocab_size is {config.type_vocab_size}, for single texts, but the data are pairs, "
             f"which need {num_segments}"
         )
     # More rows than entries are harmless: some published models round the number up.

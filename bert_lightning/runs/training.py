@@ -27,7 +27,7 @@ from bert_lightning.runs.doctor import has_fast_bfloat16
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.experiment import Experiment
 from bert_lightning.runs.lock import DirectoryLock
-from bert_lightning.runs.processes import is_first_process, readers_may_leave
+from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.settings import with_literal_variables
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
@@ -152,16 +152,16 @@ def _fit(
             origin.revision if origin is not None else None,
         )
         loggers += weights_and_biases.wandb_logger(experiment, directory.path, run_id)
-        with readers_may_leave():
-            if experiment.trainer.deterministic:
-                on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
-                print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
-            for note in parts.notes:
-                print(note)
-            print(
-                f"{experiment.experiment}: {_parameters(task)}, {data.num_training_samples:,} training samples, "
-                f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else "")
-            )
+        if experiment.trainer.deterministic:
+            on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
+            print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
+        for note in parts.notes:
+            print(note)
+        print(
+            f"{experiment.experiment}: {_parameters(task)}, {data.num_training_samples:,} training samples, "
+            f"{steps:,} steps of {data.batch_size}" + (f", from step {position:,}" if position else ""),
+            flush=True,
+        )
     trainer.loggers = loggers
     if compiled:
         task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")

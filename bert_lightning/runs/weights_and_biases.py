@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from bert_lightning.errors import InputError
 from bert_lightning.runs.experiment import Experiment, WandbSettings
-from bert_lightning.runs.figures import confusion_figure
+from bert_lightning.runs.figures import confusion_figure, drawn
 from bert_lightning.tasks.fine_tuning import Report
 
 Mode = Literal["online", "offline", "disabled"]
 # Longer than this no run waits for a server; it goes on offline.
 SECONDS_TO_CONNECT = 20
+# Of a run or a group, in characters.
+_LONGEST_NAME = 128
 
 
 def chosen_mode(settings: WandbSettings) -> Mode:
@@ -42,8 +44,8 @@ def wandb_logger(experiment: Experiment, folder: Path, run_id: str) -> list[Any]
     def start(mode: Mode) -> Any:
         return wandb.init(
             project=experiment.wandb.project,
-            name=f"{experiment.experiment}-{run_id}",
-            group=experiment.experiment,
+            name=f"{experiment.experiment}-{run_id}"[:_LONGEST_NAME],
+            group=experiment.experiment[:_LONGEST_NAME],
             id=run_id,
             resume="allow",
             tags=experiment.wandb.tags,
@@ -89,8 +91,10 @@ def log_report(report: Report) -> None:
             {title: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
         )
     if report.confusion is not None:
-        figure = confusion_figure(*report.confusion)
-        wandb.run.log({"confusion matrix": wandb.Image(figure)})
+        labels, counts = report.confusion
+        picture = drawn("the confusion matrix for W&B", lambda: wandb.Image(confusion_figure(labels, counts)))
+        if picture is not None:
+            wandb.run.log({"confusion matrix": picture})
 
 
 def finish(succeeded: bool) -> None:

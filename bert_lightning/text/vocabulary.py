@@ -87,6 +87,7 @@ def train_wordpiece(
     lowercase: bool = True,
     min_frequency: int = 2,
     special_tokens: Sequence[str] = (),
+    source: str = "this text",
 ) -> WordPieceTokenizer:
     """Train on texts, each read once; memory is bounded (`MAX_DISTINCT_CHARACTERS`).
 
@@ -99,6 +100,7 @@ def train_wordpiece(
         lowercase: lower-case and strip accents.
         min_frequency: how often a piece must occur to become an entry.
         special_tokens: further entries behind BERT's own five that are never split and never masked.
+        source: what messages call the text, such as its file.
 
     Raises:
         InputError: no text, an impossible special token, or `vocab_size` leaves no room beside the alphabet.
@@ -116,15 +118,15 @@ def train_wordpiece(
         for character in word:
             characters[character] += count
     if not characters:
-        raise InputError("there is no text to train on: every document is empty")
+        raise InputError(f"there is no text to train on in {source}: every document is empty")
     by_frequency = sorted(characters, key=lambda c: (-characters[c], c))
     alphabet, rare = sorted(by_frequency[:MAX_ALPHABET]), by_frequency[MAX_ALPHABET:]
     # A special token of one character is in the alphabet once.
     fixed = list(dict.fromkeys((*special, *alphabet, *(f"##{c}" for c in alphabet))))
     if vocab_size <= len(fixed):
         raise InputError(
-            f"--vocab-size {vocab_size} is too small: the alphabet of this text and the special tokens "
-            f"alone take {len(fixed)} entries"
+            f"--vocab-size {vocab_size} is too small: the alphabet of {source} and the special "
+            f"tokens alone take {len(fixed)} entries"
         )
     backend = Tokenizer(WordPiece(unk_token=UNKNOWN))
     backend.pre_tokenizer = WhitespaceSplit()

@@ -69,7 +69,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All whole rows; a line that a kill cut short is left out."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 row = json.loads(line)
             except ValueError:

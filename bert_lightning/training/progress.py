@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 # Without a terminal, at most one line in so many seconds.
 SECONDS_BETWEEN_LINES = 10.0
@@ -47,7 +48,7 @@ class TrainingProgress(ProgressBar):
                 TextColumn("training"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[metrics]}"),
+                TextColumn("{task.fields[metrics]}", markup=False),
                 TextColumn("left"),
                 TimeRemainingColumn(compact=True),
                 console=self.console,
@@ -80,7 +81,8 @@ class TrainingProgress(ProgressBar):
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
         text = f"validation at step {trainer.global_step}: {shown}"
-        self.console.print(text, highlight=False, soft_wrap=True)
+        # Not a plain string, in which rich would look for markup.
+        self.console.print(Text(text), soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

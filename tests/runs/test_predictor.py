@@ -102,7 +102,7 @@ def test_features_in_parquet_hold_text_tokens_and_a_column_a_layer(home, tmp_pat
         (["--layers", "9"], "layer 9: the model has 0 (embeddings) to 2"),
         (["--output", "x.npy"], "features end in .safetensors or .parquet"),
         (["--max-seq-length", "99"], "sequences of 99 tokens do not go"),
-        (["--input", "empty.txt"], "there is no text in the input"),
+        (["--input", "empty.txt"], "empty.txt: there is no text in the input"),
     ],
 )
 def test_impossible_features_leave_no_file(home, tmp_path, monkeypatch, capsys, options, message):
@@ -146,3 +146,12 @@ def test_a_submission_is_the_eleven_files_of_the_runs(tmp_path, capsys):
     short.write_text("index\tprediction\n0\t1\n")
     assert main(["submission", *runs, "--output", str(output)]) == 2
     assert "CoLA.tsv: 1 predictions, but the test set has 1,063 examples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [[], ["--output", "out.jsonl"]])
+def test_an_empty_input_predicts_nothing_and_is_warned_about(home, tmp_path, monkeypatch, capsys, caplog, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", "empty.txt", *output]) == 0
+    assert capsys.readouterr().out == ""
+    assert "empty.txt: nothing to predict in the input" in caplog.text

@@ -179,3 +179,84 @@ def test_another_choice_keeps_what_it_knows_of_the_one_before(tmp_path):
     assert masking == TokenMasking(rate=0.3)
     same = load_experiment([write(tmp_path, values)], ["--data.masking", "span"]).data.masking
     assert same.max_span == 3
+
+
+def faults(tmp_path, *contents, overrides=()):
+    files = [write(tmp_path, content, f"{number}.yaml") for number, content in enumerate(contents)]
+    with pytest.raises(InputError) as caught:
+        load_experiment(files, overrides)
+    message = str(caught.value).replace(f"{tmp_path}/", "")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("task", [None, "classify everything", ["pretraining"], 3])
+def test_all_faults_are_told_together_also_where_the_task_is_not_known(tmp_path, task):
+    values = {"trainer": {"max_step": 3, "devices": "two"}, "data": {"trian": "x", "masking": {"rat": 0.1}}, "lr": 1}
+    values["model"] = {"size": "tiny", "config": {"hiden_size": 3}}
+    message = faults(tmp_path, values if task is None else {**values, "task": task})
+    for part in (
+        "the key task is missing; known: pretraining" if task is None else f"task is {task!r}",
+        "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?",
+        "trainer.devices: expected int, got 'two'",
+        "unknown key 'data.trian'; did you mean 'data.train'?",
+        "unknown key 'data.masking.rat'; did you mean 'data.masking.rate'?",
+        "unknown key 'model.config.hiden_size'; did you mean 'hidden_size'?",
+        "unknown key 'lr'",
+        "the key experiment is missing",
+    ):
+        assert f" 0.yaml: {part}" in message
+    assert message.startswith("8 faults: (1) 0.yaml: ")
+
+
+def test_a_key_of_another_task_is_no_fault_where_the_task_is_missing(tmp_path):
+    values = {**MINIMAL, "data": {"train": "x", "doc_stride": 3, "text_column": "t", "source_scheme": "IOB2"}}
+    del values["task"]
+    assert faults(tmp_path, values).startswith("0.yaml: the key task is missing")
+
+
+def test_each_fault_names_the_file_or_the_command_line_whose_value_counts(tmp_path):
+    first = {**MINIMAL, "trainer": {"max_steps": 3, "devices": "two", "acelerator": "cpu"}}
+    second = {"data": {"batch_sise": 3}, "trainer": {"devices": "three"}}
+    message = faults(tmp_path, first, second, overrides=["--trainer.lr", "4", "--data.max_seq_length=long"])
+    for part in (
+        "1.yaml: trainer.devices: expected int, got 'three'",
+        "0.yaml: unknown key 'trainer.acelerator'; did you mean 'trainer.accelerator'?",
+        "1.yaml: unknown key 'data.batch_sise'; did you mean 'data.batch_size'?",
+        "command line: unknown key 'trainer.lr'",
+        "command line: data.max_seq_length: expected int, got 'long'",
+    ):
+        assert part in message
+    assert message.startswith("5 faults: ")
+
+
+def test_every_refused_value_of_a_part_is_told(tmp_path):
+    change = {"trainer": {"max_steps": 0, "devices": 0, "log_every_n_steps": -1}, "data": {"batch_size": 0}}
+    message = faults(tmp_path, merge(MINIMAL, change))
+    assert message.startswith("4 faults: ")
+    for part in ("max_steps is 0", "devices is 0", "log_every_n_steps is -1", "data.batch_size is 0"):
+        assert part in message
+
+
+def test_all_files_that_cannot_be_read_are_told_together(tmp_path):
+    broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
+    with pytest.raises(InputError) as caught:
+        load_experiment([tmp_path / "none.yaml", broken], ["--x"])
+    for part in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
+        assert part in str(caught.value)
+
+
+def test_all_missing_keys_are_told_together(tmp_path):
+    message = faults(tmp_path, {"task": "pretraining"})
+    for key in ("experiment", "model", "trainer"):
+        assert f"the key {key} is missing" in message
+
+
+def test_a_key_that_yaml_reads_as_a_boolean_is_told_so(tmp_path):
+    assert "unless they are quoted" in faults(tmp_path, yaml.safe_dump(MINIMAL) + "yes: 1\n")
+    assert "the key 1 is given twice" not in faults(tmp_path, yaml.safe_dump(MINIMAL) + "1: 1\ntrue: 1\n")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\n", "a\0b", "x" * 201, "日" * 67, "", "a b", ".hidden"])
+def test_an_experiment_whose_name_cannot_be_a_folder_is_refused(tmp_path, name):
+    assert "it names a folder" in faults(tmp_path, {**MINIMAL, "experiment": name})

@@ -24,3 +24,9 @@ def test_rows_behind_the_resumed_step_are_forgotten(tmp_path):
         metrics_file.append(path, {"step": step})
     metrics_file.forget_after(path, 2)
     assert [row["step"] for row in metrics_file.read(path)] == [1, 2]
+
+
+def test_a_damaged_line_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"st\xff\xfe": 2}\n{"step": 3}\n')
+    assert metrics_file.read(path) == [{"step": 1}, {"step": 3}]

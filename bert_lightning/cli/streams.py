@@ -1,0 +1,91 @@
+"""Standard streams that may break: closed from the start, on a full disk, on a lost terminal, or without a reader."""
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+STANDARD_OUTPUT = "standard output"
+_NAMES = ("standard input", STANDARD_OUTPUT, "standard error")
+
+
+class Descriptor(io.FileIO):
+    """The raw end of a standard stream, below its buffer and its encoding.
+
+    Messages must never end the work that they are about, so output that cannot be written is dropped. Where the
+    output is itself the result of a command, `drops` is False and the error is raised.
+
+    Args:
+        number: of the file descriptor, 1 or 2.
+        was_closed: it was closed when the process began, and /dev/null stands in for it.
+    """
+
+    def __init__(self, number: int, was_closed: bool) -> None:
+        super().__init__(number, "wb", closefd=False)
+        self.drops = True
+        self._was_closed = was_closed
+
+    def write(self, data: Any) -> int:
+        """Write all or a part, and give the number of bytes written or dropped.
+
+        Raises:
+            OSError: it cannot be written and `drops` is False; the file name says which stream it is.
+        """
+        try:
+            if self._was_closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            while (written := super().write(data)) is None:
+                # Another program made the descriptor non-blocking, and its buffer is full.
+                select.select([], [self], [])
+            return written
+        except OSError as error:
+            if self.drops:
+                return memoryview(data).nbytes
+            raise OSError(error.errno, error.strerror, _NAMES[self.fileno()]) from None
+
+
+def keep_standard_streams() -> None:
+    """Replace the standard streams by ones whose writes never fail; call this once, before any file is opened.
+
+    A closed descriptor is opened on /dev/null. Otherwise the next file that is opened, such as a checkpoint, would
+    become standard error, and messages would be written into it. Characters that the encoding of the terminal lacks
+    are escaped.
+    """
+    was_closed = [_open_if_closed(number) for number in range(3)]
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open
+    sys.stdout = sys.__stdout__ = _stream(sys.stdout, 1, was_closed[1])  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(sys.stderr, 2, was_closed[2])  # type: ignore[misc]
+
+
+def drop_output(drops: bool) -> None:
+    """Say whether output that cannot be written is dropped, or is an error because it is the command's result."""
+    descriptor = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(descriptor, Descriptor):
+        descriptor.drops = drops
+
+
+def _open_if_closed(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+        # The processes that this one starts need it, too.
+        os.set_inheritable(number, True)
+        return True
+    return False
+
+
+def _stream(stream: TextIO | None, number: int, was_closed: bool) -> io.TextIOWrapper:
+    if stream is not None:
+        stream.flush()
+    raw = Descriptor(number, was_closed)
+    # As Python's own: standard error, and a terminal, get each line at once, and all do with PYTHONUNBUFFERED.
+    by_line = number == 2 or raw.isatty() or getattr(stream, "write_through", False)
+    encoding = stream.encoding if stream is not None else "utf-8"
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line)
