@@ -1,6 +1,6 @@
-"""Special and added tokens: those that a tokenizer finds in the text before it cuts the text into words.
+"""Special and added tokens, which a tokenizer finds in the text before it splits the text into words.
 
-transformers gathers them from four files; `tokenization_utils_base.py: _from_pretrained`.
+transformers gathers them from four files; source: `tokenization_utils_base.py: _from_pretrained`.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bert_lightning.checkpoints.serialized_tokenizer import BLANKS, SERIALIZED
 
 SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
-# Special tokens beside BERT's, as transformers called them before version 5, and since.
+# The keys of special tokens other than BERT's: before version 5 of transformers, and since.
 EXTRA_BEFORE, _EXTRA = "additional_special_tokens", "extra_special_tokens"
 BERT_TOKENS = {
     "pad_token": "[PAD]",
@@ -21,16 +21,16 @@ BERT_TOKENS = {
 
 
 class AddedToken(NamedTuple):
-    """How such a token is found."""
+    """The way in which a tokenizer finds one token."""
 
     file: str
-    """that says so"""
+    """the file that describes the token"""
     is_plain: bool
-    """whether it is found wherever it stands in the text as it was given, as BERT's special tokens are"""
+    """whether it is found everywhere in the unchanged text, as BERT's special tokens are"""
 
 
 class TokenFiles(NamedTuple):
-    """The files that hold tokens, as plain values; empty where one is missing or transformers does not read it."""
+    """The parsed files that hold tokens; empty where one is missing or transformers does not read it."""
 
     settings: dict[str, Any]
     """`tokenizer_config.json`"""
@@ -43,24 +43,24 @@ class TokenFiles(NamedTuple):
 
 
 def has_decoder(settings: dict[str, Any]) -> bool:
-    """Whether the settings list all added tokens: transformers reads neither of the two smaller files then."""
+    """Return whether the settings list all added tokens. transformers then ignores the two smaller files."""
     return settings.get("added_tokens_decoder") is not None
 
 
 def gather_tokens(files: TokenFiles, *, taken: bool) -> dict[str, AddedToken]:
-    """Token -> how it is found, of every token that transformers adds.
+    """Return every token that transformers adds, and the way in which it is found.
 
-    `taken` says that transformers takes `tokenizer.json` as it is, rather than build BERT's tokenizer.
+    `taken` says that transformers uses `tokenizer.json` unchanged instead of building BERT's tokenizer.
 
     Raises:
-        AttributeError, KeyError, TypeError: a value has another shape than a token.
+        AttributeError, KeyError, TypeError: a value does not have the form of a token.
     """
     tokens: dict[str, AddedToken] = {}
     for token, how in _in_order(files, taken=taken):
         first = tokens.setdefault(token, how)
         if how.file == SETTINGS and not how.is_plain and first.file == SERIALIZED:
             tokens[token] = how
-    # In the order of the lists, so that a folder that we wrote gives the same order whichever file is read.
+    # The order of the lists comes first, so that the order does not depend on which of our files is read.
     listed = [token for token, _ in _extra_tokens(files.settings, files.special_map)]
     return {token: tokens[token] for token in dict.fromkeys([*listed, *tokens])}
 
@@ -68,7 +68,7 @@ def gather_tokens(files: TokenFiles, *, taken: bool) -> dict[str, AddedToken]:
 def token_obstacles(
     files: TokenFiles, tokens: dict[str, AddedToken], entries: tuple[str, ...], *, taken: bool
 ) -> Iterator[str]:
-    """What of the tokens our tokenizer cannot follow."""
+    """Yield a message for each token that our tokenizer cannot treat as transformers does."""
     named = {**files.settings, **files.special_map}
     for key, expected in BERT_TOKENS.items():
         value = named.get(key, expected)
@@ -78,7 +78,7 @@ def token_obstacles(
     known = set(entries)
     for token, (file, is_plain) in tokens.items():
         if token not in known:
-            # Of BERT's tokens our tokenizer names all that are missing.
+            # Our tokenizer itself reports BERT's tokens that are missing.
             if token not in BERT_TOKENS.values():
                 yield f"{file} adds tokens to the vocabulary: {token!r}"
         elif not is_plain:
@@ -91,7 +91,7 @@ def token_obstacles(
 
 
 def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedToken]]:
-    """Every token in the order in which transformers adds it: the first description of a token counts."""
+    """Yield every token in the order in which transformers adds them. The first description of a token counts."""
     settings, legacy = files.settings, not has_decoder(files.settings)
     named = {**settings, **files.special_map}
     if taken or legacy:
@@ -101,7 +101,7 @@ def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedTok
         yield _token(value, SETTINGS)
     roles = {str(named.get(key)) for key in BERT_TOKENS}
     for token in files.added:
-        # All others are found in the normalized text.
+        # transformers finds all others in the normalized text.
         yield token, AddedToken(ADDED, is_plain=token in roles)
     yield from _named_tokens(named)
     yield from _extra_tokens(settings, files.special_map)
@@ -110,14 +110,14 @@ def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedTok
 
 
 def _named_tokens(settings: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
-    """The tokens of keys such as `mask_token`."""
+    """Yield the tokens of keys such as `mask_token`."""
     for key, value in settings.items():
         if key.endswith("_token") and isinstance(value, str | dict) and value:
             yield _token(value, SETTINGS)
 
 
 def _extra_tokens(settings: dict[str, Any], special_map: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
-    """The lists of further special tokens. A list under the new key makes the old key count for nothing."""
+    """Yield further special tokens from their lists. A list under the new key replaces the old key."""
     extra, before = settings.get(_EXTRA), settings.get(EXTRA_BEFORE)
     found = [extra, special_map.get(_EXTRA)]
     if not extra or isinstance(extra, dict):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 _BLOCK = 1 << 22
-# The file format of safetensors: the length of the header, the header in JSON with this entry, the values.
+# A safetensors file holds the length of its header, the header in JSON (metadata under this key), and the values.
 _LENGTH, _METADATA = struct.Struct("<Q"), "__metadata__"
 
 
@@ -59,17 +59,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_safetensors(path: Path, content: bytes) -> None:
-    """Write what `save` of safetensors gave to `path`, complete or not at all, with the metadata sorted.
+    """Write the bytes that safetensors' `save` returned to `path`, complete or not at all, with sorted metadata.
 
-    safetensors writes the entries of the metadata in an order that is drawn anew each time. With sorted entries,
-    equal tensors and equal metadata are equal bytes.
+    safetensors writes the metadata in a random order. Sorting makes files of equal tensors and metadata identical.
     """
     start = _LENGTH.size + _LENGTH.unpack_from(content)[0]
     header = json.loads(content[_LENGTH.size : start])
     if _METADATA in header:
         header = {_METADATA: dict(sorted(header.pop(_METADATA).items())), **header}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # The values begin at a multiple of their size, as safetensors itself has it.
+    # safetensors itself aligns the values in this way.
     text += b" " * (-len(text) % _LENGTH.size)
 
     def write(file: IO[bytes]) -> None:

@@ -9,7 +9,7 @@ from bert_lightning.checkpoints.files import sha256
 PREFIX = "hub:"
 _NAME = re.compile(rf"(?:{PREFIX})?(\w[\w.-]*(?:/\w[\w.-]*)?)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# The file of an adapter is taken along because a folder that has it is refused.
+# The settings of an adapter are downloaded too, because a folder that has them is refused.
 _SMALL = (
     "config.json",
     "vocab.txt",

@@ -58,7 +58,7 @@ _FIXED: dict[str, Any] = {
     "pruned_heads": {},
     "quantization_config": None,
 }
-# Settings of ours that transformers' BERT ignores, and their defaults. They count in folders that we wrote.
+# Settings that only our models have, with their defaults. They count only in folders that we wrote.
 _OWN_SETTINGS: dict[str, Any] = {
     "embedding_size": None,
     "position_embeddings": "learned",
@@ -76,7 +76,7 @@ def is_huggingface_folder(path: Path) -> bool:
 
 
 def is_early_folder(path: Path) -> bool:
-    """Whether `path` is a folder of pytorch-pretrained-bert: its config has another name."""
+    """Return whether `path` is a folder of pytorch-pretrained-bert, whose config has another name."""
     return (path / _EARLY_CONFIG).is_file() and (path / _PICKLED).is_file()
 
 
@@ -86,8 +86,8 @@ def read_huggingface(folder: Path) -> Checkpoint:
     Label names and `problem_type` become `task_settings`.
 
     Raises:
-        CheckpointError: the config is of another model family, a file is missing or damaged, or a tensor changes what
-            the encoder computes and has no place in it.
+        CheckpointError: the config is of another model family, a file is missing or damaged, or a tensor that BERT
+            does not have would change the encoder's result.
     """
     config_file = folder / (CONFIG if is_huggingface_folder(folder) else _EARLY_CONFIG)
     given = read_json_object(config_file)
@@ -122,7 +122,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
     that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
     tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes;
-    transformers ignores both. Equal checkpoints are equal bytes, in any folder.
+    transformers ignores both. Equal checkpoints give identical files in any folder.
 
     Raises:
         CheckpointError: `folder` exists as a file.
@@ -153,7 +153,7 @@ def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: 
 
 
 def _config_copy(weights: Path) -> dict[str, Any] | None:
-    """Read the config that we write into the weights; None in those of others."""
+    """Read the config that we write into the weights; return None for weights that others wrote."""
     if weights.name != _WEIGHTS:
         return None
     try:
@@ -172,7 +172,7 @@ def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -
 
 
 def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Leave out the keys of another's config that are settings only with us, as transformers does."""
+    """Drop keys that only our own models use from a config that others wrote: transformers ignores them too."""
     for key, default in _OWN_SETTINGS.items():
         if config.get(key, default) != default:
             log.warning("%s: %s is %r, which is no setting of transformers' BERT: ignored", path, key, config[key])
@@ -222,7 +222,7 @@ def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Read a folder's weights: the file, or the index of its shards, and the tensors by their names in it."""
+    """Read a folder's weights; return the file, or the index of its shards, and the tensors by name."""
     for name, read in ((_WEIGHTS, _read_safetensors), (_PICKLED, _read_pickled)):
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
@@ -235,7 +235,7 @@ def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Read one file of weights without what is known by its name to be none."""
+    """Read one file of weights without its buffers."""
     tensors = without_buffers(read(path))
     require_weights(tensors, path)
     return tensors
@@ -296,7 +296,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{path} is not a plain weights file: {name} is no tensor, but a {type(value).__name__}"
+                f"{path} is not a plain weights file: {name} is of type {type(value).__name__}, not a tensor"
             )
     return {str(name): tensor.detach() for name, tensor in content.items()}
 

@@ -1,4 +1,4 @@
-"""Listing folders and expanding globs without the files that other programs leave behind."""
+"""List folders and expand globs without the files that other programs leave behind."""
 
 import glob
 import os
@@ -6,21 +6,19 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-# Of macOS' archives, Windows, Synology and Python; names that begin with a dot need no entry.
-_LEFT_BEHIND = frozenset(
-    (
-        *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
-        *("@eadir", "lost+found", "__pycache__"),
-    )
-)
+# Names that macOS, Windows, Synology, Linux and Python create. Names that begin with a dot need no entry.
+_LEFT_BEHIND = {
+    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"),
+    "__pycache__",
+}
 # Backups and temporary files of editors and of `patch`.
 _BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp")
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder of this name was left by a program and is nobody's data.
+    """Return whether a program left a file or folder of this name, so that it is not data.
 
-    This holds for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), for `__MACOSX`,
+    True for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), for `__MACOSX`,
     `Thumbs.db`, `desktop.ini` and their like, and for backups of editors: `a~`, `#a#`, `a.bak`, `a.orig`.
     """
     lowered = name.lower()
@@ -52,16 +50,16 @@ def files_below(folder: Path) -> list[Path]:
 def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
     """Expand a glob, sorted, without what programs left behind.
 
-    A part of the pattern that is itself such a name asks for it: `.*`, `*.bak`, `__MACOSX`.
+    A pattern that contains such a name itself still matches it: `.*`, `*.bak`, `__MACOSX`.
 
     Args:
         pattern: `**` stands for any number of folders.
-        folder: what the pattern is relative to; the working directory unless given.
+        folder: the folder that the pattern is relative to; the working directory unless given.
     """
     root = "" if folder is None else glob.escape(str(folder)) + os.sep
     found = sorted(map(Path, glob.glob(root + str(pattern), recursive=True, include_hidden=True)))
     parts = Path(pattern).parts
-    # What stands before the first wildcard is named outright.
+    # The user named the parts before the first wildcard.
     outright = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
     if outright is None:
         return found

@@ -26,9 +26,9 @@ _PIPELINES = {
 def write_card(
     checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool, notes: Sequence[str] = ()
 ) -> None:
-    """Write the card of a model; one that somebody wrote by hand is left alone.
+    """Write the card of a model, unless the folder has one that somebody wrote by hand.
 
-    `notes` are sentences on how predictions come from the outputs. The card does not depend on the folder.
+    `notes` are sentences that explain how predictions follow from the outputs. The card does not name the folder.
     """
     path = folder / CARD
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -45,33 +45,33 @@ _QUERY_KEY_VALUE = ("query", "key", "value")
 _FIXED_BACK = {theirs: ours for ours, theirs in _FIXED.items()}
 _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
 _SELF_ATTENTION = {f"attention.self.{part}": part for part in _QUERY_KEY_VALUE}
-# What only our own models have; it keeps our names in a folder that transformers refuses.
+# Parameters that only our own models have. They keep our names in a folder that transformers refuses.
 _OWN = {f"encoder.{part}.{kind}" for part in ("embeddings.projection", "final_norm") for kind in ("weight", "bias")}
 _LAYER_NAME = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _TABLE = "embeddings.word_embeddings.weight"
 _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
 
-# Buffers, by the last component of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
+# Buffers, recognised by the last part of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
 # `num_batches_tracked` counts in torch's BatchNorm; `masked_bias` is a constant of transformers' GPT-2.
 _BUFFER = re.compile(r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
-# Wrappers that torch and Lightning put anywhere into a name, and that compute nothing themselves.
+# Components that torch and Lightning insert anywhere in a name. They compute nothing.
 _INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
-# Components that may stand in front of the encoder: of DataParallel, DDP and DeepSpeed (`module`), Lightning and
-# others (`model`), PEFT (`base_model.model`), sentence-transformers (`0.auto_model`, `0.bert`), and of the classes
-# that hold an encoder as an attribute.
+# Components that libraries put in front of the encoder: DataParallel, DDP and DeepSpeed (`module`), Lightning and
+# others (`model`), PEFT (`base_model.model`), sentence-transformers (`0.auto_model`, `0.bert`), and classes that hold
+# an encoder as an attribute.
 _OUTER_WRAPPERS = ("module", "model", "base_model", "0", "auto_model", "bert", "bert_model", "encoder", "backbone")
 _OUTER_WRAPPER = re.compile(rf"^(?:(?:{'|'.join(_OUTER_WRAPPERS)})\.)*?(?=bert\.|embeddings\.|encoder\.layer\.)")
 _ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
-# Components of tensors that stand beside the encoder and still change what it computes: prompts and prefixes of PEFT,
-# P-tuning and `adapters`, adapters that all layers share, tables of relative or further positions, and further or
+# Components of tensors that are outside the encoder and still change its result: prompts and prefixes of PEFT,
+# P-tuning and `adapters`; adapters that all layers share; tables of relative or additional positions; additional or
 # projected embeddings of other families (ERNIE, ELECTRA, ALBERT).
 _BESIDE_THE_ENCODER = re.compile(
     r"(?:^|[./])(?:(?:prompt|prefix)(?:_\w+)?|soft_prompts?|invertible_adapters|shared_parameters|adapters"
     r"|rel_pos_bias|rel_embeddings|relative_\w+|distance_embedding|rotary_\w+|inv_freq|\w*position_embeddings"
     r"|task_type_embeddings|embeddings_project|embedding_hidden_mapping_in)(?=[./]|$)"
 )
-# What TensorFlow's training keeps beside the weights: counters, and slots of the optimiser under a variable's name.
+# Variables that are not weights in TensorFlow's training: counters, and the optimiser's slots of each variable.
 _TENSORFLOW_STATE = re.compile(
     r"(?:.*/)?(?:global_step|beta[12]_power|(?:current_)?loss_scale|good_steps|(?:adam|lamb|lars)_[mv]"
     r"|Adam\w*|LAMB\w*|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|ExponentialMovingAverage)(?:_\d+)?"
@@ -79,7 +79,7 @@ _TENSORFLOW_STATE = re.compile(
 
 
 def without_buffers(entries: dict[str, _Entry]) -> dict[str, _Entry]:
-    """Leave out the entries that are known by their name to be no weights, whatever their type and prefix."""
+    """Return the entries without buffers, which are recognised by name whatever their type and prefix."""
     return {name: entry for name, entry in entries.items() if not _BUFFER.fullmatch(name)}
 
 
@@ -105,15 +105,15 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str, Tensor]:
-    """Rename transformers' tensors to ours; names beside the encoder that are unknown stay as they are.
+    """Rename transformers' tensors to ours; unknown names outside the encoder stay unchanged.
 
-    The encoder is read with and without `bert.`, and with the prefixes of wrappers in front of it.
+    The encoder may be under `bert.` or not, and prefixes of wrappers may stand before it.
     `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
 
     Raises:
-        ValueError: a tensor that changes what the encoder computes and has no place in it; two encoders, or one under
-            an unknown prefix; two names of one parameter with different values; query, key and value that are not
-            three of a kind. The message names the tensor.
+        ValueError: a tensor that BERT does not have would change the encoder's result; there are two encoders, or one
+            under an unknown prefix; two names of one parameter have different values; query, key and value differ in
+            shape, or one is missing. The message names the tensor.
     """
     theirs = _untied(_canonical(without_buffers(tensors)), tied)
     ours: dict[str, Tensor] = {}
@@ -147,7 +147,7 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
 
 
 def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors transformers' present names with the prefix `bert.`, without wrappers.
+    """Rename tensors to transformers' current names with the prefix `bert.`, without wrappers.
 
     Raises:
         ValueError: as `from_huggingface`.
@@ -158,8 +158,8 @@ def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for original, tensor in tensors.items():
         name = original
         if name not in _OWN:
-            # Wrappers that the file's encoder does not have are removed too, so that no part of an encoder passes for
-            # a head.
+            # Other wrappers than that of the file's encoder are removed too. Otherwise a part of an encoder under one
+            # of them would pass for a head.
             name = _present(_OUTER_WRAPPER.sub("", inner[original].removeprefix(wrapper), count=1))
             if bare and name.startswith(_ENCODER_PARTS):
                 name = f"bert.{name}"
@@ -171,27 +171,27 @@ def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _present(name: str) -> str:
-    """Give the present name of a LayerNorm's parameter, which was called as in TensorFlow until 2018."""
+    """Return the current name of a LayerNorm's parameter; until 2018 transformers used TensorFlow's names."""
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name))
 
 
 def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
-    """Find what stands in front of `bert.`, or of the encoder's own names where there is no `bert.`.
+    """Find the prefix before `bert.`, or before the encoder's own names where there is no `bert.`.
 
-    The table of word embeddings shows it: every encoder has one, and nothing else is called so.
+    It is read from the name of the word embeddings: every encoder has them, and nothing else has that name.
 
     Args:
-        inner: name in the file -> the same without inner wrappers.
+        inner: name in the file -> the same name without inner wrappers.
 
     Returns:
-        The wrapper, and whether the encoder stands there without `bert.`.
+        The prefix, and whether the encoder's names follow it without `bert.`.
 
     Raises:
-        ValueError: there are two encoders, or one under a name that is not known to compute nothing.
+        ValueError: there are two encoders, or the prefix is not that of a known wrapper.
     """
     tables = [original for original, name in inner.items() if f".{name}".endswith(f".{_TABLE}")]
     if len(tables) > 1:
-        raise ValueError(f"{tables[0]} and {tables[1]} belong to two encoders: which one is meant cannot be told")
+        raise ValueError(f"{tables[0]} and {tables[1]} belong to two encoders, and only one can be read")
     if not tables:
         return "", not any(name.startswith("bert.") for name in inner.values())
     prefix = inner[tables[0]].removesuffix(_TABLE)
@@ -206,10 +206,10 @@ def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
 
 
 def _require_place(name: str, original: str) -> None:
-    """Refuse a tensor that changes what the encoder computes and is not one of its parameters.
+    """Refuse a tensor that changes the encoder's result and is not one of BERT's parameters.
 
     Raises:
-        ValueError: it is such a tensor; the message names it as the file does, `original`.
+        ValueError: it is such a tensor; the message uses `original`, its name in the file.
     """
     layer = _LAYER_NAME.fullmatch(name)
     if name in _FIXED_BACK or (layer and (layer[2] in _SELF_ATTENTION or layer[2] in _LAYER_BACK)):
@@ -242,14 +242,14 @@ def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
 
 
 def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the variables of google-research/bert to transformers' names; the optimiser's are left out.
+    """Rename the variables of google-research/bert to transformers' names, without the optimiser's.
 
     Dense kernels are transposed: TensorFlow multiplies from the left. Sources: `modeling.py`, `run_pretraining.py`,
-    `run_classifier.py`, `run_squad.py`. Other floating-point variables, such as those of further heads, keep their
-    names; others are counters of the training program.
+    `run_classifier.py`, `run_squad.py`. Other floating-point variables, such as those of additional heads, keep
+    their names. Other integer variables are counters of the training program and are left out.
 
     Raises:
-        ValueError: a variable changes what the encoder computes and has no place in it; the message names it.
+        ValueError: a variable that BERT does not have would change the encoder's result; the message names it.
     """
     theirs = {}
     for original, tensor in without_buffers(variables).items():

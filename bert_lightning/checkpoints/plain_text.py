@@ -1,18 +1,18 @@
-"""Names from a user's data or configuration, as plain text of one line and in Markdown."""
+"""Escape names from a user's data or configuration for one line of plain text and for Markdown."""
 
 import re
 import unicodedata
 
 # Control characters, lone surrogates, and the separators of lines and paragraphs.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Any ASCII punctuation may stand after a backslash (CommonMark 0.31, section 2.4); GitHub reads `$` as mathematics.
-# An underscore between letters is left as it is, since most names of metrics hold one.
+# A backslash escapes any ASCII punctuation (CommonMark 0.31, section 2.4); GitHub reads `$` as mathematics.
+# An underscore between letters needs no escape, and most names of metrics hold one.
 _MARKDOWN = re.compile(r"[\\`*{}\[\]<>|~$&]|(?<!\w)#|(?<![^\W_])_|_(?![^\W_])|^[-+](?=\s)")
 _BACKTICKS = re.compile("`+")
 
 
 def printable(text: str) -> str:
-    """The text on one line: line breaks, control characters and lone surrogates are written as in Python."""
+    """Return the text on one line, with Python's escapes for line breaks, control characters and lone surrogates."""
     if text.isprintable():
         return text
     return "".join(
@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, without its middle where it is longer than `longest` characters."""
+    """Return the text, without its middle if it is longer than `longest` characters."""
     if len(text) <= longest:
         return text
     tail = longest // 3
@@ -30,15 +30,15 @@ def shortened(text: str, longest: int) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text so that Markdown shows it as it is, on one line and also in a table."""
+    """Escape the text so that Markdown shows it unchanged, on one line and also in a table."""
     return _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(text))
 
 
 def markdown_code(text: str, *, in_table: bool = False) -> str:
-    """A span of code with the text, whose fence is longer than any run of backticks inside."""
+    """Return the text as a span of code, with a fence longer than any run of backticks in it."""
     text = printable(text)
     fence = "`" * (1 + max((len(run) for run in _BACKTICKS.findall(text)), default=0))
-    # A blank on both sides is not part of the code, and keeps it apart from the fence.
+    # Markdown removes one blank on either side, which keeps backticks of the text apart from the fence.
     space = " " if text.startswith("`") or text.endswith("`") else ""
     if in_table:
         text = text.replace("|", "\\|")
@@ -46,6 +46,6 @@ def markdown_code(text: str, *, in_table: bool = False) -> str:
 
 
 def markdown_block(text: str, language: str) -> str:
-    """A fenced block of code, whose fence is longer than any run of backticks inside."""
+    """Return the text as a fenced block of code, with a fence longer than any run of backticks in it."""
     fence = "`" * max(3, 1 + max((len(run) for run in _BACKTICKS.findall(text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"

@@ -13,7 +13,7 @@ from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
 from bert_lightning.checkpoints.tokenizer_files import read_json_object
 
-# PEFT and `adapters` write it beside an adapter, sentence-transformers beside the folders of its steps.
+# PEFT and `adapters` write the first file beside an adapter; sentence-transformers writes the second one.
 _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 
 
@@ -53,12 +53,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    """Refuse a folder that holds an adapter: the model is another one's weights together with it.
+    """Refuse a folder that holds an adapter, because the adapter needs the weights of its base model.
 
-    transformers loads both from such a folder, also where weights of a model lie beside the adapter.
+    transformers loads both from such a folder, even if weights of a model lie beside the adapter.
 
     Raises:
-        CheckpointError: it does; the message names the file and the base model.
+        CheckpointError: the folder holds an adapter; the message names the file and the base model.
     """
     file = folder / _ADAPTER
     if file.is_file():
@@ -66,12 +66,12 @@ def _refuse_adapter(folder: Path) -> None:
         base = settings.get("base_model_name_or_path") or settings.get("model_name")
         raise CheckpointError(
             f"{file}: the folder holds an adapter of {base!r}, which cannot be read: merge it into that model first "
-            "(merge_and_unload of PEFT) and save the whole; if that has been done, delete this file"
+            "(PEFT's merge_and_unload) and save the result; if you have done so already, delete this file"
         )
 
 
 def _encoder_folder(folder: Path) -> Path:
-    """Find the encoder in a folder of sentence-transformers; its early releases have it in a folder of its own."""
+    """Find the encoder in a folder of sentence-transformers: early releases put it into a subfolder."""
     try:
         steps = json.loads((folder / _STEPS).read_text(encoding="utf-8"))
         name = steps[0]["path"]
@@ -82,9 +82,9 @@ def _encoder_folder(folder: Path) -> Path:
 
 
 def _check_rows(checkpoint: Checkpoint) -> None:
-    """Refuse a vocabulary that gives ids for which the model has no row; more rows than entries are sound.
+    """Refuse a vocabulary with more entries than the model has rows; more rows than entries are allowed.
 
-    Published models round `vocab_size` up to a multiple of 8 or 64, which makes products of matrices faster.
+    Published models round `vocab_size` up to a multiple of 8 or 64, which makes matrix products faster.
     """
     size, vocabulary = checkpoint.config.get("vocab_size"), checkpoint.vocabulary
     if vocabulary is None or vocabulary.obstacle is not None or not isinstance(size, int):

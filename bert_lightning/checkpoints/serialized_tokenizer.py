@@ -1,4 +1,4 @@
-"""`tokenizer.json`, the file of the `tokenizers` library: its entries, and where it differs from BERT's tokenizer."""
+"""Read `tokenizer.json`, the file of the `tokenizers` library, and compare it with BERT's tokenizer."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map
 
 
 class SerializedTokenizer(NamedTuple):
-    """A `tokenizer.json` as plain values."""
+    """The settings of a `tokenizer.json`."""
 
     entries: tuple[str, ...]
-    """in id order, added tokens included; empty at an id that no text gets"""
+    """in id order, with added tokens; empty at an id that has no entry"""
     lowercase: bool | None = None
     """None where the normalizer is not BERT's"""
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
     faults: tuple[str, ...] = ()
-    """parts of another kind than BERT's, which our tokenizer cannot follow"""
+    """parts of another type than BERT's, which our tokenizer does not have"""
     differences: tuple[str, ...] = ()
-    """values other than BERT's in parts of BERT's kinds"""
+    """values other than BERT's in parts of BERT's types"""
     frames: bool = True
     """whether it has a post-processor, which adds [CLS] and [SEP]"""
 
@@ -29,10 +29,10 @@ class SerializedTokenizer(NamedTuple):
 def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
     """Compare a `tokenizer.json` with BERT's tokenizer, part by part.
 
-    `truncation`, `padding` and `decoder` are not looked at: they change no id of a text that is encoded whole.
+    `truncation`, `padding` and `decoder` are ignored, because they do not change the ids of an untruncated text.
 
     Raises:
-        AttributeError, KeyError, TypeError, IndexError: it has another shape than a tokenizer's file.
+        AttributeError, KeyError, TypeError, IndexError: it does not have the form of a tokenizer's file.
     """
     model = content.get("model") or {}
     # Older files leave the type out.
@@ -73,7 +73,7 @@ def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
 
 
 def _single(part: dict[str, Any] | None, key: str) -> dict[str, Any]:
-    """The one part in a sequence of one, or the part itself."""
+    """Unwrap a part from sequences of one part."""
     part = part or {}
     while part.get("type") == "Sequence" and len(part[key]) == 1:
         part = part[key][0]
@@ -81,18 +81,18 @@ def _single(part: dict[str, Any] | None, key: str) -> dict[str, Any]:
 
 
 def _entries(vocab: dict[str, Any], added: list[dict[str, Any]]) -> tuple[tuple[str, ...], str | None]:
-    """Entries in id order, and why our tokenizer cannot use them."""
+    """Return the entries in id order, and the reason why our tokenizer cannot use them, or None."""
     contents = [token["content"] for token in added]
     new = {token["content"]: token["id"] for token in added if token["content"] not in vocab}
     ids = {**vocab, **new}
     numbers = list(ids.values())
     sound = all(type(number) is int and number >= 0 for number in numbers) and len(set(numbers)) == len(numbers)
-    # A vocabulary with doubled entries leaves some ids out. Many more would only take memory.
+    # A vocabulary with repeated entries leaves some ids out. A file that leaves out many more is damaged.
     if not sound or max(numbers, default=0) > 2 * len(numbers):
         return tuple(ids), f"the ids in {SERIALIZED} are not 0 to {len(numbers) - 1}"
     entries = [""] * (max(numbers, default=-1) + 1)
     for entry, number in ids.items():
-        # No word holds a blank, and in a file of lines such an entry would become another one.
+        # No word holds a blank, and written to vocab.txt such an entry would change.
         broken = "\n" in entry or "\r" in entry or entry != entry.rstrip(BLANKS)
         entries[number] = "" if broken and entry not in contents else entry
     while entries and not entries[-1]:
@@ -106,7 +106,7 @@ _BERT_FRAME = "[CLS] A [SEP] B:1 [SEP]:1"
 
 
 def _frame(part: dict[str, Any], entries: tuple[str, ...]) -> str:
-    """How a post-processor frames a pair, `:1` for the second segment; its type where that says nothing."""
+    """Describe how a post-processor frames a pair, with `:1` for the second segment; else return its type."""
     kind = part.get("type")
     if kind == "BertProcessing":
         (separator, separator_id), (start, start_id) = part["sep"], part["cls"]

@@ -27,7 +27,7 @@ CONFIG = "bert_config.json"
 _INDEX = ".index"
 # `core/lib/io/format.h`: the footer holds two block handles, padded, and the magic number.
 _FOOTER_SIZE, _MAGIC = 48, 0xDB4775248B80FB57
-# How variables are called that TensorFlow 2 saved from a tree of Python objects.
+# The ending of every variable that TensorFlow 2 saved from a tree of Python objects.
 _SECOND_VERSION = "/.ATTRIBUTES/VARIABLE_VALUE"
 # After each block: one byte for the compression (0 is none) and the checksum.
 _TRAILER_SIZE, _UNCOMPRESSED = 5, 0
@@ -45,7 +45,7 @@ _DTYPES = {
 }
 # `bert_config.json` says gelu where the original code computes the tanh form; `modeling.py: get_activation`.
 _ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
-# `modeling.py: BertConfig`; nothing else in `bert_config.json` counts, and these have the defaults that we have.
+# `modeling.py: BertConfig` reads these keys alone, with the same defaults as ours.
 _SETTINGS = (
     "vocab_size",
     "hidden_size",
@@ -125,7 +125,7 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
         is_second = any(name.endswith(_SECOND_VERSION) for name in variables)
         raise CheckpointError(
             f"{prefix}{_INDEX} holds no BERT: none of its variables is under bert/"
-            + (" (it was written by TensorFlow 2; only names of TensorFlow 1 are read)" if is_second else "")
+            + (" (TensorFlow 2 wrote it; only the names of TensorFlow 1 can be read)" if is_second else "")
         )
     vocabulary = read_vocabulary(prefix.parent)
     if vocabulary is not None and vocabulary.lowercase is None:

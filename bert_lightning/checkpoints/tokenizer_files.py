@@ -1,7 +1,7 @@
 """The tokenizer files of a folder: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json`.
 
-Where files disagree, the one counts that transformers 5 takes (`tokenization_utils_base.py: _from_pretrained`,
-`models/bert/tokenization_bert.py`). `docs/checkpoints.md` lists every setting, and what becomes of it.
+Where files disagree, transformers 5 decides which one counts (`tokenization_utils_base.py: _from_pretrained`,
+`models/bert/tokenization_bert.py`). `docs/checkpoints.md` lists every setting and its effect.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 VOCABULARY = "vocab.txt"
 _SPECIAL_MAP, _MODEL_SETTINGS = "special_tokens_map.json", "config.json"
 _FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, _SPECIAL_MAP)
-# transformers' classes that read text as BERT does. The first ones build BERT's tokenizer from the settings; the
-# others take `tokenizer.json` as it is.
+# transformers' classes that read text as BERT does. The first two build BERT's tokenizer from the settings; the
+# other two use `tokenizer.json` unchanged.
 _BUILT = ("BertTokenizer", "BertTokenizerFast")
 _TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _NUM_NAMED = 3
@@ -50,13 +50,13 @@ class Vocabulary:
     """The settings that fix how BERT's tokenizer reads text; names as in transformers' BertTokenizer.
 
     Attributes:
-        entries: WordPiece entries in id order; an empty one stands at an id that no text gets.
+        entries: WordPiece entries in id order; empty at an id that has no entry.
         lowercase: whether text is lower-cased first; None where the files do not say.
         strip_accents: whether accents are removed; None means where text is lower-cased, as in the original code.
         tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
         special_tokens: entries beside BERT's five that are never split and never masked.
         obstacle: why our tokenizer cannot read text as these files say; None if it can.
-        originals: name and content of the files, where there is an obstacle: they are written as they were read.
+        originals: name and content of the files if there is an obstacle; they are written unchanged.
     """
 
     entries: tuple[str, ...]
@@ -68,10 +68,10 @@ class Vocabulary:
     originals: tuple[tuple[str, bytes], ...] = ()
 
     def capital(self) -> str | None:
-        """An entry beside the special ones whose capital letter shows that the vocabulary is cased.
+        """Return an entry whose capital letter shows that the vocabulary is cased; special tokens do not count.
 
-        An uncased vocabulary of many languages may hold a few letters that count as capital ones in newer versions
-        of Unicode. Outside ASCII, fewer than one entry of a hundred therefore shows nothing.
+        An uncased vocabulary of many languages may hold a few letters that newer versions of Unicode call capital.
+        Outside ASCII, capitals therefore count only from one entry in a hundred on.
         """
         special = set(self.special_tokens)
         capitals = [e for e in self.entries if e != e.lower() and not e.startswith("[") and e not in special]
@@ -80,15 +80,15 @@ class Vocabulary:
         return plain or (capitals[0] if capitals and many else None)
 
     def looks_cased(self) -> bool:
-        """Whether an entry shows that the vocabulary is cased."""
+        """Return whether an entry shows that the vocabulary is cased."""
         return self.capital() is not None
 
 
 def read_vocabulary(path: Path) -> Vocabulary | None:
     """Read a folder's tokenizer files, or one vocabulary file with the settings beside it; None if there are none.
 
-    A tokenizer that is not BERT's, or that has tokens added to it, is read with the `obstacle` that this is.
-    Settings that contradict those in use are warned about.
+    If the tokenizer is not BERT's, or has added tokens, `obstacle` says so. Settings that contradict those in use are
+    warned about.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -129,9 +129,10 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
 
 
 def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
-    """Decide whether text is lower-cased where the files do not say: not if an entry holds a capital letter.
+    """Lower-case text where the files do not say, unless an entry holds a capital letter.
 
-    transformers would lower-case, and then no entry with a capital letter is ever found. This is warned about.
+    transformers would lower-case always, and then never find an entry with a capital letter. The difference is warned
+    about.
     """
     if vocabulary.lowercase is not None or vocabulary.obstacle is not None:
         return vocabulary
@@ -195,7 +196,7 @@ def _read_if_there(path: Path) -> dict[str, Any] | None:
 
 
 def _originals(folder: Path, settings: dict[str, Any], named: Any) -> tuple[tuple[str, bytes], ...]:
-    """The tokenizer files as they are, with the class that `config.json` names: nothing else would tell it."""
+    """Return the unchanged tokenizer files, plus the class that only the model's `config.json` names."""
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     if named and not settings.get("tokenizer_class"):
         content = {**settings, "tokenizer_class": named}
@@ -206,8 +207,8 @@ def _originals(folder: Path, settings: dict[str, Any], named: Any) -> tuple[tupl
 def _read_entries(file: Path) -> tuple[str, ...]:
     """Read the lines of a vocabulary file as `tokenizers` does (`WordPiece::read_file`).
 
-    Blanks at the end of a line are removed. An entry that is there twice has the id of its last line; the others
-    become empty. A byte-order mark is left out, although `tokenizers` makes it a part of the first entry.
+    Blanks at the end of a line are removed. A repeated entry has the id of its last line, and its other lines become
+    empty. A byte-order mark is left out, although `tokenizers` makes it part of the first entry.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -245,7 +246,7 @@ def _read_entries(file: Path) -> tuple[str, ...]:
 def _casing(
     settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
 ) -> tuple[bool | None, bool | None, bool]:
-    """`lowercase`, `strip_accents` and `tokenize_chinese_chars`, from the file that transformers takes them from."""
+    """Return `lowercase`, `strip_accents` and `tokenize_chinese_chars` from the file that transformers uses."""
     if serialized is not None and taken:
         return serialized.lowercase, serialized.strip_accents, serialized.tokenize_chinese_chars
     lowercase = settings.get("do_lower_case", serialized.lowercase if serialized is not None else None)
@@ -261,11 +262,11 @@ def _casing(
 
 
 def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
-    """The settings of `tokenizer_config.json` with which text is read otherwise than BERT's tokenizer does."""
+    """Yield a message for each setting of `tokenizer_config.json` that makes it differ from BERT's tokenizer."""
     if named is not None and named not in (*_BUILT, *_TAKEN):
         yield f"its class is {named}, but BERT's is BertTokenizer"
     if settings.get("auto_map"):
-        yield f"its auto_map names code of its own, which is not run: {settings['auto_map']!r}"
+        yield f"its auto_map names custom code, which is not run: {settings['auto_map']!r}"
     if settings.get("split_special_tokens"):
         yield f"its split_special_tokens is {settings['split_special_tokens']!r}, but BERT's is False"
     if settings.get("fast_tokenizer_files", [SERIALIZED]) != [SERIALIZED]:
@@ -275,7 +276,7 @@ def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
 def _warn_of_unused(
     found: Vocabulary, settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
 ) -> None:
-    """Name what the files say and what neither transformers nor our tokenizer follows."""
+    """Warn about settings that neither transformers nor our tokenizer uses."""
     unused = [f"{name} ({settings[name]!r})" for name in ("never_split",) if settings.get(name)]
     if settings.get("do_basic_tokenize", True) is not True:
         unused.append(f"do_basic_tokenize ({settings['do_basic_tokenize']!r})")
@@ -302,7 +303,7 @@ def _warn_of_unused(
         return
     if taken and not serialized.frames:
         log.warning(
-            "%s has no post_processor, so transformers adds neither [CLS] nor [SEP]; here they are added",
+            "%s has no post_processor, so transformers adds neither [CLS] nor [SEP]; we add them",
             folder / SERIALIZED,
         )
     if not taken and found.lowercase is False and "do_lower_case" not in settings:

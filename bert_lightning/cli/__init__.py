@@ -44,7 +44,7 @@ def console() -> None:
 def leave(status: int) -> NoReturn:
     """End the process; one that trained with others without taking torch's threads down.
 
-    Now and then that aborts the process (gloo, torch 2.13: "terminate called without an active exception"), and
+    Taking them down sometimes aborts the process (gloo, torch 2.13: "terminate called without an active exception").
     torchrun then ends the others while the first may still be writing.
     """
     distributed = sys.modules.get("torch.distributed")
@@ -122,7 +122,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     options.overrides = rest
     drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
-        # Hours of work do not end with the terminal that they were started from.
+        # A training must not end with the terminal that started it.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Said outright, or the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -130,7 +130,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
             raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
         status = options.run(options)
-        # Now, while a full disk can still be the status.
+        # Flush now, while a full disk can still change the exit status.
         sys.stdout.flush()
         return status
     except InputError as error:
@@ -142,7 +142,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError as error:
         drop_output(True)
         if error.filename == STANDARD_OUTPUT or options.command not in (*_TRAINING, "prepare"):
-            # The reader of our output went away, as `head` does.
+            # The reader of our output closed the pipe, as `head` does.
             return OK
         return _complain("a pipe broke", FAILURE)
     except OSError as error:
@@ -176,7 +176,7 @@ def _complain(message: str, status: int) -> int:
     if status in (INTERRUPTED, TERMINATED) and not is_first_process():
         # The first process says it for all.
         return status
-    # Names of files and values may hold what would move a terminal's cursor.
+    # Names of files and values may hold control characters of the terminal.
     print(f"bert-lightning: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 

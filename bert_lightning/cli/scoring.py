@@ -56,15 +56,15 @@ def _score_options(parser: argparse.ArgumentParser) -> None:
         "conll",
         _score_conll,
         "Entities, in percent as conlleval prints",
-        "columns, the tag last; an empty line ends a sentence; or any file of tags that fit reads",
+        "columns with the tag last and an empty line after each sentence, or any file of tags that fit reads",
         "the same sentences with predicted tags, such as predictions.conll of a run",
     )
     conll.add_argument(
         "--scheme",
         choices=("conlleval", "strict"),
         default="conlleval",
-        help="what makes an entity: as conlleval.pl counts any tags, E, S, L and U too (default), or IOB2 as the "
-        "strict mode of seqeval",
+        help="how entities are counted: as conlleval.pl does, with any tags (default), or as seqeval's strict mode "
+        "does, with IOB2",
     )
     for column, meaning in (("token", "words"), ("tag", "tags")):
         conll.add_argument(

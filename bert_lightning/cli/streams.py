@@ -1,4 +1,4 @@
-"""Standard streams that may break: closed from the start, on a full disk, on a lost terminal, or without a reader."""
+"""Standard streams that survive a closed descriptor, a full disk, a lost terminal, or a reader that leaves."""
 
 import errno
 import io
@@ -12,14 +12,14 @@ _NAMES = ("standard input", STANDARD_OUTPUT, "standard error")
 
 
 class Descriptor(io.FileIO):
-    """The raw end of a standard stream, below its buffer and its encoding.
+    """The file descriptor of a standard stream, below its buffer and its encoding.
 
-    Messages must never end the work that they are about, so output that cannot be written is dropped. Where the
-    output is itself the result of a command, `drops` is False and the error is raised.
+    Messages must never end the work that they report, so output that cannot be written is dropped. Where the output
+    is itself the result of a command, `drops` is False and the error is raised.
 
     Args:
-        number: of the file descriptor, 1 or 2.
-        was_closed: it was closed when the process began, and /dev/null stands in for it.
+        number: the number of the file descriptor, 1 or 2.
+        was_closed: whether it was closed when the process began, so that /dev/null replaces it.
     """
 
     def __init__(self, number: int, was_closed: bool) -> None:
@@ -28,7 +28,7 @@ class Descriptor(io.FileIO):
         self._was_closed = was_closed
 
     def write(self, data: Any) -> int:
-        """Write all or a part, and give the number of bytes written or dropped.
+        """Write all bytes or some, and return the number of bytes written or dropped.
 
         Raises:
             OSError: it cannot be written and `drops` is False; the file name says which stream it is.
@@ -47,7 +47,7 @@ class Descriptor(io.FileIO):
 
 
 def keep_standard_streams() -> None:
-    """Replace the standard streams by ones whose writes never fail; call this once, before any file is opened.
+    """Replace the standard streams by ones whose writes never fail. Call this once, before any file is opened.
 
     A closed descriptor is opened on /dev/null. Otherwise the next file that is opened, such as a checkpoint, would
     become standard error, and messages would be written into it. Characters that the encoding of the terminal lacks
@@ -61,7 +61,7 @@ def keep_standard_streams() -> None:
 
 
 def drop_output(drops: bool) -> None:
-    """Say whether output that cannot be written is dropped, or is an error because it is the command's result."""
+    """Choose whether output that cannot be written is dropped; otherwise it is an error, as for a result."""
     descriptor = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(descriptor, Descriptor):
         descriptor.drops = drops
@@ -75,7 +75,7 @@ def _open_if_closed(number: int) -> bool:
         if opened != number:
             os.dup2(opened, number)
             os.close(opened)
-        # The processes that this one starts need it, too.
+        # The processes that this one starts need it too.
         os.set_inheritable(number, True)
         return True
     return False
@@ -85,7 +85,7 @@ def _stream(stream: TextIO | None, number: int, was_closed: bool) -> io.TextIOWr
     if stream is not None:
         stream.flush()
     raw = Descriptor(number, was_closed)
-    # As Python's own: standard error, and a terminal, get each line at once, and all do with PYTHONUNBUFFERED.
+    # As in Python: standard error and terminals get each line at once; with PYTHONUNBUFFERED every stream does.
     by_line = number == 2 or raw.isatty() or getattr(stream, "write_through", False)
     encoding = stream.encoding if stream is not None else "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line)

@@ -76,7 +76,7 @@ class FineTuningData:
 
     @property
     def is_pair(self) -> bool:
-        """Whether a sequence holds two texts, of which the second has token type 1."""
+        """Return whether a sequence holds two texts, of which the second has token type 1."""
         return False
 
     @property
@@ -295,16 +295,16 @@ class FineTuningDataModule(StepDataModule):
 
 
 def check_all_or_none(examples: Sequence[Any], split: str, item: str, label: str) -> None:
-    """Check that all examples of a split have a label, or none of a test split's.
+    """Check that all examples of a split have a label; in a test split none may have one instead.
 
     Args:
-        examples: with a `label`, which is None where the source gives none.
+        examples: examples with a `label`, which is None if the source has none.
         split: train, validation or test.
-        item: how an error calls an example.
-        label: how an error calls its label.
+        item: the name of an example in messages.
+        label: the name of its label in messages.
 
     Raises:
-        InputError: the message names the first example that differs from the first one of all.
+        InputError: some have a label and others have none; the message names the first that differs.
     """
     labelled = examples[0].label is not None
     if split != "test" and not labelled:

@@ -1,4 +1,4 @@
-"""GLUE: the files and columns of its tasks, as GLUE and their own authors publish them, and on the hub."""
+"""GLUE: the files and columns of its tasks as published by GLUE, by the authors of each task, and on the hub."""
 
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bert_lightning.data.examples import LabelledText
+from bert_lightning.data.labels import NLI_LABELS
 from bert_lightning.data.readers.glue import read_glue
 from bert_lightning.data.readers.glue_originals import (
     read_cola_public,
@@ -44,7 +45,7 @@ class _Glue(NamedTuple):
     """Split -> its file in that form."""
 
     def read(self, source: str, split: str) -> Iterator[LabelledText]:
-        """Any form of it."""
+        """Read a file of any form."""
         if self.original is not None and fnmatch(Path(source).name, self.original[0]):
             yield from self.original[1](source, split)
             return
@@ -102,7 +103,6 @@ def _glue_set(
 
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
-_NLI = ("contradiction", "entailment", "neutral")
 _SENTENCES = ("sentence1", "sentence2")
 _MRPC = _Glue(
     *("mrpc", "MRPC", (3, 4), 0, (3, 4), _SENTENCES, _BINARY, ("not_equivalent", "equivalent")),
@@ -114,7 +114,7 @@ _MRPC = _Glue(
     },
 )
 _MNLI = _Glue(
-    *("mnli", "MNLI", (8, 9), -1, (8, 9), ("premise", "hypothesis"), _NLI),
+    *("mnli", "MNLI", (8, 9), -1, (8, 9), ("premise", "hypothesis"), NLI_LABELS),
     original=("multinli_*.jsonl*", read_multinli),
     original_files={
         "train": "multinli_1.0_train.jsonl",
@@ -133,7 +133,7 @@ _STSB = _Glue(
     original=("sts-*.[ct]sv*", read_sts_benchmark),
     original_files={"train": "sts-train.csv", "validation": "sts-dev.csv", "test": "sts-test.csv"},
 )
-_AX = _Glue("ax", "AX", (1, 2), -1, (1, 2), ("premise", "hypothesis"), _NLI)
+_AX = _Glue("ax", "AX", (1, 2), -1, (1, 2), ("premise", "hypothesis"), NLI_LABELS)
 
 GLUE_SETS: dict[str, StandardSet] = {
     "glue/cola": _glue_set(
@@ -170,7 +170,7 @@ GLUE_SETS: dict[str, StandardSet] = {
         "Iyer, Dandekar and Csernai 2017, First Quora dataset release: question pairs",
         other_forms={
             "quora_duplicate_questions.tsv": "quora_duplicate_questions.tsv, Quora's own file, has no splits: GLUE's "
-            " archive QQP.zip has train.tsv and dev.tsv"
+            "archive QQP.zip has train.tsv and dev.tsv"
         },
     ),
     "glue/mnli": _glue_set(

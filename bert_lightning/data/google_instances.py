@@ -137,7 +137,7 @@ def _read_documents(
                 documents[-1].append(segment)
         if num_lines == 1 and joined:
             raise InputError(
-                f"{source}: its lines end in carriage returns alone, of which the published generator makes one "
+                f"{source}: its lines end in carriage returns alone, which the published generator reads as one "
                 "line: end them in LF"
             )
     return [document for document in documents if document]

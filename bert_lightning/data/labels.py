@@ -1,4 +1,4 @@
-"""Checks of label names: indicators in their place, one name in two spellings, pairs without agreement."""
+"""Check label names for indicators instead of names, two spellings of one name, and pairs without agreement."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from bert_lightning.errors import InputError
 log = logging.getLogger(__name__)
 # Texts that other programs write for a missing value.
 _MISSING = ("nan", "nat", "null", "<na>", "#n/a")
-# What SNLI and MNLI write where most annotators do not agree, and their classes; Bowman et al. 2015, section 2.2.
+# The label in SNLI and MNLI where annotators have no majority, and their classes; Bowman et al. 2015, section 2.2.
 NO_AGREEMENT = "-"
 NLI_LABELS = ("contradiction", "entailment", "neutral")
 _WAY_TO_WRITE = (
@@ -22,15 +22,15 @@ _WAY_TO_WRITE = (
 
 
 def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | None = None) -> None:
-    """Refuse rows of 0 and 1 per class where the names of classes are expected, and a name twice in one row.
+    """Refuse rows of 0 and 1 per class where names of classes are expected, and rows that repeat a name.
 
-    Indicators are 0, 1 and -1 (unknown) in any spelling, and truth values. Rows of one length over them alone are
-    indicators even if no row repeats a name, and so are probabilities. Where `known` holds all of them, they are
-    names.
+    Indicators are 0, 1 and -1 (unknown) in any spelling, and truth values. Rows of equal length that hold only
+    indicators are refused even if no row repeats one. So are rows of probabilities. If `known` holds all these
+    values, they are names.
 
     Args:
-        examples: multi-label texts; those without labels are passed over.
-        known: the label names, where training has settled them.
+        examples: multi-label texts; those without labels are skipped.
+        known: the label names, if training has settled them.
 
     Raises:
         InputError: the message names the first such row and the way to write labels.
@@ -73,15 +73,15 @@ def _value(label: str) -> float | None:
 
 
 def indicator_columns(names_and_values: Iterable[tuple[str, object]]) -> list[str]:
-    """The names of the columns whose value is an indicator."""
+    """Return the names of the columns whose value is an indicator."""
     return [name for name, value in names_and_values if _is_indicator(str(value))]
 
 
 def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
-    """Warn about classes that are probably one, and about names that are probably none.
+    """Warn about names that are probably one class, and about names that are probably not a class.
 
-    Two names are one where they differ by blanks, by the form of their characters (Unicode's NFKC) or by the spelling
-    of a number. `nan` and its like stand for missing values. Rows of indicators are no names of single classes.
+    Two names are probably one class if they differ only in blanks, in Unicode form (NFKC) or in the spelling of a
+    number. Names such as `nan` stand for missing values, and a row of indicators is not the name of one class.
     """
     spellings: dict[str | float, list[str]] = defaultdict(list)
     for label in labels:
@@ -89,7 +89,7 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
     for group in spellings.values():
         if len(group) > 1:
             log.warning(
-                "%s: the labels %s differ only in blanks or spelling, and are different classes",
+                "%s: the labels %s differ only in blanks or spelling, but are read as different classes",
                 source, " and ".join(map(repr, group)),
             )  # fmt: skip
         elif group[0].strip().lower() in _MISSING:
@@ -118,14 +118,14 @@ def _plain(label: str) -> str | float:
 def without_disagreement(
     examples: Sequence[LabelledText], known: Sequence[str] | None, source: str
 ) -> Sequence[LabelledText]:
-    """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn of how many.
+    """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn with their number.
 
-    Nothing is left out where other labels than theirs occur, or where `-` is a known class.
+    Nothing is left out if labels other than theirs occur, or if `-` is a known class.
 
     Args:
-        examples: of one split.
-        known: the label names, where training has settled them.
-        source: named in the warning.
+        examples: the examples of one split.
+        known: the label names, if training has settled them.
+        source: the file that the warning names.
     """
     labels = {example.label for example in examples}
     others = (labels if known is None else {*known}) - {NO_AGREEMENT}
@@ -135,7 +135,7 @@ def without_disagreement(
     if not kept:
         return examples
     log.warning(
-        "%s: %d pair(s) are labelled %r, no agreement among annotators, and left out",
+        "%s: %d pair(s) are left out, because their label %r says that annotators did not agree",
         source, len(examples) - len(kept), NO_AGREEMENT,
     )  # fmt: skip
     return kept

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 DecodingErrors = Literal["strict", "replace"]
 # What a few old data sets need: a line that is not UTF-8 is Latin-1, where every byte is a character.
 Decoding = DecodingErrors | Literal["latin-1"]
-# What a carriage return inside a line is where lines end in LF: `warn` and `allow` read it as a character, `refuse`
-# raises. With `keep` it ends no line in any file.
+# The treatment of a carriage return inside a line of a file whose lines end in LF: `warn` and `allow` read it as a
+# character, `refuse` raises. With `keep` it never ends a line, in any file.
 CarriageReturns = Literal["warn", "allow", "refuse", "keep"]
 STANDARD_INPUT = "-"
 # Bytes of a line of running text that are held at once; what is longer comes in pieces.
@@ -30,7 +30,7 @@ MAX_PIECE = 1 << 20
 MAX_ROW = 1 << 26
 _LINE_END = re.compile(r"\r\n?|\n")
 _RAW_LINE_END = re.compile(rb"\r\n?|\n")
-# A first line that ends in CR alone; CR CR LF, which careless conversions write, is an end of its own kind.
+# A first line that ends in CR alone. CR CR LF, which careless conversions write, is one line end.
 _FIRST_RETURN = re.compile(rb"[^\r\n]*\r+[^\r\n]")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -84,26 +84,26 @@ def numbered_lines(
     keep_mark: bool = False,
     carriage_returns: CarriageReturns = "warn",
 ) -> Iterator[tuple[int, str]]:
-    """Lines with their ends, numbered from 1.
+    """Read lines with their ends, numbered from 1.
 
-    The first line says how lines end. Where it ends in LF or CRLF, a later carriage return alone is a character of
-    its line. Where it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
-    character does: a line may hold U+0085, U+2028, a vertical tab or a form feed.
+    The first line decides how lines end. If it ends in LF or CRLF, a later carriage return alone is a character of
+    its line. If it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
+    character ends a line: it may hold U+0085, U+2028, a vertical tab or a form feed.
 
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
     one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
 
     Args:
         source: a file, or standard input (`-`).
-        errors: what becomes of bytes that are not UTF-8.
-        repairs: counts what had to be mended.
+        errors: the treatment of bytes that are not UTF-8.
+        repairs: counts cut lines and replaced bytes.
         cut: whether long lines come in pieces.
         keep_mark: whether a byte-order mark stays.
-        carriage_returns: what a carriage return inside a line is, where lines end in LF.
+        carriage_returns: the treatment of a carriage return inside a line, where lines end in LF.
 
     Raises:
-        InputError: as `read_lines`, a line of more than `MAX_ROW` bytes without `cut`, or a carriage return that is
-            to be refused.
+        InputError: as `read_lines`; a line of more than `MAX_ROW` bytes without `cut`; or a carriage return that
+            `carriage_returns` refuses.
     """
     repairs = repairs if repairs is not None else Repairs()
     limit = MAX_PIECE if cut else MAX_ROW
@@ -133,7 +133,7 @@ def numbered_lines(
                 raw, rest = raw[:place], raw[place:]
                 inside = not whole
                 line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset)
-                # Seldom true, and so in an order that costs little.
+                # The cheapest test comes first, because this is seldom true.
                 if look and "\r" in line and line.find("\r") < len(line) - 2 and "\r" in line.rstrip("\r\n"):
                     _report_return(_name(source), number, carriage_returns)
                     look = False
@@ -144,13 +144,13 @@ def numbered_lines(
 
 
 def split_lines(text: str) -> list[str]:
-    """Split a text at each LF, CRLF and CR; `splitlines` splits at further characters."""
+    """Split a text at each LF, CRLF and CR. `splitlines` would split at other characters too."""
     lines = _LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 
 
 class _AnyLineEnds:
-    """A binary file each of whose CR, LF and CRLF ends a line."""
+    """A binary file in which every CR, LF and CRLF ends a line."""
 
     def __init__(self, file: IO[bytes], begin: bytes) -> None:
         self._file, self._buffer = file, begin
@@ -158,10 +158,10 @@ class _AnyLineEnds:
         self._finished = False
 
     def readline(self, size: int) -> bytes:
-        """The next line with its end, or a piece of `size` bytes; empty at the end of the file."""
+        """Return the next line with its end, or a piece of `size` bytes; empty at the end of the file."""
         while True:
             end = _RAW_LINE_END.search(self._buffer, self._start)
-            # LF may follow a CR that is the last byte read so far.
+            # An LF may follow if a CR is the last byte read so far.
             known = end is not None and (self._finished or end.end() < len(self._buffer))
             if known or self._finished or len(self._buffer) - self._start > size:
                 break
@@ -180,7 +180,7 @@ def _report_return(name: str, number: int, carriage_returns: CarriageReturns) ->
     """Refuse a carriage return inside a line, or warn about it.
 
     Raises:
-        InputError: it is to be refused.
+        InputError: `carriage_returns` is `refuse`.
     """
     message = f"{name}: line {number}: a carriage return stands inside this line, though the first line ends in LF"
     if carriage_returns == "refuse":
@@ -231,6 +231,6 @@ def _name(source: str) -> str:
 
 
 def named(sources: Sequence[str]) -> str:
-    """What a message calls several inputs: the first one, and how many there are."""
+    """Name inputs in a message: the first one, and how many there are."""
     first = _name(sources[0])
     return first if len(sources) == 1 else f"{len(sources):,} inputs, the first of them {first}"

@@ -31,7 +31,7 @@ class MultipleChoiceData(FineTuningData):
 
     @property
     def is_pair(self) -> bool:
-        """Always: a context and a choice."""
+        """Return True: a sequence holds a context and a choice."""
         return True
 
 

@@ -69,7 +69,7 @@ class QuestionAnsweringData(FineTuningData):
 
     @property
     def is_pair(self) -> bool:
-        """Always: a question and its context."""
+        """Return True: a sequence holds a question and its context."""
         return True
 
     def step(self, room: int) -> int:

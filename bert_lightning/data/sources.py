@@ -44,8 +44,8 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 
     Files of a folder or glob are sorted by path, those that match a glob in `exclude` are left out, and none is
-    taken twice. Hidden files and what programs leave behind (`is_left_behind`) are left out as well. A file that is
-    named outright is taken whatever its name and suffix.
+    taken twice. Hidden files and other files that programs leave behind (`is_left_behind`) are left out too. A file
+    that is named itself is always taken.
 
     Raises:
         InputError: an input matches nothing, or `exclude` leaves nothing.
@@ -111,9 +111,9 @@ class Table(NamedTuple):
         return numbered_lines(self.source, self.errors, self.repairs)
 
     def csv_lines(self) -> Iterator[str]:
-        """Its lines for Python's reader of CSV, which puts quoted fields of several lines together again."""
+        """Read its lines for Python's reader of CSV, which joins quoted fields of several lines again."""
         for _, line in numbered_lines(self.source, self.errors, self.repairs, carriage_returns="allow"):
-            # An end inside a quoted field is kept; any other ends the row.
+            # The reader keeps a line end inside a quoted field; any other one ends the row.
             yield from _AFTER_RETURN.split(line) if "\r" in line else (line,)
 
 
@@ -127,8 +127,8 @@ def read_rows(
     """Stream the rows of a TSV, CSV, JSONL or Parquet file, or of `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`.
 
     TSV is read without quote handling, as GLUE is published; CSV with it. The first line of both names the
-    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`. A blank line of a
-    TSV or CSV file is no row, and neither is a row of several columns that are all blank, unless `blank_rows`.
+    columns, unless `column_names` does. `errors` and `repairs` are those of `numbered_lines`. Blank lines of a
+    TSV or CSV file are skipped, and so are rows of several columns that are all blank, unless `blank_rows`.
 
     Raises:
         InputError: unknown format, a malformed line, undecodable bytes, or no data set of that name.
@@ -156,15 +156,15 @@ def column(row: Row, name: str) -> str:
 
 
 def as_text(place: str, what: str, value: Any) -> str:
-    """Convert a value into text; every reader of tables and of rows to predict does it here.
+    """Convert a value into text. All readers of tables and of raw input use this function.
 
-    Text stays as it is. A whole number, a finite number (`Decimal` and numpy's included) and a truth value become
-    what Python prints: `7`, `0.5`, `True`. Everything else is refused: null, NaN and infinities, which stand for
-    missing values; dates; bytes; lists, objects and arrays.
+    Text stays unchanged. A finite number (also `Decimal` and numpy's) and a truth value become what Python prints:
+    `7`, `0.5`, `True`. Everything else is refused: null, NaN and infinities, which stand for missing values; dates;
+    bytes; lists, objects and arrays.
 
     Args:
-        place: where the value stands.
-        what: how an error calls it.
+        place: the location of the value, for messages.
+        what: the name of the value in messages.
         value: of any type.
 
     Raises:
@@ -176,7 +176,7 @@ def as_text(place: str, what: str, value: Any) -> str:
         return value
     if value is None:
         raise InputError(f"{place}: {what} is null")
-    # numpy's truth value is no number of Python's; NaT, a date, and pandas' NA are none either.
+    # numpy's truth value is neither a bool nor an Integral. NaT (a date) and pandas' NA are no numbers, so they fail.
     if isinstance(value, bool | np.bool_ | Integral):
         return str(value)
     if isinstance(value, Real | Decimal):
@@ -189,13 +189,13 @@ def as_text(place: str, what: str, value: Any) -> str:
 
 
 def is_hidden(value: Any, minus_one: bool = True) -> bool:
-    """Whether a field holds no label: null, NaN, an empty text, a text of blanks, -1, or a list of nothing else.
+    """Return whether a field holds no label: null, NaN, an empty or blank text, -1, or a list of only these.
 
-    A test file hides its labels in one of these ways; -1 is the hub's.
+    Test files hide their labels in one of these ways; hub data sets use -1.
 
     Args:
         value: of any type.
-        minus_one: whether -1 counts; not where it may be a label.
+        minus_one: whether -1 means no label. Pass False where -1 may be a label.
     """
     if isinstance(value, list | tuple):
         return all(is_hidden(item, minus_one) for item in value)
@@ -235,7 +235,7 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
 
 
 def _refuse_doubled(place: str, names: Iterable[str]) -> None:
-    """Refuse two columns of one name, since only one of them could be read. Columns without a name are let in."""
+    """Refuse two columns with one name, since only one could be read. Several columns may have no name."""
     for name, count in Counter(names).items():
         if count > 1 and name.strip():
             raise InputError(f"{place}: {count} columns are called {name!r}; every column needs a name of its own")
@@ -253,12 +253,7 @@ def json_row(place: str, line: str) -> Row:
     Raises:
         InputError: it is none.
     """
-    try:
-        values = _JSON.decode(line)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not JSON: {error}") from None
+    values = _parse_json(place, line)
     if not isinstance(values, dict):
         raise InputError(f"{place}: a JSON object is expected, not {type(values).__name__}")
     return Row(place, values)
@@ -271,16 +266,20 @@ def read_json(source: str) -> Any:
         InputError: unreadable, or not JSON: the message names the line.
     """
     text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
+    return _parse_json(source, text)
+
+
+def _parse_json(place: str, text: str) -> Any:
     try:
         return _JSON.decode(text)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        raise InputError(f"{place}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not JSON: {error}") from None
+        raise InputError(f"{place}: not JSON: {error}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; Python's reader would keep the last of two values of one key without a word."""
+    """Build a JSON object, and refuse a repeated key: Python's reader would silently keep its last value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         name = Counter(key for key, _ in pairs).most_common(1)[0][0]

@@ -45,8 +45,8 @@ class StandardSet:
         scheme: of the tags: `IOB1`, `IOB2`, `none` for tags that mark no spans; None for other tasks.
         test_has_labels: whether the labels of the test split are public.
         negative_label: the relation that stands for none, which the official score leaves out.
-        folders: below the data folder, in which archives unpack the files; may be globs.
-        other_forms: a file (may be a glob) of a published form that is not read -> what an error says of it.
+        folders: folders below the data folder into which archives unpack the files; may be globs.
+        other_forms: a file (may be a glob) of a published form that cannot be read -> the hint in the error message.
     """
 
     task: Task

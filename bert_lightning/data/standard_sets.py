@@ -92,7 +92,7 @@ def _in_folder(known: StandardSet, part: Part, folder: str) -> str:
 
 
 def _files_of_hub(part: Part) -> Iterator[str]:
-    """The Parquet files of a data set of the hub that was downloaded as it is, or written by `datasets`."""
+    """Yield the names of Parquet files that were downloaded from the hub or written by `datasets`."""
     if part.hub is not None:
         _, configuration, split = part.hub.rsplit(":", 2)
         yield from (f"{place}{split}-*.parquet" for place in (f"{configuration or 'default'}/", "data/", ""))
@@ -148,7 +148,7 @@ _CONLL_2003_SPLITS = _splits(
     },
     "hub:lhoestq/conll2003:",
 )
-# Where copies unpack the files, and where the organisers' own script puts them.
+# Copies unpack the files into the first folder; the organisers' own script writes to the second one.
 _CONLL_2003_FOLDERS = ("conll2003", "ner")
 # The Penn Treebank's, as far as CoNLL-2003 has them.
 _PENN_TAGS = (

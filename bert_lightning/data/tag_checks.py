@@ -1,4 +1,4 @@
-"""Checks of the tags of files before training or scoring: every mistake is named with its file and line."""
+"""Check the tags of files before training or scoring; every message names file and line."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     """Decide by its tags whether a training file marks spans.
 
     Raises:
-        InputError: a tag looks like that of a span but is none, or is none beside tags of spans.
+        InputError: a tag is nearly that of a span, or marks no span although other tags do.
     """
     verdict = judge_tags(tags_in(examples))
     if verdict.refused:
@@ -60,10 +60,10 @@ def refuse_partly_tagged(examples: Sequence[TaggedSentence]) -> None:
 
 
 def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
-    """Refuse tags that mark no span, or that have a type where those of training have none.
+    """Refuse tags that mark no span, and tags with a type where those of training have none, or the reverse.
 
     Args:
-        examples: of one file.
+        examples: the sentences of one file.
         known: the tags of training.
 
     Raises:
@@ -74,11 +74,11 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
     if strange:
         raise _refusal(examples, strange, known)
     if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
-        log.warning("%s: the types %r and %r are similar, but are two", examples[0].place, *pair)
+        log.warning("%s: the types %r and %r are similar, but are read as two", examples[0].place, *pair)
 
 
 def _fits(tag: str, typed: set[bool]) -> bool:
-    # Training with both is refused for its tags without a type.
+    # Training tags of both forms are refused, so one of the two is enough.
     return is_span_tag(tag) and has_type(tag) is (True in typed)
 
 
@@ -86,7 +86,7 @@ def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> 
     """Refuse tags of spans where those of training are plain labels.
 
     Args:
-        examples: of one file.
+        examples: the sentences of one file.
         known: the tags of training.
 
     Raises:
@@ -110,13 +110,13 @@ def schemes_of(
 ) -> dict[str, TagScheme]:
     """Return the scheme of each split that has tags, all of which mark spans.
 
-    A split that keeps to another scheme than the first one is warned about: its spans are read by its own.
+    A split with another scheme than the first one is warned about; its spans are read by its own scheme.
     """
     labelled = {split: examples for split, examples in splits.items() if examples[0].tags is not None}
     if given != "auto":
         return dict.fromkeys(labelled, given)
     schemes: dict[str, TagScheme] = {split: detect_scheme(_sequences(each)) for split, each in labelled.items()}
-    # IOB1 and IOB2 differ in few words: all files of the two together say which it is.
+    # Few words tell IOB1 from IOB2, so all files that may be either decide together.
     two_letters = [split for split, scheme in schemes.items() if scheme in ("IOB1", "IOB2")]
     together = detect_scheme(tags for split in two_letters for tags in _sequences(labelled[split]))
     schemes |= dict.fromkeys(two_letters, together)
@@ -126,7 +126,7 @@ def schemes_of(
             schemes[split] = schemes[first]
         if schemes[split] != schemes[first]:
             log.warning(
-                "%s: the tags keep to %s, those of %s to %s; the spans of each are read by its own scheme",
+                "%s: the tags keep to %s, but those of %s to %s; the spans of each are read by its own scheme",
                 labelled[split][0].place, schemes[split], labelled[first][0].place, schemes[first],
             )  # fmt: skip
     return schemes
@@ -135,10 +135,10 @@ def schemes_of(
 def check_scheme(
     examples: Sequence[TaggedSentence], scheme: TagScheme, broken_tags: Literal["repair", "error"]
 ) -> None:
-    """Refuse tags that a scheme does not have; warn about those that break it, or refuse them too.
+    """Refuse tags that a scheme does not have; refuse or warn about sequences that break it.
 
     Raises:
-        InputError: there is such a tag.
+        InputError: there is such a tag, or a broken sequence where `broken_tags` is `error`.
     """
     strange = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
     if strange:
@@ -171,7 +171,7 @@ def _sequences(examples: Sequence[TaggedSentence]) -> Iterator[Sequence[str]]:
 
 
 def _find(examples: Sequence[TaggedSentence], tags: Collection[str]) -> tuple[TaggedSentence, int]:
-    """Return the first sentence that has one of some tags, and the number of its word."""
+    """Return the first sentence that has one of the tags, and the number of the word."""
     return next((e, word) for e in examples for word, tag in enumerate(e.tags or ()) if tag in tags)
 
 
@@ -184,7 +184,7 @@ def _tag_at(example: TaggedSentence, word: int) -> str:
 
 
 def _refusal(examples: Sequence[TaggedSentence], tags: Collection[str], known: Collection[str] = ()) -> InputError:
-    """Name the first of some tags that mark no span as they should, with its line and what was likely meant."""
+    """Build the error about the first wrong tag, with its line and the tag that was likely meant."""
     example, word = _find(examples, tags)
     problem = tag_problem((example.tags or [])[word], tags_in(examples) | {*known})
     return InputError(f"{_tag_at(example, word)} {problem}; data.source_scheme none takes all tags as plain labels")

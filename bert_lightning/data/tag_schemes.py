@@ -1,4 +1,4 @@
-"""Tags of spans: whether the tags of a file mark spans, by which scheme, and what breaks it."""
+"""Tags of spans: decide whether the tags of a file mark spans, detect their scheme, and convert between schemes."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bert_lightning.metrics.entities import OUTSIDE, Span, spans_of
 from bert_lightning.metrics.entities import StrictScheme as TagScheme
 
-# A letter alone marks a span without a type. A type neither begins nor ends with a blank.
+# A single letter marks a span without a type. A type neither begins nor ends with a blank.
 _SPAN_TAG = re.compile(r"([BIESLU])(?:-(\S|\S.*\S))?", re.DOTALL)
 # Scheme -> prefixes of a span's first, inner and last tag, and of a span of one.
 _PREFIXES: dict[TagScheme, tuple[str, str, str, str]] = {
@@ -22,7 +22,7 @@ _LOOK_ALIKE = str.maketrans(
     "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
     "ABESIJKMHOPCTYXIABEZHIKMNOPTYX",
 )
-# What stands for a prefix only beside tags that surely mark spans; BMES and BMEWO of Chinese corpora have M and W.
+# Readings that count only beside tags that surely mark spans. BMES and BMEWO of Chinese corpora have M and W.
 _VAGUE = {"8": "B", **dict.fromkeys("1|!lMm", "I"), "3": "E", **dict.fromkeys("5Ww", "S")}
 _LETTERS = ("B", "I", "E", "S", "L", "U", OUTSIDE)
 _WORDS = {"begin": "B", "beginning": "B", "inside": "I", "end": "E", "single": "S", "last": "L", "unit": "U"}
@@ -35,13 +35,12 @@ _QUOTES = " \t\r\n\"'`[](){}<>"
 
 
 class TagVerdict(NamedTuple):
-    """How the tags of a file are read.
+    """The way in which the tags of a file are read.
 
     Attributes:
         spans: whether they mark spans; otherwise they are plain labels, such as parts of speech.
-        refused: tags that stand in the way of that: they look like tags of spans but are none, or mark no span beside
-            tags that do.
-        doubtful: tags of plain labels that could mark spans as well.
+        refused: tags that contradict this: they are nearly tags of spans, or mark no span although others do.
+        doubtful: plain labels that could also be tags of spans.
     """
 
     spans: bool
@@ -52,11 +51,11 @@ class TagVerdict(NamedTuple):
 def judge_tags(tags: Iterable[str]) -> TagVerdict:
     """Decide whether the tags of a file mark spans.
 
-    One tag with B or I and a type is enough for that: then every other tag has to mark a span too, or be O. Without
-    any, tags that nearly are of that form count where something like O stands beside them, or both B and I of a type.
-    Letters alone are spans without a type where they are all that there is. Letters among more labels of other kinds
-    are plain labels: tag sets of parts of speech have single letters too (Gimpel et al. 2011: O, S, L, U, E; MULTEXT:
-    I, S), tags such as `I-` (PROIEL) and `i--------` (Perseus), and names such as `E-mail`.
+    One tag with B or I and a type is enough: then every other tag must mark a span too, or be O. Without such a tag,
+    tags that are nearly of this form count if something like O stands beside them, or both B and I of one type.
+    Single letters are spans without a type if there are no other tags. Single letters among more tags of other kinds
+    are plain labels, because tag sets of parts of speech have them too (Gimpel et al. 2011: O, S, L, U, E; MULTEXT:
+    I, S). Such sets also have tags such as `I-` (PROIEL) and `i--------` (Perseus), and names such as `E-mail`.
     """
     distinct = set(tags)
     typed = {tag for tag in distinct if (match := _SPAN_TAG.fullmatch(tag)) and match[2]}
@@ -76,7 +75,7 @@ def judge_tags(tags: Iterable[str]) -> TagVerdict:
 
 
 def _judge_letters(distinct: set[str], letters: set[str], rest: set[str]) -> TagVerdict:
-    """The verdict on tags none of which has a type."""
+    """Return the verdict on tags of which none has a type."""
     starts = letters & {"B", "I"}
     readings = {tag: nearest_tag(tag, distinct, vague=bool(starts)) for tag in rest}
     near = {tag: reading for tag, reading in readings.items() if reading is not None and "-" not in reading}
@@ -101,17 +100,17 @@ def _nearly_typed(near: dict[str, str], has_outside: bool, is_all: bool) -> bool
 
 
 def _of_two_schemes(tags: set[str]) -> set[str]:
-    """The tags of BILOU where there are tags of BIOES too."""
+    """Return the tags that only BILOU has if there are tags that only BIOES has; otherwise none."""
     return {tag for tag in tags if tag[0] in "LU"} if any(tag[0] in "ES" for tag in tags) else set()
 
 
 def nearest_tag(tag: str, known: Collection[str] = (), vague: bool = True) -> str | None:
-    """Return the tag of a scheme that was likely meant, one of `known` before others; None where it is like none.
+    """Return the tag of a scheme that was likely meant, preferably one of `known`; None if no tag is near.
 
     Args:
-        tag: a tag that is of no scheme.
-        known: tags that occur beside it.
-        vague: also take digits for the letters that they look like, and M and W for the tags of BMES.
+        tag: a tag that belongs to no scheme.
+        known: the other tags of the file.
+        vague: whether digits may stand for letters that look like them, and M and W for tags of BMES.
     """
     text = unicodedata.normalize("NFKC", tag)
     text = "".join(char for char in text if unicodedata.category(char) != "Cf")
@@ -131,7 +130,7 @@ def nearest_tag(tag: str, known: Collection[str] = (), vague: bool = True) -> st
 
 
 def _prefixes(text: str, vague: bool) -> list[str]:
-    """The prefixes that a text may stand for, the likeliest first."""
+    """Return the prefixes that a text may stand for, the likeliest first."""
     letter = text.upper().translate(_LOOK_ALIKE)
     prefixes = (
         letter if letter in _LETTERS else None,
@@ -147,7 +146,7 @@ def _tag(prefix: str, kind: str) -> str:
 
 
 def tag_problem(tag: str, known: Collection[str]) -> str:
-    """Say what is wrong with a tag that does not mark a span as the tags beside it do, and what was likely meant."""
+    """Describe why a tag does not mark a span as the other tags do, and name the tag that was likely meant."""
     spans = sorted(each for each in known if each not in (tag, OUTSIDE) and is_span_tag(each))
     if not is_span_tag(tag):
         beside = f", though others do, such as {spans[0]!r}" if spans else ""
@@ -160,7 +159,7 @@ def tag_problem(tag: str, known: Collection[str]) -> str:
 
 
 def similar_types(types: Iterable[str]) -> tuple[str, str] | None:
-    """Return two types that differ only in case, separators, or characters that look alike; None without such."""
+    """Return two types that differ only in case, separators, or characters that look alike; None otherwise."""
     seen: dict[str, str] = {}
     for name in sorted(set(types)):
         text = unicodedata.normalize("NFKC", name).upper().translate(_LOOK_ALIKE)
@@ -201,14 +200,14 @@ def is_span_tag(tag: str) -> bool:
 
 
 def has_type(tag: str) -> bool:
-    """Whether a tag of a span names its type."""
+    """Return whether a tag of a span names its type."""
     return "-" in tag
 
 
 def labels_are_spans(labels: Sequence[str]) -> bool:
-    """Whether a model's labels are those that `all_tags` gives for some types.
+    """Return whether a model's labels are those that `all_tags` returns for some types.
 
-    Letters alone may also be plain labels, which are sorted, so that O is not the first beside B or I.
+    Single letters may also be plain labels. Those are sorted, so that O does not come before B or I.
     """
     if not all(map(is_span_tag, labels)):
         return False
@@ -233,7 +232,7 @@ def tags_of(spans: Iterable[Span], length: int, scheme: TagScheme) -> list[str]:
 
 
 def convert(tags: Sequence[str], scheme: TagScheme) -> list[str]:
-    """Tags of any scheme to those of `scheme`; what breaks its own is read as `spans_of` reads it."""
+    """Convert tags of any scheme to those of `scheme`; `spans_of` reads sequences that break their own scheme."""
     return tags_of(spans_of(tags), len(tags), scheme)
 
 
@@ -247,7 +246,7 @@ class SchemeCheck:
     """Whether tag sequences keep to a scheme; over the types that occur in them."""
 
     def __init__(self, scheme: TagScheme, tags: Iterable[str]) -> None:
-        # It loads torch, which a scorer of files does without.
+        # Imported here because it loads torch, which the scoring of files does not need.
         from bert_lightning.model.tag_schemes import allowed_by_scheme
 
         self.labels = {tag: number for number, tag in enumerate(sorted({OUTSIDE, *tags}))}

@@ -339,13 +339,13 @@ class TokenClassificationDataModule(FineTuningDataModule):
 
     @property
     def _plain(self) -> bool:
-        """Whether the settings say that tags are plain labels."""
+        """Return whether the settings say that tags are plain labels."""
         standard = self.settings.standard
         by_default = standard is not None and standard.scheme == "none" and self.settings.source_scheme == "auto"
         return by_default or self.settings.source_scheme == "none"
 
     def _mark_spans(self, read: dict[str, SplitExamples], labels: Sequence[str] | None) -> bool:
-        """Whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
+        """Decide whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
         if self._plain:
             return False
         if labels is not None:

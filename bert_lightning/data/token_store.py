@@ -128,7 +128,7 @@ class TokenStore:
                 f"{self.path} is a token store of format {manifest['format']}, and this version reads {FORMAT}: "
                 "run prepare again, to another folder"
             )
-        # Of the file that the message below names, not of tokenizer.json, which would count in a folder.
+        # Not the folder, where tokenizer.json would count instead of the file that the message below names.
         self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path / VOCABULARY)
         if self.tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
             raise InputError(f"{self.path}: vocab.txt is not the vocabulary that this token store was made with")

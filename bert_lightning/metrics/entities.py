@@ -1,8 +1,8 @@
 """Entity scores from tag sequences, as conlleval counts them, and as the strict mode of seqeval does.
 
 conlleval.pl (Tjong Kim Sang, version of 2004-01-26) scores the spans that a reader of possibly malformed tags would
-see. It knows B, I, E, `[`, `]` and `.`, but not S, L and U. `spans_of` is the same for B and I, and reads spans of
-all schemes, as the default mode of seqeval does. Strict mode counts well-formed spans alone.
+see. It knows B, I, E, `[`, `]` and `.`, but not S, L and U. `spans_of` agrees with it for B and I, and reads the
+spans of all schemes, as the default mode of seqeval does. Strict mode counts only well-formed spans.
 """
 
 from collections import Counter
@@ -102,7 +102,7 @@ class EntityScores:
 
 
 def split_tag(tag: str, known: Sequence[str] = _PREFIXES) -> tuple[str, str]:
-    """Prefix and type: cut at the first hyphen as conlleval does, so that `B-GROUP-A` is of the type `GROUP-A`.
+    """Split a tag at the first hyphen, as conlleval does, into prefix and type: `B-GROUP-A` has the type `GROUP-A`.
 
     Raises:
         InputError: neither `O` nor one of the known prefixes, alone or before a hyphen.
@@ -114,7 +114,7 @@ def split_tag(tag: str, known: Sequence[str] = _PREFIXES) -> tuple[str, str]:
 
 
 def split_conlleval_tag(tag: str) -> tuple[str, str]:
-    """Prefix and type as conlleval.pl reads them.
+    """Split a tag into prefix and type as conlleval.pl does.
 
     Raises:
         InputError: as `split_tag`; the prefixes `[`, `]` and `.` of conlleval.pl are known too.
@@ -125,10 +125,10 @@ def split_conlleval_tag(tag: str) -> tuple[str, str]:
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """Spans of one sentence, malformed ones too, in order.
+    """Return the spans of one sentence in order, malformed ones too.
 
     A span starts at B and S, at I and E after O, E or S, and where the type changes. It ends before the next start
-    or O. For O, B and I these are the rules of conlleval.pl, with the other tags those of seqeval 1.2.2. L is read as
+    or O. For O, B and I these are the rules of conlleval.pl; for the other tags, those of seqeval 1.2.2. L is read as
     E, U as S.
 
     Raises:
@@ -214,8 +214,8 @@ def score_entities(
         gold: the tags of each sentence.
         predicted: the same for the prediction.
         scheme: `conlleval`, which counts tag by tag as the script does, or `strict` for the strict mode of seqeval
-            over IOB2. The script has no rule for S, L and U, so that spans of one type that touch are one where they
-            have such tags: `convert` of `data/tag_schemes.py` gives IOB2.
+            over IOB2. The script has no rule for S, L and U, so with such tags it takes touching spans of one type
+            for one span. `convert` in `data/tag_schemes.py` turns tags into IOB2, which avoids this.
 
     Raises:
         InputError: sentences that do not match in number or length, or a tag that is not of the scheme.
@@ -254,9 +254,9 @@ def _count_strictly(pairs: list[_TagPair]) -> _SpanCounts:
 def _count_as_conlleval(pairs: list[_TagPair]) -> _SpanCounts:
     """Count as the main loop of conlleval.pl does, with a boundary after each sentence.
 
-    Starts and ends are counted apart from each other, because by the rules of the script a span may start while
-    another one goes on. A span is right where it starts and ends on both sides at once, with one type, and where the
-    sides differ nowhere between.
+    Starts and ends are counted separately, because by the rules of the script a span may start while another one
+    continues. A span is correct if it starts and ends at the same words on both sides, with the same type, and if the
+    sides do not differ in between.
     """
     num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
     parts: dict[str, tuple[str, str]] = {}
@@ -314,8 +314,8 @@ def _paired(
 def conlleval_report(scores: EntityScores) -> str:
     """Return the text that conlleval prints for such scores, line end included.
 
-    Types are padded to 17 bytes of UTF-8, as Perl does it. A type without a name has one row; the script repeats it
-    where gold and prediction both have it.
+    Types are padded to 17 bytes of UTF-8, as in Perl. Spans without a type have one row here; the script repeats it
+    if gold and prediction both have such spans.
     """
     overall = scores.overall
     lines = [

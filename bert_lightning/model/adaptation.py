@@ -25,7 +25,7 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
 
     Raises:
         CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings, or
-            with a table that has not `vocab_size` rows.
+            one whose tables do not have `vocab_size` rows.
         ValueError: less than one entry.
     """
     size = vocabulary if isinstance(vocabulary, int) else len(vocabulary.entries)
@@ -69,7 +69,7 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
     """The checkpoint for longer sequences: its position table stretched linearly, first to first and last to last.
 
     Raises:
-        CheckpointError: fewer positions than the checkpoint has, or a table of another number than it says.
+        CheckpointError: fewer positions than the checkpoint has, or its table and its configuration disagree.
     """
     old = checkpoint.config.get("max_position_embeddings", _DEFAULTS.max_position_embeddings)
     _require_rows(checkpoint, _POSITIONS, old)
@@ -87,10 +87,10 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
 
 
 def _require_rows(checkpoint: Checkpoint, name: str, num_rows: object) -> None:
-    """Refuse a table that differs from the configuration, since a table of the new size would hide that.
+    """Refuse a table that differs from the configuration, since resizing it would hide the difference.
 
     Raises:
-        CheckpointError: the tensor is there and has not so many rows; the message names it.
+        CheckpointError: the tensor exists and has another number of rows; the message names it.
     """
     table = checkpoint.tensors.get(name)
     if table is not None and (table.ndim != (1 if name.endswith("bias") else 2) or table.shape[0] != num_rows):

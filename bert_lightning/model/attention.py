@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(attention_mask: Tensor | None, packing: Packing | None = None) -> Layout:
-    """The layout of a model's input: (B, S) mask, nonzero at real tokens, or the packing of (T,) tokens."""
+    """Build a layout from the (B, S) mask of an input, nonzero at real tokens, or from the packing of (T,) tokens."""
     return Layout(None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :], packing)
 
 

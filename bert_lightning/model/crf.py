@@ -26,7 +26,7 @@ class LinearChainCRF(nn.Module):
             about 10,000 for each.
 
     Raises:
-        ValueError: `allowed` is not of L tags.
+        ValueError: `allowed` is for another number of tags.
     """
 
     forbidden_starts: Tensor
@@ -90,9 +90,9 @@ class LinearChainCRF(nn.Module):
             return tags.masked_fill(~mask.bool(), IGNORED)
 
     def decoding_scores(self) -> Allowed:
-        """The scores that `decode` adds to the emissions, minus infinity at a forbidden step.
+        """Return the scores that `decode` adds to the emissions, with minus infinity at a forbidden step.
 
-        The tags t_1 ... t_n that `decode` gives have the largest sum
+        The tags t_1 ... t_n that `decode` returns have the largest sum
         starts[t_1] + sum of emissions[i, t_i] + sum of transitions[t_i, t_i+1] + ends[t_n].
 
         Returns:
@@ -147,7 +147,7 @@ def _shape(value: object) -> tuple[int, ...] | None:
 
 
 def _without_autocast(emissions: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off, on the devices that have it: the meta device has none."""
+    """Switch autocast off on devices that have it; the meta device does not."""
     device = emissions.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 

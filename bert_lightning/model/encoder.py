@@ -132,9 +132,9 @@ class BertEncoder(PretrainedModel):
         `attention_mask` is nonzero at real tokens; None means that nothing is padded. The pooled vector is
         tanh(W h + b) of what `pooling` takes, which is h_[CLS] as published; without a pooler it is that alone.
 
-        Padding may stand anywhere: at the end, in front, or between tokens. A token keeps the position at which it
-        stands, padding counted, as in transformers. The pooled vector is that of the first real token. There
-        transformers takes position 0 even if it is padding, so the two differ for padding in front.
+        Padding may stand anywhere: at the end, in front, or between tokens. Positions count padding, as in
+        transformers. The pooled vector is that of the first real token. transformers takes position 0 even if it is
+        padding, so the two differ for padding in front.
 
         Raises:
             ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask or

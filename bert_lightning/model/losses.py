@@ -44,7 +44,7 @@ def span_losses(
     padding too; with the mask it does not, and no longer depends on how much there is.
 
     Raises:
-        ValueError: an argument does not have the shape that `start_logits` asks for; the message names it.
+        ValueError: the shape of an argument does not fit `start_logits`; the message names it.
     """
     shape = tuple(start_logits.shape)
     for name, given, expected in (

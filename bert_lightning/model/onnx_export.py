@@ -15,7 +15,7 @@ from bert_lightning.model.task_models import BertForMultipleChoice, BertForRelat
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 CRF_OUTPUTS = ("crf_starts", "crf_transitions", "crf_ends")
-"""(L,), (L, L) and (L,): scores of the first tag, of each step between tags, from row to column, and of the last."""
+"""scores of the first tag (L,), of each step from the tag of a row to that of a column (L, L), of the last (L,)"""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 20
 _NUM_CHOICES = 3
@@ -41,9 +41,9 @@ class _Outputs(nn.Module):
 
 
 def onnx_obstacle(model: PretrainedModel) -> str | None:
-    """The reason why a model cannot be an ONNX file, which names the setting; None if it can."""
+    """Return the setting that keeps a model out of an ONNX file, with the reason; None if there is none."""
     if isinstance(model, BertForRelationClassification):
-        return "entity markers, and the inputs of an ONNX file, ids and masks, do not say where the entities start"
+        return "entity markers, but the inputs of an ONNX file are ids and masks, which do not locate the entities"
     return None
 
 
@@ -53,11 +53,11 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
     Inputs are int64 `input_ids`, `token_type_ids` and `attention_mask`, (B, S) of any B and any S up to the model's
     positions; (B, K, S) for multiple choice. Outputs have the names of the model's own, or `logits`.
 
-    A tagger with a CRF has further outputs, `CRF_OUTPUTS`, which do not depend on the input: what
-    `LinearChainCRF.decoding_scores` gives. Its tags come from them and the logits by the Viterbi algorithm. That is
-    not part of the file because the positions that have a tag are not among the inputs.
+    A tagger with a CRF also outputs `LinearChainCRF.decoding_scores` as `CRF_OUTPUTS`, which do not depend on the
+    input. Its tags follow from them and the logits by the Viterbi algorithm. The algorithm is not part of the file,
+    because the inputs do not say which positions have a tag.
 
-    Equal models are equal bytes, in any folder and process, with the same version of torch.
+    Equal models give identical files in any folder and process, with the same version of torch.
 
     Returns:
         output name -> the largest difference over the largest value, on inputs of two shapes other than the one
@@ -123,7 +123,7 @@ def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tenso
     shape = (batch_size, _NUM_CHOICES, length) if isinstance(model, BertForMultipleChoice) else (batch_size, length)
     ids = torch.arange(batch_size * length).view(batch_size, length) * 7 % model.config.vocab_size
     segments = (torch.arange(length) >= length // 2).long().expand(batch_size, -1)
-    # A model of single texts has the first segment alone.
+    # A model of single texts has only the first segment.
     segments = segments.clamp(max=model.config.type_vocab_size - 1)
     mask = torch.ones_like(ids)
     mask[-1, length - length // 3 :] = 0
@@ -147,7 +147,7 @@ def _output_names(model: PretrainedModel) -> list[str]:
 
 
 def _relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """The largest difference over the largest finite value; infinities that are equal do not differ."""
+    """Divide the largest difference by the largest finite value. Equal infinities do not differ."""
     finite = np.abs(expected[np.isfinite(expected)]).max(initial=1e-6)
     with np.errstate(invalid="ignore"):
         differences = np.where(expected == found, 0.0, np.abs(expected - found))
@@ -155,7 +155,7 @@ def _relative_difference(expected: NDArray[np.float32], found: NDArray[np.float3
 
 
 def _forget_origins(model: Any) -> None:
-    """Delete notes on how each node came about, which name files of this machine, from an `onnx_ir.Model`."""
+    """Delete notes on the origin of each node from an `onnx_ir.Model`, since they name files of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():

@@ -11,7 +11,7 @@ def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     """(B, S, H) or packed (T, H) -> (B, H) or (n, H), over real tokens only.
 
     `pooling` is `cls` (the first real token), `mean` or `max`. A sequence without a real token becomes 0. Padded and
-    packed input give the same, wherever the padding stands; nothing here waits for the device.
+    packed input give the same result, wherever the padding stands. Nothing here waits for the device.
     """
     if layout.packing is not None:
         return _pool_packed(hidden, layout.packing, pooling)
@@ -22,7 +22,7 @@ def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     mask = layout.mask[:, 0, 0, :, None]
     num_tokens = mask.sum(1)
     if pooling == "cls":
-        # Of equal values argmax takes the first.
+        # argmax returns the first of equal values.
         first = mask.int().argmax(1, keepdim=True).expand(-1, -1, hidden.shape[2])
         return hidden.gather(1, first)[:, 0] * (num_tokens > 0)
     if pooling == "mean":

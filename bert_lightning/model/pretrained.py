@@ -306,7 +306,7 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
 
 
 def _their_names(name: str) -> str:
-    """Say what transformers calls a parameter of ours, since that is its name in most files."""
+    """Name a parameter of ours as transformers does, since most files use that name."""
     return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
 
 

@@ -1,4 +1,4 @@
-"""Which tag may follow which, in the schemes that mark spans: `B-PER`, `I-PER`, `O`, or without types `B` and `I`."""
+"""The steps between tags that each scheme of spans allows: `B-PER`, `I-PER`, `O`, or `B` and `I` without types."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args

@@ -296,7 +296,7 @@ class BertForRelationClassification(_LabelledModel):
         """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
 
         Raises:
-            ValueError: there are not two places for each sequence.
+            ValueError: `entity_places` does not hold two places for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
         if tuple(entity_places.shape) != expected:

@@ -1,4 +1,4 @@
-"""Gold and predicted tags from two files, in the first of several readings in which they have the same words."""
+"""Read gold and predicted tags from two files so that both have the same words."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -32,18 +32,20 @@ class TagLine(NamedTuple):
 
 Sentences = list[list[TagLine]]
 _Reader = Callable[[str], Sentences]
+# The number of tokens that agree, and a message.
+_Failure = tuple[int, str]
 
 
 def read_aligned(
     gold: str, predictions: str, scheme: EntityScheme, token_column: int | str | None, tag_column: int | str | None
 ) -> tuple[tuple[Sentences, Sentences], bool]:
-    """Read two files in the first way that gives the same tokens and tags of the scheme.
+    """Read two files in the first of several ways that yields the same tokens and only tags of the scheme.
 
     Returns:
         Gold and predicted sentences, and whether their tags are plain labels.
 
     Raises:
-        InputError: of the way in which more tokens are the same, where none serves.
+        InputError: no way serves; the message is about the one in which most tokens agree.
     """
 
     @cache
@@ -64,9 +66,9 @@ def read_aligned(
     if predictions != STANDARD_INPUT:
         ways.append((as_fit_reads, as_fit_reads))
     if gold == STANDARD_INPUT:
-        # It can be read once only.
+        # Standard input can be read only once.
         ways = [way for way in ways if way[0] is columns] or ways[:1]
-    failures: list[tuple[int, str]] = []
+    failures: list[_Failure] = []
     for read_gold, read_predictions in ways:
         try:
             gold_sentences, predicted_sentences = read_gold(gold), read_predictions(predictions)
@@ -87,13 +89,15 @@ def read_aligned(
 
 
 def _cuts_tags(source: str) -> bool:
-    """Whether there are blanks in the tags of a file whose columns are parted by tabs: conlleval cuts there."""
-    fields = (line.rpartition("\t") for _, line in read_lines(source) if source != STANDARD_INPUT)
+    """Return whether a file separated by tabs has blanks in its tags, at which conlleval would cut them."""
+    if source == STANDARD_INPUT:
+        return False
+    fields = (line.rpartition("\t") for _, line in read_lines(source))
     return any(tab and " " in tag.strip(_BLANKS) for _, tab, tag in fields)
 
 
 def _has_columns(source: str) -> bool:
-    """Whether the tag may be the last of a line's columns: not in a table, nor in CoNLL-U, where it is the fourth."""
+    """Return whether tags may be the last column: not in tables, and not in CoNLL-U, where they are the fourth."""
     suffix = format_suffix(source)
     return source == STANDARD_INPUT or (
         not (is_table(source) and suffix != ".tsv") and not suffix.startswith(".conllu")
@@ -122,7 +126,7 @@ def _read_columns(source: str) -> Sentences:
 
 
 def _as_written(examples: Iterable[TaggedSentence]) -> Sentences:
-    """Tagged sentences with their words and tags as a run writes them."""
+    """Return tagged sentences with their words and tags as a run writes them."""
     sentences: Sentences = []
     for sentence in examples:
         if sentence.tags is None:
@@ -138,11 +142,11 @@ def _as_written(examples: Iterable[TaggedSentence]) -> Sentences:
 
 
 def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]] | None:
-    """How the run that wrote `RUN/predictions/SPLIT/predictions.conll` reads tags; None where it is no such file."""
+    """Return the reader of the run that wrote `RUN/predictions/SPLIT/predictions.conll`; None for other files."""
     folder = Path(predictions).resolve().parent.parent
     if predictions == STANDARD_INPUT or folder.name != "predictions" or not (folder.parent / "config.yaml").is_file():
         return None
-    # They load torch, which takes a second.
+    # Imported here because they load torch, which takes a second.
     from bert_lightning.data.token_classification import TokenClassificationData
     from bert_lightning.runs.directory import RunDirectory
     from bert_lightning.runs.experiment import load_experiment
@@ -161,8 +165,8 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
 
 def _first_difference(
     gold: str, gold_sentences: Sentences, predictions: str, predicted_sentences: Sentences
-) -> tuple[int, str] | None:
-    """How many tokens are the same before the first difference, and what that is; None where there is none."""
+) -> _Failure | None:
+    """Return the number of tokens before the first difference, and a message about it; None if there is none."""
     if not gold_sentences:
         return 0, f"{gold}: no token in this file"
     num_same = 0
@@ -179,7 +183,7 @@ def _first_difference(
         rest = longer[len(shorter)].place
         if shorter:
             ends = f"sentence {number + 1} ends after {count(len(shorter), 'token')}"
-            return num_same, f"{shorter[-1].place}: {ends}, but goes on in {rest}"
+            return num_same, f"{shorter[-1].place}: {ends}, but continues in {rest}"
         ended = gold if shorter is gold_lines else predictions
         ends = f"the file ends after {count(number, 'sentence')}"
         return num_same, f"{ended}: {ends}, but the next begins in {rest}"
@@ -187,7 +191,7 @@ def _first_difference(
 
 
 def _with_written_gold(gold: Sentences, predicted: Sentences) -> Sentences:
-    """The gold sentences, with the gold tags of the predictions where these mark the same spans in IOB2."""
+    """Return the gold sentences in IOB2 if the predictions hold the same gold tags in IOB2; otherwise unchanged."""
     found: Sentences = []
     for gold_lines, predicted_lines in zip(gold, predicted, strict=True):
         tags = [line.tag for line in gold_lines]
@@ -198,8 +202,8 @@ def _with_written_gold(gold: Sentences, predicted: Sentences) -> Sentences:
     return found
 
 
-def _are_plain(sentences: tuple[Sentences, Sentences], scheme: EntityScheme) -> tuple[bool, tuple[int, str] | None]:
-    """Whether all tags are plain labels, and otherwise the first that is not of the scheme, after how many tokens."""
+def _are_plain(sentences: tuple[Sentences, Sentences], scheme: EntityScheme) -> tuple[bool, _Failure | None]:
+    """Return whether all tags are plain labels, and otherwise a failure if a tag is not of the scheme."""
     lines = [line for side in sentences for sentence in side for line in sentence]
     tags = {line.tag for line in lines}
     wrong = {tag: error for tag in tags if (error := _tag_error(tag, scheme)) is not None}

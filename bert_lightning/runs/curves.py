@@ -6,7 +6,7 @@ from bert_lightning.runs.comparison import Group
 from bert_lightning.runs.figures import as_svg, plain_style, shown
 
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-# In characters: the width of a figure.
+# The width of a figure, in characters.
 _LONGEST_LABEL = 70
 
 
@@ -41,7 +41,7 @@ def draw(metric: str, groups: Sequence[Group]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         if len(groups) > 1 and lines:
             legend = axes.legend(lines, ["" for _ in lines], fontsize=7, frameon=False)
-            # Not given at once, because matplotlib leaves out a name that begins with "_".
+            # The names are set afterwards, because matplotlib drops a label that begins with "_".
             for text, name in zip(legend.get_texts(), names, strict=True):
                 text.set_text(shown(name, _LONGEST_LABEL))
     return as_svg(figure, salt=metric, transparent=True)

@@ -45,12 +45,12 @@ def report() -> bool:
     table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         if variable in os.environ:
-            # No markup of rich's: a path may hold brackets.
+            # Not a plain string, in which rich would look for markup: a path may hold brackets.
             table.add_row(variable, Text(os.environ[variable]))
     if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in os.environ:
         faults.append("unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: it lets checkpoints execute code, so none is loaded")
     console = Console(highlight=False, soft_wrap=True)
-    # Printed at once, because rich ends the process where the reader of its output leaves.
+    # Captured first, because rich ends the process if the reader of its output leaves.
     with console.capture() as shown:
         console.print(table)
         for fault in faults:

@@ -38,7 +38,7 @@ def write_evaluation(
         labels, counts = report.confusion
         picture = drawn(str(path), lambda: as_svg(confusion_figure(labels, counts)))
         if picture is None:
-            # That of an earlier evaluation would be taken for this one's.
+            # The picture of an earlier evaluation would be taken for this one's.
             path.unlink(missing_ok=True)
         else:
             write_text(path, picture)

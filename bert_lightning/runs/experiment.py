@@ -25,6 +25,7 @@ from bert_lightning.runs.published import Published
 from bert_lightning.runs.settings import (
     Fault,
     Tables,
+    as_one_message,
     build,
     fill,
     merge,
@@ -32,7 +33,6 @@ from bert_lightning.runs.settings import (
     parse_overrides,
     plain,
     read_yaml,
-    told_together,
     unknown_key,
     with_names,
 )
@@ -51,7 +51,7 @@ TASK_DATA: dict[str, type] = {
     "multiple-choice": MultipleChoiceData,
     "relation-classification": RelationClassificationData,
 }
-# The file system's limit is 255 bytes for a name, and numbers are added.
+# File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
 
@@ -218,7 +218,7 @@ class WandbSettings:
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # W&B's own rules (`wandb.Settings`), which it would apply only after the data are read.
+        # The rules of `wandb.Settings`, which W&B would apply only after the data are read.
         if self.mode == "disabled":
             return
         if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project, re.DOTALL):
@@ -307,8 +307,8 @@ def load_experiment(
     except InputError as error:
         faults.append(("", str(error)))
     if faults:
-        # What a file that cannot be read would have said is not known.
-        raise InputError(told_together([message for _, message in faults]))
+        # The other checks need the content of every file.
+        raise InputError(as_one_message([message for _, message in faults]))
     values = dict(below or {})
     for _, content in sources:
         values = merge(values, content, CHOICES)
@@ -318,13 +318,13 @@ def load_experiment(
         origins = [_origin(key, sources) or named for key, _ in faults]
         messages = [message for _, message in faults]
         raise InputError(
-            told_together([f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)])
+            as_one_message([f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)])
         )
     return experiment
 
 
 def _origin(key: str, sources: Sequence[tuple[str, dict[str, Any]]]) -> str | None:
-    """The source whose value of a dotted key counts."""
+    """Return the name of the source whose value of a dotted key counts."""
     for name, values in reversed(sources):
         place: Any = values
         for part in key.split("."):
@@ -339,7 +339,7 @@ _NOTHING = object()
 
 
 def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) -> Experiment | None:
-    """The experiment, or None with an entry in `faults` for each fault."""
+    """Return the experiment; on faults return None and add an entry to `faults` for each."""
     trainer = values.get("trainer")
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
@@ -383,7 +383,7 @@ def _experiment_class(data: Any) -> type:
 
 
 def _check_data(values: Any, tables: Tables, faults: list[Fault]) -> None:
-    """Compare the keys under `data` with those of all tasks: a value is a fault if no task takes it."""
+    """Compare the keys under `data` with those of all tasks. A value is a fault if no task accepts it."""
     if values is not None and not isinstance(values, dict):
         faults.append(("data", f"data: keys and values are expected, got {values!r}"))
         return
@@ -402,7 +402,7 @@ def _check_data(values: Any, tables: Tables, faults: list[Fault]) -> None:
 
 
 def _without_own_parts(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without the choices that a class is named for."""
+    """Return the values without the choices that name a class."""
     kept = {}
     for key, value in values.items():
         if isinstance(value, dict):

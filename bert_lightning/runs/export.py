@@ -21,8 +21,8 @@ ONNX_FILE = "model.onnx"
 # onnxruntime's float32 kernels sum in another order than PyTorch's.
 ONNX_TOLERANCE = 1e-4
 _CRF_NOTE = (
-    "Tags come from a CRF, not from the largest logit: those of n words have the largest crf_starts[t_1] + "
-    "crf_ends[t_n] + sum of logits[p_i, t_i] + sum of crf_transitions[t_i, t_i+1], found by the Viterbi algorithm. "
+    "Tags come from a CRF, not from the largest logit: the tags t_1 ... t_n of n words maximise crf_starts[t_1] + "
+    "crf_ends[t_n] + sum of logits[p_i, t_i] + sum of crf_transitions[t_i, t_i+1] (Viterbi algorithm). "
     "p_i is the position of the first piece of word i."
 )
 
@@ -86,7 +86,7 @@ def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
 
 
 class PredictionRule(NamedTuple):
-    """A setting of a run that decides how predictions come from a model's outputs."""
+    """A setting of a run that decides how predictions follow from a model's outputs."""
 
     key: str
     """in `config.json`"""
@@ -95,7 +95,7 @@ class PredictionRule(NamedTuple):
 
 
 def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
-    """The threshold with which the run of a checkpoint predicts; None if there is none, or no run wrote it."""
+    """Return the threshold with which a checkpoint's run predicts; None if it has none, or no run wrote it."""
     settings = checkpoint.task_settings
     data = settings.get("data", {})
     if settings.get("problem_type") == "multi_label_classification" and "threshold" in data:
@@ -116,7 +116,7 @@ def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
 
 
 def _describe(model: PretrainedModel, folder: Path, rule: PredictionRule | None, notes: list[str]) -> None:
-    """Write the card and `config.json`, which say how predictions come from the outputs."""
+    """Write the card and `config.json`, which say how predictions follow from the outputs."""
     checkpoint, published = model.to_checkpoint(folder), not model.deviations
     write_card(checkpoint, model.architecture, folder, published=published, notes=notes)
     config = huggingface_config(checkpoint, model.architecture, published=published)

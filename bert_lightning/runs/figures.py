@@ -1,4 +1,4 @@
-"""Pictures of an evaluation as SVG, and what all pictures have in common."""
+"""Pictures of an evaluation as SVG, and the style and error handling of all pictures."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ T = TypeVar("T")
 _MOST_WITH_NUMBERS = 25
 # A longer name would leave no room for the picture itself.
 LONGEST_NAME = 40
-# A name is drawn as it is, never as mathematics or LaTeX, whatever the user's own matplotlibrc says.
+# A name is drawn unchanged, never as mathematics or LaTeX, whatever the user's matplotlibrc says.
 _STYLE = {
     "text.parse_math": False,
     "text.usetex": False,
@@ -30,7 +30,7 @@ _OF_FONTS = re.compile(r"Glyph .* missing from font|Matplotlib currently does no
 
 
 def drawn(what: str, draw: Callable[[], T]) -> T | None:
-    """Draw a picture; None, with a warning, if that fails: a picture never costs the scores that it is of."""
+    """Draw a picture; warn and return None if that fails, so that a picture never costs the scores that it shows."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -38,7 +38,7 @@ def drawn(what: str, draw: Callable[[], T]) -> T | None:
     except Exception as error:
         log.warning("%s could not be drawn: %s: %s", what, type(error).__name__, printable(str(error)))
         return None
-    # One message in place of matplotlib's own for each character.
+    # One message replaces matplotlib's message for each character.
     if any(_OF_FONTS.match(str(warning.message)) for warning in caught):
         log.warning("%s: the font lacks characters of some names, which are boxes in the picture", what)
     return picture
@@ -46,7 +46,7 @@ def drawn(what: str, draw: Callable[[], T]) -> T | None:
 
 @contextmanager
 def plain_style(**settings: Any) -> Iterator[None]:
-    """Settings of matplotlib under which figures are made and saved."""
+    """Apply the settings of matplotlib with which figures are made and saved."""
     import matplotlib
 
     with matplotlib.rc_context({**_STYLE, **settings}):
@@ -54,7 +54,7 @@ def plain_style(**settings: Any) -> Iterator[None]:
 
 
 def shown(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name as it stands in a picture: on one line, and not too long."""
+    """Return a name for a picture: on one line, and not too long."""
     return shortened(printable(name), longest)
 
 
@@ -87,13 +87,13 @@ def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> Any:
 
 
 def as_svg(figure: Any, salt: str = "figure", **options: Any) -> str:
-    """A figure as SVG: text stays text, and equal figures are equal files.
+    """Convert a figure to SVG: text stays text, and equal figures give identical files.
 
-    Figures of one page need a `salt` each, so that the names of their parts differ.
+    Each figure of a page needs its own `salt`, so that the ids of its elements differ from those of the others.
     """
     buffer = io.StringIO()
     with plain_style(**{"svg.hashsalt": salt}), warnings.catch_warnings():
-        # The font of whoever looks at the picture counts, not the one here.
+        # The viewer's font counts, not the one of this machine.
         warnings.filterwarnings("ignore", _OF_FONTS.pattern)
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=metadata, **options)

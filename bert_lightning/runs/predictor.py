@@ -43,14 +43,14 @@ def load(path: str | Path, device: str | None = None) -> "Predictor":
 
 
 def chosen_device(device: str | None) -> torch.device:
-    """The device that is named, or CUDA where it is at hand.
+    """Return the named device; without a name, CUDA if it is available, otherwise the processor.
 
     Raises:
         InputError: there is no such device, or it cannot be used on this machine.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        # A name is only known to be usable once something lies there.
+        # Only an allocation shows that a device can be used.
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
@@ -216,8 +216,7 @@ class FeatureExtractor:
         limit = max_seq_length or self.encoder.config.max_position_embeddings
         if not 3 <= limit <= self.encoder.config.max_position_embeddings:
             raise InputError(
-                f"sequences of {limit} tokens do not go: {self.path} takes 3 to "
-                f"{self.encoder.config.max_position_embeddings}"
+                f"max_seq_length is {limit}; {self.path} allows 3 to {self.encoder.config.max_position_embeddings}"
             )
         for block in _blocks(Row("", {"text": text}) for text in texts):
             ids, _ = encode_texts(self.tokenizer, [row.values["text"] for row in block], None, limit)

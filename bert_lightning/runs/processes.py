@@ -1,4 +1,4 @@
-"""Which of the processes that train together this one is."""
+"""Find out which of the processes that train together this one is."""
 
 import os
 

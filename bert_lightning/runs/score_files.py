@@ -31,12 +31,12 @@ def score_conll_files(
     """Entity scores of two column files, in percent with the two decimals that conlleval prints.
 
     A line is a token: columns parted by blanks or tabs, the tag last, the token first if there are several. Empty
-    lines end sentences. Where the files do not have the same tokens in this way, the gold file is read as `fit` reads
-    it, and its words as a run writes them.
+    lines end sentences. If the files then do not have the same tokens, the gold file is read as `fit` reads it, and
+    its words are written as a run writes them.
 
     If the predictions are in a run directory, the gold file is read as that run reads it. A run writes gold tags in
-    IOB2 before the predicted ones. They are taken for those of a gold file that marks the same spans by another
-    scheme, so that the figures are those of the run.
+    IOB2 before the predicted ones. They replace the tags of a gold file that marks the same spans by another scheme,
+    so that the figures are those of the run.
 
     Args:
         gold: the gold file.
@@ -93,12 +93,12 @@ def _plain_scores(gold: list[list[str]], predicted: list[list[str]]) -> EntitySc
 
 
 def _warn_about_letters(tags: list[list[str]], scheme: EntityScheme) -> None:
-    """Warn where conlleval.pl counts other spans than those that a scheme has."""
+    """Warn if conlleval.pl counts other spans than the scheme of the tags has."""
     letters = sorted({tag[0] for each in tags for tag in each} & set("ESLU"))
     if letters and scheme == "conlleval":
         log.warning(
-            "tags with %s are counted as conlleval.pl counts them, which takes entities of one type that touch for "
-            "one; tags in IOB2 tell them apart",
+            "tags with %s are counted as conlleval.pl counts them: touching entities of one type are one entity. "
+            "Tags in IOB2 keep them apart",
             ", ".join(letters),
         )
 

@@ -110,7 +110,7 @@ def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str
         names.append(Path(source).stem if source is not None else str(now["dataset"]).replace("/", "-"))
     names += [f"{name}-{now[name]}" for name in differing if name not in ("dataset", "folder", split)]
     name = re.sub(r"[^\w.-]+", "-", "-".join([split, *names]))[:100]
-    # Below the file system's limit of 255 bytes, with an ending.
+    # File systems allow 255 bytes for a name, and an ending is added.
     return name.encode()[:200].decode(errors="ignore")
 
 

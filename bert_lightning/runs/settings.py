@@ -17,9 +17,9 @@ from bert_lightning.errors import InputError
 Tables = dict[str, dict[str, type]]
 # The dotted key that a fault is about, and the message.
 Fault = tuple[str, str]
-# A message that refuses one value by itself, whatever the others are.
+# A message that refuses one value whatever the other values are.
 _REFUSAL = re.compile(r"(\w+) is .+; it must")
-# With another $ before it, the text is meant as it stands.
+# A second $ before it makes it plain text.
 _VARIABLE = re.compile(r"(\$?)\$\{(\w+)\}")
 _SECRET = re.compile(r"(KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|(^|_)PAT$", re.IGNORECASE)
 
@@ -30,7 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         keys = [self.construct_object(key, deep=True) for key in own]
-        # Python takes 1 and true for the same key, which YAML does not.
+        # In Python 1 and true are the same key; in YAML they are two.
         typed = [(type(key), key) for key in keys]
         for number, key in enumerate(keys):
             if typed[number] in typed[:number]:
@@ -44,7 +44,7 @@ class _ExactDumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Between single quotes YAML reads these line breaks as a space.
+    # In single quotes YAML would read these line breaks as a space.
     style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -87,7 +87,7 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 def with_literal_variables(values: Any) -> Any:
-    """Return resolved values in which `${NAME}` is written so that `build` takes it as text."""
+    """Return resolved values in which `${NAME}` is escaped so that `build` reads it as text."""
     if isinstance(values, dict):
         return {with_literal_variables(key): with_literal_variables(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -168,10 +168,10 @@ def with_names(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
 
 
 def build(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
-    """Fill the dataclass `cls` from plain values; None, with an entry in `faults` for each fault, if that cannot be.
+    """Fill the dataclass `cls` from plain values; on faults return None and add an entry to `faults` for each.
 
     A field whose dotted path is in `tables` is a choice: its key `name` picks a dataclass there, and the other keys
-    fill it. Faults are collected so that a user learns of all of them at once.
+    fill it. Faults are collected so that users see all of them at once.
     """
     filled = fill(cls, values, path, tables, faults)
     if filled is None:
@@ -184,22 +184,22 @@ def build(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]
         except ValueError as error:
             refusal = _REFUSAL.match(str(error))
             if refused and (refusal is None or refusal[1] in refused):
-                # It may come from the value that stands in for a refused one.
+                # The value that replaces a refused one may have caused it.
                 return None
             own = str(error).split()[0].rstrip(":")
             faults.append((f"{path}.{own}", f"{path}.{error}") if path else (own, str(error)))
             if refusal is None or refusal[1] not in filled:
                 return None
             refused.add(refusal[1])
-            # A value that is likely to be allowed, to learn what else is refused.
+            # Continue with a value that is likely allowed, to find out which others are refused.
             default = cls.__dataclass_fields__[refusal[1]].default  # type: ignore[attr-defined]
             filled[refusal[1]] = 1 if default in (None, dataclasses.MISSING) else default
 
 
 def fill(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> dict[str, Any] | None:
-    """The typed values of the fields of `cls` by name, which `cls` itself has still to check.
+    """Return typed values for the fields of `cls`, before `cls` itself checks them.
 
-    None, with an entry in `faults` for each fault, where a key is unknown or missing, or a value of another type.
+    If a key is unknown or missing, or a value has another type, return None and add an entry to `faults` for each.
     """
     if values is None:
         values = {}
@@ -244,15 +244,15 @@ def _value(hint: Any, value: Any, path: str, tables: Tables, faults: list[Fault]
 
 
 def unknown_key(key: Any, known: Any, path: str = "") -> str:
-    """The message about a key that is not known, with its nearest neighbour."""
+    """Return the message about an unknown key, with its nearest neighbour."""
     full = f"{path}.{key}" if path else str(key)
     if isinstance(key, bool):
         return f"unknown key {full!r}: YAML reads yes, no, on and off as true and false, unless they are quoted"
     return f"unknown key {full!r}{nearest(str(key), known, path)}"
 
 
-def told_together(faults: Sequence[str]) -> str:
-    """One message of one line for all faults."""
+def as_one_message(faults: Sequence[str]) -> str:
+    """Join all faults into one message of one line."""
     if len(faults) == 1:
         return faults[0]
     return f"{len(faults)} faults: " + "  ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))

@@ -47,7 +47,7 @@ def adapted_to(
 
 
 def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int, num_segments: int) -> BertConfig:
-    """The architecture: a size or the checkpoint's own, with the configured fields changed.
+    """Return the architecture: a size or the checkpoint's own, with the configured fields changed.
 
     Args:
         settings: the keys under `model`.

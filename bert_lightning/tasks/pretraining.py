@@ -157,7 +157,7 @@ class PretrainingTask(Task):
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
         """Fill in each [MASK] of a text: the five likeliest word pieces with their probabilities.
 
-        Probabilities sum to 1 over the entries of the vocabulary: a model may have more rows than entries.
+        Probabilities sum to 1 over the entries of the vocabulary, since a model may have more rows than entries.
 
         Raises:
             InputError: a row without text or without [MASK].

@@ -191,7 +191,7 @@ class TextClassificationTask(FineTuningTask):
     def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
         """The text, and the likeliest label with the probability of each, the labels, or the score."""
         rows = []
-        # A column that is called as one of the results does not lose its text to it.
+        # A text column with the name of a result is renamed, or the result would replace its text.
         pairs = zip(self.line_columns, ("text", "text_pair"), strict=False)
         names = [plain if name in _RESULTS else name for name, plain in pairs]
         for number, (example, logits) in enumerate(zip(split.examples, outputs, strict=True)):

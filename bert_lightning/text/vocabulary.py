@@ -100,7 +100,7 @@ def train_wordpiece(
         lowercase: lower-case and strip accents.
         min_frequency: how often a piece must occur to become an entry.
         special_tokens: further entries behind BERT's own five that are never split and never masked.
-        source: what messages call the text, such as its file.
+        source: the name of the text in messages, such as its file.
 
     Raises:
         InputError: no text, an impossible special token, or `vocab_size` leaves no room beside the alphabet.

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # A longer word becomes [UNK]; transformers' limit (the original code's is 200).
 MAX_CHARACTERS_PER_WORD = 100
-# Beside a vocabulary they say that it is a model's: of transformers, of the original code.
+# Either file beside a vocabulary shows that it belongs to a model: of transformers, or of the original code.
 _MODEL_SETTINGS = ("config.json", "bert_config.json")
 TOKENIZER_FILES = (VOCABULARY, SERIALIZED, SETTINGS)
 
@@ -42,7 +42,7 @@ class WordPieceTokenizer:
 
     Attributes:
         vocabulary: what it was built from; lower-cases where that does not say.
-        entries: its entries in id order; an empty one stands at an id that no text gets.
+        entries: its entries in id order; empty at an id that has no entry.
         entry_ids: the ids of the entries that are not empty, ascending.
         special_ids: of BERT's special tokens and the vocabulary's own, ascending.
         backend: the `tokenizers.Tokenizer` behind it; it adds no [CLS] or [SEP] unless asked to.
@@ -137,7 +137,7 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
 
 
 def _warn_of_casing(vocabulary: Vocabulary, path: Path) -> None:
-    """Say where the entries do not look like the casing that the user asked for."""
+    """Warn if the entries do not fit the casing that the user asked for."""
     capital = vocabulary.capital()
     if vocabulary.lowercase and capital is not None:
         log.warning(

@@ -51,7 +51,7 @@ class RankLost(WorkError):
 
 
 def of_all_ranks(value: Any) -> list[Any]:
-    """The values of all processes, in their order; called by all of them."""
+    """Gather the values of all processes in order of rank; every process must call this."""
     if not torch.distributed.is_initialized():
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()

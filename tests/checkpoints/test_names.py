@@ -330,7 +330,7 @@ def test_a_folder_with_an_adapter_is_refused_and_says_how_to_merge_it(tmp_path: 
 
 def test_a_pickled_file_with_more_than_tensors_names_the_entry(tmp_path: Path):
     folder = write_form(Form(VERSION_4, lambda t: untied(t) | {"epoch": 3}, pickled), tmp_path)
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not .*: epoch is no tensor, but a int"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not .*: epoch is of type int, not a tensor"):
         read_checkpoint(folder)
 
 

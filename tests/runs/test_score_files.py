@@ -119,13 +119,13 @@ def test_a_compressed_file_is_read(place, capsys):
             GOLD,
             GOLD.replace("man O\n", ""),
             "",
-            "predicted.conll: line 3: sentence 1 ends after 3 tokens, but goes on in gold.conll: line 4",
+            "predicted.conll: line 3: sentence 1 ends after 3 tokens, but continues in gold.conll: line 4",
         ),
         (
             GOLD,
             GOLD.replace("\n\n", "\n"),
             "",
-            "gold.conll: line 4: sentence 1 ends after 4 tokens, but goes on in pred",
+            "gold.conll: line 4: sentence 1 ends after 4 tokens, but continues in pred",
         ),
         (
             GOLD,

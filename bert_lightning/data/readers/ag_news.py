@@ -13,7 +13,7 @@ AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 def read_ag_news(source: str) -> Iterator[LabelledText]:
     """Stream `train.csv` or `test.csv`: title and description, with a space between, are one text.
 
-    A header, which copies have, is passed over.
+    The header that some copies have is skipped.
 
     Raises:
         InputError: a row has not three columns, or a class that is not 1 to 4.
@@ -23,7 +23,7 @@ def read_ag_news(source: str) -> Iterator[LabelledText]:
     for row in read_rows(source, ("class", "title", "description")):
         label = column(row, "class")
         if label == "Class Index":
-            # Copies have a header: Class Index, Title, Description.
+            # The header of some copies: Class Index, Title, Description.
             continue
         if label not in classes:
             raise InputError(f"{row.place}: the class {label!r} is none of {', '.join(classes)}")

@@ -35,8 +35,8 @@ def read_glue(
         header: whether the first line names the columns.
         skip_malformed: leave out rows of another number of columns than the first line, and warn once of how many;
             a few of QQP's training rows are broken.
-        keep: says of the columns of a row whether it is read; all are unless given. What is not read is not counted.
-        extra_columns: whether a row may have more columns than are read, and other rows fewer.
+        keep: decides by the columns of a row whether to read it. Rows that it skips get no number.
+        extra_columns: whether rows may differ in the number of columns after those that are read.
 
     Raises:
         InputError: a row has another number of columns than the first line, or a label is none of `labels`.

@@ -1,4 +1,4 @@
-"""Data sets of GLUE in the form in which their own authors publish them."""
+"""Read data sets of GLUE in the form in which their own authors publish them."""
 
 import logging
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ Pair = tuple[str, str]
 def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `msr_paraphrase_train.txt` or `msr_paraphrase_test.txt` (Dolan and Brockett 2005).
 
-    GLUE's development set is 408 of the 4,076 training pairs, whose ids stand in its list `dev_ids.tsv`. Where the
-    list lies beside the file or one folder above, training and validation are told apart by it. The test set is the
-    whole file, with its labels.
+    GLUE's development set is 408 of the 4,076 training pairs. Its list `dev_ids.tsv` holds their ids. If the list is
+    beside the file or one folder above, it separates validation from training. The test set is the whole file, with
+    its labels.
 
     Raises:
-        InputError: the list is missing where validation is asked for, is malformed, or names other pairs.
+        InputError: validation is read without the list, or the list is malformed or names other pairs.
     """
     path = Path(source)
     candidates = [folder / name for folder in (path.parent, path.parent.parent) for name in _DEVELOPMENT_IDS]
@@ -56,7 +56,7 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
 
 
 def _pairs_of_ids(source: str) -> dict[Pair, str]:
-    """Pairs of ids and where each stands."""
+    """Read pairs of ids and the location of each."""
     pairs: dict[Pair, str] = {}
     for number, line in numbered_lines(source):
         fields = line.split()
@@ -71,7 +71,7 @@ def _pairs_of_ids(source: str) -> dict[Pair, str]:
 def read_sts_benchmark(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `sts-train.csv`, `sts-dev.csv` or `sts-test.csv` (Cer et al. 2017).
 
-    They are separated by tabs, without quoting and without a header; some rows have two more columns, the licences.
+    Tabs separate the columns; there is no quoting and no header. Some rows have two more columns, the licences.
     """
     return read_glue(source, (5, 6), 4, None, header=False, extra_columns=True)
 

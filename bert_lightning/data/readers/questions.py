@@ -11,7 +11,7 @@ from bert_lightning.errors import InputError
 
 
 class _Entry(NamedTuple):
-    """A question as the source has it."""
+    """A question of the source before its answers are read."""
 
     place: str
     values: Any
@@ -27,8 +27,8 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
 
     Args:
         source: a file or hub data set.
-        labelled: False reads no answers, and no question counts as impossible. None does so where no question has an
-            answer and none is said to be impossible: so test files hide their answers.
+        labelled: whether answers are read; without them no question counts as impossible. None reads answers only if
+            some question has one or is marked as impossible, since test files may hide them all.
 
     Raises:
         InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, or

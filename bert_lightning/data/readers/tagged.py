@@ -24,27 +24,27 @@ _UNKNOWN = "_"
 
 
 class SentencePlace(str):
-    """The place of a sentence in a column file, with the line of each of its words."""
+    """The location of a sentence in a column file, with the line of each of its words."""
 
     __slots__ = ("lines", "source")
     lines: Sequence[int]
     source: str
 
     def __new__(cls, source: str, lines: Sequence[int]) -> "SentencePlace":
-        """Name the first line; keep the others."""
+        """Build the text from the first line and keep the other lines."""
         place = super().__new__(cls, f"{source}: line {lines[0]}")
-        # Nearly always one after the other, which takes less memory.
+        # The lines are nearly always consecutive, and a range takes less memory.
         consecutive = range(lines[0], lines[0] + len(lines))
         place.source, place.lines = source, consecutive if list(consecutive) == list(lines) else lines
         return place
 
     def __getnewargs__(self) -> tuple[str, Sequence[int]]:  # type: ignore[override]
-        """Copy and pickle."""
+        """Support copying and pickling."""
         return self.source, self.lines
 
 
 def word_place(sentence: TaggedSentence, word: int) -> str:
-    """Return where a word stands: its own line where the source has one, else the row and the word's number."""
+    """Return the location of a word: its line in a column file, else its row and the word's number."""
     place = sentence.place
     if isinstance(place, SentencePlace):
         return f"{place.source}: line {place.lines[word]}"
@@ -66,8 +66,8 @@ def read_tagged(
     negative from the end; the first and the last unless given. A line with a tab is split at tabs, so that a word
     may hold spaces, any other at spaces; blanks at its end do not count. A blank line ends a sentence, `-DOCSTART-`
     begins a document and is no sentence. Where the word's column is the only one, sentences are unlabelled. Lines
-    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`. Numbers
-    without names in a column `ner_tags` are warned about, because they are read as plain labels.
+    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`. A column
+    `ner_tags` of numbers is warned about, because they are read as plain labels.
 
     Raises:
         InputError: no such column, an empty word or tag, a line with another number of columns than the first, or
@@ -87,10 +87,10 @@ def read_tagged(
 
 
 def as_column(text: str) -> str:
-    """Return a word or a tag as one column of a file whose columns are parted by blanks.
+    """Return a word or a tag as one column of a file whose columns are separated by blanks.
 
-    Blanks of every kind become `_`, also a byte-order mark, which a reader drops at the beginning of a file. The word
-    `-X-` becomes `_X_`, because it ends a sentence for conlleval.
+    Blanks of every kind become `_`. So does a byte-order mark, which a reader drops at the beginning of a file. The
+    word `-X-` becomes `_X_`, because it ends a sentence for conlleval.
     """
     column = "_".join(text.replace("\ufeff", " ").split()) or "_"
     return "_X_" if column == BOUNDARY else column
@@ -223,7 +223,7 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
 
 
 def _is_hidden(value: object) -> bool:
-    """Null or blank, or as hub data sets hide tags: -1 for every word."""
+    """Return whether tags are null, blank, or -1 for every word, as hub data sets hide them."""
     return value != [] and is_hidden(value)
 
 

@@ -85,8 +85,8 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
     indicators = indicator_columns(row.values.items()) if name not in row.values else ()
     if len(indicators) > 1:
         raise InputError(
-            f"{row.place}: no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1: one column per "
-            "class is not read, so write the names of the classes into one column"
+            f"{row.place}: no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1. One column per "
+            "class cannot be read: write the names of the classes into one column"
         )
     text = column(row, name)
     if numeric:
