@@ -82,7 +82,7 @@ def token_obstacles(
             if token not in BERT_TOKENS.values():
                 yield f"{file} adds tokens to the vocabulary: {token!r}"
         elif not is_plain:
-            yield f"its token {token!r} is found with single_word or normalized ({file}), but BERT's are without"
+            yield f"its token {token!r} has single_word or normalized set ({file}), but BERT's have neither"
         elif any(blank in token for blank in BLANKS):
             yield f"its token {token!r} holds a blank, but BERT's do not"
     for key, token in BERT_TOKENS.items():

@@ -175,7 +175,9 @@ def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Drop keys that only our own models use from a config that others wrote: transformers ignores them too."""
     for key, default in _OWN_SETTINGS.items():
         if config.get(key, default) != default:
-            log.warning("%s: %s is %r, which is no setting of transformers' BERT: ignored", path, key, config[key])
+            log.warning(
+                "%s: %s is %r; it is ignored, because transformers' BERT has no such setting", path, key, config[key]
+            )
     return {key: value for key, value in config.items() if key not in _OWN_SETTINGS}
 
 

@@ -308,7 +308,7 @@ def _warn_of_unused(
         )
     if not taken and found.lowercase is False and "do_lower_case" not in settings:
         log.warning(
-            "%s does not lower-case text, and %s does not say do_lower_case. Text keeps its case and accents here; "
+            "%s does not lower-case text, and %s does not set do_lower_case. Text keeps its case and accents here; "
             "transformers' BertTokenizer would lower-case it",
             folder / SERIALIZED,
             SETTINGS,

@@ -238,7 +238,7 @@ def _refuse_doubled(place: str, names: Iterable[str]) -> None:
     """Refuse two columns with one name, since only one could be read. Several columns may have no name."""
     for name, count in Counter(names).items():
         if count > 1 and name.strip():
-            raise InputError(f"{place}: {count} columns are called {name!r}; every column needs a name of its own")
+            raise InputError(f"{place}: {count} columns are called {name!r}; every column needs its own name")
 
 
 def _jsonl_rows(table: Table) -> Iterator[Row]:

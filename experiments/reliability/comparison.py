@@ -1,4 +1,4 @@
-"""What of two finished runs must be the same, and where it is not."""
+"""Compare two finished runs in everything that must be equal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Where two values of plain containers and tensors differ, bit for bit."""
+    """Yield the paths at which two values of plain containers and tensors differ, bit for bit."""
     import torch
 
     if type(one) is not type(other):
@@ -31,14 +31,14 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
 
 
 def comparable(directory: Path) -> dict[str, Any]:
-    """What of a finished run must be the same whenever it is repeated."""
+    """Return everything in a finished run that must be equal whenever it is repeated."""
     from bert_lightning.checkpoints.native import load_native
     from bert_lightning.runs.directory import RunDirectory
     from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
     run = RunDirectory(directory)
     checkpoint = load_native((run.checkpoints / "last.ckpt").resolve())
-    # How long the open log window took is the only time in it.
+    # The duration of the open log window is the only time in it.
     checkpoint.pop("log_window_seconds")
     timed = ("time", *THROUGHPUT_METRICS)
     return {

@@ -1,4 +1,4 @@
-"""A run that is started again and again, each time with a trace, and the processes of one start."""
+"""Start a run repeatedly, each time with a trace, and manage the processes of one start."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from lineage import Steps, descent, read_trace
 from traced import SLOW, VARIABLE
 
 HERE = Path(__file__).resolve().parent
-# Seconds, some steps, that the writing of an asynchronous checkpoint and the moving of its links wait at most.
+# The longest delay in seconds, some steps long, before an asynchronous checkpoint is written or its links move.
 SLOWLY = 0.2
 _STEP = re.compile(r"step-(\d{9})\.ckpt$")
-# A file or a folder of parts; one that is removed has another name.
+# A file or a folder of parts. One that is being removed has another name.
 BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
 _REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
 
 
 def environment() -> dict[str, str]:
-    """This package, and one thread a process unless told otherwise."""
+    """Return variables with which a process finds this package and uses one thread unless set otherwise."""
     known = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([str(HERE.parents[1]), *([known] if known else [])])
     return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
@@ -36,7 +36,7 @@ class Session:
     """One start of `fit`, with its trace.
 
     Attributes:
-        found: names that lay half-written in the folder of checkpoints before it.
+        found: names of half-written checkpoints that existed before it.
     """
 
     process: subprocess.Popen[bytes]
@@ -46,11 +46,11 @@ class Session:
     began: float = field(default_factory=time.time)
 
     def rejected(self) -> set[str]:
-        """The checkpoints that it refused."""
+        """Return the names of the checkpoints that it refused."""
         return set(_REJECTED.findall(self.errors.read_text(encoding="utf-8", errors="replace")))
 
     def times(self) -> list[float]:
-        """When the first rank began each step."""
+        """Return the time at which the first rank began each step."""
         if not self.trace.exists():
             return []
         rows = [json.loads(line) for line in self.trace.read_text(encoding="utf-8").splitlines()]
@@ -66,7 +66,7 @@ class Run:
         self.sessions: list[Session] = []
 
     def start(self, temporary: Path | None = None) -> Session:
-        """The same command as ever, in a process group of its own."""
+        """Start the command in its own process group; the command is always the same."""
         number = len(self.sessions)
         trace, errors = (
             self.directory.with_name(f"{self.directory.name}-{number}.{end}") for end in ("trace", "err")
@@ -88,45 +88,45 @@ class Run:
         return self.sessions[-1]
 
     def wait(self, session: Session) -> Session:
-        """Wait for the end of a session, which must be a good one."""
+        """Wait for the end of a session, which must have the status 0."""
         if status := session.process.wait():
             tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
             raise Failed(f"{self.directory.name} ended with {status}:\n{tail}")
         return session
 
     def forget(self) -> None:
-        """As if nothing had been started yet."""
+        """Remove the directory and all traces, as if nothing had been started yet."""
         for session in self.sessions:
             session.trace.unlink(missing_ok=True)
         self.sessions.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def files(self) -> list[str]:
-        """Names in the folder of checkpoints."""
+        """Return the names in the folder of checkpoints."""
         try:
             return os.listdir(self.checkpoints)
         except FileNotFoundError:
             return []
 
     def half_written(self) -> set[str]:
-        """Names of checkpoints that are being written, or that a kill left so."""
+        """Return the names of checkpoints that are being written, or that a kill left half-written."""
         return {name for name in self.files() if BEING_WRITTEN.match(name)}
 
     def steps(self) -> list[int]:
-        """Steps of which there is a checkpoint, newest first."""
+        """Return the steps that have a checkpoint, newest first."""
         found = [match for name in self.files() if (match := _STEP.match(name))]
         return sorted((int(match[1]) for match in found), reverse=True)
 
     def newest(self) -> int:
-        """The step of the newest checkpoint, or 0."""
+        """Return the step of the newest checkpoint, or 0."""
         return next(iter(self.steps()), 0)
 
     def newest_first(self) -> list[Path]:
-        """The checkpoints."""
+        """Return the paths of the checkpoints, newest first."""
         return [self.checkpoints / f"step-{step:09d}.ckpt" for step in self.steps()]
 
     def lineage(self, num_ranks: int) -> Steps:
-        """The steps that its final weights descend from."""
+        """Return the steps that its final weights descend from."""
         return descent([read_trace(session.trace, num_ranks) for session in self.sessions])
 
 
@@ -135,12 +135,12 @@ class Failed(Exception):
 
 
 def alive(session: Session) -> bool:
-    """Whether its first process runs."""
+    """Return whether the first process of a session runs."""
     return session.process.poll() is None
 
 
 def ranks_of(session: Session) -> dict[int, int]:
-    """Rank -> process id, from what the processes of the group say of themselves."""
+    """Return rank -> process id, read from the environment of the processes of the group."""
     found = {0: session.process.pid}
     for folder in Path("/proc").iterdir():
         try:
@@ -158,7 +158,7 @@ def ranks_of(session: Session) -> dict[int, int]:
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process of the group is left that is no zombie."""
+    """Return whether a process of the group is left that is not a zombie."""
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:

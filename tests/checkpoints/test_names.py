@@ -388,5 +388,5 @@ def test_a_checkpoint_of_tensorflow_2_is_called_so(tmp_path: Path):
     arrays = {"encoder/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": ONE.numpy()}
     (tmp_path / "bert_config.json").write_text(json.dumps(PLAIN))
     write_bundle(tmp_path / "bert_model.ckpt", arrays, {"float32": 1}, 1)
-    with pytest.raises(CheckpointError, match=r"index holds no BERT: .* was TensorFlow 2 wrote it"):
+    with pytest.raises(CheckpointError, match=r"index holds no BERT: .*TensorFlow 2 wrote it"):
         read_checkpoint(tmp_path)

@@ -238,17 +238,17 @@ REFUSED = {
     "normalized token": (
         serialized(added_tokens=[*SPECIAL, token("river", normalized=True, special=False)]),
         {"tokenizer_class": FAST},
-        "'river' is found with single_word or normalized",
+        "'river' has single_word or normalized set",
     ),
     "normalized role": (
         serialized(added_tokens=[]),
         config(mask_token=described("[MASK]", normalized=True)),
-        r"'\[MASK\]' is found with single_word or normalized",
+        r"'\[MASK\]' has single_word or normalized set",
     ),
     "single_word in the settings": (
         serialized(),
         config(added_tokens_decoder=decoder(token("[MASK]", single_word=True))),
-        r"'\[MASK\]' is found with single_word or normalized",
+        r"'\[MASK\]' has single_word or normalized set",
     ),
     "no special tokens": (
         serialized(added_tokens=SPECIAL[:4]),

@@ -243,22 +243,22 @@ def test_files_of_two_kinds_of_tags_are_refused(tmp_path, tokenizer, train, vali
 def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, tokenizer):
     path = tmp_path / "test.conll"
 
-    def test_data(text, labels):
+    def read_test(text, labels):
         path.write_text(text)
         return TokenClassificationDataModule(
             TokenClassificationData(test=str(path)), tokenizer, labels=labels, stage="test"
         )
 
-    assert test_data("cat S-A\n", ["O", "B-A", "I-A"]).spans
-    assert test_data("cat B\n", ["O", "B", "I"]).spans
+    assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
+    assert read_test("cat B\n", ["O", "B", "I"]).spans
     # Of a model that was trained on letters as plain labels.
-    assert not test_data("cat B\n", ["B", "I", "O"]).spans
+    assert not read_test("cat B\n", ["B", "I", "O"]).spans
     with pytest.raises(InputError, match=r"line 1: the tag 'B_A' of 'cat' marks no span, .*'B-A'"):
-        test_data("cat B_A\n", ["O", "B-A", "I-A"])
+        read_test("cat B_A\n", ["O", "B-A", "I-A"])
     with pytest.raises(InputError, match="line 1: the tag 'B-A' of 'cat' marks a span, but"):
-        test_data("cat B-A\n", ["DET", "NOUN"])
+        read_test("cat B-A\n", ["DET", "NOUN"])
     with pytest.raises(InputError, match="line 1: the tag 'B' of 'cat' has no type"):
-        test_data("cat B\n", ["O", "B-A", "I-A"])
+        read_test("cat B\n", ["O", "B-A", "I-A"])
 
 
 def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own(tmp_path, tokenizer, caplog):
