@@ -301,8 +301,8 @@ _OTHER_SETS = {
         monitor="accuracy",
         source="Maas et al. 2011, Learning word vectors for sentiment analysis",
         other_forms={
-            "IMDB Dataset.csv": "IMDB Dataset.csv is a copy without the authors' split: use the folder aclImdb, or split the "
-            "copy yourself and read it without data.dataset, with the columns review and sentiment"
+            "IMDB Dataset.csv": "IMDB Dataset.csv is a copy without the authors' split: use the folder aclImdb, or "
+            "split the copy yourself and read it without data.dataset, with the columns review and sentiment"
         },
         labels=("neg", "pos"),
         problem_type="single-label",

@@ -192,8 +192,7 @@ class FeatureExtractor:
         for layer in wanted:
             if not -total <= layer < total:
                 raise InputError(
-                    f"layer is {layer}; {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 counted from "
-                    "the top"
+                    f"layer is {layer}; {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top"
                 )
         return [layer % total for layer in wanted]
 

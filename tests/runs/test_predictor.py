@@ -99,7 +99,7 @@ def test_features_in_parquet_hold_text_tokens_and_a_column_a_layer(home, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--layers", "9"], "layer is 9; "),
+        (["--layers", "9"], "has 0 (embeddings) to 2, or -3 to -1"),
         (["--output", "x.npy"], "features end in .safetensors or .parquet"),
         (["--max-seq-length", "99"], "max_seq_length is 99"),
         (["--input", "empty.txt"], "empty.txt: there is no text in the input"),
