@@ -118,7 +118,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
 
 
 def test_training_goes_on_when_its_terminal_goes_away(tmp_path):
-    """As when a connection breaks: SIGHUP to the whole group, and nothing can be written any more."""
+    """Imitate a broken connection: SIGHUP to the whole group, and a terminal that takes no more output."""
     master, terminal = pty.openpty()
     done = tmp_path / "done"
     script = COMMAND.format(done=str(done), more="print('gone' * 1000, flush=True)", reads=False)

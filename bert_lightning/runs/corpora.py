@@ -15,10 +15,10 @@ _STYLES = {"masked": "bold white on red", "random": "bold white on magenta", "ke
 
 
 class Terminal(Console):
-    """A console whose reader may go away, which the command line handles."""
+    """A console that leaves a broken pipe to the command line."""
 
     def on_broken_pipe(self) -> None:
-        """Not the status 1 of rich."""
+        """Raise the error again; rich would end the process with status 1."""
         raise
 
 

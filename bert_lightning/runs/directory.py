@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.files import write_json, write_text
-from bert_lightning.checkpoints.listing import is_left_behind
+from bert_lightning.checkpoints.listing import entries
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
-from bert_lightning.runs import lock
 from bert_lightning.runs.settings import dump_yaml, read_yaml, with_literal_variables
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
@@ -51,8 +50,8 @@ class RunDirectory:
 
     @property
     def is_free(self) -> bool:
-        """Whether a run can be started here: nothing lies here but what a run killed at its very start left."""
-        return not self.path.exists() or (self.path.is_dir() and not any(map(_is_kept, self.path.iterdir())))
+        """Return whether a run can start here: the folder is missing or holds only hidden and temporary files."""
+        return not self.path.exists() or (self.path.is_dir() and not entries(self.path))
 
     def remove_leftovers(self) -> None:
         """Remove what killed processes left half-written; `checkpoints/` is tidied up apart."""
@@ -97,10 +96,6 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
-
-
-def _is_kept(path: Path) -> bool:
-    return path.name != lock.NAME and not is_left_behind(path.name)
 
 
 def now() -> str:

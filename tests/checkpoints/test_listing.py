@@ -24,7 +24,7 @@ def test_names_that_only_look_alike_are_data(name):
 
 
 def tree(folder: Path) -> Path:
-    """Two files of data among others, below a folder whose own path has a dot."""
+    """Make two files of data among others, below a folder whose own path has a dot."""
     root = folder / ".cache" / "__MACOSX" / "corpus"
     for name in ("b.txt", "sub/a.txt", ".c.txt", "sub/._a.txt", ".d/a.txt", "__MACOSX/a.txt", "sub/desktop.ini"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

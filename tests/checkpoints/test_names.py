@@ -1,4 +1,4 @@
-"""Names in other systems' weights: what is dropped, what is a head, what is the encoder's, and what is refused."""
+"""Names in weights of other systems: buffers, heads, parameters of the encoder, and names that are refused."""
 
 import json
 import re

@@ -34,7 +34,7 @@ SIZES = {
     "intermediate_size": 40,
     "max_position_embeddings": 16,
 }
-# What `bert_config.json` of 2018 held beside the sizes, and every later config took over.
+# Keys of `bert_config.json` of 2018 other than the sizes, which every later config has too.
 PLAIN = {
     **SIZES,
     "attention_probs_dropout_prob": 0.1,
@@ -52,7 +52,7 @@ POOLER_KEYS = {
     "pooler_size_per_head": 128,
     "pooler_type": "first_token_transform",
 }
-# What transformers 2 wrote of every model.
+# Keys that transformers 2 wrote for every model.
 VERSION_2 = {
     **PLAIN,
     "layer_norm_eps": 1e-12,
@@ -107,7 +107,7 @@ VERSION_5 = {
 
 @functools.cache
 def pretrained() -> Tensors:
-    """The tensors of an encoder with both heads of pre-training, under `bert.` and `cls.`."""
+    """Make the tensors of an encoder with both heads of pre-training, under `bert.` and `cls.`."""
     torch.manual_seed(0)
     model = transformers.BertForPreTraining(transformers.BertConfig(**SIZES, initializer_range=0.5))
     # LayerNorm and biases begin at 1 and 0, where exchanged ones would not show.
@@ -115,7 +115,7 @@ def pretrained() -> Tensors:
 
 
 def tied(tensors: Tensors) -> Tensors:
-    """The copies that the decoder holds in pickled files."""
+    """Add the copies that the decoder holds in pickled files."""
     copies = {
         "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"],
         "cls.predictions.decoder.bias": tensors["cls.predictions.bias"],
@@ -132,7 +132,7 @@ def untied(tensors: Tensors) -> Tensors:
 
 
 def of_2018(tensors: Tensors) -> Tensors:
-    """TensorFlow's names of LayerNorm's parameters, and a decoder without a bias of its own."""
+    """Use TensorFlow's names of LayerNorm's parameters, and a decoder without its own bias."""
     names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     old = {}
     for name, tensor in without(tied(tensors), "cls.predictions.decoder.bias").items():
@@ -197,7 +197,7 @@ def pickled_in_shards(tensors: Tensors, folder: Path) -> None:
 
 
 class Form(NamedTuple):
-    """How a family is released: its config, its tensors, their file, and further files by name."""
+    """The form in which a family is released: its config, its tensors, their file, and other files by name."""
 
     config: dict[str, Any]
     tensors: Callable[[Tensors], Tensors]
@@ -341,7 +341,7 @@ def write_form(form: Form, folder: Path) -> Path:
 
 
 def assert_equal(ours: BertEncoder, theirs: transformers.BertModel, has_pooler: bool = True) -> None:
-    """Every hidden state and the pooled output, in float64."""
+    """Compute every hidden state and the pooled output in float64."""
     ids = torch.tensor([[2, 5, 7, 12, 9, 3], [2, 6, 8, 3, 0, 0]])
     segments, mask = torch.tensor([[0, 0, 0, 1, 1, 1]]).repeat(2, 1), (ids > 0).long()
     with torch.no_grad():
@@ -397,7 +397,7 @@ def test_early_sentence_encoders_lie_in_a_folder_of_their_own(tmp_path: Path):
 
 
 def variables(tensors: Tensors, optimizer: bool) -> dict[str, Any]:
-    """The tensors under the names of google-research/bert, with what a training run leaves beside them."""
+    """Rename tensors as in google-research/bert, and add the variables that a training run leaves."""
     found = {}
     for name, tensor in without(tensors, "cls.predictions.decoder").items():
         if name.endswith("weight") and ("dense" in name or ".self." in name):

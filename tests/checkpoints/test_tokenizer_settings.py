@@ -38,7 +38,7 @@ def token(content: str, **changes) -> dict:
 
 
 def described(content: str, **changes) -> dict:
-    """A token as `tokenizer_config.json` describes it."""
+    """Describe a token as `tokenizer_config.json` does."""
     value = {"__type": "AddedToken", **token(content, **changes)}
     return {key: value[key] for key in value if key not in ("id", "special")}
 
@@ -69,7 +69,7 @@ NORMALIZER = {
 
 
 def serialized(**changes) -> dict:
-    """A `tokenizer.json` of BERT; a change of `normalizer` or `model` that is no new type is one of its values."""
+    """Make a `tokenizer.json` of BERT; changes of `normalizer` or `model` without a type change single values."""
     content = {
         "version": "1.0",
         "truncation": None,
@@ -122,7 +122,7 @@ def config(**values) -> dict:
 
 # -- the settings, one by one ------------------------------------------------------------------------------------
 
-# name -> tokenizer.json, tokenizer_config.json; the ids are to be those of transformers.
+# name -> tokenizer.json, tokenizer_config.json; the ids must be those of transformers.
 OBEYED = {
     "BERT's own": (serialized(), config()),
     "no setting": (serialized(), {}),
@@ -259,7 +259,7 @@ REFUSED = {
     "new token": (serialized(added_tokens=[*SPECIAL, token("[NEW]")]), {}, r"'\[NEW\]' was added"),
     "new token in the settings": (serialized(), config(bos_token="<s>"), r"adds tokens to the vocabulary: '<s>'"),
     "split_special_tokens": (serialized(), config(split_special_tokens=True), "split_special_tokens is True"),
-    "code": (serialized(), config(auto_map={"AutoTokenizer": ["a.B", None]}), "auto_map names code"),
+    "code": (serialized(), config(auto_map={"AutoTokenizer": ["a.B", None]}), "auto_map names custom code"),
     "another file": (serialized(), config(fast_tokenizer_files=["tokenizer.4.0.json"]), "fast_tokenizer_files"),
     "class": (serialized(), config(tokenizer_class="BertJapaneseTokenizer"), "class is BertJapaneseTokenizer"),
     "ids": (serialized(model={"vocab": {**dict.fromkeys(WORDS, 7), "the": 8}}), {}, "the ids in tokenizer.json"),
@@ -427,7 +427,7 @@ def test_the_class_of_config_json_survives_a_copy_of_the_folder(tmp_path):
     assert "BertJapaneseTokenizer" in read_checkpoint(tmp_path / "again").vocabulary.obstacle
 
 
-# -- casing that no file tells -----------------------------------------------------------------------------------
+# -- casing that no file states -----------------------------------------------------------------------------------
 
 
 def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path, caplog):

@@ -34,7 +34,7 @@ APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff"
 
 
 def write(path: Path, content: str | bytes) -> str:
-    """The name of a file with this content."""
+    """Write a file and return its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
@@ -44,7 +44,7 @@ def write(path: Path, content: str | bytes) -> str:
 
 
 def leave_files_behind(folder: Path, name: str, content: bytes) -> None:
-    """What Jupyter, macOS, Windows and an editor leave beside the file `name` of a folder."""
+    """Write the files that Jupyter, macOS, Windows and an editor leave beside the file `name`."""
     stem, suffix = Path(name).stem, Path(name).suffix
     write(folder / ".ipynb_checkpoints" / f"{stem}-checkpoint{suffix}", content)
     write(folder / "__MACOSX" / f"._{name}", APPLE_DOUBLE)
@@ -208,17 +208,17 @@ def test_a_row_of_blank_cells_is_a_blank_line_except_in_a_corpus(tmp_path: Path,
 
 
 def tags(source: str) -> list:
-    """Words and tags."""
+    """Read words and tags."""
     return [(sentence.words, sentence.tags, sentence.document) for sentence in read_tagged(source)]
 
 
 def passages(source: str) -> list:
-    """Segments of each document."""
+    """Read the segments of each document."""
     return [passage.segments for passage in read_passages(source, CorpusFormat())]
 
 
 def documents_of_generator(source: str) -> list:
-    """As the published generator reads them."""
+    """Read documents as the published generator does."""
     encoder = SimpleNamespace(tokenize=str.split)
     return _read_documents([source], encoder, "strict", None)
 

@@ -13,14 +13,14 @@ from bert_lightning.errors import InputError
 
 
 def write(path: Path, *rows: str, mark: str = "") -> str:
-    """The name of a file with these rows, in which | stands for a tab."""
+    """Write a file of rows in which | stands for a tab, and return its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(mark + "".join(row.replace("|", "\t") + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
 
 def read(name: str, split: str, folder: Path) -> list:
-    """All examples of a split, without their places."""
+    """Read all examples of a split, without their places."""
     parts = locate(name, split, str(folder))
     return [example[1:] for _, source in parts for example in standard_set(name).read(source, split)]
 
@@ -29,7 +29,7 @@ MSR_HEADER = "Quality|#1 ID|#2 ID|#1 String|#2 String"
 
 
 def msr(folder: Path, name: str, *rows: str) -> None:
-    """One of Microsoft's two files, with a byte-order mark."""
+    """Write one of Microsoft's two files, with a byte-order mark."""
     write(folder / f"msr_paraphrase_{name}.txt", MSR_HEADER, *rows, mark="\ufeff")
 
 

@@ -25,19 +25,19 @@ NAN = float("nan")
 
 
 def write(path: Path, content: str) -> str:
-    """The name of a file with this content."""
+    """Write a file and return its name."""
     path.write_text(content, encoding="utf-8")
     return str(path)
 
 
 def jsonl(path: Path, labels: list, key: str = "label", **other) -> str:
-    """A row for each label; one without the key where it is KeyError."""
+    """Write a row for each label; the row has no such key if the label is KeyError."""
     rows = [{"text": "the cat", **other, **({} if label is KeyError else {key: label})} for label in labels]
     return write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def texts(tokenizer, stage=None, labels=None, **settings) -> TextClassificationDataModule:
-    """The data of text classification."""
+    """Build the data of text classification."""
     return TextClassificationDataModule(TextClassificationData(**settings), tokenizer, stage=stage, labels=labels)
 
 
@@ -65,7 +65,7 @@ NAMES = [
 
 
 def examples(rows: list) -> list[LabelledText]:
-    """A text with each row of labels."""
+    """Make a text for each row of labels."""
     return [LabelledText(f"line {n}", "a", None, tuple(map(str, row)), "") for n, row in enumerate(rows, 1)]
 
 
@@ -114,7 +114,7 @@ def test_every_split_of_every_format_refuses_indicators(tmp_path: Path, tokenize
 def test_a_file_with_one_column_per_class_is_refused_by_its_columns(tmp_path: Path, tokenizer):
     train = write(tmp_path / "t.csv", "text,toxic,rude\na,1,0\nb,0,1\n")
     with pytest.raises(
-        InputError, match=r"line 2: no column 'label'; the columns toxic, rude hold 0 and 1: one column"
+        InputError, match=r"line 2: no column 'label'; the columns toxic, rude hold 0 and 1\. One column"
     ):
         texts(tokenizer, train=train, problem="multi-label", label_separator="|")
     with pytest.raises(InputError, match=r"line 2: .*indicators, one per class"):

@@ -263,7 +263,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
 
 def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own(tmp_path, tokenizer, caplog):
     data = module(tmp_path, tokenizer, "cat B-A\ndog I-A\ncat B-A\n", "cat S-A\ndog S-A\nthe O\n")
-    assert "validation.conll: line 1: the tags keep to BIOES, those of " in caplog.text
+    assert "validation.conll: line 1: the tags keep to BIOES, but those of " in caplog.text
     assert "to IOB2; the spans of each are read by its own scheme" in caplog.text
     assert "breaks" not in caplog.text
     assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, 1, 0]]
@@ -282,7 +282,7 @@ def test_a_small_file_of_iob2_with_a_broken_tag_is_not_taken_for_iob1(tmp_path, 
 
 def test_types_that_differ_only_in_case_or_look_alike_are_warned_about(tmp_path, tokenizer, caplog):
     module(tmp_path, tokenizer, "cat B-PER\ndog B-per\nthe O\n")
-    assert "the types 'PER' and 'per' are similar, but are two" in caplog.text
+    assert "the types 'PER' and 'per' are similar, but are read as two" in caplog.text
     caplog.clear()
     module(tmp_path, tokenizer, "cat B-PER\ndog B-\u0420ER\nthe O\n")
     assert "are similar" in caplog.text

@@ -181,7 +181,7 @@ def test_onnxruntime_computes_what_we_compute_in_any_batch_and_length(architectu
 
 def test_an_onnx_folder_holds_labels_tokenizer_and_card(classifier, tmp_path, capsys):
     assert export(classifier, "onnx", tmp_path / "out") == 0
-    # Nothing of the machine on which it was written.
+    # The file names no folder of the machine that wrote it.
     assert b".py" not in (tmp_path / "out/model.onnx").read_bytes()
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"model.onnx", "config.json", "vocab.txt", "tokenizer_config.json", "README.md"}
@@ -190,7 +190,7 @@ def test_an_onnx_folder_holds_labels_tokenizer_and_card(classifier, tmp_path, ca
 
 
 def viterbi(logits, starts, transitions, ends):
-    """The best path by dynamic programming over (n, L) logits, in numpy alone."""
+    """Find the best path over (n, L) logits by dynamic programming, in numpy alone."""
     best, pointers = starts + logits[0], []
     for scores in logits[1:]:
         reached = best[:, None] + transitions
@@ -400,7 +400,7 @@ def test_weights_with_metadata_in_any_order_are_read_and_verified(tmp_path):
 def test_two_processes_export_a_run_as_equal_bytes(classifier, tmp_path, form):
     for number in (1, 2):
         command = ["export", "--checkpoint", str(classifier), "--format", form, "--output", f"out{number}"]
-        # From other folders, so that a path of this machine would show.
+        # In different folders, so that a path in a file would make the two differ.
         (tmp_path / str(number)).mkdir()
         subprocess.run(
             [sys.executable, "-m", "bert_lightning", *command],

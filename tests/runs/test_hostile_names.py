@@ -91,7 +91,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning_and_costs_nothing_else(tmp_
     monkeypatch.setattr(evaluation_files, "confusion_figure", broken)
     report = evaluation_files.write_evaluation(tmp_path, "validation", task, evaluation, {"val/f1": 0.25})
     assert "confusion.svg could not be drawn: OverflowError: in\\nmatplotlib" in caplog.text
-    # The one of before is of other scores.
+    # The earlier picture shows other scores.
     assert not (tmp_path / "validation/confusion.svg").exists()
     assert json.loads((tmp_path / "validation/report.json").read_text())["scores"] == {"val/f1": 0.25}
     assert report.text == "text"
@@ -105,7 +105,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning_and_costs_nothing_else(tmp_
 
 
 def rendered(source):
-    """The text of a document as CommonMark with tables shows it, code and all."""
+    """Render a document as CommonMark with tables, and return its text with code."""
     parser = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"])
     shown = []
     for token in parser.parse(source):

@@ -1,4 +1,4 @@
-"""Everything that we write is read by what it is meant for, from inputs with odd words, labels and names."""
+"""Every file that we write can be read by its consumers, even with odd words, labels and names."""
 
 import json
 import math
@@ -132,7 +132,7 @@ def test_every_gold_file_is_scored_against_what_the_run_wrote_with_the_figures_o
     assert {len(line.split(" ")) for line in lines if line} == {3}
     assert not any(line.startswith("-X- ") for line in lines)
     assert sum(map(bool, lines)) == sum(len(example.words) for example in split.examples)
-    # A file of gold and predictions alike is right wherever it is read.
+    # A file scored against itself is perfect, however it is read.
     assert score_conll_files(str(gold), str(gold))["accuracy"] == 100.0
 
 
@@ -257,7 +257,7 @@ def test_predicted_texts_are_read_as_raw_input(tmp_path, tokenizer, column):
     written = list(read_rows(str(write_jsonl(tmp_path / "validation.jsonl", predicted))))
     assert [row.values["label"] for row in written] == [row.values["gold"] for row in written]
     assert {label for row in written for label in row.values["probabilities"]} == set(labels)
-    # A column that is called as one of ours is written as `text`.
+    # A text column with the name of a result is written as `text`.
     own = column in ("label", "probabilities", "gold")
     assert [row.values["text" if own else column] for row in written] == ODD
     if not own:
@@ -342,7 +342,7 @@ def test_metrics_manifest_and_reports_keep_odd_names(tmp_path):
     assert "<i>" not in page
     write_report([directory.path], tmp_path / "report.md")
     tables = [line for line in (tmp_path / "report.md").read_text(encoding="utf-8").split("\n") if "|" in line]
-    # As many bars that are no text in each row of a table.
+    # Each row of a table has the same number of unescaped bars.
     assert all(line.startswith("| ") and line.endswith(" |") for line in tables)
     bars = [line.replace("\\|", "").count("|") for line in tables]
     assert len(set(bars)) <= 2
