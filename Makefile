@@ -8,11 +8,11 @@ BENCHMARKS := experiments/benchmarks
 RESULTS ?= $(if $(SHORT),build/benchmarks,$(BENCHMARKS)/results)
 # Compiling takes a minute each, so only the smallest model is compiled.
 PLAIN := --contenders ours transformers transformers_fused
-# What pytest gets besides its settings in setup.cfg: paths, -k, -x, ...
+# Further arguments of pytest: paths, -k, -x, ...
 TESTS ?=
 
-# libgomp's threads spin for milliseconds when they wait, which starves every other process of the cores: beside a
-# second training each ran at a thirtieth of its speed. Benchmarks keep the setting of the caller.
+# libgomp's threads spin for milliseconds when they wait, which keeps other processes from the cores: two trainings
+# side by side each ran at a thirtieth of their speed. Benchmarks keep the setting of the caller.
 test test-slow test-gpu demo: export GOMP_SPINCOUNT := $(or $(GOMP_SPINCOUNT),3000)
 
 .DEFAULT_GOAL := help

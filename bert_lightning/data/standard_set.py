@@ -1,4 +1,4 @@
-"""What is known about one standard data set."""
+"""The known properties of one standard data set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class StandardSet:
-    """What is known about a data set.
+    """The known properties of a data set.
 
     Attributes:
         task: which task it is of.

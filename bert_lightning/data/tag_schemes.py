@@ -52,7 +52,7 @@ def judge_tags(tags: Iterable[str]) -> TagVerdict:
     """Decide whether the tags of a file mark spans.
 
     One tag with B or I and a type is enough: then every other tag must mark a span too, or be O. Without such a tag,
-    tags that are nearly of this form count if something like O stands beside them, or both B and I of one type.
+    tags that are nearly of this form count if something like O is among them, or both B and I of one type.
     Single letters are spans without a type if there are no other tags. Single letters among more tags of other kinds
     are plain labels, because tag sets of parts of speech have them too (Gimpel et al. 2011: O, S, L, U, E; MULTEXT:
     I, S). Such sets also have tags such as `I-` (PROIEL) and `i--------` (Perseus), and names such as `E-mail`.

@@ -255,8 +255,7 @@ def _count_as_conlleval(pairs: list[_TagPair]) -> _SpanCounts:
     """Count as the main loop of conlleval.pl does, with a boundary after each sentence.
 
     Starts and ends are counted separately, because by the rules of the script a span may start while another one
-    continues. A span is correct if it starts and ends at the same words on both sides, with the same type, and if the
-    sides do not differ in between.
+    continues. A span is correct if it has the same type, start and end on both sides, and the sides agree in between.
     """
     num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
     parts: dict[str, tuple[str, str]] = {}

@@ -17,7 +17,7 @@ _DEFAULTS = BertConfig()
 
 
 def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> Checkpoint:
-    """The checkpoint for another vocabulary, or for a number of entries.
+    """Fit a checkpoint to another vocabulary, or to a number of entries.
 
     With a vocabulary the rows of the entries that both have are kept, whatever their ids; with a number the rows of
     the first ids, and the vocabulary with them if it has no more entries. New rows are drawn as the model's weights
@@ -66,7 +66,7 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
 
 
 def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpoint:
-    """The checkpoint for longer sequences: its position table stretched linearly, first to first and last to last.
+    """Fit a checkpoint to longer sequences: its position table is stretched linearly, from first to last position.
 
     Raises:
         CheckpointError: fewer positions than the checkpoint has, or its table and its configuration disagree.

@@ -277,7 +277,7 @@ def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
 
 
 def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """What a checkpoint and a model do not have in common.
+    """Compare a checkpoint with a model, and report what they do not have in common.
 
     Raises:
         CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or

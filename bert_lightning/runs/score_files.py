@@ -31,8 +31,8 @@ def score_conll_files(
     """Entity scores of two column files, in percent with the two decimals that conlleval prints.
 
     A line is a token: columns parted by blanks or tabs, the tag last, the token first if there are several. Empty
-    lines end sentences. If the files then do not have the same tokens, the gold file is read as `fit` reads it, and
-    its words are written as a run writes them.
+    lines end sentences. If the files then do not have the same tokens, the gold file is read as `fit` reads it.
+    Blanks in its words become `_`, as in the files of a run.
 
     If the predictions are in a run directory, the gold file is read as that run reads it. A run writes gold tags in
     IOB2 before the predicted ones. They replace the tags of a gold file that marks the same spans by another scheme,

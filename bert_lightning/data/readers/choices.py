@@ -25,7 +25,7 @@ def read_choices(source: str) -> Iterator[ChoiceQuestion]:
     - **One's own** JSONL or Parquet: `context`, `choices` (a list), maybe `question`, maybe `label`: the number of
       the right choice counted from 0, or its text.
 
-    In each form the answer may be missing, null, blank or -1, as in test files whose answers are kept back.
+    In each form the answer may be missing, null, blank or -1, as in test files that hide their answers.
 
     The id is that of the row or dialogue where there is one (questions of one text are counted from 0 behind it),
     otherwise the number of the row counted from 0.
