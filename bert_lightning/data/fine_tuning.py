@@ -294,23 +294,26 @@ class FineTuningDataModule(StepDataModule):
         return split.batch(split.by_length[numbers])
 
 
-def check_all_or_none(examples: Sequence[Any], split: str, item: str, label: str) -> None:
+def check_all_or_none(
+    examples: Sequence[Any], split: str, item: str, label: str, *, attribute: str = "label"
+) -> None:
     """Check that all examples of a split have a label; in a test split none may have one instead.
 
     Args:
-        examples: examples with a `label`, which is None if the source has none.
+        examples: the examples of one split.
         split: train, validation or test.
         item: the name of an example in messages.
         label: the name of its label in messages.
+        attribute: the attribute that holds the label, or None if the source has none.
 
     Raises:
-        InputError: some have a label and others have none; the message names the first that differs.
+        InputError: labels are missing; the message names the first example without one, or the first that differs.
     """
-    labelled = examples[0].label is not None
+    labelled = getattr(examples[0], attribute) is not None
     if split != "test" and not labelled:
         raise InputError(f"{examples[0].place}: this {item} has no {label}")
     for example in examples:
-        if (example.label is not None) != labelled:
+        if (getattr(example, attribute) is not None) != labelled:
             raise InputError(
                 f"{example.place}: this {item} has {'no' if labelled else 'a'} {label}, unlike the first"
             )

@@ -45,20 +45,6 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     return verdict.spans
 
 
-def refuse_partly_tagged(examples: Sequence[TaggedSentence]) -> None:
-    """Refuse a sentence without tags among tagged ones.
-
-    Raises:
-        InputError: there is one.
-    """
-    labelled = examples[0].tags is not None
-    for example in examples:
-        if (example.tags is not None) != labelled:
-            raise InputError(
-                f"{example.place}: this sentence has {'no tags' if labelled else 'tags'}, unlike the first"
-            )
-
-
 def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
     """Refuse tags that mark no span, and tags with a type where those of training have none, or the reverse.
 

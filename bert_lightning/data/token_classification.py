@@ -10,14 +10,20 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, assemble, to_batch
 from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.fine_tuning import EncodedSplit, FineTuningData, FineTuningDataModule, Part, SplitExamples
+from bert_lightning.data.fine_tuning import (
+    EncodedSplit,
+    FineTuningData,
+    FineTuningDataModule,
+    Part,
+    SplitExamples,
+    check_all_or_none,
+)
 from bert_lightning.data.module import Stage, require_at_least
 from bert_lightning.data.readers.tagged import read_tagged
 from bert_lightning.data.tag_checks import (
     check_scheme,
     mark_spans,
     refuse_other_than_spans,
-    refuse_partly_tagged,
     refuse_spans,
     schemes_of,
     tags_in,
@@ -296,11 +302,12 @@ class TokenClassificationDataModule(FineTuningDataModule):
     ) -> None:
         super().__init__(settings, tokenizer)
         read = self._read(stage)
+        for split, (examples, *_) in read.items():
+            check_all_or_none(examples, split, "sentence", "tag", attribute="tags")
         self.spans = self._mark_spans(read, labels)
         known = set(labels) if labels is not None else tags_in(read["train"].examples)
         splits = {split: examples for split, (examples, *_) in read.items()}
         for examples in splits.values():
-            refuse_partly_tagged(examples)
             if self.spans:
                 refuse_other_than_spans(examples, known)
             elif not self._plain:
@@ -354,8 +361,6 @@ class TokenClassificationDataModule(FineTuningDataModule):
         return self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
-        if examples[0].tags is None:
-            raise InputError(f"{examples[0].place}: the training file has no tags")
         if not self.spans:
             return sorted({tag for example in examples for tag in example.tags or ()})
         types = {span.type for example in examples for span in spans_of(example.tags or ())}

@@ -142,12 +142,17 @@ def test_types_that_training_lacks_are_counted_and_stay_gold(tmp_path, tokenizer
     [
         ("cat O\n", "no tag but O"),
         ("", "no examples"),
-        ("cat\n", "no tags"),
+        ("cat\n", "line 1: this sentence has no tag"),
     ],
 )
 def test_an_unusable_training_file_is_named(tmp_path, tokenizer, text, message):
     with pytest.raises(InputError, match=message):
         module(tmp_path, tokenizer, text)
+
+
+def test_a_validation_file_without_tags_is_refused_with_its_line(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"validation\.conll: line 1: this sentence has no tag$"):
+        module(tmp_path, tokenizer, "cat B-A\n", "cat\n")
 
 
 def test_parts_of_speech_keep_their_own_labels(tmp_path, tokenizer):

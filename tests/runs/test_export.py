@@ -237,7 +237,7 @@ def test_entity_markers_are_named_where_they_cannot_go(tmp_path, capsys):
     model.save_pretrained(tmp_path / "saved")
     for form, message in (
         ("huggingface", "has entity markers, which transformers' BertForRelationClassification lacks"),
-        ("onnx", "has entity markers, and the inputs of an ONNX file"),
+        ("onnx", "has entity markers, but the inputs of an ONNX file"),
     ):
         assert export(tmp_path / "saved", form, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
