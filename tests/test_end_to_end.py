@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import wandb
 import yaml
 
 from bert_lightning.cli import main
@@ -364,6 +365,8 @@ def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     assert main([*command, "--trainer.max_steps", "2", "--wandb.mode", "auto"]) == 0
+    # W&B's own process may still be writing; this waits for its end.
+    wandb.teardown()
     [log] = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
     assert b"train/mlm_loss" in log.read_bytes()
 
