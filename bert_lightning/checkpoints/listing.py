@@ -2,32 +2,37 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-# Of macOS' archives, Windows, Synology and Python; names that begin with a dot need no entry.
+# Of macOS, Windows, Synology and Python; names that begin with a dot need no entry.
 _LEFT_BEHIND = frozenset(
     (
-        *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
-        *("@eadir", "lost+found", "__pycache__"),
+        *("__macosx", "icon\r", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
+        *("system volume information", "@eadir", "lost+found", "__pycache__"),
     )
 )
-# Backups and temporary files of editors and of `patch`.
-_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp")
+# Backups and temporary files of editors and of `patch`, and downloads of browsers that were not finished.
+_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp", ".crdownload", ".part")
+# Second copies of Syncthing, and of Dropbox, Nextcloud and their like: `a (Ann's conflicted copy 2024-05-01).txt`.
+_CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)", re.IGNORECASE)
 
 
 def is_left_behind(name: str) -> bool:
     """Whether a file or folder of this name was left by a program and is nobody's data.
 
     This holds for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), for `__MACOSX`,
-    `Thumbs.db`, `desktop.ini` and their like, and for backups of editors: `a~`, `#a#`, `a.bak`, `a.orig`.
+    `Thumbs.db`, `desktop.ini` and their like, for backups of editors (`a~`, `#a#`, `a.bak`, `a.orig`), for downloads
+    that were not finished, and for the second copies that file synchronisation makes of a conflict.
     """
     lowered = name.lower()
     return (
         name.startswith((".", "~$"))
         or lowered in _LEFT_BEHIND
         or lowered.endswith(_BACKUP_ENDINGS)
+        or _CONFLICT.search(name) is not None
         or (len(name) > 2 and name.startswith("#") and name.endswith("#"))
     )
 
@@ -41,10 +46,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List all files below `folder`, sorted, without what programs left behind and what lies in such folders."""
+    """List all files below `folder`, sorted, without what programs left behind and what lies in such folders.
+
+    Links to folders are followed, and no folder is listed twice.
+    """
     found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_left_behind(name)]
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not is_left_behind(name))
         found += [Path(parent, name) for name in files if not is_left_behind(name)]
     return sorted(path for path in found if path.is_file())
 
