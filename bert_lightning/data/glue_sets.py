@@ -170,7 +170,7 @@ GLUE_SETS: dict[str, StandardSet] = {
         "Iyer, Dandekar and Csernai 2017, First Quora dataset release: question pairs",
         other_forms={
             "quora_duplicate_questions.tsv": "quora_duplicate_questions.tsv, Quora's own file, has no splits: GLUE's "
-            " archive QQP.zip has train.tsv and dev.tsv"
+            "archive QQP.zip has train.tsv and dev.tsv"
         },
     ),
     "glue/mnli": _glue_set(

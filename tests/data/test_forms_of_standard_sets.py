@@ -42,10 +42,11 @@ def test_mrpc_is_split_by_the_list_of_ids(tmp_path: Path, place, ids):
     assert read("glue/mrpc", "validation", tmp_path) == [("c", "d", "0", "0"), ("g", "h", "0", "1")]
 
 
-def test_mrpc_without_the_list_trains_on_all_pairs_and_says_how_to_validate(tmp_path: Path, tokenizer):
+def test_mrpc_without_the_list_trains_on_all_pairs_and_says_how_to_validate(tmp_path: Path, tokenizer, caplog):
     msr(tmp_path, "train", "1|1|2|a|b", "0|3|4|c|d")
     msr(tmp_path, "test", "1|7|8|the cat|the dog", "0|9|10|c|d")
     assert len(read("glue/mrpc", "train", tmp_path)) == 2
+    assert "the list dev_ids.tsv of GLUE's development set is not in" in caplog.text
     message = r"msr_paraphrase_train\.txt: .* dev_ids\.tsv names\. The list is not in .*name a file.*data\.validation"
     with pytest.raises(InputError, match=message):
         read("glue/mrpc", "validation", tmp_path)

@@ -24,8 +24,8 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `msr_paraphrase_train.txt` or `msr_paraphrase_test.txt` (Dolan and Brockett 2005).
 
     GLUE's development set is 408 of the 4,076 training pairs, whose ids stand in its list `dev_ids.tsv`. Where the
-    list lies beside the file or one folder above, training and validation are told apart by it. The test set is the
-    whole file, with its labels.
+    list lies beside the file or one folder above, training and validation are told apart by it. Without it all pairs
+    are for training, with a warning. The test set is the whole file, with its labels.
 
     Raises:
         InputError: the list is missing where validation is asked for, is malformed, or names other pairs.
@@ -39,6 +39,12 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
             f"The list is not in {path.parent}: put it there, or name a file with GLUE's columns, such as dev.tsv, "
             "with data.validation"
         )
+    if ids_file is None and split == "train":
+        logger.warning(
+            "%s: the list %s of GLUE's development set is not in %s, so its 408 pairs are trained on as well; no "
+            "score on them says anything",
+            source, _DEVELOPMENT_IDS[0], path.parent,
+        )  # fmt: skip
     ids = None if ids_file is None else _pairs_of_ids(str(ids_file))
     found: set[Pair] = set()
 
