@@ -15,7 +15,9 @@ _LEFT_BEHIND = frozenset(
     )
 )
 # Backups and temporary files of editors and of `patch`, and downloads of browsers that were not finished.
-_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp", ".crdownload", ".part")
+_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp", ".crdownload", ".part", ".filepart")
+# What Windows notes of a download, which becomes a file beside it in other systems: `a.txt:Zone.Identifier`.
+_NOTE = "zone.identifier"
 # Second copies of Syncthing, and of Dropbox, Nextcloud and their like: `a (Ann's conflicted copy 2024-05-01).txt`.
 _CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)", re.IGNORECASE)
 
@@ -31,7 +33,7 @@ def is_left_behind(name: str) -> bool:
     return (
         name.startswith((".", "~$"))
         or lowered in _LEFT_BEHIND
-        or lowered.endswith(_BACKUP_ENDINGS)
+        or lowered.endswith((*_BACKUP_ENDINGS, _NOTE))
         or _CONFLICT.search(name) is not None
         or (len(name) > 2 and name.startswith("#") and name.endswith("#"))
     )

@@ -97,6 +97,7 @@ def numbered_lines(
     its line. Where it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
     character does: a line may hold U+0085, U+2028, a vertical tab or a form feed. A file of a single line that holds
     several of these probably means them as line ends: it is warned about, or refused, as `carriage_returns` says.
+    This does not hold for standard input.
     So is a first line that ends in CR where lines that end in LF follow; there is a warning at most.
 
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
@@ -154,6 +155,8 @@ def numbered_lines(
                     look = False
                 yield number, line if offset or keep_mark else line.removeprefix("\ufeff")
                 offset += len(raw)
+        # A text that is typed or pasted may hold them.
+        report = report and source != STANDARD_INPUT
         if report and number == 1 and len(found := _OTHER_ENDS.findall(line.strip(" \t\r\n"))) > 1:
             _report_other_ends(_name(source), found[0][0], carriage_returns)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -251,7 +251,9 @@ def _refuse_doubled(place: str, names: Iterable[str]) -> None:
 
 
 def _jsonl_rows(table: Table) -> Iterator[Row]:
-    for number, line in table.lines():
+    # A separator inside a text of JSON is a character, and one outside is no JSON.
+    lines = numbered_lines(table.source, table.errors, table.repairs, carriage_returns="allow")
+    for number, line in lines:
         if line.strip():
             yield json_row(f"{table.source}: line {number}", line)
 

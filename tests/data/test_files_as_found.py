@@ -95,7 +95,14 @@ def test_a_standard_data_set_is_found_beside_hidden_copies_of_it(tmp_path: Path)
     "name",
     [
         *("a.sync-conflict-20240501-101500-ABCDEFG.txt", "a (Ann's conflicted copy 2024-05-01).txt"),
-        *("a.txt.part", "a.txt.crdownload", "System Volume Information/b.txt", "Network Trash Folder/b.txt"),
+        *(
+            "a.txt:Zone.Identifier",
+            "a.txt.filepart",
+            "a.txt.part",
+            "a.txt.crdownload",
+            "System Volume Information/b.txt",
+            "Network Trash Folder/b.txt",
+        ),
     ],
 )
 def test_second_copies_and_halves_of_files_are_left_out_too(tmp_path: Path, name):
@@ -415,6 +422,12 @@ def test_a_file_of_one_line_with_other_separators_is_refused_or_warned_about(tmp
     assert len(list(read_lines(source))) == 1
     assert message in caplog.text
     caplog.clear()
+    # In JSON they are characters of a text.
+    row = {"text": separator.join(("a", "b", "c"))}
+    if separator > "\x1f":
+        assert [
+            each.values for each in read_rows(write(tmp_path / "t.jsonl", json.dumps(row, ensure_ascii=False)))
+        ] == [row]
     # One separator is a character, and so are several where there are lines.
     for content in (f"a{separator}b", f"a{separator}b{separator}c\nd"):
         list(read_lines(write(tmp_path / "t.txt", content)))
