@@ -179,3 +179,29 @@ def test_another_choice_keeps_what_it_knows_of_the_one_before(tmp_path):
     assert masking == TokenMasking(rate=0.3)
     same = load_experiment([write(tmp_path, values)], ["--data.masking", "span"]).data.masking
     assert same.max_span == 3
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("optimizer.learning_rate", "optimizer.weight_decay", "trainer.gradient_clip_val", "data.masking.rate"),
+        *("loss_weights.nsp_loss", "model.config.hidden_dropout_prob"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_its_key(tmp_path, key, value):
+    *parents, last = key.split(".")
+    values = place = {**MINIMAL, "model": {"size": "tiny"}, "trainer": {"max_steps": 10}, "data": {"train": "store"}}
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = float(value)
+    with pytest.raises(InputError, match=rf"{key}: a finite number is expected, got {value}$"):
+        load_experiment([write(tmp_path, values)])
+    with pytest.raises(InputError, match=rf"{key}: (a finite number is|expected float)"):
+        load_experiment([write(tmp_path, MINIMAL)], [f"--{key}", f"{value[:-3]}.{value[-3:]}"])
+
+
+def test_every_share_of_a_mixture_is_a_finite_number(tmp_path):
+    data = {"train": {"a": 0.5, "b": float("nan")}}
+    with pytest.raises(InputError, match=r"data\.train: a finite number is expected, got nan"):
+        load_experiment([write(tmp_path, {**MINIMAL, "data": data})])
