@@ -129,6 +129,18 @@ def test_multinli_is_read_as_published_without_pairs_that_have_no_agreement(tmp_
     assert caplog.text.count("1 pair(s) without agreement among annotators are left out") == 3
 
 
+def test_the_hidden_labels_of_multinlis_test_sets_are_none_and_hidden_nowhere_else(tmp_path: Path, tokenizer):
+    row = json.dumps({"gold_label": "hidden", "sentence1": "a", "sentence2": "b"})
+    source = write(tmp_path / "multinli_0.9_test_matched_unlabeled.jsonl", row, row)
+    labels = ["contradiction", "entailment", "neutral"]
+    settings = TextClassificationData(dataset="glue/mnli", test=source)
+    data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage="test")
+    assert not data.splits["test"].is_labelled
+    assert len(data.splits["test"].examples) == 2
+    with pytest.raises(InputError, match="line 1: the label 'hidden' is none of"):
+        list(standard_set("glue/mnli").read(source, "validation"))
+
+
 @pytest.mark.parametrize(
     ("name", "file", "hint"),
     [

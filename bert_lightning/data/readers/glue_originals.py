@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 _DEVELOPMENT_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 _COLA_DEV = "in_domain_dev.tsv", "out_of_domain_dev.tsv"
 _BINARY = ("0", "1")
+# The label of every pair of MultiNLI's test sets.
+_HIDDEN = "hidden"
 
 Pair = tuple[str, str]
 
@@ -102,9 +104,10 @@ def read_cola_public(source: str, split: str) -> Iterator[LabelledText]:
 
 
 def read_multinli(source: str, split: str) -> Iterator[LabelledText]:
-    """Stream `multinli_1.0_train.jsonl` or one of the development sets (Williams et al. 2018).
+    """Stream `multinli_1.0_train.jsonl`, a development set or an unlabelled test set (Williams et al. 2018).
 
-    Pairs without agreement, labelled `-`, are left out, as in GLUE; one warning says how many there are.
+    Pairs without agreement, labelled `-`, are left out, as in GLUE; one warning says how many there are. The test
+    sets label every pair `hidden`.
 
     Raises:
         InputError: a key is missing, or a label is another one.
@@ -115,9 +118,9 @@ def read_multinli(source: str, split: str) -> Iterator[LabelledText]:
         if label == NO_AGREEMENT:
             num_left_out += 1
             continue
-        if label not in NLI_LABELS:
+        if label not in NLI_LABELS and not (label == _HIDDEN and split == "test"):
             raise InputError(f"{row.place}: the label {label!r} is none of {', '.join(NLI_LABELS)}")
         texts = column(row, "sentence1"), column(row, "sentence2")
-        yield LabelledText(row.place, *texts, label, str(next(numbers)))
+        yield LabelledText(row.place, *texts, None if label == _HIDDEN else label, str(next(numbers)))
     if num_left_out:
         logger.warning("%s: %d pair(s) without agreement among annotators are left out", source, num_left_out)
