@@ -2,30 +2,37 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 # Names that macOS, Windows, Synology, Linux and Python create. Names that begin with a dot need no entry.
 _LEFT_BEHIND = {
-    *("__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"),
-    "__pycache__",
+    *("__macosx", "icon\r", "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
+    *("system volume information", "@eadir", "lost+found", "__pycache__"),
 }
-# Backups and temporary files of editors and of `patch`.
-_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp")
+# Backups and temporary files of editors and of `patch`, and unfinished downloads of browsers.
+_BACKUP_ENDINGS = ("~", ".bak", ".orig", ".rej", ".swp", ".swo", ".tmp", ".crdownload", ".part", ".filepart")
+# Windows notes where a download came from. Other systems show the note as a file: `a.txt:Zone.Identifier`.
+_NOTE = "zone.identifier"
+# Second copies of Syncthing, and of Dropbox, Nextcloud and their like: `a (Ann's conflicted copy 2024-05-01).txt`.
+_CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)", re.IGNORECASE)
 
 
 def is_left_behind(name: str) -> bool:
     """Return whether a program left a file or folder of this name, so that it is not data.
 
-    True for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), for `__MACOSX`,
-    `Thumbs.db`, `desktop.ini` and their like, and for backups of editors: `a~`, `#a#`, `a.bak`, `a.orig`.
+    True for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), and for `__MACOSX`,
+    `Thumbs.db`, `desktop.ini` and their like. True also for backups of editors (`a~`, `#a#`, `a.bak`, `a.orig`),
+    unfinished downloads, and the second copies that file synchronisation makes of a conflict.
     """
     lowered = name.lower()
     return (
         name.startswith((".", "~$"))
         or lowered in _LEFT_BEHIND
-        or lowered.endswith(_BACKUP_ENDINGS)
+        or lowered.endswith((*_BACKUP_ENDINGS, _NOTE))
+        or _CONFLICT.search(name) is not None
         or (len(name) > 2 and name.startswith("#") and name.endswith("#"))
     )
 
@@ -39,10 +46,18 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List all files below `folder`, sorted, without what programs left behind and what lies in such folders."""
+    """List all files below `folder`, sorted, without what programs left behind and what lies in such folders.
+
+    Links to folders are followed, and no folder is listed twice.
+    """
     found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_left_behind(name)]
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not is_left_behind(name))
         found += [Path(parent, name) for name in files if not is_left_behind(name)]
     return sorted(path for path in found if path.is_file())
 

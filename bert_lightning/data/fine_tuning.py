@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, length_bucketed
-from bert_lightning.data.lines import COMPRESSIONS, format_suffix
+from bert_lightning.data.lines import format_suffix, is_compressed
 from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least
 from bert_lightning.data.standard_set import StandardSet
 from bert_lightning.data.standard_sets import locate, standard_set
@@ -146,7 +146,7 @@ def _named_outright(settings: FineTuningData, split: str, source: str) -> PartSo
     standard = settings.standard
     if standard is None:
         return PartSource("", source, split)
-    name = Path(source).stem if Path(source).suffix in COMPRESSIONS else Path(source).name
+    name = Path(source).stem if is_compressed(source) else Path(source).name
     for layout, parts in standard.splits.items():
         for part in parts:
             if source == part.hub or any(

@@ -32,6 +32,8 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _RAW_LINE_END = re.compile(rb"\r\n?|\n")
 # A first line that ends in CR alone. CR CR LF, which careless conversions write, is one line end.
 _FIRST_RETURN = re.compile(rb"[^\r\n]*\r+[^\r\n]")
+# What Python's `splitlines` takes for line ends, and no reader here does.
+_OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -59,9 +61,14 @@ COMPRESSIONS: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".xz": lzma.o
 
 
 def format_suffix(path: str | Path) -> str:
-    """The suffix that names the format: `.txt` of `corpus.txt` and of `corpus.txt.gz`."""
+    """The suffix that names the format: `.txt` of `corpus.txt`, `CORPUS.TXT` and `corpus.txt.gz`."""
     path = Path(path)
-    return Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    return (Path(path.stem).suffix if is_compressed(path) else path.suffix).lower()
+
+
+def is_compressed(path: str | Path) -> bool:
+    """Whether a file's suffix says that it is compressed."""
+    return Path(path).suffix.lower() in COMPRESSIONS
 
 
 def read_lines(source: str) -> Iterator[tuple[str, str]]:
@@ -90,6 +97,10 @@ def numbered_lines(
     its line. If it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
     character ends a line: it may hold U+0085, U+2028, a vertical tab or a form feed.
 
+    A file of a single line that holds several of these characters probably means them as line ends. It is warned
+    about or refused, as `carriage_returns` says; standard input is not checked. A first line that ends in CR before
+    lines that end in LF is warned about as well.
+
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
     one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
 
@@ -102,21 +113,27 @@ def numbered_lines(
         carriage_returns: the treatment of a carriage return inside a line, where lines end in LF.
 
     Raises:
-        InputError: as `read_lines`; a line of more than `MAX_ROW` bytes without `cut`; or a carriage return that
-            `carriage_returns` refuses.
+        InputError: as `read_lines`; a line of more than `MAX_ROW` bytes without `cut`; or a carriage return or other
+            separator that `carriage_returns` refuses.
     """
     repairs = repairs if repairs is not None else Repairs()
     limit = MAX_PIECE if cut else MAX_ROW
     offset, number, inside, rest = 0, 0, False, b""
     counted = 0
+    line = ""
     ends: tuple[bytes, ...] = (b"\n",)
-    look = carriage_returns in ("warn", "refuse")
+    look = report = carriage_returns in ("warn", "refuse")
     try:
         with _open(source) as file:
             first = file.readline(limit)
             readline: Callable[[int], bytes] = file.readline
             if carriage_returns != "keep" and _FIRST_RETURN.match(first):
                 ends, look = (b"\n", b"\r"), False
+                if report and first.endswith(b"\n"):
+                    log.warning(
+                        "%s: line 1 ends in a carriage return, and a later one in LF: each of both ends a line",
+                        _name(source),
+                    )
                 readline = _AnyLineEnds(file, first).readline
                 first = readline(limit)
             while raw := rest + (first or readline(limit - len(rest))):
@@ -139,6 +156,10 @@ def numbered_lines(
                     look = False
                 yield number, line if offset or keep_mark else line.removeprefix("\ufeff")
                 offset += len(raw)
+        # A text that is typed or pasted may hold them.
+        report = report and source != STANDARD_INPUT
+        if report and number == 1 and len(found := _OTHER_ENDS.findall(line.strip(" \t\r\n"))) > 1:
+            _report_other_ends(_name(source), found[0][0], carriage_returns)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{_name(source)}: cannot be read: {error}") from None
 
@@ -188,6 +209,18 @@ def _report_return(name: str, number: int, carriage_returns: CarriageReturns) ->
     log.warning("%s: it is read as a character of the line", message)
 
 
+def _report_other_ends(name: str, separator: str, carriage_returns: CarriageReturns) -> None:
+    """Refuse a file of one line that holds other separators, or warn about it.
+
+    Raises:
+        InputError: it is to be refused.
+    """
+    message = f"{name}: this file is a single line, and holds U+{ord(separator):04X}, which ends no line"
+    if carriage_returns == "refuse":
+        raise InputError(f"{message}: end lines in LF")
+    log.warning("%s; where it is to end lines, replace it by LF", message)
+
+
 def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset: int) -> str:
     try:
         return raw.decode("utf-8")
@@ -219,7 +252,7 @@ def _last_break(raw: bytes) -> int:
 def _open(source: str) -> AbstractContextManager[IO[bytes]]:
     if source == STANDARD_INPUT:
         return nullcontext(sys.stdin.buffer)
-    return cast(IO[bytes], COMPRESSIONS.get(Path(source).suffix, _open_plain)(source))
+    return cast(IO[bytes], COMPRESSIONS.get(Path(source).suffix.lower(), _open_plain)(source))
 
 
 def _open_plain(source: str) -> IO[bytes]:

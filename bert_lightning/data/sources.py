@@ -24,6 +24,7 @@ from bert_lightning.data.lines import (
     DecodingErrors,
     Repairs,
     format_suffix,
+    is_compressed,
     numbered_lines,
 )
 from bert_lightning.errors import InputError
@@ -76,7 +77,8 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
             if not found_here:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
         for match in found_here:
-            found.setdefault(os.path.abspath(match), _name_of(match))
+            # A link to a folder is the folder; `**` would go round a circle of links forty times.
+            found.setdefault(os.path.join(os.path.realpath(match.parent), match.name), _name_of(match))
     sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
     if not sources:
         raise InputError(f"--exclude {' '.join(exclude)} leaves no input")
@@ -225,8 +227,15 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
     _refuse_doubled(source, header or ())
     for number, fields in lines:
         if header is None:
-            header = fields
-            _refuse_doubled(f"{source}: line {number}", header)
+            # A blank line is no row, and names no columns either.
+            if fields and (len(fields) > 1 or fields[0]):
+                header = fields
+                _refuse_doubled(f"{source}: line {number}", header)
+        elif fields == header and len(header) > 1:
+            raise InputError(
+                f"{source}: line {number}: this row repeats the names of the columns: files were joined, or "
+                "column_names is set for a file that has a header"
+            )
         elif len(fields) == len(header):
             if table.blank_rows or len(header) == 1 or any(field.strip() for field in fields):
                 yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
@@ -242,7 +251,9 @@ def _refuse_doubled(place: str, names: Iterable[str]) -> None:
 
 
 def _jsonl_rows(table: Table) -> Iterator[Row]:
-    for number, line in table.lines():
+    # A separator inside a text of JSON is a character, and one outside is no JSON.
+    lines = numbered_lines(table.source, table.errors, table.repairs, carriage_returns="allow")
+    for number, line in lines:
         if line.strip():
             yield json_row(f"{table.source}: line {number}", line)
 
@@ -295,7 +306,7 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
     from pyarrow import parquet
 
     source = table.source
-    if Path(source).suffix in COMPRESSIONS:
+    if is_compressed(source):
         raise InputError(f"{source}: Parquet is compressed inside and read from its end: unpack it first")
     try:
         file = parquet.ParquetFile(source)

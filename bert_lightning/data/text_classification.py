@@ -1,8 +1,10 @@
 """Labelled texts, single or in pairs: one of several classes, any number of them, or a number."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +21,7 @@ from bert_lightning.data.sources import HUB, is_hidden, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
+log = logging.getLogger(__name__)
 Problem = Literal["single-label", "multi-label", "regression"]
 
 
@@ -253,13 +256,27 @@ class TextClassificationDataModule(FineTuningDataModule):
                 )
 
     def _is_labelled(self, source: str) -> bool:
-        """Whether a test file has labels: a table in which no row has the column filled has none."""
+        """Whether a test file has labels: a table in which no row has the column filled has none.
+
+        Where -1 may be a label it counts as one, except in a regression whose every row has it. A column whose name
+        differs from the label column's in case or blanks alone is warned about.
+        """
         if not source.startswith(HUB) and Path(source).is_dir():
             return True
-        may_be_label = self.settings.kind == "regression" or "-1" in (self._known or ())
+        name = self.settings.label_column
+        may_be_label = self.settings.kind != "regression" and "-1" in (self._known or ())
         rows = read_rows(source, self.settings.column_names)
+        first_row = next(rows, None)
+        if first_row is None:
+            return False
+        near = [other for other in first_row.values if other.strip().lower() == name.strip().lower()]
+        if near and name not in first_row.values:
+            log.warning(
+                "%s: no column %r, so the rows count as unlabelled; data.label_column %r names the one that is there",
+                source, name, near[0],
+            )  # fmt: skip
         return any(
-            not is_hidden(row.values.get(self.settings.label_column), minus_one=not may_be_label) for row in rows
+            not is_hidden(row.values.get(name), minus_one=not may_be_label) for row in chain((first_row,), rows)
         )
 
     def _labels(self, examples: Sequence[LabelledText], source: str) -> Sequence[str]:

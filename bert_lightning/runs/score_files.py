@@ -248,7 +248,7 @@ def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[s
 
 def _read_json(source: str) -> Any:
     _check_exists(source)
-    text = "".join(piece for _, piece in numbered_lines(source, cut=True))
+    text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
     try:
         return json.loads(text, object_pairs_hook=_without_repetition)
     except _RepeatedKeyError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import types
@@ -324,13 +325,31 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
-        return {key: _plain_value(item, f"{path}.{key}") for key, item in value.items()}
+        items = {key: _plain_value(item, f"{path}.{key}") for key, item in value.items()}
+        for key, item in items.items():
+            _refuse_not_finite(item, f"{path}.{key}")
+        return items
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
-        return parser.parse_object({"value": value}).value
+        typed = parser.parse_object({"value": value}).value
     except ArgumentError:
         raise InputError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+    _refuse_not_finite(typed, path)
+    return typed
+
+
+def _refuse_not_finite(value: Any, path: str) -> None:
+    """Refuse NaN and infinities, alone or in lists and mappings; no setting means either.
+
+    Raises:
+        InputError: the message names the key.
+    """
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_not_finite(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{path}: a finite number is expected, got {value}")
 
 
 def _plain_value(value: Any, path: str) -> Any:

@@ -11,7 +11,7 @@ from bert_lightning.data.examples import ChoiceQuestion
 from bert_lightning.data.fine_tuning import Part
 from bert_lightning.data.multiple_choice import EncodedChoices, MultipleChoiceData
 from bert_lightning.data.readers.choices import read_choices
-from bert_lightning.data.sources import Row, column
+from bert_lightning.data.sources import Row, as_text, column
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMultipleChoice
 from bert_lightning.tasks.fine_tuning import Report, rounded
@@ -106,6 +106,7 @@ class MultipleChoiceTask(OneOfSeveralTask):
         choices = row.values.get("choices")
         if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
             raise InputError(f"{row.place}: choices is {choices!r}; a list of at least two texts is expected")
+        choices = [as_text(row.place, "one of the choices", choice) for choice in choices]
         question = column(row, "question") if row.values.get("question") is not None else ""
         identifier = column(row, "id") if row.values.get("id") is not None else ""
         return ChoiceQuestion(row.place, identifier, column(row, "context"), question, tuple(choices), None)

@@ -15,7 +15,7 @@ from bert_lightning.data.examples import TaggedSentence
 from bert_lightning.data.fine_tuning import Part
 from bert_lightning.data.lines import format_suffix
 from bert_lightning.data.readers.tagged import as_column, read_tagged
-from bert_lightning.data.sources import Row, column
+from bert_lightning.data.sources import Row, as_text, column
 from bert_lightning.data.tag_schemes import convert
 from bert_lightning.data.token_classification import EncodedWords, TokenClassificationData, labels_mark_spans
 from bert_lightning.errors import InputError
@@ -233,6 +233,8 @@ class TokenClassificationTask(FineTuningTask):
             words = [word for word, _ in split]
         elif not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise InputError(f"{row.place}: tokens is {words!r}; a list of words is expected")
+        else:
+            words = [as_text(row.place, "a word of tokens", word) for word in words]
         document = row.values.get("document", 0)
         if not isinstance(document, int):
             raise InputError(f"{row.place}: document is {document!r}; a number is expected")

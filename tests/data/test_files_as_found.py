@@ -1,5 +1,6 @@
 """Files as other programs write them, beside the files that programs leave behind."""
 
+import gzip
 import json
 import re
 from datetime import date, datetime
@@ -25,7 +26,7 @@ from bert_lightning.data.readers.relations import read_relations
 from bert_lightning.data.readers.tagged import read_tagged
 from bert_lightning.data.readers.texts import read_labelled_texts
 from bert_lightning.data.readers.trec import read_trec
-from bert_lightning.data.sources import CORPUS_SUFFIXES, as_text, find_sources, read_json, read_rows
+from bert_lightning.data.sources import CORPUS_SUFFIXES, as_text, find_sources, is_table, read_json, read_rows
 from bert_lightning.data.standard_sets import locate
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
@@ -88,6 +89,66 @@ def test_a_standard_data_set_is_found_beside_hidden_copies_of_it(tmp_path: Path)
     assert [source for _, source in locate("universal-dependencies-pos", "train", str(tmp_path))] == [file]
     with pytest.raises(InputError, match=r"the folder holds: en_ewt-ud-train\.conllu$"):
         locate("universal-dependencies-pos", "validation", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.sync-conflict-20240501-101500-ABCDEFG.txt", "a (Ann's conflicted copy 2024-05-01).txt"),
+        *(
+            "a.txt:Zone.Identifier",
+            "a.txt.filepart",
+            "a.txt.part",
+            "a.txt.crdownload",
+            "System Volume Information/b.txt",
+            "Network Trash Folder/b.txt",
+        ),
+    ],
+)
+def test_second_copies_and_halves_of_files_are_left_out_too(tmp_path: Path, name):
+    write(tmp_path / "a.txt", "One.")
+    write(tmp_path / name, "One.")
+    for source in (tmp_path, tmp_path / "*", tmp_path / "**" / "*.txt*"):
+        assert find_sources([str(source)], CORPUS_SUFFIXES) == [str(tmp_path / "a.txt")]
+    assert find_sources([str(tmp_path / name)], CORPUS_SUFFIXES) == [str(tmp_path / name)]
+
+
+def test_links_to_folders_are_followed_and_never_round_a_circle(tmp_path: Path):
+    corpus = tmp_path / "corpus"
+    write(corpus / "a.txt", "One.")
+    write(corpus / "b" / "c.txt", "Two.")
+    write(tmp_path / "elsewhere" / "d.txt", "Three.")
+    (corpus / "b" / "again").symlink_to(corpus)
+    (corpus / "linked").symlink_to(tmp_path / "elsewhere")
+    names = [str(corpus / name) for name in ("a.txt", "b/c.txt", "linked/d.txt")]
+    assert find_sources([str(corpus)], CORPUS_SUFFIXES) == names
+    found = find_sources([str(corpus / "**" / "*.txt")], CORPUS_SUFFIXES)
+    assert sorted(Path(name).resolve() for name in found) == sorted(Path(name).resolve() for name in names)
+
+
+def test_suffixes_in_capitals_are_those_of_other_files(tmp_path: Path):
+    write(tmp_path / "A.TXT", "One.")
+    write(tmp_path / "b.Jsonl.GZ", gzip.compress(b'{"text": "Two."}'))
+    assert find_sources([str(tmp_path)], CORPUS_SUFFIXES) == [
+        str(tmp_path / name) for name in ("A.TXT", "b.Jsonl.GZ")
+    ]
+    assert [row.values for row in read_rows(str(tmp_path / "b.Jsonl.GZ"))] == [{"text": "Two."}]
+    write(tmp_path / "C.CSV", "text,label\na,x\n")
+    assert is_table(str(tmp_path / "C.CSV"))
+    for label in ("neg", "pos"):
+        write(tmp_path / "texts" / label / "0.TXT", label)
+    examples = read_labelled_texts(str(tmp_path / "texts"), "text", None, "label")
+    assert [example.label for example in examples] == ["neg", "pos"]
+
+
+@pytest.mark.parametrize("name", ["neutral/0", "neutral/more/0.txt", "neutral/.0.txt"])
+def test_a_subfolder_without_texts_is_no_class_and_warned_about(tmp_path: Path, caplog, name):
+    for label in ("neg", "pos"):
+        write(tmp_path / label / "0.txt", label)
+    write(tmp_path / name, "x")
+    examples = read_labelled_texts(str(tmp_path), "text", None, "label")
+    assert [example.label for example in examples] == ["neg", "pos"]
+    assert "no .txt file directly in the subfolder(s) 'neutral', which are left out" in caplog.text
 
 
 # -- values that are no text ---------------------------------------------------------------------------------------
@@ -188,6 +249,26 @@ def test_a_doubled_column_of_parquet_or_of_the_settings_is_refused_by_its_name(t
         list(read_rows(str(path)))
     with pytest.raises(InputError, match="2 columns are called 'x'"):
         list(read_rows(write(tmp_path / "t.csv", "a,b\n"), ["x", "x"]))
+
+
+@pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
+def test_a_row_that_repeats_the_names_of_the_columns_is_refused_with_its_line(tmp_path: Path, name, separator):
+    header, row = separator.join(("text", "label")), separator.join(("a", "x"))
+    with pytest.raises(InputError, match=rf"{name}: line 3: this row repeats the names of the columns: files"):
+        list(read_rows(write(tmp_path / name, f"{header}\n{row}\n{header}\n{row}\n")))
+    with pytest.raises(
+        InputError, match=r"line 1: this row repeats .*column_names is set for a file that has a header"
+    ):
+        list(read_rows(write(tmp_path / name, f"{header}\n{row}\n"), ["text", "label"]))
+    # A text may be the word that names its column.
+    assert len(list(read_rows(write(tmp_path / name, "text\na\ntext\n")))) == 2
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_blank_lines_before_the_names_of_the_columns_are_none(tmp_path: Path, name):
+    separator = "," if name == "t.csv" else "\t"
+    source = write(tmp_path / name, f"\n\r\ntext{separator}label\na{separator}x\n")
+    assert [row.values for row in read_rows(source)] == [{"text": "a", "label": "x"}]
 
 
 def test_columns_without_a_name_may_be_several(tmp_path: Path):
@@ -329,6 +410,44 @@ def test_a_carriage_return_inside_other_lines_is_a_character_and_warned_about_on
         f"{source}: line 2: a carriage return stands inside this line, though the first line ends in LF: "
         "it is read as a character of the line"
     ]
+
+
+@pytest.mark.parametrize("separator", OTHER_ENDS.split(" "))
+def test_a_file_of_one_line_with_other_separators_is_refused_or_warned_about(tmp_path: Path, caplog, separator):
+    lines_of = ["Ann B-PER", "is O", "here O", ""]
+    source = write(tmp_path / "t.conll", separator.join(lines_of))
+    message = f"this file is a single line, and holds U+{ord(separator):04X}, which ends no line"
+    with pytest.raises(InputError, match=re.escape(f"t.conll: {message}: end lines in LF")):
+        list(read_tagged(source))
+    assert len(list(read_lines(source))) == 1
+    assert message in caplog.text
+    caplog.clear()
+    # In JSON they are characters of a text.
+    row = {"text": separator.join(("a", "b", "c"))}
+    if separator > "\x1f":
+        assert [
+            each.values for each in read_rows(write(tmp_path / "t.jsonl", json.dumps(row, ensure_ascii=False)))
+        ] == [row]
+    # One separator is a character, and so are several where there are lines.
+    for content in (f"a{separator}b", f"a{separator}b{separator}c\nd"):
+        list(read_lines(write(tmp_path / "t.txt", content)))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("rest", ["b\nc\nd\n", "b\r\nc\r\n"])
+def test_a_first_line_that_ends_otherwise_than_a_later_one_is_warned_about_once(tmp_path: Path, caplog, rest):
+    source = write(tmp_path / "t.txt", f"a\r{rest}")
+    assert [line for _, line in read_lines(source)] == ["a", *rest.split()]
+    assert caplog.text.count("t.txt: line 1 ends in a carriage return, and a later one in LF") == 1
+    caplog.clear()
+    assert len(list(read_lines(write(tmp_path / "t.txt", "a\rb\rc\r")))) == 3
+    assert not caplog.records
+
+
+def test_a_corpus_is_warned_about_once(tmp_path: Path, caplog):
+    source = write(tmp_path / "t.txt", "The cat.\u2028The dog.\u2028The bird.\n")
+    list(read_passages(source, CorpusFormat()))
+    assert len(caplog.records) == 1
 
 
 def test_the_published_generator_drops_carriage_returns_but_makes_no_line_of_a_file(tmp_path: Path):

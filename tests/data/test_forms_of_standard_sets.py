@@ -42,10 +42,11 @@ def test_mrpc_is_split_by_the_list_of_ids(tmp_path: Path, place, ids):
     assert read("glue/mrpc", "validation", tmp_path) == [("c", "d", "0", "0"), ("g", "h", "0", "1")]
 
 
-def test_mrpc_without_the_list_trains_on_all_pairs_and_says_how_to_validate(tmp_path: Path, tokenizer):
+def test_mrpc_without_the_list_trains_on_all_pairs_and_says_how_to_validate(tmp_path: Path, tokenizer, caplog):
     msr(tmp_path, "train", "1|1|2|a|b", "0|3|4|c|d")
     msr(tmp_path, "test", "1|7|8|the cat|the dog", "0|9|10|c|d")
     assert len(read("glue/mrpc", "train", tmp_path)) == 2
+    assert "the list dev_ids.tsv of GLUE's development set is not in" in caplog.text
     message = r"msr_paraphrase_train\.txt: .* dev_ids\.tsv names\. The list is not in .*name a file.*data\.validation"
     with pytest.raises(InputError, match=message):
         read("glue/mrpc", "validation", tmp_path)
@@ -126,6 +127,18 @@ def test_multinli_is_read_as_published_without_pairs_that_have_no_agreement(tmp_
     assert read("glue/mnli", "train", tmp_path) == kept
     assert read("glue/mnli", "validation", tmp_path) == [*kept, *kept]
     assert caplog.text.count("1 pair(s) without agreement among annotators are left out") == 3
+
+
+def test_the_hidden_labels_of_multinlis_test_sets_are_none_and_hidden_nowhere_else(tmp_path: Path, tokenizer):
+    row = json.dumps({"gold_label": "hidden", "sentence1": "a", "sentence2": "b"})
+    source = write(tmp_path / "multinli_0.9_test_matched_unlabeled.jsonl", row, row)
+    labels = ["contradiction", "entailment", "neutral"]
+    settings = TextClassificationData(dataset="glue/mnli", test=source)
+    data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage="test")
+    assert not data.splits["test"].is_labelled
+    assert len(data.splits["test"].examples) == 2
+    with pytest.raises(InputError, match="line 1: the label 'hidden' is none of"):
+        list(standard_set("glue/mnli").read(source, "validation"))
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,11 @@ ONE_HOT = [
     [["[1", "0", "1]"], ["[0", "1", "0]"]],
     [[1], [0]],
     [[0.3, 0.7], [1.0, 0.0]],
+    [["yes", "no"], ["no", "yes"]],
+    [["T", "F"], ["F", "T"]],
+    [["101"], ["010"]],
+    [["tensor([1", "0])"], ["tensor([0", "1])"]],
+    [["array([1.", "0.])"], ["array([0.", "1.])"]],
 ]
 NAMES = [
     [["0.5"], ["1"]],
@@ -61,6 +66,9 @@ NAMES = [
     [["a", "b"], ["a", "c"]],
     [[], ["0", "1"]],
     [["1", "2"], ["0", "1"]],
+    [["yes"], ["no"]],
+    [["101"], ["110"]],
+    [["010"], ["101", "010"]],
 ]
 
 
@@ -137,6 +145,15 @@ def test_a_file_with_one_column_per_class_is_refused_by_its_columns(tmp_path: Pa
         (["nan", "good"], "'nan' is a class; it looks like a missing value"),
         (["1 0 1", "0 1 0"], "'1 0 1', '0 1 0' are single classes; they look like indicators"),
         (["[1, 0]", "[0, 1]"], "look like indicators"),
+        (["001", "010", "100"], "look like indicators"),
+        (["Good", "good", "bad"], "'Good' and 'good' differ only in blanks, case or spelling"),
+        (["good", "good\u200b"], "'good' and 'good\\u200b'"),
+        (["good", '"good"', "bad"], "'good' and '\"good\"'"),
+        (["not_entailment", "not-entailment"], "'not_entailment' and 'not-entailment'"),
+        (["cat", "c\u0430t"], "'cat' and 'c\u0430t'"),
+        (["['news', 'sport']", "['news']"], "it looks like a list of several"),
+        (["-1", "0", "1", "2"], "'-1' is a class; beside classes from 0 on it often stands for no label"),
+        (["-100", "0", "1"], "'-100' is a class; it looks like a missing value"),
     ],
 )
 def test_classes_that_are_probably_one_or_none_are_warned_about(caplog, labels, named):
@@ -147,7 +164,26 @@ def test_classes_that_are_probably_one_or_none_are_warned_about(caplog, labels, 
 
 
 @pytest.mark.parametrize(
-    "labels", [["Good", "good"], ["1", "2"], ["1_0", "10"], ["none", "O"], ["0", "1"], ["1-0", "0-1"]]
+    "labels",
+    [
+        *(
+            ["a", "A"],
+            ["1", "2"],
+            ["1_0", "10"],
+            ["none", "O"],
+            ["0", "1"],
+            ["1-0", "0-1"],
+            ["-1", "0", "1"],
+            ["-1", "1"],
+        ),
+        *(
+            ["A", "A-", "A+"],
+            ['"', "'", "-", "_"],
+            ["100", "101", "110"],
+            ["\u043a\u043e\u0442", "cat"],
+            ["[a]", "[b]"],
+        ),
+    ],
 )
 def test_classes_that_differ_are_not_warned_about(caplog, labels):
     warn_of_look_alikes(labels, "train.tsv")
@@ -217,8 +253,52 @@ def test_empty_cells_of_a_test_table_are_hidden_labels(tmp_path: Path, tokenizer
 def test_minus_one_is_a_label_where_it_is_a_class_or_a_number(tmp_path: Path, tokenizer):
     test = jsonl(tmp_path / "t.jsonl", [-1, -1])
     assert texts(tokenizer, "test", ["-1", "1"], test=test).splits["test"].labels.tolist() == [0, 0]
+    assert not texts(tokenizer, "test", ["score"], test=test, problem="regression").splits["test"].is_labelled
+    test = jsonl(tmp_path / "t.jsonl", [-1, 2])
     data = texts(tokenizer, "test", ["score"], test=test, problem="regression")
-    assert data.splits["test"].labels.tolist() == [-1, -1]
+    assert data.splits["test"].labels.tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize("labels", [[-1.0, -1.0], ["-1", "-1.0"]])
+def test_minus_one_in_every_row_hides_the_numbers_of_a_regression(tmp_path: Path, tokenizer, labels):
+    test = jsonl(tmp_path / "t.jsonl", labels)
+    assert not texts(tokenizer, "test", ["score"], test=test, problem="regression").splits["test"].is_labelled
+
+
+def test_a_number_beyond_float32_is_refused_with_its_line(tmp_path: Path, tokenizer):
+    with pytest.raises(InputError, match=r"line 2: the label '1e\+39' is beyond what a float32 can hold"):
+        texts(tokenizer, train=jsonl(tmp_path / "t.jsonl", [3e38, 1e39]), problem="regression")
+
+
+@pytest.mark.parametrize("labels", [["x", ""], ["x", " "], [""]])
+def test_an_empty_name_in_a_list_of_labels_is_refused_with_its_line(tmp_path: Path, tokenizer, labels):
+    with pytest.raises(InputError, match=r"line 2: a label in the column 'label' is empty; \[\] stands for no label"):
+        texts(tokenizer, train=jsonl(tmp_path / "t.jsonl", [["x"], labels]), problem="multi-label")
+
+
+@pytest.mark.parametrize("cell", ["['news', 'sport']", '["news", "sport"]', "('news',)", "['news' 'sport']"])
+def test_a_printed_list_of_names_is_refused_with_the_way_to_write_it(tmp_path: Path, tokenizer, cell):
+    train = write(tmp_path / "t.tsv", f"text\tlabel\na\tnews\nb\t{cell}\n")
+    with pytest.raises(
+        InputError, match=r"line 3: the column 'label' holds a printed list, .* write the names with ','"
+    ):
+        texts(tokenizer, train=train, problem="multi-label", label_separator=",")
+    # Names in brackets are names.
+    train = write(tmp_path / "t.tsv", "text\tlabel\na\t[news],[sport]\nb\t[news]\n")
+    data = texts(tokenizer, train=train, problem="multi-label", label_separator=",")
+    assert data.labels == ["[news]", "[sport]"]
+
+
+@pytest.mark.parametrize("header", ["text,Label", "text, label", "text,LABEL "])
+def test_a_test_file_whose_label_column_is_spelled_otherwise_is_warned_about(
+    tmp_path: Path, tokenizer, caplog, header
+):
+    data = texts(tokenizer, "test", ["x", "y"], test=write(tmp_path / "t.csv", f"{header}\na,x\n"))
+    assert not data.splits["test"].is_labelled
+    assert "no column 'label', so the rows count as unlabelled; data.label_column" in caplog.text
+    caplog.clear()
+    texts(tokenizer, "test", ["x", "y"], test=write(tmp_path / "t.csv", "text,id\na,x\n"))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("label", ["", " ", None, -1, NAN])
@@ -315,7 +395,17 @@ def test_a_question_without_the_key_of_its_answers_among_others_is_named(tmp_pat
         QuestionAnsweringDataModule(QuestionAnsweringData(test=test), tokenizer, no_answer=True, stage="test")
 
 
-@pytest.mark.parametrize("tags", [None, [None, None], [-1, -1], ["", ""], ""])
+@pytest.mark.parametrize("tags", [None, [None, None], [-1, -1], ["", ""], "", []])
 def test_tags_of_a_table_may_be_hidden(tmp_path: Path, tags):
     source = write(tmp_path / "t.jsonl", json.dumps({"tokens": ["a", "b"], "tags": tags}))
     assert [sentence.tags for sentence in read_tagged(source)] == [None]
+
+
+@pytest.mark.parametrize("tag", ["", " ", -100, "-100"])
+def test_a_tag_that_stands_for_none_is_refused_with_line_and_column(tmp_path: Path, tag):
+    source = write(tmp_path / "t.jsonl", json.dumps({"tokens": ["a", "b"], "tags": ["1", tag]}))
+    with pytest.raises(InputError, match=r"line 1: item 1 of the column 'tags' is '.*', which stands for no tag"):
+        list(read_tagged(source))
+    # Polarities are tags.
+    source = write(tmp_path / "t.jsonl", json.dumps({"tokens": ["a", "b"], "tags": [-1, 1]}))
+    assert [sentence.tags for sentence in read_tagged(source)] == [["-1", "1"]]

@@ -260,3 +260,29 @@ def test_a_key_that_yaml_reads_as_a_boolean_is_told_so(tmp_path):
 @pytest.mark.parametrize("name", ["a/b", "..", "a\n", "a\0b", "x" * 201, "日" * 67, "", "a b", ".hidden"])
 def test_an_experiment_whose_name_cannot_be_a_folder_is_refused(tmp_path, name):
     assert "it names a folder" in faults(tmp_path, {**MINIMAL, "experiment": name})
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("optimizer.learning_rate", "optimizer.weight_decay", "trainer.gradient_clip_val", "data.masking.rate"),
+        *("loss_weights.nsp_loss", "model.config.hidden_dropout_prob"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_its_key(tmp_path, key, value):
+    *parents, last = key.split(".")
+    values = place = {**MINIMAL, "model": {"size": "tiny"}, "trainer": {"max_steps": 10}, "data": {"train": "store"}}
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = float(value)
+    with pytest.raises(InputError, match=rf"{key}: a finite number is expected, got {value}$"):
+        load_experiment([write(tmp_path, values)])
+    with pytest.raises(InputError, match=rf"{key}: (a finite number is|expected float)"):
+        load_experiment([write(tmp_path, MINIMAL)], [f"--{key}", f"{value[:-3]}.{value[-3:]}"])
+
+
+def test_every_share_of_a_mixture_is_a_finite_number(tmp_path):
+    data = {"train": {"a": 0.5, "b": float("nan")}}
+    with pytest.raises(InputError, match=r"data\.train: a finite number is expected, got nan"):
+        load_experiment([write(tmp_path, {**MINIMAL, "data": data})])

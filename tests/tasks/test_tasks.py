@@ -11,6 +11,7 @@ from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.module import TrainingPlan
 from bert_lightning.data.sources import Row
+from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of, task_of
 from bert_lightning.runs.experiment import TASK_DATA, load_experiment
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
@@ -86,6 +87,32 @@ def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
     with torch.inference_mode():
         assert loaded.predict_rows(rows, 1) == task.eval().predict_rows(rows, 1)
         assert [len(p) for p in loaded.predict_rows(rows, 8)] == [len(p) for p in loaded.predict_rows(rows, 1)]
+
+
+def spoiled(value, bad):
+    """Copies of a row in each of which one text is replaced by `bad`."""
+    if isinstance(value, str):
+        yield bad
+    for key, part in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        for other in spoiled(part, bad):
+            copy = value.copy()
+            copy[key] = other
+            yield copy
+
+
+@pytest.mark.parametrize("bad", ["a \ud83d", float("nan"), None])
+def test_half_a_character_or_a_missing_value_in_any_text_to_predict_is_an_error_with_its_place(make, bad):
+    task = build_parts(make(), None).task.eval()
+    rows = [values for row in RAW[task.name] for values in spoiled(row, bad)]
+    assert len(rows) >= 2
+    for values in rows:
+        if values.get("question", bad) is None and "choices" in values:
+            # A question before choices may be missing.
+            continue
+        with pytest.raises(InputError, match="item 7: "):
+            task.predict_rows([Row("item 7", values)], 1)
 
 
 def test_validation_does_not_depend_on_the_batch_size(make, tmp_path):

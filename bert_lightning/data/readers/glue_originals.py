@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 _DEVELOPMENT_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 _COLA_DEV = "in_domain_dev.tsv", "out_of_domain_dev.tsv"
 _BINARY = ("0", "1")
+# The label of every pair of MultiNLI's test sets.
+_HIDDEN = "hidden"
 
 Pair = tuple[str, str]
 
@@ -24,8 +26,8 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `msr_paraphrase_train.txt` or `msr_paraphrase_test.txt` (Dolan and Brockett 2005).
 
     GLUE's development set is 408 of the 4,076 training pairs. Its list `dev_ids.tsv` holds their ids. If the list is
-    beside the file or one folder above, it separates validation from training. The test set is the whole file, with
-    its labels.
+    beside the file or one folder above, it separates validation from training. Without it all pairs are for training,
+    with a warning. The test set is the whole file, with its labels.
 
     Raises:
         InputError: validation is read without the list, or the list is malformed or names other pairs.
@@ -39,6 +41,12 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
             f"The list is not in {path.parent}: put it there, or name a file with GLUE's columns, such as dev.tsv, "
             "with data.validation"
         )
+    if ids_file is None and split == "train":
+        logger.warning(
+            "%s: the list %s of GLUE's development set is not in %s, so its 408 pairs are trained on as well; no "
+            "score on them says anything",
+            source, _DEVELOPMENT_IDS[0], path.parent,
+        )  # fmt: skip
     ids = None if ids_file is None else _pairs_of_ids(str(ids_file))
     found: set[Pair] = set()
 
@@ -96,9 +104,10 @@ def read_cola_public(source: str, split: str) -> Iterator[LabelledText]:
 
 
 def read_multinli(source: str, split: str) -> Iterator[LabelledText]:
-    """Stream `multinli_1.0_train.jsonl` or one of the development sets (Williams et al. 2018).
+    """Stream `multinli_1.0_train.jsonl`, a development set or an unlabelled test set (Williams et al. 2018).
 
-    Pairs without agreement, labelled `-`, are left out, as in GLUE; one warning says how many there are.
+    Pairs without agreement, labelled `-`, are left out, as in GLUE; one warning says how many there are. The test
+    sets label every pair `hidden`.
 
     Raises:
         InputError: a key is missing, or a label is another one.
@@ -109,9 +118,9 @@ def read_multinli(source: str, split: str) -> Iterator[LabelledText]:
         if label == NO_AGREEMENT:
             num_left_out += 1
             continue
-        if label not in NLI_LABELS:
+        if label not in NLI_LABELS and not (label == _HIDDEN and split == "test"):
             raise InputError(f"{row.place}: the label {label!r} is none of {', '.join(NLI_LABELS)}")
         texts = column(row, "sentence1"), column(row, "sentence2")
-        yield LabelledText(row.place, *texts, label, str(next(numbers)))
+        yield LabelledText(row.place, *texts, None if label == _HIDDEN else label, str(next(numbers)))
     if num_left_out:
         logger.warning("%s: %d pair(s) without agreement among annotators are left out", source, num_left_out)

@@ -21,6 +21,8 @@ _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
 _CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _CONLLU_SUFFIXES = (".conllu", ".conllup")
 _UNKNOWN = "_"
+# A word that torch's loss leaves out, in data that were made ready for another library.
+_IGNORED = "-100"
 
 
 class SentencePlace(str):
@@ -57,7 +59,8 @@ def read_tagged(
     """Stream the sentences of a source; its suffix says which of three forms it has.
 
     **CSV, JSONL, Parquet, hub**: a row is a sentence; columns by name, `tokens` and the first of `ner_tags`, `tags`
-    and `pos_tags` that there is, each a list. Without a tag column, or with null tags, sentences are unlabelled.
+    and `pos_tags` that there is, each a list. Without a tag column, or with null tags, no tags at all or -1 for every
+    word, sentences are unlabelled.
 
     **`.conllu`**: columns by number or by name (`FORM`, `UPOS`); comments, multiword ranges (`1-2`) and empty nodes
     (`1.1`) are skipped; `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
@@ -204,11 +207,11 @@ def _annotated(sentence: TaggedSentence) -> TaggedSentence:
 def _table_sentences(source: str, token: int | str | None, tag: int | str | None) -> Iterator[TaggedSentence]:
     warned = False
     for row in read_rows(source):
-        words = _list(row, _TOKEN_NAME if token is None else token)
+        words = _list(row, _TOKEN_NAME if token is None else token, False)
         name = next((name for name in _TAG_NAMES if name in row.values), None) if tag is None else tag
         tags = None
-        if name is not None and (name not in row.values or not _is_hidden(row.values[name])):
-            tags = _list(row, name)
+        if name is not None and (name not in row.values or not is_hidden(row.values[name])):
+            tags = _list(row, name, are_tags=True)
             if name == "ner_tags" and not warned and tags and all(tag.isdecimal() for tag in tags):
                 warned = True
                 log.warning(
@@ -222,19 +225,23 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
             yield TaggedSentence(row.place, words, tags, 0)
 
 
-def _is_hidden(value: object) -> bool:
-    """Return whether tags are null, blank, or -1 for every word, as hub data sets hide them."""
-    return value != [] and is_hidden(value)
-
-
-def _list(row: Row, name: int | str) -> list[str]:
+def _list(row: Row, name: int | str, are_tags: bool) -> list[str]:
+    """Return the words or tags of a row; refuse a tag that is blank, or -100, which stands for no tag."""
     if name not in row.values:
         raise InputError(f"{row.place}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
     value = row.values[name]
     if isinstance(value, list):
         # Tags are often numbers without names.
         value = [str(item) if type(item) is int else item for item in value]
-    return texts(row.place, f"the column {name!r}", value)
+    found = texts(row.place, f"the column {name!r}", value)
+    if are_tags:
+        for number, tag in enumerate(found):
+            if not tag.strip() or tag == _IGNORED:
+                raise InputError(
+                    f"{row.place}: item {number} of the column {name!r} is {tag!r}, which stands for no tag: every "
+                    "word needs one"
+                )
+    return found
 
 
 def _number(source: str, column: int | str, names: tuple[str, ...] = ()) -> int:

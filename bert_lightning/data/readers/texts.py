@@ -1,19 +1,26 @@
 """Labelled texts, single or in pairs: tables, and folders whose subfolders are the labels."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from bert_lightning.checkpoints.listing import entries
 from bert_lightning.data.examples import LabelledText
-from bert_lightning.data.labels import indicator_columns
+from bert_lightning.data.labels import indicator_columns, is_list_of_names
 from bert_lightning.data.lines import format_suffix, numbered_lines
 from bert_lightning.data.sources import HUB, Row, as_text, column, read_rows
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 # The reviews of IMDB that nobody labelled.
 _UNLABELLED_FOLDER = "unsup"
+# Subfolders that a warning names.
+_MAX_NAMED = 5
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_labelled_texts(
@@ -30,8 +37,8 @@ def read_labelled_texts(
     """Stream a table, or a folder of text files.
 
     A folder needs no columns: every `.txt` file (also compressed) in a subfolder is a text, and the subfolder's name
-    is its label. `unsup`, hidden files and hidden folders are left out. The labels take turns, each with its files
-    in the order of their names.
+    is its label. `unsup`, hidden files and hidden folders are left out, and so are subfolders without such a file,
+    with a warning. The labels take turns, each with its files in the order of their names.
 
     Args:
         source: TSV without quoting, CSV, JSONL, Parquet, hub data set, or folder.
@@ -63,10 +70,10 @@ def read_labelled_texts(
 
 
 def number_of(place: str, text: str) -> float:
-    """The finite number that a label is.
+    """The finite number that a label is; models compute in float32.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or is beyond float32.
     """
     try:
         # Python reads 1_000 as a thousand; no data set does.
@@ -75,13 +82,18 @@ def number_of(place: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise InputError(f"{place}: the label {text!r} is not a finite number")
+    if abs(value) > _LARGEST:
+        raise InputError(f"{place}: the label {text!r} is beyond what a float32 can hold, which is {_LARGEST:.3g}")
     return value
 
 
 def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | tuple[str, ...] | float:
     value = row.values.get(name)
     if isinstance(value, list) and not numeric:
-        return tuple(as_text(row.place, f"a label in the column {name!r}", label) for label in value)
+        labels = tuple(as_text(row.place, f"a label in the column {name!r}", label) for label in value)
+        if not all(map(str.strip, labels)):
+            raise InputError(f"{row.place}: a label in the column {name!r} is empty; [] stands for no label")
+        return labels
     indicators = indicator_columns(row.values.items()) if name not in row.values else ()
     if len(indicators) > 1:
         raise InputError(
@@ -92,6 +104,11 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
     if numeric:
         return number_of(row.place, text)
     if separator is not None:
+        if is_list_of_names(text):
+            raise InputError(
+                f"{row.place}: the column {name!r} holds a printed list, {text!r}: write the names with "
+                f"{separator!r} between them and nothing else, or a list in JSONL"
+            )
         return tuple(part.strip() for part in text.split(separator) if part.strip())
     if not text.strip():
         raise InputError(f"{row.place}: the label in the column {name!r} is empty")
@@ -104,6 +121,9 @@ def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     files = [[path for path in entries(label) if format_suffix(path) == ".txt"] for label in labels]
     if not any(files):
         raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder a label")
+    if left_out := [label.name for label, own in zip(labels, files, strict=True) if not own]:
+        names = ", ".join(map(repr, left_out[:_MAX_NAMED])) + ", ..." * (len(left_out) > _MAX_NAMED)
+        log.warning("%s: no .txt file directly in the subfolder(s) %s, which are left out", source, names)
     # In turns, so that the first few are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
