@@ -20,7 +20,7 @@ from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
 from bert_lightning.cli.streams import STANDARD_OUTPUT, drop_output, keep_standard_streams
 from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
-from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.processes import is_first_process, is_killed_after_hang_up
 from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -62,7 +62,8 @@ def _is_text(argument: str) -> bool:
         argument.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    # No name of a file can hold it.
+    return "\0" not in argument
 
 
 class _Terminated(BaseException):
@@ -112,7 +113,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     broken = next((argument for argument in given if not _is_text(argument)), None)
     if broken is not None:
-        parser.error(f"the argument {broken!r} is not UTF-8")
+        parser.error(f"the argument {broken!r} is not UTF-8 or holds a zero byte")
     options, rest = parser.parse_known_args(given)
     if rest and not getattr(options, "takes_overrides", False):
         # A value may be a secret.
@@ -122,8 +123,9 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     options.overrides = rest
     drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
-        # Hours of work do not end with the terminal that they were started from.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Hours of work do not end with the terminal that they were started from. Where they must, they are saved.
+        ends = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
+        signal.signal(signal.SIGHUP, ends)
     # Said outright, or the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
@@ -148,7 +150,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         drop_output(True)
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
-        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
+        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP)
         status = BAD_INPUT if wrong_path else FAILURE
         place = error.filename or getattr(options, "output", None) or "input or output"
         return _complain(f"{place}: {error.strerror or error}", status)

@@ -55,10 +55,12 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     found: dict[str, str] = {}
     if "" in exclude:
         raise InputError("--exclude has an empty pattern")
+    if "" in inputs:
+        # It would stand for the folder in which the command runs.
+        raise InputError("the name of an input is empty: is a variable of the shell not set?")
     for text in inputs:
         if text.startswith(HUB):
-            if not text.removeprefix(HUB):
-                raise InputError(f"{text}: names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
+            _hub_parts(text)
             found[text] = text
             continue
         try:
@@ -254,9 +256,12 @@ def json_row(place: str, line: str) -> Row:
         InputError: it is none.
     """
     try:
-        values = _JSON.decode(line)
+        # Without the end of the line: after it, Python counts a second one.
+        values = _JSON.decode(line.rstrip())
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
     if not isinstance(values, dict):
@@ -275,6 +280,8 @@ def read_json(source: str) -> Any:
         return _JSON.decode(text)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}: line {error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not JSON: {error}") from None
 
@@ -341,9 +348,15 @@ def hub_revision(source: str) -> str | None:
 
 
 def _hub_parts(source: str) -> tuple[str, str | None, str | None, str]:
-    """`hub:NAME[@REVISION][:CONFIG[:SPLIT]]` -> name, revision, configuration, split."""
+    """Take `hub:NAME[@REVISION][:CONFIG[:SPLIT]]` apart: name, revision, configuration, split.
+
+    Raises:
+        InputError: there is no name.
+    """
     name, *rest = source.removeprefix(HUB).split(":")
     name, _, revision = name.partition("@")
+    if not name:
+        raise InputError(f"{source} names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
     return name, revision or None, rest[0] if rest and rest[0] else None, rest[1] if len(rest) > 1 else "train"
 
 
