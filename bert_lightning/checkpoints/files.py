@@ -25,15 +25,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: `path` is a folder or a link to itself, or the write fails; the error names `path`.
     """
+    # Asked before links are followed: what /dev/stdout leads to may have a name that cannot be opened.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            write(file)
+        return
     # Not `Path.resolve`, which raises RuntimeError for a link to itself.
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     for number, wrong in ((errno.EISDIR, path.is_dir()), (errno.ELOOP, path.is_symlink())):
         if wrong:
             raise OSError(number, os.strerror(number), str(path))
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as file:
-            write(file)
-        return
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -113,8 +113,8 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     broken = next((argument for argument in given if not _is_text(argument)), None)
     if broken is not None:
-        parser.error(f"the argument {broken!r} is not UTF-8 or holds a zero byte")
-    options, rest = parser.parse_known_args(given)
+        parser.error(f"the argument {broken!r} is not {sys.getfilesystemencoding().upper()} or holds a zero byte")
+    options, rest = _parsed(parser, given)
     if rest and not getattr(options, "takes_overrides", False):
         # A value may be a secret.
         shown = rest[0].partition("=")[0]
@@ -153,9 +153,27 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP)
         status = BAD_INPUT if wrong_path else FAILURE
         place = error.filename or getattr(options, "output", None) or "input or output"
-        return _complain(f"{place}: {error.strerror or error}", status)
+        reason = "this is a file; a folder is expected" if isinstance(error, FileExistsError) else error.strerror
+        return _complain(f"{place}: {reason or error}", status)
     except Exception as error:
         return _by_class(error)
+
+
+def _parsed(parser: argparse.ArgumentParser, given: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the arguments; what --help and --version print is a result, so its loss is an error."""
+    drop_output(False)
+    try:
+        try:
+            return parser.parse_known_args(given)
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+    except BrokenPipeError:
+        drop_output(True)
+        raise SystemExit(OK) from None
+    except OSError as error:
+        drop_output(True)
+        raise SystemExit(_complain(f"{error.filename}: {error.strerror}", FAILURE)) from None
 
 
 def _by_class(error: Exception) -> int:

@@ -60,6 +60,17 @@ def test_an_output_that_cannot_be_is_named_before_anything_is_written(tmp_path: 
     assert list(tmp_path.iterdir()) == [tmp_path / "loop"]
 
 
+def test_a_link_to_a_pipe_is_written_to_as_it_stands(tmp_path: Path):
+    reader, writer = os.pipe()
+    link = tmp_path / "link"
+    link.symlink_to(f"/proc/self/fd/{writer}")
+    write_text(link, "text")
+    assert os.read(reader, 10) == b"text"
+    assert list(tmp_path.iterdir()) == [link]
+    os.close(reader)
+    os.close(writer)
+
+
 def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path, monkeypatch):
     def refused(temporary, path):
         raise PermissionError(errno.EPERM, "not permitted", str(temporary), None, str(path))
