@@ -29,6 +29,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
     Path("empty.txt").touch()
     Path("blank.txt").write_text("\n \n")
     Path("bytes.txt").write_bytes(b"One.\nTwo \xff.\n")
+    Path("LOOP").symlink_to("LOOP")
     Path("train.tsv").write_bytes(tables["train"].read_bytes())
     Path("plain.yaml").write_text(
         f"experiment: x\ntask: pretraining\nmodel: {{size: tiny}}\ndata: {{train: {store}, num_workers: 0}}\n"
@@ -53,6 +54,19 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
             "no text to train on in 2 inputs, the first of them empty.txt",
         ),
         ("tokenizer --input bytes.txt --vocab-size 99 --output out", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
+        ("tokenizer --input EMPTY --vocab-size 99 --output out", "the name of an input is empty"),
+        ("instances --input good.txt EMPTY --tokenizer tok", "the name of an input is empty"),
+        ("instances --input good.txt --tokenizer tok --show -1", "--show is -1; it must be at least 1"),
+        ("instances --input good.txt --tokenizer tok --show 0", "--show is 0; it must be at least 1"),
+        ("instances --input good.txt --tokenizer tok --output blank.txt/x", "blank.txt: this is a file; a folder is"),
+        ("report TWO\0PARTS --output r.html", "'TWO\\x00PARTS' is not UTF-8 or holds a zero byte"),
+        ("instances --input good.txt --tokenizer tok --output LOOP", "LOOP: Too many levels of symbolic links"),
+        ("fit --config classify.yaml --data.train=", "data.train is empty: name a file or folder"),
+        ("fit --config plain.yaml --data.validation=", "data.validation is empty: name a file or folder"),
+        ("fit --config bytes.txt", "bytes.txt: line 2: not readable as YAML: the byte 0xff is not UTF-8"),
+        ("report LOOP --output r.html", "LOOP is no run directory"),
+        ("reproduce LOOP", "LOOP is no run directory"),
+        ("fit --config plain.yaml --resume LOOP", "no checkpoint lies there"),
         ("tokenizer --input good.txt --vocab-size 9 --output out", "too small: the alphabet of good.txt"),
         ("tokenizer --input good.txt --vocab-size 99 --output .", "choose another --output"),
         ("prepare --input good.txt --tokenizer none --output out", "none does not exist"),
@@ -138,7 +152,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
 def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, capsys, command, message):
     before = sorted(p.name for p in place.rglob("*"))
     try:
-        status = main(command.replace("STORE", str(store)).split())
+        status = main([part.replace("EMPTY", "") for part in command.replace("STORE", str(store)).split()])
     except SystemExit as stop:
         status = stop.code
     error = capsys.readouterr().err

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bert_lightning import cli
+from bert_lightning.cli import training
 
 STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
 
@@ -33,6 +34,21 @@ def test_a_signal_before_and_in_a_command_is_its_status_and_one_message(monkeypa
     assert cli.main(["doctor"]) == STATUS[name]
     [message] = capsys.readouterr().err.splitlines()
     assert message == f"bert-lightning: {'interrupted' if name == 'SIGINT' else 'terminated'}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "status"),
+    [
+        ({}, 0),
+        ({"TORCHELASTIC_RUN_ID": "none"}, 143),
+        ({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT"}, 0),
+    ],
+)
+def test_a_lost_terminal_ends_training_only_where_torchrun_would_kill_it(monkeypatch, handlers, variables, status):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(training, "_fit", lambda options: send("SIGHUP") or 0)
+    assert cli.main(["fit", "--config", "x"]) == status
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])

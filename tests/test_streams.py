@@ -92,6 +92,19 @@ def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_
     )
 
 
+@pytest.mark.parametrize("variable", ["1", ""])
+@pytest.mark.parametrize(
+    ("redirection", "status", "message"),
+    [(">/dev/full", 1, "No space left on device"), (">&-", 1, "Bad file descriptor"), ("> >(true)", 0, None)],
+)
+def test_help_that_is_lost_is_a_failure_unless_its_reader_left(monkeypatch, variable, redirection, status, message):
+    monkeypatch.setenv("PYTHONUNBUFFERED", variable)
+    whole = ["bash", "-c", f'"$@" {redirection}', "-", sys.executable, "-m", "bert_lightning", "fit", "--help"]
+    ended = subprocess.run(whole, capture_output=True, text=True)
+    lines = [f"bert-lightning: standard output: {message}"] if message else []
+    assert (ended.returncode, ended.stderr.splitlines()) == (status, lines)
+
+
 @pytest.mark.parametrize(("variable", "lines"), [("1", True), ("", False)])
 def test_lines_are_written_at_once_where_python_is_asked_for_it(variable, lines):
     script = "from bert_lightning.cli import streams; streams.keep_standard_streams(); print('a line')\n"

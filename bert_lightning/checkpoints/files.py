@@ -1,5 +1,6 @@
 """Files that are complete or absent: temporary name in the same folder, fsync, rename; checksums beside them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,13 +19,23 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
 
     Whatever happens on the way, `path` holds either its old content or the whole new one. A link keeps pointing to
-    what it does; a device or a pipe is written to as it stands.
+    what it does; a device or a pipe is written to as it stands. Folders that were made for a write that fails are
+    removed again.
+
+    Raises:
+        OSError: `path` is a folder or a link to itself, or the write fails; the error names `path`.
     """
-    path = path.resolve() if path.is_symlink() else path
+    # Asked before links are followed: what /dev/stdout leads to may have a name that cannot be opened.
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as file:
             write(file)
         return
+    # Not `Path.resolve`, which raises RuntimeError for a link to itself.
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    for number, wrong in ((errno.EISDIR, path.is_dir()), (errno.ELOOP, path.is_symlink())):
+        if wrong:
+            raise OSError(number, os.strerror(number), str(path))
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,8 +47,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            # A full disk is reported without a name.
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            # A full disk is reported without a name, and the temporary name says nothing to the user.
             error.filename = str(path)
         raise
     sync_folder(path.parent)

@@ -60,19 +60,19 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
     """
     refuse_url(path)
     if _is_native(path) and path.name.endswith(SUFFIX):
-        return path.resolve()
+        return Path(os.path.realpath(path))
     for folder in (path / "checkpoints", path):
         for name in names:
             if (folder / name).is_symlink() and not (folder / name).exists():
                 raise CheckpointError(f"{folder / name} points to {(folder / name).readlink()}, which is missing")
             if _is_native(folder / name):
-                return (folder / name).resolve()
+                return Path(os.path.realpath(folder / name))
     return None
 
 
 def _is_native(path: Path) -> bool:
     # A link is followed: the checksum lies beside what it points to.
-    return path.is_file() or is_parts(path.resolve())
+    return path.is_file() or is_parts(Path(os.path.realpath(path)))
 
 
 def damage(path: Path) -> str | None:

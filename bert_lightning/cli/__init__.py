@@ -20,7 +20,7 @@ from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
 from bert_lightning.cli.streams import STANDARD_OUTPUT, drop_output, keep_standard_streams
 from bert_lightning.errors import InputError, Interrupted, SharedWorkError, WorkError
-from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.processes import is_first_process, is_killed_after_hang_up
 from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -62,7 +62,8 @@ def _is_text(argument: str) -> bool:
         argument.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    # No name of a file can hold it.
+    return "\0" not in argument
 
 
 class _Terminated(BaseException):
@@ -112,8 +113,8 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     broken = next((argument for argument in given if not _is_text(argument)), None)
     if broken is not None:
-        parser.error(f"the argument {broken!r} is not UTF-8")
-    options, rest = parser.parse_known_args(given)
+        parser.error(f"the argument {broken!r} is not {sys.getfilesystemencoding().upper()} or holds a zero byte")
+    options, rest = _parsed(parser, given)
     if rest and not getattr(options, "takes_overrides", False):
         # A value may be a secret.
         shown = rest[0].partition("=")[0]
@@ -122,8 +123,9 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     options.overrides = rest
     drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
-        # A training must not end with the terminal that started it.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # A training must not end with the terminal that started it, except where it would be killed soon after.
+        ends = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
+        signal.signal(signal.SIGHUP, ends)
     # Said outright, or the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
@@ -148,12 +150,30 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         drop_output(True)
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
-        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT)
+        wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP)
         status = BAD_INPUT if wrong_path else FAILURE
         place = error.filename or getattr(options, "output", None) or "input or output"
-        return _complain(f"{place}: {error.strerror or error}", status)
+        reason = "this is a file; a folder is expected" if isinstance(error, FileExistsError) else error.strerror
+        return _complain(f"{place}: {reason or error}", status)
     except Exception as error:
         return _by_class(error)
+
+
+def _parsed(parser: argparse.ArgumentParser, given: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the arguments; what --help and --version print is a result, so its loss is an error."""
+    drop_output(False)
+    try:
+        try:
+            return parser.parse_known_args(given)
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+    except BrokenPipeError:
+        drop_output(True)
+        raise SystemExit(OK) from None
+    except OSError as error:
+        drop_output(True)
+        raise SystemExit(_complain(f"{error.filename}: {error.strerror}", FAILURE)) from None
 
 
 def _by_class(error: Exception) -> int:

@@ -213,6 +213,8 @@ def _instances(options: argparse.Namespace) -> int:
 
     if options.output is not None and options.output.is_dir():
         raise InputError(f"--output {options.output} is a folder; a file is expected")
+    if options.show < 1:
+        raise InputError(f"--show is {options.show}; it must be at least 1")
     number = 0
     lines = instances(options, _sources(options), _corpus_format(options), console())
     if options.output is None:

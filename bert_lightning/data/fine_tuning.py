@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.batching import Batch, length_bucketed
 from bert_lightning.data.lines import format_suffix, is_compressed
-from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least
+from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, refuse_empty_paths, require_at_least
 from bert_lightning.data.standard_set import StandardSet
 from bert_lightning.data.standard_sets import locate, standard_set
 from bert_lightning.errors import InputError
@@ -64,6 +64,7 @@ class FineTuningData:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
+        refuse_empty_paths(self, "folder", "train", "validation", "test", "tokenizer")
         require_at_least(self, self.shortest, "max_seq_length")
         require_at_least(
             self, 1, "batch_size", "evaluation_batch_size", "max_train_samples", "max_evaluation_samples"

@@ -260,7 +260,7 @@ def _open_plain(source: str) -> IO[bytes]:
 
 
 def _name(source: str) -> str:
-    return "standard input" if source == STANDARD_INPUT else source
+    return "standard input" if source == STANDARD_INPUT else source or "the input with an empty name"
 
 
 def named(sources: Sequence[str]) -> str:

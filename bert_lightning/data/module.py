@@ -46,6 +46,17 @@ def require_at_least(settings: Any, least: int, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
+def refuse_empty_paths(settings: Any, *names: str) -> None:
+    """Check fields of settings that name files or folders: an empty path would stand for the current folder.
+
+    Raises:
+        ValueError: one is empty; the message names it.
+    """
+    for name in names:
+        if getattr(settings, name) == "":
+            raise ValueError(f"{name} is empty: name a file or folder, or leave the key out")
+
+
 def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
     """Split -> path: the one that a stage scores, or training and validation where it is None.
 

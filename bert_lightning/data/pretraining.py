@@ -16,7 +16,14 @@ from bert_lightning.data.batching import (
 )
 from bert_lightning.data.masking import Masking, Sequences, TokenMasking, replace, word_starts
 from bert_lightning.data.mixture import Mixture, block_counts
-from bert_lightning.data.module import Stage, StepDataModule, TrainingPlan, require_at_least, used_splits
+from bert_lightning.data.module import (
+    Stage,
+    StepDataModule,
+    TrainingPlan,
+    refuse_empty_paths,
+    require_at_least,
+    used_splits,
+)
 from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.randomness import derive_key, permute, random_bits
 from bert_lightning.data.samples import Sample
@@ -71,6 +78,7 @@ class PretrainingData:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
+        refuse_empty_paths(self, "train", "validation", "test")
         require_at_least(self, 5, "max_seq_length")
         require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_evaluation_samples")
         require_at_least(self, 0, "num_workers")

@@ -56,10 +56,12 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     found: dict[str, str] = {}
     if "" in exclude:
         raise InputError("--exclude has an empty pattern")
+    if "" in inputs:
+        # It would stand for the folder in which the command runs.
+        raise InputError("the name of an input is empty: is a variable of the shell not set?")
     for text in inputs:
         if text.startswith(HUB):
-            if not text.removeprefix(HUB):
-                raise InputError(f"{text}: names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
+            _hub_parts(text)
             found[text] = text
             continue
         try:
@@ -264,7 +266,8 @@ def json_row(place: str, line: str) -> Row:
     Raises:
         InputError: it is none.
     """
-    values = _parse_json(place, line)
+    # Without the end of the line: after it, Python counts a second one.
+    values = _parse_json(place, line.rstrip(), is_row=True)
     if not isinstance(values, dict):
         raise InputError(f"{place}: a JSON object is expected, not {type(values).__name__}")
     return Row(place, values)
@@ -277,14 +280,18 @@ def read_json(source: str) -> Any:
         InputError: unreadable, or not JSON: the message names the line.
     """
     text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
-    return _parse_json(source, text)
+    return _parse_json(source, text, is_row=False)
 
 
-def _parse_json(place: str, text: str) -> Any:
+def _parse_json(place: str, text: str, *, is_row: bool) -> Any:
+    """Parse a whole file, or a row whose `place` already names its line."""
     try:
         return _JSON.decode(text)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+    except json.JSONDecodeError as error:
+        line = "" if is_row else f"line {error.lineno}: "
+        raise InputError(f"{place}: {line}not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
 
@@ -351,9 +358,15 @@ def hub_revision(source: str) -> str | None:
 
 
 def _hub_parts(source: str) -> tuple[str, str | None, str | None, str]:
-    """`hub:NAME[@REVISION][:CONFIG[:SPLIT]]` -> name, revision, configuration, split."""
+    """Take `hub:NAME[@REVISION][:CONFIG[:SPLIT]]` apart: name, revision, configuration, split.
+
+    Raises:
+        InputError: there is no name.
+    """
     name, *rest = source.removeprefix(HUB).split(":")
     name, _, revision = name.partition("@")
+    if not name:
+        raise InputError(f"{source} names no data set; hub:NAME[@REVISION][:CONFIG[:SPLIT]] is expected")
     return name, revision or None, rest[0] if rest and rest[0] else None, rest[1] if len(rest) > 1 else "train"
 
 

@@ -11,7 +11,7 @@ from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
 
 # What a terminal or a scheduler sends to all processes of a job at once.
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 _SECONDS_TO_BEGIN = 10.0
 

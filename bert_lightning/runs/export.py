@@ -1,6 +1,7 @@
 """`export`: a checkpoint as a folder for other tools."""
 
 import importlib.util
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,8 @@ def export(source: str, form: str, output: Path) -> list[str]:
         CheckpointError: the checkpoint cannot be read.
         WorkError: onnxruntime computes something else than the model.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    # A link that leads nowhere exists, too.
+    if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not empty: choose another --output")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if form == ONNX and missing:

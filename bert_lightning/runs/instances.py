@@ -31,8 +31,6 @@ def instances(
         InputError: an option that the algorithm does not know, or a value that cannot be.
     """
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
-    if options.show < 1:
-        raise InputError(f"--show is {options.show}; it must be at least 1")
     if options.algorithm == "google":
         yield from _google(options, sources, corpus, tokenizer, console)
     else:

@@ -1,4 +1,4 @@
-"""Find out which of the processes that train together this one is."""
+"""Find out which of the processes that train together this one is, and what started it."""
 
 import os
 
@@ -8,3 +8,13 @@ def is_first_process() -> bool:
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def is_killed_after_hang_up() -> bool:
+    """Whether torchrun ends this process when the terminal goes away: it passes SIGHUP on, and kills 30 s later.
+
+    torchrun installs its own handlers, also under `nohup`. TORCHELASTIC_SIGNALS_TO_HANDLE is its list of signals
+    (torch/distributed/elastic/multiprocessing/api.py).
+    """
+    handled = os.environ.get("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT")
+    return "TORCHELASTIC_RUN_ID" in os.environ and "SIGHUP" in handled.split(",")

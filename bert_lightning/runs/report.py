@@ -1,6 +1,7 @@
 """`report`: scores over seeds, curves, and where each number comes from, as one HTML file or as Markdown."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     """
     if output.suffix not in _FORMS:
         raise InputError(f"{output}: a report ends in {' or '.join(_FORMS)}")
-    groups = group_runs([read_run(path) for path in {path.resolve(): path for path in paths}.values()])
+    groups = group_runs([read_run(path) for path in {os.path.realpath(path): path for path in paths}.values()])
     write_text(output, _FORMS[output.suffix](groups))
 
 

@@ -1,6 +1,7 @@
 """`reproduce`: train a run again in a directory of its own, and say whether everything came out the same."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -78,12 +79,12 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
         raise InputError(f"{path} began with the checkpoint of another run, which a training anew does not")
     if "weights" not in manifest:
         raise InputError(f"{path}: its manifest does not hold the hash of the final weights")
-    whole = path.resolve()
+    whole = Path(os.path.realpath(path))
     again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
     if is_first_process() and not again.exists and not again.is_free:
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
     experiment = load_experiment([run.config], allowed=allowed)
-    if again.path.resolve() == whole or again.read_manifest().get("ended") == FINISHED:
+    if os.path.realpath(again.path) == str(whole) or again.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{again.path} holds a finished run: choose another --output")
     known = manifest.get("micro_batches")
     fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=known)

@@ -75,6 +75,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{path}: {line}{error.problem}") from None
+    except UnicodeDecodeError as error:
+        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise InputError(f"{path}: line {number}: not readable as YAML: the byte 0x{byte:02x} is not UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint."""
+"""SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint.
+
+So does SIGHUP, unless it is ignored: `fit` and `reproduce` ignore it, except under torchrun.
+"""
 
 import os
 import signal
@@ -13,8 +16,8 @@ from lightning import Callback, LightningModule, Trainer
 from bert_lightning.errors import Interrupted
 from bert_lightning.training.checkpointing import Checkpointing
 
-# What the process exits with: 143 for both ways a scheduler asks, 130 for Ctrl-C.
-EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
+# What the process exits with: 143 for the ways in which another program asks, 130 for Ctrl-C.
+EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143, signal.SIGINT: 130}
 
 
 class StoppedBySignal(Exception):
@@ -59,7 +62,8 @@ class StopOnSignal(Callback):
             timeout = getattr(trainer.strategy, "_timeout", None)
             self._ranks = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
-            signal.signal(number, self._note)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

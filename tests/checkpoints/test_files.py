@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,43 @@ def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path):
     with pytest.raises(RuntimeError):
         write_with_checksum(tmp_path / "file", fail_after_writing)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_made_for_a_write_that_fails_are_removed(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RuntimeError):
+        write_atomically(tmp_path / "there" / "a" / "b" / "file", fail_after_writing)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_an_output_that_cannot_be_is_named_before_anything_is_written(tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path, number in ((tmp_path, errno.EISDIR), (Path(), errno.EISDIR), (tmp_path / "loop", errno.ELOOP)):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            write_atomically(path, fail_after_writing)
+        assert (caught.value.errno, caught.value.filename) == (number, str(path))
+    assert list(tmp_path.iterdir()) == [tmp_path / "loop"]
+
+
+def test_a_link_to_a_pipe_is_written_to_as_it_stands(tmp_path: Path):
+    reader, writer = os.pipe()
+    link = tmp_path / "link"
+    link.symlink_to(f"/proc/self/fd/{writer}")
+    write_text(link, "text")
+    assert os.read(reader, 10) == b"text"
+    assert list(tmp_path.iterdir()) == [link]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path, monkeypatch):
+    def refused(temporary, path):
+        raise PermissionError(errno.EPERM, "not permitted", str(temporary), None, str(path))
+
+    monkeypatch.setattr(files.os, "replace", refused)
+    with pytest.raises(PermissionError) as caught:
+        write_text(tmp_path / "file", "text")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 @given(content=st.binary(min_size=1, max_size=300), data=st.data())

@@ -565,7 +565,7 @@ def test_what_is_wrong_in_squad_is_named_by_article_paragraph_and_id(tmp_path: P
 
 def test_a_file_that_is_not_json_is_named_with_its_line(tmp_path: Path):
     source = write(tmp_path / "t.json", '{"data":\n [}')
-    fails(f"{source}: not JSON: Expecting value: line 2 column 3", read_questions, source)
+    fails(f"{source}: line 2: not JSON: Expecting value, column 3", read_questions, source)
 
 
 # Choices

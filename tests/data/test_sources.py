@@ -84,7 +84,7 @@ def test_column_names_stand_in_for_a_missing_header(tmp_path: Path):
     ("name", "content", "message"),
     [
         ("t.tsv", b"a\tb\n1\t2\n3\n", r"t\.tsv: line 3: 1 columns, but the first line has 2"),
-        ("t.jsonl", b'{"a": 1}\n{"a": \n', r"t\.jsonl: line 2: not JSON"),
+        ("t.jsonl", b'{"a": 1}\n{"a": \n', r"t\.jsonl: line 2: not JSON: Expecting value, column 6"),
         ("t.jsonl", b"[1]\n", r"t\.jsonl: line 1: a JSON object is expected"),
         ("t.csv", b'a,b\n"x,1\n', r"t\.csv: line 2: "),
         ("t.tsv", b"a\tb\n1\t\xff\n", r"t\.tsv: line 2: byte 6 \(0xff\) is not UTF-8"),
@@ -123,6 +123,13 @@ def test_folders_globs_and_files_give_each_file_once_in_order(tmp_path: Path):
 def test_an_input_that_matches_nothing_is_named(tmp_path: Path, path, message):
     with pytest.raises(InputError, match=message):
         find_sources([str(tmp_path / path)], CORPUS_SUFFIXES)
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:@main", "hub::config"])
+def test_a_hub_name_without_a_name_is_refused_wherever_it_is_read(source):
+    for read in (lambda: find_sources([source], [".txt"]), lambda: list(read_rows(source))):
+        with pytest.raises(InputError, match=f"^{source} names no data set"):
+            read()
 
 
 def test_undecodable_bytes_of_a_table_are_replaced_and_counted(tmp_path: Path):

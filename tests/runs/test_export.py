@@ -495,3 +495,9 @@ def test_an_export_that_fails_halfway_leaves_nothing(home, tmp_path, monkeypatch
     assert export(home / "runs/whole", "huggingface", tmp_path / "out") == 1
     assert "README.md: No space left on device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_the_checkpoint_is_read(tmp_path, capsys):
+    (tmp_path / "link").symlink_to("nowhere")
+    assert export(tmp_path / "no checkpoint", "huggingface", tmp_path / "link") == 2
+    assert "link exists and is not empty: choose another --output" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -65,3 +66,17 @@ def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatc
             stop.on_train_batch_end(trainer, module, None, None, 0)
     assert reduced == [("cpu", group)] * 3
     assert saves.saved == 1
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_lost_terminal_ends_training_with_a_checkpoint_unless_the_signal_is_ignored(before):
+    trainer = SimpleNamespace(world_size=1, global_step=1, max_steps=5, should_stop=False)
+    saves = Saves()
+    stop = StopOnSignal(saves)
+    with as_before():
+        signal.signal(signal.SIGHUP, before)
+        stop.on_train_start(trainer, None)
+        os.kill(os.getpid(), signal.SIGHUP)
+        with nullcontext() if before == signal.SIG_IGN else pytest.raises(StoppedBySignal, match="SIGHUP"):
+            stop.on_train_batch_end(trainer, None, None, None, 0)
+    assert saves.saved == (before != signal.SIG_IGN)
