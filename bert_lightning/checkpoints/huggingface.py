@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import write_json, write_safetensors
+from bert_lightning.checkpoints.files import refuse_pointer, write_json, write_safetensors
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
 from bert_lightning.checkpoints.tokenizer_files import (
@@ -158,7 +158,9 @@ def _config_copy(weights: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(weights, framework="pt") as file:
-            copy = json.loads((file.metadata() or {}).get(_CONFIG_COPY, "null"))
+            metadata = file.metadata() or {}
+        # An entry of this name without our checksums is another program's.
+        copy = json.loads(metadata.get(_CONFIG_COPY, "null")) if _CHECKSUMS in metadata else None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{weights} is damaged or missing: {error}") from None
     return copy if isinstance(copy, dict) else None
@@ -173,8 +175,10 @@ def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -
 
 def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Leave out the keys of another's config that are settings only with us, as transformers does."""
+    # Some BERTs (MuRIL, say) repeat their width as ELECTRA's embedding_size.
+    harmless = _OWN_SETTINGS | {"embedding_size": config.get("hidden_size")}
     for key, default in _OWN_SETTINGS.items():
-        if config.get(key, default) != default:
+        if config.get(key, default) not in (default, harmless[key]):
             log.warning("%s: %s is %r, which is no setting of transformers' BERT: ignored", path, key, config[key])
     return {key: value for key, value in config.items() if key not in _OWN_SETTINGS}
 
@@ -236,6 +240,7 @@ def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Read one file of weights without what is known by its name to be none."""
+    refuse_pointer(path)
     tensors = without_buffers(read(path))
     require_weights(tensors, path)
     return tensors

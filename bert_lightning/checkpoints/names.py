@@ -53,8 +53,12 @@ _TABLE = "embeddings.word_embeddings.weight"
 _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
 
 # Buffers, by the last component of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
-# `num_batches_tracked` counts in torch's BatchNorm; `masked_bias` is a constant of transformers' GPT-2.
-_BUFFER = re.compile(r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
+# `num_batches_tracked` counts in torch's BatchNorm, `n_averaged` in its averaged models (`torch.optim.swa_utils`).
+# `_extra_state` is torch's key for what a module keeps beside its tensors; Transformer Engine keeps scales of float8.
+# `masked_bias` is a constant of transformers' GPT-2.
+_BUFFER = re.compile(
+    r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|n_averaged|_extra_state|masked_bias)"
+)
 # Wrappers that torch and Lightning put anywhere into a name, and that compute nothing themselves.
 _INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 # Components that may stand in front of the encoder: of DataParallel, DDP and DeepSpeed (`module`), Lightning and

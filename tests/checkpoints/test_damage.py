@@ -189,9 +189,7 @@ def test_a_part_of_an_archive_marked_as_a_folder_is_refused(folder):
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize(
-    "content", [b"version https://git-lfs.github.com/spec/v1\n", b"<html></html>", b"", b"\x80\x02"]
-)
+@pytest.mark.parametrize("content", [b"<html></html>", b"", b"\x80\x02"])
 def test_what_is_no_weights_file_is_not_advised_to_be_executed(folder, tmp_path, capsys, content):
     to_pickled(folder).write_bytes(content)
     error = export(folder, tmp_path / "out", capsys)
