@@ -73,9 +73,10 @@ class Vocabulary:
         """An entry whose capital letter shows that the vocabulary is cased; None if there is none.
 
         Special entries and those with punctuation among letters show nothing, since no word of a text is like them:
-        the uncased Chinese BERT holds `<S>` and `<T>`. An uncased vocabulary of many languages may hold a few letters
-        that count as capital ones in newer versions of Unicode. Outside ASCII, fewer than one entry of a hundred
-        therefore shows nothing.
+        the uncased Chinese BERT holds `<S>` and `<T>`. Fewer than one entry of a thousand with a capital letter of
+        ASCII shows nothing either: somebody put such names into unused places. An uncased vocabulary of many
+        languages may hold a few letters that count as capital ones in newer versions of Unicode. Outside ASCII, fewer
+        than one entry of a hundred therefore shows nothing.
         """
         special = set(self.special_tokens)
         capitals = [
@@ -85,9 +86,10 @@ class Vocabulary:
             and not _ASCII_PUNCTUATION.search(entry.removeprefix("##"))
             and entry not in special
         ]
-        plain = next((entry for entry in capitals if _ASCII_CAPITAL.search(entry)), None)
-        many = 100 * len(capitals) >= len(self.entries)
-        return plain or (capitals[0] if capitals and many else None)
+        plain = [entry for entry in capitals if _ASCII_CAPITAL.search(entry)]
+        if plain and 1000 * len(plain) >= len(self.entries):
+            return plain[0]
+        return capitals[0] if capitals and 100 * len(capitals) >= len(self.entries) else None
 
     def looks_cased(self) -> bool:
         """Whether an entry shows that the vocabulary is cased."""

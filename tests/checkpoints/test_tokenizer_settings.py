@@ -484,11 +484,14 @@ def test_entries_that_no_word_of_a_text_is_like_do_not_make_a_vocabulary_cased(t
     assert Vocabulary((*SPECIAL_TOKENS, "<S>", "##A")).looks_cased()
 
 
-def test_rare_capital_letters_of_other_scripts_do_not_make_a_vocabulary_cased():
+def test_rare_capital_letters_do_not_make_a_vocabulary_cased():
     words = [f"word{number}" for number in range(200)]
     assert not Vocabulary((*SPECIAL_TOKENS, "Ꭰ", *words)).looks_cased()
     assert Vocabulary((*SPECIAL_TOKENS, "A", *words)).looks_cased()
     assert Vocabulary((*SPECIAL_TOKENS, "Ж", "И", "Я", *words)).looks_cased()
+    many = [f"{word}{number}" for number in range(15) for word in words]
+    assert not Vocabulary((*SPECIAL_TOKENS, "URL", "NUM", *many)).looks_cased()
+    assert Vocabulary((*SPECIAL_TOKENS, *"ABCD", *many)).looks_cased()
     assert not Vocabulary((*SPECIAL_TOKENS, "@USER", *words), special_tokens=("@USER",)).looks_cased()
 
 
