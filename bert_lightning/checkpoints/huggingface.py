@@ -248,15 +248,15 @@ def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict):
-        raise CheckpointError(f"{index} has no weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files")
     shards: dict[str, dict[str, Tensor]] = {}
-    for shard in sorted(set(map(str, places.values()))):
+    for shard in sorted(set(places.values())):
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
         shards[shard] = _read_weights(index.parent / shard, read)
     for name, shard in without_buffers(places).items():
-        if name not in shards[str(shard)]:
+        if name not in shards[shard]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
     tensors: dict[str, Tensor] = {}
     for shard, found in shards.items():

@@ -518,3 +518,17 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, file: str):
     (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n")
     with pytest.raises(CheckpointError, match=rf"{file} is a pointer of Git LFS"):
         BertEncoder.from_pretrained(folder)
+
+
+def test_a_sparse_tensor_is_refused_by_what_it_is(tmp_path: Path):
+    form = Form(VERSION_4, lambda t: bare(t) | {"head.weight": torch.eye(3).to_sparse()}, pickled)
+    with pytest.raises(CheckpointError, match=r"head\.weight is no plain .* \(sparse_coo of float32 on cpu\)"):
+        BertEncoder.from_pretrained(write_form(form, tmp_path))
+
+
+@pytest.mark.parametrize("places", [None, ["a"], {"embeddings.LayerNorm.bias": None}])
+def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, places: object):
+    folder = write_form(Form(VERSION_4, bare, safetensors_in_shards), tmp_path)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match=r"index\.json has no weight_map from tensors to files"):
+        BertEncoder.from_pretrained(folder)
