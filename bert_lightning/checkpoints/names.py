@@ -51,6 +51,8 @@ _LAYER_NAME = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _TABLE = "embeddings.word_embeddings.weight"
 _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
+CONTRADICTIONS = {_FIXED_BACK[_DECODER]: (_DECODER, _WORDS), _DECODER_BIAS: (_DECODER_BIAS, _BIAS)}
+"""Names that a file's contradictory copies of tied parameters have among ours -> the two names in the file."""
 
 # Buffers, by the last component of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
 # `num_batches_tracked` counts in torch's BatchNorm, `n_averaged` in its averaged models (`torch.optim.swa_utils`).
@@ -112,11 +114,12 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
     """Rename transformers' tensors to ours; names beside the encoder that are unknown stay as they are.
 
     The encoder is read with and without `bert.`, and with the prefixes of wrappers in front of it.
-    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
+    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out. Where one differs,
+    the copies stay: only the MLM head cannot be used then.
 
     Raises:
         ValueError: a tensor that changes what the encoder computes and has no place in it; two encoders, or one under
-            an unknown prefix; two names of one parameter with different values; query, key and value that are not
+            an unknown prefix; two names of one parameter of the encoder; query, key and value that are not
             three of a kind. The message names the tensor.
     """
     theirs = _untied(_canonical(without_buffers(tensors)), tied)
@@ -231,16 +234,19 @@ def _require_place(name: str, original: str) -> None:
 
 
 def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place."""
+    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place.
+
+    A copy that differs stays, so that the encoder can be read; `CONTRADICTIONS` has its name.
+    """
     tensors = dict(tensors)
-    if tied:
-        for copy, name in ((_DECODER, _WORDS), (_DECODER_BIAS, _BIAS)):
-            if copy in tensors and name in tensors and not torch.equal(tensors[copy], tensors[name]):
-                raise ValueError(
-                    f"{copy} differs from {name}, though tie_word_embeddings makes them one: false would use both"
-                )
+    different = [
+        copy
+        for copy, name in CONTRADICTIONS.values()
+        if tied and copy in tensors and name in tensors and not torch.equal(tensors[copy], tensors[name])
+    ]
+    if tied and _DECODER not in different:
         tensors.pop(_DECODER, None)
-    if _DECODER_BIAS in tensors:
+    if _DECODER_BIAS in tensors and _DECODER_BIAS not in different:
         tensors[_BIAS] = tensors.pop(_DECODER_BIAS)
     return tensors
 

@@ -532,3 +532,22 @@ def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, plac
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(CheckpointError, match=r"index\.json has no weight_map from tensors to files"):
         BertEncoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+@pytest.mark.parametrize("keep_bert", [True, False])
+def test_a_decoder_that_contradicts_its_tying_costs_the_head_alone(tmp_path: Path, part: str, keep_bert: bool):
+    name = f"cls.predictions.decoder.{part}"
+
+    def contradictory(tensors: Tensors) -> Tensors:
+        found = tied(tensors) | {name: torch.randn(tied(tensors)[name].shape)}
+        return found if keep_bert else {key.removeprefix("bert."): tensor for key, tensor in found.items()}
+
+    folder = write_form(Form(VERSION_4, contradictory, pickled), tmp_path)
+    encoder = BertEncoder.from_pretrained(folder)
+    assert_equal(encoder, transformers.BertModel.from_pretrained(folder, local_files_only=True))
+    assert encoder.loading_report.missing == []
+    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from .*tie_word_embeddings makes them one"):
+        BertForPreTraining.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from"):
+        model_of(read_checkpoint(folder))
