@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bert_lightning.checkpoints.serialized_tokenizer import BLANKS, SERIALIZED
 
-SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
+SETTINGS, ADDED, SPECIAL_MAP = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
 # The keys of special tokens other than BERT's: before version 5 of transformers, and since.
 EXTRA_BEFORE, _EXTRA = "additional_special_tokens", "extra_special_tokens"
 BERT_TOKENS = {
@@ -74,7 +74,8 @@ def token_obstacles(
         value = named.get(key, expected)
         name = value.get("content") if isinstance(value, dict) else value
         if name != expected and not (taken and name is None):
-            yield f"its {key} is {name!r}, but BERT's is {expected!r}"
+            file = SPECIAL_MAP if key in files.special_map else SETTINGS
+            yield f"in {file} its {key} is {name!r}, but BERT's is {expected!r}"
     known = set(entries)
     for token, (file, is_plain) in tokens.items():
         if token not in known:

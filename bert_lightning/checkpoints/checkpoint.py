@@ -49,7 +49,8 @@ def require_weights(tensors: dict[str, Tensor], path: Path) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in WEIGHT_DTYPES:
-            kind = f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}"
+            layout = "" if tensor.layout == torch.strided else f"{str(tensor.layout).removeprefix('torch.')} of "
+            kind = f"{layout}{str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}"
             raise CheckpointError(f"{path}: {name} is no plain floating-point tensor ({kind})")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite")

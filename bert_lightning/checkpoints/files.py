@@ -10,9 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+from bert_lightning.checkpoints.errors import CheckpointError
+
 _BLOCK = 1 << 22
 # A safetensors file holds the length of its header, the header in JSON (metadata under this key), and the values.
 _LENGTH, _METADATA = struct.Struct("<Q"), "__metadata__"
+# How every pointer of Git LFS begins: github.com/git-lfs/git-lfs, docs/spec.md.
+_POINTER = b"version https://git-lfs"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -90,6 +94,19 @@ def write_safetensors(path: Path, content: bytes) -> None:
             file.write(part)
 
     write_atomically(path, write)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse the pointer that stands in place of a large file where a repository was cloned without Git LFS.
+
+    Raises:
+        CheckpointError: `path` is such a pointer.
+    """
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(f"{path} is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it")
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import write_json, write_safetensors
+from bert_lightning.checkpoints.files import refuse_pointer, write_json, write_safetensors
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
 from bert_lightning.checkpoints.tokenizer_files import (
@@ -158,7 +158,9 @@ def _config_copy(weights: Path) -> dict[str, Any] | None:
         return None
     try:
         with safe_open(weights, framework="pt") as file:
-            copy = json.loads((file.metadata() or {}).get(_CONFIG_COPY, "null"))
+            metadata = file.metadata() or {}
+        # An entry of this name without our checksums is another program's.
+        copy = json.loads(metadata.get(_CONFIG_COPY, "null")) if _CHECKSUMS in metadata else None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{weights} is damaged or missing: {error}") from None
     return copy if isinstance(copy, dict) else None
@@ -173,8 +175,10 @@ def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -
 
 def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Drop keys that only our own models use from a config that others wrote: transformers ignores them too."""
+    # Some BERTs (MuRIL, say) repeat their width as ELECTRA's embedding_size.
+    harmless = _OWN_SETTINGS | {"embedding_size": config.get("hidden_size")}
     for key, default in _OWN_SETTINGS.items():
-        if config.get(key, default) != default:
+        if config.get(key, default) not in (default, harmless[key]):
             log.warning(
                 "%s: %s is %r; it is ignored, because transformers' BERT has no such setting", path, key, config[key]
             )
@@ -237,7 +241,8 @@ def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Read one file of weights without its buffers."""
+    """Read one file of weights without its buffers; refuse a pointer of Git LFS in its place."""
+    refuse_pointer(path)
     tensors = without_buffers(read(path))
     require_weights(tensors, path)
     return tensors
@@ -245,15 +250,15 @@ def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict):
-        raise CheckpointError(f"{index} has no weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files")
     shards: dict[str, dict[str, Tensor]] = {}
-    for shard in sorted(set(map(str, places.values()))):
+    for shard in sorted(set(places.values())):
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
         shards[shard] = _read_weights(index.parent / shard, read)
     for name, shard in without_buffers(places).items():
-        if name not in shards[str(shard)]:
+        if name not in shards[shard]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
     tensors: dict[str, Tensor] = {}
     for shard, found in shards.items():

@@ -51,10 +51,16 @@ _LAYER_NAME = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _TABLE = "embeddings.word_embeddings.weight"
 _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
+CONTRADICTIONS = {_FIXED_BACK[_DECODER]: (_DECODER, _WORDS), _DECODER_BIAS: (_DECODER_BIAS, _BIAS)}
+"""Names that a file's contradictory copies of tied parameters have among ours -> the two names in the file."""
 
 # Buffers, recognised by the last part of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
-# `num_batches_tracked` counts in torch's BatchNorm; `masked_bias` is a constant of transformers' GPT-2.
-_BUFFER = re.compile(r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|masked_bias)")
+# `num_batches_tracked` counts in torch's BatchNorm, `n_averaged` in its averaged models (`torch.optim.swa_utils`).
+# `_extra_state` is torch's key for the state of a module beside its tensors; Transformer Engine keeps float8 scales
+# there. `masked_bias` is a constant of transformers' GPT-2.
+_BUFFER = re.compile(
+    r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|n_averaged|_extra_state|masked_bias)"
+)
 # Components that torch and Lightning insert anywhere in a name. They compute nothing.
 _INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 # Components that libraries put in front of the encoder: DataParallel, DDP and DeepSpeed (`module`), Lightning and
@@ -108,12 +114,13 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
     """Rename transformers' tensors to ours; unknown names outside the encoder stay unchanged.
 
     The encoder may be under `bert.` or not, and prefixes of wrappers may stand before it.
-    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out.
+    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out. A copy that differs
+    stays: it rules out the MLM head alone.
 
     Raises:
         ValueError: a tensor that BERT does not have would change the encoder's result; there are two encoders, or one
-            under an unknown prefix; two names of one parameter have different values; query, key and value differ in
-            shape, or one is missing. The message names the tensor.
+            under an unknown prefix; a parameter of the encoder has two names; query, key and value differ in shape,
+            or one is missing. The message names the tensor.
     """
     theirs = _untied(_canonical(without_buffers(tensors)), tied)
     ours: dict[str, Tensor] = {}
@@ -227,16 +234,19 @@ def _require_place(name: str, original: str) -> None:
 
 
 def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place."""
+    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place.
+
+    A copy that differs stays, so that the encoder can be read; `CONTRADICTIONS` has its name.
+    """
     tensors = dict(tensors)
-    if tied:
-        for copy, name in ((_DECODER, _WORDS), (_DECODER_BIAS, _BIAS)):
-            if copy in tensors and name in tensors and not torch.equal(tensors[copy], tensors[name]):
-                raise ValueError(
-                    f"{copy} differs from {name}, though tie_word_embeddings makes them one: false would use both"
-                )
+    different = [
+        copy
+        for copy, name in CONTRADICTIONS.values()
+        if tied and copy in tensors and name in tensors and not torch.equal(tensors[copy], tensors[name])
+    ]
+    if tied and _DECODER not in different:
         tensors.pop(_DECODER, None)
-    if _DECODER_BIAS in tensors:
+    if _DECODER_BIAS in tensors and _DECODER_BIAS not in different:
         tensors[_BIAS] = tensors.pop(_DECODER_BIAS)
     return tensors
 

@@ -37,7 +37,9 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
     model = content.get("model") or {}
     # Older files leave the type out.
     kind = model.get("type", "WordPiece")
-    if kind != "WordPiece" or not isinstance(model["vocab"], dict):
+    if kind == "WordPiece" and not isinstance(model["vocab"], dict):
+        raise TypeError("its vocab is no object of entries and ids")
+    if kind != "WordPiece":
         return SerializedTokenizer((), faults=(f"{SERIALIZED} holds a {kind} tokenizer, but BERT's is WordPiece",))
     entries, fault = _entries(model["vocab"], content.get("added_tokens") or [])
     normalizer = _single(content.get("normalizer"), "normalizers")

@@ -18,13 +18,14 @@ from bert_lightning.checkpoints.added_tokens import (
     BERT_TOKENS,
     EXTRA_BEFORE,
     SETTINGS,
+    SPECIAL_MAP,
     TokenFiles,
     gather_tokens,
     has_decoder,
     token_obstacles,
 )
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import write_bytes, write_json, write_text
+from bert_lightning.checkpoints.files import refuse_pointer, write_bytes, write_json, write_text
 from bert_lightning.checkpoints.serialized_tokenizer import (
     BLANKS,
     SERIALIZED,
@@ -35,14 +36,15 @@ from bert_lightning.checkpoints.serialized_tokenizer import (
 log = logging.getLogger(__name__)
 
 VOCABULARY = "vocab.txt"
-_SPECIAL_MAP, _MODEL_SETTINGS = "special_tokens_map.json", "config.json"
-_FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, _SPECIAL_MAP)
-# transformers' classes that read text as BERT does. The first two build BERT's tokenizer from the settings; the
-# other two use `tokenizer.json` unchanged.
-_BUILT = ("BertTokenizer", "BertTokenizerFast")
+_MODEL_SETTINGS = "config.json"
+_FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, SPECIAL_MAP)
+# transformers' classes that read text as BERT does. The first ones build BERT's tokenizer from the settings; the
+# others use `tokenizer.json` unchanged.
+_BUILT = tuple(f"{family}Tokenizer{kind}" for family in ("Bert", "Electra", "MobileBert") for kind in ("", "Fast"))
 _TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _NUM_NAMED = 3
 _ASCII_CAPITAL = re.compile("[A-Z]")
+_ASCII_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,26 @@ class Vocabulary:
     originals: tuple[tuple[str, bytes], ...] = ()
 
     def capital(self) -> str | None:
-        """Return an entry whose capital letter shows that the vocabulary is cased; special tokens do not count.
+        """Return an entry whose capital letter shows that the vocabulary is cased; None if there is none.
 
-        An uncased vocabulary of many languages may hold a few letters that newer versions of Unicode call capital.
-        Outside ASCII, capitals therefore count only from one entry in a hundred on.
+        Special tokens do not count, nor do entries with punctuation among letters, which no word of a text equals:
+        the uncased Chinese BERT holds `<S>` and `<T>`. Fewer than one ASCII capital in a thousand entries does not
+        count either, because people put such names into unused places. An uncased vocabulary of many languages may
+        hold a few letters that newer versions of Unicode call capital. Outside ASCII, capitals therefore count only
+        from one entry in a hundred on.
         """
         special = set(self.special_tokens)
-        capitals = [e for e in self.entries if e != e.lower() and not e.startswith("[") and e not in special]
-        plain = next((entry for entry in capitals if _ASCII_CAPITAL.search(entry)), None)
-        many = 100 * len(capitals) >= len(self.entries)
-        return plain or (capitals[0] if capitals and many else None)
+        capitals = [
+            entry
+            for entry in self.entries
+            if entry != entry.lower()
+            and not _ASCII_PUNCTUATION.search(entry.removeprefix("##"))
+            and entry not in special
+        ]
+        plain = [entry for entry in capitals if _ASCII_CAPITAL.search(entry)]
+        if plain and 1000 * len(plain) >= len(self.entries):
+            return plain[0]
+        return capitals[0] if capitals and 100 * len(capitals) >= len(self.entries) else None
 
     def looks_cased(self) -> bool:
         """Return whether an entry shows that the vocabulary is cased."""
@@ -109,7 +121,7 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
     if not entries and file.is_file():
         entries = _read_entries(file)
     found = Vocabulary(entries, *_casing(settings, serialized, folder, taken=taken))
-    smaller = [{} if has_decoder(settings) else _read_if_there(folder / name) or {} for name in (_SPECIAL_MAP, ADDED)]
+    smaller = [{} if has_decoder(settings) else _read_if_there(folder / name) or {} for name in (SPECIAL_MAP, ADDED)]
     files = TokenFiles(settings, smaller[0], content or {}, smaller[1])
     try:
         tokens = gather_tokens(files, taken=taken)
@@ -180,10 +192,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, damaged or something else.
     """
     try:
+        refuse_pointer(path)
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         # Half of a surrogate pair can be escaped in JSON, but not written again.
         json.dumps(value, ensure_ascii=False).encode()
+    except CheckpointError:
+        raise
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(value, dict):
@@ -208,8 +223,10 @@ def _read_entries(file: Path) -> tuple[str, ...]:
     """Read the lines of a vocabulary file as `tokenizers` does (`WordPiece::read_file`).
 
     Blanks at the end of a line are removed. A repeated entry has the id of its last line, and its other lines become
-    empty. A byte-order mark is left out, although `tokenizers` makes it part of the first entry.
+    empty. A byte-order mark is left out, although `tokenizers` makes it part of the first entry. A pointer of Git LFS
+    in place of the file is refused.
     """
+    refuse_pointer(file)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -264,13 +281,15 @@ def _casing(
 def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
     """Yield a message for each setting of `tokenizer_config.json` that makes it differ from BERT's tokenizer."""
     if named is not None and named not in (*_BUILT, *_TAKEN):
-        yield f"its class is {named}, but BERT's is BertTokenizer"
+        file = SETTINGS if settings.get("tokenizer_class") else _MODEL_SETTINGS
+        yield f"in {file} its tokenizer_class is {named!r}, but BERT's is 'BertTokenizer'"
     if settings.get("auto_map"):
-        yield f"its auto_map names custom code, which is not run: {settings['auto_map']!r}"
+        yield f"in {SETTINGS} its auto_map names custom code, which is not run: {settings['auto_map']!r}"
     if settings.get("split_special_tokens"):
-        yield f"its split_special_tokens is {settings['split_special_tokens']!r}, but BERT's is False"
+        yield f"in {SETTINGS} its split_special_tokens is {settings['split_special_tokens']!r}, but BERT's is False"
     if settings.get("fast_tokenizer_files", [SERIALIZED]) != [SERIALIZED]:
-        yield f"its fast_tokenizer_files are {settings['fast_tokenizer_files']!r}, but only {SERIALIZED} is read"
+        files = settings["fast_tokenizer_files"]
+        yield f"in {SETTINGS} its fast_tokenizer_files are {files!r}, but only {SERIALIZED} is read"
 
 
 def _warn_of_unused(

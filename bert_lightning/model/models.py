@@ -4,7 +4,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.bert import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining
 from bert_lightning.model.encoder import BertEncoder
-from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.pretrained import ENCODER, PretrainedModel
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
@@ -50,6 +50,9 @@ def model_of(checkpoint: Checkpoint) -> PretrainedModel:
         CheckpointError: the class is none of ours, or the checkpoint cannot fill it.
     """
     name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
+    if name not in known and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
+        # A class of someone's own, such as Contriever, that adds no parameter.
+        name = BertEncoder.architecture
     if name is not None and name not in known:
         raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}

@@ -12,7 +12,7 @@ from torch import nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import write_huggingface
-from bert_lightning.checkpoints.names import to_huggingface
+from bert_lightning.checkpoints.names import CONTRADICTIONS, to_huggingface
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -22,6 +22,7 @@ from bert_lightning.model.config import BertConfig
 log = logging.getLogger(__name__)
 
 ENCODER, POOLER = "encoder.", "encoder.pooler."
+_MLM_HEAD = "mlm_head."
 _EMBEDDINGS, _BLOCK = "encoder.embeddings.", re.compile(r"encoder\.layers\.(\d+)\.")
 # Settings in which a model may differ from the checkpoint it takes its weights from.
 _FREE = {
@@ -281,7 +282,8 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
 
     Raises:
         CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or
-            too many, or a tensor has another shape; the message names it.
+            too many, a tensor has another shape, or the MLM head has two values for one parameter; the message names
+            it.
     """
     _check_architecture(model, checkpoint)
     wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
@@ -291,6 +293,12 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     for name in missing:
         if _is_body(name) or (has_pooler and name.startswith(POOLER)):
             raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
+    for name, (copy, original) in CONTRADICTIONS.items():
+        if name in unused and any(each.startswith(_MLM_HEAD) for each in wanted):
+            raise CheckpointError(
+                f"{checkpoint.path}: {copy} differs from {original}, though tie_word_embeddings makes them one: "
+                "false would use both"
+            )
     for name in unused:
         if _is_body(name):
             raise CheckpointError(

@@ -133,7 +133,10 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
     try:
         return WordPieceTokenizer(vocabulary)
     except InputError as error:
-        raise InputError(f"{path / VOCABULARY if path.is_dir() else path}: {error}") from None
+        # An obstacle names its file itself; what else is wrong is wrong with the entries.
+        if path.is_dir() and vocabulary.obstacle is None:
+            path /= SERIALIZED if (path / SERIALIZED).is_file() else VOCABULARY
+        raise InputError(f"{path}: {error}") from None
 
 
 def _warn_of_casing(vocabulary: Vocabulary, path: Path) -> None:

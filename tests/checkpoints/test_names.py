@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from test_published_forms import (
     FORMS,
     PLAIN,
+    SIZES,
     VERSION_4,
     WORDS,
     Form,
+    assert_equal,
     bare,
     pickled,
     pretrained,
@@ -46,7 +49,16 @@ def under(wrapper: str, tensors: dict) -> dict:
 
 
 @pytest.mark.parametrize("prefix", ["bert.", "", "module.bert.", "0.auto_model.", "head."])
-@pytest.mark.parametrize("name", ["embeddings.position_ids", "embeddings.token_type_ids", "norm.num_batches_tracked"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "embeddings.position_ids",
+        "embeddings.token_type_ids",
+        "norm.num_batches_tracked",
+        "n_averaged",
+        "_extra_state",
+    ],
+)
 def test_a_known_buffer_is_dropped_by_its_name_under_any_prefix(prefix: str, name: str):
     tensors = untied(pretrained()) if "bert" in prefix or prefix == "head." else bare(pretrained())
     expected = from_huggingface(tensors)
@@ -62,6 +74,16 @@ def test_a_known_buffer_is_dropped_whatever_its_type(tmp_path: Path, dtype: torc
     buffer = {"embeddings.position_ids": torch.arange(16)[None].to(dtype)}
     folder = write_form(Form(VERSION_4, lambda t: bare(t) | buffer, write), tmp_path)
     assert BertEncoder.from_pretrained(folder).loading_report.unused == []
+
+
+def test_a_model_that_torch_averaged_is_read_as_it_is(tmp_path: Path):
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(**SIZES))
+    averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()
+    assert averaged["n_averaged"].dtype is torch.int64
+    encoder = BertEncoder.from_pretrained(write_form(Form(VERSION_4, lambda _: averaged, pickled), tmp_path))
+    assert encoder.loading_report == (encoder.loading_report.path, [], [])
+    assert_equal(encoder, model)
 
 
 def test_values_of_a_buffer_do_not_matter(tmp_path: Path):

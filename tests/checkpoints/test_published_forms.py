@@ -477,3 +477,77 @@ def test_a_setting_with_which_another_model_is_meant_is_refused_by_key(tmp_path:
     (folder / "config.json").write_text(json.dumps(SIZES | values))
     with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
         BertEncoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # MuRIL says it so, although BERT has no embeddings of another width.
+        {"embedding_size": SIZES["hidden_size"]},
+        {"embedding_size": None, "pooler": True},
+    ],
+)
+def test_a_setting_without_an_effect_is_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict):
+    form = Form(VERSION_4 | {"architectures": ["BertModel"]} | values, bare, safetensors)
+    encoder = BertEncoder.from_pretrained(write_form(form, tmp_path))
+    assert encoder.loading_report == (encoder.loading_report.path, [], [])
+    assert not caplog.records
+
+
+def test_metadata_of_another_program_is_no_matter(tmp_path: Path):
+    folder = write_form(FORMS["transformers 4.31"], tmp_path)
+    content = {"format": "pt", "config": "base, see the paper"}
+    save_file(bare(pretrained()), folder / "model.safetensors", metadata=content)
+    assert BertEncoder.from_pretrained(folder).loading_report.missing == []
+
+
+@pytest.mark.parametrize("name", ["Contriever", "BertForCL"])
+def test_an_encoder_whose_class_is_unknown_is_exported_as_an_encoder(tmp_path: Path, name: str):
+    form = Form(VERSION_4 | {"architectures": [name]}, lambda t: with_positions(bare(t)), pickled)
+    folder = write_form(form, tmp_path / "released")
+    model_of(read_checkpoint(folder)).save_pretrained(tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == ["BertModel"]
+    theirs = transformers.BertModel.from_pretrained(tmp_path / "out", local_files_only=True)
+    assert_equal(BertEncoder.from_pretrained(folder), theirs)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "vocab.txt", "config.json"])
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, file: str):
+    write = pickled if file == "pytorch_model.bin" else safetensors
+    folder = write_form(Form(VERSION_4, bare, write), tmp_path)
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n")
+    with pytest.raises(CheckpointError, match=rf"{file} is a pointer of Git LFS"):
+        BertEncoder.from_pretrained(folder)
+
+
+def test_a_sparse_tensor_is_refused_by_what_it_is(tmp_path: Path):
+    form = Form(VERSION_4, lambda t: bare(t) | {"head.weight": torch.eye(3).to_sparse()}, pickled)
+    with pytest.raises(CheckpointError, match=r"head\.weight is no plain .* \(sparse_coo of float32 on cpu\)"):
+        BertEncoder.from_pretrained(write_form(form, tmp_path))
+
+
+@pytest.mark.parametrize("places", [None, ["a"], {"embeddings.LayerNorm.bias": None}])
+def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, places: object):
+    folder = write_form(Form(VERSION_4, bare, safetensors_in_shards), tmp_path)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match=r"index\.json has no weight_map from tensors to files"):
+        BertEncoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+@pytest.mark.parametrize("keep_bert", [True, False])
+def test_a_decoder_that_contradicts_its_tying_costs_the_head_alone(tmp_path: Path, part: str, keep_bert: bool):
+    name = f"cls.predictions.decoder.{part}"
+
+    def contradictory(tensors: Tensors) -> Tensors:
+        found = tied(tensors) | {name: torch.randn(tied(tensors)[name].shape)}
+        return found if keep_bert else {key.removeprefix("bert."): tensor for key, tensor in found.items()}
+
+    folder = write_form(Form(VERSION_4, contradictory, pickled), tmp_path)
+    encoder = BertEncoder.from_pretrained(folder)
+    assert_equal(encoder, transformers.BertModel.from_pretrained(folder, local_files_only=True))
+    assert encoder.loading_report.missing == []
+    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from .*tie_word_embeddings makes them one"):
+        BertForPreTraining.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from"):
+        model_of(read_checkpoint(folder))

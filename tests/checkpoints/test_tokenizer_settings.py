@@ -199,6 +199,11 @@ OBEYED = {
         config(model_max_length=4, padding_side="left", truncation_side="left", model_input_names=["input_ids"]),
     ),
     "class of older versions": (serialized(), config(tokenizer_class="BertTokenizerFast")),
+    "class of ELECTRA": (
+        serialized(normalizer={"lowercase": False}),
+        config(tokenizer_class="ElectraTokenizer", do_lower_case=True),
+    ),
+    "class of MobileBERT": (serialized(), config(tokenizer_class="MobileBertTokenizerFast", do_lower_case=False)),
 }
 # name -> tokenizer.json, tokenizer_config.json, what the message names.
 REFUSED = {
@@ -261,7 +266,7 @@ REFUSED = {
     "split_special_tokens": (serialized(), config(split_special_tokens=True), "split_special_tokens is True"),
     "code": (serialized(), config(auto_map={"AutoTokenizer": ["a.B", None]}), "auto_map names custom code"),
     "another file": (serialized(), config(fast_tokenizer_files=["tokenizer.4.0.json"]), "fast_tokenizer_files"),
-    "class": (serialized(), config(tokenizer_class="BertJapaneseTokenizer"), "class is BertJapaneseTokenizer"),
+    "class": (serialized(), config(tokenizer_class="BertJapaneseTokenizer"), "class is 'BertJapaneseTokenizer'"),
     "ids": (serialized(model={"vocab": {**dict.fromkeys(WORDS, 7), "the": 8}}), {}, "the ids in tokenizer.json"),
 }
 
@@ -400,6 +405,29 @@ def test_the_files_beside_the_settings_are_read_too(tmp_path, files, message):
         ours(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}),
+        ("config.json", {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}),
+        ("tokenizer_config.json", {"cls_token": "<s>"}),
+        ("special_tokens_map.json", {"cls_token": "<s>"}),
+        ("tokenizer_config.json", {"split_special_tokens": True}),
+    ],
+)
+def test_a_refusal_names_the_folder_and_the_file_of_the_setting(tmp_path, file, content):
+    folder = folder_of(tmp_path / "folder", {"tokenizer.json": serialized(), file: json.dumps(content).encode()})
+    key = [*content][-1]
+    with pytest.raises(InputError, match=rf"/folder: .*: in {file} its {key} is"):
+        load_tokenizer(folder)
+
+
+def test_a_tokenizer_json_without_a_table_of_entries_is_called_damaged(tmp_path):
+    folder = folder_of(tmp_path / "folder", {"tokenizer.json": serialized(model={"vocab": ["the", "a"]})})
+    with pytest.raises(InputError, match=r"tokenizer\.json: .*its vocab is no object of entries and ids"):
+        load_tokenizer(folder)
+
+
 def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map(tmp_path):
     files = {
         "vocab.txt": lines(),
@@ -445,11 +473,25 @@ def test_an_uncased_vocabulary_without_settings_is_lower_cased_without_a_word(tm
     assert not caplog.records
 
 
-def test_rare_capital_letters_of_other_scripts_do_not_make_a_vocabulary_cased():
+def test_entries_that_no_word_of_a_text_is_like_do_not_make_a_vocabulary_cased(tmp_path, caplog):
+    # The uncased Chinese BERT holds the first two right after [MASK].
+    words = [*SPECIAL_TOKENS, "<S>", "<T>", *(word for word in WORDS if word not in (*SPECIAL_TOKENS, "É"))]
+    assert_ids_of_transformers(
+        folder_of(tmp_path / "folder", {"vocab.txt": lines(words), "tokenizer_config.json": {}})
+    )
+    assert not caplog.records
+    assert not Vocabulary((*SPECIAL_TOKENS, "<S>", "##<T>", "a")).looks_cased()
+    assert Vocabulary((*SPECIAL_TOKENS, "<S>", "##A")).looks_cased()
+
+
+def test_rare_capital_letters_do_not_make_a_vocabulary_cased():
     words = [f"word{number}" for number in range(200)]
     assert not Vocabulary((*SPECIAL_TOKENS, "Ꭰ", *words)).looks_cased()
     assert Vocabulary((*SPECIAL_TOKENS, "A", *words)).looks_cased()
     assert Vocabulary((*SPECIAL_TOKENS, "Ж", "И", "Я", *words)).looks_cased()
+    many = [f"{word}{number}" for number in range(15) for word in words]
+    assert not Vocabulary((*SPECIAL_TOKENS, "URL", "NUM", *many)).looks_cased()
+    assert Vocabulary((*SPECIAL_TOKENS, *"ABCD", *many)).looks_cased()
     assert not Vocabulary((*SPECIAL_TOKENS, "@USER", *words), special_tokens=("@USER",)).looks_cased()
 
 
