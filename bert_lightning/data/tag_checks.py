@@ -31,11 +31,18 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     """Decide by its tags whether a training file marks spans.
 
     Raises:
-        InputError: a tag looks like that of a span but is none, or is none beside tags of spans.
+        InputError: a tag looks like that of a span but is none, or is none beside tags of spans; or all words are
+            tags of spans.
     """
     verdict = judge_tags(tags_in(examples))
     if verdict.refused:
         raise _refusal(examples, verdict.refused)
+    if not verdict.spans and _words_mark_spans(examples):
+        raise InputError(
+            f"{word_place(examples[0], 0)}: {examples[0].words[0]!r} is read as a word and "
+            f"{(examples[0].tags or [])[0]!r} as its tag, but all words of this file are tags of spans: "
+            "data.token_column and data.tag_column say which is which"
+        )
     if verdict.doubtful:
         log.warning(
             "%s could mark a span, but the tags are read as plain labels and scored by accuracy and macro F1; "
@@ -43,6 +50,14 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
             _first(examples, verdict.doubtful),
         )
     return verdict.spans
+
+
+def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
+    """Whether the columns were taken for each other. Few words are read unless they were."""
+    words = (word for example in examples for word in example.words)
+    if not all(map(is_span_tag, words)):
+        return False
+    return judge_tags(word for example in examples for word in example.words).spans
 
 
 def refuse_partly_tagged(examples: Sequence[TaggedSentence]) -> None:
@@ -78,8 +93,8 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
 
 
 def _fits(tag: str, typed: set[bool]) -> bool:
-    # Training with both is refused for its tags without a type.
-    return is_span_tag(tag) and has_type(tag) is (True in typed)
+    # Training with both is refused for its tags without a type, and with O alone for that.
+    return is_span_tag(tag) and (not typed or has_type(tag) is (True in typed))
 
 
 def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:

@@ -355,7 +355,9 @@ class TokenClassificationDataModule(FineTuningDataModule):
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
         if examples[0].tags is None:
-            raise InputError(f"{examples[0].place}: the training file has no tags")
+            raise InputError(
+                f"{examples[0].place}: the training file has no tags; data.tag_column names their column"
+            )
         if not self.spans:
             return sorted({tag for example in examples for tag in example.tags or ()})
         types = {span.type for example in examples for span in spans_of(example.tags or ())}

@@ -313,3 +313,26 @@ def test_context_without_documents_is_an_error(tmp_path, tokenizer):
         module(tmp_path, tokenizer, "cat B-A\n", document_context=4)
     data = module(tmp_path, tokenizer, "-DOCSTART- O\n\ncat B-A\n\ndog O\n", document_context=4)
     assert data.splits["train"].lengths.tolist() == [4, 4]
+
+
+def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys_that_name_them(tmp_path, tokenizer):
+    text = "B-A cat\nI-A dog\nO the\n"
+    with pytest.raises(InputError, match=r"train.conll: line 1: 'B-A' is read as a word .* data.token_column and"):
+        module(tmp_path, tokenizer, text)
+    assert module(tmp_path, tokenizer, text, token_column=1, tag_column=0).labels == ["O", "B-A", "I-A"]
+    # Words that are letters, beside others.
+    assert module(tmp_path, tokenizer, "I PRON\nB NOUN\nwas VERB\n").labels == ["NOUN", "PRON", "VERB"]
+
+
+def test_a_training_file_of_o_alone_is_what_is_refused_whatever_validation_has(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"train.conll: line 1: the training file has no tag but O"):
+        module(tmp_path, tokenizer, "cat O\n", "cat B-A\n")
+
+
+def test_a_training_file_without_a_known_column_of_tags_is_told_the_key_that_names_it(tmp_path, tokenizer):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"tokens": ["cat"], "labels": ["B-A"]}\n')
+    with pytest.raises(
+        InputError, match=r"line 1: the training file has no tags; data.tag_column names their column"
+    ):
+        TokenClassificationDataModule(TokenClassificationData(train=str(path), validation=str(path)), tokenizer)
