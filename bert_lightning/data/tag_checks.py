@@ -60,13 +60,16 @@ def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     return judge_tags(word for example in examples for word in example.words).spans
 
 
-def refuse_partly_tagged(examples: Sequence[TaggedSentence]) -> None:
-    """Refuse a sentence without tags among tagged ones.
+def refuse_untagged(examples: Sequence[TaggedSentence], split: str) -> None:
+    """Refuse sentences without tags, unless all of a test split have none.
 
     Raises:
         InputError: there is one.
     """
     labelled = examples[0].tags is not None
+    if split != "test" and not labelled:
+        name = {"train": "training"}.get(split, split)
+        raise InputError(f"{examples[0].place}: the {name} file has no tags; data.tag_column names their column")
     for example in examples:
         if (example.tags is not None) != labelled:
             raise InputError(

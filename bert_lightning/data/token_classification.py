@@ -17,8 +17,8 @@ from bert_lightning.data.tag_checks import (
     check_scheme,
     mark_spans,
     refuse_other_than_spans,
-    refuse_partly_tagged,
     refuse_spans,
+    refuse_untagged,
     schemes_of,
     tags_in,
 )
@@ -299,8 +299,8 @@ class TokenClassificationDataModule(FineTuningDataModule):
         self.spans = self._mark_spans(read, labels)
         known = set(labels) if labels is not None else tags_in(read["train"].examples)
         splits = {split: examples for split, (examples, *_) in read.items()}
-        for examples in splits.values():
-            refuse_partly_tagged(examples)
+        for split, examples in splits.items():
+            refuse_untagged(examples, split)
             if self.spans:
                 refuse_other_than_spans(examples, known)
             elif not self._plain:
@@ -354,10 +354,6 @@ class TokenClassificationDataModule(FineTuningDataModule):
         return self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
-        if examples[0].tags is None:
-            raise InputError(
-                f"{examples[0].place}: the training file has no tags; data.tag_column names their column"
-            )
         if not self.spans:
             return sorted({tag for example in examples for tag in example.tags or ()})
         types = {span.type for example in examples for span in spans_of(example.tags or ())}

@@ -329,10 +329,14 @@ def test_a_training_file_of_o_alone_is_what_is_refused_whatever_validation_has(t
         module(tmp_path, tokenizer, "cat O\n", "cat B-A\n")
 
 
-def test_a_training_file_without_a_known_column_of_tags_is_told_the_key_that_names_it(tmp_path, tokenizer):
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"tokens": ["cat"], "labels": ["B-A"]}\n')
-    with pytest.raises(
-        InputError, match=r"line 1: the training file has no tags; data.tag_column names their column"
-    ):
-        TokenClassificationDataModule(TokenClassificationData(train=str(path), validation=str(path)), tokenizer)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    for name, path in paths.items():
+        row = '{"tokens": ["cat"], "labels": ["B-A"]}' if name == split else '{"tokens": ["cat"], "tags": ["B-A"]}'
+        (tmp_path / path).write_text(row + "\n")
+    with pytest.raises(InputError, match=rf"{split}.jsonl: line 1: the \w+ file has no tags; data.tag_column names"):
+        TokenClassificationDataModule(TokenClassificationData(**paths), tokenizer)
+    settings = TokenClassificationData(test=paths[split])
+    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
+    assert not tested.splits["test"].is_labelled
