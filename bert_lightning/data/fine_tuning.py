@@ -121,12 +121,14 @@ def part_sources(settings: FineTuningData, stage: Stage | None) -> dict[str, lis
     """Split -> its files: of the split that a stage scores, or of training and validation where it is None.
 
     Raises:
-        InputError: the split is neither set nor found.
+        InputError: the split is neither set nor found, or set to an empty path.
     """
     wanted = ("train", "validation") if stage is None else (stage,)
     found: dict[str, list[PartSource]] = {}
     for split in wanted:
         given: str | None = getattr(settings, split)
+        if given is not None and not given.strip():
+            raise InputError(f"data.{split} is {given!r}; the path of a file is expected, or null")
         if given is not None:
             found[split] = [_named_outright(settings, split, given)]
         elif settings.standard is not None and (split == wanted[0] or split in settings.standard.splits):
