@@ -10,6 +10,7 @@ from bert_lightning.data.tag_schemes import (
     SchemeCheck,
     detect_scheme,
     has_type,
+    is_fraction,
     is_span_tag,
     judge_tags,
     similar_types,
@@ -49,6 +50,8 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
             "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
             _first(examples, verdict.doubtful),
         )
+    if (tags := tags_in(examples)) and all(map(is_fraction, tags)):
+        log.warning("%s is a number like all tags; data.tag_column names another column", _first(examples, tags))
     return verdict.spans
 
 

@@ -33,6 +33,7 @@ _SOFT_HYPHEN = "\u00ad"
 _SEPARATORS = r"[\W_]"
 _PREFIX_FIRST = re.compile(rf"([^\W_]+|[|!]){_SEPARATORS}+(.*)", re.DOTALL)
 _PREFIX_LAST = re.compile(rf"(.*?){_SEPARATORS}+([^\W_])", re.DOTALL)
+_FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE)
 _QUOTES = " \t\r\n\"'`[](){}<>"
 
 
@@ -119,6 +120,8 @@ def nearest_tag(tag: str, known: Collection[str] = (), vague: bool = True) -> st
     text = "".join(char for char in text.replace(_SOFT_HYPHEN, "-") if unicodedata.category(char) != "Cf")
     text = "".join("-" if unicodedata.category(char) == "Pd" or char == "\u2212" else char for char in text)
     text = text.strip(_QUOTES)
+    if _FRACTION.fullmatch(text):
+        return None
     if text.casefold() in _OUTSIDE_WORDS or (vague and text.casefold() in _VAGUE_OUTSIDE):
         return OUTSIDE
     found = _prefixes(text, vague)
@@ -209,6 +212,11 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme:
     if prefixes & {"E", "S"}:
         return "BIOES"
     return "IOB1" if bare_start and not free_b else "IOB2"
+
+
+def is_fraction(tag: str) -> bool:
+    """Whether a tag is a number with a decimal point, such as the confidence in a further column."""
+    return _FRACTION.fullmatch(tag) is not None
 
 
 def is_span_tag(tag: str) -> bool:

@@ -149,7 +149,7 @@ def test_tags_of_a_scheme_with_or_without_types_are_spans(tags):
         ("B<PER> O", {"B<PER>": "B-PER"}),
         ("BPER IPER BLOC O", {"BPER": "B-PER", "IPER": "I-PER", "BLOC": "B-LOC"}),
         ("B-PER I-PER IPER O", {"IPER": "I-PER"}),
-        ("B-PER -1 -100 O", {"-1": None, "-100": None}),
+        ("B-PER -1 -100 0.9 1.0 O", dict.fromkeys(["-1", "-100", "0.9", "1.0"])),
     ],
 )
 def test_tags_nearly_of_a_scheme_are_refused_and_have_a_nearest_reading(tags, readings):

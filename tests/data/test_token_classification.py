@@ -340,3 +340,13 @@ def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
     settings = TokenClassificationData(test=paths[split])
     tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
     assert not tested.splits["test"].is_labelled
+
+
+def test_a_last_column_of_fractions_is_warned_about_as_no_tags(tmp_path, tokenizer, caplog):
+    text = "cat B-A 0.91\ndog I-A 0.88\nthe O 0.001\n"
+    module(tmp_path, tokenizer, text)
+    assert "line 1: the tag '0.91' of 'cat' is a number like all tags; data.tag_column names another" in caplog.text
+    caplog.clear()
+    module(tmp_path, tokenizer, text, tag_column=1)
+    module(tmp_path, tokenizer, "cat 0\ndog 1\n")
+    assert not caplog.records
