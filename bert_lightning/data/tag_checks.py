@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.readers.tagged import word_place
+from bert_lightning.data.readers.tagged import has_columns, read_tagged, word_place
 from bert_lightning.data.tag_schemes import (
     SchemeCheck,
+    TagVerdict,
     detect_scheme,
     has_type,
     is_fraction,
@@ -20,6 +22,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
 
 log = logging.getLogger(__name__)
+_NUM_SEARCHED_COLUMNS, _NUM_SEARCHED_SENTENCES = 16, 200
 _LETTERS: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 
 
@@ -61,6 +64,25 @@ def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     if not all(map(is_span_tag, words)):
         return False
     return judge_tags(word for example in examples for word in example.words).spans
+
+
+def warn_of_other_columns(source: str, token_column: int | str | None) -> None:
+    """Warn where the last column of a column file holds plain labels, and one before it tags of spans."""
+    if not has_columns(source):
+        return
+    for column in range(_NUM_SEARCHED_COLUMNS):
+        try:
+            examples = list(islice(read_tagged(source, token_column, column), _NUM_SEARCHED_SENTENCES))
+        except InputError:
+            # There is no such column, or it is that of the words.
+            continue
+        tags = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
+        if tags and judge_tags(tags_in(examples)) == TagVerdict(True):
+            log.warning(
+                "%s marks a span, but the last column is read, which holds plain labels; data.tag_column %d reads it",
+                _first(examples, tags), column,
+            )  # fmt: skip
+            return
 
 
 def refuse_untagged(examples: Sequence[TaggedSentence], split: str) -> None:

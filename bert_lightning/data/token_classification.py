@@ -21,6 +21,7 @@ from bert_lightning.data.tag_checks import (
     refuse_untagged,
     schemes_of,
     tags_in,
+    warn_of_other_columns,
 )
 from bert_lightning.data.tag_schemes import all_tags, convert, labels_are_spans
 from bert_lightning.errors import InputError
@@ -351,7 +352,10 @@ class TokenClassificationDataModule(FineTuningDataModule):
         if labels is not None:
             # A saved model's labels say what it is for.
             return labels_mark_spans(labels, self.settings)
-        return self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
+        spans = self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
+        if not spans and self.settings.tag_column is None and self.settings.dataset is None:
+            warn_of_other_columns(read["train"].source, self.settings.token_column)
+        return spans
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
         if not self.spans:

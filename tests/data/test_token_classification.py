@@ -350,3 +350,20 @@ def test_a_last_column_of_fractions_is_warned_about_as_no_tags(tmp_path, tokeniz
     module(tmp_path, tokenizer, text, tag_column=1)
     module(tmp_path, tokenizer, "cat 0\ndog 1\n")
     assert not caplog.records
+
+
+def test_tags_of_spans_in_a_column_before_the_last_are_warned_about(tmp_path, tokenizer, caplog):
+    text = "cat B-A NN\ndog I-A NN\nthe O DT\n"
+    assert module(tmp_path, tokenizer, text).labels == ["DT", "NN"]
+    assert "line 1: the tag 'B-A' of 'cat' marks a span, but the last column is read" in caplog.text
+    assert "data.tag_column 1 reads it" in caplog.text
+    caplog.clear()
+    tsv = tmp_path / "train.tsv"
+    tsv.write_text(text.replace(" ", "\t"))
+    TokenClassificationDataModule(TokenClassificationData(train=str(tsv)), tokenizer)
+    assert "data.tag_column 1 reads it" in caplog.text
+    caplog.clear()
+    assert module(tmp_path, tokenizer, text, tag_column=1).labels == ["O", "B-A", "I-A"]
+    module(tmp_path, tokenizer, text, tag_column=-1)
+    module(tmp_path, tokenizer, "1 cat x NN\n2 dog O NN\n", token_column=1)
+    assert not caplog.records
