@@ -98,7 +98,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("fit --config plain.yaml --data.batch_size 3 --trainer.accumulate_grad_batches 2", "multiple of 2"),
         ("fit --config plain.yaml --data.max_seq_length 4", "max_seq_length is 4"),
         ("fit --config plain.yaml --data.max_seq_length 600", "more than the model's positions (512)"),
-        ("fit --config plain.yaml --model.config.hidden_sze 64", "did you mean 'hidden_size'"),
+        ("fit --config plain.yaml --model.config.hidden_sze 64", "did you mean 'model.config.hidden_size'"),
         (
             "fit --config plain.yaml --checkpoint.monitor val/x --data.validation STORE",
             "checkpoint.monitor is 'val/x'",

@@ -303,31 +303,31 @@ def load_experiment(
         InputError: an unknown key, a wrong type, a missing value or an unset environment variable.
     """
     faults: list[Fault] = []
+    unread: list[str] = []
     sources: list[tuple[str, dict[str, Any]]] = []
     for file in files:
         try:
             sources.append((str(file), with_names(read_yaml(file), CHOICES)))
         except InputError as error:
-            faults.append(("", str(error)))
+            unread.append(str(error))
     try:
         sources.append(("command line", with_names(parse_overrides(overrides), CHOICES)))
     except InputError as error:
-        faults.append(("", str(error)))
-    if faults:
-        # What a file that cannot be read would have said is not known.
-        raise InputError(told_together([message for _, message in faults]))
+        unread.append(str(error))
     values = dict(below or {})
     for _, content in sources:
         values = merge(values, content, CHOICES)
     experiment = _build(values, allowed, faults)
-    if experiment is None:
-        named = ", ".join(map(str, files))
-        origins = [_origin(key, sources) or named for key, _ in faults]
-        messages = [_placed(key, message) for key, message in faults]
-        raise InputError(
-            told_together([f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)])
-        )
-    return experiment
+    if experiment is not None and not unread:
+        return experiment
+    if unread:
+        # What a file that cannot be read would have said is not known. An unknown key is a fault whatever that is.
+        faults = [fault for fault in faults if fault[1].startswith("unknown key")]
+    named = ", ".join(map(str, files))
+    origins = [_origin(key, sources) or named for key, _ in faults]
+    messages = [_placed(key, message) for key, message in faults]
+    placed = [f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)]
+    raise InputError(told_together([*unread, *placed]))
 
 
 def _placed(key: str, message: str) -> str:

@@ -277,6 +277,17 @@ def test_all_files_that_cannot_be_read_are_told_together(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(("override", "fault"), [("--x", "--x has no value"), ("lr", "unexpected argument 'lr'")])
+def test_unknown_keys_are_told_beside_what_cannot_be_read(tmp_path, override, fault):
+    good = write(tmp_path, {**MINIMAL, "trainer": {"max_step": 3, "devices": "two"}})
+    broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
+    with pytest.raises(InputError) as caught:
+        load_experiment([good, broken], ["--lr", "1", override])
+    message = str(caught.value)
+    assert message.startswith(f"3 faults: (1) {broken}: line 2: the key 'a' is given twice  (2) {fault}")
+    assert message.endswith(f"(3) {good}: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?")
+
+
 def test_all_missing_keys_are_told_together(tmp_path):
     message = faults(tmp_path, {"task": "pretraining"})
     for key in ("experiment", "model", "trainer"):
