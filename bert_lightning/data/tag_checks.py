@@ -13,6 +13,7 @@ from bert_lightning.data.tag_schemes import (
     detect_scheme,
     has_type,
     is_fraction,
+    is_several,
     is_span_tag,
     judge_tags,
     similar_types,
@@ -116,6 +117,10 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
     strange = {tag for tag in tags_in(examples) if tag != OUTSIDE and not _fits(tag, typed)}
     if strange:
         raise _refusal(examples, strange, known)
+    if several := {tag for tag in tags_in(examples) if is_several(tag)}:
+        log.warning(
+            "%s holds several tags, but is read as one, whose type is all that follows", _first(examples, several)
+        )
     if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
         log.warning("%s: the types %r and %r are similar, but are two", examples[0].place, *pair)
 

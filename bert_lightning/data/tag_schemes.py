@@ -34,6 +34,7 @@ _SEPARATORS = r"[\W_]"
 _PREFIX_FIRST = re.compile(rf"([^\W_]+|[|!]){_SEPARATORS}+(.*)", re.DOTALL)
 _PREFIX_LAST = re.compile(rf"(.*?){_SEPARATORS}+([^\W_])", re.DOTALL)
 _FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE)
+_SEVERAL = re.compile(r"[BIESLU]-.*[^\w-][BIESLU]-.+", re.DOTALL)
 _QUOTES = " \t\r\n\"'`[](){}<>"
 
 
@@ -144,7 +145,7 @@ def _are_joined(tags: Collection[str]) -> bool:
     Types of one letter do not count, because tag sets of parts of speech have BN and IN.
     """
     others = [tag for tag in tags if tag != OUTSIDE]
-    if not all(len(tag) > 2 and tag[0] in "BIESLU" and tag[1:].isalpha() for tag in others):
+    if not all(tag[0] in "BIESLU" and re.fullmatch(r"\d+|[^\W_]{2,}", tag[1:]) for tag in others):
         return False
     return any(tag[0] == "B" and f"I{tag[1:]}" in tags for tag in others)
 
@@ -212,6 +213,11 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme:
     if prefixes & {"E", "S"}:
         return "BIOES"
     return "IOB1" if bare_start and not free_b else "IOB2"
+
+
+def is_several(tag: str) -> bool:
+    """Whether a tag of a span holds another one, such as `B-PER|B-ORG` of nested entities."""
+    return _SEVERAL.fullmatch(tag) is not None
 
 
 def is_fraction(tag: str) -> bool:

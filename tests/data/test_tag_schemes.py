@@ -148,6 +148,7 @@ def test_tags_of_a_scheme_with_or_without_types_are_spans(tags):
         ("B(PER) I(PER) O", {"B(PER)": "B-PER", "I(PER)": "I-PER"}),
         ("B<PER> O", {"B<PER>": "B-PER"}),
         ("BPER IPER BLOC O", {"BPER": "B-PER", "IPER": "I-PER", "BLOC": "B-LOC"}),
+        ("B1 I1 B22 O", {"B1": "B-1", "I1": "I-1", "B22": "B-22"}),
         ("B-PER I-PER IPER O", {"IPER": "I-PER"}),
         ("B-PER -1 -100 0.9 1.0 O", dict.fromkeys(["-1", "-100", "0.9", "1.0"])),
     ],

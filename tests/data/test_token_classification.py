@@ -367,3 +367,14 @@ def test_tags_of_spans_in_a_column_before_the_last_are_warned_about(tmp_path, to
     module(tmp_path, tokenizer, text, tag_column=-1)
     module(tmp_path, tokenizer, "1 cat x NN\n2 dog O NN\n", token_column=1)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("tag", ["B-A|B-C", "B-A;I-C", "B-A,B-C", "B-A/S-C"])
+def test_several_tags_in_one_are_warned_about(tmp_path, tokenizer, caplog, tag):
+    module(tmp_path, tokenizer, f"the O\ncat {tag}\n")
+    assert f"train.conll: line 2: the tag '{tag}' of 'cat' holds several tags" in caplog.text
+
+
+def test_types_with_hyphens_and_separators_are_no_several_tags(tmp_path, tokenizer, caplog):
+    module(tmp_path, tokenizer, "cat B-A-1\ndog B-I/O\nthe B-first_name\ncat B-B-I\ndog B-web-S-x\n")
+    assert not caplog.records
