@@ -63,7 +63,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("instances --input good.txt --tokenizer tok --output LOOP", "LOOP: Too many levels of symbolic links"),
         ("fit --config classify.yaml --data.train=", "data.train is empty: name a file or folder"),
         ("fit --config plain.yaml --data.validation=", "data.validation is empty: name a file or folder"),
-        ("fit --config bytes.txt", "bytes.txt: line 2: not readable as YAML: the byte 0xff is not UTF-8"),
+        ("fit --config bytes.txt", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
         ("report LOOP --output r.html", "LOOP is no run directory"),
         ("reproduce LOOP", "LOOP is no run directory"),
         ("fit --config plain.yaml --resume LOOP", "no checkpoint lies there"),
@@ -112,7 +112,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("fit --config plain.yaml --data.batch_size 3 --trainer.accumulate_grad_batches 2", "multiple of 2"),
         ("fit --config plain.yaml --data.max_seq_length 4", "max_seq_length is 4"),
         ("fit --config plain.yaml --data.max_seq_length 600", "more than the model's positions (512)"),
-        ("fit --config plain.yaml --model.config.hidden_sze 64", "did you mean 'hidden_size'"),
+        ("fit --config plain.yaml --model.config.hidden_sze 64", "did you mean 'model.config.hidden_size'"),
         (
             "fit --config plain.yaml --checkpoint.monitor val/x --data.validation STORE",
             "checkpoint.monitor is 'val/x'",

@@ -296,7 +296,7 @@ class FineTuningDataModule(StepDataModule):
 
 
 def check_all_or_none(
-    examples: Sequence[Any], split: str, item: str, label: str, *, attribute: str = "label"
+    examples: Sequence[Any], split: str, item: str, label: str, *, attribute: str = "label", hint: str = ""
 ) -> None:
     """Check that all examples of a split have a label; in a test split none may have one instead.
 
@@ -306,13 +306,14 @@ def check_all_or_none(
         item: the name of an example in messages.
         label: the name of its label in messages.
         attribute: the attribute that holds the label, or None if the source has none.
+        hint: added to the message about an example without a label: how to name where the labels are.
 
     Raises:
         InputError: labels are missing; the message names the first example without one, or the first that differs.
     """
     labelled = getattr(examples[0], attribute) is not None
     if split != "test" and not labelled:
-        raise InputError(f"{examples[0].place}: this {item} has no {label}")
+        raise InputError(f"{examples[0].place}: this {item} has no {label}{hint}")
     for example in examples:
         if (getattr(example, attribute) is not None) != labelled:
             raise InputError(

@@ -47,13 +47,14 @@ def require_at_least(settings: Any, least: int, *names: str) -> None:
 
 
 def refuse_empty_paths(settings: Any, *names: str) -> None:
-    """Check fields of settings that name files or folders: an empty path would stand for the current folder.
+    """Refuse empty and blank paths in settings: an empty path would stand for the current folder.
 
     Raises:
         ValueError: one is empty; the message names it.
     """
     for name in names:
-        if getattr(settings, name) == "":
+        value = getattr(settings, name)
+        if isinstance(value, str) and not value.strip():
             raise ValueError(f"{name} is empty: name a file or folder, or leave the key out")
 
 

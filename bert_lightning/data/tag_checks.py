@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.readers.tagged import word_place
+from bert_lightning.data.readers.tagged import has_columns, read_tagged, word_place
 from bert_lightning.data.tag_schemes import (
     SchemeCheck,
+    TagVerdict,
     detect_scheme,
     has_type,
+    is_fraction,
+    is_several,
     is_span_tag,
     judge_tags,
     similar_types,
@@ -19,6 +23,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
 
 log = logging.getLogger(__name__)
+_NUM_SEARCHED_COLUMNS, _NUM_SEARCHED_SENTENCES = 16, 200
 _LETTERS: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 
 
@@ -31,18 +36,54 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     """Decide by its tags whether a training file marks spans.
 
     Raises:
-        InputError: a tag is nearly that of a span, or marks no span although other tags do.
+        InputError: a tag is nearly that of a span, or marks no span although other tags do; or all words are tags of
+            spans.
     """
     verdict = judge_tags(tags_in(examples))
     if verdict.refused:
         raise _refusal(examples, verdict.refused)
+    if not verdict.spans and _words_mark_spans(examples):
+        raise InputError(
+            f"{word_place(examples[0], 0)}: {examples[0].words[0]!r} is read as a word and "
+            f"{(examples[0].tags or [])[0]!r} as its tag, but all words of this file are tags of spans: "
+            "data.token_column and data.tag_column say which is which"
+        )
     if verdict.doubtful:
         log.warning(
             "%s could mark a span, but the tags are read as plain labels and scored by accuracy and macro F1; "
             "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
             _first(examples, verdict.doubtful),
         )
+    if (tags := tags_in(examples)) and all(map(is_fraction, tags)):
+        log.warning("%s is a number like all tags; data.tag_column names another column", _first(examples, tags))
     return verdict.spans
+
+
+def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
+    """Return whether the columns were taken for each other; it stops at the first word that is no tag."""
+    words = (word for example in examples for word in example.words)
+    if not all(map(is_span_tag, words)):
+        return False
+    return judge_tags(word for example in examples for word in example.words).spans
+
+
+def warn_of_other_columns(source: str, token_column: int | str | None) -> None:
+    """Warn if the last column of a column file holds plain labels, and one before it holds tags of spans."""
+    if not has_columns(source):
+        return
+    for column in range(_NUM_SEARCHED_COLUMNS):
+        try:
+            examples = list(islice(read_tagged(source, token_column, column), _NUM_SEARCHED_SENTENCES))
+        except InputError:
+            # There is no such column, or it is that of the words.
+            continue
+        tags = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
+        if tags and judge_tags(tags_in(examples)) == TagVerdict(True):
+            log.warning(
+                "%s marks a span, but the last column is read, which holds plain labels; data.tag_column %d reads it",
+                _first(examples, tags), column,
+            )  # fmt: skip
+            return
 
 
 def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
@@ -59,13 +100,17 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
     strange = {tag for tag in tags_in(examples) if tag != OUTSIDE and not _fits(tag, typed)}
     if strange:
         raise _refusal(examples, strange, known)
+    if several := {tag for tag in tags_in(examples) if is_several(tag)}:
+        log.warning(
+            "%s holds several tags, but is read as one, whose type is all that follows", _first(examples, several)
+        )
     if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
         log.warning("%s: the types %r and %r are similar, but are read as two", examples[0].place, *pair)
 
 
 def _fits(tag: str, typed: set[bool]) -> bool:
-    # Training tags of both forms are refused, so one of the two is enough.
-    return is_span_tag(tag) and has_type(tag) is (True in typed)
+    # Training tags of both forms are refused. Training with O alone has no form, and is refused for that.
+    return is_span_tag(tag) and (not typed or has_type(tag) is (True in typed))
 
 
 def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:

@@ -28,9 +28,13 @@ _LETTERS = ("B", "I", "E", "S", "L", "U", OUTSIDE)
 _WORDS = {"begin": "B", "beginning": "B", "inside": "I", "end": "E", "single": "S", "last": "L", "unit": "U"}
 _OUTSIDE_WORDS = {"none", "null", "nil", "out", "outside"}
 _VAGUE_OUTSIDE = {"other", "-", "_"}
-_SEPARATORS = r"[-_:/.|+=~\\\s]"
+# A hyphen that shows only at the end of a line.
+_SOFT_HYPHEN = "\u00ad"
+_SEPARATORS = r"[\W_]"
 _PREFIX_FIRST = re.compile(rf"([^\W_]+|[|!]){_SEPARATORS}+(.*)", re.DOTALL)
 _PREFIX_LAST = re.compile(rf"(.*?){_SEPARATORS}+([^\W_])", re.DOTALL)
+_FRACTION = re.compile(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", re.IGNORECASE)
+_SEVERAL = re.compile(r"[BIESLU]-.*[^\w-][BIESLU]-.+", re.DOTALL)
 _QUOTES = " \t\r\n\"'`[](){}<>"
 
 
@@ -113,20 +117,36 @@ def nearest_tag(tag: str, known: Collection[str] = (), vague: bool = True) -> st
         vague: whether digits may stand for letters that look like them, and M and W for tags of BMES.
     """
     text = unicodedata.normalize("NFKC", tag)
-    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = "".join(char for char in text.replace(_SOFT_HYPHEN, "-") if unicodedata.category(char) != "Cf")
     text = "".join("-" if unicodedata.category(char) == "Pd" or char == "\u2212" else char for char in text)
     text = text.strip(_QUOTES)
+    if _FRACTION.fullmatch(text):
+        return None
     if text.casefold() in _OUTSIDE_WORDS or (vague and text.casefold() in _VAGUE_OUTSIDE):
         return OUTSIDE
     found = _prefixes(text, vague)
     if not found and (match := _PREFIX_FIRST.fullmatch(text)):
         found = [_tag(prefix, match[2].strip(_QUOTES)) for prefix in _prefixes(match[1], vague)]
-    elif not found and re.fullmatch(r"-+\w([\w-]*\w)?", text):
+    elif not found and re.fullmatch(r"-+[^\W\d_]([\w-]*\w)?", text):
         found = [_tag(prefix, text.lstrip("-")) for prefix in "BIESLU"]
     if not found and (match := _PREFIX_LAST.fullmatch(text)) and match[1]:
         found = [_tag(prefix, match[1].strip(_QUOTES)) for prefix in _prefixes(match[2], False)]
+    if not found and text[:1] in tuple("BIESLU"):
+        parted = _tag(text[0], text[1:])
+        found = [parted] if parted in known or (tag in known and _are_joined(known)) else []
     found = [each for each in found if each != tag]
     return next((each for each in found if each in known), found[0] if found else None)
+
+
+def _are_joined(tags: Collection[str]) -> bool:
+    """Whether all tags except O are a letter and a type without a separator: BPER, IPER, with both B and I of a type.
+
+    Types of one letter do not count, because tag sets of parts of speech have BN and IN.
+    """
+    others = [tag for tag in tags if tag != OUTSIDE]
+    if not all(tag[0] in "BIESLU" and re.fullmatch(r"\d+|[^\W_]{2,}", tag[1:]) for tag in others):
+        return False
+    return any(tag[0] == "B" and f"I{tag[1:]}" in tags for tag in others)
 
 
 def _prefixes(text: str, vague: bool) -> list[str]:
@@ -192,6 +212,16 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme:
     if prefixes & {"E", "S"}:
         return "BIOES"
     return "IOB1" if bare_start and not free_b else "IOB2"
+
+
+def is_several(tag: str) -> bool:
+    """Whether a tag of a span holds another one, such as `B-PER|B-ORG` of nested entities."""
+    return _SEVERAL.fullmatch(tag) is not None
+
+
+def is_fraction(tag: str) -> bool:
+    """Whether a tag is a number with a decimal point, such as the confidence in a further column."""
+    return _FRACTION.fullmatch(tag) is not None
 
 
 def is_span_tag(tag: str) -> bool:

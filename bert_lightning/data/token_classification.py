@@ -27,6 +27,7 @@ from bert_lightning.data.tag_checks import (
     refuse_spans,
     schemes_of,
     tags_in,
+    warn_of_other_columns,
 )
 from bert_lightning.data.tag_schemes import all_tags, convert, labels_are_spans
 from bert_lightning.errors import InputError
@@ -303,7 +304,8 @@ class TokenClassificationDataModule(FineTuningDataModule):
         super().__init__(settings, tokenizer)
         read = self._read(stage)
         for split, (examples, *_) in read.items():
-            check_all_or_none(examples, split, "sentence", "tag", attribute="tags")
+            hint = "; data.tag_column names the column of the tags"
+            check_all_or_none(examples, split, "sentence", "tag", attribute="tags", hint=hint)
         self.spans = self._mark_spans(read, labels)
         known = set(labels) if labels is not None else tags_in(read["train"].examples)
         splits = {split: examples for split, (examples, *_) in read.items()}
@@ -358,7 +360,10 @@ class TokenClassificationDataModule(FineTuningDataModule):
         if labels is not None:
             # A saved model's labels say what it is for.
             return labels_mark_spans(labels, self.settings)
-        return self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
+        spans = self.settings.source_scheme != "auto" or mark_spans(read["train"].examples)
+        if not spans and self.settings.tag_column is None and self.settings.dataset is None:
+            warn_of_other_columns(read["train"].source, self.settings.token_column)
+        return spans
 
     def _labels(self, examples: Sequence[TaggedSentence]) -> list[str]:
         if not self.spans:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.lines import STANDARD_INPUT, format_suffix, read_lines
-from bert_lightning.data.readers.tagged import BOUNDARY, as_column, read_tagged, word_place
-from bert_lightning.data.sources import is_table
+from bert_lightning.data.lines import STANDARD_INPUT, read_lines
+from bert_lightning.data.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_place
 from bert_lightning.data.tag_schemes import convert, is_span_tag, judge_tags, nearest_tag
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import EntityScheme, split_conlleval_tag, split_strict_tag
@@ -59,7 +58,7 @@ def read_aligned(
 
     ways: list[tuple[_Reader, _Reader]] = [(as_fit_reads, columns)]
     if token_column is None and tag_column is None:
-        if _has_columns(gold):
+        if gold == STANDARD_INPUT or has_columns(gold):
             ways.insert(0, (columns, columns))
         if (of_run := _reader_of_run(predictions)) is not None:
             ways.insert(0, (lambda source: _as_written(of_run(source)), columns))
@@ -94,14 +93,6 @@ def _cuts_tags(source: str) -> bool:
         return False
     fields = (line.rpartition("\t") for _, line in read_lines(source))
     return any(tab and " " in tag.strip(_BLANKS) for _, tab, tag in fields)
-
-
-def _has_columns(source: str) -> bool:
-    """Return whether tags may be the last column: not in tables, and not in CoNLL-U, where they are the fourth."""
-    suffix = format_suffix(source)
-    return source == STANDARD_INPUT or (
-        not (is_table(source) and suffix != ".tsv") and not suffix.startswith(".conllu")
-    )
 
 
 def _read_columns(source: str) -> Sentences:

@@ -53,6 +53,7 @@ TASK_DATA: dict[str, type] = {
 }
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
+_ARCHITECTURE = {field.name for field in dataclasses.fields(BertConfig)}
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
 
 
@@ -99,6 +100,12 @@ class ModelSettings:
             raise ValueError("reinitialize_layers does nothing where weights are random")
         if self.interpolate_positions and "max_position_embeddings" not in self.config:
             raise ValueError("interpolate_positions needs model.config.max_position_embeddings")
+        if self.size is not None and set(self.config) <= _ARCHITECTURE:
+            try:
+                # The vocabulary is not known yet.
+                BertConfig.preset(self.size, **{"vocab_size": 2**31 - 1, **self.config})
+            except ValueError as error:
+                raise ValueError(f"config: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,7 @@ class Experiment:
         if not 0 <= self.seed_everything < 2**32:
             raise ValueError(f"seed_everything is {self.seed_everything}; it must be between 0 and 2^32 - 1")
         for name, weight in self.loss_weights.items():
-            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ValueError(f"loss_weights.{name} is {weight}; it must be 0 or more")
         if self.checkpoint.sharded and self.trainer.strategy != "fsdp":
             raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
@@ -296,31 +303,54 @@ def load_experiment(
         InputError: an unknown key, a wrong type, a missing value or an unset environment variable.
     """
     faults: list[Fault] = []
+    unread: list[str] = []
     sources: list[tuple[str, dict[str, Any]]] = []
     for file in files:
         try:
             sources.append((str(file), with_names(read_yaml(file), CHOICES)))
         except InputError as error:
-            faults.append(("", str(error)))
+            unread.append(str(error))
     try:
         sources.append(("command line", with_names(parse_overrides(overrides), CHOICES)))
     except InputError as error:
-        faults.append(("", str(error)))
-    if faults:
-        # The other checks need the content of every file.
-        raise InputError(as_one_message([message for _, message in faults]))
+        unread.append(str(error))
     values = dict(below or {})
     for _, content in sources:
         values = merge(values, content, CHOICES)
     experiment = _build(values, allowed, faults)
-    if experiment is None:
-        named = ", ".join(map(str, files))
-        origins = [_origin(key, sources) or named for key, _ in faults]
-        messages = [message for _, message in faults]
-        raise InputError(
-            as_one_message([f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)])
-        )
-    return experiment
+    if experiment is not None and not unread:
+        return experiment
+    if unread:
+        # The content of an unreadable file is not known. An unknown key is a fault whatever that content is.
+        faults = [fault for fault in faults if fault[1].startswith("unknown key")]
+    named = ", ".join(map(str, files))
+    origins = [_origin(key, sources) or named for key, _ in faults]
+    messages = [_placed(key, message) for key, message in faults]
+    placed = [f"{origin}: {m}" if origin else m for origin, m in zip(origins, messages, strict=True)]
+    raise InputError(as_one_message([*unread, *placed]))
+
+
+def _placed(key: str, message: str) -> str:
+    """Return the message about an unknown key, with the place where a key of just this name is known."""
+    start = f"unknown key {key!r}"
+    section, _, name = key.rpartition(".")
+    if not message.startswith(start):
+        return message
+    tasks = [task for task, cls in TASK_DATA.items() if name in _names(cls)]
+    if section == "data" and tasks:
+        return f"{start}, which is of the task {' and '.join(tasks)}"
+    places = {
+        **dict.fromkeys(_names(Experiment), ""),
+        **dict.fromkeys(_names(BertConfig), "model.config."),
+        **{each: "data." for cls in TASK_DATA.values() for each in _names(cls)},
+        **{each: f"{part}." for part, cls in _PARTS.items() for each in _names(cls)},
+    }
+    place = f"{places[name]}{name}" if name in places else key
+    return message if place == key else f"{start}; did you mean {place!r}?"
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def _origin(key: str, sources: Sequence[tuple[str, dict[str, Any]]]) -> str | None:
@@ -336,6 +366,17 @@ def _origin(key: str, sources: Sequence[tuple[str, dict[str, Any]]]) -> str | No
 
 
 _NOTHING = object()
+_PARTS: dict[str, type] = {
+    "model": ModelSettings,
+    "optimizer": AdamW,
+    "schedule": Linear,
+    "parameter_groups": ParameterGroupSettings,
+    "freeze": FreezeSettings,
+    "checkpoint": CheckpointSettings,
+    "early_stopping": EarlyStoppingSettings,
+    "wandb": WandbSettings,
+    "trainer": TrainerSettings,
+}
 
 
 def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) -> Experiment | None:
@@ -360,12 +401,9 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
         )
     model = values.get("model")
     config = model.get("config") if isinstance(model, dict) else None
-    known_fields = [field.name for field in dataclasses.fields(BertConfig)]
     for key in config if isinstance(config, dict) else ():
-        if key not in known_fields:
-            faults.append(
-                (f"model.config.{key}", f"unknown key 'model.config.{key}'{nearest(str(key), known_fields)}")
-            )
+        if key not in _ARCHITECTURE:
+            faults.append((f"model.config.{key}", unknown_key(key, _names(BertConfig), "model.config")))
     task = values.get("task")
     if not isinstance(task, str) or task not in TASK_DATA:
         known = f"; known: {', '.join(TASK_DATA)}" if task is None else nearest(str(task), TASK_DATA)
@@ -387,7 +425,7 @@ def _check_data(values: Any, tables: Tables, faults: list[Fault]) -> None:
     if values is not None and not isinstance(values, dict):
         faults.append(("data", f"data: keys and values are expected, got {values!r}"))
         return
-    fields = {cls: [field.name for field in dataclasses.fields(cls)] for cls in TASK_DATA.values()}
+    fields = {cls: _names(cls) for cls in TASK_DATA.values()}
     for key, value in (values or {}).items():
         readings: list[list[Fault]] = []
         for cls in (cls for cls, names in fields.items() if key in names):

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_lightning.data.lines import STANDARD_INPUT, numbered_lines
+from bert_lightning.data.tag_schemes import has_type
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import EntityScheme, EntityScores, Score, score_entities
+from bert_lightning.metrics.entities import OUTSIDE, EntityScheme, EntityScores, Score, score_entities
 from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
 from bert_lightning.runs.aligned_tags import read_aligned
 from bert_lightning.runs.corpora import count
@@ -66,6 +67,14 @@ def score_conll_files(
     else:
         _warn_about_letters(gold_tags + predicted_tags, scheme)
         scores = score_entities(gold_tags, predicted_tags, scheme)
+        typed, predicted_typed = (
+            {has_type(tag) for tags in side for tag in tags if tag != OUTSIDE} for side in (gold_tags, predicted_tags)
+        )
+        if typed and predicted_typed and typed.isdisjoint(predicted_typed):
+            log.warning(
+                "%s: the tags have %s, those of %s have %s: no entity can be right",
+                gold, *(("types", predictions, "none") if True in typed else ("no types", predictions, "some")),
+            )  # fmt: skip
         if not scores.overall.num_gold:
             log.warning("%s: no entity in this file", gold)
 

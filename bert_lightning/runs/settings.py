@@ -67,17 +67,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: missing, not YAML (the message names the line), or no mapping.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"{path}: {line}{error.problem}") from None
+    try:
+        text = raw.decode("utf-8")
+        value = yaml.load(text, Loader=_StrictLoader)
     except UnicodeDecodeError as error:
-        number, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise InputError(f"{path}: line {number}: not readable as YAML: the byte 0x{byte:02x} is not UTF-8") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: line {line}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{path}: {place}{error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{path}: line {line}: YAML has no character {chr(error.character)!r}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not readable as YAML: too many brackets inside each other") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
@@ -252,6 +260,9 @@ def unknown_key(key: Any, known: Any, path: str = "") -> str:
     full = f"{path}.{key}" if path else str(key)
     if isinstance(key, bool):
         return f"unknown key {full!r}: YAML reads yes, no, on and off as true and false, unless they are quoted"
+    parent, dot, name = str(key).partition(".")
+    if dot and parent in known:
+        return f"unknown key {full!r}: in a file, keys stand inside each other, {parent}: {{{name}: ...}}"
     return f"unknown key {full!r}{nearest(str(key), known, path)}"
 
 
@@ -360,7 +371,7 @@ def _plain_value(value: Any, path: str) -> Any:
         return value
     try:
         return yaml.load(value, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{path}: not readable as YAML: {value!r}") from None
 
 

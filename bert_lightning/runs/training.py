@@ -98,7 +98,8 @@ def _fit(
     values = experiment.to_dict()
     if is_first_process() and directory.exists:
         resolved = with_literal_variables(values)
-        differing = [key for key in _differing(directory.read_config(), resolved) if key not in MAY_CHANGE]
+        before = directory.read_config()
+        differing = [key for key in _differing(before, resolved) if not _may_change(key, before, resolved)]
         if differing:
             raise InputError(
                 f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"
@@ -327,7 +328,9 @@ def _check_resume(checkpoint: Path, task: Task, steps: int) -> int:
         if entry[key] != own[key]:
             raise InputError(f"{checkpoint} cannot be resumed here: its {what} is another one")
     if entry["task_settings"].get("labels") != own["task_settings"].get("labels"):
-        raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones")
+        # Before, tags without types such as B and I were plain labels.
+        hint = "; data.source_scheme none takes all tags as plain labels" if getattr(task, "spans", False) else ""
+        raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones{hint}")
     if content["global_step"] > steps:
         raise InputError(f"{checkpoint} is at step {content['global_step']}, behind the {steps} of this training")
     saved_in = {tensor.dtype for name, tensor in content["state_dict"].items() if name.startswith("model.")}
@@ -420,6 +423,17 @@ def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
     sessions = directory.read_manifest()["sessions"]
     sessions[-1] |= {"finished": now(), "ended": ending, "step": step}
     directory.update_manifest(sessions=sessions, ended=ending, step=step)
+
+
+def _may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a run continues although this setting has another value.
+
+    Tags that were plain labels by their looks may be named so: `data.source_scheme` becomes `none`. Where they marked
+    spans, the labels of the checkpoint differ, which is refused.
+    """
+    if key == "data.source_scheme":
+        return bool((old["data"].get("source_scheme"), new["data"].get("source_scheme")) == ("auto", "none"))
+    return key in MAY_CHANGE
 
 
 def _differing(old: Any, new: Any, path: str = "") -> Sequence[str]:

@@ -87,3 +87,9 @@ def test_a_standard_set_without_validation_trains_without_one(tmp_path):
 def test_settings_that_do_nothing_or_cannot_be_are_errors(cls, settings, message):
     with pytest.raises(ValueError, match=message):
         cls(**settings)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_named_by_its_key(path):
+    with pytest.raises(ValueError, match=r"^validation is empty: name a file or folder"):
+        TextClassificationData(train="a.tsv", validation=path)

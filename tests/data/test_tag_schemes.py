@@ -83,6 +83,10 @@ PLAIN = {
     "types alone": "O PER LOC",
     "cases": "U L",
     "blood groups": "A B O AB",
+    "blood groups with signs": "A+ A- B+ B- AB+ AB- O+ O-",
+    "Slovak National Corpus": "SSms1 AAms1 O E T J R Y Z W Q % # 0 Eu6 VKesc",
+    "categories of CCG": "N N/N NP/N (S\\NP)/NP S[dcl]\\NP S/S conj .",
+    "tags that begin with B or I": "BN IN BE IE BAND IRON O",
     "numbers": "0 1",
     "more numbers": "0 1 2 3 4 5 8",
     "Roman numbers": "I II III IV",
@@ -137,6 +141,16 @@ def test_tags_of_a_scheme_with_or_without_types_are_spans(tags):
         ("B I O X", {"X": None}),
         ("B M E S", {"M": "I"}),
         ("begin_PER inside_PER O", {"begin_PER": "B-PER", "inside_PER": "I-PER"}),
+        *[
+            (f"B{sign}PER I{sign}PER O", {f"B{sign}PER": "B-PER", f"I{sign}PER": "I-PER"})
+            for sign in ";,*#@&~^\u00ad\u00b7"
+        ],
+        ("B(PER) I(PER) O", {"B(PER)": "B-PER", "I(PER)": "I-PER"}),
+        ("B<PER> O", {"B<PER>": "B-PER"}),
+        ("BPER IPER BLOC O", {"BPER": "B-PER", "IPER": "I-PER", "BLOC": "B-LOC"}),
+        ("B1 I1 B22 O", {"B1": "B-1", "I1": "I-1", "B22": "B-22"}),
+        ("B-PER I-PER IPER O", {"IPER": "I-PER"}),
+        ("B-PER -1 -100 0.9 1.0 O", dict.fromkeys(["-1", "-100", "0.9", "1.0"])),
     ],
 )
 def test_tags_nearly_of_a_scheme_are_refused_and_have_a_nearest_reading(tags, readings):

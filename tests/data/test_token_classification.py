@@ -151,7 +151,7 @@ def test_an_unusable_training_file_is_named(tmp_path, tokenizer, text, message):
 
 
 def test_a_validation_file_without_tags_is_refused_with_its_line(tmp_path, tokenizer):
-    with pytest.raises(InputError, match=r"validation\.conll: line 1: this sentence has no tag$"):
+    with pytest.raises(InputError, match=r"validation\.conll: line 1: this sentence has no tag; data"):
         module(tmp_path, tokenizer, "cat B-A\n", "cat\n")
 
 
@@ -318,3 +318,68 @@ def test_context_without_documents_is_an_error(tmp_path, tokenizer):
         module(tmp_path, tokenizer, "cat B-A\n", document_context=4)
     data = module(tmp_path, tokenizer, "-DOCSTART- O\n\ncat B-A\n\ndog O\n", document_context=4)
     assert data.splits["train"].lengths.tolist() == [4, 4]
+
+
+def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys_that_name_them(tmp_path, tokenizer):
+    text = "B-A cat\nI-A dog\nO the\n"
+    with pytest.raises(InputError, match=r"train.conll: line 1: 'B-A' is read as a word .* data.token_column and"):
+        module(tmp_path, tokenizer, text)
+    assert module(tmp_path, tokenizer, text, token_column=1, tag_column=0).labels == ["O", "B-A", "I-A"]
+    # Words that are letters, beside others.
+    assert module(tmp_path, tokenizer, "I PRON\nB NOUN\nwas VERB\n").labels == ["NOUN", "PRON", "VERB"]
+
+
+def test_a_training_file_of_o_alone_is_what_is_refused_whatever_validation_has(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"train.conll: line 1: the training file has no tag but O"):
+        module(tmp_path, tokenizer, "cat O\n", "cat B-A\n")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    for name, path in paths.items():
+        row = '{"tokens": ["cat"], "labels": ["B-A"]}' if name == split else '{"tokens": ["cat"], "tags": ["B-A"]}'
+        (tmp_path / path).write_text(row + "\n")
+    with pytest.raises(InputError, match=rf"{split}.jsonl: line 1: this sentence has no tag; data.tag_column names"):
+        TokenClassificationDataModule(TokenClassificationData(**paths), tokenizer)
+    settings = TokenClassificationData(test=paths[split])
+    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
+    assert not tested.splits["test"].is_labelled
+
+
+def test_a_last_column_of_fractions_is_warned_about_as_no_tags(tmp_path, tokenizer, caplog):
+    text = "cat B-A 0.91\ndog I-A 0.88\nthe O 0.001\n"
+    module(tmp_path, tokenizer, text)
+    assert "line 1: the tag '0.91' of 'cat' is a number like all tags; data.tag_column names another" in caplog.text
+    caplog.clear()
+    module(tmp_path, tokenizer, text, tag_column=1)
+    module(tmp_path, tokenizer, "cat 0\ndog 1\n")
+    assert not caplog.records
+
+
+def test_tags_of_spans_in_a_column_before_the_last_are_warned_about(tmp_path, tokenizer, caplog):
+    text = "cat B-A NN\ndog I-A NN\nthe O DT\n"
+    assert module(tmp_path, tokenizer, text).labels == ["DT", "NN"]
+    assert "line 1: the tag 'B-A' of 'cat' marks a span, but the last column is read" in caplog.text
+    assert "data.tag_column 1 reads it" in caplog.text
+    caplog.clear()
+    tsv = tmp_path / "train.tsv"
+    tsv.write_text(text.replace(" ", "\t"))
+    TokenClassificationDataModule(TokenClassificationData(train=str(tsv)), tokenizer)
+    assert "data.tag_column 1 reads it" in caplog.text
+    caplog.clear()
+    assert module(tmp_path, tokenizer, text, tag_column=1).labels == ["O", "B-A", "I-A"]
+    module(tmp_path, tokenizer, text, tag_column=-1)
+    module(tmp_path, tokenizer, "1 cat x NN\n2 dog O NN\n", token_column=1)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("tag", ["B-A|B-C", "B-A;I-C", "B-A,B-C", "B-A/S-C"])
+def test_several_tags_in_one_are_warned_about(tmp_path, tokenizer, caplog, tag):
+    module(tmp_path, tokenizer, f"the O\ncat {tag}\n")
+    assert f"train.conll: line 2: the tag '{tag}' of 'cat' holds several tags" in caplog.text
+
+
+def test_types_with_hyphens_and_separators_are_no_several_tags(tmp_path, tokenizer, caplog):
+    module(tmp_path, tokenizer, "cat B-A-1\ndog B-I/O\nthe B-first_name\ncat B-B-I\ndog B-web-S-x\n")
+    assert not caplog.records

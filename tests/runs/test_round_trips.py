@@ -33,6 +33,7 @@ from bert_lightning.runs.experiment import load_experiment
 from bert_lightning.runs.report import write_report
 from bert_lightning.runs.score_files import score_conll_files, score_squad_v1_files, score_squad_v2_files
 from bert_lightning.runs.settings import dump_yaml
+from bert_lightning.runs.training import _may_change
 from bert_lightning.tasks.question_answering import QuestionAnsweringTask, WindowScores
 from bert_lightning.tasks.text_classification import TextClassificationTask
 from bert_lightning.tasks.token_classification import TokenClassificationTask
@@ -484,3 +485,40 @@ def test_a_tagging_run_is_scored_from_its_files_by_every_command(tmp_path, token
         assert scores["accuracy"] == pytest.approx(100 * report[f"{stage}/accuracy"], abs=0.005001)
         if f"{stage}/entity_f1" in report:
             assert scores["f1"] == pytest.approx(100 * report[f"{stage}/entity_f1"], abs=0.005001)
+
+
+@pytest.mark.slow
+def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
+    tmp_path, tokenizer, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "gold.conll").write_text("cat B\ndog I\nthe O\n\nhouse B\n")
+    data = {"train": "gold.conll", "validation": "gold.conll", "tokenizer": "tokenizer", "max_seq_length": 16}
+    data |= {"window_overlap": 4, "batch_size": 2, "source_scheme": "none"}
+    config = configuration(tmp_path, "experiment.yaml", task="token-classification", data=data)
+    command = ["fit", "--config", config, "--run-directory", "run"]
+    assert main(command) == 0
+
+    # As an earlier version left it, which read such tags so without being told, and was stopped.
+    directory = RunDirectory(tmp_path / "run")
+    values = directory.read_config()
+    values["data"]["source_scheme"] = "auto"
+    directory.write_config(values)
+    directory.update_manifest(ended=None)
+    command.append("--data.source_scheme")
+    capsys.readouterr()
+    assert main([*command, "auto"]) == 2
+    assert "its labels are other ones; data.source_scheme none takes all tags as" in capsys.readouterr().err
+    assert main([*command, "none"]) == 0
+    assert directory.read_config()["data"]["source_scheme"] == "none"
+    assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]
+    # Back again would be another training.
+    assert main([*command, "auto"]) == 2
+
+
+@pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
+@pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
+def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
+    before, now = ({"data": {"source_scheme": scheme}} for scheme in (old, new))
+    assert _may_change("data.source_scheme", before, now) is ((old, new) == ("auto", "none"))

@@ -180,6 +180,16 @@ def test_gold_without_entities_is_warned_about_and_scores_zero(place, capsys, ca
     assert "gold.conll: no entity" in caplog.text
 
 
+def test_types_on_one_side_alone_are_warned_about(place, capsys, caplog):
+    assert conll(capsys, "a B\nb O\n", "a B-X\nb O\n")["f1"] == 0
+    assert "gold.conll: the tags have no types, those of predicted.conll have some: no entity can be" in caplog.text
+    assert conll(capsys, "a B-X\nb O\n", "a B\nb O\n")["f1"] == 0
+    assert "gold.conll: the tags have types, those of predicted.conll have none: no entity can be" in caplog.text
+    caplog.clear()
+    assert conll(capsys, "a B-X\nb O\n", "a O\nb O\n")["f1"] == 0
+    assert not caplog.records
+
+
 def dataset(**answers: list[str]) -> str:
     questions = [
         {"id": question, "question": "?", "answers": [{"text": text, "answer_start": 0} for text in texts]}

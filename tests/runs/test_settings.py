@@ -104,6 +104,21 @@ def test_any_changed_value_changes_the_identity(tmp_path):
             "data.stages.0.from_step is 5, but batch_size_warmup ends at step 5",
         ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
+        # Keys that stand in a wrong place.
+        ({"learning_rate": 1}, "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
+        ({"trainer": {"batch_size": 1}}, "unknown key 'trainer.batch_size'; did you mean 'data.batch_size'?"),
+        (
+            {"trainer": {"seed_everything": 1}},
+            "unknown key 'trainer.seed_everything'; did you mean 'seed_everything'?",
+        ),
+        ({"model": {"hidden_size": 1}}, "unknown key 'model.hidden_size'; did you mean 'model.config.hidden_size'?"),
+        ({"data": {"tag_column": 1}}, "unknown key 'data.tag_column', which is of the task token-classification"),
+        (
+            {"wandb.mode": "disabled"},
+            "unknown key 'wandb.mode': in a file, keys stand inside each other, wandb: {mode:",
+        ),
+        ({"model": {"config": {"hidden_size": "big"}}}, "model.config: hidden_size is 'big'; expected int"),
+        ({"loss_weights": {"nsp_loss": True}}, "loss_weights.nsp_loss is True; it must be 0 or more"),
     ],
 )
 def test_a_mistake_names_the_key_the_value_and_the_nearest_known(tmp_path, change, message):
@@ -128,11 +143,20 @@ def test_naming_a_class_never_imports_its_module(tmp_path, monkeypatch):
         ("- 1\n", "keys and values are expected"),
         ("", "keys and values are expected"),
         ("a: !!python/object/apply:os.system ['true']\n", "line 1"),
+        ("a: 1\nb: \0\n", r"line 2: YAML has no character '\\x00'$"),
+        ("a: " + "[" * 3000, "too many brackets inside each other$"),
     ],
 )
 def test_a_file_that_is_no_mapping_names_the_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_yaml(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_utf_8_names_the_line_and_the_byte(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("a: 1\nb: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin.yaml: line 2: byte 11 \(0xe9\) is not UTF-8$"):
+        read_yaml(path)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +225,7 @@ def test_all_faults_are_told_together_also_where_the_task_is_not_known(tmp_path,
         "trainer.devices: expected int, got 'two'",
         "unknown key 'data.trian'; did you mean 'data.train'?",
         "unknown key 'data.masking.rat'; did you mean 'data.masking.rate'?",
-        "unknown key 'model.config.hiden_size'; did you mean 'hidden_size'?",
+        "unknown key 'model.config.hiden_size'; did you mean 'model.config.hidden_size'?",
         "unknown key 'lr'",
         "the key experiment is missing",
     ):
@@ -238,12 +262,30 @@ def test_every_refused_value_of_a_part_is_told(tmp_path):
         assert part in message
 
 
+def test_a_value_that_no_architecture_has_is_told_with_the_other_faults(tmp_path):
+    change = {"model": {"config": {"hidden_size": 33, "num_attention_heads": 2}}, "trainer": {"max_step": 3}}
+    message = faults(tmp_path, merge(MINIMAL, change))
+    assert message.startswith("2 faults: ")
+    assert "0.yaml: model.config: hidden_size 33 is not a multiple of num_attention_heads 2" in message
+
+
 def test_all_files_that_cannot_be_read_are_told_together(tmp_path):
     broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
     with pytest.raises(InputError) as caught:
         load_experiment([tmp_path / "none.yaml", broken], ["--x"])
     for part in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("override", "fault"), [("--x", "--x has no value"), ("lr", "unexpected argument 'lr'")])
+def test_unknown_keys_are_told_beside_what_cannot_be_read(tmp_path, override, fault):
+    good = write(tmp_path, {**MINIMAL, "trainer": {"max_step": 3, "devices": "two"}})
+    broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
+    with pytest.raises(InputError) as caught:
+        load_experiment([good, broken], ["--lr", "1", override])
+    message = str(caught.value)
+    assert message.startswith(f"3 faults: (1) {broken}: line 2: the key 'a' is given twice  (2) {fault}")
+    assert message.endswith(f"(3) {good}: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?")
 
 
 def test_all_missing_keys_are_told_together(tmp_path):

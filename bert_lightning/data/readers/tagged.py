@@ -89,6 +89,12 @@ def read_tagged(
         yield from _column_sentences(source, token, tag)
 
 
+def has_columns(source: str) -> bool:
+    """Whether a source is a column file whose last column holds the tags: no table, and no CoNLL-U."""
+    suffix = format_suffix(source)
+    return not (is_table(source) and suffix != ".tsv") and suffix not in _CONLLU_SUFFIXES
+
+
 def as_column(text: str) -> str:
     """Return a word or a tag as one column of a file whose columns are separated by blanks.
 
