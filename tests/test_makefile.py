@@ -27,7 +27,11 @@ TARGETS: dict[str, tuple[dict[str, str], str]] = {
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in a checkout; the packages that are installed stay as they are."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "WANDB_MODE": "disabled"}
+    # The tests may themselves be run by make, whose settings are not those of this one.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
+    environment |= {"PYTHONPATH": str(folder), "WANDB_MODE": "disabled"}
     command = ["make", "--old-file", ".venv/.installed", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
