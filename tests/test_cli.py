@@ -29,6 +29,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
     Path("empty.txt").touch()
     Path("blank.txt").write_text("\n \n")
     Path("bytes.txt").write_bytes(b"One.\nTwo \xff.\n")
+    Path("rows.ndjson").write_text('{"text": "One."}\n')
     Path("LOOP").symlink_to("LOOP")
     Path("train.tsv").write_bytes(tables["train"].read_bytes())
     Path("plain.yaml").write_text(
@@ -55,6 +56,10 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ),
         ("tokenizer --input bytes.txt --vocab-size 99 --output out", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
         ("tokenizer --input EMPTY --vocab-size 99 --output out", "the name of an input is empty"),
+        (
+            "prepare --input good.txt rows.ndjson --tokenizer tok --output out",
+            "rows.ndjson: .ndjson is not read as text",
+        ),
         ("instances --input good.txt EMPTY --tokenizer tok", "the name of an input is empty"),
         ("instances --input good.txt --tokenizer tok --show -1", "--show is -1; it must be at least 1"),
         ("instances --input good.txt --tokenizer tok --show 0", "--show is 0; it must be at least 1"),

@@ -31,6 +31,14 @@ from bert_lightning.errors import InputError
 
 HUB = "hub:"
 _AFTER_RETURN = re.compile(r"(?<=\r)(?!\n)(?!\Z)")
+_JSON_LINES = "JSON lines that end in .jsonl"
+# Suffixes of tables in other forms, and the form to write instead.
+_OTHER_TABLES = {
+    **dict.fromkeys((".json", ".ndjson", ".jsonlines"), _JSON_LINES),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".pq"), "Parquet that ends in .parquet"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "CSV that ends in .csv"),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".db", ".sqlite"), _JSON_LINES),
+}
 _COMPRESSED = f" (or these with {', '.join(COMPRESSIONS)})"
 
 
@@ -49,7 +57,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     that is named itself is always taken.
 
     Raises:
-        InputError: an input matches nothing, or `exclude` leaves nothing.
+        InputError: an input matches nothing or is a table in a form that is not read, or `exclude` leaves nothing.
     """
     suffixes = tuple(suffixes)
     # What a source is -> how it is named.
@@ -79,6 +87,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
             if not found_here:
                 raise InputError(f"{text}: no such file or folder, and no file matches it")
         for match in found_here:
+            refuse_other_table(str(match))
             # A link to a folder is the folder; `**` would go round a circle of links forty times.
             found.setdefault(os.path.join(os.path.realpath(match.parent), match.name), _name_of(match))
     sources = [source for source in found.values() if not any(Path(source).match(pattern) for pattern in exclude)]
@@ -99,6 +108,17 @@ def _name_of(path: Path) -> str:
 def is_table(source: str) -> bool:
     """Whether a source has rows and columns; anything else is plain text."""
     return source.startswith(HUB) or format_suffix(source) in TABLE_READERS
+
+
+def refuse_other_table(source: str) -> None:
+    """Refuse a table in a form that is not read: each of its lines would otherwise pass for a text.
+
+    Raises:
+        InputError: the suffix is that of such a form; the message names the form to write instead.
+    """
+    suffix = format_suffix(source)
+    if suffix in _OTHER_TABLES:
+        raise InputError(f"{source}: {suffix} is not read as text; write it as {_OTHER_TABLES[suffix]}")
 
 
 class Table(NamedTuple):

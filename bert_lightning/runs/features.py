@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.lines import STANDARD_INPUT, named, read_lines
-from bert_lightning.data.sources import column, is_table, read_rows
+from bert_lightning.data.sources import column, is_table, read_rows, refuse_other_table
 from bert_lightning.errors import InputError
 from bert_lightning.runs.corpora import count
 from bert_lightning.runs.predictor import FeatureExtractor, FeatureForm, Features
@@ -49,6 +49,7 @@ def write_features(
         if source != STANDARD_INPUT and is_table(source):
             rows = (column(row, text_column) for row in read_rows(source))
         else:
+            refuse_other_table(source)
             rows = (line for _, line in read_lines(source))
         is_empty = True
         for text in rows:

@@ -103,11 +103,13 @@ def test_features_in_parquet_hold_text_tokens_and_a_column_a_layer(home, tmp_pat
         (["--output", "x.npy"], "features end in .safetensors or .parquet"),
         (["--max-seq-length", "99"], "max_seq_length is 99"),
         (["--input", "empty.txt"], "empty.txt: there is no text in the input"),
+        (["--input", "rows.json"], "rows.json: .json is not read as text; write it as JSON lines that end in .jsonl"),
     ],
 )
 def test_impossible_features_leave_no_file(home, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "rows.json").write_text('[{"text": "The cat."}]')
     (tmp_path / "texts.txt").write_text("The cat.\n")
     command = [
         "features",
@@ -155,3 +157,12 @@ def test_an_empty_input_predicts_nothing_and_is_warned_about(home, tmp_path, mon
     assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", "empty.txt", *output]) == 0
     assert capsys.readouterr().out == ""
     assert "empty.txt: nothing to predict in the input" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.ndjson.gz", "rows.xlsx", "rows.feather"])
+def test_a_table_in_a_form_that_is_not_read_is_no_text_to_predict(home, tmp_path, capsys, name):
+    (tmp_path / name).write_text('{"text": "The [MASK]."}\n')
+    assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", str(tmp_path / name)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{name}: .{name.split('.')[1]} is not read as text; write it as " in shown.err
