@@ -253,7 +253,7 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
             if fields and (len(fields) > 1 or fields[0]):
                 header = fields
                 _refuse_doubled(f"{source}: line {number}", header)
-        elif fields == header and len(header) > 1:
+        elif len(header) > 1 and _repeats(fields, header):
             raise InputError(
                 f"{source}: line {number}: this row repeats the names of the columns: files were joined, or "
                 "column_names is set for a file that has a header"
@@ -263,6 +263,20 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
                 yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
         elif any(field.strip() for field in fields):
             raise InputError(f"{source}: line {number}: {len(fields)} columns, but the first line has {len(header)}")
+
+
+def _repeats(fields: Sequence[str], header: Sequence[str]) -> bool:
+    """Return whether a row holds the names of the columns: in any case, in quotes or behind a byte-order mark.
+
+    Files that were joined may differ in these, and only the first line of a file loses its mark.
+    """
+    return len(fields) == len(header) and all(
+        _plain_name(field) == _plain_name(name) for field, name in zip(fields, header, strict=True)
+    )
+
+
+def _plain_name(name: str) -> str:
+    return name.strip(' \t\ufeff"').lower()
 
 
 def _refuse_doubled(place: str, names: Iterable[str]) -> None:
