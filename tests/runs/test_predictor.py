@@ -159,6 +159,15 @@ def test_an_empty_input_predicts_nothing_and_is_warned_about(home, tmp_path, mon
     assert "empty.txt: nothing to predict in the input" in caplog.text
 
 
+def test_a_mask_that_the_model_does_not_read_is_refused_with_its_item(home):
+    predictor = load(home / "runs/whole")
+    # 40 tokens, two of which are [CLS] and [SEP].
+    [fits] = predictor.predict(["cat " * 36 + "[MASK] [MASK] cat"])
+    assert len(fits["masks"]) == 2
+    with pytest.raises(InputError, match=r"item 2: 2 of 3 \[MASK\] stand beyond the 40 tokens that the model reads"):
+        predictor.predict(["The [MASK].", "[MASK] " + "cat " * 37 + "[MASK] [MASK]"])
+
+
 @pytest.mark.parametrize("name", ["rows.json", "rows.ndjson.gz", "rows.xlsx", "rows.feather"])
 def test_a_table_in_a_form_that_is_not_read_is_no_text_to_predict(home, tmp_path, capsys, name):
     (tmp_path / name).write_text('{"text": "The [MASK]."}\n')
