@@ -5,6 +5,7 @@ Every reader streams, and every error names the file and the line.
 
 import csv
 import json
+import logging
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from bert_lightning.data.lines import (
 )
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 HUB = "hub:"
 _AFTER_RETURN = re.compile(r"(?<=\r)(?!\n)(?!\Z)")
 _JSON_LINES = "JSON lines that end in .jsonl"
@@ -119,6 +121,17 @@ def refuse_other_table(source: str) -> None:
     suffix = format_suffix(source)
     if suffix in _OTHER_TABLES:
         raise InputError(f"{source}: {suffix} is not read as text; write it as {_OTHER_TABLES[suffix]}")
+
+
+def warn_of_json_row(place: str, line: str) -> None:
+    """Warn if the first line of a plain text is a JSON object: JSON lines under another suffix are read as text."""
+    if not line.lstrip().startswith('{"'):
+        return
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return
+    log.warning("%s: this JSON object is read as text: JSON lines need a name that ends in .jsonl", place)
 
 
 class Table(NamedTuple):

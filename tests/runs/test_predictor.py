@@ -168,6 +168,18 @@ def test_a_mask_that_the_model_does_not_read_is_refused_with_its_item(home):
         predictor.predict(["The [MASK].", "[MASK] " + "cat " * 37 + "[MASK] [MASK]"])
 
 
+def test_json_lines_under_another_name_are_warned_about(home, tmp_path, capsys, caplog):
+    (tmp_path / "rows.txt").write_text('{"text": "The [MASK]."}\n' * 2)
+    source = str(tmp_path / "rows.txt")
+    assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", source]) == 0
+    assert caplog.text.count("rows.txt: line 1: this JSON object is read as text") == 1
+    caplog.clear()
+    output = ["--output", str(tmp_path / "f.safetensors")]
+    assert main(["features", "--checkpoint", str(home / "runs/whole"), "--input", source, *output]) == 0
+    assert caplog.text.count("rows.txt: line 1: this JSON object is read as text") == 1
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("name", ["rows.json", "rows.ndjson.gz", "rows.xlsx", "rows.feather"])
 def test_a_table_in_a_form_that_is_not_read_is_no_text_to_predict(home, tmp_path, capsys, name):
     (tmp_path / name).write_text('{"text": "The [MASK]."}\n')
