@@ -236,6 +236,14 @@ def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier
     assert accuracy > 0.6
 
 
+def test_a_test_file_without_labels_is_predicted_and_the_missing_scores_are_explained(classifier, tmp_path, capsys):
+    path = tmp_path / "unlabelled.tsv"
+    path.write_text("sentence\tclass\nThe old cat.\tanimals\n")
+    assert main(["test", "--checkpoint", str(classifier), "--data.test", str(path)]) == 0
+    assert "no scores, because the file has no labels\npredictions: " in capsys.readouterr().out
+    (classifier / "predictions/test-unlabelled.jsonl").unlink()
+
+
 def test_predict_on_raw_lines_agrees_with_test(classifier, tmp_path, capsys):
     assert main(["test", "--checkpoint", str(classifier)]) == 0
     tested = [json.loads(line) for line in (classifier / "predictions/test.jsonl").read_text().splitlines()]

@@ -98,6 +98,8 @@ def _score(options: argparse.Namespace) -> int:
     if scored.report:
         print(scored.report, end="\n\n")
     print_metrics(scored.metrics)
+    if not scored.metrics:
+        print("no scores, because the file has no labels")
     if scored.predictions is not None:
         print(f"predictions: {os.path.relpath(scored.predictions)}")
     return OK

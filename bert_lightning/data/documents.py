@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from bert_lightning.data.lines import MAX_PIECE, DecodingErrors, Repairs, numbered_lines, split_lines
-from bert_lightning.data.sources import column, is_table, read_rows
+from bert_lightning.data.sources import column, is_table, read_rows, warn_of_json_row
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
 
@@ -197,7 +197,12 @@ def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["s
 
 
 def _lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[tuple[int, str]]:
-    return numbered_lines(source, corpus.errors, repairs, cut=True)
+    lines = numbered_lines(source, corpus.errors, repairs, cut=True)
+    for number, line in lines:
+        warn_of_json_row(f"{source}: line {number}", line)
+        yield number, line
+        break
+    yield from lines
 
 
 def _sample(source: str, corpus: CorpusFormat) -> list[str]:

@@ -34,7 +34,17 @@ _RAW_LINE_END = re.compile(rb"\r\n?|\n")
 _FIRST_RETURN = re.compile(rb"[^\r\n]*\r+[^\r\n]")
 # What Python's `splitlines` takes for line ends, and no reader here does.
 _OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]+")
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# The first bytes of a file that is no UTF-8 -> what it is, and what to do.
+_MARK_LENGTH = 6
+_MARKS = {
+    codecs.BOM_UTF16_LE: "UTF-16: convert it first",
+    codecs.BOM_UTF16_BE: "UTF-16: convert it first",
+    b"\x1f\x8b": "gzip: give it a name that ends in .gz",
+    b"\xfd7zXZ\0": "xz: give it a name that ends in .xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard: give it a name that ends in .zst",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
+    b"PAR1": "Parquet: give it a name that ends in .parquet",
+}
 
 
 @dataclass
@@ -126,6 +136,7 @@ def numbered_lines(
     try:
         with _open(source) as file:
             first = file.readline(limit)
+            begin = first[:_MARK_LENGTH]
             readline: Callable[[int], bytes] = file.readline
             if carriage_returns != "keep" and _FIRST_RETURN.match(first):
                 ends, look = (b"\n", b"\r"), False
@@ -149,7 +160,7 @@ def numbered_lines(
                 place = len(raw) if whole else _last_break(raw)
                 raw, rest = raw[:place], raw[place:]
                 inside = not whole
-                line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset)
+                line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset, begin)
                 # The cheapest test comes first, because this is seldom true.
                 if look and "\r" in line and line.find("\r") < len(line) - 2 and "\r" in line.rstrip("\r\n"):
                     _report_return(_name(source), number, carriage_returns)
@@ -221,7 +232,8 @@ def _report_other_ends(name: str, separator: str, carriage_returns: CarriageRetu
     log.warning("%s; where it is to end lines, replace it by LF", message)
 
 
-def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset: int) -> str:
+def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset: int, begin: bytes) -> str:
+    """Decode a line; `offset` is its place in the file, and `begin` are the first bytes of the file."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -231,7 +243,8 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, place: str, offset:
             text = raw.decode("utf-8", "replace")
             repairs.num_replaced += text.count("\ufffd") - raw.count("\ufffd".encode())
             return text
-        hint = "; the file looks like UTF-16: convert it first" if raw[:2] in _UTF16_MARKS and not offset else ""
+        looks = next((form for mark, form in _MARKS.items() if begin.startswith(mark)), None)
+        hint = f"; the file looks like {looks}" if looks is not None else ""
         raise InputError(
             f"{place}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not UTF-8{hint}"
         ) from None

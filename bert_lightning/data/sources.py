@@ -5,6 +5,7 @@ Every reader streams, and every error names the file and the line.
 
 import csv
 import json
+import logging
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from bert_lightning.data.lines import (
 )
 from bert_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 HUB = "hub:"
 _AFTER_RETURN = re.compile(r"(?<=\r)(?!\n)(?!\Z)")
 _JSON_LINES = "JSON lines that end in .jsonl"
@@ -119,6 +121,17 @@ def refuse_other_table(source: str) -> None:
     suffix = format_suffix(source)
     if suffix in _OTHER_TABLES:
         raise InputError(f"{source}: {suffix} is not read as text; write it as {_OTHER_TABLES[suffix]}")
+
+
+def warn_of_json_row(place: str, line: str) -> None:
+    """Warn if the first line of a plain text is a JSON object: JSON lines under another suffix are read as text."""
+    if not line.lstrip().startswith('{"'):
+        return
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return
+    log.warning("%s: this JSON object is read as text: JSON lines need a name that ends in .jsonl", place)
 
 
 class Table(NamedTuple):
@@ -253,7 +266,7 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
             if fields and (len(fields) > 1 or fields[0]):
                 header = fields
                 _refuse_doubled(f"{source}: line {number}", header)
-        elif fields == header and len(header) > 1:
+        elif len(header) > 1 and _repeats(fields, header):
             raise InputError(
                 f"{source}: line {number}: this row repeats the names of the columns: files were joined, or "
                 "column_names is set for a file that has a header"
@@ -263,6 +276,20 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
                 yield Row(f"{source}: line {number}", dict(zip(header, fields, strict=True)))
         elif any(field.strip() for field in fields):
             raise InputError(f"{source}: line {number}: {len(fields)} columns, but the first line has {len(header)}")
+
+
+def _repeats(fields: Sequence[str], header: Sequence[str]) -> bool:
+    """Return whether a row holds the names of the columns: in any case, in quotes or behind a byte-order mark.
+
+    Files that were joined may differ in these, and only the first line of a file loses its mark.
+    """
+    return len(fields) == len(header) and all(
+        _plain_name(field) == _plain_name(name) for field, name in zip(fields, header, strict=True)
+    )
+
+
+def _plain_name(name: str) -> str:
+    return name.strip(' \t\ufeff"').lower()
 
 
 def _refuse_doubled(place: str, names: Iterable[str]) -> None:

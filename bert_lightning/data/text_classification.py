@@ -22,6 +22,8 @@ from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
+# Fewer rows may each have another label by chance.
+_MIN_ROWS_OF_OWN_LABELS = 10
 Problem = Literal["single-label", "multi-label", "regression"]
 
 
@@ -64,6 +66,10 @@ class TextClassificationData(FineTuningData):
         self.refuse_with_dataset(
             "text_column", "text_pair_column", "label_column", "column_names", "label_separator", "problem"
         )
+        if self.text_pair_column == self.text_column:
+            raise ValueError(f"text_pair_column is {self.text_pair_column!r}, which is text_column too")
+        if self.label_column in (self.text_column, self.text_pair_column):
+            raise ValueError(f"label_column is {self.label_column!r}, which is the column of a text too")
         if self.label_separator is not None and (self.kind != "multi-label" or not self.label_separator):
             raise ValueError("label_separator is a text between the labels where data.problem is multi-label")
         if self.threshold != 0.5 and self.kind != "multi-label":
@@ -185,6 +191,7 @@ class TextClassificationDataModule(FineTuningDataModule):
         read = self._read(stage)
         for split, (examples, parts, source) in read.items():
             self._check_form(examples)
+            _warn_of_blank_texts(examples, source)
             if settings.kind == "single-label" and len(parts) == 1:
                 kept = list(without_disagreement(examples, labels, source))
                 read[split] = SplitExamples(kept, [parts[0]._replace(stop=len(kept))], source)
@@ -259,7 +266,7 @@ class TextClassificationDataModule(FineTuningDataModule):
         """Whether a test file has labels: a table in which no row has the column filled has none.
 
         Where -1 may be a label it counts as one, except in a regression whose every row has it. A column whose name
-        differs from the label column's in case or blanks alone is warned about.
+        differs from the label column's in case, blanks or a plural s alone is warned about.
         """
         if not source.startswith(HUB) and Path(source).is_dir():
             return True
@@ -269,7 +276,7 @@ class TextClassificationDataModule(FineTuningDataModule):
         first_row = next(rows, None)
         if first_row is None:
             return False
-        near = [other for other in first_row.values if other.strip().lower() == name.strip().lower()]
+        near = [other for other in first_row.values if _without_plural(other) == _without_plural(name)]
         if near and name not in first_row.values:
             log.warning(
                 "%s: no column %r, so the rows count as unlabelled; data.label_column %r names the one that is there",
@@ -293,6 +300,12 @@ class TextClassificationDataModule(FineTuningDataModule):
             raise InputError(f"{source}: every row has the label {distinct[0]!r}: at least two are needed")
         if not distinct:
             raise InputError(f"{source}: no row has a label")
+        if settings.kind == "single-label" and len(distinct) == len(examples) >= _MIN_ROWS_OF_OWN_LABELS:
+            log.warning(
+                "%s: each of the %d rows has a label of its own, such as %r: is data.label_column %r a column of ids "
+                "or of numbers (data.problem regression)?",
+                source, len(examples), distinct[0], settings.label_column,
+            )  # fmt: skip
         warn_of_look_alikes(distinct, source)
         return distinct
 
@@ -312,6 +325,21 @@ PROBLEM_TYPES = {
     "multi-label": "multi_label_classification",
     "regression": "regression",
 }
+
+
+def _without_plural(name: str) -> str:
+    return name.strip().lower().removesuffix("s")
+
+
+def _warn_of_blank_texts(examples: Sequence[LabelledText], source: str) -> None:
+    """Warn about texts that are empty or blank: an empty cell is read as a text, but often means a missing value."""
+    blank = [
+        example
+        for example in examples
+        if not example.text.strip() or (example.text_pair is not None and not example.text_pair.strip())
+    ]
+    if blank:
+        log.warning("%s: a text is empty or blank; %d such row(s) in all of %s", blank[0].place, len(blank), source)
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:

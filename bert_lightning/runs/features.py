@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.lines import STANDARD_INPUT, named, read_lines
-from bert_lightning.data.sources import column, is_table, read_rows, refuse_other_table
+from bert_lightning.data.sources import column, is_table, read_rows, refuse_other_table, warn_of_json_row
 from bert_lightning.errors import InputError
 from bert_lightning.runs.corpora import count
 from bert_lightning.runs.predictor import FeatureExtractor, FeatureForm, Features
@@ -53,6 +53,8 @@ def write_features(
             rows = (line for _, line in read_lines(source))
         is_empty = True
         for text in rows:
+            if is_empty and not is_table(source):
+                warn_of_json_row(f"{source}: line 1", text)
             is_empty = False
             if output.suffix == ".parquet":
                 texts.append(text)

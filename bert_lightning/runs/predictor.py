@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.sources import Row, is_table, json_row, read_rows, refuse_other_table
+from bert_lightning.data.sources import Row, is_table, json_row, read_rows, refuse_other_table, warn_of_json_row
 from bert_lightning.data.text_classification import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
@@ -126,10 +126,12 @@ class Predictor:
             yield from read_rows(source, getattr(settings, "column_names", None))
             return
         refuse_other_table(source)
-        for place, line in read_lines(source):
+        for number, (place, line) in enumerate(read_lines(source)):
             if source == STANDARD_INPUT and line.startswith("{"):
                 yield json_row(place, line)
                 continue
+            if not number:
+                warn_of_json_row(place, line)
             parts = line.split("\t", len(names) - 1) if len(names) > 1 else [line]
             if len(parts) != len(names):
                 raise InputError(

@@ -160,13 +160,21 @@ class PretrainingTask(Task):
         Probabilities sum to 1 over the entries of the vocabulary, since a model may have more rows than entries.
 
         Raises:
-            InputError: a row without text or without [MASK].
+            InputError: a row without text or without [MASK], or with one that a sequence has no room for.
         """
         results = []
         entry_ids = torch.tensor(self.tokenizer.entry_ids)
         for start in range(0, len(rows), batch_size):
-            texts = [_text_with_mask(row) for row in rows[start : start + batch_size]]
+            block = rows[start : start + batch_size]
+            texts = [_text_with_mask(row) for row in block]
             firsts, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
+            for row, text, first in zip(block, texts, firsts, strict=True):
+                count, num_read = text.count(MASK), first.count(self.tokenizer.mask_id)
+                if num_read < count:
+                    raise InputError(
+                        f"{row.place}: {count - num_read} of {count} {MASK} stand beyond the {self.max_seq_length} "
+                        "tokens that the model reads: shorten the text"
+                    )
             batch = text_batch(self.tokenizer, firsts, None, self.max_seq_length)
             rows_at, columns_at = (batch["input_ids"] == self.tokenizer.mask_id).nonzero(as_tuple=True)
             positions = rows_at * batch["input_ids"].shape[1] + columns_at

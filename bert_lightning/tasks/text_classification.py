@@ -144,6 +144,9 @@ class TextClassificationTask(FineTuningTask):
                 "mean_squared_error": float(np.mean((guess - gold) ** 2)),
             }
             constant = len(np.unique(guess)) == 1
+            if len(gold) > 1 and len(np.unique(gold)) == 1 and not self._said_constant:
+                self._said_constant = True
+                log.warning("every gold number of a split is %g; correlations are counted as 0", gold[0])
         else:
             report = self._report(split, outputs, inside)
             scores = {"accuracy": report.accuracy, "macro_f1": report.macro.f1}

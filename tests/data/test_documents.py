@@ -62,6 +62,19 @@ def test_the_layout_is_recognised_and_paragraphs_are_joined(tmp_path: Path, text
         assert " ".join(document).split() == text.split()
 
 
+@pytest.mark.parametrize("layout", ["sentences", "paragraphs", "auto"])
+def test_json_lines_under_another_name_are_read_as_text_and_warned_about_once(tmp_path: Path, caplog, layout):
+    path = tmp_path / "wiki_00"
+    path.write_text('{"id": 1, "text": "The old cat."}\n' * 3)
+    texts(path, layout=layout)
+    assert caplog.text.count(f"{path}: line 1: this JSON object is read as text: JSON lines need a name") == 1
+    caplog.clear()
+    # A line in braces is no JSON; only the first line is looked at.
+    path.write_text('{"id" a brace.}\n{"text": "The old cat."}\n')
+    texts(path, layout=layout)
+    assert not caplog.text
+
+
 def test_passages_only_cut_documents_up(tmp_path: Path, monkeypatch):
     path = tmp_path / "c.txt"
     path.write_text("a b c.\nd e f.\ng.\n\n\nh.\n\ni.\nj k.\n")

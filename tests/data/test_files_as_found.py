@@ -251,6 +251,16 @@ def test_a_doubled_column_of_parquet_or_of_the_settings_is_refused_by_its_name(t
         list(read_rows(write(tmp_path / "t.csv", "a,b\n"), ["x", "x"]))
 
 
+@pytest.mark.parametrize(
+    "again", ["\ufefftext\tlabel", "Text\tLabel", "text \t label", '"text"\t"label"', '\ufeff"text"\t"label"']
+)
+def test_names_of_columns_of_a_joined_file_are_refused_however_they_are_written(tmp_path: Path, again):
+    with pytest.raises(InputError, match=r"line 3: this row repeats the names of the columns"):
+        list(read_rows(write(tmp_path / "t.tsv", f"text\tlabel\na\tx\n{again}\nb\ty\n")))
+    # A text may be the name of its column if its label is not.
+    assert len(list(read_rows(write(tmp_path / "t.tsv", "text\tlabel\na\tx\nText\ty\n")))) == 2
+
+
 @pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
 def test_a_row_that_repeats_the_names_of_the_columns_is_refused_with_its_line(tmp_path: Path, name, separator):
     header, row = separator.join(("text", "label")), separator.join(("a", "x"))

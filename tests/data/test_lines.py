@@ -61,3 +61,20 @@ def test_a_file_in_utf16_is_told_as_such(tmp_path: Path):
     (tmp_path / "c.txt").write_bytes("hello".encode("utf-16"))
     with pytest.raises(InputError, match="looks like UTF-16"):
         list(numbered_lines(str(tmp_path / "c.txt")))
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (gzip.compress(b"text,label\n"), "gzip: give it a name that ends in .gz"),
+        (lzma.compress(b"text,label\n"), "xz: give it a name that ends in .xz"),
+        (zstandard(b"text,label\n"), "Zstandard: give it a name that ends in .zst"),
+        # The first byte that is not UTF-8 may stand in a later line.
+        (b"PK\x03\x04\x14\n\x08\n\xfa", "a ZIP archive or an Excel workbook"),
+        (b"PAR1\x15\x04\n\x15\xfa", "Parquet: give it a name that ends in .parquet"),
+    ],
+)
+def test_a_file_without_its_suffix_is_told_by_its_first_bytes(tmp_path: Path, content, form):
+    (tmp_path / "c.csv").write_bytes(content)
+    with pytest.raises(InputError, match=f"is not UTF-8; the file looks like {form}"):
+        list(numbered_lines(str(tmp_path / "c.csv")))

@@ -336,6 +336,18 @@ CONLLU = """# newdoc id = one
 """
 
 
+@pytest.mark.parametrize(
+    ("word", "tag"), [("word", "pos"), ("Token", "Tag"), ("tokens", "ner_tags"), ("FORM", "UPOS")]
+)
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_a_first_line_that_names_the_columns_is_no_word(tmp_path: Path, word, tag, blank):
+    source = write(tmp_path / "t.tsv", f"{word}\t{tag}\n{blank}cats\tN\nsleep\tV\n")
+    with pytest.raises(InputError, match=f"line 1: '{word}' and '{tag}' are names of columns: delete the line"):
+        list(read_tagged(source))
+    # Any of these may be words, also at the beginning.
+    assert len(list(read_tagged(write(tmp_path / "t.tsv", f"{word}\tN\n\n{word}\t{tag}\n")))) == 2
+
+
 def test_conllu_skips_comments_ranges_and_empty_nodes(tmp_path: Path):
     source = write(tmp_path / "es-ud-train.conllu", CONLLU)
     assert [sentence[1:] for sentence in read_tagged(source)] == [
@@ -551,6 +563,7 @@ FIRST = "article 1 ('Ann'), paragraph 1, question 1"
         ([*QAS, 0, "answers", 1, "answer_start"], 21, f"{FIRST} (id 'q1'), answer 2: answer_start is 21, but the"),
         ([*QAS, 0, "answers"], {"text": ["a"], "answer_start": []}, f"{FIRST} (id 'q1'): 1 answers, but 0 values"),
         ([*QAS, 0, "is_impossible"], True, f"{FIRST} (id 'q1'): is_impossible is true, but there are 2 answers"),
+        ([*QAS, 0, "answers", 0, "text"], " ", f"{FIRST} (id 'q1'), answer 1: the text is blank"),
         ([*QAS, 1, "is_impossible"], False, "question 2 (id 'q2'): is_impossible is false, but there are 0 answers"),
         ([*QAS, 1, "id"], "q1", f"question 2 (id 'q1'): the id 'q1' occurs twice, first in {FIRST} (id 'q1')"),
     ],

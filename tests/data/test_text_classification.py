@@ -121,3 +121,44 @@ def test_length_buckets_pad_less_than_random_batches():
 
 def test_max_train_samples_takes_the_first_rows(tables, tokenizer):
     assert build(tables, tokenizer, max_train_samples=12).num_training_samples == 12
+
+
+def test_a_test_file_whose_label_column_is_called_otherwise_is_warned_about(tables, tokenizer, tmp_path, caplog):
+    for name in ("Topic", " topic", "topics", "TOPICS "):
+        caplog.clear()
+        path = tmp_path / "test.tsv"
+        path.write_text(f"sentence\t{name}\nThe old cat.\tanimals\n")
+        data = build(tables, tokenizer, "test", ["animals", "nature"], test=str(path))
+        assert not data.splits["test"].is_labelled
+        assert f"no column 'topic', so the rows count as unlabelled; data.label_column {name!r}" in caplog.text
+
+
+def test_blank_texts_are_warned_about_with_the_first_place_and_their_number(tables, tokenizer, tmp_path, caplog):
+    path = tmp_path / "train.csv"
+    path.write_text("sentence,other,topic\ncat,dog,a\n,dog,b\ncat, ,a\n")
+    build(tables, tokenizer, train=str(path), validation=str(path))
+    assert caplog.text.count(f"{path}: line 3: a text is empty or blank; 1 such row(s) in all of {path}") == 2
+    caplog.clear()
+    build(tables, tokenizer, train=str(path), validation=str(path), text_pair_column="other")
+    assert f"{path}: line 3: a text is empty or blank; 2 such row(s)" in caplog.text
+
+
+def test_a_label_column_that_is_another_in_every_row_is_warned_about(tables, tokenizer, tmp_path, caplog):
+    path = tmp_path / "train.csv"
+    for num_rows, is_warned in ((9, False), (10, True)):
+        path.write_text("sentence,topic\n" + "".join(f"cat,{n / 7:.3f}\n" for n in range(num_rows)))
+        build(tables, tokenizer, train=str(path), validation=str(path))
+        assert (f"each of the {num_rows} rows has a label of its own, such as '0.000'" in caplog.text) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text_pair_column": "text"}, "text_pair_column is 'text', which is text_column too"),
+        ({"text_column": "label"}, "label_column is 'label', which is the column of a text too"),
+        ({"text_pair_column": "label"}, "label_column is 'label', which is the column of a text too"),
+    ],
+)
+def test_one_column_cannot_be_two_things(columns, message):
+    with pytest.raises(ValueError, match=message):
+        TextClassificationData(train="train.csv", **columns)

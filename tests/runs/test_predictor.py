@@ -159,6 +159,27 @@ def test_an_empty_input_predicts_nothing_and_is_warned_about(home, tmp_path, mon
     assert "empty.txt: nothing to predict in the input" in caplog.text
 
 
+def test_a_mask_that_the_model_does_not_read_is_refused_with_its_item(home):
+    predictor = load(home / "runs/whole")
+    # 40 tokens, two of which are [CLS] and [SEP].
+    [fits] = predictor.predict(["cat " * 36 + "[MASK] [MASK] cat"])
+    assert len(fits["masks"]) == 2
+    with pytest.raises(InputError, match=r"item 2: 2 of 3 \[MASK\] stand beyond the 40 tokens that the model reads"):
+        predictor.predict(["The [MASK].", "[MASK] " + "cat " * 37 + "[MASK] [MASK]"])
+
+
+def test_json_lines_under_another_name_are_warned_about(home, tmp_path, capsys, caplog):
+    (tmp_path / "rows.txt").write_text('{"text": "The [MASK]."}\n' * 2)
+    source = str(tmp_path / "rows.txt")
+    assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", source]) == 0
+    assert caplog.text.count("rows.txt: line 1: this JSON object is read as text") == 1
+    caplog.clear()
+    output = ["--output", str(tmp_path / "f.safetensors")]
+    assert main(["features", "--checkpoint", str(home / "runs/whole"), "--input", source, *output]) == 0
+    assert caplog.text.count("rows.txt: line 1: this JSON object is read as text") == 1
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("name", ["rows.json", "rows.ndjson.gz", "rows.xlsx", "rows.feather"])
 def test_a_table_in_a_form_that_is_not_read_is_no_text_to_predict(home, tmp_path, capsys, name):
     (tmp_path / name).write_text('{"text": "The [MASK]."}\n')

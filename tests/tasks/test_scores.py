@@ -132,6 +132,15 @@ def test_several_labels_are_scored_label_by_label(tokenizer):
     assert [row["labels"] for row in task.predictions(split, outputs)] == [["a"], ["c"], ["c"], ["a"]]
 
 
+def test_constant_gold_numbers_have_no_correlation_and_are_warned_about(tokenizer, caplog):
+    task = text_task(tokenizer, ["score"], "regression")
+    examples = [LabelledText("", "x", None, 2.5, "")] * 3
+    split = EncodedTexts(examples, tokenizer, task.settings, ["score"])
+    scores = task.scores(split, [np.array([guess]) for guess in (1.0, 2.0, 4.0)], split.parts[0])
+    assert (scores["pearson"], scores["spearman"]) == (0, 0)
+    assert "every gold number of a split is 2.5; correlations are counted as 0" in caplog.text
+
+
 def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     task = text_task(tokenizer, ["0", "1"], "single-label")
     split = EncodedTexts(

@@ -31,8 +31,8 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
             some question has one or is marked as impossible, since test files may hide them all.
 
     Raises:
-        InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, or
-            `is_impossible` contradicts the answers.
+        InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, the
+            text of an answer is blank, or `is_impossible` contradicts the answers.
     """
     places: dict[str, str] = {}
     entries = (_squad if format_suffix(source) == ".json" else _table)(source)
@@ -108,7 +108,12 @@ def _answers(place: str, value: Any, context: str) -> tuple[Answer, ...]:
         start = field(inside, answer, "answer_start", int)
         if not 0 <= start <= len(context):
             raise InputError(f"{inside}: answer_start is {start}, but the context has {len(context)} characters")
-        answers.append(Answer(field(inside, answer, "text", str), start))
+        text = field(inside, answer, "text", str)
+        if not text.strip():
+            raise InputError(
+                f"{inside}: the text is blank; a question without an answer has an empty list of answers"
+            )
+        answers.append(Answer(text, start))
     return tuple(answers)
 
 

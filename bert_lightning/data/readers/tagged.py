@@ -15,6 +15,12 @@ _DOCUMENT = "-DOCSTART-"
 # A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
 BOUNDARY = "-X-"
 _BLANKS = " \t"
+# A first line that programs write above a word and its tag; neither is a tag of any published set.
+_COLUMN_NAMES = frozenset(
+    (word, tag)
+    for word in ("word", "words", "token", "tokens", "form")
+    for tag in ("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags", "upos")
+)
 _TOKEN_NAME = "tokens"
 _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
 # https://universaldependencies.org/format.html
@@ -105,6 +111,15 @@ def as_column(text: str) -> str:
     return "_X_" if column == BOUNDARY else column
 
 
+def _refuse_names(sentence: TaggedSentence) -> None:
+    """Refuse a first line that names the columns: it would be a word, and its tag one more label."""
+    if sentence.tags and (sentence.words[0].lower(), sentence.tags[0].lower()) in _COLUMN_NAMES:
+        raise InputError(
+            f"{word_place(sentence, 0)}: {sentence.words[0]!r} and {sentence.tags[0]!r} are names of columns: delete "
+            "the line"
+        )
+
+
 class _Line(NamedTuple):
     number: int
     fields: list[str]
@@ -120,6 +135,7 @@ class _Columns:
 
     def sentence(self, lines: list[_Line], document: int) -> TaggedSentence:
         """The words and tags of a sentence's lines, all of one number of columns."""
+        is_first = self._first is None
         first = self._first = self._first or self._begun(lines[0])
         for line in lines:
             count, expected = len(line.fields), len(first.fields)
@@ -131,7 +147,10 @@ class _Columns:
         words = [line.fields[self._token] for line in lines]
         tags = [line.fields[self._tag] for line in lines] if self._tag != self._token else None
         place = SentencePlace(self.source, [line.number for line in lines])
-        return TaggedSentence(place, words, tags, document)
+        sentence = TaggedSentence(place, words, tags, document)
+        if is_first:
+            _refuse_names(sentence)
+        return sentence
 
     def _begun(self, line: _Line) -> _Line:
         """Count columns from the front from now on; a file of words alone has no tags, wherever they would be."""
