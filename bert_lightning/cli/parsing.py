@@ -1,6 +1,8 @@
 """What the parsers of commands have in common."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +27,21 @@ class Commands:
         )
         sub.set_defaults(run=run, parser=sub, takes_overrides=overrides)
         return sub
+
+
+def path_text(text: str) -> str:
+    """Read the name of a file or folder, in which a leading `~/` is the home folder.
+
+    A shell does not replace it in `--output=~/a` or in quotes. An empty name would stand for the working directory.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: is a variable of the shell not set?")
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
+def path_argument(text: str) -> Path:
+    """Read the path of a file or folder, as `path_text` does."""
+    return Path(path_text(text))
 
 
 def whole_number(text: str) -> int:
