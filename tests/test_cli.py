@@ -149,6 +149,8 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("test --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint=", "the name is empty"),
+        ("predict --checkpoint tok --input good.txt --output good.txt", "--output good.txt is the file of --input"),
+        ("features --checkpoint tok --input good.txt --output tok/../good.txt", "good.txt is the file of --input"),
         ("export --format onnx --checkpoint tok --output=", "the name is empty"),
         ("predict --checkpoint=~/no-run", f"{Path.home() / 'no-run'} does not exist"),
         ("fit --config=~/no-file.yaml", f"{Path.home() / 'no-file.yaml'}: no such file"),

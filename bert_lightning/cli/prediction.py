@@ -2,12 +2,14 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from bert_lightning.cli.parsing import Commands, path_argument, path_text, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import row_progress, write_lines
+from bert_lightning.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -72,6 +74,7 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.data.lines import named
     from bert_lightning.runs.predictor import load
 
+    _refuse_own_input(options)
     predictor = load(options.checkpoint)
     is_empty = True
 
@@ -92,6 +95,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from bert_lightning.runs.features import write_features
 
+    _refuse_own_input(options)
     with row_progress("encoding", True) as advance:
         line = write_features(
             options.checkpoint,
@@ -105,3 +109,14 @@ def _features(options: argparse.Namespace) -> int:
         )
     print(line)
     return OK
+
+
+def _refuse_own_input(options: argparse.Namespace) -> None:
+    """Refuse an output that would replace the input.
+
+    Raises:
+        InputError: both are the same file, perhaps under two names.
+    """
+    source, output = options.input, options.output
+    if output is not None and output.exists() and os.path.isfile(source) and os.path.samefile(source, output):
+        raise InputError(f"--output {output} is the file of --input, which it would replace: choose another name")
