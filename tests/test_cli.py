@@ -149,6 +149,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("test --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint=", "the name is empty"),
+        ("instances --input *.txt --tokenizer tok --output good.txt", "--output good.txt is the file of --input"),
         ("predict --checkpoint tok --input good.txt --output good.txt", "--output good.txt is the file of --input"),
         ("features --checkpoint tok --input good.txt --output tok/../good.txt", "good.txt is the file of --input"),
         ("export --format onnx --checkpoint tok --output=", "the name is empty"),

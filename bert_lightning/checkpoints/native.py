@@ -24,6 +24,8 @@ BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 _PREFIX = "model."
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# In bytes; every checkpoint is larger.
+_LONGEST_LINK = 256
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
@@ -85,13 +87,13 @@ def _followed(path: Path) -> Path:
     real = Path(os.path.realpath(path))
     if real.name not in (BEST, LAST) or files.checksum_path(real).exists():
         return real
-    hashed = MANIFEST if real.is_dir() else ""
-    digest = files.sha256(real / hashed)
-    same = (
-        step
-        for step in step_checkpoints(real.parent)
-        if step.is_dir() == real.is_dir() and files.recorded_sha256(step) == digest
-    )
+    steps = step_checkpoints(real.parent)
+    if real.is_file() and real.stat().st_size < _LONGEST_LINK:
+        # Git without symbolic links, and some archives, write where the link leads as text.
+        name = real.read_bytes().decode("ascii", "replace").strip()
+        return next((step for step in steps if step.name == name), real)
+    digest = files.sha256(real / MANIFEST if real.is_dir() else real)
+    same = (step for step in steps if step.is_dir() == real.is_dir() and files.recorded_sha256(step) == digest)
     return next(same, real)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from bert_lightning.cli.parsing import Commands, path_argument, whole_number
+from bert_lightning.cli.parsing import Commands, path_argument, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import console, text_progress
 from bert_lightning.errors import InputError
@@ -214,8 +214,9 @@ def _instances(options: argparse.Namespace) -> int:
         raise InputError(f"--output {options.output} is a folder; a file is expected")
     if options.show < 1:
         raise InputError(f"--show is {options.show}; it must be at least 1")
-    number = 0
-    lines = instances(options, _sources(options), _corpus_format(options), console())
+    number, sources = 0, _sources(options)
+    refuse_own_input(sources, options.output)
+    lines = instances(options, sources, _corpus_format(options), console())
     if options.output is None:
         terminal = Terminal(highlight=False)
         for number, line in enumerate(islice(lines, options.show)):

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from bert_lightning.errors import InputError
 
 
 class Commands:
@@ -42,6 +45,19 @@ def path_text(text: str) -> str:
 def path_argument(text: str) -> Path:
     """Read the path of a file or folder, as `path_text` does."""
     return Path(path_text(text))
+
+
+def refuse_own_input(sources: Iterable[str], output: Path | None) -> None:
+    """Refuse an output that would replace an input.
+
+    Raises:
+        InputError: both are the same file, perhaps under two names.
+    """
+    if output is None or not output.exists():
+        return
+    for source in sources:
+        if os.path.isfile(source) and os.path.samefile(source, output):
+            raise InputError(f"--output {output} is the file of --input, which it would replace: choose another name")
 
 
 def whole_number(text: str) -> int:

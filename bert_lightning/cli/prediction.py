@@ -2,14 +2,12 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
-from bert_lightning.cli.parsing import Commands, path_argument, path_text, whole_number
+from bert_lightning.cli.parsing import Commands, path_argument, path_text, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import row_progress, write_lines
-from bert_lightning.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -74,7 +72,7 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.data.lines import named
     from bert_lightning.runs.predictor import load
 
-    _refuse_own_input(options)
+    refuse_own_input([options.input], options.output)
     predictor = load(options.checkpoint)
     is_empty = True
 
@@ -95,7 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from bert_lightning.runs.features import write_features
 
-    _refuse_own_input(options)
+    refuse_own_input([options.input], options.output)
     with row_progress("encoding", True) as advance:
         line = write_features(
             options.checkpoint,
@@ -109,14 +107,3 @@ def _features(options: argparse.Namespace) -> int:
         )
     print(line)
     return OK
-
-
-def _refuse_own_input(options: argparse.Namespace) -> None:
-    """Refuse an output that would replace the input.
-
-    Raises:
-        InputError: both are the same file, perhaps under two names.
-    """
-    source, output = options.input, options.output
-    if output is not None and output.exists() and os.path.isfile(source) and os.path.samefile(source, output):
-        raise InputError(f"--output {output} is the file of --input, which it would replace: choose another name")

@@ -92,6 +92,13 @@ def test_a_copy_of_a_link_opens_nothing_damaged(tmp_path, spoiled):
         load_native(find_native(tmp_path))
 
 
+@pytest.mark.parametrize(("text", "expected"), [(step_name(5), step_name(5)), (step_name(7), BEST), ("", BEST)])
+def test_a_link_that_became_the_text_of_its_target_is_followed(tmp_path, text, expected):
+    save(tmp_path, 5)
+    (tmp_path / BEST).write_text(text)
+    assert find_native(tmp_path) == tmp_path / expected
+
+
 def test_a_copy_without_its_links_names_a_checkpoint_that_can_be_given(tmp_path):
     path = save(tmp_path, 5)
     with pytest.raises(CheckpointError, match=rf"has no best\.ckpt or last\.ckpt.*name one.*{path.name}"):
