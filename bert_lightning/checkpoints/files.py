@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -119,10 +120,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_atomically(link: Path, target_name: str) -> None:
-    """Point the symbolic link `link` at its sibling `target_name`; at no moment is there no link."""
+    """Point the symbolic link `link` at its sibling `target_name`.
+
+    At no moment is there no link, unless a folder lies there, which a rename cannot replace.
+    """
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target_name)
+    if link.is_dir() and not link.is_symlink():
+        # A copy of the run turned the link into a folder.
+        gone = link.with_name(f".{link.name}.{os.getpid()}.gone.tmp")
+        os.replace(link, gone)
+        shutil.rmtree(gone)
     os.replace(temporary, link)
     sync_folder(link.parent)
 
@@ -139,6 +148,13 @@ def sha256(path: Path) -> str:
 def checksum_path(path: Path) -> Path:
     """Where the checksum of `path` lies."""
     return path.with_name(path.name + ".sha256")
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """Read the SHA-256 that was written beside `path`, in hexadecimal; None where there is none."""
+    beside = checksum_path(path)
+    words = beside.read_bytes().decode("ascii", "replace").split() if beside.is_file() else []
+    return words[0] if words else None
 
 
 class _HashedFile:
@@ -200,7 +216,6 @@ def damage(path: Path) -> str | None:
     beside = checksum_path(path)
     if not beside.is_file():
         return f"has no checksum beside it ({beside.name})"
-    expected = beside.read_bytes().decode("ascii", "replace").split()[:1]
-    if [sha256(path)] != expected:
+    if sha256(path) != recorded_sha256(path):
         return "is damaged: its SHA-256 differs from the one written with it"
     return None

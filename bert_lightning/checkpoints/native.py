@@ -16,7 +16,7 @@ import torch
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import is_parts, load_parts, parts_damage, step_of_parts
+from bert_lightning.checkpoints.parts import MANIFEST, is_parts, load_parts, parts_damage, step_of_parts
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 
 SUFFIX = ".ckpt"
@@ -24,6 +24,8 @@ BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 _PREFIX = "model."
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# In bytes; every checkpoint is larger.
+_LONGEST_LINK = 256
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
@@ -56,18 +58,43 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
     """The checkpoint that `path` stands for: the file or folder of parts itself, or the first of `names` in a run.
 
     Raises:
-        CheckpointError: a link that leads nowhere, or a URL.
+        CheckpointError: a link that leads nowhere, a folder of step checkpoints without a link to one, or a URL.
     """
     refuse_url(path)
     if _is_native(path) and path.name.endswith(SUFFIX):
-        return Path(os.path.realpath(path))
+        return _followed(path)
     for folder in (path / "checkpoints", path):
         for name in names:
             if (folder / name).is_symlink() and not (folder / name).exists():
                 raise CheckpointError(f"{folder / name} points to {(folder / name).readlink()}, which is missing")
             if _is_native(folder / name):
-                return Path(os.path.realpath(folder / name))
+                return _followed(folder / name)
+        steps = step_checkpoints(folder)
+        if steps:
+            raise CheckpointError(
+                f"{folder} has no {' or '.join(names)}, which a copy may have left out: name one of its checkpoints, "
+                f"such as {steps[0]}"
+            )
     return None
+
+
+def _followed(path: Path) -> Path:
+    """Follow a link to its checkpoint, also where a copy of the run turned the link into a file or folder.
+
+    `cp -rL`, `scp -r` and archives put a copy of the checkpoint in place of the link. It has no checksum of its own.
+    So it stands for the step checkpoint beside it whose recorded SHA-256 it has; the reader then verifies that one.
+    """
+    real = Path(os.path.realpath(path))
+    if real.name not in (BEST, LAST) or files.checksum_path(real).exists():
+        return real
+    steps = step_checkpoints(real.parent)
+    if real.is_file() and real.stat().st_size < _LONGEST_LINK:
+        # Git without symbolic links, and some archives, write where the link leads as text.
+        name = real.read_bytes().decode("ascii", "replace").strip()
+        return next((step for step in steps if step.name == name), real)
+    digest = files.sha256(real / MANIFEST if real.is_dir() else real)
+    same = (step for step in steps if step.is_dir() == real.is_dir() and files.recorded_sha256(step) == digest)
+    return next(same, real)
 
 
 def _is_native(path: Path) -> bool:

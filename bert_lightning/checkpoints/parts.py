@@ -23,6 +23,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import (
     checksum_path,
+    recorded_sha256,
     sha256,
     sync_folder,
     write_hashed,
@@ -124,7 +125,7 @@ def parts_damage(path: Path) -> str | None:
         return f"has no checksum beside it ({beside.name})"
     if not manifest_path.is_file():
         return f"is torn: it has no {MANIFEST}"
-    if [sha256(manifest_path)] != beside.read_bytes().decode("ascii", "replace").split()[:1]:
+    if sha256(manifest_path) != recorded_sha256(path):
         return f"is damaged: {MANIFEST} differs from the SHA-256 written with it"
     for name, entry in _manifest(path)["parts"].items():
         part = path / name

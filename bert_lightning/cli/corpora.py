@@ -1,10 +1,9 @@
 """Commands on text: `tokenizer`, `prepare`, `instances`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from bert_lightning.cli.parsing import Commands, whole_number
+from bert_lightning.cli.parsing import Commands, path_argument, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import console, text_progress
 from bert_lightning.errors import InputError
@@ -19,7 +18,7 @@ def add(commands: Commands) -> None:
     tokenizer.set_defaults(language="en")
     tokenizer.add_argument("--vocab-size", type=whole_number, required=True, metavar="N", help="number of entries")
     tokenizer.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
+        "--output", type=path_argument, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
     )
     tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
     tokenizer.add_argument(
@@ -43,7 +42,7 @@ def add(commands: Commands) -> None:
         metavar="DIR_OR_VOCAB",
         help="folder with vocab.txt, or a vocabulary file",
     )
-    prepare.add_argument("--output", type=Path, required=True, metavar="DIR", help="the token store")
+    prepare.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="the token store")
     prepare.add_argument("--workers", type=whole_number, metavar="N", help="processes (default: one a core)")
     prepare.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
     prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
@@ -82,7 +81,7 @@ def add(commands: Commands) -> None:
     instances.add_argument(
         "--show", type=whole_number, default=10, metavar="N", help="how many to show without --output (default: 10)"
     )
-    instances.add_argument("--output", type=Path, metavar="FILE", help="gets all of them as JSON lines")
+    instances.add_argument("--output", type=path_argument, metavar="FILE", help="gets all of them as JSON lines")
 
 
 def _corpus_options(parser: argparse.ArgumentParser) -> None:
@@ -215,8 +214,9 @@ def _instances(options: argparse.Namespace) -> int:
         raise InputError(f"--output {options.output} is a folder; a file is expected")
     if options.show < 1:
         raise InputError(f"--show is {options.show}; it must be at least 1")
-    number = 0
-    lines = instances(options, _sources(options), _corpus_format(options), console())
+    number, sources = 0, _sources(options)
+    refuse_own_input(sources, options.output)
+    lines = instances(options, sources, _corpus_format(options), console())
     if options.output is None:
         terminal = Terminal(highlight=False)
         for number, line in enumerate(islice(lines, options.show)):

@@ -1,7 +1,12 @@
 """What the parsers of commands have in common."""
 
 import argparse
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from bert_lightning.errors import InputError
 
 
 class Commands:
@@ -25,6 +30,34 @@ class Commands:
         )
         sub.set_defaults(run=run, parser=sub, takes_overrides=overrides)
         return sub
+
+
+def path_text(text: str) -> str:
+    """Read the name of a file or folder, in which a leading `~/` is the home folder.
+
+    A shell does not replace it in `--output=~/a` or in quotes. An empty name would stand for the working directory.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: is a variable of the shell not set?")
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
+def path_argument(text: str) -> Path:
+    """Read the path of a file or folder, as `path_text` does."""
+    return Path(path_text(text))
+
+
+def refuse_own_input(sources: Iterable[str], output: Path | None) -> None:
+    """Refuse an output that would replace an input.
+
+    Raises:
+        InputError: both are the same file, perhaps under two names.
+    """
+    if output is None or not output.exists():
+        return
+    for source in sources:
+        if os.path.isfile(source) and os.path.samefile(source, output):
+            raise InputError(f"--output {output} is the file of --input, which it would replace: choose another name")
 
 
 def whole_number(text: str) -> int:

@@ -3,10 +3,9 @@
 import argparse
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from bert_lightning.cli.parsing import Commands, whole_number
+from bert_lightning.cli.parsing import Commands, path_argument, path_text, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import row_progress, write_lines
 
@@ -16,15 +15,19 @@ def add(commands: Commands) -> None:
     predict = commands.add("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
     predict.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path_argument,
         required=True,
         metavar="RUN_OR_CKPT",
         help="run directory or checkpoint file",
     )
     predict.add_argument(
-        "--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input"
+        "--input",
+        type=path_text,
+        default="-",
+        metavar="FILE|-",
+        help="lines of text, or a table; default: standard input",
     )
-    predict.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    predict.add_argument("--output", type=path_argument, metavar="FILE", help="default: standard output")
 
     features = commands.add(
         "features",
@@ -32,13 +35,19 @@ def add(commands: Commands) -> None:
         "write hidden states of texts to a file",
         "Takes any checkpoint with a vocabulary: runs, Hugging Face folders, TensorFlow 1 checkpoints, hub names.",
     )
-    features.add_argument("--checkpoint", required=True, metavar="CHECKPOINT", help="any checkpoint that can be read")
     features.add_argument(
-        "--input", default="-", metavar="FILE|-", help="lines of text, or a table; default: standard input"
+        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+    )
+    features.add_argument(
+        "--input",
+        type=path_text,
+        default="-",
+        metavar="FILE|-",
+        help="lines of text, or a table; default: standard input",
     )
     features.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
     features.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="ends in .safetensors or .parquet"
+        "--output", type=path_argument, required=True, metavar="FILE", help="ends in .safetensors or .parquet"
     )
     features.add_argument(
         "--layers",
@@ -63,6 +72,7 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.data.lines import named
     from bert_lightning.runs.predictor import load
 
+    refuse_own_input([options.input], options.output)
     predictor = load(options.checkpoint)
     is_empty = True
 
@@ -83,6 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _features(options: argparse.Namespace) -> int:
     from bert_lightning.runs.features import write_features
 
+    refuse_own_input([options.input], options.output)
     with row_progress("encoding", True) as advance:
         line = write_features(
             options.checkpoint,

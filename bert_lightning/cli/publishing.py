@@ -1,9 +1,8 @@
 """Commands that hand results on: `submission`, `export`, `report`."""
 
 import argparse
-from pathlib import Path
 
-from bert_lightning.cli.parsing import Commands
+from bert_lightning.cli.parsing import Commands, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 
 FORMATS = ("huggingface", "onnx")
@@ -14,8 +13,8 @@ def add(commands: Commands) -> None:
     submission = commands.add(
         "submission", _submission, "zip a GLUE submission", "Takes the runs whose `test` predicted the eleven files."
     )
-    submission.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
-    submission.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .zip")
+    submission.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
+    submission.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="ends in .zip")
 
     export = commands.add(
         "export",
@@ -23,18 +22,20 @@ def add(commands: Commands) -> None:
         "write a checkpoint for other tools",
         "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names.",
     )
-    export.add_argument("--checkpoint", required=True, metavar="CHECKPOINT", help="any checkpoint that can be read")
+    export.add_argument(
+        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+    )
     export.add_argument(
         "--format",
         required=True,
         choices=FORMATS,
         help="a folder that transformers opens, or an ONNX file (needs the extra onnx)",
     )
-    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
     report = commands.add("report", _report, "tables and curves over runs")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories")
-    report.add_argument("--output", type=Path, required=True, metavar="FILE", help="ends in .html or .md")
+    report.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
+    report.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="ends in .html or .md")
 
 
 def _submission(options: argparse.Namespace) -> int:

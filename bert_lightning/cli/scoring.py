@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bert_lightning.cli.parsing import Commands, module_option
+from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import print_json, print_metrics
 from bert_lightning.runs.processes import is_first_process
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         )
         sub.add_argument(
             "--checkpoint",
-            type=Path,
+            type=path_argument,
             required=True,
             metavar="RUN_OR_CKPT",
             help="run directory or checkpoint file",
@@ -31,6 +31,7 @@ def add(commands: Commands) -> None:
         sub.add_argument(
             "--config",
             nargs="+",
+            type=path_text,
             action="extend",
             metavar="FILE",
             help="on top of the run's own configuration",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bert_lightning.cli.parsing import Commands, module_option
+from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import print_metrics
 from bert_lightning.errors import InputError
@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
     fit.add_argument(
         "--config",
         nargs="+",
+        type=path_text,
         action="extend",
         required=True,
         metavar="FILE",
@@ -29,7 +30,7 @@ def add(commands: Commands) -> None:
     )
     fit.add_argument(
         "--run-directory",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="default: runs/<experiment>/<hash of the configuration>",
     )
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
     )
     fit.add_argument(
         "--resume",
+        type=path_text,
         default="auto",
         metavar="auto|never|PATH",
         help="go on from the newest checkpoint, start anew, or go on from PATH",
@@ -65,8 +67,10 @@ def add(commands: Commands) -> None:
         "train a finished run again and compare",
         "Metrics step by step, and the hash of the final weights; exit status 1 if one differs.",
     )
-    reproduce.add_argument("run_directory", type=Path, metavar="RUN_DIR", help="a finished run")
-    reproduce.add_argument("--output", type=Path, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)")
+    reproduce.add_argument("run_directory", type=path_argument, metavar="RUN_DIR", help="a finished run")
+    reproduce.add_argument(
+        "--output", type=path_argument, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)"
+    )
     module_option(reproduce)
 
 

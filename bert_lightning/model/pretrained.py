@@ -55,7 +55,7 @@ class LoadingReport(NamedTuple):
     def __str__(self) -> str:
         parts = []
         if self.missing:
-            parts.append(f"drawn anew, since {self.path} lacks them: {', '.join(self.missing)}")
+            parts.append(f"drawn anew, not taken from {self.path}: {', '.join(self.missing)}")
         if self.unused:
             parts.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
         return "; ".join(parts)

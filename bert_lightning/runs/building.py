@@ -175,10 +175,15 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
     data = row.data(settings, tokenizer, stage=stage, **carried_on)
     _seed(experiment)
     model = row.model(config, **data.head, **_chosen_head(experiment.model, data))
+    other_head: list[str] = []
     if start is not None and stage is None and not _has_head_of(start, experiment.task, model):
         # A head for other labels is of no use, even where their number happens to be the same.
+        if start.architecture == model.architecture and "labels" in start.task_settings:
+            other_head = [
+                f"the head of {start.path} is left out, since its labels are not those of the data, in order"
+            ]
         start = without_head(start)
-    notes = take_weights(model, experiment, start, stage)
+    notes = other_head + take_weights(model, experiment, start, stage)
     task = row.task(model, config, tokenizer, settings, **_task_arguments(data, known))
     return Parts(data, task, notes)
 

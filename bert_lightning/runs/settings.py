@@ -376,6 +376,8 @@ def _plain_value(value: Any, path: str) -> Any:
 
 
 def _with_variables(text: str, path: str) -> str:
+    """Replace `${NAME}`, and a leading `~/` by the home folder, which only a shell would do."""
+
     def replace(match: re.Match[str]) -> str:
         name = match[2]
         if match[1]:
@@ -386,7 +388,8 @@ def _with_variables(text: str, path: str) -> str:
             raise InputError(f"{path} uses ${{{name}}}, but this environment variable is not set")
         return os.environ[name]
 
-    return _VARIABLE.sub(replace, text)
+    home = os.path.expanduser("~/") if text.startswith("~/") else ""
+    return home + _VARIABLE.sub(replace, text.removeprefix("~/") if home else text)
 
 
 def _type_name(hint: Any) -> str:

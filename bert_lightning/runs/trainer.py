@@ -71,10 +71,10 @@ def build_trainer(
     own_precision = settings.precision in ("bf16-true", "16-mixed")
     if own_precision:
         plugins.append(BFloat16Weights() if settings.precision == "bf16-true" else ScaledFloat16("cuda"))
-    if SLURMEnvironment.detect():
-        # A signal is ours: it saves, and the job script asks for the next turn.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
     try:
+        if SLURMEnvironment.detect():
+            # A signal is ours: it saves, and the job script asks for the next turn.
+            plugins.append(SLURMEnvironment(auto_requeue=False))
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,

@@ -7,6 +7,7 @@ from bert_lightning.data.masking import TokenMasking
 from bert_lightning.errors import InputError
 from bert_lightning.runs.experiment import load_experiment
 from bert_lightning.runs.settings import merge, parse_overrides, read_yaml
+from bert_lightning.runs.trainer import build_trainer
 
 MINIMAL = {
     "experiment": "try",
@@ -38,6 +39,22 @@ def test_a_resolved_experiment_loads_back_to_itself(tmp_path):
     again = load_experiment([write(tmp_path, loaded.to_dict(), "resolved.yaml")])
     assert again.to_dict() == loaded.to_dict()
     assert again.identity == loaded.identity
+
+
+def test_a_leading_tilde_is_the_home_folder_in_every_setting(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    values = {**MINIMAL, "data": {"train": "~/store", "validation": "~other/store"}}
+    loaded = load_experiment([write(tmp_path, values)])
+    assert (loaded.data.train, loaded.data.validation) == ("/home/ann/store", "~other/store")
+    assert load_experiment([write(tmp_path, MINIMAL)], ["--data.train=~/store"]).data.train == "/home/ann/store"
+
+
+def test_variables_of_slurm_that_do_not_fit_are_one_message(tmp_path, monkeypatch):
+    experiment = load_experiment([write(tmp_path, MINIMAL)])
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(InputError, match=r"trainer: .*--ntasks-per-node=4"):
+        build_trainer(experiment, tmp_path, [])
 
 
 def test_a_choice_given_by_its_name_alone_keeps_it_under_overrides(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
 
 from bert_lightning.checkpoints import hub
@@ -218,3 +219,30 @@ def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_pa
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
     assert "reinitialize_layers does nothing where weights are random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])
+def test_a_head_that_is_left_out_for_its_labels_is_told(tmp_path, labels, is_left_out):
+    from bert_lightning.runs.building import build_parts
+    from bert_lightning.runs.experiment import load_experiment
+
+    config = transformers.BertConfig(
+        vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
+    )
+    config.id2label, config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "start")
+    (tmp_path / "start/vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"])
+    )
+    (tmp_path / "train.tsv").write_text("text\tlabel\ngood\tpos\nbad\tneg\n")
+    values = {
+        "experiment": "x",
+        "task": "text-classification",
+        "model": {"pretrained": str(tmp_path / "start")},
+        "data": {"train": str(tmp_path / "train.tsv"), "batch_size": 2},
+        "trainer": {"max_steps": 1},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    notes = build_parts(load_experiment([tmp_path / "e.yaml"]), read_checkpoint(tmp_path / "start")).notes
+    assert any("the head of" in note and "labels" in note for note in notes) == is_left_out
+    assert any("classifier.weight" in note for note in notes) == is_left_out

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import threading
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import torch
 
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.native import load_native, step_name
+from bert_lightning.checkpoints.native import BEST, LAST, find_native, load_native, step_name
+from bert_lightning.checkpoints.parts import write_parts
 from bert_lightning.errors import WorkError
 from bert_lightning.training import checkpointing
 from bert_lightning.training.checkpointing import (
@@ -60,6 +62,48 @@ def test_nothing_starts_over_when_no_checkpoint_is_whole(tmp_path):
     spoil(save(tmp_path, 5), "bit")
     with pytest.raises(CheckpointError, match="none of its 1 checkpoints is whole"):
         newest_valid(tmp_path)
+
+
+@pytest.mark.parametrize("as_parts", [False, True])
+def test_a_run_opens_whose_links_a_copy_turned_into_files(tmp_path, as_parts):
+    for step in (5, 10):
+        if as_parts:
+            write_parts(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
+        else:
+            save(tmp_path, step)
+    files.link_atomically(tmp_path / BEST, step_name(5))
+    files.link_atomically(tmp_path / LAST, step_name(10))
+    copy = shutil.copytree(tmp_path, tmp_path / "copy", symlinks=False)
+    assert not (copy / BEST).is_symlink()
+    for path in (copy, copy / BEST):
+        assert find_native(path) == copy / step_name(5)
+    assert find_native(copy, (LAST, BEST)) == copy / step_name(10)
+    load_native(find_native(copy))
+    files.link_atomically(copy / BEST, step_name(10))
+    assert (copy / BEST).readlink().name == step_name(10)
+    assert not list(copy.glob(".*"))
+
+
+@pytest.mark.parametrize("spoiled", [BEST, step_name(5)])
+def test_a_copy_of_a_link_opens_nothing_damaged(tmp_path, spoiled):
+    shutil.copy(save(tmp_path, 5), tmp_path / BEST)
+    spoil(tmp_path / spoiled, "bit")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt has no checksum|step-000000005\.ckpt is damaged"):
+        load_native(find_native(tmp_path))
+
+
+@pytest.mark.parametrize(("text", "expected"), [(step_name(5), step_name(5)), (step_name(7), BEST), ("", BEST)])
+def test_a_link_that_became_the_text_of_its_target_is_followed(tmp_path, text, expected):
+    save(tmp_path, 5)
+    (tmp_path / BEST).write_text(text)
+    assert find_native(tmp_path) == tmp_path / expected
+
+
+def test_a_copy_without_its_links_names_a_checkpoint_that_can_be_given(tmp_path):
+    path = save(tmp_path, 5)
+    with pytest.raises(CheckpointError, match=rf"has no best\.ckpt or last\.ckpt.*name one.*{path.name}"):
+        find_native(tmp_path)
+    assert find_native(path) == path
 
 
 def test_a_pickle_with_a_valid_checksum_is_still_not_executed(tmp_path):
