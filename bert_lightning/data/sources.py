@@ -279,7 +279,7 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
 
 
 def _repeats(fields: Sequence[str], header: Sequence[str]) -> bool:
-    """Return whether a row holds the names of the columns: in any case, in quotes or behind a byte-order mark.
+    """Return whether a row holds the names of the columns: in any case, in quotes or after a byte-order mark.
 
     Files that were joined may differ in these, and only the first line of a file loses its mark.
     """
