@@ -214,7 +214,8 @@ def test_a_model_with_one_segment_takes_single_texts_and_refuses_pairs(
 def test_a_pair_column_is_refused_with_a_model_of_one_segment(tokenizer, tables, tmp_path):
     start = padded(tokenizer, tmp_path / "start", type_vocab_size=1)
     values = values_of("text-classification", start, tables, (), tmp_path)
-    values["data"]["text_pair_column"] = "sentence"
+    (tmp_path / "pairs.tsv").write_text("sentence\tother\ttopic\nThe cat.\tThe dog.\ta\nThe dog.\tThe cat.\tb\n")
+    values["data"] |= {"train": str(tmp_path / "pairs.tsv"), "text_pair_column": "other"}
     with pytest.raises(InputError, match="for single texts, but the data are pairs"):
         built(values)
 
