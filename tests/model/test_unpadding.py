@@ -134,7 +134,7 @@ def test_rows_of_many_lengths_stay_padded():
     assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
 
 
-# Real tokens of each row: padding in front, in the middle, on both sides, behind, everywhere, nowhere.
+# Real tokens of each row: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
 LAYOUTS = ("000111111", "011011011", "001111100", "111110000", "000000000", "111111111", "101010101", "000000001")
 
 
