@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 from ranks import Ranks, started
 
 from bert_lightning.cli import main
-from bert_lightning.data.preparation import prepare
+from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 

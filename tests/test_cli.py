@@ -10,9 +10,9 @@ import pytest
 import transformers
 
 from bert_lightning.cli import main
-from bert_lightning.data.instances import dynamic_instances
-from bert_lightning.data.masking import TokenMasking
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.instances import dynamic_instances
+from bert_lightning.data.pretraining.masking import TokenMasking
+from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
@@ -219,7 +219,8 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy():
 
 
 def test_tokenizer_and_prepare_do_not_wait_for_torch():
-    code = "import sys, bert_lightning.data.preparation, bert_lightning.text.vocabulary;print('torch' in sys.modules)"
+    modules = "sys, bert_lightning.data.corpus.preparation, bert_lightning.text.vocabulary"
+    code = f"import {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -80,7 +80,7 @@ def test_resuming_from_any_checkpoint_ends_in_the_same_weights_and_metrics(home,
 DYING = """
 import os, sys
 from bert_lightning.cli import main
-from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.tasks.pretraining.task import PretrainingTask
 original = PretrainingTask.training_step
 def dying(self, batches, number):
     if self.trainer.global_step == int(sys.argv[1]):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bert_lightning.cli import _parser
-from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.config.experiment import load_experiment
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").rglob("*.yaml"))

@@ -7,9 +7,9 @@ from itertools import accumulate, islice
 import pytest
 import transformers
 
-from bert_lightning.data.documents import CorpusFormat, detect_layout, read_passages
-from bert_lightning.data.google_instances import GoogleSettings, google_instances
-from bert_lightning.data.sources import (
+from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, read_passages
+from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
+from bert_lightning.data.reading.tables import (
     CORPUS_SUFFIXES,
     column,
     find_sources,

@@ -107,7 +107,7 @@ cli.console()
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_while_a_checkpoint_is_scored_is_its_status(home, monkeypatch, handlers, name):
-    from bert_lightning.tasks.pretraining import PretrainingTask
+    from bert_lightning.tasks.pretraining.task import PretrainingTask
 
     monkeypatch.setattr(PretrainingTask, "validation_step", lambda *_: send(name))
     assert cli.main(["validate", "--checkpoint", str(home / "runs/whole")]) == STATUS[name]

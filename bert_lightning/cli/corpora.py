@@ -124,11 +124,11 @@ def _language_option(parser: argparse.ArgumentParser) -> None:
 
 def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.checkpoints.listing import entries
-    from bert_lightning.data.documents import read_passages
-    from bert_lightning.data.lines import Repairs, named
-    from bert_lightning.runs.corpora import count
+    from bert_lightning.data.corpus.documents import read_passages
+    from bert_lightning.data.reading.lines import Repairs, named
     from bert_lightning.text.vocabulary import train_wordpiece
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
+    from bert_lightning.wording import count
 
     if options.min_frequency < 1:
         raise InputError(f"--min-frequency is {options.min_frequency}; it must be at least 1")
@@ -178,8 +178,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from bert_lightning.data.preparation import prepare
-    from bert_lightning.runs.corpora import summary_lines
+    from bert_lightning.cli.summaries import summary_lines
+    from bert_lightning.data.corpus.preparation import prepare
     from bert_lightning.text.wordpiece import load_tokenizer
 
     if options.scheduler is not None and options.workers is not None:
@@ -207,8 +207,9 @@ def _instances(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from bert_lightning.checkpoints.files import write_atomically
-    from bert_lightning.runs.corpora import Terminal, count, shown_instance
-    from bert_lightning.runs.instances import instances
+    from bert_lightning.cli.instances import instances
+    from bert_lightning.cli.summaries import Terminal, shown_instance
+    from bert_lightning.wording import count
 
     if options.output is not None and options.output.is_dir():
         raise InputError(f"--output {options.output} is a folder; a file is expected")
@@ -235,13 +236,13 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _sources(options: argparse.Namespace) -> list[str]:
-    from bert_lightning.data.sources import CORPUS_SUFFIXES, find_sources
+    from bert_lightning.data.reading.tables import CORPUS_SUFFIXES, find_sources
 
     return find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
 
 
 def _corpus_format(options: argparse.Namespace) -> Any:
-    from bert_lightning.data.documents import CorpusFormat
+    from bert_lightning.data.corpus.documents import CorpusFormat
 
     return CorpusFormat(
         layout=options.layout,

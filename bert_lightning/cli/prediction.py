@@ -69,7 +69,7 @@ def add(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> int:
     import json
 
-    from bert_lightning.data.lines import named
+    from bert_lightning.data.reading.lines import named
     from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
@@ -91,7 +91,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _features(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.features import write_features
+    from bert_lightning.interpretability.feature_files import write_features
 
     refuse_own_input([options.input], options.output)
     with row_progress("encoding", True) as advance:

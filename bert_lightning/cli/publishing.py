@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
 
 
 def _submission(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.submission import write_submission
+    from bert_lightning.reports.submission import write_submission
 
     for path in write_submission(options.runs, options.output):
         print(f"{path.name:<12} {path}")
@@ -55,8 +55,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.corpora import count
-    from bert_lightning.runs.report import write_report
+    from bert_lightning.reports.report import write_report
+    from bert_lightning.wording import count
 
     write_report(options.runs, options.output)
     print(f"report of {count(len(options.runs), 'run')}: {options.output}")

@@ -107,7 +107,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _score_conll(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.score_files import score_conll_files
+    from bert_lightning.reports.score_files import score_conll_files
 
     columns = (options.token_column, options.tag_column)
     print_json(score_conll_files(options.gold, options.predictions, options.scheme, *columns))
@@ -115,14 +115,14 @@ def _score_conll(options: argparse.Namespace) -> int:
 
 
 def _score_squad_v1(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.score_files import score_squad_v1_files
+    from bert_lightning.reports.score_files import score_squad_v1_files
 
     print_json(score_squad_v1_files(options.gold, options.predictions))
     return OK
 
 
 def _score_squad_v2(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.score_files import score_squad_v2_files
+    from bert_lightning.reports.score_files import score_squad_v2_files
 
     print_json(
         score_squad_v2_files(

@@ -21,7 +21,7 @@ def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int],
     """A bar that is told the characters done; without an end where the sources do not say how many there are."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from bert_lightning.data.lines import is_compressed
+    from bert_lightning.data.reading.lines import is_compressed
 
     plain = all(os.path.isfile(source) and not is_compressed(source) for source in sources)
     total = sum(os.path.getsize(source) for source in sources) if plain else None

@@ -81,19 +81,19 @@ def _fit(options: argparse.Namespace) -> int:
         if options.profile:
             raise InputError("--profile is of one run: leave --seeds out")
         return _fit_seeds(options)
-    from bert_lightning.runs.experiment import load_experiment
+    from bert_lightning.config.experiment import load_experiment
 
     files = [Path(file) for file in options.config]
     experiment = load_experiment(files, options.overrides, None, options.allow_module)
 
-    from bert_lightning.runs.training import choose_directory, fit
+    from bert_lightning.runs.fit import choose_directory, fit
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)
     if metrics is None:
         print(f"finished before: {directory.path} (a new one: --resume never)")
     elif is_first_process():
-        from bert_lightning.runs.published import compared
+        from bert_lightning.config.published import compared
 
         print_metrics(metrics)
         print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
@@ -101,7 +101,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _fit_seeds(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.seeds import exit_status, fit_seeds, summary_lines
+    from bert_lightning.studies.seeds import exit_status, fit_seeds, summary_lines
 
     own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
     runs = fit_seeds(options.config, *own)
@@ -110,7 +110,7 @@ def _fit_seeds(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.reproduction import reproduce
+    from bert_lightning.studies.reproduction import reproduce
 
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
     if comparison is None:

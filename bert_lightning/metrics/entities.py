@@ -215,7 +215,7 @@ def score_entities(
         predicted: the same for the prediction.
         scheme: `conlleval`, which counts tag by tag as the script does, or `strict` for the strict mode of seqeval
             over IOB2. The script has no rule for S, L and U, so with such tags it takes touching spans of one type
-            for one span. `convert` in `data/tag_schemes.py` turns tags into IOB2, which avoids this.
+            for one span. `tasks/token_classification/tag_schemes.py: convert` turns tags into IOB2, which avoids it.
 
     Raises:
         InputError: sentences that do not match in number or length, or a tag that is not of the scheme.

@@ -8,6 +8,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bert_lightning.checks import RefusedValue
+
 # No table has more rows; what claims to is damaged.
 _LIMIT = 2**31
 
@@ -81,7 +83,7 @@ class BertConfig:
         ):
             value = getattr(self, name)
             if value is not None and not 1 <= value < _LIMIT:
-                raise ValueError(f"{name} is {value}; it must be from 1 to {_LIMIT - 1}")
+                raise RefusedValue(name, value, f"be from 1 to {_LIMIT - 1}")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id is {self.pad_token_id}, outside the vocabulary (0 to {self.vocab_size - 1})"
@@ -89,14 +91,14 @@ class BertConfig:
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; it must be a number from 0")
+                raise RefusedValue(name, value, "be a number from 0")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if not 0 <= (getattr(self, name) or 0.0) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+                raise RefusedValue(name, getattr(self, name), "be in [0, 1)")
 
     @property
     def embedding_width(self) -> int:

@@ -7,15 +7,11 @@ import lightning
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.data.fine_tuning import FineTuningDataModule
-from bert_lightning.data.module import Stage, StepDataModule
-from bert_lightning.data.multiple_choice import MultipleChoiceDataModule
-from bert_lightning.data.objectives import OBJECTIVES, ObjectiveName
-from bert_lightning.data.pretraining import PretrainingDataModule
-from bert_lightning.data.question_answering import QuestionAnsweringDataModule
-from bert_lightning.data.relation_classification import RelationClassificationDataModule, with_markers
-from bert_lightning.data.text_classification import TextClassificationDataModule
-from bert_lightning.data.token_classification import TokenClassificationDataModule
+from bert_lightning.checks import nearest
+from bert_lightning.config.experiment import TASK_DATA, Experiment, ModelSettings
+from bert_lightning.data.loading.module import Stage, StepDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.errors import InputError
 from bert_lightning.model import (
     BertConfig,
@@ -28,19 +24,23 @@ from bert_lightning.model import (
     BertForTokenClassification,
 )
 from bert_lightning.model.pretrained import PretrainedModel, adapted, config_of, fill, without_head
-from bert_lightning.runs.experiment import TASK_DATA, Experiment, ModelSettings
-from bert_lightning.runs.settings import nearest
+from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import adapted_to, checkpoint_tokenizer, model_config, take_weights
-from bert_lightning.tasks.base import Optimization, Task
-from bert_lightning.tasks.fine_tuning import FineTuningTask
-from bert_lightning.tasks.multiple_choice import MultipleChoiceTask
-from bert_lightning.tasks.pretraining import PretrainingTask
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask
-from bert_lightning.tasks.relation_classification import RelationClassificationTask
-from bert_lightning.tasks.text_classification import TextClassificationTask
-from bert_lightning.tasks.token_classification import TokenClassificationTask
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
+from bert_lightning.tasks.pretraining.task import PretrainingTask
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
+from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
+from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
+from bert_lightning.tasks.task import Optimization, Task
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
-from bert_lightning.training.freezing import release_steps
 
 
 class Parts(NamedTuple):

@@ -14,8 +14,8 @@ from typing import Any
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.checkpoints.listing import entries
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
+from bert_lightning.config.settings import dump_yaml, read_yaml, with_literal_variables
 from bert_lightning.errors import InputError
-from bert_lightning.runs.settings import dump_yaml, read_yaml, with_literal_variables
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 

@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.sources import Row, is_table, json_row, read_rows, refuse_other_table, warn_of_json_row
-from bert_lightning.data.text_classification import encode_texts, text_batch
+from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
+from bert_lightning.data.reading.tables import (
+    Row,
+    is_table,
+    json_row,
+    read_rows,
+    refuse_other_table,
+    warn_of_json_row,
+)
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.runs.building import task_of
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.runs.trainer import quiet, share_out_cores
-from bert_lightning.tasks.base import Task
-from bert_lightning.tasks.fine_tuning import FineTuningTask
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.task import Task
+from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 BATCH_SIZE = 64
@@ -90,15 +97,15 @@ class Predictor:
             yield from predictions
 
     def _row(self, number: int, item: Any) -> Row:
-        place, names = f"item {number}", self.line_columns
+        location, names = f"item {number}", self.line_columns
         if isinstance(item, dict):
-            return Row(place, item)
+            return Row(location, item)
         if isinstance(item, str) and len(names) == 1:
-            return Row(place, {names[0]: item})
+            return Row(location, {names[0]: item})
         if isinstance(item, list | tuple) and len(item) == len(names) and all(isinstance(part, str) for part in item):
-            return Row(place, dict(zip(names, item, strict=True)))
+            return Row(location, dict(zip(names, item, strict=True)))
         wanted = f"{' and '.join(names)}, or " if names else ""
-        raise InputError(f"{place}: this model takes {wanted}a dictionary of its columns, not {item!r}")
+        raise InputError(f"{location}: this model takes {wanted}a dictionary of its columns, not {item!r}")
 
     @property
     def line_columns(self) -> Sequence[str]:
@@ -126,19 +133,19 @@ class Predictor:
             yield from read_rows(source, getattr(settings, "column_names", None))
             return
         refuse_other_table(source)
-        for number, (place, line) in enumerate(read_lines(source)):
+        for number, (location, line) in enumerate(read_lines(source)):
             if source == STANDARD_INPUT and line.startswith("{"):
-                yield json_row(place, line)
+                yield json_row(location, line)
                 continue
             if not number:
-                warn_of_json_row(place, line)
+                warn_of_json_row(location, line)
             parts = line.split("\t", len(names) - 1) if len(names) > 1 else [line]
             if len(parts) != len(names):
                 raise InputError(
-                    f"{place}: this model takes "
+                    f"{location}: this model takes "
                     + (f"{' and '.join(names)}, separated by a tab" if names else "JSON lines, not plain text")
                 )
-            yield Row(place, dict(zip(names, parts, strict=True)))
+            yield Row(location, dict(zip(names, parts, strict=True)))
 
 
 def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:

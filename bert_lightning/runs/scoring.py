@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple
 
 from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
-from bert_lightning.runs.experiment import Experiment, load_experiment
 from bert_lightning.runs.trainer import build_trainer
-from bert_lightning.tasks.fine_tuning import FineTuningTask
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.training import metrics_file
 
 # Settings of data that change no prediction.

@@ -5,12 +5,12 @@ import torch
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.data.module import Stage
+from bert_lightning.config.experiment import Experiment, ModelSettings
+from bert_lightning.data.loading.module import Stage
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
-from bert_lightning.runs.experiment import Experiment, ModelSettings
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 

@@ -16,16 +16,16 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from bert_lightning.checks import nearest
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
-from bert_lightning.runs.experiment import Experiment
-from bert_lightning.runs.settings import nearest
-from bert_lightning.tasks.base import Task
+from bert_lightning.tasks.task import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
 from bert_lightning.training.precision import BFloat16Weights, ScaledFloat16
 from bert_lightning.training.progress import TrainingProgress
 from bert_lightning.training.ranks import own_processes
-from bert_lightning.training.sharded import ShardedStrategy
 from bert_lightning.training.signals import StopOnSignal
 from bert_lightning.training.validation_at_end import ValidationAtEnd
 

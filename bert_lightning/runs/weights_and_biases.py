@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from bert_lightning.config.experiment import Experiment, WandbSettings
 from bert_lightning.errors import InputError
-from bert_lightning.runs.experiment import Experiment, WandbSettings
 from bert_lightning.runs.figures import confusion_figure, drawn
-from bert_lightning.tasks.fine_tuning import Report
+from bert_lightning.tasks.fine_tuning.task import Report
 
 Mode = Literal["online", "offline", "disabled"]
 # Longer than this no run waits for a server; it goes on offline.

@@ -28,6 +28,7 @@ from bert_lightning.checkpoints.native import (
     step_name,
 )
 from bert_lightning.checkpoints.parts import remove
+from bert_lightning.checks import RefusedValue
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
 
@@ -64,11 +65,11 @@ class CheckpointSettings:
         for name in ("every_n_steps", "keep_every_n_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise RefusedValue(name, value, "be at least 1")
         if self.asynchronous and self.sharded:
             raise ValueError("asynchronous does not go with checkpoint.sharded: each process writes its own part")
         if self.keep_last < 1:
-            raise ValueError(f"keep_last is {self.keep_last}; it must be at least 1")
+            raise RefusedValue("keep_last", self.keep_last, "be at least 1")
 
 
 @contextmanager

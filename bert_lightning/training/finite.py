@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
+from bert_lightning.distributed.collectives import of_all_ranks
+from bert_lightning.distributed.slices import local, norms
 from bert_lightning.errors import SharedWorkError
-from bert_lightning.training.ranks import of_all_ranks
-from bert_lightning.training.rows import local, norms
 
 log = logging.getLogger(__name__)
 # So many steps in a row are not a batch gone wrong, but a training that has diverged.

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
@@ -48,15 +47,6 @@ class RankLost(WorkError):
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
         self.status = status if status in EXIT_STATUS.values() else 1
-
-
-def of_all_ranks(value: Any) -> list[Any]:
-    """Gather the values of all processes in order of rank; every process must call this."""
-    if not torch.distributed.is_initialized():
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def own_processes(trainer: Trainer) -> None:

@@ -36,11 +36,11 @@ from torch.utils.data import DataLoader
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary
-from bert_lightning.data.module import TrainingPlan
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.model import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 from bert_lightning.model.pretrained import PretrainedModel, fill, without_head
 from bert_lightning.runs.building import Parts, build_parts, num_steps, optimization_of
-from bert_lightning.runs.experiment import Experiment, load_experiment
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
 

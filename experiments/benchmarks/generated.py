@@ -58,7 +58,7 @@ def write_corpus(path: Path, texts: Sequence[Sequence[str]]) -> Path:
 
 def store(folder: Path, num_documents: int, num_sentences: int = 200) -> Path:
     """A token store of generated documents, made in this folder."""
-    from bert_lightning.data.preparation import prepare
+    from bert_lightning.data.corpus.preparation import prepare
 
     text = write_corpus(folder / "corpus.txt", documents(1, num_documents, num_sentences))
     prepare([str(text)], WordPieceTokenizer(vocabulary()), folder / "store", num_workers=1)

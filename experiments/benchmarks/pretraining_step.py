@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data.batching import Batch, to_batch, to_packed_batch
+from bert_lightning.data.loading.batching import Batch, to_batch, to_packed_batch
 from bert_lightning.model import BertConfig, BertForPreTraining
 from bert_lightning.model.operations import training_operations
+from bert_lightning.optim.optimizers import AdamW
+from bert_lightning.optim.schedules import Constant
 from bert_lightning.runs.trainer import quiet
-from bert_lightning.tasks.base import Optimization
-from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.tasks.pretraining.task import PretrainingTask
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
-from bert_lightning.training.optimizers import AdamW
-from bert_lightning.training.schedules import Constant
 from bert_lightning.training.throughput import best_product
 
 VOCAB_SIZE = 30522

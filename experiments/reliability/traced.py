@@ -37,7 +37,7 @@ def identities(batch: dict[str, Any]) -> list[list[int]]:
 
 def trace(path: str) -> None:
     """Let every task write a line to `path` for each step it takes."""
-    from bert_lightning.tasks.base import Task
+    from bert_lightning.tasks.task import Task
 
     untraced = Task.training_step
 

@@ -27,7 +27,7 @@ from bert_lightning.model import (
     BertForPreTraining,
     BertForSequenceClassification,
 )
-from bert_lightning.model.models import model_of
+from bert_lightning.model.architectures import model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 CONFIG = BertConfig.preset("tiny", vocab_size=12, max_position_embeddings=16)

@@ -19,8 +19,8 @@ from test_tensorflow import write_bundle
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.model import BertEncoder, BertForPreTraining
+from bert_lightning.model.architectures import model_of
 from bert_lightning.model.encoder import ACTIVATIONS
-from bert_lightning.model.models import model_of
 from bert_lightning.model.pretrained import config_of
 
 Tensors = dict[str, torch.Tensor]

@@ -14,7 +14,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
-from bert_lightning.model.models import MODELS, model_of
+from bert_lightning.model.architectures import MODELS, model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
 CONFIG = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=32)

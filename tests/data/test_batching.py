@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data import windows
-from bert_lightning.data.batching import fit_into_rows
-from bert_lightning.data.module import TrainingPlan
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
-from bert_lightning.data.stages import BatchSizeWarmup, PretrainingStage, resolved
+from bert_lightning.data.loading.batching import fit_into_rows
+from bert_lightning.data.loading.module import TrainingPlan
+from bert_lightning.data.pretraining import pools as windows
+from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.stages import BatchSizeWarmup, PretrainingStage, resolved
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining
 
@@ -252,7 +252,7 @@ def test_masks_are_fresh_in_each_epoch_and_repeat_in_none(store):
 
 
 def test_random_tokens_come_from_the_whole_vocabulary_where_asked(store):
-    from bert_lightning.data.masking import TokenMasking
+    from bert_lightning.data.pretraining.masking import TokenMasking
 
     found = {}
     for name in ("ordinary", "all"):

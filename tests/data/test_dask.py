@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from bert_lightning.data import preparation
-from bert_lightning.data.executors import dask_executor
-from bert_lightning.data.preparation import prepare
+from bert_lightning.data.corpus import preparation
+from bert_lightning.data.corpus.executors import dask_executor
+from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.errors import InputError, WorkError
 from tests.data.test_token_store import digest
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data import documents as documents_module
-from bert_lightning.data.documents import CorpusFormat, detect_layout, read_passages
-from bert_lightning.data.lines import Repairs
+from bert_lightning.data.corpus import documents as documents_module
+from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, read_passages
+from bert_lightning.data.reading.lines import Repairs
 from bert_lightning.errors import InputError
 
 

@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from bert_lightning.data import lines
-from bert_lightning.data.documents import CorpusFormat, read_passages
-from bert_lightning.data.google_instances import _read_documents
-from bert_lightning.data.lines import numbered_lines, read_lines
-from bert_lightning.data.readers.choices import read_choices
-from bert_lightning.data.readers.glue import read_glue
-from bert_lightning.data.readers.relations import read_relations
-from bert_lightning.data.readers.tagged import read_tagged
-from bert_lightning.data.readers.texts import read_labelled_texts
-from bert_lightning.data.readers.trec import read_trec
-from bert_lightning.data.sources import CORPUS_SUFFIXES, as_text, find_sources, is_table, read_json, read_rows
-from bert_lightning.data.standard_sets import locate
+from bert_lightning.data.corpus.documents import CorpusFormat, read_passages
+from bert_lightning.data.datasets.catalogue import locate
+from bert_lightning.data.datasets.readers.choices import read_choices
+from bert_lightning.data.datasets.readers.glue import read_glue
+from bert_lightning.data.datasets.readers.relations import read_relations
+from bert_lightning.data.datasets.readers.tagged import read_tagged
+from bert_lightning.data.datasets.readers.texts import read_labelled_texts
+from bert_lightning.data.datasets.readers.trec import read_trec
+from bert_lightning.data.pretraining.published_generator import _read_documents
+from bert_lightning.data.reading import lines
+from bert_lightning.data.reading.lines import numbered_lines, read_lines
+from bert_lightning.data.reading.tables import CORPUS_SUFFIXES, as_text, find_sources, is_table, read_json, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
 

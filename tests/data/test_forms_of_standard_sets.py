@@ -7,9 +7,9 @@ import datasets
 import pytest
 from datasets import ClassLabel, Features, Value
 
-from bert_lightning.data.standard_sets import locate, standard_set
-from bert_lightning.data.text_classification import TextClassificationData, TextClassificationDataModule
+from bert_lightning.data.datasets.catalogue import locate, standard_set
 from bert_lightning.errors import InputError
+from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
 
 
 def write(path: Path, *rows: str, mark: str = "") -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_lightning.data.google_instances import GoogleSettings, google_instances
-from bert_lightning.data.lines import Repairs
+from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
+from bert_lightning.data.reading.lines import Repairs
 from bert_lightning.errors import InputError
 from bert_lightning.text.original import OriginalEncoding
 

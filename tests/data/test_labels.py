@@ -7,18 +7,18 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bert_lightning.data.examples import LabelledText
-from bert_lightning.data.labels import refuse_indicators, warn_of_look_alikes
-from bert_lightning.data.multiple_choice import MultipleChoiceData, MultipleChoiceDataModule
-from bert_lightning.data.question_answering import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.data.readers.tagged import read_tagged
-from bert_lightning.data.relation_classification import (
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes
+from bert_lightning.data.datasets.readers.tagged import read_tagged
+from bert_lightning.errors import InputError
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData, MultipleChoiceDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.relation_classification.data import (
     RelationClassificationData,
     RelationClassificationDataModule,
     with_markers,
 )
-from bert_lightning.data.text_classification import TextClassificationData, TextClassificationDataModule
-from bert_lightning.errors import InputError
+from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 NAN = float("nan")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data import lines
-from bert_lightning.data.lines import Repairs, numbered_lines, read_lines
+from bert_lightning.data.reading import lines
+from bert_lightning.data.reading.lines import Repairs, numbered_lines, read_lines
 from bert_lightning.errors import InputError
 
 

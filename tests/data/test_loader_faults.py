@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from bert_lightning.data import stalls
-from bert_lightning.data.loader import StepLoader
+from bert_lightning.data.loading import stalls
+from bert_lightning.data.loading.loader import StepLoader
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert_lightning.data.masking import (
+from bert_lightning.data.loading.randomness import derive_key, random_bits
+from bert_lightning.data.pretraining.masking import (
     MASKINGS,
     NgramMasking,
     Sequences,
@@ -14,7 +15,6 @@ from bert_lightning.data.masking import (
     replace,
     word_starts,
 )
-from bert_lightning.data.randomness import derive_key, random_bits
 
 B, S, MASK_ID, V = 400, 64, 4, 100
 ORDINARY = np.arange(5, V)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.mixture import BLOCK, Mixture, block_counts
+from bert_lightning.data.pretraining.mixture import BLOCK, Mixture, block_counts
 from bert_lightning.errors import InputError
 
 

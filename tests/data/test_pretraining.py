@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from bert_lightning.data.batching import shuffled
-from bert_lightning.data.documents import CorpusFormat
-from bert_lightning.data.module import TrainingPlan
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
-from bert_lightning.data.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
-from bert_lightning.data.token_store import TokenStore
+from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.loading.batching import shuffled
+from bert_lightning.data.loading.module import TrainingPlan
+from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
 from bert_lightning.errors import InputError
 from tests.conftest import write_corpus
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import squad
 
-from bert_lightning.data.examples import Answer, Question
-from bert_lightning.data.question_answering import (
+from bert_lightning.data.datasets.examples import Answer, Question
+from bert_lightning.errors import InputError
+from bert_lightning.tasks.question_answering.data import (
     EncodedQuestions,
     QuestionAnsweringData,
     QuestionAnsweringDataModule,
     answer_range,
 )
-from bert_lightning.errors import InputError
 
 
 def encode(tokenizer, context, answers=(), question="What sees?", training=True, **changes):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bert_lightning.data.randomness import derive_key, permute, random_bits, uniforms
+from bert_lightning.data.loading.randomness import derive_key, permute, random_bits, uniforms
 
 
 @given(key=st.integers(0, 2**64 - 1), length=st.integers(1, 400))

@@ -12,16 +12,16 @@ from datasets import ClassLabel, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.examples import Answer, ChoiceQuestion
-from bert_lightning.data.readers.ag_news import read_ag_news
-from bert_lightning.data.readers.choices import read_choices
-from bert_lightning.data.readers.glue import read_glue
-from bert_lightning.data.readers.questions import read_questions
-from bert_lightning.data.readers.relations import read_relations
-from bert_lightning.data.readers.tagged import read_tagged
-from bert_lightning.data.readers.texts import read_labelled_texts
-from bert_lightning.data.readers.trec import read_trec
-from bert_lightning.data.sources import read_rows
+from bert_lightning.data.datasets.examples import Answer, ChoiceQuestion
+from bert_lightning.data.datasets.readers.ag_news import read_ag_news
+from bert_lightning.data.datasets.readers.choices import read_choices
+from bert_lightning.data.datasets.readers.glue import read_glue
+from bert_lightning.data.datasets.readers.questions import read_questions
+from bert_lightning.data.datasets.readers.relations import read_relations
+from bert_lightning.data.datasets.readers.tagged import read_tagged
+from bert_lightning.data.datasets.readers.texts import read_labelled_texts
+from bert_lightning.data.datasets.readers.trec import read_trec
+from bert_lightning.data.reading.tables import read_rows
 from bert_lightning.errors import InputError
 
 
@@ -99,7 +99,7 @@ def test_pairs_labels_and_ids_are_the_same_from_every_table(tmp_path: Path, name
     source = write(tmp_path / name, content)
     examples = list(read_labelled_texts(source, "a", "b", "l", id_column="n"))
     assert [example[1:] for example in examples] == [('"open', 'said ""so""', "x", "q1"), ("plain", "", "y", "q2")]
-    assert examples[0].place.startswith(f"{source}: line")
+    assert examples[0].location.startswith(f"{source}: line")
 
 
 def test_rows_without_an_id_are_counted_and_unlabelled_rows_need_no_label_column(tmp_path: Path):
@@ -178,7 +178,7 @@ def test_subfolders_are_labels_that_take_turns_and_unsup_is_left_out(tmp_path: P
         ("neg", "neg/4_1.txt"),
     ]
     assert examples[1].text == "Text of pos/0_8.txt.\nIts second line."
-    assert examples[1].place == str(tmp_path / "pos/0_8.txt")
+    assert examples[1].location == str(tmp_path / "pos/0_8.txt")
     assert {e.label for e in read_labelled_texts(str(tmp_path), "", None, "", labelled=False)} == {None}
 
 
@@ -270,7 +270,7 @@ def test_conll_columns_have_documents_and_any_column_can_be_the_tag(tmp_path: Pa
     ]
     assert [s.tags for s in read_tagged(source, 0, 1)] == [["NNP", "VBZ"], ['"', "NNP"]]
     assert [s.words for s in read_tagged(source, "1", "-2")] == [["NNP", "VBZ"], ['"', "NNP"]]
-    assert [s.place for s in read_tagged(source)] == [f"{source}: line 3", f"{source}: line 8"]
+    assert [s.location for s in read_tagged(source)] == [f"{source}: line 3", f"{source}: line 8"]
 
 
 def test_lines_of_blanks_end_sentences_and_words_hold_spaces_where_there_are_tabs(tmp_path: Path):
@@ -356,7 +356,7 @@ def test_conllu_skips_comments_ranges_and_empty_nodes(tmp_path: Path):
         (["x"], None, 2),
     ]
     assert next(read_tagged(source, "LEMMA", "DEPREL"))[1:3] == (["ir", "nosotros", "mar"], ["root", "obj", "obl"])
-    assert next(read_tagged(source)).place == f"{source}: line 5"
+    assert next(read_tagged(source)).location == f"{source}: line 5"
 
 
 def test_conllu_that_is_none_is_named_with_its_line(tmp_path: Path):
@@ -478,7 +478,7 @@ def test_squad_of_both_versions_is_read(tmp_path: Path, name):
         ("q2", "Why?", CONTEXT, (), True, "Ann"),
         ("3", "?", "x", (Answer("y", 0),), False, ""),
     ]
-    assert questions[1].place == f"{source}: article 1 ('Ann'), paragraph 1, question 2 (id 'q2')"
+    assert questions[1].location == f"{source}: article 1 ('Ann'), paragraph 1, question 2 (id 'q2')"
 
 
 def test_rows_of_questions_have_answers_in_either_form(tmp_path: Path):
@@ -591,9 +591,9 @@ SWAG = """,video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1
 def test_swag_is_read_with_and_without_labels(tmp_path: Path):
     expected = ChoiceQuestion("", "0", 'A drum "line" passes by.', "It", ("a", "b, c", "d", "e"), 1)
     source = write(tmp_path / "train.csv", SWAG)
-    assert list(read_choices(source)) == [expected._replace(place=f"{source}: line 2")]
+    assert list(read_choices(source)) == [expected._replace(location=f"{source}: line 2")]
     source = write(tmp_path / "test.csv", SWAG.replace(",label\n", "\n").replace(",1\n", "\n"))
-    assert list(read_choices(source)) == [expected._replace(place=f"{source}: line 2", label=None)]
+    assert list(read_choices(source)) == [expected._replace(location=f"{source}: line 2", label=None)]
     source = write(tmp_path / "empty.csv", SWAG.replace(",1\n", ",\n"))
     assert [choice.label for choice in read_choices(source)] == [None]
     names = ["sent1", "sent2", *(f"ending{n}" for n in range(4))]
@@ -645,7 +645,7 @@ def test_race_is_read_from_its_folder_and_from_rows(tmp_path: Path):
     examples = list(read_choices(str(tmp_path / "train")))
     assert [e.id for e in examples] == [f"{n}-{q}" for n in ("high/1", "high/10", "middle/1") for q in (0, 1)]
     assert examples[0][2:] == (RACE["article"], "First _ ?", ("a", "b", "c", "d"), 3)
-    assert examples[1].place == f"{tmp_path / 'train/high/1.txt'}, question 2"
+    assert examples[1].location == f"{tmp_path / 'train/high/1.txt'}, question 2"
     row = {"article": "x", "question": "y", "options": ["a", "b"], "answer": "B"}
     assert [e[1:] for e in read_choices(write_jsonl(tmp_path / "t.jsonl", row))] == [("0", "x", "y", ("a", "b"), 1)]
 
@@ -736,7 +736,7 @@ def test_semeval_is_read_with_its_relations_and_without(tmp_path: Path):
     assert (second.id, second.text, second.label) == ("2", 'The " old child " was in a cradle', "Other")
     assert entities(first) == ("configuration", "elements")
     assert entities(second) == ("cradle", "old child")
-    assert second.place == f"{source}: line 7"
+    assert second.location == f"{source}: line 7"
     sentences = "".join(line for line in SEMEVAL.splitlines(keepends=True) if line[0].isdigit())
     unlabelled = list(read_relations(write(tmp_path / "TEST_FILE.txt", sentences)))
     assert [e[2:] for e in unlabelled] == [(*e[2:5], None) for e in (first, second)]

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lightning.data.examples import RelationExample
-from bert_lightning.data.relation_classification import (
+from bert_lightning.data.datasets.examples import RelationExample
+from bert_lightning.errors import InputError
+from bert_lightning.tasks.relation_classification.data import (
     MARKERS,
     EncodedRelations,
     RelationClassificationData,
     with_markers,
 )
-from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 

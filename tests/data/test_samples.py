@@ -5,11 +5,11 @@ import pytest
 from scipy import stats
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data.documents import CorpusFormat
-from bert_lightning.data.objectives import OBJECTIVES
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.sentence_pairs import OrderedPairs, SentencePairs
-from bert_lightning.data.token_store import TokenStore
+from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.pretraining.objectives import OBJECTIVES
+from bert_lightning.data.pretraining.sentence_pairs import OrderedPairs, SentencePairs
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bert_lightning.data.lines import Repairs
-from bert_lightning.data.sources import (
+from bert_lightning.data.reading.lines import Repairs
+from bert_lightning.data.reading.tables import (
     CORPUS_SUFFIXES,
     TABLE_READERS,
     column,
@@ -56,7 +56,7 @@ def test_every_table_format_gives_the_same_rows_with_their_place(tmp_path: Path,
     path = write_table(tmp_path / f"table{suffix}", ROWS)
     rows = list(read_rows(str(path)))
     assert [row.values for row in rows] == ROWS
-    assert all(str(path) in row.place for row in rows)
+    assert all(str(path) in row.location for row in rows)
 
 
 def test_a_hub_data_set_gives_the_same_rows(tmp_path: Path):

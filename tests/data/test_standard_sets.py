@@ -9,9 +9,15 @@ import datasets
 import pytest
 from datasets import ClassLabel, Features, List, Value
 
-from bert_lightning.data.examples import ChoiceQuestion, LabelledText, Question, RelationExample, TaggedSentence
-from bert_lightning.data.sources import HUB
-from bert_lightning.data.standard_sets import STANDARD_SETS, Part, locate, standard_set
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS, Part, locate, standard_set
+from bert_lightning.data.datasets.examples import (
+    ChoiceQuestion,
+    LabelledText,
+    Question,
+    RelationExample,
+    TaggedSentence,
+)
+from bert_lightning.data.reading.tables import HUB
 from bert_lightning.errors import InputError
 
 EXAMPLES = {

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.tag_schemes import (
+from bert_lightning.metrics.entities import Span, spans_of, strict_spans_of
+from bert_lightning.tasks.token_classification.tag_schemes import (
     SchemeCheck,
     TagVerdict,
     all_tags,
@@ -13,7 +14,6 @@ from bert_lightning.data.tag_schemes import (
     nearest_tag,
     tags_of,
 )
-from bert_lightning.metrics.entities import Span, spans_of, strict_spans_of
 
 SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 

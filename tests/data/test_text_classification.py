@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.batching import length_bucketed
-from bert_lightning.data.text_classification import (
+from bert_lightning.data.loading.batching import length_bucketed
+from bert_lightning.errors import InputError
+from bert_lightning.tasks.text_classification.data import (
     TextClassificationData,
     TextClassificationDataModule,
     encode_texts,
     sort_labels,
 )
-from bert_lightning.errors import InputError
 
 COLUMNS = {"text_column": "sentence", "label_column": "topic"}
 

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lightning.data.examples import TaggedSentence
-from bert_lightning.data.readers.tagged import read_tagged, word_place
-from bert_lightning.data.tag_schemes import all_tags
-from bert_lightning.data.token_classification import (
+from bert_lightning.data.datasets.examples import TaggedSentence
+from bert_lightning.data.datasets.readers.tagged import read_tagged, word_place
+from bert_lightning.errors import InputError
+from bert_lightning.model.losses import IGNORED
+from bert_lightning.tasks.token_classification.data import (
     EncodedWords,
     TokenClassificationData,
     TokenClassificationDataModule,
     _cut,
 )
-from bert_lightning.errors import InputError
-from bert_lightning.model.losses import IGNORED
+from bert_lightning.tasks.token_classification.tag_schemes import all_tags
 
 LABELS = all_tags(["animals", "places"], "IOB2")
 WORDS = ["cat", "dog", "house", "housecatriverdog", "\x01", "The", "river", "x" * 300]

@@ -14,12 +14,12 @@ import pytest
 
 from bert_lightning.checkpoints.files import write_bytes
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data import documents as documents_module
-from bert_lightning.data import preparation, shards
-from bert_lightning.data.documents import CorpusFormat
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.sentence_pairs import IS_NEXT, SentencePairs
-from bert_lightning.data.token_store import TokenStore
+from bert_lightning.data.corpus import documents as documents_module
+from bert_lightning.data.corpus import preparation, shards
+from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePairs
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import make_documents, write_corpus
@@ -88,7 +88,7 @@ def test_a_killed_preparation_goes_on_and_keeps_its_finished_shards(tmp_path, co
     tokenizer.save(tmp_path / "tokenizer")
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from bert_lightning.data import preparation\n"
+        "from bert_lightning.data.corpus import preparation\n"
         "from bert_lightning.text.wordpiece import load_tokenizer\n"
         "preparation.CHARACTERS_PER_SHARD = 2000\n"
         "def slow(done):\n    print('shard', flush=True)\n    time.sleep(0.3)\n"

@@ -4,7 +4,7 @@ import os
 import signal
 from multiprocessing import popen_fork
 
-from bert_lightning.data import workers
+from bert_lightning.data.loading import workers
 
 
 def test_a_worker_that_stands_still_at_its_fork_is_killed_and_forked_again(monkeypatch):

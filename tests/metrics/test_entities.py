@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bert_lightning.data.tag_schemes import convert
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import (
     EntityCase,
@@ -23,6 +22,7 @@ from bert_lightning.metrics.entities import (
     split_tag,
     strict_spans_of,
 )
+from bert_lightning.tasks.token_classification.tag_schemes import convert
 
 # (tag before, tag) between which conlleval.pl sees a start, or an end, whatever the types.
 STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}

@@ -19,7 +19,7 @@ from bert_lightning.model import (
     BertForRelationClassification,
     BertForSequenceClassification,
 )
-from bert_lightning.model.models import model_of
+from bert_lightning.model.architectures import model_of
 from bert_lightning.model.packing import packing_of
 
 V = 40

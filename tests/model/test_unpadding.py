@@ -5,8 +5,8 @@ import torch
 import transformers
 
 from bert_lightning.model import BertConfig, BertEncoder, attention
+from bert_lightning.model.architectures import MODELS
 from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
-from bert_lightning.model.models import MODELS
 from bert_lightning.model.packing import order_by_length, packing_of
 from bert_lightning.model.task_models import BertForMultipleChoice
 

@@ -24,8 +24,8 @@ from traced import identities
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.tasks.base import Task
-from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.tasks.pretraining.task import PretrainingTask
+from bert_lightning.tasks.task import Task
 
 STEPS = 12
 
@@ -242,7 +242,7 @@ def test_a_signal_within_an_accumulated_step_lets_the_step_end_each_time(experim
 # Writes down what seeded each rank's dropout, and sends a signal to one rank within a step.
 WATCHED = """
 import json, os, signal, torch
-from bert_lightning.tasks.base import Task
+from bert_lightning.tasks.task import Task
 original = Task.training_step
 def watched(self, batches, number):
     rank, step = int(os.environ["WATCHED_RANK"]), int(os.environ["WATCHED_STEP"])
@@ -255,7 +255,7 @@ Task.training_step = watched
 Task.unwatched_step = original
 """
 UNWATCHED = """
-from bert_lightning.tasks.base import Task
+from bert_lightning.tasks.task import Task
 Task.training_step = Task.unwatched_step
 """
 

@@ -23,10 +23,8 @@ from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
-from bert_lightning.data.question_answering import QuestionAnsweringData
-from bert_lightning.data.text_classification import TextClassificationData
 from bert_lightning.model import BertConfig
-from bert_lightning.model.models import MODELS, OWN_MODELS, model_of
+from bert_lightning.model.architectures import MODELS, OWN_MODELS, model_of
 from bert_lightning.model.onnx_export import CRF_OUTPUTS, INPUTS, export_onnx
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
@@ -35,8 +33,10 @@ from bert_lightning.model.task_models import (
 )
 from bert_lightning.runs.export import prediction_rule
 from bert_lightning.runs.predictor import load
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask
-from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
+from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")
 

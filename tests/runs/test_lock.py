@@ -12,7 +12,7 @@ import pytest
 
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
-from bert_lightning.runs import training
+from bert_lightning.runs import fit as training
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
 

@@ -7,17 +7,17 @@ import pytest
 import yaml
 
 from bert_lightning.cli import main
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
+from bert_lightning.optim.optimizers import AdamW
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.training.optimizers import AdamW
 
 MODULE = """
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 import torch
-from bert_lightning.data.masking import TokenMasking
+from bert_lightning.data.pretraining.masking import TokenMasking
 
 Path("imported").touch()
 
@@ -159,6 +159,6 @@ def test_a_choice_by_name_replaces_one_by_class_and_the_other_way(config):
     own = load_experiment([config], ["--optimizer.init_args.momentum", "0.25"], allowed=["own_parts_here"])
     assert (own.optimizer.learning_rate, own.optimizer.momentum) == (0.01, 0.25)
     back = load_experiment(
-        [config], ["--optimizer.class_path", "bert_lightning.training.optimizers.AdamW"], allowed=["own_parts_here"]
+        [config], ["--optimizer.class_path", "bert_lightning.optim.optimizers.AdamW"], allowed=["own_parts_here"]
     )
     assert back.to_dict()["optimizer"]["name"] == "adamw"

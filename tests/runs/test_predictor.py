@@ -14,7 +14,7 @@ from bert_lightning import load
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
-from bert_lightning.runs.submission import FILES
+from bert_lightning.reports.submission import FILES
 
 TEXTS = ["The old cat sees the young dog.", "", "The road.", "The river follows the quiet stone and the house."]
 

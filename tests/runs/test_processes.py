@@ -301,7 +301,7 @@ def test_checkpoints_behind_the_training_are_those_of_the_training(home, tmp_pat
 
 def test_a_signal_in_the_last_validation_changes_nothing(home, tmp_path, monkeypatch):
     from bert_lightning.cli import main
-    from bert_lightning.tasks.pretraining import PretrainingTask
+    from bert_lightning.tasks.pretraining.task import PretrainingTask
 
     original = PretrainingTask.validation_step
 
@@ -335,7 +335,7 @@ def test_a_signal_while_a_finished_training_is_torn_down_changes_nothing(home, t
 
 def test_a_signal_in_the_last_step_of_a_training_without_validation_changes_nothing(home, tmp_path, monkeypatch):
     from bert_lightning.cli import main
-    from bert_lightning.tasks.pretraining import PretrainingTask
+    from bert_lightning.tasks.pretraining.task import PretrainingTask
 
     original = PretrainingTask.training_step
 

@@ -12,10 +12,10 @@ import torch
 import yaml
 
 from bert_lightning.cli import main
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build_parts, optimization_of
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.experiment import load_experiment
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]

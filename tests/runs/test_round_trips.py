@@ -13,30 +13,30 @@ from small_data import squad, write_jsonl
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
 from bert_lightning.cli import main
-from bert_lightning.data.google_instances import GoogleSettings, google_instances
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.question_answering import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.data.readers.tagged import as_column, read_tagged
-from bert_lightning.data.sources import read_rows
-from bert_lightning.data.text_classification import TextClassificationData, TextClassificationDataModule
-from bert_lightning.data.token_classification import TokenClassificationData, TokenClassificationDataModule
-from bert_lightning.data.token_store import TokenStore
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.settings import dump_yaml
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged
+from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
+from bert_lightning.data.reading.tables import read_rows
 from bert_lightning.model import (
     BertConfig,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from bert_lightning.runs.comparison import read_run
+from bert_lightning.reports.report import write_report
+from bert_lightning.reports.score_files import score_conll_files, score_squad_v1_files, score_squad_v2_files
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.runs.report import write_report
-from bert_lightning.runs.score_files import score_conll_files, score_squad_v1_files, score_squad_v2_files
-from bert_lightning.runs.settings import dump_yaml
-from bert_lightning.runs.training import _may_change
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.text_classification import TextClassificationTask
-from bert_lightning.tasks.token_classification import TokenClassificationTask
+from bert_lightning.runs.fit import _may_change
+from bert_lightning.studies.comparison import read_run
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
+from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from bert_lightning.tasks.token_classification.data import TokenClassificationData, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 from bert_lightning.training import metrics_file

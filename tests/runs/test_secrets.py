@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from bert_lightning.cli import main
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs.experiment import load_experiment
 
 PLANTED = {
     "WANDB_API_KEY": "f00dfeed" * 5,

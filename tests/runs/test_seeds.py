@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from bert_lightning.cli import main
-from bert_lightning.runs import seeds
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.experiment import load_experiment
+from bert_lightning.studies import seeds
 
 
 @pytest.fixture

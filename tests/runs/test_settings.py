@@ -3,10 +3,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.masking import TokenMasking
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.settings import merge, parse_overrides, read_yaml
+from bert_lightning.data.pretraining.masking import TokenMasking
 from bert_lightning.errors import InputError
-from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.runs.settings import merge, parse_overrides, read_yaml
 from bert_lightning.runs.trainer import build_trainer
 
 MINIMAL = {

@@ -194,8 +194,8 @@ def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_
 
 
 def test_how_a_model_is_computed_reaches_the_model(home):
+    from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.building import build_parts
-    from bert_lightning.runs.experiment import load_experiment
 
     overrides = ["--model.attention", "eager", "--model.activation_checkpointing", "true"]
     encoder = build_parts(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
@@ -223,8 +223,8 @@ def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_pa
 
 @pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])
 def test_a_head_that_is_left_out_for_its_labels_is_told(tmp_path, labels, is_left_out):
+    from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.building import build_parts
-    from bert_lightning.runs.experiment import load_experiment
 
     config = transformers.BertConfig(
         vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2

@@ -13,20 +13,20 @@ from small_data import RAW, task_data
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
-from bert_lightning.data.masking import TokenMasking
-from bert_lightning.data.module import TrainingPlan
-from bert_lightning.data.preparation import prepare
-from bert_lightning.data.pretraining import PretrainingData, PretrainingDataModule
-from bert_lightning.data.relation_classification import MARKERS
-from bert_lightning.data.sources import Row
+from bert_lightning.config.experiment import TASK_DATA, load_experiment
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.loading.module import TrainingPlan
+from bert_lightning.data.pretraining.masking import TokenMasking
+from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
-from bert_lightning.model.models import model_of
+from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import export_onnx
 from bert_lightning.runs.building import Parts, build_parts
-from bert_lightning.runs.experiment import TASK_DATA, load_experiment
 from bert_lightning.runs.starting_point import start_checkpoint
-from bert_lightning.tasks.pretraining import NUM_CANDIDATES, PretrainingTask
+from bert_lightning.tasks.pretraining.task import NUM_CANDIDATES, PretrainingTask
+from bert_lightning.tasks.relation_classification.data import MARKERS
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
 
 ROWS = 128

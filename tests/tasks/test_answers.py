@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lightning.data.examples import Answer, Question
-from bert_lightning.data.question_answering import EncodedQuestions, QuestionAnsweringData
+from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.task_models import SpanOutput
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask
+from bert_lightning.tasks.question_answering.data import EncodedQuestions, QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 
 
 def make_task(tokenizer, no_answer=True, **changes):

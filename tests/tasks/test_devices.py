@@ -7,23 +7,23 @@ from small_data import RAW
 
 from bert_lightning import load
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.data.multiple_choice import MultipleChoiceData
-from bert_lightning.data.question_answering import QuestionAnsweringData
-from bert_lightning.data.relation_classification import RelationClassificationData, with_markers
-from bert_lightning.data.sources import Row
-from bert_lightning.data.text_classification import TextClassificationData
-from bert_lightning.data.token_classification import TokenClassificationData
+from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
-from bert_lightning.model.models import MODELS, OWN_MODELS
+from bert_lightning.model.architectures import MODELS, OWN_MODELS
 from bert_lightning.model.onnx_export import export_onnx
 from bert_lightning.runs.predictor import FeatureExtractor, Predictor
-from bert_lightning.tasks.multiple_choice import MultipleChoiceTask
-from bert_lightning.tasks.pretraining import PretrainingTask
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask
-from bert_lightning.tasks.relation_classification import RelationClassificationTask
-from bert_lightning.tasks.text_classification import TextClassificationTask
-from bert_lightning.tasks.token_classification import TokenClassificationTask
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData
+from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
+from bert_lightning.tasks.pretraining.task import PretrainingTask
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
+from bert_lightning.tasks.relation_classification.data import RelationClassificationData, with_markers
+from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
+from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 NAMES, TAGS = ["animals", "nature"], ["O", "B-X", "I-X"]

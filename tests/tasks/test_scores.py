@@ -10,10 +10,8 @@ import yaml
 from small_data import task_data
 
 from bert_lightning.cli import main
-from bert_lightning.data.examples import LabelledText
-from bert_lightning.data.question_answering import QuestionAnsweringData
-from bert_lightning.data.relation_classification import RelationClassificationData
-from bert_lightning.data.text_classification import EncodedTexts, TextClassificationData
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.model import (
     BertConfig,
     BertForQuestionAnswering,
@@ -21,10 +19,12 @@ from bert_lightning.model import (
     BertForSequenceClassification,
 )
 from bert_lightning.runs.building import _FINE_TUNING, build_parts
-from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.tasks.question_answering import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.relation_classification import RelationClassificationTask
-from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
+from bert_lightning.tasks.relation_classification.data import RelationClassificationData
+from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
+from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationData
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 FULL = {"accuracy": 1, "macro_f1": 1, "micro_f1": 1, "matthews": 1, "entity_f1": 1, "entity_precision": 1}
 FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}

@@ -12,7 +12,7 @@ from lightning import Trainer
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
 
 # Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.

@@ -12,18 +12,18 @@ from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data.batching import to_batch
+from bert_lightning.data.loading.batching import to_batch
 from bert_lightning.errors import WorkError
 from bert_lightning.model import BertConfig, BertForPreTraining
-from bert_lightning.tasks import base
-from bert_lightning.tasks.base import Optimization
-from bert_lightning.tasks.pretraining import PretrainingTask
+from bert_lightning.optim.optimizers import SGD, AdamW
+from bert_lightning.optim.schedules import Constant
+from bert_lightning.tasks import task as base
+from bert_lightning.tasks.pretraining.task import PretrainingTask
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from bert_lightning.training import finite
 from bert_lightning.training.finite import MOST_SKIPPED_IN_A_ROW, LossSpikes, clip_gradients
-from bert_lightning.training.optimizers import SGD, AdamW
 from bert_lightning.training.precision import ScaledFloat16
-from bert_lightning.training.schedules import Constant
 
 
 class Poisoned(PretrainingTask):

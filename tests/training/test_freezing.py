@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bert_lightning.model import BertConfig, BertForSequenceClassification
-from bert_lightning.training.freezing import FreezeSettings, drop_gradients, release_steps
+from bert_lightning.optim.freezing import FreezeSettings, drop_gradients, release_steps
 
 LAYERS = 3
 CONFIG = BertConfig(

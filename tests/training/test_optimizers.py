@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bert_lightning.training.muon import orthogonalized
-from bert_lightning.training.optimizers import OPTIMIZERS, SGD, AdamW, Lamb, Muon
+from bert_lightning.optim.muon import orthogonalized
+from bert_lightning.optim.optimizers import OPTIMIZERS, SGD, AdamW, Lamb, Muon
 
 VARIANTS = {
     **OPTIMIZERS,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from bert_lightning.model import BertConfig, BertForSequenceClassification
-from bert_lightning.model.models import MODELS
-from bert_lightning.training.parameter_groups import ParameterGroupSettings, parameter_groups
+from bert_lightning.model.architectures import MODELS
+from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 
 LAYERS = 3
 CONFIG = BertConfig(

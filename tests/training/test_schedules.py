@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.training.schedules import (
+from bert_lightning.optim.schedules import (
     SCHEDULES,
     Constant,
     Cosine,

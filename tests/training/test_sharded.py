@@ -12,9 +12,9 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, distribute_tensor
 from bert_lightning.training.finite import clip_gradients
-from bert_lightning.training.optimizers import SGD, AdamW, Lamb, Muon
-from bert_lightning.training.rows import local, whole
-from bert_lightning.training.sharded import ShardedStrategy, shard
+from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
+from bert_lightning.distributed.slices import local, whole
+from bert_lightning.distributed.sharded import ShardedStrategy, shard
 
 if not torch.distributed.is_initialized():
     torch.distributed.init_process_group("gloo")

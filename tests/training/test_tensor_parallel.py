@@ -10,10 +10,10 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.training.finite import clip_gradients
-from bert_lightning.training.optimizers import SGD, AdamW, Lamb, Muon
-from bert_lightning.training.rows import local, rows_for, whole, whole_shape
-from bert_lightning.training.sharded import shard
-from bert_lightning.training.tensor_parallel import _draws_of, mark_slices
+from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
+from bert_lightning.distributed.slices import local, rows_for, whole, whole_shape
+from bert_lightning.distributed.sharded import shard
+from bert_lightning.distributed.tensor_parallel import _draws_of, mark_slices
 
 torch.set_num_threads(1)
 if not torch.distributed.is_initialized():

@@ -8,11 +8,11 @@ import torch
 import yaml
 
 from bert_lightning.cli import main
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs import training
+from bert_lightning.runs import fit as training
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.experiment import load_experiment
-from bert_lightning.tasks.text_classification import TextClassificationTask
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training import throughput
 from bert_lightning.training.micro_batch import fewest_micro_batches
 from bert_lightning.training.throughput import THROUGHPUT_METRICS, StepClock, best_product

@@ -1,0 +1,116 @@
+"""Checks of the values that users set: one wording, and an error that carries the name of the value.
+
+A settings class calls them in `__post_init__`. The reader of configuration files puts the path of the section before
+the name.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class RefusedValue(ValueError):
+    """One value that is not allowed, whatever the other values are.
+
+    Attributes:
+        name: the field that holds the value.
+    """
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name} is {value}; it must {allowed}")
+        self.name = name
+
+
+def require_at_least(settings: Any, least: float, *names: str) -> None:
+    """Check that fields are not smaller than `least`. None passes.
+
+    Raises:
+        RefusedValue: a field is smaller.
+
+    >>> from types import SimpleNamespace
+    >>> require_at_least(SimpleNamespace(batch_size=0), 1, "batch_size")
+    Traceback (most recent call last):
+    bert_lightning.checks.RefusedValue: batch_size is 0; it must be at least 1
+    """
+    for name, value in _values(settings, names):
+        if not value >= least:
+            raise RefusedValue(name, value, f"be at least {least}")
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """Check that fields are more than 0. None passes.
+
+    Raises:
+        RefusedValue: a field is not.
+    """
+    for name, value in _values(settings, names):
+        if not value > 0:
+            raise RefusedValue(name, value, "be more than 0")
+
+
+def require_between(settings: Any, low: float, high: float, *names: str) -> None:
+    """Check that fields lie between two bounds, both included. None passes.
+
+    Raises:
+        RefusedValue: a field does not.
+    """
+    for name, value in _values(settings, names):
+        if not low <= value <= high:
+            raise RefusedValue(name, value, f"be between {low} and {high}")
+
+
+def require_below_one(settings: Any, *names: str) -> None:
+    """Check that fields lie in [0, 1), such as a dropout rate. None passes.
+
+    Raises:
+        RefusedValue: a field does not.
+    """
+    for name, value in _values(settings, names):
+        if not 0 <= value < 1:
+            raise RefusedValue(name, value, "be in [0, 1)")
+
+
+def require_fraction(settings: Any, *names: str) -> None:
+    """Check that fields lie in (0, 1], such as a decay factor. None passes.
+
+    Raises:
+        RefusedValue: a field does not.
+    """
+    for name, value in _values(settings, names):
+        if not 0 < value <= 1:
+            raise RefusedValue(name, value, "be more than 0 and at most 1")
+
+
+def _values(settings: Any, names: Iterable[str]) -> Iterable[tuple[str, Any]]:
+    return ((name, value) for name in names if (value := getattr(settings, name)) is not None)
+
+
+def refuse_empty_paths(settings: Any, *names: str) -> None:
+    """Refuse empty and blank paths, because an empty path would mean the current folder.
+
+    Raises:
+        ValueError: a path is empty.
+    """
+    for name, value in _values(settings, names):
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{name} is empty: name a file or folder, or leave the key out")
+
+
+def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: float = 0.5) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them if none is near.
+
+    Args:
+        name: the unknown name.
+        known: the names that exist.
+        prefix: put before the nearest name with a dot, such as the section of a key.
+        cutoff: how similar the nearest name must be, from 0 to 1 (`difflib.get_close_matches`).
+
+    >>> nearest("max_step", ["max_steps", "devices"], "trainer")
+    "; did you mean 'trainer.max_steps'?"
+    >>> nearest("x", ["max_steps", "devices"])
+    '; known: max_steps, devices'
+    """
+    names = [str(each) for each in known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    dotted = f"{prefix}." if prefix else ""
+    return f"; did you mean '{dotted}{near[0]}'?" if near else f"; known: {', '.join(names)}"

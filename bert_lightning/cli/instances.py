@@ -1,0 +1,121 @@
+"""The instances that the command of that name shows or writes, as lines of JSON."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bert_lightning.checks import nearest
+from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.pretraining.masking import MASKINGS
+from bert_lightning.data.pretraining.objectives import OBJECTIVES
+from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
+from bert_lightning.data.reading.lines import named
+from bert_lightning.data.reading.tables import is_table
+from bert_lightning.errors import InputError
+from bert_lightning.text.original import OriginalEncoding
+from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+
+
+def instances(
+    options: argparse.Namespace, sources: Sequence[str], corpus: CorpusFormat, console: Console
+) -> Iterator[str]:
+    """Instances of `sources` under the options of the command, one line of JSON each.
+
+    Raises:
+        InputError: an option that the algorithm does not know, or a value that cannot be.
+    """
+    tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
+    if options.algorithm == "google":
+        yield from _google(options, sources, corpus, tokenizer, console)
+    else:
+        yield from _dynamic(options, sources, corpus, tokenizer)
+
+
+def _google(
+    options: argparse.Namespace,
+    sources: Sequence[str],
+    corpus: CorpusFormat,
+    tokenizer: WordPieceTokenizer,
+    console: Console,
+) -> Iterator[str]:
+    for name in ("masking", "objective", "epoch", "document_start", "lines_per_document"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} is not of the google algorithm")
+    if corpus.layout == "paragraphs":
+        raise InputError("--layout paragraphs is not of the google algorithm: its input lines are segments")
+    table = next((source for source in sources if is_table(source)), None)
+    if table is not None:
+        raise InputError(f"{table}: the google algorithm reads plain text")
+    settings = GoogleSettings(
+        max_seq_length=options.max_seq_length,
+        max_predictions_per_seq=options.max_predictions_per_seq,
+        masked_lm_prob=options.masked_lm_prob,
+        dupe_factor=GoogleSettings.dupe_factor if options.dupe_factor is None else options.dupe_factor,
+        short_seq_prob=options.short_seq_prob,
+        whole_word=options.whole_word,
+        seed=options.seed,
+    )
+    encoder = OriginalEncoding(tokenizer.entries, tokenizer.vocabulary.lowercase is not False)
+    with Progress(transient=True, disable=not console.is_terminal, console=console) as progress:
+        bar = progress.add_task("documents")
+        yield from google_instances(
+            sources,
+            encoder,
+            tokenizer.entries,
+            settings,
+            corpus.errors,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+def _dynamic(
+    options: argparse.Namespace, sources: Sequence[str], corpus: CorpusFormat, tokenizer: WordPieceTokenizer
+) -> Iterator[str]:
+    # Torch takes a second to load, which the google algorithm need not wait for.
+    from bert_lightning.data.pretraining.instances import dynamic_instances
+    from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+
+    if options.dupe_factor is not None:
+        raise InputError("--dupe-factor is not of the dynamic algorithm, which masks anew in each epoch")
+    if options.whole_word and options.masking not in (None, "whole-word"):
+        raise InputError(f"--whole-word and --masking {options.masking} contradict each other")
+    masking = options.masking or ("whole-word" if options.whole_word else "token")
+    objective = options.objective or "next-sentence"
+    if masking not in MASKINGS:
+        raise InputError(f"--masking is {masking!r}{nearest(masking, MASKINGS)}")
+    if objective not in OBJECTIVES:
+        raise InputError(f"--objective is {objective!r}{nearest(objective, OBJECTIVES)}")
+    if not 0 < options.masked_lm_prob < 1:
+        raise InputError(f"--masked-lm-prob is {options.masked_lm_prob}; here it must be more than 0 and less than 1")
+    if options.max_predictions_per_seq < 1:
+        raise InputError(f"--max-predictions-per-seq is {options.max_predictions_per_seq}; it must be at least 1")
+    if options.max_seq_length < 5:
+        raise InputError(f"--max-seq-length is {options.max_seq_length}; it must be at least 5")
+    if not 0 <= options.short_seq_prob <= 1:
+        raise InputError(f"--short-seq-prob is {options.short_seq_prob}; it must be between 0 and 1")
+    if options.epoch is not None and options.epoch < 0:
+        raise InputError(f"--epoch is {options.epoch}; it must be at least 0")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        settings = PretrainingData(
+            train=str(store),
+            objective=objective,
+            max_seq_length=options.max_seq_length,
+            short_sequence_probability=options.short_seq_prob,
+            masking=MASKINGS[masking](rate=options.masked_lm_prob, max_predictions=options.max_predictions_per_seq),
+            batch_size=64,
+        )
+        prepare(sources, tokenizer, store, corpus=corpus)
+        try:
+            data = PretrainingDataModule(settings)
+            data.num_training_samples  # noqa: B018 - says now whether the text is enough
+        except InputError as error:
+            raise InputError(str(error).replace(str(store), named(sources))) from None
+        for instance in dynamic_instances(data, options.seed, options.epoch or 0):
+            yield json.dumps(instance, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""From text files to a token store: documents, shards, preparation on several processes."""

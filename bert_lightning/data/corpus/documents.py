@@ -1,0 +1,281 @@
+"""Sources to documents: how plain text is laid out, and the text of a document, passage by passage.
+
+Nothing here holds more than a passage, so a document may be of any size.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from bert_lightning.data.reading.lines import MAX_PIECE, DecodingErrors, Repairs, numbered_lines, split_lines
+from bert_lightning.data.reading.tables import column, is_table, read_rows, warn_of_json_row
+from bert_lightning.errors import InputError
+from bert_lightning.text.sentences import split_sentences
+
+Layout = Literal["auto", "sentences", "paragraphs"]
+# Characters of a passage, after which it ends with its segment.
+PASSAGE = 1 << 18
+
+
+@dataclass(frozen=True)
+class CorpusFormat:
+    """How text is read.
+
+    Attributes:
+        layout: `sentences`: one a line, a blank line between documents (the original format); `paragraphs`: running
+            text, hard-wrapped lines joined, one file = one document; `auto` decides for each file. In a table a row
+            is a document of running text, or with `sentences` a line.
+        text_column: of tables.
+        language: of the text, for sentence splitting.
+        errors: what becomes of bytes that are not UTF-8: `strict` raises, `replace` puts U+FFFD there.
+        document_start: regular expression; a line that it finds a match in begins a document.
+        lines_per_document: begin a document after so many lines of text.
+    """
+
+    layout: Layout = "auto"
+    text_column: str = "text"
+    language: str = "en"
+    errors: DecodingErrors = "strict"
+    document_start: str | None = None
+    lines_per_document: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.document_start or "")
+        except re.error as error:
+            raise InputError(f"--document-start {self.document_start!r} is no regular expression: {error}") from None
+        if self.lines_per_document is not None and self.lines_per_document < 1:
+            raise InputError(f"--lines-per-document is {self.lines_per_document}; it must be at least 1")
+
+
+class Passage(NamedTuple):
+    """A stretch of one document: the whole of it, or about `PASSAGE` characters."""
+
+    segments: list[str]
+    """sentences, or paragraphs that are still to be split"""
+    split: bool
+    """True when the segments are paragraphs"""
+    ends: bool
+    """True when the document ends with this passage"""
+
+
+def read_passages(source: str, corpus: CorpusFormat, repairs: Repairs | None = None) -> Iterator[Passage]:
+    """Stream one source, document by document; `repairs` counts what had to be mended.
+
+    Raises:
+        InputError: it cannot be read; the message names the place.
+    """
+    repairs = repairs if repairs is not None else Repairs()
+    split = True
+    segments: Iterable[str | None]
+    if is_table(source):
+        split = corpus.layout != "sentences"
+        segments = (
+            _rows_as_lines(source, corpus, repairs) if not split else _rows_as_documents(source, corpus, repairs)
+        )
+    elif (detect_layout(source, corpus) if corpus.layout == "auto" else corpus.layout) == "sentences":
+        split = False
+        segments = _sentence_lines(line for _, line in _lines(source, corpus, repairs))
+    else:
+        segments = _paragraphs(source, corpus, repairs)
+    if is_table(source) or not split:
+        segments = _divided(segments, corpus)
+    yield from _passages(_bounded(segments, repairs), split)
+
+
+def _passages(segments: Iterable[str | None], split: bool) -> Iterator[Passage]:
+    """Segments, with None where a document ends, to passages; a document without a segment is none."""
+    gathered: list[str] = []
+    size = 0
+    inside = False
+    for segment in segments:
+        if segment is None:
+            if gathered or inside:
+                yield Passage(gathered, split, ends=True)
+            gathered, size, inside = [], 0, False
+            continue
+        if size >= PASSAGE:
+            yield Passage(gathered, split, ends=False)
+            gathered, size, inside = [], 0, True
+        gathered.append(segment)
+        size += len(segment)
+    if gathered or inside:
+        yield Passage(gathered, split, ends=True)
+
+
+def _bounded(segments: Iterable[str | None], repairs: Repairs) -> Iterator[str | None]:
+    """Cut segments of more than `MAX_PIECE` characters at a space."""
+    for segment in segments:
+        if segment is None or len(segment) <= MAX_PIECE:
+            yield segment
+            continue
+        repairs.num_cut += 1
+        start = 0
+        while start < len(segment):
+            space = segment.rfind(" ", start, start + MAX_PIECE) + 1
+            end = len(segment) if start + MAX_PIECE >= len(segment) else space or start + MAX_PIECE
+            yield segment[start:end]
+            start = end
+
+
+class _DocumentStarts:
+    """Tells, line by line, where `corpus` has a document begin."""
+
+    def __init__(self, corpus: CorpusFormat) -> None:
+        self.pattern = re.compile(corpus.document_start) if corpus.document_start is not None else None
+        self.most = corpus.lines_per_document
+        self.count = 0
+
+    def begins(self, line: str) -> bool:
+        """Whether a line that is not blank begins a document."""
+        begins = (self.pattern is not None and self.pattern.search(line) is not None) or self.count == self.most
+        self.count = 1 if begins else self.count + 1
+        return begins
+
+
+def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[str | None]:
+    """Begin documents where `corpus` says so; where a line does, what ended one before no longer does."""
+    starts = _DocumentStarts(corpus)
+    for segment in segments:
+        if segment is None:
+            if starts.pattern is None:
+                starts.count = 0
+                yield None
+            continue
+        if starts.begins(segment):
+            yield None
+        yield segment
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def _rows_as_documents(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
+    for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True):
+        for line in split_lines(column(row, corpus.text_column)):
+            if line := line.strip():
+                yield line
+        yield None
+
+
+def _rows_as_lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
+    return _sentence_lines(
+        line
+        for row in read_rows(source, errors=corpus.errors, repairs=repairs, blank_rows=True)
+        for line in split_lines(column(row, corpus.text_column)) or [""]
+    )
+
+
+# -- plain text --------------------------------------------------------------------------------------------------
+
+_SENTENCE_END = re.compile(r"[.!?…。！？।؟:;][\"'”’»)\]]*$")
+
+
+def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["sentences", "paragraphs"]:
+    """Decide from the first thousand lines of text how a plain text file is laid out.
+
+    In the original format a line is a sentence: most lines end as sentences do and hold just one, and a document
+    (up to a blank line) has several. In running text a line is a whole paragraph, or wrapped and ends anywhere.
+    """
+    ended = single = lines = blocks = 0
+    in_block = False
+    for line in _sample(source, corpus or CorpusFormat()):
+        text = line.strip()
+        if text:
+            lines += 1
+            blocks += not in_block
+            ended += bool(_SENTENCE_END.search(text))
+            single += len(split_sentences(text)) == 1
+        in_block = bool(text)
+        if lines == 1000:
+            break
+    several_a_block = lines >= 2 * max(blocks, 1)
+    one_a_line = ended >= 0.7 * lines and single >= 0.8 * lines
+    return "sentences" if several_a_block and one_a_line else "paragraphs"
+
+
+def _lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[tuple[int, str]]:
+    lines = numbered_lines(source, corpus.errors, repairs, cut=True)
+    for number, line in lines:
+        warn_of_json_row(f"{source}: line {number}", line)
+        yield number, line
+        break
+    yield from lines
+
+
+def _sample(source: str, corpus: CorpusFormat) -> list[str]:
+    """The first two thousand lines, as far as they stand in the first characters."""
+    lines: list[str] = []
+    size = 0
+    # Whoever reads the whole file warns.
+    every = numbered_lines(source, corpus.errors, Repairs(), cut=True, carriage_returns="allow")
+    for _, line in islice(every, 2000):
+        lines.append(line)
+        size += len(line)
+        if size > MAX_PIECE:
+            break
+    return lines
+
+
+def _sentence_lines(lines: Iterable[str]) -> Iterator[str | None]:
+    for line in lines:
+        yield line.strip() or None
+
+
+class _Wrapping(NamedTuple):
+    """How the lines of running text are cut."""
+
+    wrapped: bool
+    """at a fixed width"""
+    indented: bool
+    """a paragraph's first line is indented, and nothing else parts paragraphs"""
+    width: int
+    """of nearly all lines"""
+
+
+def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
+    """Blocks between blank lines, each joined to one line, and None where a document begins.
+
+    Where a file has no blank lines to speak of, every line is a paragraph, unless lines are hard-wrapped: then a
+    paragraph starts at an indented line, or behind a short one that ends a sentence.
+    """
+    block: list[str] = []
+    size = 0
+    wrapping = _wrapping(_sample(source, corpus))
+    starts = _DocumentStarts(corpus)
+    before = ""
+    for _, line in _lines(source, corpus, repairs):
+        text = line.strip()
+        begins = bool(text) and starts.begins(text)
+        starts_block = not text or not wrapping.wrapped or begins
+        if wrapping.indented:
+            starts_block |= line[:1] in " \t"
+        else:
+            starts_block |= len(before) < 0.7 * wrapping.width and bool(_SENTENCE_END.search(before))
+        if not starts_block and size > MAX_PIECE:
+            repairs.num_cut += 1
+            starts_block = True
+        if starts_block and block:
+            yield " ".join(block)
+            block, size = [], 0
+        if begins:
+            yield None
+        if text:
+            block.append(text)
+            size += len(text)
+        before = text
+    if block:
+        yield " ".join(block)
+
+
+def _wrapping(lines: list[str]) -> _Wrapping:
+    full = [line for line in lines if line.strip()]
+    open_ended = sum(not _SENTENCE_END.search(line.strip()) for line in full)
+    # Nineteen of twenty lines within a printed page's width, most of them ending in mid-sentence.
+    width = sorted(map(len, full))[int(0.95 * (len(full) - 1))] if full else 0
+    wrapped = bool(full) and width <= 120 and open_ended >= 0.5 * len(full)
+    few_blanks = (len(lines) - len(full)) < 0.02 * len(lines)
+    indented = few_blanks and sum(line[:1] in " \t" for line in full) >= 0.02 * len(full)
+    return _Wrapping(wrapped, indented, width)

@@ -1,0 +1,191 @@
+"""Check label names for indicators instead of names, two spellings of one name, and pairs without agreement."""
+
+import ast
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+# Texts that other programs write for a missing value. -100 is a word that torch's loss leaves out.
+_MISSING = ("nan", "nat", "null", "<na>", "#n/a", "-100")
+# Words for 1 and 0 that may also be names of classes: a row of a single one is not taken for an indicator.
+_TRUTHS = frozenset(("yes", "no", "y", "n", "t", "f", "on", "off"))
+# One digit for each class, such as 010.
+_DIGITS = re.compile(r"[01]{2,}")
+# The beginning of a printed array whose text was split.
+_ARRAY = re.compile(r"^((torch|np|numpy)\.)?(tensor|array)\(")
+_WORD_BORDER = re.compile(r"(?<=[^\W_])[\s_\-\u2010-\u2015]+(?=[^\W_])")
+# Cyrillic and Greek letters that are drawn as Latin ones; Unicode Technical Standard 39, confusables.txt.
+_DRAWN_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1\u03c1\u03bd", "aeopcyxijsoapv"
+)
+# The label in SNLI and MNLI where annotators have no majority, and their classes; Bowman et al. 2015, section 2.2.
+NO_AGREEMENT = "-"
+NLI_LABELS = ("contradiction", "entailment", "neutral")
+_WAY_TO_WRITE = (
+    'labels are the names of the classes that apply: ["news", "sport"], or as text news|sport with '
+    "data.label_separator"
+)
+
+
+def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | None = None) -> None:
+    """Refuse rows of 0 and 1 per class where names of classes are expected, and rows that repeat a name.
+
+    Indicators are 0, 1 and -1 (unknown) in any spelling, and truth values. Rows of equal length that hold only
+    indicators are refused even if no row repeats one. So are rows of probabilities, rows of yes and no, and texts
+    such as 010. If `known` holds all these values, they are names.
+
+    Args:
+        examples: multi-label texts; those without labels are skipped.
+        known: the label names, if training has settled them.
+
+    Raises:
+        InputError: the message names the first such row and the way to write labels.
+    """
+    rows = [(example.location, example.label) for example in examples if isinstance(example.label, tuple)]
+    for location, labels in rows:
+        repeated = next((label for label in labels if labels.count(label) > 1), None)
+        if repeated is not None and (all(map(_is_indicator, labels)) or all(map(_is_truth, labels))):
+            raise InputError(f"{location}: {', '.join(labels)} are indicators, one per class; {_WAY_TO_WRITE}")
+        if repeated is not None:
+            raise InputError(f"{location}: the label {repeated!r} occurs twice in one row")
+    names = {label for _, labels in rows for label in labels}
+    lengths = {len(labels) for _, labels in rows}
+    if not names or len(lengths) > 1 or (known is not None and names <= set(known)):
+        return
+    several = lengths != {1} and (all(map(_is_share, names)) or all(map(_is_truth, names)))
+    if all(map(_is_indicator, names)) or several or _are_digits(names):
+        location, labels = rows[0]
+        raise InputError(
+            f"{location}: {', '.join(labels)}: every row has {len(labels)} label(s) of {', '.join(sorted(names))}, "
+            f"which are indicators, one per class; {_WAY_TO_WRITE}"
+        )
+
+
+def _is_indicator(label: str) -> bool:
+    return _value(label) in (-1, 0, 1)
+
+
+def _is_share(label: str) -> bool:
+    value = _value(label)
+    return value == -1 or (value is not None and 0 <= value <= 1)
+
+
+def _is_truth(label: str) -> bool:
+    return label.strip().lower() in _TRUTHS
+
+
+def _are_digits(names: Iterable[str]) -> bool:
+    """Whether each name is a row of digits 0 and 1, all of one length; a number seldom begins with 0."""
+    texts = [name.strip() for name in names]
+    same = len({len(text) for text in texts}) == 1
+    return same and all(map(_DIGITS.fullmatch, texts)) and any(text.startswith("0") for text in texts)
+
+
+def is_list_of_names(text: str) -> bool:
+    """Whether a text is a list of names as Python prints it, such as `['news', 'sport']`."""
+    if not text.strip().startswith(("[", "(", "{")):
+        return False
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(value, list | tuple | set) and any(isinstance(item, str) for item in value)
+
+
+def _value(label: str) -> float | None:
+    # Brackets remain where the text of a list was split.
+    text = _ARRAY.sub("", label.strip()).strip(" \t[]()").lower()
+    try:
+        return float({"true": 1, "false": 0}.get(text, text))
+    except ValueError:
+        return None
+
+
+def indicator_columns(names_and_values: Iterable[tuple[str, object]]) -> list[str]:
+    """Return the names of the columns whose value is an indicator."""
+    return [name for name, value in names_and_values if _is_indicator(str(value))]
+
+
+def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
+    """Warn about names that are probably one class, and about names that are probably not a class.
+
+    Two names are probably one class if they differ only in blanks, dashes, quotation marks, case (of more than one
+    letter) or the spelling of a number. So are names that differ only in Unicode form (NFKC), in invisible
+    characters, or in letters that are drawn alike. Names such as `nan` stand for missing values, and so does -1
+    beside 0, 1, 2. A row of indicators is not the name of one class.
+    """
+    spellings: dict[str | float, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings[_plain(label)].append(label)
+    for group in spellings.values():
+        if len(group) > 1:
+            log.warning(
+                "%s: the labels %s differ only in blanks, case or spelling, but are read as different classes",
+                source, " and ".join(map(repr, group)),
+            )  # fmt: skip
+        elif group[0].strip().lower() in _MISSING:
+            log.warning("%s: the label %r is a class; it looks like a missing value", source, group[0])
+    others = {*labels} - {"-1"}
+    if len(others) < len(labels) and len(others) > 2 and others == set(map(str, range(len(others)))):
+        log.warning("%s: the label '-1' is a class; beside classes from 0 on it often stands for no label", source)
+    if any(map(is_list_of_names, labels)):
+        name = next(filter(is_list_of_names, labels))
+        log.warning("%s: the label %r is a single class; it looks like a list of several", source, name)
+    rows = [re.split(r"[\s,;|]+", _ARRAY.sub("", label.strip()).strip(" []()")) for label in labels]
+    is_matrix = len({len(row) for row in rows}) == 1 and len(rows[0]) > 1 and all(map(_all_indicators, rows))
+    if is_matrix or (len(labels) > 1 and _are_digits(labels)):
+        log.warning(
+            "%s: the labels %s are single classes; they look like indicators of several. With data.problem "
+            "multi-label, %s",
+            source, ", ".join(map(repr, labels[:3])), _WAY_TO_WRITE,
+        )  # fmt: skip
+
+
+def _all_indicators(row: Sequence[str]) -> bool:
+    return all(map(_is_indicator, row))
+
+
+def _plain(label: str) -> str | float:
+    """The number that a name is, or the name without what the eye passes over; names that are nothing else stay."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+    text = " ".join(seen.split())
+    # Python reads 1_0 as ten; no data set does.
+    if "_" not in text:
+        with suppress(ValueError):
+            return float(text)
+    plain = _WORD_BORDER.sub(" ", text.strip("\"'\u2018\u2019\u201c\u201d ")) or text
+    folded = plain.casefold() if len(plain) > 1 else plain
+    return folded.translate(_DRAWN_ALIKE) if any(character.isascii() for character in folded) else folded
+
+
+def without_disagreement(
+    examples: Sequence[LabelledText], known: Sequence[str] | None, source: str
+) -> Sequence[LabelledText]:
+    """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn with their number.
+
+    Nothing is left out if labels other than theirs occur, or if `-` is a known class.
+
+    Args:
+        examples: the examples of one split.
+        known: the label names, if training has settled them.
+        source: the file that the warning names.
+    """
+    labels = {example.label for example in examples}
+    others = (labels if known is None else {*known}) - {NO_AGREEMENT}
+    if NO_AGREEMENT not in labels or NO_AGREEMENT in (known or ()) or not others or not others <= {*NLI_LABELS}:
+        return examples
+    kept = [example for example in examples if example.label != NO_AGREEMENT]
+    if not kept:
+        return examples
+    log.warning(
+        "%s: %d pair(s) are left out, because their label %r says that annotators did not agree",
+        source, len(examples) - len(kept), NO_AGREEMENT,
+    )  # fmt: skip
+    return kept

@@ -1,0 +1,123 @@
+"""Questions about a context: SQuAD's JSON (Rajpurkar et al. 2016, 2018), and tables in the form of the hub."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from bert_lightning.data.datasets.examples import Answer, Question
+from bert_lightning.data.reading.json_fields import field, required, texts, typed
+from bert_lightning.data.reading.lines import format_suffix
+from bert_lightning.data.reading.tables import is_hidden, read_json, read_rows
+from bert_lightning.errors import InputError
+
+
+class _Entry(NamedTuple):
+    """A question of the source before its answers are read."""
+
+    location: str
+    values: Any
+    context: str
+    title: str
+
+
+def read_questions(source: str, labelled: bool | None = True) -> Iterator[Question]:
+    """Stream the questions of a SQuAD file (`.json`, v1.1 or v2.0), or of JSONL, Parquet or hub rows.
+
+    A row has `id`, `question`, `context`, maybe `title`, and `answers`: lists `{text, answer_start}`, or a list of
+    such pairs. A question without an answer is impossible; plausible answers are not read.
+
+    Args:
+        source: a file or hub data set.
+        labelled: whether answers are read; without them no question counts as impossible. None reads answers only if
+            some question has one or is marked as impossible, since test files may hide them all.
+
+    Raises:
+        InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, the
+            text of an answer is blank, or `is_impossible` contradicts the answers.
+    """
+    locations: dict[str, str] = {}
+    entries = (_squad if format_suffix(source) == ".json" else _table)(source)
+    if labelled is None:
+        entries = list(entries)
+        labelled = any(_is_labelled(entry.values) for entry in entries)
+    for entry in entries:
+        question = _question(entry, labelled)
+        if question.id in locations:
+            raise InputError(
+                f"{question.location}: the id {question.id!r} occurs twice, first in {locations[question.id]}"
+            )
+        locations[question.id] = question.location.removeprefix(f"{source}: ")
+        yield question
+
+
+def _is_labelled(values: Any) -> bool:
+    if not isinstance(values, dict):
+        return False
+    answers = values.get("answers")
+    if isinstance(answers, dict):
+        answers = answers.get("text")
+    elif isinstance(answers, list):
+        answers = [answer.get("text") if isinstance(answer, dict) else answer for answer in answers]
+    return values.get("is_impossible") is True or not is_hidden(answers, minus_one=False)
+
+
+def _squad(source: str) -> Iterable[_Entry]:
+    for article, entry in enumerate(field(source, read_json(source), "data", list), 1):
+        location = f"{source}: article {article}"
+        paragraphs = field(location, entry, "paragraphs", list)
+        title = _title(location, entry)
+        location += f" ({title!r})" if title else ""
+        for number, paragraph in enumerate(paragraphs, 1):
+            inside = f"{location}, paragraph {number}"
+            context = field(inside, paragraph, "context", str)
+            for count, values in enumerate(field(inside, paragraph, "qas", list), 1):
+                yield _Entry(f"{inside}, question {count}", values, context, title)
+
+
+def _table(source: str) -> Iterable[_Entry]:
+    for location, values in read_rows(source):
+        yield _Entry(location, values, field(location, values, "context", str), _title(location, values))
+
+
+def _question(entry: _Entry, labelled: bool) -> Question:
+    location, values, context, title = entry
+    identifier = required(location, values, "id")
+    # Some sets number their questions; in a prediction file keys are text.
+    identifier = str(identifier) if type(identifier) is int else typed(location, "the value of 'id'", identifier, str)
+    location += f" (id {identifier!r})"
+    question = field(location, values, "question", str)
+    answers = _answers(location, required(location, values, "answers"), context) if labelled else ()
+    is_impossible = labelled and not answers
+    stated = values.get("is_impossible")
+    if (
+        labelled
+        and stated is not None
+        and typed(location, "the value of 'is_impossible'", stated, bool) != is_impossible
+    ):
+        raise InputError(f"{location}: is_impossible is {str(stated).lower()}, but there are {len(answers)} answers")
+    return Question(location, identifier, question, context, answers, is_impossible, title)
+
+
+def _answers(location: str, value: Any, context: str) -> tuple[Answer, ...]:
+    if isinstance(value, dict):
+        found = texts(location, "the answers' 'text'", required(location, value, "text"))
+        starts = field(location, value, "answer_start", list)
+        if len(found) != len(starts):
+            raise InputError(f"{location}: {len(found)} answers, but {len(starts)} values of 'answer_start'")
+        value = [{"text": text, "answer_start": start} for text, start in zip(found, starts, strict=True)]
+    answers = []
+    for number, answer in enumerate(typed(location, "the value of 'answers'", value, list), 1):
+        inside = f"{location}, answer {number}"
+        start = field(inside, answer, "answer_start", int)
+        if not 0 <= start <= len(context):
+            raise InputError(f"{inside}: answer_start is {start}, but the context has {len(context)} characters")
+        text = field(inside, answer, "text", str)
+        if not text.strip():
+            raise InputError(
+                f"{inside}: the text is blank; a question without an answer has an empty list of answers"
+            )
+        answers.append(Answer(text, start))
+    return tuple(answers)
+
+
+def _title(location: str, values: dict[str, Any]) -> str:
+    return "" if values.get("title") is None else field(location, values, "title", str)

@@ -1,0 +1,281 @@
+"""Tagged sentences: column files (CoNLL and its kin), CoNLL-U, and tables whose columns are lists."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bert_lightning.data.datasets.examples import TaggedSentence
+from bert_lightning.data.reading.json_fields import texts
+from bert_lightning.data.reading.lines import format_suffix, numbered_lines
+from bert_lightning.data.reading.tables import Row, is_hidden, is_table, read_rows
+from bert_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+_DOCUMENT = "-DOCSTART-"
+# A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
+BOUNDARY = "-X-"
+_BLANKS = " \t"
+# A first line that programs write above a word and its tag; neither is a tag of any published set.
+_COLUMN_NAMES = frozenset(
+    (word, tag)
+    for word in ("word", "words", "token", "tokens", "form")
+    for tag in ("tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags", "upos")
+)
+_TOKEN_NAME = "tokens"
+_TAG_NAMES = ("ner_tags", "tags", "pos_tags")
+# https://universaldependencies.org/format.html
+_CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+_CONLLU_SUFFIXES = (".conllu", ".conllup")
+_UNKNOWN = "_"
+# A word that torch's loss leaves out, in data that were made ready for another library.
+_IGNORED = "-100"
+
+
+class SentenceLocation(str):
+    """The location of a sentence in a column file, with the line of each of its words."""
+
+    __slots__ = ("lines", "source")
+    lines: Sequence[int]
+    source: str
+
+    def __new__(cls, source: str, lines: Sequence[int]) -> "SentenceLocation":
+        """Build the text from the first line and keep the other lines."""
+        location = super().__new__(cls, f"{source}: line {lines[0]}")
+        # The lines are nearly always consecutive, and a range takes less memory.
+        consecutive = range(lines[0], lines[0] + len(lines))
+        location.source, location.lines = source, consecutive if list(consecutive) == list(lines) else lines
+        return location
+
+    def __getnewargs__(self) -> tuple[str, Sequence[int]]:  # type: ignore[override]
+        """Support copying and pickling."""
+        return self.source, self.lines
+
+
+def word_place(sentence: TaggedSentence, word: int) -> str:
+    """Return the location of a word: its line in a column file, else its row and the word's number."""
+    location = sentence.location
+    if isinstance(location, SentenceLocation):
+        return f"{location.source}: line {location.lines[word]}"
+    return f"{location}: word {word + 1}"
+
+
+def read_tagged(
+    source: str, token_column: int | str | None = None, tag_column: int | str | None = None
+) -> Iterator[TaggedSentence]:
+    """Stream the sentences of a source; its suffix says which of three forms it has.
+
+    **CSV, JSONL, Parquet, hub**: a row is a sentence; columns by name, `tokens` and the first of `ner_tags`, `tags`
+    and `pos_tags` that there is, each a list. Without a tag column, or with null tags, no tags at all or -1 for every
+    word, sentences are unlabelled.
+
+    **`.conllu`**: columns by number or by name (`FORM`, `UPOS`); comments, multiword ranges (`1-2`) and empty nodes
+    (`1.1`) are skipped; `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
+
+    **Anything else** (`.conll`, `.txt`, `.bio`, `.iob2`, `.tsv`): a word a line, columns by number, counted from 0,
+    negative from the end; the first and the last unless given. A line with a tab is split at tabs, so that a word
+    may hold spaces, any other at spaces; blanks at its end do not count. A blank line ends a sentence, `-DOCSTART-`
+    begins a document and is no sentence. Where the word's column is the only one, sentences are unlabelled. Lines
+    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`. A column
+    `ner_tags` of numbers is warned about, because they are read as plain labels.
+
+    Raises:
+        InputError: no such column, an empty word or tag, a line with another number of columns than the first, or
+            lists of different length.
+    """
+    suffix = format_suffix(source)
+    if is_table(source) and suffix != ".tsv":
+        yield from _table_sentences(source, token_column, tag_column)
+    elif suffix in _CONLLU_SUFFIXES:
+        token = _number(source, "FORM" if token_column is None else token_column, _CONLLU_COLUMNS)
+        tag = _number(source, "UPOS" if tag_column is None else tag_column, _CONLLU_COLUMNS)
+        yield from _conllu_sentences(source, token, tag)
+    else:
+        token = _number(source, 0 if token_column is None else token_column)
+        tag = _number(source, -1 if tag_column is None else tag_column)
+        yield from _column_sentences(source, token, tag)
+
+
+def has_columns(source: str) -> bool:
+    """Whether a source is a column file whose last column holds the tags: no table, and no CoNLL-U."""
+    suffix = format_suffix(source)
+    return not (is_table(source) and suffix != ".tsv") and suffix not in _CONLLU_SUFFIXES
+
+
+def as_column(text: str) -> str:
+    """Return a word or a tag as one column of a file whose columns are separated by blanks.
+
+    Blanks of every kind become `_`. So does a byte-order mark, which a reader drops at the beginning of a file. The
+    word `-X-` becomes `_X_`, because it ends a sentence for conlleval.
+    """
+    column = "_".join(text.replace("\ufeff", " ").split()) or "_"
+    return "_X_" if column == BOUNDARY else column
+
+
+def _refuse_names(sentence: TaggedSentence) -> None:
+    """Refuse a first line that names the columns: it would be a word, and its tag one more label."""
+    if sentence.tags and (sentence.words[0].lower(), sentence.tags[0].lower()) in _COLUMN_NAMES:
+        raise InputError(
+            f"{word_place(sentence, 0)}: {sentence.words[0]!r} and {sentence.tags[0]!r} are names of columns: delete "
+            "the line"
+        )
+
+
+class _Line(NamedTuple):
+    number: int
+    fields: list[str]
+
+
+class _Columns:
+    """Which columns of a file are read, once its first word has said how many there are."""
+
+    def __init__(self, source: str, token: int, tag: int) -> None:
+        self.source = source
+        self._token, self._tag = token, tag
+        self._first: _Line | None = None
+
+    def sentence(self, lines: list[_Line], document: int) -> TaggedSentence:
+        """The words and tags of a sentence's lines, all of one number of columns."""
+        is_first = self._first is None
+        first = self._first = self._first or self._begun(lines[0])
+        for line in lines:
+            count, expected = len(line.fields), len(first.fields)
+            if count != expected:
+                raise InputError(f"{self._place(line)}: {count} columns, but line {first.number} has {expected}")
+            for column, name in ((self._token, "word"), (self._tag, "tag")):
+                if not line.fields[column]:
+                    raise InputError(f"{self._place(line)}: the {name} is empty")
+        words = [line.fields[self._token] for line in lines]
+        tags = [line.fields[self._tag] for line in lines] if self._tag != self._token else None
+        location = SentenceLocation(self.source, [line.number for line in lines])
+        sentence = TaggedSentence(location, words, tags, document)
+        if is_first:
+            _refuse_names(sentence)
+        return sentence
+
+    def _begun(self, line: _Line) -> _Line:
+        """Count columns from the front from now on; a file of words alone has no tags, wherever they would be."""
+        count = len(line.fields)
+        for column in (self._token,) if count == 1 else (self._token, self._tag):
+            if not -count <= column < count:
+                raise InputError(f"{self._place(line)}: no column {column}; there are {count}, counted from 0")
+        self._token, self._tag = self._token % count, self._tag % count
+        if self._token == self._tag and count > 1:
+            raise InputError(f"{self._place(line)}: column {self._token} would be both word and tag")
+        return line
+
+    def _place(self, line: _Line) -> str:
+        return f"{self.source}: line {line.number}"
+
+
+def _column_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSentence]:
+    columns = _Columns(source, token, tag)
+    document = 0
+    lines: list[_Line] = []
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
+        line = _line(number, text.rstrip(_BLANKS + "\r\n"))
+        begins = _DOCUMENT in line.fields
+        if not begins and any(line.fields):
+            lines.append(line)
+            continue
+        if lines := _without_comments(lines):
+            yield columns.sentence(lines, document)
+        lines = []
+        document += begins
+    if lines := _without_comments(lines):
+        yield columns.sentence(lines, document)
+
+
+def _line(number: int, text: str) -> _Line:
+    if "\t" in text:
+        return _Line(number, [field.strip(_BLANKS) for field in text.split("\t")])
+    return _Line(number, [field for field in text.split(" ") if field] or [""])
+
+
+def _without_comments(lines: list[_Line]) -> list[_Line]:
+    """GermEval 2014 and Universal NER put source, id and text of a sentence before it, in lines that begin with #."""
+    for number, line in enumerate(lines):
+        if line.fields[0] != "#":
+            # A word can be # as well: then it has the columns of the others. `# text = As many.` may have them too.
+            columns = len(line.fields)
+            words = [w for w in lines[:number] if len(w.fields) == columns and "=" not in w.fields]
+            return words + lines[number:]
+    return lines
+
+
+def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSentence]:
+    columns = _Columns(source, token, tag)
+    document = 0
+    lines: list[_Line] = []
+    for number, text in numbered_lines(source, carriage_returns="refuse"):
+        text = text.rstrip(_BLANKS + "\r\n")
+        if not text:
+            if lines:
+                yield _annotated(columns.sentence(lines, document))
+            lines = []
+        elif text.startswith("#"):
+            document += text[1:].split()[:1] == ["newdoc"]
+        else:
+            line = _Line(number, text.split("\t"))
+            identifier = line.fields[0]
+            if identifier.isdecimal():
+                lines.append(line)
+            elif not identifier.replace("-", "0").replace(".", "0").isdecimal():
+                raise InputError(f"{source}: line {number}: the ID {identifier!r} is no number, as CoNLL-U has it")
+    if lines:
+        yield _annotated(columns.sentence(lines, document))
+
+
+def _annotated(sentence: TaggedSentence) -> TaggedSentence:
+    return sentence._replace(tags=None) if set(sentence.tags or ()) == {_UNKNOWN} else sentence
+
+
+def _table_sentences(source: str, token: int | str | None, tag: int | str | None) -> Iterator[TaggedSentence]:
+    warned = False
+    for row in read_rows(source):
+        words = _list(row, _TOKEN_NAME if token is None else token, False)
+        name = next((name for name in _TAG_NAMES if name in row.values), None) if tag is None else tag
+        tags = None
+        if name is not None and (name not in row.values or not is_hidden(row.values[name])):
+            tags = _list(row, name, are_tags=True)
+            if name == "ner_tags" and not warned and tags and all(tag.isdecimal() for tag in tags):
+                warned = True
+                log.warning(
+                    "%s: the tags in the column 'ner_tags' are numbers without names, which are read as plain "
+                    "labels: write B-PER and so on for spans",
+                    row.location,
+                )
+            if len(tags) != len(words):
+                raise InputError(f"{row.location}: {len(words)} words, but {len(tags)} tags")
+        if words:
+            yield TaggedSentence(row.location, words, tags, 0)
+
+
+def _list(row: Row, name: int | str, are_tags: bool) -> list[str]:
+    """Return the words or tags of a row; refuse a tag that is blank, or -100, which stands for no tag."""
+    if name not in row.values:
+        raise InputError(f"{row.location}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
+    value = row.values[name]
+    if isinstance(value, list):
+        # Tags are often numbers without names.
+        value = [str(item) if type(item) is int else item for item in value]
+    found = texts(row.location, f"the column {name!r}", value)
+    if are_tags:
+        for number, tag in enumerate(found):
+            if not tag.strip() or tag == _IGNORED:
+                raise InputError(
+                    f"{row.location}: item {number} of the column {name!r} is {tag!r}, which stands for no tag: "
+                    "every word needs one"
+                )
+    return found
+
+
+def _number(source: str, column: int | str, names: tuple[str, ...] = ()) -> int:
+    if column in names:
+        return names.index(str(column))
+    try:
+        return int(column)
+    except ValueError:
+        known = f" or by one of {', '.join(names)}" if names else ""
+        raise InputError(
+            f"{source}: the columns of this file are given by their number{known}, not by {column!r}"
+        ) from None

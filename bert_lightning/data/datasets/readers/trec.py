@@ -1,0 +1,27 @@
+"""TREC question types (Li and Roth 2002): `COARSE:fine the question` on a line."""
+
+from collections.abc import Iterator
+
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.data.reading.lines import numbered_lines
+from bert_lightning.errors import InputError
+
+
+def read_trec(source: str, fine: bool) -> Iterator[LabelledText]:
+    """Stream `train_5500.label` or `TREC_10.label`; lines that are not UTF-8 are Latin-1, as published.
+
+    The label is `COARSE`, or `COARSE:fine` with `fine`: names such as `other` are fine types of several coarse ones.
+
+    Raises:
+        InputError: a line has another form.
+    """
+    num_read = 0
+    for number, line in numbered_lines(source, "latin-1"):
+        if not line.strip():
+            continue
+        label, _, text = line.strip().partition(" ")
+        coarse, colon, kind = label.partition(":")
+        if not (coarse and colon and kind and text.strip()):
+            raise InputError(f"{source}: line {number}: COARSE:fine and a question are expected")
+        yield LabelledText(f"{source}: line {number}", text.strip(), None, label if fine else coarse, str(num_read))
+        num_read += 1

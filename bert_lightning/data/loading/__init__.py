@@ -1,0 +1,1 @@
+"""From numbered samples to batches: the base DataModule, loader, workers, batching, randomness."""

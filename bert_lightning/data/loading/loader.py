@@ -1,0 +1,94 @@
+"""Loaders whose item is a whole step, so that a position in training is one integer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bert_lightning.data.loading.stalls import StallWatch
+from bert_lightning.data.loading.workers import WorkerContext, ignore_signals, signals_held
+from bert_lightning.errors import InputError
+
+Item = TypeVar("Item")
+
+
+class StepLoader(Generic[Item]):
+    """Items `make(0)` to `make(num_steps - 1)`, made ahead by worker processes, resumable anywhere.
+
+    Sized and stateful as Lightning's Trainer needs it to resume inside an epoch: the state is the number of steps
+    taken, whatever the number of workers. Workers ignore the signals that end training, and a batch that is long in
+    coming is told (`what` an item is called there).
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Item],
+        num_steps: int,
+        num_workers: int,
+        pin_memory: bool,
+        what: Literal["step", "batch"] = "step",
+    ) -> None:
+        self.make = make
+        self.num_steps = num_steps
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.what = what
+        self.position = 0
+        self._resume_at = 0
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[Item]:
+        self.position, self._resume_at = self._resume_at, 0
+        loader: DataLoader[Item | InputError] = DataLoader(
+            _Made(self.make, self.num_steps),
+            sampler=range(self.position, self.num_steps),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            multiprocessing_context=WorkerContext() if self.num_workers else None,
+            worker_init_fn=ignore_signals if self.num_workers else None,
+            # Its own generator, or the workers' seeds would be drawn from the one that training uses.
+            generator=torch.Generator(),
+        )
+        with signals_held() if self.num_workers else nullcontext():
+            items = iter(loader)
+        watch = StallWatch(self.what)
+        try:
+            for _ in range(self.position, self.num_steps):
+                watch.begin(self.position)
+                item = next(items)
+                watch.end()
+                if isinstance(item, InputError):
+                    raise item
+                self.position += 1
+                yield item
+        finally:
+            watch.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps taken."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the steps taken."""
+        self.position = self._resume_at = state["position"]
+
+
+class _Made(Dataset[Item | InputError], Generic[Item]):
+    def __init__(self, make: Callable[[int], Item], length: int) -> None:
+        self.make = make
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> Item | InputError:
+        try:
+            return self.make(number)
+        except InputError as error:
+            # Raised in a worker it would arrive as a traceback.
+            return error

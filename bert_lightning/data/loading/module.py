@@ -1,0 +1,159 @@
+"""The DataModule under every task: training by steps, evaluation by fixed batches, both split over ranks."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.loader import StepLoader
+from bert_lightning.distributed.tensor_parallel import data_rank
+from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+Stage = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How the samples of training are cut into steps.
+
+    Attributes:
+        num_steps: optimiser steps of the whole training.
+        accumulate: micro-batches that each rank computes one after the other in a step.
+        seed: of everything random in the data.
+    """
+
+    num_steps: int
+    accumulate: int
+    seed: int
+
+
+def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
+    """Split -> path: the one that a stage scores, or training and validation where it is None.
+
+    Raises:
+        InputError: the split is not set.
+    """
+    wanted = ("train", "validation") if stage is None else (stage,)
+    if getattr(settings, wanted[0]) is None:
+        raise InputError(f"data.{wanted[0]} is not set: name it with --data.{wanted[0]} PATH")
+    return {split: path for split in wanted if (path := getattr(settings, split)) is not None}
+
+
+class StepDataModule(LightningDataModule):
+    """Serves micro-batches of whole optimiser steps.
+
+    An item of the training loader is the list of this rank's micro-batches of one step. The samples of a step
+    depend on the plan and the global batch size alone: ranks and accumulation only share them out.
+
+    Attributes:
+        tokenizer: text to ids.
+        batch_size: samples of one optimiser step, over all ranks and micro-batches.
+        evaluation_batch_size: samples of one batch in validation and test.
+        num_workers: processes that make batches ahead.
+        plan: set before training.
+    """
+
+    def __init__(
+        self, tokenizer: WordPieceTokenizer, batch_size: int, evaluation_batch_size: int, num_workers: int
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.num_workers = num_workers
+        self.plan: TrainingPlan | None = None
+
+    @property
+    @abstractmethod
+    def num_training_samples(self) -> int:
+        """Samples of one epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprints(self) -> dict[str, str]:
+        """What the data was, by split: it changes when the data does."""
+
+    @abstractmethod
+    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
+        """One rank's micro-batches of a step; what the step holds depends on neither rank nor number of ranks."""
+
+    @property
+    def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
+        """Each batch size of the training: its key, its value, and the micro-batches where not the plan's."""
+        return [("data.batch_size", self.batch_size, None)]
+
+    def num_steps_of(self, max_epochs: float) -> int:
+        """Steps of so many epochs: int(samples / batch size * epochs), as published."""
+        return int(self.num_training_samples / self.batch_size * max_epochs)
+
+    @abstractmethod
+    def num_evaluation_samples(self, stage: Stage) -> int:
+        """Samples of a split; 0 where there is none."""
+
+    @abstractmethod
+    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+        """Samples of a split, by their number, to tensors."""
+
+    def train_dataloader(self) -> StepLoader[list[Batch]]:
+        """Items: this rank's micro-batches of one optimiser step."""
+        assert self.plan is not None
+        rank, world_size = self._rank()
+        self.check_shares(world_size)
+
+        def make(step: int) -> list[Batch]:
+            # The plan as it is then: micro-batches may be settled after the loader was made.
+            assert self.plan is not None
+            return self.training_batches(step, self.plan, rank, world_size)
+
+        return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
+
+    def check_shares(self, world_size: int) -> None:
+        """Check that a step's samples can be shared out evenly.
+
+        Raises:
+            InputError: the batch size is no multiple of ranks times micro-batches.
+        """
+        assert self.plan is not None
+        for key, size, accumulate in self.batch_shares:
+            num_parts = (accumulate or self.plan.accumulate) * world_size
+            if size % num_parts:
+                raise InputError(
+                    f"{key} {size} cannot be shared out over {world_size} process(es) times "
+                    f"trainer.accumulate_grad_batches {accumulate or self.plan.accumulate}: "
+                    f"it must be a multiple of {num_parts}"
+                )
+
+    def val_dataloader(self) -> StepLoader[Batch] | list[Any]:
+        """Fixed batches of the validation split."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> StepLoader[Batch] | list[Any]:
+        """Fixed batches of the test split."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, stage: Stage) -> StepLoader[Batch] | list[Any]:
+        total = self.num_evaluation_samples(stage)
+        if not total:
+            return []
+        rank, world_size = self._rank()
+        # Every rank gets equally many batches and no sample twice; the last batches may be empty.
+        num_batches = -(-total // (self.evaluation_batch_size * world_size))
+
+        def make(number: int) -> Batch:
+            start = (number * world_size + rank) * self.evaluation_batch_size
+            return self.evaluation_batch(
+                stage, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
+            )
+
+        return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")
+
+    def _rank(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return data_rank(trainer) if trainer is not None else (0, 1)

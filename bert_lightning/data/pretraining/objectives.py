@@ -1,0 +1,15 @@
+"""The objectives beside masking, by name: what the two parts of a sample are, or that it has one."""
+
+from typing import Literal
+
+from bert_lightning.data.pretraining.full_sentences import DocumentSentences, FullSentences
+from bert_lightning.data.pretraining.samples import Samples
+from bert_lightning.data.pretraining.sentence_pairs import OrderedPairs, SentencePairs
+
+ObjectiveName = Literal["next-sentence", "sentence-order", "full-sentences", "document-sentences"]
+OBJECTIVES: dict[ObjectiveName, type[Samples]] = {
+    "next-sentence": SentencePairs,
+    "sentence-order": OrderedPairs,
+    "full-sentences": FullSentences,
+    "document-sentences": DocumentSentences,
+}

@@ -1,0 +1,243 @@
+"""The published instance generator, draw for draw: `google-research/bert`, `create_pretraining_data.py`.
+
+The same text, vocabulary, seed and settings give the same instances in the same order as the original code. Its
+oddities are kept: B may come from A's own document and still be called random; a word piece at the cut front of B
+joins the last word of A; a random token may be a special one. `dynamic` mode corrects them (`objectives.py`).
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple, Protocol
+
+from bert_lightning.data.reading.lines import DecodingErrors, Repairs, named, numbered_lines
+from bert_lightning.errors import InputError
+from bert_lightning.text.wordpiece import CLS, MASK, SEP
+
+Segment = list[str]
+_NUM_DOCUMENT_DRAWS = 10
+
+
+class Encoder(Protocol):
+    """Anything that turns a line of text into word pieces."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Word pieces of a text."""
+        ...
+
+
+@dataclass(frozen=True)
+class GoogleSettings:
+    """Settings of the original generator under their original meaning; defaults as published.
+
+    Attributes:
+        max_seq_length: longest pair, special tokens included.
+        max_predictions_per_seq: most masked tokens of a pair.
+        masked_lm_prob: share of a pair's tokens, special ones counted, that is masked.
+        dupe_factor: passes over the text, each with masks and pairs of its own.
+        short_seq_prob: share of documents whose pairs of a pass are made shorter.
+        whole_word: mask whole words.
+        seed: of Python's generator, the only source of chance.
+    """
+
+    max_seq_length: int = 128
+    max_predictions_per_seq: int = 20
+    masked_lm_prob: float = 0.15
+    dupe_factor: int = 10
+    short_seq_prob: float = 0.1
+    whole_word: bool = False
+    seed: int = 12345
+
+    def __post_init__(self) -> None:
+        # Below 5 the original fails: a pair needs a token in each part.
+        for name, least in {"max_seq_length": 5, "max_predictions_per_seq": 1, "dupe_factor": 1}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("masked_lm_prob", "short_seq_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be between 0 and 1")
+
+
+class Instance(NamedTuple):
+    """One masked pair, as the original writes it."""
+
+    tokens: list[str]
+    segment_ids: list[int]
+    is_random_next: bool
+    masked_lm_positions: list[int]
+    masked_lm_labels: list[str]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self._asdict(), ensure_ascii=False)
+
+
+def google_instances(
+    sources: Sequence[str],
+    encoder: Encoder,
+    vocabulary: Sequence[str],
+    settings: GoogleSettings,
+    errors: DecodingErrors = "strict",
+    repairs: Repairs | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Iterator[str]:
+    """All instances of some plain text files, as lines of JSON, in the original order.
+
+    The documents are held in memory, as drawing from them at random asks for; instances wait on disk for the last
+    shuffle.
+
+    Args:
+        sources: text files: a line is a segment, a blank one ends a document; a file's end does not.
+        encoder: the original encoding (`text/original.py`).
+        vocabulary: entries in file order, from which random tokens are drawn.
+        settings: of the generator.
+        errors: what becomes of bytes that are not UTF-8.
+        repairs: counts what had to be mended.
+        progress: told documents done and documents to do, over all passes.
+
+    Raises:
+        InputError: a source cannot be read, or there is no text.
+    """
+    documents = _read_documents(sources, encoder, errors, repairs)
+    if not documents:
+        raise InputError(f"the corpus is empty: no text in {named(sources)}")
+    words = list(dict.fromkeys(vocabulary))
+    generator = Random(settings.seed)
+    generator.shuffle(documents)
+    offsets: list[int] = []
+    with tempfile.TemporaryFile() as file:
+        for number in range(settings.dupe_factor * len(documents)):
+            for instance in _of_document(documents, number % len(documents), words, settings, generator):
+                offsets.append(file.tell())
+                file.write(instance.to_json().encode() + b"\n")
+            progress(number + 1, settings.dupe_factor * len(documents))
+        # A shuffle draws by the number of items alone.
+        generator.shuffle(offsets)
+        for offset in offsets:
+            file.seek(offset)
+            yield file.readline().decode()
+
+
+def _read_documents(
+    sources: Sequence[str], encoder: Encoder, errors: DecodingErrors, repairs: Repairs | None
+) -> list[list[Segment]]:
+    documents: list[list[Segment]] = [[]]
+    for source in sources:
+        num_lines, joined = 0, False
+        for _, line in numbered_lines(source, errors, repairs, keep_mark=True, carriage_returns="keep"):
+            num_lines += 1
+            joined = "\r" in line.rstrip("\r\n")
+            # TensorFlow's reader drops every carriage return, and no byte-order mark.
+            text = line.replace("\r", "").strip()
+            if not text:
+                documents.append([])
+            elif segment := encoder.tokenize(text):
+                documents[-1].append(segment)
+        if num_lines == 1 and joined:
+            raise InputError(
+                f"{source}: its lines end in carriage returns alone, which the published generator reads as one "
+                "line: end them in LF"
+            )
+    return [document for document in documents if document]
+
+
+def _of_document(
+    documents: list[list[Segment]], number: int, words: Sequence[str], settings: GoogleSettings, generator: Random
+) -> Iterator[Instance]:
+    """`create_instances_from_document`."""
+    document = documents[number]
+    max_num_tokens = settings.max_seq_length - 3
+    target = max_num_tokens
+    # Once a document and pass, not once a chunk.
+    if generator.random() < settings.short_seq_prob:
+        target = generator.randint(2, max_num_tokens)
+    chunk: list[Segment] = []
+    length = place = 0
+    while place < len(document):
+        chunk.append(document[place])
+        length += len(document[place])
+        if place == len(document) - 1 or length >= target:
+            num_first = generator.randint(1, len(chunk) - 1) if len(chunk) >= 2 else 1
+            first = _joined(chunk[:num_first])
+            # A chunk of one segment has no second part: no coin is tossed.
+            is_random = len(chunk) == 1 or generator.random() < 0.5
+            if is_random:
+                second = _random_second(documents, number, target - len(first), generator)
+                # The segments behind A were not used: they are read again.
+                place -= len(chunk) - num_first
+            else:
+                second = _joined(chunk[num_first:])
+            first, second = _truncated(first, second, max_num_tokens, generator)
+            tokens = [CLS, *first, SEP, *second, SEP]
+            segment_ids = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+            masked, positions, labels = _mask(tokens, words, settings, generator)
+            yield Instance(masked, segment_ids, is_random, positions, labels)
+            chunk, length = [], 0
+        place += 1
+
+
+def _joined(segments: Sequence[Segment]) -> Segment:
+    return [token for segment in segments for token in segment]
+
+
+def _random_second(documents: list[list[Segment]], number: int, wanted: int, generator: Random) -> Segment:
+    """Whole segments of a random document, from a random one on; after ten draws its own document will do."""
+    other = number
+    for _ in range(_NUM_DOCUMENT_DRAWS):
+        other = generator.randint(0, len(documents) - 1)
+        if other != number:
+            break
+    document = documents[other]
+    second: Segment = []
+    for segment in document[generator.randint(0, len(document) - 1) :]:
+        second += segment
+        if len(second) >= wanted:
+            break
+    return second
+
+
+def _truncated(first: Segment, second: Segment, limit: int, generator: Random) -> tuple[Segment, Segment]:
+    """`truncate_seq_pair`: from the longer part (tie: the second), front or end by a coin."""
+    bounds = [[0, len(first)], [0, len(second)]]
+    lengths = [len(first), len(second)]
+    while sum(lengths) > limit:
+        longer = 0 if lengths[0] > lengths[1] else 1
+        lengths[longer] -= 1
+        if generator.random() < 0.5:
+            bounds[longer][0] += 1
+        else:
+            bounds[longer][1] -= 1
+    return first[slice(*bounds[0])], second[slice(*bounds[1])]
+
+
+def _mask(
+    tokens: Sequence[str], words: Sequence[str], settings: GoogleSettings, generator: Random
+) -> tuple[list[str], list[int], list[str]]:
+    """`create_masked_lm_predictions`: masked tokens, positions in order, and what stood there."""
+    candidates: list[list[int]] = []
+    for position, token in enumerate(tokens):
+        if token in (CLS, SEP):
+            continue
+        if settings.whole_word and candidates and token.startswith("##"):
+            candidates[-1].append(position)
+        else:
+            candidates.append([position])
+    generator.shuffle(candidates)
+    wanted = min(settings.max_predictions_per_seq, max(1, round(len(tokens) * settings.masked_lm_prob)))
+    masked = list(tokens)
+    chosen: list[int] = []
+    for candidate in candidates:
+        if len(chosen) >= wanted:
+            break
+        if len(chosen) + len(candidate) > wanted:
+            continue
+        for position in candidate:
+            if generator.random() < 0.8:
+                masked[position] = MASK
+            elif generator.random() >= 0.5:
+                masked[position] = words[generator.randint(0, len(words) - 1)]
+        chosen += candidate
+    chosen.sort()
+    return masked, chosen, [tokens[position] for position in chosen]

@@ -1,0 +1,1 @@
+"""Lines and rows of files in every format and compression."""

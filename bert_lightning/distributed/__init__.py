@@ -1,0 +1,1 @@
+"""A model shared over processes: FSDP2 and tensor parallelism."""

@@ -1,0 +1,130 @@
+"""`report`: scores over seeds, curves, and where each number comes from, as one HTML file or as Markdown."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_lightning.checkpoints.files import write_text
+from bert_lightning.checkpoints.plain_text import markdown, markdown_code
+from bert_lightning.config.published import Published, compared
+from bert_lightning.config.settings import dump_yaml
+from bert_lightning.errors import InputError
+from bert_lightning.reports.curves import BASELINES, draw
+from bert_lightning.runs.figures import drawn
+from bert_lightning.studies.comparison import Group, Run, as_table, group_runs, read_run
+from bert_lightning.training.throughput import THROUGHPUT_METRICS
+from bert_lightning.version import __version__
+
+
+def write_report(paths: Sequence[Path], output: Path) -> None:
+    """Write a report over run directories; the ending of `output` decides the form.
+
+    Raises:
+        InputError: an unknown ending, or a path that is no run.
+    """
+    if output.suffix not in _FORMS:
+        raise InputError(f"{output}: a report ends in {' or '.join(_FORMS)}")
+    groups = group_runs([read_run(path) for path in {os.path.realpath(path): path for path in paths}.values()])
+    write_text(output, _FORMS[output.suffix](groups))
+
+
+def _by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    tasks: dict[str, list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, []).append(group)
+    return tasks
+
+
+def _html(groups: Sequence[Group]) -> str:
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("bert_lightning.reports", "."),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    tasks = [
+        {
+            "name": task,
+            "table": as_table(members),
+            "curves": [_curve(metric, members) for metric in _quantities(members)],
+            "runs": [_details(run) for group in members for run in group.runs],
+        }
+        for task, members in _by_task(groups).items()
+    ]
+    return environment.get_template("report.html.jinja").render(tasks=tasks, version=__version__)
+
+
+def _curve(metric: str, groups: Sequence[Group]) -> dict[str, str | None]:
+    return {"metric": metric, "picture": drawn(f"the curve of {metric}", lambda: draw(metric, groups))}
+
+
+def _markdown(groups: Sequence[Group]) -> str:
+    lines = ["# Report", ""]
+    for task, members in _by_task(groups).items():
+        header, rows = as_table(members)
+        lines += [f"## {markdown(str(task))}", "", "Scores: mean ± standard deviation (n - 1) over seeds.", ""]
+        lines += [_row(map(markdown, header)), _row(["---"] * len(header))]
+        lines += [*(_row(map(markdown, row)) for row in rows), ""]
+        runs = [_details(run) for group in members for run in group.runs]
+        lines += [_row(["run", "seed", "steps", "ended", "commit", "command"]), _row(["---"] * 6)]
+        lines += [
+            _row(
+                [
+                    *(markdown(str(r[key])) for key in ("name", "seed", "step", "ended", "commit")),
+                    markdown_code(r["command"], in_table=True),
+                ]
+            )
+            for r in runs
+        ]
+        lines.append("")
+        lines += [f"- {markdown(run['name'])}: {markdown(line)}" for run in runs for line in run["published"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+_FORMS: dict[str, Callable[[Sequence[Group]], str]] = {".html": _html, ".md": _markdown}
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _quantities(groups: Sequence[Group]) -> list[str]:
+    """What is logged while training, without the baselines, which are drawn as lines."""
+    left_out = {name.partition("/")[2] for names in BASELINES.values() for name in names}
+    # Of the throughput, the two that compare runs.
+    left_out |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
+    names = [
+        name.partition("/")[2]
+        for group in groups
+        for run in group.runs
+        for name in (*run.metrics("train/"), *run.metrics("val/"))
+    ]
+    return [name for name in dict.fromkeys(names) if name not in left_out]
+
+
+def _details(run: Run) -> dict[str, Any]:
+    session = (run.manifest.get("sessions") or [{}])[-1]
+    git = session.get("git") or {}
+    commit = git.get("commit", "")[:10] + (" (modified)" if git.get("modified") else "")
+    return {
+        "name": run.name,
+        "seed": run.seed,
+        "step": run.manifest.get("step", run.rows[-1].get("step", "")),
+        "ended": run.manifest.get("ended") or "still running, or killed",
+        "started": run.manifest.get("started", ""),
+        "finished": session.get("finished", ""),
+        "commit": commit or "outside a repository",
+        "command": session.get("command", ""),
+        "hardware": session.get("hardware", {}).get("processor", ""),
+        "scores": {name: f"{value:.4f}" for name, value in run.scores().items()},
+        "published": list(
+            compared([Published(**figure) for figure in run.config.get("published", [])], run.scores())
+        ),
+        "config": dump_yaml(run.config),
+        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    }

@@ -1,0 +1,1 @@
+"""Multiple choice: one of several endings."""

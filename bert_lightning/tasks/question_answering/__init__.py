@@ -1,0 +1,1 @@
+"""Extractive question answering: an answer span in a context."""

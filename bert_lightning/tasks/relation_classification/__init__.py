@@ -1,0 +1,1 @@
+"""Relation classification: how two marked entities of a text relate."""

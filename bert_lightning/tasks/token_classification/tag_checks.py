@@ -1,0 +1,221 @@
+"""Check the tags of files before training or scoring; every message names file and line."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal
+
+from bert_lightning.data.datasets.examples import TaggedSentence
+from bert_lightning.data.datasets.readers.tagged import has_columns, read_tagged, word_place
+from bert_lightning.errors import InputError
+from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
+from bert_lightning.tasks.token_classification.tag_schemes import (
+    SchemeCheck,
+    TagVerdict,
+    detect_scheme,
+    has_type,
+    is_fraction,
+    is_several,
+    is_span_tag,
+    judge_tags,
+    similar_types,
+    tag_problem,
+)
+
+log = logging.getLogger(__name__)
+_NUM_SEARCHED_COLUMNS, _NUM_SEARCHED_SENTENCES = 16, 200
+_LETTERS: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+
+
+def tags_in(examples: Sequence[TaggedSentence]) -> set[str]:
+    """Return the tags that occur."""
+    return {tag for tags in _sequences(examples) for tag in tags}
+
+
+def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
+    """Decide by its tags whether a training file marks spans.
+
+    Raises:
+        InputError: a tag is nearly that of a span, or marks no span although other tags do; or all words are tags of
+            spans.
+    """
+    verdict = judge_tags(tags_in(examples))
+    if verdict.refused:
+        raise _refusal(examples, verdict.refused)
+    if not verdict.spans and _words_mark_spans(examples):
+        raise InputError(
+            f"{word_place(examples[0], 0)}: {examples[0].words[0]!r} is read as a word and "
+            f"{(examples[0].tags or [])[0]!r} as its tag, but all words of this file are tags of spans: "
+            "data.token_column and data.tag_column say which is which"
+        )
+    if verdict.doubtful:
+        log.warning(
+            "%s could mark a span, but the tags are read as plain labels and scored by accuracy and macro F1; "
+            "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
+            _first(examples, verdict.doubtful),
+        )
+    if (tags := tags_in(examples)) and all(map(is_fraction, tags)):
+        log.warning("%s is a number like all tags; data.tag_column names another column", _first(examples, tags))
+    return verdict.spans
+
+
+def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
+    """Return whether the columns were taken for each other; it stops at the first word that is no tag."""
+    words = (word for example in examples for word in example.words)
+    if not all(map(is_span_tag, words)):
+        return False
+    return judge_tags(word for example in examples for word in example.words).spans
+
+
+def warn_of_other_columns(source: str, token_column: int | str | None) -> None:
+    """Warn if the last column of a column file holds plain labels, and one before it holds tags of spans."""
+    if not has_columns(source):
+        return
+    for column in range(_NUM_SEARCHED_COLUMNS):
+        try:
+            examples = list(islice(read_tagged(source, token_column, column), _NUM_SEARCHED_SENTENCES))
+        except InputError:
+            # There is no such column, or it is that of the words.
+            continue
+        tags = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
+        if tags and judge_tags(tags_in(examples)) == TagVerdict(True):
+            log.warning(
+                "%s marks a span, but the last column is read, which holds plain labels; data.tag_column %d reads it",
+                _first(examples, tags), column,
+            )  # fmt: skip
+            return
+
+
+def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
+    """Refuse tags that mark no span, and tags with a type where those of training have none, or the reverse.
+
+    Args:
+        examples: the sentences of one file.
+        known: the tags of training.
+
+    Raises:
+        InputError: there is such a tag.
+    """
+    typed = {has_type(tag) for tag in known if tag != OUTSIDE and is_span_tag(tag)}
+    strange = {tag for tag in tags_in(examples) if tag != OUTSIDE and not _fits(tag, typed)}
+    if strange:
+        raise _refusal(examples, strange, known)
+    if several := {tag for tag in tags_in(examples) if is_several(tag)}:
+        log.warning(
+            "%s holds several tags, but is read as one, whose type is all that follows", _first(examples, several)
+        )
+    if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
+        log.warning("%s: the types %r and %r are similar, but are read as two", examples[0].location, *pair)
+
+
+def _fits(tag: str, typed: set[bool]) -> bool:
+    # Training tags of both forms are refused. Training with O alone has no form, and is refused for that.
+    return is_span_tag(tag) and (not typed or has_type(tag) is (True in typed))
+
+
+def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
+    """Refuse tags of spans where those of training are plain labels.
+
+    Args:
+        examples: the sentences of one file.
+        known: the tags of training.
+
+    Raises:
+        InputError: the tags mark spans, or look like tags that do.
+    """
+    tags = tags_in(examples)
+    strange = tags - set(known)
+    verdict = judge_tags(tags)
+    if strange and verdict.refused:
+        raise _refusal(examples, verdict.refused)
+    strange -= {OUTSIDE}
+    if strange and verdict.spans:
+        raise InputError(
+            f"{_first(examples, strange)} marks a span, but the tags of training are plain labels, such as "
+            f"{min(known)!r}; data.source_scheme none takes all tags as plain labels"
+        )
+
+
+def schemes_of(
+    splits: Mapping[str, Sequence[TaggedSentence]], given: TagScheme | Literal["auto"]
+) -> dict[str, TagScheme]:
+    """Return the scheme of each split that has tags, all of which mark spans.
+
+    A split with another scheme than the first one is warned about; its spans are read by its own scheme.
+    """
+    labelled = {split: examples for split, examples in splits.items() if examples[0].tags is not None}
+    if given != "auto":
+        return dict.fromkeys(labelled, given)
+    schemes: dict[str, TagScheme] = {split: detect_scheme(_sequences(each)) for split, each in labelled.items()}
+    # Few words tell IOB1 from IOB2, so all files that may be either decide together.
+    two_letters = [split for split, scheme in schemes.items() if scheme in ("IOB1", "IOB2")]
+    together = detect_scheme(tags for split in two_letters for tags in _sequences(labelled[split]))
+    schemes |= dict.fromkeys(two_letters, together)
+    for split in schemes:
+        first = next(iter(schemes))
+        if schemes[split] != schemes[first] and _keeps_to(labelled[split], schemes[first]):
+            schemes[split] = schemes[first]
+        if schemes[split] != schemes[first]:
+            log.warning(
+                "%s: the tags keep to %s, but those of %s to %s; the spans of each are read by its own scheme",
+                labelled[split][0].location, schemes[split], labelled[first][0].location, schemes[first],
+            )  # fmt: skip
+    return schemes
+
+
+def check_scheme(
+    examples: Sequence[TaggedSentence], scheme: TagScheme, broken_tags: Literal["repair", "error"]
+) -> None:
+    """Refuse tags that a scheme does not have; refuse or warn about sequences that break it.
+
+    Raises:
+        InputError: there is such a tag, or a broken sequence where `broken_tags` is `error`.
+    """
+    strange = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
+    if strange:
+        place = _first(examples, strange)
+        raise InputError(f"{place} is not of the scheme {scheme}; data.source_scheme says what the tags keep to")
+    check = SchemeCheck(scheme, tags_in(examples))
+    broken = [(example, word) for example in examples if (word := check.first_break(example.tags or ())) is not None]
+    if not broken:
+        return
+    message = f"{_tag_at(*broken[0])} breaks the scheme {scheme}"
+    if broken_tags == "error":
+        raise InputError(message)
+    log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(broken))
+
+
+def _is_of(tag: str, scheme: TagScheme) -> bool:
+    return tag == OUTSIDE or tag[0] in _LETTERS[scheme]
+
+
+def _keeps_to(examples: Sequence[TaggedSentence], scheme: TagScheme) -> bool:
+    tags = tags_in(examples)
+    if not all(_is_of(tag, scheme) for tag in tags):
+        return False
+    check = SchemeCheck(scheme, tags)
+    return all(check.first_break(each) is None for each in _sequences(examples))
+
+
+def _sequences(examples: Sequence[TaggedSentence]) -> Iterator[Sequence[str]]:
+    return (example.tags or () for example in examples)
+
+
+def _find(examples: Sequence[TaggedSentence], tags: Collection[str]) -> tuple[TaggedSentence, int]:
+    """Return the first sentence that has one of the tags, and the number of the word."""
+    return next((e, word) for e in examples for word, tag in enumerate(e.tags or ()) if tag in tags)
+
+
+def _first(examples: Sequence[TaggedSentence], tags: Collection[str]) -> str:
+    return _tag_at(*_find(examples, tags))
+
+
+def _tag_at(example: TaggedSentence, word: int) -> str:
+    return f"{word_place(example, word)}: the tag {(example.tags or [])[word]!r} of {example.words[word]!r}"
+
+
+def _refusal(examples: Sequence[TaggedSentence], tags: Collection[str], known: Collection[str] = ()) -> InputError:
+    """Build the error about the first wrong tag, with its line and the tag that was likely meant."""
+    example, word = _find(examples, tags)
+    problem = tag_problem((example.tags or [])[word], tags_in(examples) | {*known})
+    return InputError(f"{_tag_at(example, word)} {problem}; data.source_scheme none takes all tags as plain labels")
