@@ -88,6 +88,11 @@ class ModelSettings:
     attention: AttentionName = "auto"
     activation_checkpointing: bool = False
 
+    @property
+    def head(self) -> Any:
+        """The settings of the task's head."""
+        return self
+
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):
             raise ValueError("size or model.pretrained must be set, and not both")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.data.loading.batching import fit_into_rows
-from bert_lightning.data.loading.module import TrainingPlan
+from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
 from bert_lightning.data.pretraining import pools as windows
 from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
 from bert_lightning.data.pretraining.stages import BatchSizeWarmup, PretrainingStage, resolved
@@ -27,10 +27,9 @@ def test_rows_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_ro
     assert all(lengths[number] > free for number in left)
 
 
-def module(store, **settings) -> PretrainingDataModule:
-    return PretrainingDataModule(
-        PretrainingData(str(store), **{"max_seq_length": 40, "batch_size": 8, "num_workers": 0, **settings})
-    )
+def module(store, length=None, **settings) -> PretrainingDataModule:
+    values = {"max_seq_length": 40, "batch_size": 8, "num_workers": 0, **settings}
+    return PretrainingDataModule(PretrainingData(str(store), **values), length=length)
 
 
 def sequences(batch) -> list[tuple]:
@@ -153,8 +152,7 @@ def test_a_stage_does_not_draw_again_what_the_one_before_drew(store):
 
 def test_a_stage_is_shared_out_by_its_own_numbers(store):
     stages = [PretrainingStage(from_step=3, batch_size=6, accumulate_grad_batches=4)]
-    data = module(store, stages=stages)
-    data.plan = TrainingPlan(7, 2, seed=1)
+    data = module(store, length=TrainingLength(7, accumulate=2, seed=1), stages=stages)
     with pytest.raises(InputError, match=r"data\.stages\.0\.batch_size 6 cannot be shared out.* multiple of 4"):
         data.check_shares(1)
     stages = [PretrainingStage(from_step=3, batch_size=8, accumulate_grad_batches=4)]
@@ -194,8 +192,8 @@ def test_a_warm_up_of_the_batch_size_serves_what_the_same_stages_do(store, batch
 
 
 def test_micro_batches_of_a_warm_up_are_never_larger_than_those_of_the_full_batch(store):
-    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 4))
-    plan = data.plan = TrainingPlan(6, 4, seed=1)
+    data = module(store, length=TrainingLength(6, accumulate=4, seed=1), batch_size_warmup=BatchSizeWarmup(2, 2, 4))
+    plan = data.plan
     data.check_shares(1)
     shapes = [[len(b["input_ids"]) for b in data.training_batches(step, plan, 0, 1)] for step in range(6)]
     assert shapes == [[2], [2] * 2, [2] * 3, [2] * 3, [2] * 4, [2] * 4]
@@ -210,8 +208,7 @@ def test_micro_batches_of_a_warm_up_are_never_larger_than_those_of_the_full_batc
 
 
 def test_a_warm_up_of_the_batch_size_that_does_not_end_is_named(store):
-    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 7))
-    data.plan = TrainingPlan(7, 1, seed=1)
+    data = module(store, length=TrainingLength(7, accumulate=1, seed=1), batch_size_warmup=BatchSizeWarmup(2, 2, 7))
     with pytest.raises(InputError, match=r"data\.batch_size_warmup\.num_steps 7 is never reached"):
         data.check_shares(1)
     with pytest.raises(InputError, match=r"cannot be used with data\.batch_size_warmup: set trainer\.max_steps"):
@@ -285,7 +282,8 @@ def test_the_buckets_of_an_epoch_that_ends_inside_a_window_hold_all_its_samples(
 
 
 def test_a_stage_behind_the_end_of_training_is_an_error(store):
-    data = module(store, stages=[PretrainingStage(from_step=7, batch_size=4)])
-    data.plan = TrainingPlan(7, 1, seed=1)
+    data = module(
+        store, length=TrainingLength(7, accumulate=1, seed=1), stages=[PretrainingStage(from_step=7, batch_size=4)]
+    )
     with pytest.raises(InputError, match=r"data\.stages\.0\.from_step 7 is never reached"):
         data.check_shares(1)

@@ -18,7 +18,8 @@ from bert_lightning.model import (
     BertForRelationClassification,
     BertForSequenceClassification,
 )
-from bert_lightning.runs.building import _FINE_TUNING, build_parts
+from bert_lightning.runs.building import build
+from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
 from bert_lightning.tasks.relation_classification.data import RelationClassificationData
@@ -52,8 +53,8 @@ def perfect(split, task):
     return list(np.eye(split.labels.max() + 1)[split.labels])
 
 
-@pytest.fixture(params=_FINE_TUNING)
-def parts(request, tables, tokenizer, tmp_path):
+@pytest.fixture(params=[name for name in TASKS if name != "pretraining"])
+def setup(request, tables, tokenizer, tmp_path):
     """Data and task of each fine-tuning task."""
     tokenizer.save(tmp_path / "tokenizer")
     values = {
@@ -64,48 +65,48 @@ def parts(request, tables, tokenizer, tmp_path):
         "data": task_data(request.param, tables, tmp_path)
         | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24},
     }
-    return build_parts(load_experiment([], [], values), None)
+    return build(load_experiment([], [], values), None)
 
 
-def test_perfect_outputs_score_full_marks(parts):
-    split = parts.data.splits["validation"]
-    outputs = perfect(split, parts.task.name)
-    scores = parts.task.scores(split, outputs, split.parts[0])
+def test_perfect_outputs_score_full_marks(setup):
+    split = setup.data.splits["validation"]
+    outputs = perfect(split, setup.task.name)
+    scores = setup.task.scores(split, outputs, split.parts[0])
     assert scores == {name: pytest.approx(FULL[name]) for name in scores}
-    assert set(parts.task.validation_metrics) - {"loss"} == set(scores)
+    assert set(setup.task.validation_metrics) - {"loss"} == set(scores)
 
 
-def test_predictions_files_and_report_come_of_any_outputs(parts):
-    split = parts.data.splits["validation"]
+def test_predictions_files_and_report_come_of_any_outputs(setup):
+    split = setup.data.splits["validation"]
     with torch.inference_mode():
-        outputs = parts.task.eval().outputs_for(split, 7)
-    rows = parts.task.predictions(split, outputs)
+        outputs = setup.task.eval().outputs_for(split, 7)
+    rows = setup.task.predictions(split, outputs)
     assert len(rows) == len(split.examples)
     assert all("gold" in row for row in rows)
     json.dumps(rows)
-    assert all(isinstance(text, str) for text in parts.task.files(split, outputs).values())
-    report = parts.task.report(split, outputs)
+    assert all(isinstance(text, str) for text in setup.task.files(split, outputs).values())
+    report = setup.task.report(split, outputs)
     assert report.text
     for columns, table in report.tables.values():
         assert all(len(row) == len(columns) for row in table)
         json.dumps(table)
 
 
-def test_the_loss_is_finite_when_no_label_counts(parts):
-    split = parts.data.splits["train"]
+def test_the_loss_is_finite_when_no_label_counts(setup):
+    split = setup.data.splits["train"]
     batch = split.batch(np.arange(3))
-    if parts.task.name == "token-classification":
+    if setup.task.name == "token-classification":
         batch["labels"].fill_(-100)
-    elif parts.task.name == "question-answering":
+    elif setup.task.name == "question-answering":
         # As of a window that holds no answer.
         batch["start_positions"].fill_(0)
         batch["end_positions"].fill_(0)
     else:
         batch = split.batch(np.arange(0))
-    sums = parts.task.sums(batch)
+    sums = setup.task.sums(batch)
     assert torch.isfinite(sums).all()
     sums[0].backward()
-    assert all(torch.isfinite(p.grad).all() for p in parts.task.model.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in setup.task.model.parameters() if p.grad is not None)
 
 
 def text_task(tokenizer, labels, problem, **changes):

@@ -16,7 +16,13 @@ from bert_lightning.data.loading.batching import (
     to_batch,
     to_packed_batch,
 )
-from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingPlan, used_splits
+from bert_lightning.data.loading.module import (
+    EvaluationSplit,
+    StepDataModule,
+    TrainingLength,
+    TrainingPlan,
+    used_splits,
+)
 from bert_lightning.data.loading.randomness import derive_key, permute, random_bits
 from bert_lightning.data.pretraining.masking import Masking, Sequences, TokenMasking, replace, word_starts
 from bert_lightning.data.pretraining.mixture import Mixture, block_counts
@@ -108,7 +114,9 @@ class PretrainingDataModule(StepDataModule):
         InputError: no store, one that is damaged or too small, or stores of different vocabularies.
     """
 
-    def __init__(self, settings: PretrainingData, split: EvaluationSplit | None = None) -> None:
+    def __init__(
+        self, settings: PretrainingData, split: EvaluationSplit | None = None, length: TrainingLength | None = None
+    ) -> None:
         train = settings.train
         self.weights = tuple(train.values()) if isinstance(train, dict) else (1.0,)
         block_counts(self.weights)
@@ -123,7 +131,7 @@ class PretrainingDataModule(StepDataModule):
                 raise InputError(
                     f"data.{name}: {store.path} was made with another vocabulary than {opened[0][1].path}"
                 )
-        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
+        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers, length)
         self.settings = settings
         self.masking: Masking = settings.masking
         everything = np.arange(len(tokenizer))
@@ -158,8 +166,8 @@ class PretrainingDataModule(StepDataModule):
     @property
     def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
         """The batch size of each stage."""
-        assert self.plan is not None
-        return [(stage.key, stage.batch_size, stage.num_micro_batches(self.plan)) for stage in self._stages]
+        plan = self.plan
+        return [(stage.key, stage.batch_size, stage.num_micro_batches(plan)) for stage in self._stages]
 
     def num_steps_of(self, max_epochs: float) -> int:
         """Steps of so many epochs.
@@ -239,7 +247,6 @@ class PretrainingDataModule(StepDataModule):
     def check_shares(self, world_size: int) -> None:
         """As everywhere, and each stage must be reached."""
         super().check_shares(world_size)
-        assert self.plan is not None
         begins = {f"data.stages.{n}.from_step": stage.from_step for n, stage in enumerate(self.settings.stages)}
         for key, step in {
             "data.batch_size_warmup.num_steps": self.settings.batch_size_warmup.num_steps,

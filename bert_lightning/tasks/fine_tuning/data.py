@@ -17,7 +17,7 @@ from bert_lightning.checks import refuse_empty_paths, require_at_least
 from bert_lightning.data.datasets.catalogue import locate, standard_set
 from bert_lightning.data.datasets.standard_set import StandardSet
 from bert_lightning.data.loading.batching import Batch, length_bucketed
-from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingPlan
+from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength, TrainingPlan
 from bert_lightning.data.reading.lines import format_suffix, is_compressed
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -75,6 +75,11 @@ class FineTuningData:
             raise ValueError("folder does nothing without data.dataset: name the files with data.train and its like")
         if self.standard is not None and self.standard.task != self.task:
             raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence, special tokens included."""
+        return self.max_seq_length
 
     @property
     def is_pair(self) -> bool:
@@ -232,8 +237,10 @@ class FineTuningDataModule(StepDataModule):
         splits: split -> its examples and features.
     """
 
-    def __init__(self, settings: FineTuningData, tokenizer: WordPieceTokenizer) -> None:
-        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
+    def __init__(
+        self, settings: FineTuningData, tokenizer: WordPieceTokenizer, length: TrainingLength | None = None
+    ) -> None:
+        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers, length)
         self.settings: Any = settings
         self.splits: dict[str, EncodedSplit] = {}
 
@@ -263,11 +270,6 @@ class FineTuningDataModule(StepDataModule):
                 parts.append(Part(name, start, len(examples), submission if limit is None else None))
             found[split] = SplitExamples(examples, parts, sources[0].source)
         return found
-
-    @property
-    @abstractmethod
-    def head(self) -> dict[str, Any]:
-        """What the data decides of the model: labels, say."""
 
     @property
     def num_training_samples(self) -> int:

@@ -18,7 +18,7 @@ from bert_lightning.distributed.collectives import of_all_ranks
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.fine_tuning.data import EncodedSplit, FineTuningData, FineTuningDataModule, Part
-from bert_lightning.tasks.task import Task
+from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
@@ -63,9 +63,15 @@ class FineTuningTask(Task):
     """What the parts of a line of raw input are, between tabs; with one column the line is not split."""
 
     def __init__(
-        self, model: PretrainedModel, config: BertConfig, tokenizer: WordPieceTokenizer, settings: FineTuningData
+        self,
+        model: PretrainedModel,
+        config: BertConfig,
+        tokenizer: WordPieceTokenizer,
+        settings: FineTuningData,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer)
+        super().__init__(model, config, tokenizer, optimization=optimization)
         self.settings: Any = settings
         self.evaluation: Evaluation | None = None
         self._outputs: dict[int, Any] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.datasets.readers.choices import read_choices
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import EvaluationSplit
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
     FineTuningData,
@@ -107,17 +107,17 @@ class MultipleChoiceDataModule(FineTuningDataModule):
     """
 
     def __init__(
-        self, settings: MultipleChoiceData, tokenizer: WordPieceTokenizer, *, split: EvaluationSplit | None = None
+        self,
+        settings: MultipleChoiceData,
+        tokenizer: WordPieceTokenizer,
+        *,
+        split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
+        super().__init__(settings, tokenizer, length)
         for name, (examples, parts, _) in self._read(split).items():
             check_all_or_none(examples, name, "question", "label")
             self.splits[name] = EncodedChoices(examples, tokenizer, settings, parts)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """Nothing: a choice's score is the same for all data."""
-        return {}
 
     def _own(self, source: str, split: str) -> Iterator[ChoiceQuestion]:
         return read_choices(source)

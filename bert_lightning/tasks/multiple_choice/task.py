@@ -16,6 +16,7 @@ from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.tasks.fine_tuning.task import Report, rounded
 from bert_lightning.tasks.multiple_choice.data import EncodedChoices, MultipleChoiceData
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _SHOWN = 20
@@ -37,8 +38,10 @@ class MultipleChoiceTask(OneOfSeveralTask):
         config: BertConfig,
         tokenizer: WordPieceTokenizer,
         settings: MultipleChoiceData,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
 
     def compute(self, batch: Batch) -> Tensor:
         """(B, K) scores; that of a choice that is not there is minus infinity."""

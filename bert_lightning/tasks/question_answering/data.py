@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from bert_lightning.checks import require_at_least
 from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.data.datasets.readers.questions import read_questions
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import EvaluationSplit
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -245,8 +245,9 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         *,
         no_answer: bool | None = None,
         split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
+        super().__init__(settings, tokenizer, length)
         read = self._read(split)
         # A saved model's own, what is set, or what the training file shows.
         self.no_answer = settings.no_answer if no_answer is None else no_answer
@@ -266,11 +267,6 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
                         "data.no_answer is false, or was when it was trained"
                     )
             self.splits[name] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """Nothing: starts and ends are the same for all data."""
-        return {}
 
     def _own(self, source: str, split: str) -> Iterator[Question]:
         return read_questions(source, None if split == "test" else True)

@@ -22,6 +22,7 @@ from bert_lightning.model.losses import span_losses
 from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report, rounded
 from bert_lightning.tasks.question_answering.data import EncodedQuestions, QuestionAnsweringData
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _SHOWN = 20
@@ -83,8 +84,10 @@ class QuestionAnsweringTask(FineTuningTask):
         settings: QuestionAnsweringData,
         no_answer: bool,
         null_threshold: float | None = None,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.no_answer, self.null_threshold = no_answer, null_threshold
         self._last: tuple[list[Any], list[Decoded]] | None = None
         own = ["answerability_loss"] if model.answer_head is not None else []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from bert_lightning.data.datasets.examples import RelationExample
 from bert_lightning.data.datasets.labels import warn_of_look_alikes
 from bert_lightning.data.datasets.readers.relations import read_relations
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import EvaluationSplit
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
@@ -190,8 +190,9 @@ class RelationClassificationDataModule(FineTuningDataModule):
         *,
         labels: Sequence[str] | None = None,
         split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
+        super().__init__(settings, tokenizer, length)
         read = self._read(split)
         column = "" if settings.label_column is None else f" in the column {settings.label_column!r}"
         for name, (examples, *_) in read.items():
@@ -210,11 +211,6 @@ class RelationClassificationDataModule(FineTuningDataModule):
             raise InputError(f"data.negative_label: {negative!r} is no relation; known: {', '.join(self.labels)}")
         for name, (examples, parts, _) in read.items():
             self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, parts)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """The labels."""
-        return {"labels": self.labels}
 
     def _own(self, source: str, split: str) -> Iterator[RelationExample]:
         return read_relations(source, self.settings.text_column, self.settings.label_column)

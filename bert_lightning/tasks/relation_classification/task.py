@@ -17,6 +17,7 @@ from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.tasks.fine_tuning.task import Report, rounded
 from bert_lightning.tasks.relation_classification.data import EncodedRelations, RelationClassificationData
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 # SemEval-2010 task 8 names a relation and which entity is which: `Cause-Effect(e2,e1)`.
@@ -46,8 +47,10 @@ class RelationClassificationTask(OneOfSeveralTask):
         tokenizer: WordPieceTokenizer,
         settings: RelationClassificationData,
         labels: Sequence[str],
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.line_columns = (settings.text_column or "text",)
         self.relations = [_DIRECTION.sub("", label) for label in self.labels]

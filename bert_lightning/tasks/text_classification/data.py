@@ -16,7 +16,7 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes, without_disagreement
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import EvaluationSplit
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.data.reading.tables import HUB, is_hidden, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import (
@@ -192,8 +192,9 @@ class TextClassificationDataModule(FineTuningDataModule):
         *,
         labels: Sequence[str] | None = None,
         split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
+        super().__init__(settings, tokenizer, length)
         self._known = labels
         read = self._read(split)
         for name, (examples, parts, source) in read.items():
@@ -210,11 +211,6 @@ class TextClassificationDataModule(FineTuningDataModule):
             refuse_indicators(examples, self.labels)
             self.splits[name] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
         self._check_names()
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """Labels and problem type, under transformers' name."""
-        return {"labels": self.labels, "problem_type": PROBLEM_TYPES[self.settings.kind]}
 
     @property
     def class_weights(self) -> list[float] | None:

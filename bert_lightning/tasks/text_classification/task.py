@@ -25,6 +25,7 @@ from bert_lightning.model.losses import sequence_losses
 from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report, rounded
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.tasks.text_classification.data import EncodedTexts, Problem, TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -63,8 +64,10 @@ class TextClassificationTask(FineTuningTask):
         settings: TextClassificationData,
         labels: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.kind = settings.kind
         self._said_constant = False

@@ -12,7 +12,7 @@ from bert_lightning.checks import require_at_least
 from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import EvaluationSplit
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import spans_of
 from bert_lightning.model.losses import IGNORED
@@ -301,8 +301,9 @@ class TokenClassificationDataModule(FineTuningDataModule):
         *,
         labels: Sequence[str] | None = None,
         split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
+        super().__init__(settings, tokenizer, length)
         read = self._read(split)
         for name, (examples, *_) in read.items():
             hint = "; data.tag_column names the column of the tags"
@@ -332,11 +333,6 @@ class TokenClassificationDataModule(FineTuningDataModule):
             self.splits[name] = EncodedWords(
                 examples, tokenizer, settings, self.labels, parts, training=name == "train", spans=self.spans
             )
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """The labels."""
-        return {"labels": self.labels}
 
     @property
     def tag_scheme(self) -> TagScheme | None:

@@ -22,6 +22,7 @@ from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationData, labels_mark_spans
 from bert_lightning.tasks.token_classification.tag_schemes import convert
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -53,8 +54,10 @@ class TokenClassificationTask(FineTuningTask):
         tokenizer: WordPieceTokenizer,
         settings: TokenClassificationData,
         labels: Sequence[str],
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.spans = labels_mark_spans(self.labels, settings)
         names = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
