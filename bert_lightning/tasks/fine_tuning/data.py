@@ -138,7 +138,7 @@ def part_sources(settings: FineTuningData, split: EvaluationSplit | None) -> dic
             found[name] = [_named_outright(settings, name, given)]
         elif settings.standard is not None and (name == wanted[0] or name in settings.standard.splits):
             located = locate(str(settings.dataset), name, settings.folder)
-            found[name] = [PartSource(part.name, source, name, part.submission) for part, source in located]
+            found[name] = [PartSource(part.subset, source, name, part.submission) for part, source in located]
         elif name == wanted[0]:
             raise InputError(f"data.{name} is not set: name it with --data.{name} PATH")
     return found
