@@ -296,19 +296,19 @@ class BertForRelationClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
         *,
-        entity_places: Tensor,
+        entity_positions: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+        """(B, S) x 3 and positions (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
 
         Raises:
-            ValueError: `entity_places` does not hold two places for each sequence.
+            ValueError: `entity_positions` does not hold two positions for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
-        if tuple(entity_places.shape) != expected:
-            raise ValueError(f"entity_places is of shape {tuple(entity_places.shape)}; expected {expected}")
+        if tuple(entity_positions.shape) != expected:
+            raise ValueError(f"entity_positions is of shape {tuple(entity_positions.shape)}; expected {expected}")
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
         if packing is None:
-            states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))
+            states = hidden.gather(1, entity_positions[:, :, None].expand(-1, -1, hidden.shape[2]))
         else:
-            states = hidden[entity_places]
+            states = hidden[entity_positions]
         return self.classifier(self.dropout(states.flatten(1)))

@@ -9,7 +9,8 @@ from datasets import ClassLabel, Features, Value
 
 from bert_lightning.data.datasets.catalogue import locate, standard_set
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 
 
 def write(path: Path, *rows: str, mark: str = "") -> str:

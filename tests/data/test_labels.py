@@ -11,14 +11,13 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData, MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.tasks.relation_classification.data import (
-    RelationClassificationData,
-    RelationClassificationDataModule,
-    with_markers,
-)
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 NAN = float("nan")
@@ -200,7 +199,7 @@ def test_pairs_without_agreement_are_left_out_of_every_split_with_a_warning(tmp_
     data = texts(tokenizer, train=train, validation=train)
     assert data.labels == ["contradiction", "entailment", "neutral"]
     assert [example.id for example in data.splits["validation"].examples] == ["0", "2", "3"]
-    assert data.splits["validation"].parts[0].stop == 3
+    assert data.splits["validation"].subsets[0].stop == 3
     assert caplog.text.count("2 pair(s) are left out, because their label '-' says") == 2
     scored = texts(tokenizer, "test", data.labels, test=train)
     assert len(scored.splits["test"].examples) == 3

@@ -33,7 +33,8 @@ from bert_lightning.runs.fit import _may_change
 from bert_lightning.studies.comparison import read_run
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.tasks.token_classification.data import TokenClassificationData, TokenClassificationDataModule
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
@@ -75,7 +76,7 @@ def tagged_run(path, tokenizer, folder, **settings):
     for name, content in task.files(split, outputs).items():
         (folder / name).write_text(content, encoding="utf-8", newline="")
     write_jsonl(folder / "validation.jsonl", task.predictions(split, outputs))
-    return task.scores(split, outputs, split.parts[0]), task, split
+    return task.scores(split, outputs, split.subsets[0]), task, split
 
 
 GOLD_FILES = {
@@ -228,7 +229,7 @@ def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
-    logged = task.scores(split, outputs, split.parts[0])
+    logged = task.scores(split, outputs, split.subsets[0])
     predictions = str(tmp_path / "predictions.json")
     if not no_answer:
         scores = score_squad_v1_files(str(path), predictions)

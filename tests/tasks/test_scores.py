@@ -20,11 +20,13 @@ from bert_lightning.model import (
 )
 from bert_lightning.runs.building import build
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.relation_classification.data import RelationClassificationData
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
-from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationData
+from bert_lightning.tasks.text_classification.data import EncodedTexts
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 FULL = {"accuracy": 1, "macro_f1": 1, "micro_f1": 1, "matthews": 1, "entity_f1": 1, "entity_precision": 1}
@@ -71,7 +73,7 @@ def setup(request, tables, tokenizer, tmp_path):
 def test_perfect_outputs_score_full_marks(setup):
     split = setup.data.splits["validation"]
     outputs = perfect(split, setup.task.name)
-    scores = setup.task.scores(split, outputs, split.parts[0])
+    scores = setup.task.scores(split, outputs, split.subsets[0])
     assert scores == {name: pytest.approx(FULL[name]) for name in scores}
     assert set(setup.task.validation_metrics) - {"loss"} == set(scores)
 
@@ -125,7 +127,7 @@ def test_several_labels_are_scored_label_by_label(tokenizer):
     split = EncodedTexts([LabelledText("", "x", None, each, "") for each in gold], tokenizer, task.settings, labels)
     # Probability 0.5 is below the threshold.
     outputs = [np.array(each) for each in ([3.0, 0.0, -3.0], [-3, -3, 3], [-3, -3, 3], [3, -3, -3])]
-    scores = task.scores(split, outputs, split.parts[0])
+    scores = task.scores(split, outputs, split.subsets[0])
     # a: 2 of 2; b: missed; c: one right, one too many.
     assert scores["micro_f1"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
     assert scores["macro_f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
@@ -137,7 +139,7 @@ def test_constant_gold_numbers_have_no_correlation_and_are_warned_about(tokenize
     task = text_task(tokenizer, ["score"], "regression")
     examples = [LabelledText("", "x", None, 2.5, "")] * 3
     split = EncodedTexts(examples, tokenizer, task.settings, ["score"])
-    scores = task.scores(split, [np.array([guess]) for guess in (1.0, 2.0, 4.0)], split.parts[0])
+    scores = task.scores(split, [np.array([guess]) for guess in (1.0, 2.0, 4.0)], split.subsets[0])
     assert (scores["pearson"], scores["spearman"]) == (0, 0)
     assert "every gold number of a split is 2.5; correlations are counted as 0" in caplog.text
 
@@ -147,7 +149,7 @@ def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     split = EncodedTexts(
         [LabelledText("", "x", None, label, "") for label in "0110"], tokenizer, task.settings, ["0", "1"]
     )
-    scores = task.scores(split, [np.array([1.0, 0.0])] * 4, split.parts[0])
+    scores = task.scores(split, [np.array([1.0, 0.0])] * 4, split.subsets[0])
     assert scores["matthews"] == 0
     assert scores["accuracy"] == 0.5
     assert "every prediction of a split is the same" in caplog.text
@@ -155,7 +157,7 @@ def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     split = EncodedTexts(
         [LabelledText("", "x", None, v, "") for v in (0.5, 2.0, 4.0)], tokenizer, task.settings, ["score"]
     )
-    scores = task.scores(split, [np.array([1.0])] * 3, split.parts[0])
+    scores = task.scores(split, [np.array([1.0])] * 3, split.subsets[0])
     assert (scores["pearson"], scores["spearman"]) == (0, 0)
 
 
@@ -176,7 +178,6 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     gold, guess = generator.integers(0, 4, 200), generator.integers(0, 4, 200)
 
     class Split:
-        parts = ()
         labels = gold
 
     # The data set knows which label stands for none.
@@ -185,8 +186,7 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     task = RelationClassificationTask(
         BertForRelationClassification(config, labels=labels), config, tokenizer, settings, labels
     )
-    part = type("P", (), {"start": 0, "stop": 200})()
-    scores = task.scores(Split, list(np.eye(4)[guess]), part)
+    scores = task.scores(Split, list(np.eye(4)[guess]), Subset("", 0, 200))
     f1 = []
     for name in ("Cause-Effect", "Message-Topic"):
         right = sum(labels[g] == labels[p] and labels[g].startswith(name) for g, p in zip(gold, guess, strict=True))

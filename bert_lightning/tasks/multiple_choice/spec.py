@@ -1,7 +1,8 @@
 """The description of multiple choice."""
 
 from bert_lightning.model import BertForMultipleChoice
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData, MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
 from bert_lightning.tasks.spec import TaskSpec
 

@@ -14,7 +14,9 @@ from bert_lightning.data.datasets.readers.questions import read_questions
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.fine_tuning.data import EncodedSplit, FineTuningData, FineTuningDataModule, Part
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
@@ -108,11 +110,11 @@ class EncodedQuestions(EncodedSplit):
         examples: Sequence[Question],
         tokenizer: WordPieceTokenizer,
         settings: QuestionAnsweringData,
-        parts: Sequence[Part] | None = None,
+        subsets: Sequence[Subset] | None = None,
         training: bool = False,
         labelled: bool = True,
     ) -> None:
-        super().__init__(examples, parts)
+        super().__init__(examples, subsets)
         self.settings, self.tokenizer = settings, tokenizer
         self.training, self._labelled = training, labelled
         limit = settings.max_question_length
@@ -130,9 +132,9 @@ class EncodedQuestions(EncodedSplit):
         """Whether answers are known."""
         return self._labelled
 
-    def batch(self, features: NDArray[np.int64]) -> Batch:
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Features to tensors."""
-        tokenizer, windows = self.tokenizer, [self.windows[number] for number in features]
+        tokenizer, windows = self.tokenizer, [self.windows[number] for number in numbers]
         arrays = assemble(
             [self.questions[window.example] for window in windows],
             [self.contexts[window.example].pieces[window.start : window.start + window.length] for window in windows],
@@ -145,7 +147,7 @@ class EncodedQuestions(EncodedSplit):
         if self.training:
             positions = np.array([self._positions(window) for window in windows], dtype=np.int64).reshape(-1, 2)
             labels = {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}
-        return to_batch(*arrays, numbers=features, **labels)
+        return to_batch(*arrays, numbers=numbers, **labels)
 
     def first_place(self, window: Span) -> int:
         """Where the text begins in a window's sequence: behind [CLS], the question and [SEP]."""
@@ -253,12 +255,12 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
             self.no_answer = any(question.is_impossible for question in next(iter(read.values())).examples)
-        for name, (examples, parts, source) in read.items():
+        for name, (examples, subsets, source) in read.items():
             training = name == "train"
             labelled = name != "test" or any(example.answers or example.is_impossible for example in examples)
             if training:
                 examples = self._trainable(examples, source)
-                parts = [Part("", 0, len(examples))]
+                subsets = [Subset("", 0, len(examples))]
             elif labelled and not self.no_answer:
                 unanswered = next((example for example in examples if not example.answers), None)
                 if unanswered is not None:
@@ -266,7 +268,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
                         f"{unanswered.location}: this question has no answer, and the model always gives one: "
                         "data.no_answer is false, or was when it was trained"
                     )
-            self.splits[name] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
+            self.splits[name] = EncodedQuestions(examples, tokenizer, settings, subsets, training, labelled)
 
     def _own(self, source: str, split: str) -> Iterator[Question]:
         return read_questions(source, None if split == "test" else True)

@@ -19,8 +19,9 @@ from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.metrics.squad import exact_match, f1, score_squad_v1, score_squad_v2
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.losses import span_losses
-from bert_lightning.tasks.fine_tuning.data import Part
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report, rounded
+from bert_lightning.tasks.fine_tuning.report import Report, rounded
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.question_answering.data import EncodedQuestions, QuestionAnsweringData
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -75,6 +76,7 @@ class QuestionAnsweringTask(FineTuningTask):
     label_name: ClassVar[str] = "start_positions"
     line_columns: Sequence[str] = ("question", "context")
     model: BertForQuestionAnswering
+    settings: QuestionAnsweringData
 
     def __init__(
         self,
@@ -219,7 +221,7 @@ class QuestionAnsweringTask(FineTuningTask):
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
+    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
         """The official scores in percent."""
         decoded = self.decode(split, outputs)
         examples = split.examples

@@ -1,11 +1,8 @@
 """The description of relation classification."""
 
 from bert_lightning.model import BertForRelationClassification
-from bert_lightning.tasks.relation_classification.data import (
-    RelationClassificationData,
-    RelationClassificationDataModule,
-    with_markers,
-)
+from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
 from bert_lightning.tasks.spec import TaskSpec
 

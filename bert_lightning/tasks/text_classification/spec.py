@@ -2,11 +2,8 @@
 
 from bert_lightning.model import BertForSequenceClassification
 from bert_lightning.tasks.spec import Arguments, NoHeadSettings, Saved, TaskSpec
-from bert_lightning.tasks.text_classification.data import (
-    PROBLEM_TYPES,
-    TextClassificationData,
-    TextClassificationDataModule,
-)
+from bert_lightning.tasks.text_classification.data import PROBLEM_TYPES, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 

@@ -17,14 +17,9 @@ from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import spans_of
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
-from bert_lightning.tasks.fine_tuning.data import (
-    EncodedSplit,
-    FineTuningData,
-    FineTuningDataModule,
-    Part,
-    SplitExamples,
-    check_all_or_none,
-)
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, check_all_or_none
 from bert_lightning.tasks.token_classification.tag_checks import (
     check_scheme,
     mark_spans,
@@ -108,11 +103,11 @@ class EncodedWords(EncodedSplit):
         tokenizer: WordPieceTokenizer,
         settings: TokenClassificationData,
         labels: Sequence[str],
-        parts: Sequence[Part] | None = None,
+        subsets: Sequence[Subset] | None = None,
         training: bool = False,
         spans: bool = True,
     ) -> None:
-        super().__init__(examples, parts)
+        super().__init__(examples, subsets)
         self.settings, self.tokenizer, self.labels = settings, tokenizer, labels
         self.training, self.spans = training, spans
         self._ids = {label: number for number, label in enumerate(labels)}
@@ -124,9 +119,9 @@ class EncodedWords(EncodedSplit):
         """Whether there are gold tags."""
         return self.examples[0].tags is not None
 
-    def batch(self, features: NDArray[np.int64]) -> Batch:
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Features to tensors."""
-        tokenizer, windows = self.tokenizer, [self.windows[number] for number in features]
+        tokenizer, windows = self.tokenizer, [self.windows[number] for number in numbers]
         arrays = assemble(
             [window.pieces for window in windows],
             None,
@@ -141,7 +136,7 @@ class EncodedWords(EncodedSplit):
         places, mask = np.zeros((len(windows), width), dtype=np.int64), np.zeros((len(windows), width), dtype=bool)
         for row, each in enumerate(labelled):
             places[row, : len(each)], mask[row, : len(each)] = each, True
-        extra: dict[str, Any] = {"places": places, "word_mask": mask, "numbers": features}
+        extra: dict[str, Any] = {"places": places, "word_mask": mask, "numbers": numbers}
         if self.is_labelled:
             extra["labels"] = np.full((len(windows), width), IGNORED, dtype=np.int64)
             for row, window in enumerate(windows):
@@ -294,6 +289,8 @@ class TokenClassificationDataModule(FineTuningDataModule):
         InputError: a file is missing or empty, or tags break their scheme where that is to stop.
     """
 
+    settings: TokenClassificationData
+
     def __init__(
         self,
         settings: TokenClassificationData,
@@ -328,10 +325,10 @@ class TokenClassificationDataModule(FineTuningDataModule):
             raise InputError(
                 f"{source}: no line begins a document (-DOCSTART-, # newdoc): data.document_context would do nothing"
             )
-        for name, (examples, parts, _) in read.items():
+        for name, (examples, subsets, _) in read.items():
             self._report_unseen(examples, name)
             self.splits[name] = EncodedWords(
-                examples, tokenizer, settings, self.labels, parts, training=name == "train", spans=self.spans
+                examples, tokenizer, settings, self.labels, subsets, training=name == "train", spans=self.spans
             )
 
     @property

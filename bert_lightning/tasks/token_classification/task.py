@@ -21,7 +21,7 @@ from bert_lightning.metrics.classification import classification_report, confusi
 from bert_lightning.metrics.entities import conlleval_report, entity_errors, score_entities, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.tasks.fine_tuning.data import Part
+from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationData, labels_mark_spans
@@ -47,6 +47,7 @@ class TokenClassificationTask(FineTuningTask):
 
     name = "token-classification"
     model: BertForTokenClassification
+    settings: TokenClassificationData
 
     def __init__(
         self,
@@ -139,9 +140,9 @@ class TokenClassificationTask(FineTuningTask):
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
+    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
         """Spans: micro F1, precision and recall as conlleval has them, and the accuracy of tags."""
-        inside = slice(part.start, part.stop)
+        inside = subset.examples
         gold, predicted = self._gold(split)[inside], self.tags(split, outputs)[inside]
         if self.spans:
             result = score_entities(gold, predicted)
