@@ -6,8 +6,9 @@ import torch
 
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.module import used_splits
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
