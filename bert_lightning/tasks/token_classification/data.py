@@ -14,9 +14,9 @@ from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.module import Stage
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import spans_of
+from bert_lightning.metrics.spans import spans_of
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
+from bert_lightning.tags import OUTSIDE, TagScheme
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
     FineTuningData,

@@ -17,7 +17,9 @@ from bert_lightning.data.reading.lines import format_suffix
 from bert_lightning.data.reading.tables import Row, as_text, column
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
-from bert_lightning.metrics.entities import conlleval_report, entity_errors, score_entities, spans_of
+from bert_lightning.metrics.entities import conlleval_report, score_entities
+from bert_lightning.metrics.entity_errors import entity_errors
+from bert_lightning.metrics.spans import spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tasks.fine_tuning.data import Part
