@@ -145,7 +145,7 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
     # Imported here because they load torch, which takes a second.
     from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.directory import RunDirectory
-    from bert_lightning.tasks.token_classification.data import TokenClassificationData
+    from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
     try:
         settings = load_experiment([], (), RunDirectory(folder.parent).read_config()).data

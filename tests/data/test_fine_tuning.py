@@ -5,10 +5,10 @@ import pytest
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import PartSource, part_sources
 from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.data import RelationClassificationData
 from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
-from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
 HEADED = "sentence\tlabel\nThe cat.\t0\nThe dog.\t1\n"
 

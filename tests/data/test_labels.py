@@ -12,7 +12,8 @@ from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData, MultipleChoiceDataModule
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.data import (
     RelationClassificationData,
     RelationClassificationDataModule,

@@ -19,8 +19,9 @@ from bert_lightning.model import (
     BertForSequenceClassification,
 )
 from bert_lightning.runs.building import _FINE_TUNING, build_parts
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
-from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
+from bert_lightning.tasks.question_answering.decoding import WindowScores
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 from bert_lightning.tasks.relation_classification.data import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
 from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationData
