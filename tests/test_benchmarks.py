@@ -15,7 +15,8 @@ import pytest
 import torch
 import transformers
 
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[1]

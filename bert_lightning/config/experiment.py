@@ -36,10 +36,10 @@ from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
-from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.training.checkpointing import CheckpointSettings
 
 # task -> the settings of its data; the other half of a task's row is in runs/building.py.

@@ -11,8 +11,13 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_location
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import EntityScheme, split_conlleval_tag, split_strict_tag
-from bert_lightning.tasks.token_classification.tag_schemes import convert, is_span_tag, judge_tags, nearest_tag
+from bert_lightning.metrics.conlleval import split_conlleval_tag
+from bert_lightning.metrics.entities import EntityScheme
+from bert_lightning.metrics.spans import split_strict_tag
+from bert_lightning.tags import is_span_tag
+from bert_lightning.tasks.token_classification.nearest_tag import nearest_tag
+from bert_lightning.tasks.token_classification.tag_schemes import convert
+from bert_lightning.tasks.token_classification.tag_verdict import judge_tags
 from bert_lightning.wording import count
 
 _BLANKS = " \t\r\n"
@@ -140,7 +145,7 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
     # Imported here because they load torch, which takes a second.
     from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.directory import RunDirectory
-    from bert_lightning.tasks.token_classification.data import TokenClassificationData
+    from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
     try:
         settings = load_experiment([], (), RunDirectory(folder.parent).read_config()).data
@@ -212,6 +217,6 @@ def _are_plain(sentences: tuple[Sentences, Sentences], scheme: EntityScheme) -> 
 def _tag_error(tag: str, scheme: EntityScheme) -> str | None:
     try:
         split_conlleval_tag(tag) if scheme == "conlleval" else split_strict_tag(tag, "IOB2")
-    except InputError as error:
+    except ValueError as error:
         return str(error)
     return None

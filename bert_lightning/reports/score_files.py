@@ -10,10 +10,10 @@ from typing import Any
 
 from bert_lightning.data.reading.lines import STANDARD_INPUT, numbered_lines
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import OUTSIDE, EntityScheme, EntityScores, Score, score_entities
+from bert_lightning.metrics.entities import EntityScheme, EntityScores, Score, score_entities
 from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
 from bert_lightning.reports.aligned_tags import read_aligned
-from bert_lightning.tasks.token_classification.tag_schemes import has_type
+from bert_lightning.tags import OUTSIDE, has_type
 from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)

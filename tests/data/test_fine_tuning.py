@@ -5,11 +5,11 @@ import pytest
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.sources import SubsetSource, subset_sources
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
-from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
 HEADED = "sentence\tlabel\nThe cat.\t0\nThe dog.\t1\n"
 

@@ -13,7 +13,8 @@ from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule

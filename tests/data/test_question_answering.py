@@ -12,10 +12,10 @@ from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.question_answering.data import (
     EncodedQuestions,
-    QuestionAnsweringData,
     QuestionAnsweringDataModule,
     answer_range,
 )
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 
 
 def encode(tokenizer, context, answers=(), question="What sees?", training=True, **changes):
@@ -124,7 +124,7 @@ def test_answers_that_are_nowhere_are_counted_and_left_out_of_training(tmp_path,
         data = QuestionAnsweringDataModule(settings, tokenizer)
     assert data.num_training_samples == 3
     assert "no answer that is in the text; 1 such question(s)" in caplog.text
-    assert "1 answer(s) stand elsewhere" in caplog.text
+    assert "1 answer(s) are not at their answer_start" in caplog.text
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]
     with pytest.raises(InputError, match="no question has an answer"):

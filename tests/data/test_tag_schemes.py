@@ -2,18 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.metrics.entities import Span, spans_of, strict_spans_of
+from bert_lightning.metrics.spans import Span, spans_of, strict_spans_of
+from bert_lightning.tags import is_span_tag
+from bert_lightning.tasks.token_classification.nearest_tag import nearest_tag
 from bert_lightning.tasks.token_classification.tag_schemes import (
-    SchemeCheck,
-    TagVerdict,
     all_tags,
     convert,
     detect_scheme,
-    is_span_tag,
-    judge_tags,
-    nearest_tag,
+    first_break,
     tags_of,
 )
+from bert_lightning.tasks.token_classification.tag_verdict import TagVerdict, judge_tags
 
 SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 
@@ -36,7 +35,7 @@ def test_spans_survive_every_scheme(sentence, scheme):
     assert spans_of(tags) == found
     # seqeval calls a type without a name `_`.
     assert [(span.type.strip("_"), *span[1:]) for span in strict_spans_of(tags, scheme)] == found
-    assert SchemeCheck(scheme, tags).first_break(tags) is None
+    assert first_break(tags, scheme) is None
 
 
 @given(spans(), st.sampled_from(SCHEMES), st.sampled_from(SCHEMES))
@@ -188,7 +187,7 @@ def test_tags_that_may_be_either_are_plain_and_doubtful(tags):
     ],
 )
 def test_the_first_tag_that_breaks_its_scheme_is_found(scheme, tags, place):
-    assert SchemeCheck(scheme, tags).first_break(tags) == place
+    assert first_break(tags, scheme) == place
 
 
 def test_a_model_has_every_tag_of_its_scheme():

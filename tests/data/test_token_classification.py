@@ -10,13 +10,10 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import read_tagged, word_location
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.tasks.token_classification.data import (
-    EncodedWords,
-    TokenClassificationData,
-    TokenClassificationDataModule,
-    _cut,
-)
+from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import all_tags
+from bert_lightning.tasks.token_classification.windows import cut_sentence
 
 LABELS = all_tags(["animals", "places"], "IOB2")
 WORDS = ["cat", "dog", "house", "housecatriverdog", "\x01", "The", "river", "x" * 300]
@@ -40,10 +37,10 @@ def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words,
     for window in split.windows:
         seen[window.sentence] += window.words
         assert len(window.pieces) <= 14
-        for word, place in zip(window.words, window.places, strict=True):
+        for word, position in zip(window.words, window.positions, strict=True):
             expected = tokenizer.encode_batch([words[window.sentence][word]])[0][:14] or [tokenizer.unknown_id]
             length = window.num_pieces[word - window.words.start]
-            assert window.pieces[place - 1 : place - 1 + length] == expected
+            assert window.pieces[position - 1 : position - 1 + length] == expected
     assert all(seen[number] == list(range(len(words[number]))) for number in seen)
 
 
@@ -52,17 +49,16 @@ def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words,
 def test_a_word_belongs_to_the_window_that_shows_most_around_it(lengths, overlap):
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    windows = list(_cut(starts, ends, 12, overlap))
-    assert all(ends[last] - starts[first] <= 12 for first, last, _ in windows)
+    windows = list(cut_sentence(starts, ends, 12, overlap))
+    assert all(ends[shown[-1]] - starts[shown[0]] <= 12 for shown, _ in windows)
 
-    def poorer_side(word, window):
-        first, last, _ = window
-        return min(starts[word] - starts[first], ends[last] - ends[word])
+    def smaller_context(word, shown):
+        return min(starts[word] - starts[shown[0]], ends[shown[-1]] - ends[word])
 
-    for window in windows:
-        for word in window[2]:
-            holding = [each for each in windows if each[0] <= word <= each[1]]
-            assert poorer_side(word, window) == max(poorer_side(word, each) for each in holding)
+    for shown, answered in windows:
+        for word in answered:
+            contexts = [smaller_context(word, each) for each, _ in windows if word in each]
+            assert smaller_context(word, shown) == max(contexts)
 
 
 def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
@@ -74,7 +70,7 @@ def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
     assert split.windows[3].pieces == ids["house"]
     batch = split.batch(np.array([1]))
     assert batch["labels"].tolist() == [[LABELS.index("O")]]
-    assert batch["input_ids"][0, batch["places"][0, 0]] == ids["dog"][0]
+    assert batch["input_ids"][0, batch["positions"][0, 0]] == ids["dog"][0]
 
 
 def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_its_own(tokenizer):
@@ -86,7 +82,7 @@ def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_i
         batch = split.batch(np.array([number]))
         labels = [LABELS[label] for label in batch["labels"][0].tolist()]
         assert labels == ["B-animals", *["I-animals"] * (len(window.words) - 1)]
-        assert batch["places"][0].tolist() == window.places
+        assert batch["positions"][0].tolist() == window.positions
 
 
 def test_every_piece_is_trained_where_that_is_asked_for(tokenizer):

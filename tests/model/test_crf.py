@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.model import BertConfig, BertForTokenClassification
-from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.crf import Allowed, LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.model.tag_schemes import Allowed, allowed_by_scheme
 
 LABELS = {
     "IOB1": ["O", "B-X", "I-X", "B-Y", "I-Y"],
@@ -138,7 +137,7 @@ def test_forbidden_steps_are_never_decoded_and_have_no_probability(scheme):
 
 
 def test_a_label_that_is_not_of_the_scheme_is_named():
-    with pytest.raises(ValueError, match="'S-X' is not of the scheme IOB2: B, I and O"):
+    with pytest.raises(ValueError, match="'S-X' is not of the scheme IOB2, which has B, I and O"):
         allowed_by_scheme(["O", "S-X"], "IOB2")
     with pytest.raises(ValueError, match="tag_scheme is 'IOBES'; known: IOB1"):
         allowed_by_scheme(["O"], "IOBES")

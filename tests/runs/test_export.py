@@ -33,7 +33,7 @@ from bert_lightning.model.task_models import (
 )
 from bert_lightning.runs.export import prediction_rule
 from bert_lightning.runs.predictor import load
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask

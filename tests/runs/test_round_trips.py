@@ -31,12 +31,15 @@ from bert_lightning.reports.score_files import score_conll_files, score_squad_v1
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import _may_change
 from bert_lightning.studies.comparison import read_run
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.decoding import WindowScores
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
-from bert_lightning.tasks.token_classification.data import TokenClassificationData, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer

@@ -248,7 +248,12 @@ GOOD = {
         (V1, "predicted.json", '{"a": 3}', "the prediction of 'a' is 3; text is expected"),
         (V1, "predicted.json", '{"a": "x", "a": "y"}', "predicted.json: the key 'a' stands twice"),
         (V1, "predicted.json", "[" * 100_000, "predicted.json: not readable as JSON"),
-        (V1, "gold.json", dataset(a=["x"], b=[]), "gold.json: the question 'b' has no answer, which v1.1 does not"),
+        (
+            V1,
+            "gold.json",
+            dataset(a=["x"], b=[]),
+            "gold.json: the question 'b' has no answer, which v1.1 does not allow",
+        ),
         (V1, "gold.json", dataset(), "gold.json: no question in this data set"),
         (V1, "gold.json", '{"data": []}', "gold.json: no question in this data set"),
         (V1, "gold.json", '{"a": "x"}', "gold.json: this is no SQuAD data set: it has no 'data'"),

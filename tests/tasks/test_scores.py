@@ -21,8 +21,9 @@ from bert_lightning.model import (
 from bert_lightning.runs.building import build
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.fine_tuning.splits import Subset
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
-from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
+from bert_lightning.tasks.question_answering.decoding import WindowScores
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
 from bert_lightning.tasks.text_classification.data import EncodedTexts

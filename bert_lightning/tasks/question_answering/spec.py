@@ -1,22 +1,10 @@
 """The description of question answering."""
 
-from dataclasses import dataclass
-
 from bert_lightning.model import BertForQuestionAnswering
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData, QuestionAnsweringHead
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
-
-
-@dataclass(frozen=True)
-class QuestionAnsweringHead:
-    """Head of question answering.
-
-    Attributes:
-        answerability: predict whether a question has an answer with a second linear layer.
-    """
-
-    answerability: bool = False
 
 
 def _task_arguments(data: QuestionAnsweringDataModule, saved: Saved) -> Arguments:

@@ -1,22 +1,10 @@
 """The description of token classification."""
 
-from dataclasses import dataclass
-
 from bert_lightning.model import BertForTokenClassification
 from bert_lightning.tasks.spec import Arguments, TaskSpec
-from bert_lightning.tasks.token_classification.data import TokenClassificationData, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData, TokenClassificationHead
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
-
-
-@dataclass(frozen=True)
-class TokenClassificationHead:
-    """Head of token classification.
-
-    Attributes:
-        crf: score whole sequences of tags with a linear-chain CRF.
-    """
-
-    crf: bool = False
 
 
 def _head_arguments(head: TokenClassificationHead, data: TokenClassificationDataModule) -> Arguments:
