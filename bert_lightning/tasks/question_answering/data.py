@@ -53,7 +53,7 @@ class Window(NamedTuple):
         return self.start + self.length
 
 
-class EncodedQuestions(EncodedSplit):
+class EncodedQuestions(EncodedSplit[Question]):
     """Questions, encoded into windows.
 
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S) and `numbers` (B,). For training it also
@@ -201,7 +201,7 @@ def _occurrences(context: str, text: str) -> Iterator[int]:
         start = context.find(text, start + 1)
 
 
-class QuestionAnsweringDataModule(FineTuningDataModule):
+class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestions]):
     """Questions with windows of their contexts, for training and evaluation.
 
     Attributes:
@@ -210,6 +210,8 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
     Raises:
         InputError: a file is missing or empty, or no training question has an answer that is in its text.
     """
+
+    settings: QuestionAnsweringData
 
     def __init__(
         self,

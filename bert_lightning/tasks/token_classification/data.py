@@ -34,7 +34,7 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 log = logging.getLogger(__name__)
 
 
-class EncodedWords(EncodedSplit):
+class EncodedWords(EncodedSplit[TaggedSentence]):
     """Tagged sentences, encoded into windows.
 
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `numbers` (B,), `positions` (B, W) of the
@@ -83,7 +83,7 @@ class EncodedWords(EncodedSplit):
 
     def _label_ids(self, window: Window, all_pieces: bool) -> list[int]:
         """Return the label of each word, or of each piece, of a window."""
-        tags = self.examples[window.sentence].tags[window.words.start : window.words.stop]
+        tags = (self.examples[window.sentence].tags or [])[window.words.start : window.words.stop]
         if self.spans:
             # The rest of a span that a window cuts counts as a span, so that every window keeps to the scheme.
             tags = convert(tags, self.settings.tag_scheme)
@@ -102,7 +102,7 @@ def _pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[NDArray[np.int
     return matrix, mask
 
 
-class TokenClassificationDataModule(FineTuningDataModule):
+class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, EncodedWords]):
     """Tagged words for training and evaluation.
 
     If the tags mark spans, the labels are all tags of the model's scheme for the types of the training file.

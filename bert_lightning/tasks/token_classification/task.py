@@ -39,7 +39,7 @@ _MAX_REPORTED_ERRORS = 300
 COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
 
-class TokenClassificationTask(FineTuningTask):
+class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]]):
     """Cross-entropy on the first piece of each word (paper section 5.3), or the likelihood of a linear-chain CRF.
 
     Tags of spans are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence
@@ -110,7 +110,7 @@ class TokenClassificationTask(FineTuningTask):
 
     # -- tags ----------------------------------------------------------------------------------------------------
 
-    def tags(self, split: Any, outputs: list[Any]) -> list[list[str]]:
+    def tags(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> list[list[str]]:
         """Return the predicted tags of each sentence; tags of spans in IOB2."""
         windows: list[list[NDArray[np.float32]]] = [[] for _ in split.examples]
         for window, scores in zip(split.windows, outputs, strict=True):
@@ -138,12 +138,12 @@ class TokenClassificationTask(FineTuningTask):
             decoded.update((number, tags[i, mask[i]]) for i, number in enumerate(numbers))
         return [decoded[number] for number in range(len(sentences))]
 
-    def _gold(self, split: Any) -> list[list[str]]:
-        return [convert(e.tags, "IOB2") if self.spans else list(e.tags) for e in split.examples]
+    def _gold(self, split: EncodedWords) -> list[list[str]]:
+        return [convert(e.tags or (), "IOB2") if self.spans else list(e.tags or ()) for e in split.examples]
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
+    def scores(self, split: EncodedWords, outputs: list[NDArray[np.float32]], subset: Subset) -> dict[str, float]:
         """Score spans by F1, precision and recall (micro averages of conlleval), and tags by accuracy.
 
         Plain labels are scored by accuracy and macro F1.
@@ -177,7 +177,7 @@ class TokenClassificationTask(FineTuningTask):
         confusion = confusion_matrix(gold_ids, predicted_ids, len(names))
         return classification_report(confusion, names), names, confusion
 
-    def report(self, split: Any, outputs: list[Any]) -> Report:
+    def report(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> Report:
         """Report spans by conlleval's table and errors by kind, and plain labels by scores and confusion matrix."""
         gold, predicted = self._gold(split), self.tags(split, outputs)
         if self.spans:
@@ -189,7 +189,7 @@ class TokenClassificationTask(FineTuningTask):
 
     # -- predictions ---------------------------------------------------------------------------------------------
 
-    def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> list[dict[str, Any]]:
         """Return words, tags, and the spans that they mark: word numbers (end excluded) and the text of the words."""
         rows = []
         for example, tags in zip(split.examples, self.tags(split, outputs), strict=True):
@@ -204,7 +204,7 @@ class TokenClassificationTask(FineTuningTask):
             rows.append(row)
         return rows
 
-    def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
+    def files(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> dict[str, str]:
         """Return columns that conlleval reads: word, gold tag if there is one, predicted tag; blanks become _."""
         gold = self._gold(split) if split.is_labelled else None
         lines: list[str] = []
