@@ -1,4 +1,4 @@
-"""All models by the name of transformers' class, and which of them a checkpoint holds."""
+"""All models by the name of transformers' class, and the model that a checkpoint holds."""
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -13,7 +13,6 @@ from bert_lightning.model.task_models import (
     BertForTokenClassification,
 )
 
-# transformers' class -> ours.
 MODELS: dict[str, type[PretrainedModel]] = {
     cls.architecture: cls
     for cls in (
@@ -27,11 +26,12 @@ MODELS: dict[str, type[PretrainedModel]] = {
         BertEncoder,
     )
 }
-# Those that transformers does not have.
+"""Name of transformers' class -> our class."""
 OWN_MODELS: dict[str, type[PretrainedModel]] = {
     BertForRelationClassification.architecture: BertForRelationClassification
 }
-# What a checkpoint that names no class is, by the heads that it holds; the first row that it has all of.
+"""Classes that transformers does not have."""
+# Heads -> the class of a checkpoint that names none. The first entry all of whose heads it holds is taken.
 _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
     (("mlm_head", "nsp_head"), BertForPreTraining),
     (("mlm_head",), BertForMaskedLM),
@@ -44,23 +44,23 @@ _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
 
 
 def model_of(checkpoint: Checkpoint) -> PretrainedModel:
-    """The model that a checkpoint holds, whatever its class.
+    """Return the model that a checkpoint holds, of any class.
 
     Raises:
-        CheckpointError: the class is none of ours, or the checkpoint cannot fill it.
+        CheckpointError: the class is unknown, or the checkpoint cannot fill it.
     """
-    name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
-    if name not in known and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
-        # A class of someone's own, such as Contriever, that adds no parameter.
+    name, classes = checkpoint.architecture, {**MODELS, **OWN_MODELS}
+    if name not in classes and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
+        # A custom class without additional parameters, such as Contriever.
         name = BertEncoder.architecture
-    if name is not None and name not in known:
-        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
+    if name is not None and name not in classes:
+        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(classes)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
     by_heads = next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
     if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
         by_heads = BertForTokenClassification
-    cls = known[name] if name is not None else by_heads
-    # The released models of Hugging Face call themselves masked language models, and hold both heads.
+    cls = classes[name] if name is not None else by_heads
+    # The released models of Hugging Face hold both heads, though they call themselves masked language models.
     if cls is BertForMaskedLM and by_heads is BertForPreTraining:
         cls = BertForPreTraining
     return cls.from_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""The way of a model from and to checkpoints."""
+"""Loading models from checkpoints and saving them."""
 
 import dataclasses
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 ENCODER, POOLER = "encoder.", "encoder.pooler."
 _MLM_HEAD = "mlm_head."
 _EMBEDDINGS, _BLOCK = "encoder.embeddings.", re.compile(r"encoder\.layers\.(\d+)\.")
-# Settings in which a model may differ from the checkpoint it takes its weights from.
+# Fields of the architecture that may differ between a model and the checkpoint that fills it.
 _FREE = {
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -41,11 +41,11 @@ _HOW_TO_ADAPT = {
 
 
 class LoadingReport(NamedTuple):
-    """What a checkpoint and a model did not have in common, by parameter name."""
+    """Names of the parameters that a checkpoint and a model do not share."""
 
     path: Path
     missing: list[str]
-    """in the model only: drawn anew"""
+    """in the model only, so drawn anew"""
     unused: list[str]
     """in the checkpoint only"""
 
@@ -53,12 +53,12 @@ class LoadingReport(NamedTuple):
         return bool(self.missing or self.unused)
 
     def __str__(self) -> str:
-        parts = []
+        clauses = []
         if self.missing:
-            parts.append(f"drawn anew, not taken from {self.path}: {', '.join(self.missing)}")
+            clauses.append(f"drawn anew, not taken from {self.path}: {', '.join(self.missing)}")
         if self.unused:
-            parts.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
-        return "; ".join(parts)
+            clauses.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
+        return "; ".join(clauses)
 
 
 class PretrainedModel(nn.Module):
@@ -66,17 +66,17 @@ class PretrainedModel(nn.Module):
 
     Attributes:
         config: the architecture.
-        vocabulary: what the tokenizer of the checkpoint needs, taken along to the next one.
-        provenance: where the checkpoint came from, for the card of the next one.
-        loading_report: what the checkpoint and the model did not have in common; None if not from a checkpoint.
+        vocabulary: vocabulary of the checkpoint, which `save_pretrained` writes again.
+        provenance: origin of the checkpoint, for the model card that `save_pretrained` writes.
+        loading_report: parameters that checkpoint and model do not share; None if no checkpoint filled the model.
     """
 
     architecture: ClassVar[str]
-    """transformers' class of the same shape"""
+    """name of transformers' class with the same parameters"""
     prefix: ClassVar[str] = ""
-    """What a checkpoint puts in front of this module's parameter names."""
+    """prefix of this module's parameter names in a checkpoint"""
     uses_pooled: ClassVar[bool] = True
-    """Whether outputs depend on the pooled vector."""
+    """the outputs depend on the pooled vector"""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -99,18 +99,18 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """Build the model that a checkpoint describes and fill it.
 
-        What the two do not have in common is in `loading_report`, and logged as a warning.
-        A checkpoint in float64 gives a model in float64, any other one in float32.
+        Parameters that the two do not share are in `loading_report` and logged as a warning.
+        A checkpoint in float64 gives a model in float64, any other checkpoint one in float32.
 
         Args:
-            path: a run directory or checkpoint file of ours, a Hugging Face folder, a TensorFlow 1 checkpoint, or a
-                hub name (`bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION`).
+            path: a run directory or checkpoint file of this package, a Hugging Face folder, a TensorFlow 1
+                checkpoint, or a hub name (`bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION`).
             config: fields of `BertConfig` to change, such as dropout rates.
-            resize_vocabulary: fit to another vocabulary, or to a number of entries.
-            interpolate_positions: stretch the position table to so many.
-            reinitialize_layers: draw so many top layers, and the pooler, anew.
+            resize_vocabulary: fit the model to another vocabulary, or to a number of entries.
+            interpolate_positions: stretch the position table to this many positions.
+            reinitialize_layers: draw this many top layers, and the pooler, anew.
             new_head: draw the head anew even if the checkpoint has one.
-            arguments: go to the class; what is left out is taken from the checkpoint (labels, say).
+            arguments: arguments of the class, such as labels; the checkpoint provides the others.
 
         Raises:
             CheckpointError: unreadable, without an encoder, or of another architecture.
@@ -127,10 +127,10 @@ class PretrainedModel(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: Any) -> Self:
-        """Build and fill a model; `arguments` win over what the checkpoint says of its head.
+        """Build and fill a model. `arguments` take precedence over those of the checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint is of another architecture, or lies about itself.
+            CheckpointError: the checkpoint has another architecture, or does not hold what it claims.
         """
         head = cls.arguments_of(checkpoint, **arguments)
         config = config or config_of(checkpoint)
@@ -151,18 +151,19 @@ class PretrainedModel(nn.Module):
 
     @property
     def backbone(self) -> Any:
-        """The `BertEncoder`, which is the model itself where there is no head."""
+        """The `BertEncoder`, which is the model itself if there is no head."""
         return getattr(self, "encoder", self)
 
     def depths(self) -> dict[str, int]:
-        """How far up each parameter lies, by its name.
+        """Return the depth of each parameter, by its name.
 
-        0 the embeddings, 1 to L the blocks, L + 1 the head; the pooler and a last LayerNorm go with the top block.
+        0 is the embeddings, 1 to L the blocks, L + 1 the head. The pooler and a last LayerNorm belong to the top
+        block.
         """
         return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
 
     def hidden_matrices(self) -> dict[str, int]:
-        """How many matrices are stacked in each matrix of the blocks, by its name: three in query, key and value."""
+        """Return how many matrices are stacked in each matrix of the blocks: 3 in that of query, key and value."""
         return {
             name: 3 if name.endswith(".query_key_value.weight") else 1
             for name, parameter in self.named_parameters()
@@ -187,12 +188,12 @@ class PretrainedModel(nn.Module):
 
     @property
     def head_settings(self) -> dict[str, Any]:
-        """What a checkpoint must say of the head beside its weights."""
+        """Values of the head that a checkpoint holds besides the weights."""
         return {}
 
     @property
     def deviations(self) -> list[str]:
-        """The settings with which transformers' class of this architecture computes something else, or nothing."""
+        """Settings that transformers' class of this architecture does not have or computes differently."""
         config = self.config
         deviating = {
             "pre_layer_norm": config.pre_layer_norm,
@@ -204,11 +205,11 @@ class PretrainedModel(nn.Module):
         return [name for name, deviates in deviating.items() if deviates]
 
     def save_pretrained(self, folder: str | Path, vocabulary: Vocabulary | None = None) -> None:
-        """Write a folder that transformers opens; with the tokenizer files where the vocabulary is known.
+        """Write a folder that transformers opens, with the tokenizer files if the vocabulary is known.
 
-        `README.md` is a model card with what is known of where the weights came from.
+        `README.md` is a model card that names the origin of the weights as far as it is known.
 
-        With settings that transformers' BERT does not have (`deviations`) only this package reads the folder, and
+        With settings that transformers' BERT does not have (`deviations`), only this package reads the folder, and
         transformers refuses it.
         """
         write_huggingface(
@@ -219,7 +220,7 @@ class PretrainedModel(nn.Module):
         )
 
     def to_checkpoint(self, path: Path, vocabulary: Vocabulary | None = None) -> Checkpoint:
-        """The model as plain values."""
+        """Return the model as plain values."""
         tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
         return Checkpoint(
             path,
@@ -234,7 +235,7 @@ class PretrainedModel(nn.Module):
 def adapted(
     checkpoint: Checkpoint, vocabulary: Vocabulary | int | None = None, num_positions: int | None = None
 ) -> Checkpoint:
-    """The checkpoint fitted to another vocabulary and to so many positions, where they are given."""
+    """Fit a checkpoint to another vocabulary, to a number of positions, or both."""
     if vocabulary is not None:
         checkpoint = resize_vocabulary(checkpoint, vocabulary)
     if num_positions is not None:
@@ -243,13 +244,13 @@ def adapted(
 
 
 def without_head(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint's encoder alone."""
+    """Return a checkpoint with the encoder alone."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(ENCODER)}
     return dataclasses.replace(checkpoint, tensors=tensors, task_settings={})
 
 
 def config_of(checkpoint: Checkpoint) -> BertConfig:
-    """The architecture that a checkpoint describes.
+    """Return the architecture that a checkpoint describes.
 
     Raises:
         CheckpointError: its values do not fit together.
@@ -261,37 +262,37 @@ def config_of(checkpoint: Checkpoint) -> BertConfig:
 
 
 def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Copy a checkpoint's tensors into a model; the model remembers the report and the vocabulary.
+    """Copy a checkpoint's tensors into a model, which also keeps the report, the vocabulary and the provenance.
 
     Raises:
-        CheckpointError: as `compare`.
+        CheckpointError: the two do not fit together, see `compare`.
     """
     model.loading_report = compare(model, checkpoint)
-    wanted = {f"{model.prefix}{name}" for name in model.state_dict()}
-    given = {name: tensor for name, tensor in checkpoint.tensors.items() if name in wanted}
-    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
+    names = {f"{model.prefix}{name}" for name in model.state_dict()}
+    shared = {name: tensor for name, tensor in checkpoint.tensors.items() if name in names}
+    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in shared.items()}, strict=False)
     model.vocabulary, model.provenance = checkpoint.vocabulary, checkpoint.provenance
     return model.loading_report
 
 
 def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Compare a checkpoint with a model, and report what they do not have in common.
+    """Compare a checkpoint with a model, and report the parameters that they do not share.
 
     Raises:
         CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or
-            too many, a tensor has another shape, or the MLM head has two values for one parameter; the message names
-            it.
+            unknown, a tensor has another shape, or the MLM head has two values for one parameter. The message names
+            the parameter.
     """
     _check_architecture(model, checkpoint)
-    wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
-    missing = [name for name in wanted if name not in checkpoint.tensors]
-    unused = [name for name in checkpoint.tensors if name not in wanted]
+    own = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    missing = [name for name in own if name not in checkpoint.tensors]
+    unused = [name for name in checkpoint.tensors if name not in own]
     has_pooler = any(name.startswith(POOLER) for name in checkpoint.tensors)
     for name in missing:
         if _is_body(name) or (has_pooler and name.startswith(POOLER)):
             raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
     for name, (copy, original) in CONTRADICTIONS.items():
-        if name in unused and any(each.startswith(_MLM_HEAD) for each in wanted):
+        if name in unused and any(each.startswith(_MLM_HEAD) for each in own):
             raise CheckpointError(
                 f"{checkpoint.path}: {copy} differs from {original}, though tie_word_embeddings makes them one: "
                 "false would use both"
@@ -299,19 +300,19 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     for name in unused:
         if _is_body(name):
             raise CheckpointError(
-                f"{checkpoint.path} holds {name}, for which its configuration has no place" + _their_names(name)
+                f"{checkpoint.path} holds {name}, which its configuration does not provide for" + _their_names(name)
             )
     for name, tensor in checkpoint.tensors.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
+        if name in own and tensor.shape != own[name].shape:
             raise CheckpointError(
-                f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+                f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
                 + (_their_names(name) if name.startswith(ENCODER) else " (new_head draws the head anew)")
             )
     return LoadingReport(checkpoint.path, missing, unused)
 
 
 def _their_names(name: str) -> str:
-    """Name a parameter of ours as transformers does, since most files use that name."""
+    """Return the name that transformers has for a parameter, because most files use it."""
     return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
 
 
@@ -320,12 +321,12 @@ def _is_body(name: str) -> bool:
 
 
 def _check_architecture(model: PretrainedModel, checkpoint: Checkpoint) -> None:
-    theirs = config_of(checkpoint)
+    saved = config_of(checkpoint)
     for field in dataclasses.fields(BertConfig):
-        wanted, found = getattr(model.config, field.name), getattr(theirs, field.name)
-        if field.name not in _FREE and wanted != found:
+        expected, actual = getattr(model.config, field.name), getattr(saved, field.name)
+        if field.name not in _FREE and expected != actual:
             how = _HOW_TO_ADAPT.get(field.name, "")
             raise CheckpointError(
-                f"{checkpoint.path} has another architecture: its {field.name} is {found!r}, "
-                f"but the model's is {wanted!r}{how}"
+                f"{checkpoint.path} has another architecture: its {field.name} is {actual!r}, "
+                f"but the model's is {expected!r}{how}"
             )

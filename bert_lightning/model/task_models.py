@@ -1,6 +1,6 @@
-"""The models of the tasks: the encoder with a head for sequences, tokens, spans or choices.
+"""The models of fine-tuning: the encoder with a head for sequences, tokens, spans, choices or relations.
 
-They take what the models of pre-training take (`model/bert.py`).
+Their inputs are those of the pre-training models (`model/bert.py`).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _LabelledModel(PretrainedModel):
     def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
         super().__init__(config)
         if labels is None:
-            # transformers' own names where there are none.
+            # The names that transformers uses by default.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
         if isinstance(labels, str) or not labels:
             raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
@@ -63,8 +63,8 @@ class _LabelledModel(PretrainedModel):
 class BertForSequenceClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
 
-    `problem_type` says what the outputs are: scores of one label out of L, of L independent labels, or L numbers
-    (`model/losses.py`).
+    `problem_type` says what the outputs are: scores of L labels of which one is right, scores of L independent
+    labels, or L numbers (`model/losses.py`).
     """
 
     architecture = "BertForSequenceClassification"
@@ -116,11 +116,11 @@ class BertForTokenClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on every token; paper section 5.3.
 
     Args:
-        config: the architecture; the pooler is left out.
+        config: the architecture, whose pooler is left out.
         num_labels: L; or
-        labels: their names.
-        crf: put a linear-chain CRF on the scores, `model.crf`.
-        tag_scheme: forbids the CRF tag sequences that the scheme does not have; needs `labels` of it.
+        labels: the names of the L labels.
+        crf: score whole sequences with a linear-chain CRF, `model.crf`.
+        tag_scheme: the CRF forbids sequences of tags that break this scheme. `labels` must be tags of it.
     """
 
     architecture = "BertForTokenClassification"
@@ -156,12 +156,12 @@ class BertForTokenClassification(_LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, Any]:
-        """The labels and the scheme that the CRF keeps to."""
+        """The labels and the scheme of the CRF."""
         return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no CRF."""
+        """With a CRF also `crf`, which transformers does not have."""
         return super().deviations + (["crf"] if self.crf is not None else [])
 
     def forward(
@@ -171,29 +171,29 @@ class BertForTokenClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, S, num_labels): scores of each token, which `crf` takes as its emissions."""
+        """(B, S) x 3 -> (B, S, num_labels): scores of each token, the emissions of `crf`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.classifier(self.dropout(encoded.last_hidden_state))
 
 
 class SpanOutput(NamedTuple):
-    """Where an answer starts and ends, and whether there is one."""
+    """Scores of the start and the end of an answer, and of there being an answer."""
 
     start_logits: Tensor
     """(B, S), or (T,) when packed"""
     end_logits: Tensor
     """(B, S), or (T,) when packed"""
     null_scores: Tensor
-    """(B,) of having no answer: the start and the end at the first real token, [CLS], summed; paper section 4.3"""
+    """(B,) score of no answer: the start and end logits of the first real token, [CLS], summed; paper section 4.3"""
     answerable_logits: Tensor | None
-    """(B,) of having an answer, from a head of its own where the model has one"""
+    """(B,) logit of there being an answer, if the model has a head for it"""
 
 
 class BertForQuestionAnswering(PretrainedModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
-    With `answerability` a second linear layer on the first token says whether the question has an answer, beside the
-    published score at [CLS].
+    With `answerability` a second linear layer on the first token predicts whether the question has an answer, in
+    addition to the published score at [CLS].
     """
 
     architecture = "BertForQuestionAnswering"
@@ -216,7 +216,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no head for answerability."""
+        """With that head also `answerability`, which transformers does not have."""
         return super().deviations + (["answerability"] if self.answer_head is not None else [])
 
     def forward(
@@ -235,7 +235,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
 
 class BertForMultipleChoice(PretrainedModel):
-    """Encoder with one score for each choice, softmax over the choices; paper section 4.4."""
+    """Encoder with one score per choice, for a softmax over the choices; paper section 4.4."""
 
     architecture = "BertForMultipleChoice"
 
@@ -253,7 +253,7 @@ class BertForMultipleChoice(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        """(B, K, S) x 3 -> (B, K) for K choices. Packed: one score for each of the n sequences."""
         if packing is None and input_ids.dim() != 3:
             raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
         choices = input_ids.shape[:-1] if packing is None else None
@@ -286,7 +286,7 @@ class BertForRelationClassification(_LabelledModel):
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no such class."""
+        """Always `entity markers`, because transformers has no such class."""
         return [*super().deviations, "entity markers"]
 
     def forward(

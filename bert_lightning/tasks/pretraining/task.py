@@ -25,8 +25,8 @@ NUM_CANDIDATES = 5
 class PretrainingTask(Task):
     """Loss: mean over masked tokens plus mean over pairs, unweighted; `run_pretraining.py: model_fn_builder`.
 
-    Validation also logs baselines: `val/mlm_unigram_loss` and `val/mlm_unigram_accuracy` predict by the frequencies of
-    the training text, `val/nsp_majority_accuracy` always predicts the more frequent label.
+    Validation also logs baselines: `val/mlm_unigram_loss` and `val/mlm_unigram_accuracy` predict by the frequencies
+    of the training text, `val/nsp_majority_accuracy` always predicts the more frequent label.
 
     Args:
         model: model with both heads, or with the masked-language-model head alone if there are no pairs.
