@@ -20,11 +20,11 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
     Where processes share the rows of a parameter, a step computes with this process's rows, and keeps its states so.
 
     Attributes:
-        keeps_rows: tells `distributed/sharded.py` that states hold this process's rows alone.
+        keeps_slices: tells `distributed/sharded.py` that states are plain tensors with this process's slice.
         moved: the parameters of the group whose step is computed, in the order of its weights.
     """
 
-    keeps_rows = True
+    keeps_slices = True
     moved: Sequence[Tensor] = ()
 
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bert_lightning.distributed.slices import rows_for, whole, whole_shape
+from bert_lightning.distributed.slices import slice_for, whole, whole_shape
 from bert_lightning.optim.adam import Group, GroupwiseOptimizer, State, fused_adam
 
 # a, b, c of the iteration X = a X + (b X X^T + c (X X^T)^2) X; Jordan et al., "Tuning the coefficients".
@@ -80,7 +80,7 @@ def _muon_directions(
         scale = _UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
         directions = orthogonalized(matrices, group["num_iterations"]).to(matrices.dtype) * scale
         for number, direction in zip(numbers, directions.reshape(-1, rows, columns), strict=True):
-            updates[number] = rows_for(direction, parameters[number])
+            updates[number] = slice_for(direction, parameters[number])
     return updates
 
 

@@ -38,7 +38,7 @@ from bert_lightning.training.checkpointing import newest_valid, set_aside
 from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.micro_batch import LargestMicroBatch
 from bert_lightning.training.profiling import Profiling
-from bert_lightning.training.signals import StoppedBySignal, as_before
+from bert_lightning.training.signals import StoppedBySignal, restore_signal_handlers
 
 # Processes that Lightning starts for the other ranks learn from the first one where the run is.
 _DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
@@ -78,7 +78,7 @@ def fit(
             the parts do not fit.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
-    with closing(DirectoryLock(directory.path)) as lock, as_before():
+    with closing(DirectoryLock(directory.path)) as lock, restore_signal_handlers():
         if directory.exists and is_first_process():
             lock.take()
         return _fit(experiment, directory, resume, lock, profile, expected_data, micro_batches)

@@ -232,10 +232,9 @@ class FeatureExtractor:
 
     def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
         batch = text_batch(self.tokenizer, ids, None, limit)
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        tensors = move_data_to_device({name: batch[name] for name in names}, self.device)
+        inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
         with torch.inference_mode():
-            output = self.encoder(**tensors, output_hidden_states=True)
+            output = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
         assert output.hidden_states is not None
         states = torch.stack([output.hidden_states[layer] for layer in layers], 1).float().cpu().numpy()
         pooled = output.pooler_output.float().cpu().numpy()

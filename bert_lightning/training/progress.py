@@ -1,4 +1,4 @@
-"""What a person sees while training: a bar in a terminal, a line now and then anywhere else."""
+"""The progress of training: a bar in a terminal, or a line from time to time elsewhere."""
 
 import sys
 import time
@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# Without a terminal, at most one line in so many seconds.
+# Without a terminal, lines are at least so far apart.
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress(ProgressBar):
-    """Steps done, the metrics named in `shown`, and the time left.
+    """Shows the steps done, some metrics, and the time left.
 
-    `shown` holds (metric name, label, format) in order.
+    Args:
+        shown: the metrics in order: name, label, format of the value.
     """
 
     def __init__(self, shown: Sequence[tuple[str, str, str]]) -> None:
@@ -32,15 +33,13 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Lightning calls this on all ranks but the first."""
+        """Show nothing; Lightning calls this in all processes except the first."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Show progress."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar."""
         self._started = self._last_line = time.monotonic()
         self._first_step = trainer.global_step
         if self._enabled and self.console.is_terminal:
@@ -59,7 +58,6 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance."""
         if not self._enabled:
             return
         if self._bar is not None and self._task is not None:
@@ -75,21 +73,19 @@ class TrainingProgress(ProgressBar):
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line a validation, which stays above the bar."""
+        """Print one line per validation, which stays above the bar."""
         if not self._enabled:
             return
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
         text = f"validation at step {trainer.global_step}: {shown}"
-        # Not a plain string, in which rich would look for markup.
+        # A plain string would be searched for markup.
         self.console.print(Text(text), soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the bar."""
         self._close()
 
     def _close(self) -> None:

@@ -103,7 +103,7 @@ def trained(
 def told(request, monkeypatch):
     """Whether the step is refused at once, or left out by the fused kernel and reported later, as on a GPU."""
     if request.param == "later":
-        monkeypatch.setattr(finite, "_leaves_out_itself", lambda device, optimizer: True)
+        monkeypatch.setattr(finite, "_skips_by_itself", lambda device, optimizer: True)
 
 
 @pytest.mark.parametrize("only_gradient", [False, True])
@@ -174,12 +174,12 @@ def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
 
 
 def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypatch):
-    monkeypatch.setattr(finite, "_rank", lambda: 1)
+    monkeypatch.setattr(finite, "process_rank", lambda: 1)
     spikes = LossSpikes()
     for step in range(9):
         spikes.add(step, 1.0 if step < 8 else 9.0)
     assert not caplog.records
-    assert spikes.windows[-1] == 9.0
+    assert spikes.losses[-1] == 9.0
 
 
 def test_the_first_windows_are_compared_with_nothing(caplog):

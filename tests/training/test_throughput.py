@@ -61,7 +61,7 @@ def test_every_training_row_says_how_fast_it_was_and_where_the_time_went(config,
         assert sum(shares) <= 1 + 1e-6
 
 
-def test_the_clock_gives_each_phase_its_own_time(monkeypatch):
+def test_the_clock_gives_each_section_its_own_time(monkeypatch):
     moments = itertools.accumulate([0.0, 3.0, 0.5, 9.0, 0.25, 0.0, 2.0, 1.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(moments))
     clock, device = StepClock(), torch.device("cpu")
@@ -122,7 +122,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(conf
     monkeypatch.setattr(TextClassificationTask, "compute", small)
     auto = ["--trainer.accumulate_grad_batches", "auto", *no_dropout]
     parts = fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
-    assert "micro-batches: 4 of 2 a step" in capsys.readouterr().out
+    assert "micro-batches: 4 per step, of 2 samples" in capsys.readouterr().out
     assert parts.read_manifest()["micro_batches"] == 4
     assert sizes[:2] == [8, 4]
     losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, parts)]

@@ -13,12 +13,7 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits, Split
 class OneOfSeveralTask(FineTuningTask[Split, Logits]):
     """Cross-entropy over (B, L) scores, and the share of examples whose highest score is the gold one."""
 
-    shown = (
-        ("train/loss", "loss", ".3f"),
-        ("train/accuracy", "accuracy", ".1%"),
-        ("train/tokens_per_second", "tok/s", ",.0f"),
-        ("train/mfu", "MFU", ".0%"),
-    )
+    progress_scores = (("train/accuracy", "accuracy", ".1%"),)
     loss_names = ("loss", "accuracy")
 
     def counts(self, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
-from bert_lightning.distributed.collectives import of_all_ranks
+from bert_lightning.distributed.collectives import data_rank, gather_objects, sum_over_shares
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
@@ -164,7 +164,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         """Return the outputs of all ranks in the order of the sequences."""
         outputs, self._outputs = self._outputs, {}
         if self.trainer.world_size > 1:
-            outputs = {number: output for share in of_all_ranks(outputs) for number, output in share.items()}
+            outputs = {number: output for share in gather_objects(outputs) for number, output in share.items()}
         assert len(outputs) == num_sequences, f"{len(outputs)} outputs for {num_sequences} sequences"
         return [outputs[number] for number in range(num_sequences)]
 
@@ -175,7 +175,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
             sums = (
                 sums if sums is not None else torch.zeros(2, self.num_losses, dtype=torch.float64, device=self.device)
             )
-            sums = self._summed_over_ranks(sums)
+            sums = sum_over_shares(sums, data_rank(self.trainer).num_shares)
         if sums is None or not sums[1].any():
             return {}
         means = (sums[0] / sums[1].clamp(min=1e-12)).tolist()

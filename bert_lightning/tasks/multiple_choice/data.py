@@ -75,9 +75,11 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
         lengths = arrays[2][mask.flatten()]
         batch |= {"num_tokens": int(lengths.sum()), "num_token_pairs": int((lengths**2).sum())}
         batch["num_sequences"] = len(lengths)
-        for name in ("input_ids", "token_type_ids", "attention_mask"):
-            if batch[name] is not None:
-                batch[name] = batch[name].unflatten(0, (len(numbers), num_choices))
+        shape = len(numbers), num_choices
+        batch["input_ids"] = batch["input_ids"].unflatten(0, shape)
+        batch["token_type_ids"] = batch["token_type_ids"].unflatten(0, shape)
+        attention_mask = batch["attention_mask"]
+        batch["attention_mask"] = attention_mask.unflatten(0, shape) if attention_mask is not None else None
         return batch
 
 

@@ -63,12 +63,7 @@ class PretrainingTask(Task):
         self.num_losses = len(heads)
         self.loss_names = [f"{head}_{value}" for value in ("loss", "accuracy") for head in heads]
         self.validation_metrics = self.loss_names
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            *((f"train/{head}_accuracy", head, ".1%") for head in heads),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        self.progress_scores = [(f"train/{head}_accuracy", head, ".1%") for head in heads]
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "first_label")})
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 

@@ -91,12 +91,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
         best = ("squad_best_exact", "squad_best_f1") if no_answer else ()
         self.validation_metrics = ("squad_exact", "squad_f1", *best)
         self.monitor, self.monitor_mode = "val/squad_best_f1" if no_answer else "val/squad_f1", "max"
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            ("train/accuracy", "exact", ".1%"),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        self.progress_scores = (("train/accuracy", "exact", ".1%"),)
 
     @property
     def task_settings(self) -> dict[str, Any]:

@@ -84,12 +84,8 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
         second = "absolute_error" if self.kind == "regression" else "accuracy"
         self.loss_names = ("loss", second)
         self.validation_metrics = ("loss", *names)
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            (f"train/{second}", second.replace("_", " "), ".3f" if self.kind == "regression" else ".1%"),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        form = ".3f" if self.kind == "regression" else ".1%"
+        self.progress_scores = ((f"train/{second}", second.replace("_", " "), form),)
         self.line_columns = [settings.text_column]
         if settings.is_pair:
             self.line_columns.append(settings.text_pair_column or "text_pair")

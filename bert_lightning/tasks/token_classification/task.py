@@ -72,12 +72,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         self.monitor = f"val/{self.validation_metrics[1]}"
         self.monitor_mode = "max"
         self.loss_names = ("loss", "accuracy")
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            ("train/accuracy", "accuracy", ".1%"),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        self.progress_scores = (("train/accuracy", "accuracy", ".1%"),)
 
     @property
     def task_settings(self) -> dict[str, Any]:
