@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from traced import identities
 
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
+from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
@@ -206,6 +208,46 @@ def test_a_run_killed_before_its_first_file_was_whole_starts(experiment, tmp_pat
     (run / ".config.yaml.99.tmp").write_text("experi")
     assert fit(experiment, run, "--trainer.max_steps", "1") == 0
     assert not list(run.glob(".*.tmp"))
+
+
+def test_a_checkpoint_of_another_batch_size_resumes_with_a_warning(experiment, tmp_path, caplog):
+    assert fit(experiment, tmp_path / "run", "--trainer.max_steps", "2") == 0
+    resume = ["--resume", tmp_path / "run", "--trainer.max_steps", "3"]
+    assert fit(experiment, tmp_path / "same", *resume) == 0
+    assert "position in the data" not in caplog.text
+    assert fit(experiment, tmp_path / "other", *resume, "--data.batch_size", "8") == 0
+    assert "its run had data.batch_size 16, and this one has 8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--trainer.devices", "3"], "cannot be shared out"),
+        (["--trainer.accelerator", "gpu"], "trainer: "),
+        (["--wandb.mode", "online"], "there is no API key"),
+    ],
+)
+def test_nothing_is_written_before_devices_shares_and_loggers_are_checked(
+    experiment, tmp_path, monkeypatch, capsys, change, message
+):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(weights_and_biases, "has_api_key", lambda: False)
+    assert fit(experiment, tmp_path / "run", "--wandb.mode", "offline", *change) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experiment, tmp_path, monkeypatch, fails):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if fails:
+        kill_at(monkeypatch, 1)
+    with pytest.raises(Killed) if fails else nullcontext():
+        fit(experiment, tmp_path / "run", "--trainer.max_steps", "2", "--wandb.mode", "offline")
+    assert sys.modules["wandb"].run is None
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert RunDirectory(tmp_path / "run").read_manifest()["ended"] == ("failed" if fails else "finished")
 
 
 # -- 8: signals --------------------------------------------------------------------------------------------------
