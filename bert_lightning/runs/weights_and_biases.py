@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -15,6 +15,9 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.figures import confusion_figure, drawn
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.tasks.fine_tuning.task import Report
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 Mode = Literal["online", "offline", "disabled"]
 # A run waits no longer than this for a server, and then continues offline.
@@ -44,13 +47,13 @@ class _LateLogger(WandbLogger):
         open_run: start the run and return it.
     """
 
-    def __init__(self, open_run: Callable[[], Any]) -> None:
+    def __init__(self, open_run: Callable[[], "Run"]) -> None:
         super().__init__()
         self._open_run = open_run
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def experiment(self) -> "Run":
         """The run, opened on the first use."""
         if self._experiment is None:
             self._experiment = self._open_run()
@@ -70,11 +73,11 @@ def wandb_loggers(experiment: Experiment, folder: Path, run_id: str) -> list[Wan
     return [_LateLogger(lambda: _open_run(experiment, folder, run_id, mode))]
 
 
-def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> Any:
+def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> "Run":
     """Start a W&B run, or continue it; offline if the server does not answer."""
     import wandb
 
-    def start(mode: Mode) -> Any:
+    def start(mode: Mode) -> "Run":
         return wandb.init(
             project=experiment.wandb.project,
             name=f"{experiment.experiment}-{run_id}"[:_LONGEST_NAME],
