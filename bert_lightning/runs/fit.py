@@ -51,10 +51,10 @@ def fit(
             settings, data and checkpoint do not fit together.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
-    os.environ[DIRECTORY_VARIABLE] = str(directory.path)
     with closing(DirectoryLock(directory.path)) as lock, as_before():
         if directory.exists and is_first_process():
             lock.take()
+        os.environ[DIRECTORY_VARIABLE] = str(directory.path)
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
         setup = _complete_setup(experiment, start)

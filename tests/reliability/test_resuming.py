@@ -53,8 +53,8 @@ def assert_equal(one: Path, other: Path) -> None:
     assert not list(differences(comparable(one), comparable(other)))
 
 
-def killed_behind(whole: Path, step: int, run: Path) -> Path:
-    """What a run leaves that was killed right behind the checkpoint of a step."""
+def killed_after(whole: Path, step: int, run: Path) -> Path:
+    """Copy a run as a kill right after the checkpoint of a step leaves it."""
     shutil.copytree(whole, run, symlinks=True)
     for path in (run / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:
@@ -116,7 +116,7 @@ def test_a_run_resumes_bit_for_bit_with_workers_and_accumulation(experiment, tmp
     whole = tmp_path / "whole"
     assert fit(experiment, whole, *options) == 0
     for step in steps:
-        run = killed_behind(whole, step, tmp_path / f"from-{step}")
+        run = killed_after(whole, step, tmp_path / f"from-{step}")
         assert fit(experiment, run, *options) == 0
         assert_equal(whole, run)
 
@@ -156,7 +156,7 @@ def test_no_sample_is_lost_or_repeated_over_kills_epoch_ends_and_more_steps(expe
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_same(home, tmp_path, how, caplog):
     import random
 
-    run = killed_behind(home / "runs/whole", 9, tmp_path / "run")
+    run = killed_after(home / "runs/whole", 9, tmp_path / "run")
     newest = run / "checkpoints/step-000000009.ckpt"
     newest.write_bytes(damaged(newest.read_bytes(), how, random.Random(0)))
     (run / "checkpoints/last.ckpt").unlink()
@@ -182,8 +182,8 @@ def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment
 # -- killed between two writes -----------------------------------------------------------------------------------
 
 
-def test_a_run_killed_behind_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
-    run = killed_behind(classifier, 10**6, tmp_path / "run")
+def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
+    run = killed_after(classifier, 10**6, tmp_path / "run")
     predictions = (run / "predictions/validation.jsonl").read_text()
     shutil.rmtree(run / "predictions")
     best = run / "checkpoints/best.ckpt"
@@ -348,7 +348,7 @@ def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, exper
 
 def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(watched, experiment, on_two, tmp_path):
     for step in range(2, 10):
-        run = killed_behind(on_two, step, tmp_path / f"from-{step}")
+        run = killed_after(on_two, step, tmp_path / f"from-{step}")
         assert fit_on(watched, experiment, run) == 0
         assert_equal(on_two, run)
 
@@ -363,12 +363,12 @@ def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(watched, exper
 
 
 @pytest.mark.slow
-def test_three_ranks_add_up_in_the_same_order_behind_a_resume(experiment, tmp_path):
+def test_three_ranks_add_up_in_the_same_order_after_a_resume(experiment, tmp_path):
     # A resume is another session: processes of their own.
     with started(3) as ranks:
         ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, tmp_path / "whole", "--data.batch_size", 12) == 0
-    run = killed_behind(tmp_path / "whole", 7, tmp_path / "run")
+    run = killed_after(tmp_path / "whole", 7, tmp_path / "run")
     with started(3) as ranks:
         ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, run, "--data.batch_size", 12) == 0
