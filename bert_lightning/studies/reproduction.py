@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.fit import FINISHED, fit
+from bert_lightning.runs.fit import fit
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.record import FINISHED
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # What a row says of the clock rather than of the training.

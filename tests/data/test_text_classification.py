@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from bert_lightning.data.loading.batching import length_bucketed
 from bert_lightning.data.loading.encoding import encode_texts
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.text_classification.data import TextClassificationDataModule, sort_labels
+from bert_lightning.tasks.fine_tuning.data import sort_labels
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 
 COLUMNS = {"text_column": "sentence", "label_column": "topic"}

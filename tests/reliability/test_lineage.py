@@ -38,7 +38,7 @@ def test_lost_and_repeated_samples_are_counted():
     assert lost_and_repeated(again, whole) == (2, 2)
     assert drawn_twice(again, []) == 2
     assert drawn_twice(whole, []) == 0
-    # A stage that begins behind step 4 draws afresh.
+    # A stage that begins after step 4 draws afresh.
     assert drawn_twice(again, [4]) == 0
 
 

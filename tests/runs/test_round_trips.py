@@ -29,7 +29,7 @@ from bert_lightning.model import (
 from bert_lightning.reports.report import write_report
 from bert_lightning.reports.score_files import score_conll_files, score_squad_v1_files, score_squad_v2_files
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.fit import _may_change
+from bert_lightning.runs.resuming import may_change
 from bert_lightning.studies.comparison import read_run
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
 from bert_lightning.tasks.question_answering.decoding import WindowScores
@@ -524,5 +524,4 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
 @pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
 @pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
 def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
-    before, now = ({"data": {"source_scheme": scheme}} for scheme in (old, new))
-    assert _may_change("data.source_scheme", before, now) is ((old, new) == ("auto", "none"))
+    assert may_change("data.source_scheme", old, new) is ((old, new) == ("auto", "none"))

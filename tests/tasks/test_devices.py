@@ -9,10 +9,11 @@ from bert_lightning import load
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
+from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.architectures import MODELS, OWN_MODELS
 from bert_lightning.model.onnx_export import export_onnx
-from bert_lightning.runs.predictor import FeatureExtractor, Predictor
+from bert_lightning.runs.predictor import Predictor
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
 from bert_lightning.tasks.pretraining.task import PretrainingTask

@@ -216,7 +216,7 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_written_behind_the_training_is_the_state_of_the_step(tmp_path, monkeypatch):
+def test_what_is_written_during_training_is_the_state_of_the_step(tmp_path, monkeypatch):
     go, weights = threading.Event(), torch.zeros(5)
     write = checkpointing.write_with_checksum
     monkeypatch.setattr(checkpointing, "write_with_checksum", lambda *a: (go.wait(60), write(*a)))
