@@ -9,7 +9,7 @@ import torch
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import TASK_DATA, Experiment, ModelSettings
-from bert_lightning.data.loading.module import Stage, StepDataModule
+from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule
 from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.errors import InputError
@@ -52,10 +52,10 @@ class Parts(NamedTuple):
     """What a user should know of how they came together."""
 
 
-def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage | None = None) -> Parts:
+def build_parts(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Parts:
     """Data and task; `start` is the checkpoint whose weights and vocabulary are taken up, if any.
 
-    `stage` builds what scores one split, with the labels of the checkpoint; None builds what trains.
+    `split` builds what scores one split, with the labels of the checkpoint; None builds what trains.
 
     Raises:
         InputError: data and checkpoint do not fit together, or one of them is unusable.
@@ -63,7 +63,7 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     # Rows of a vocabulary that grows are drawn before the model is.
     _seed(experiment)
     build = _build_pretraining if experiment.task == PretrainingTask.name else _build_fine_tuning
-    parts: Parts = build(experiment, start, stage)
+    parts: Parts = build(experiment, start, split)
     size, config = experiment.trainer.tensor_parallel_size, parts.task.config
     for name in ("num_attention_heads", "intermediate_size"):
         if getattr(config, name) % size:
@@ -76,9 +76,9 @@ def build_parts(experiment: Experiment, start: Checkpoint | None, stage: Stage |
     return parts
 
 
-def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
-    data = PretrainingDataModule(experiment.data, stage)
-    if stage is None:
+def _build_pretraining(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Parts:
+    data = PretrainingDataModule(experiment.data, split)
+    if split is None:
         start = adapted_to(start, experiment.model, data.tokenizer)
     if start is not None:
         tokenizer = checkpoint_tokenizer(start)
@@ -99,9 +99,9 @@ def _build_pretraining(experiment: Experiment, start: Checkpoint | None, stage: 
     _seed(experiment)
     objective = experiment.data.objective
     model = pretraining_model(config, objective)
-    notes = take_weights(model, experiment, start, stage)
+    notes = take_weights(model, experiment, start, split)
     counts: torch.Tensor | None
-    if stage is None:
+    if split is None:
         counts = torch.from_numpy(data.training_token_counts())
     else:
         counts = start.task_settings.get("token_counts") if start is not None else None
@@ -140,18 +140,18 @@ _FINE_TUNING: dict[str, _FineTuning] = {
 }
 
 
-def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: Stage | None) -> Parts:
+def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Parts:
     settings, row = experiment.data, _FINE_TUNING[experiment.task]
     # False is the default: it says nothing of a vocabulary that lies beside a model.
     cased = settings.cased or None
     tokenizer = load_tokenizer(settings.tokenizer, cased) if settings.tokenizer is not None else None
-    if stage is None:
+    if split is None:
         if experiment.task == RelationClassificationTask.name:
             tokenizer, start = _with_markers(tokenizer, start)
         start = adapted_to(start, experiment.model, tokenizer)
     carried = checkpoint_tokenizer(start) if start is not None else None
     if (
-        stage is None
+        split is None
         and tokenizer is not None
         and carried is not None
         and tokenizer.fingerprint != carried.fingerprint
@@ -161,7 +161,7 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
             f"that {start.path} carries ({_described(carried)}); "  # type: ignore[union-attr]
             "model.resize_vocabulary fits the model to it"
         )
-    tokenizer = (carried or tokenizer) if stage is not None else (tokenizer or carried)
+    tokenizer = (carried or tokenizer) if split is not None else (tokenizer or carried)
     if tokenizer is None:
         raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
     config = model_config(experiment.model, start, len(tokenizer), 2 if settings.is_pair else 1)
@@ -170,20 +170,20 @@ def _build_fine_tuning(experiment: Experiment, start: Checkpoint | None, stage: 
             f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "
             f"({config.max_position_embeddings})"
         )
-    known = start.task_settings if start is not None and stage is not None else {}
+    known = start.task_settings if start is not None and split is not None else {}
     carried_on = {name: known[name] for name in ("labels", "no_answer") if name in known}
-    data = row.data(settings, tokenizer, stage=stage, **carried_on)
+    data = row.data(settings, tokenizer, split=split, **carried_on)
     _seed(experiment)
     model = row.model(config, **data.head, **_chosen_head(experiment.model, data))
     other_head: list[str] = []
-    if start is not None and stage is None and not _has_head_of(start, experiment.task, model):
+    if start is not None and split is None and not _has_head_of(start, experiment.task, model):
         # A head for other labels is of no use, even where their number happens to be the same.
         if start.architecture == model.architecture and "labels" in start.task_settings:
             other_head = [
                 f"the head of {start.path} is left out, since its labels are not those of the data, in order"
             ]
         start = without_head(start)
-    notes = other_head + take_weights(model, experiment, start, stage)
+    notes = other_head + take_weights(model, experiment, start, split)
     task = row.task(model, config, tokenizer, settings, **_task_arguments(data, known))
     return Parts(data, task, notes)
 

@@ -6,7 +6,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, ModelSettings
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.attention import varlen_obstacle
@@ -90,7 +90,7 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
 
 
 def take_weights(
-    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, stage: Stage | None
+    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None
 ) -> list[str]:
     """Fill the model and set how it is computed; what a user should know of it."""
     settings = experiment.model
@@ -99,12 +99,12 @@ def take_weights(
         raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
     model.backbone.attention = settings.attention
     model.backbone.activation_checkpointing = settings.activation_checkpointing
-    if stage is None:
+    if split is None:
         freeze(model, experiment)
     if start is None or settings.weights == "random":
         return []
     report = fill(model, start)
-    if stage is None:
+    if split is None:
         try:
             model.backbone.reinitialize_top(settings.reinitialize_layers)
         except ValueError as error:

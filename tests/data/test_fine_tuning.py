@@ -24,20 +24,20 @@ def sst2(tmp_path):
 
 def test_a_split_that_is_named_outright_is_read_in_the_layout_of_its_file(sst2, tokenizer):
     settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "dev.tsv"))
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     split = data.splits["test"]
     assert [example.text for example in split.examples] == ["The cat.", "The dog."]
     assert split.is_labelled
     assert split.parts[0].submission is None
     settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2))
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     assert not data.splits["test"].is_labelled
     assert data.splits["test"].parts[0].submission == "SST-2"
 
 
 def test_a_part_of_a_test_set_makes_no_submission(sst2, tokenizer):
     settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2), max_evaluation_samples=1)
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     assert data.splits["test"].parts[0].submission is None
 
 

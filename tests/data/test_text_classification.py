@@ -15,10 +15,10 @@ from bert_lightning.tasks.text_classification.data import (
 COLUMNS = {"text_column": "sentence", "label_column": "topic"}
 
 
-def build(tables, tokenizer, stage=None, labels=None, **changes):
+def build(tables, tokenizer, split=None, labels=None, **changes):
     paths = {split: str(path) for split, path in tables.items()}
     return TextClassificationDataModule(
-        TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer, stage=stage, labels=labels
+        TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer, split=split, labels=labels
     )
 
 

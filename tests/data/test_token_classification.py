@@ -251,7 +251,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
     def read_test(text, labels):
         path.write_text(text)
         return TokenClassificationDataModule(
-            TokenClassificationData(test=str(path)), tokenizer, labels=labels, stage="test"
+            TokenClassificationData(test=str(path)), tokenizer, labels=labels, split="test"
         )
 
     assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
@@ -343,7 +343,7 @@ def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
     with pytest.raises(InputError, match=rf"{split}.jsonl: line 1: this sentence has no tag; data.tag_column names"):
         TokenClassificationDataModule(TokenClassificationData(**paths), tokenizer)
     settings = TokenClassificationData(test=paths[split])
-    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
+    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], split="test")
     assert not tested.splits["test"].is_labelled
 
 

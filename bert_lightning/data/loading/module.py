@@ -16,7 +16,7 @@ from bert_lightning.distributed.tensor_parallel import data_rank
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-Stage = Literal["validation", "test"]
+EvaluationSplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class TrainingPlan:
     seed: int
 
 
-def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
-    """Split -> path: the one that a stage scores, or training and validation where it is None.
+def used_splits(settings: Any, split: str | None) -> dict[str, str]:
+    """Return split -> path: of the one split that is scored, or of training and validation if that is None.
 
     Raises:
         InputError: the split is not set.
     """
-    wanted = ("train", "validation") if stage is None else (stage,)
+    wanted = ("train", "validation") if split is None else (split,)
     if getattr(settings, wanted[0]) is None:
         raise InputError(f"data.{wanted[0]} is not set: name it with --data.{wanted[0]} PATH")
-    return {split: path for split in wanted if (path := getattr(settings, split)) is not None}
+    return {name: path for name in wanted if (path := getattr(settings, name)) is not None}
 
 
 class StepDataModule(LightningDataModule):
@@ -94,11 +94,11 @@ class StepDataModule(LightningDataModule):
         return int(self.num_training_samples / self.batch_size * max_epochs)
 
     @abstractmethod
-    def num_evaluation_samples(self, stage: Stage) -> int:
+    def num_evaluation_samples(self, split: EvaluationSplit) -> int:
         """Samples of a split; 0 where there is none."""
 
     @abstractmethod
-    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+    def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
         """Samples of a split, by their number, to tensors."""
 
     def train_dataloader(self) -> StepLoader[list[Batch]]:
@@ -138,8 +138,8 @@ class StepDataModule(LightningDataModule):
         """Fixed batches of the test split."""
         return self._evaluation_loader("test")
 
-    def _evaluation_loader(self, stage: Stage) -> StepLoader[Batch] | list[Any]:
-        total = self.num_evaluation_samples(stage)
+    def _evaluation_loader(self, split: EvaluationSplit) -> StepLoader[Batch] | list[Any]:
+        total = self.num_evaluation_samples(split)
         if not total:
             return []
         rank, world_size = self._rank()
@@ -149,7 +149,7 @@ class StepDataModule(LightningDataModule):
         def make(number: int) -> Batch:
             start = (number * world_size + rank) * self.evaluation_batch_size
             return self.evaluation_batch(
-                stage, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
+                split, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
         return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")

@@ -16,7 +16,7 @@ from bert_lightning.data.loading.batching import (
     to_batch,
     to_packed_batch,
 )
-from bert_lightning.data.loading.module import Stage, StepDataModule, TrainingPlan, used_splits
+from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingPlan, used_splits
 from bert_lightning.data.loading.randomness import derive_key, permute, random_bits
 from bert_lightning.data.pretraining.masking import Masking, Sequences, TokenMasking, replace, word_starts
 from bert_lightning.data.pretraining.mixture import Mixture, block_counts
@@ -102,26 +102,26 @@ class PretrainingDataModule(StepDataModule):
     tokens, `masked_labels` (M,) and, where there are pairs, `sentence_labels` (B,). A packed one has `input_ids` and
     `token_type_ids` (T,) and their `packing` in place of the mask.
 
-    `stage` opens only the split that it scores; None is for training.
+    `split` names the one split to score, which alone is opened; None is for training.
 
     Raises:
         InputError: no store, one that is damaged or too small, or stores of different vocabularies.
     """
 
-    def __init__(self, settings: PretrainingData, stage: Stage | None = None) -> None:
+    def __init__(self, settings: PretrainingData, split: EvaluationSplit | None = None) -> None:
         train = settings.train
         self.weights = tuple(train.values()) if isinstance(train, dict) else (1.0,)
         block_counts(self.weights)
         self.stores: dict[str, list[TokenStore]] = {}
-        for split, value in used_splits(settings, stage).items():
+        for name, value in used_splits(settings, split).items():
             paths = list(value) if isinstance(value, dict) else [value]
-            self.stores[split] = [TokenStore(path) for path in paths]
-        opened = [(split, store) for split, stores in self.stores.items() for store in stores]
+            self.stores[name] = [TokenStore(path) for path in paths]
+        opened = [(name, store) for name, stores in self.stores.items() for store in stores]
         tokenizer: WordPieceTokenizer = opened[0][1].tokenizer
-        for split, store in opened:
+        for name, store in opened:
             if store.tokenizer.fingerprint != tokenizer.fingerprint:
                 raise InputError(
-                    f"data.{split}: {store.path} was made with another vocabulary than {opened[0][1].path}"
+                    f"data.{name}: {store.path} was made with another vocabulary than {opened[0][1].path}"
                 )
         super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers)
         self.settings = settings
@@ -204,16 +204,16 @@ class PretrainingDataModule(StepDataModule):
             batches.append(self._batch(stage.max_seq_length, seed, epochs, indices, samples, progress, packed))
         return batches
 
-    def num_evaluation_samples(self, stage: Stage) -> int:
+    def num_evaluation_samples(self, split: EvaluationSplit) -> int:
         """Samples of the held-out store, at most `max_evaluation_samples`."""
-        if stage not in self.stores:
+        if split not in self.stores:
             return 0
-        total = self._mixture(stage, self.settings.max_seq_length, EVALUATION_SEED).num_samples
+        total = self._mixture(split, self.settings.max_seq_length, EVALUATION_SEED).num_samples
         return min(total, self.settings.max_evaluation_samples or total)
 
-    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+    def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
         """Samples with masks that are the same in every run."""
-        mixture = self._mixture(stage, self.settings.max_seq_length, EVALUATION_SEED)
+        mixture = self._mixture(split, self.settings.max_seq_length, EVALUATION_SEED)
         indices = permute(derive_key(EVALUATION_SEED, "evaluation"), mixture.num_samples, numbers)
         epochs = np.zeros_like(indices)
         samples = mixture.samples(epochs, indices)

@@ -17,7 +17,7 @@ from bert_lightning.checks import refuse_empty_paths, require_at_least
 from bert_lightning.data.datasets.catalogue import locate, standard_set
 from bert_lightning.data.datasets.standard_set import StandardSet
 from bert_lightning.data.loading.batching import Batch, length_bucketed
-from bert_lightning.data.loading.module import Stage, StepDataModule, TrainingPlan
+from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingPlan
 from bert_lightning.data.reading.lines import format_suffix, is_compressed
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -119,23 +119,23 @@ class PartSource(NamedTuple):
     """the file of the GLUE submission that its predictions go to, without `.tsv`"""
 
 
-def part_sources(settings: FineTuningData, stage: Stage | None) -> dict[str, list[PartSource]]:
-    """Split -> its files: of the split that a stage scores, or of training and validation where it is None.
+def part_sources(settings: FineTuningData, split: EvaluationSplit | None) -> dict[str, list[PartSource]]:
+    """Return split -> its files: of the one split that is scored, or of training and validation if that is None.
 
     Raises:
         InputError: the split is neither set nor found.
     """
-    wanted = ("train", "validation") if stage is None else (stage,)
+    wanted = ("train", "validation") if split is None else (split,)
     found: dict[str, list[PartSource]] = {}
-    for split in wanted:
-        given: str | None = getattr(settings, split)
+    for name in wanted:
+        given: str | None = getattr(settings, name)
         if given is not None:
-            found[split] = [_named_outright(settings, split, given)]
-        elif settings.standard is not None and (split == wanted[0] or split in settings.standard.splits):
-            located = locate(str(settings.dataset), split, settings.folder)
-            found[split] = [PartSource(part.name, source, split, part.submission) for part, source in located]
-        elif split == wanted[0]:
-            raise InputError(f"data.{split} is not set: name it with --data.{split} PATH")
+            found[name] = [_named_outright(settings, name, given)]
+        elif settings.standard is not None and (name == wanted[0] or name in settings.standard.splits):
+            located = locate(str(settings.dataset), name, settings.folder)
+            found[name] = [PartSource(part.name, source, name, part.submission) for part, source in located]
+        elif name == wanted[0]:
+            raise InputError(f"data.{name} is not set: name it with --data.{name} PATH")
     return found
 
 
@@ -241,14 +241,14 @@ class FineTuningDataModule(StepDataModule):
     def _own(self, source: str, split: str) -> Iterator[Any]:
         """Read a source that belongs to no standard data set."""
 
-    def _read(self, stage: Stage | None) -> dict[str, SplitExamples]:
+    def _read(self, scored: EvaluationSplit | None) -> dict[str, SplitExamples]:
         """The examples of the one split to be scored; those of all splits for training.
 
         Raises:
             InputError: there are none, or they cannot be read.
         """
         settings, found = self.settings, {}
-        for split, sources in part_sources(settings, stage).items():
+        for split, sources in part_sources(settings, scored).items():
             limit = settings.max_train_samples if split == "train" else settings.max_evaluation_samples
             examples: list[Any] = []
             parts: list[Part] = []
@@ -286,14 +286,14 @@ class FineTuningDataModule(StepDataModule):
         parts = np.split(features, plan.accumulate * world_size)[rank::world_size]
         return [{**split.batch(part), "samples": part} for part in parts]
 
-    def num_evaluation_samples(self, stage: Stage) -> int:
+    def num_evaluation_samples(self, split: EvaluationSplit) -> int:
         """Features of a split."""
-        return len(self.splits[stage].lengths) if stage in self.splits else 0
+        return len(self.splits[split].lengths) if split in self.splits else 0
 
-    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
+    def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
         """Features in order of length, so that little is padded."""
-        split = self.splits[stage]
-        return split.batch(split.by_length[numbers])
+        encoded = self.splits[split]
+        return encoded.batch(encoded.by_length[numbers])
 
 
 def check_all_or_none(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.datasets.readers.choices import read_choices
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
     FineTuningData,
@@ -107,12 +107,12 @@ class MultipleChoiceDataModule(FineTuningDataModule):
     """
 
     def __init__(
-        self, settings: MultipleChoiceData, tokenizer: WordPieceTokenizer, *, stage: Stage | None = None
+        self, settings: MultipleChoiceData, tokenizer: WordPieceTokenizer, *, split: EvaluationSplit | None = None
     ) -> None:
         super().__init__(settings, tokenizer)
-        for split, (examples, parts, _) in self._read(stage).items():
-            check_all_or_none(examples, split, "question", "label")
-            self.splits[split] = EncodedChoices(examples, tokenizer, settings, parts)
+        for name, (examples, parts, _) in self._read(split).items():
+            check_all_or_none(examples, name, "question", "label")
+            self.splits[name] = EncodedChoices(examples, tokenizer, settings, parts)
 
     @property
     def head(self) -> dict[str, Any]:

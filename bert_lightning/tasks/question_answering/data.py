@@ -12,7 +12,7 @@ from bert_lightning.checks import require_at_least
 from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.data.datasets.readers.questions import read_questions
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import EncodedSplit, FineTuningData, FineTuningDataModule, Part
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -244,17 +244,17 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         no_answer: bool | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        read = self._read(stage)
+        read = self._read(split)
         # A saved model's own, what is set, or what the training file shows.
         self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
             self.no_answer = any(question.is_impossible for question in next(iter(read.values())).examples)
-        for split, (examples, parts, source) in read.items():
-            training = split == "train"
-            labelled = split != "test" or any(example.answers or example.is_impossible for example in examples)
+        for name, (examples, parts, source) in read.items():
+            training = name == "train"
+            labelled = name != "test" or any(example.answers or example.is_impossible for example in examples)
             if training:
                 examples = self._trainable(examples, source)
                 parts = [Part("", 0, len(examples))]
@@ -265,7 +265,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
                         f"{unanswered.location}: this question has no answer, and the model always gives one: "
                         "data.no_answer is false, or was when it was trained"
                     )
-            self.splits[split] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
+            self.splits[name] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
 
     @property
     def head(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bert_lightning.data.datasets.examples import RelationExample
 from bert_lightning.data.datasets.labels import warn_of_look_alikes
 from bert_lightning.data.datasets.readers.relations import read_relations
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
@@ -189,13 +189,13 @@ class RelationClassificationDataModule(FineTuningDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         labels: Sequence[str] | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        read = self._read(stage)
+        read = self._read(split)
         column = "" if settings.label_column is None else f" in the column {settings.label_column!r}"
-        for split, (examples, *_) in read.items():
-            check_all_or_none(examples, split, "row", f"relation{column}")
+        for name, (examples, *_) in read.items():
+            check_all_or_none(examples, name, "row", f"relation{column}")
         if labels is None:
             examples = read["train"].examples
             standard = settings.standard
@@ -208,8 +208,8 @@ class RelationClassificationDataModule(FineTuningDataModule):
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:
             raise InputError(f"data.negative_label: {negative!r} is no relation; known: {', '.join(self.labels)}")
-        for split, (examples, parts, _) in read.items():
-            self.splits[split] = EncodedRelations(examples, tokenizer, settings, self.labels, parts)
+        for name, (examples, parts, _) in read.items():
+            self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, parts)
 
     @property
     def head(self) -> dict[str, Any]:

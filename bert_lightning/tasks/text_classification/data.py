@@ -16,7 +16,7 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes, without_disagreement
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.data.reading.tables import HUB, is_hidden, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import (
@@ -191,24 +191,24 @@ class TextClassificationDataModule(FineTuningDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         labels: Sequence[str] | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
         self._known = labels
-        read = self._read(stage)
-        for split, (examples, parts, source) in read.items():
+        read = self._read(split)
+        for name, (examples, parts, source) in read.items():
             self._check_form(examples)
             _warn_of_blank_texts(examples, source)
             if settings.kind == "single-label" and len(parts) == 1:
                 kept = list(without_disagreement(examples, labels, source))
-                read[split] = SplitExamples(kept, [parts[0]._replace(stop=len(kept))], source)
+                read[name] = SplitExamples(kept, [parts[0]._replace(stop=len(kept))], source)
         if labels is None:
             refuse_indicators(read["train"].examples)
             labels = self._labels(read["train"].examples, read["train"].source)
         self.labels = list(labels)
-        for split, (examples, parts, _) in read.items():
+        for name, (examples, parts, _) in read.items():
             refuse_indicators(examples, self.labels)
-            self.splits[split] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
+            self.splits[name] = EncodedTexts(examples, tokenizer, settings, self.labels, parts)
         self._check_names()
 
     @property

@@ -12,7 +12,7 @@ from bert_lightning.checks import require_at_least
 from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import spans_of
 from bert_lightning.model.losses import IGNORED
@@ -300,16 +300,16 @@ class TokenClassificationDataModule(FineTuningDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         labels: Sequence[str] | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
     ) -> None:
         super().__init__(settings, tokenizer)
-        read = self._read(stage)
-        for split, (examples, *_) in read.items():
+        read = self._read(split)
+        for name, (examples, *_) in read.items():
             hint = "; data.tag_column names the column of the tags"
-            check_all_or_none(examples, split, "sentence", "tag", attribute="tags", hint=hint)
+            check_all_or_none(examples, name, "sentence", "tag", attribute="tags", hint=hint)
         self.spans = self._mark_spans(read, labels)
         known = set(labels) if labels is not None else tags_in(read["train"].examples)
-        splits = {split: examples for split, (examples, *_) in read.items()}
+        splits = {name: examples for name, (examples, *_) in read.items()}
         for examples in splits.values():
             if self.spans:
                 refuse_other_than_spans(examples, known)
@@ -317,8 +317,8 @@ class TokenClassificationDataModule(FineTuningDataModule):
                 refuse_spans(examples, known)
         if self.spans:
             assert settings.source_scheme != "none"
-            for split, scheme in schemes_of(splits, settings.source_scheme).items():
-                check_scheme(splits[split], scheme, settings.broken_tags)
+            for name, scheme in schemes_of(splits, settings.source_scheme).items():
+                check_scheme(splits[name], scheme, settings.broken_tags)
         self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context and not any(
             example.document for examples, *_ in read.values() for example in examples
@@ -327,10 +327,10 @@ class TokenClassificationDataModule(FineTuningDataModule):
             raise InputError(
                 f"{source}: no line begins a document (-DOCSTART-, # newdoc): data.document_context would do nothing"
             )
-        for split, (examples, parts, _) in read.items():
-            self._report_unseen(examples, split)
-            self.splits[split] = EncodedWords(
-                examples, tokenizer, settings, self.labels, parts, training=split == "train", spans=self.spans
+        for name, (examples, parts, _) in read.items():
+            self._report_unseen(examples, name)
+            self.splits[name] = EncodedWords(
+                examples, tokenizer, settings, self.labels, parts, training=name == "train", spans=self.spans
             )
 
     @property
