@@ -21,7 +21,7 @@ def with_hint(key: str, message: str, sections: Mapping[str, Sequence[str]]) -> 
     Args:
         key: the dotted key.
         message: a message that may be about an unknown key; others are returned as they are.
-        sections: keys of each section that all tasks share.
+        sections: section -> its keys; if several have a key, the last one is named.
     """
     start = f"unknown key {key!r}"
     section, _, name = key.rpartition(".")
@@ -31,9 +31,7 @@ def with_hint(key: str, message: str, sections: Mapping[str, Sequence[str]]) -> 
         tasks = [task for task, cls in classes.items() if name in field_names(cls)]
         if section == own_section and tasks:
             return f"{start}, which is of the task {' and '.join(tasks)}"
-    owners: dict[str, str] = {}
-    for own_section, names in {**sections, **_task_keys()}.items():
-        owners |= dict.fromkeys(names, f"{own_section}." if own_section else "")
+    owners = {each: f"{owner}." if owner else "" for owner, names in sections.items() for each in names}
     nearest = f"{owners[name]}{name}" if name in owners else key
     return message if nearest == key else f"{start}; did you mean {nearest!r}?"
 
@@ -46,7 +44,8 @@ def _task_classes() -> dict[str, dict[str, type]]:
     }
 
 
-def _task_keys() -> dict[str, list[str]]:
+def task_keys() -> dict[str, list[str]]:
+    """Return the keys of the sections that depend on the task, of all tasks together."""
     return {
         section: [name for cls in classes.values() for name in field_names(cls)]
         for section, classes in _task_classes().items()

@@ -36,7 +36,8 @@ def migrate(values: dict[str, Any], source: str | None = None) -> dict[str, Any]
 
     Args:
         values: nested keys of one source.
-        source: name of the source, for messages. The user is warned about each old key once; None does not warn.
+        source: name of the source, for messages. The user is warned once about each old key that is not at its
+            default; None does not warn.
 
     Raises:
         InputError: the source has both the old and the new key.
@@ -51,12 +52,15 @@ def migrate(values: dict[str, Any], source: str | None = None) -> dict[str, Any]
         *new_parents, new_last = moved.new.split(".")
         if new_last in (_section(values, new_parents) or {}):
             before = f"{source}: " if source is not None else ""
-            raise InputError(f"{before}{moved.old} is the old name of {moved.new}, and both are set: remove {moved.old}")
+            raise InputError(
+                f"{before}{moved.old} is the old name of {moved.new}, and both are set: remove {moved.old}"
+            )
         values = _copied(values, parents)
         value = _existing(values, parents).pop(last)
         values = _copied(values, new_parents)
         _existing(values, new_parents)[new_last] = value
-        if source is not None and moved.old not in _warned:
+        has_effect = yaml_value(value, moved.old) != moved.default
+        if source is not None and has_effect and moved.old not in _warned:
             _warned.add(moved.old)
             log.warning("%s: %s is now called %s; the old name still works", source, moved.old, moved.new)
     return values
@@ -75,10 +79,11 @@ def without_needless(values: dict[str, Any], section: str, known: Iterable[str])
     for moved in MOVED:
         prefix, _, name = moved.new.rpartition(".")
         content = _section(values, parents) or {}
-        if prefix == section and name not in known and name in content:
-            if yaml_value(content[name], moved.new) == moved.default:
-                values = _copied(values, parents)
-                del _existing(values, parents)[name]
+        if prefix != section or name in known or name not in content:
+            continue
+        if yaml_value(content[name], moved.new) == moved.default:
+            values = _copied(values, parents)
+            del _existing(values, parents)[name]
     return values
 
 

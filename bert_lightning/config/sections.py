@@ -180,9 +180,7 @@ class WandbSettings:
         if self.mode == "disabled":
             return
         if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project, re.DOTALL):
-            raise RefusedValue(
-                "project", repr(self.project), "have 1 to 128 characters, none of them / \\ # ? % :"
-            )
+            raise RefusedValue("project", repr(self.project), "have 1 to 128 characters, none of them / \\ # ? % :")
         for tag in self.tags:
             if not 1 <= len(tag) <= 64:
                 raise ValueError(f"tags holds {tag!r}; a tag must have 1 to 64 characters")

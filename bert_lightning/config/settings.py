@@ -94,7 +94,8 @@ def _value(hint: Any, value: Any, path: str, tables: Tables, faults: list[Fault]
         return build(hint, value, path, tables, faults)
     if (item := _item_class(hint)) is not None:
         return [
-            build(item, entry, f"{path}.{number}", tables, faults) for number, entry in enumerate(_listed(value, path))
+            build(item, entry, f"{path}.{number}", tables, faults)
+            for number, entry in enumerate(_listed(value, path))
         ]
     return _typed(value, hint, path)
 
@@ -146,16 +147,28 @@ def changed(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
         return [changed(item) for item in settings]
     if not dataclasses.is_dataclass(settings):
         return settings
-    values = {}
+    values, defaults = {}, _defaults(settings)
     for field in dataclasses.fields(settings):
         value, full = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
-        if full in tables or dataclasses.is_dataclass(value):
-            values[field.name] = changed(value, full, tables)
-        elif not _has_default(field) or value != _default(field):
+        is_section = full in tables or dataclasses.is_dataclass(value)
+        if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
     # A section that has only defaults may be missing in a version that does not know it.
     values = {name: value for name, value in values.items() if value != {}}
     return _as_choice(settings, values, path, tables)
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Return the values of the fields that have defaults, as they are if nobody sets them."""
+    fields = dataclasses.fields(settings)
+    defaults = {field.name: _default(field) for field in fields if _has_default(field)}
+    required = {field.name: getattr(settings, field.name) for field in fields if field.name not in defaults}
+    try:
+        # A class may derive a value when it is made, such as the warm-up of a schedule.
+        made = type(settings)(**required)
+    except ValueError:
+        return defaults
+    return {name: getattr(made, name) for name in defaults}
 
 
 def _as_choice(settings: Any, values: dict[str, Any], path: str, tables: Tables) -> dict[str, Any]:

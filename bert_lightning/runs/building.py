@@ -8,7 +8,8 @@ import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checks import nearest
-from bert_lightning.config.experiment import TASK_DATA, Experiment, ModelSettings
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import ModelSettings
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule
 from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
@@ -26,6 +27,7 @@ from bert_lightning.model import (
 from bert_lightning.model.pretrained import PretrainedModel, adapted, config_of, fill, without_head
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import adapted_to, checkpoint_tokenizer, model_config, take_weights
+from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
@@ -204,8 +206,8 @@ def _with_markers(
 def _chosen_head(settings: ModelSettings, data: FineTuningDataModule) -> dict[str, Any]:
     """What the settings decide of the head."""
     if isinstance(data, TokenClassificationDataModule):
-        return {"crf": settings.crf, "tag_scheme": data.tag_scheme if settings.crf else None}
-    return {"answerability": settings.answerability} if isinstance(data, QuestionAnsweringDataModule) else {}
+        return {"crf": settings.head.crf, "tag_scheme": data.tag_scheme if settings.head.crf else None}
+    return {"answerability": settings.head.answerability} if isinstance(data, QuestionAnsweringDataModule) else {}
 
 
 def _has_head_of(start: Checkpoint, task: str, model: PretrainedModel) -> bool:
@@ -246,7 +248,7 @@ def task_of(checkpoint: Checkpoint) -> Task:
         task = PretrainingTask(model, config, tokenizer, **settings)
     else:
         row = _FINE_TUNING[checkpoint.task]
-        data = TASK_DATA[checkpoint.task](**settings.pop("data"))
+        data = TASKS[checkpoint.task].settings(**settings.pop("data"))
         own = {name: settings[name] for name in _TASK_ARGUMENTS if name in settings}
         task = row.task(row.model(config, **row.model.arguments_of(checkpoint)), config, tokenizer, data, **own)
     fill(task.model, checkpoint)

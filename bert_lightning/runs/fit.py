@@ -3,10 +3,8 @@
 import dataclasses
 import errno
 import importlib.util
-import math
 import os
 import uuid
-from collections.abc import Sequence
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,12 @@ from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
 from bert_lightning.config.experiment import Experiment
-from bert_lightning.config.settings import with_literal_variables
+from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.loading.module import StepDataModule, TrainingPlan
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of
-from bert_lightning.runs.directory import RunDirectory, circumstances, now
+from bert_lightning.runs.directory import RunDirectory, circumstances, default_directory, now
 from bert_lightning.runs.doctor import has_fast_bfloat16
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.lock import DirectoryLock
@@ -99,7 +97,7 @@ def _fit(
     if is_first_process() and directory.exists:
         resolved = with_literal_variables(values)
         before = directory.read_config()
-        differing = [key for key in _differing(before, resolved) if not _may_change(key, before, resolved)]
+        differing = [key for key in directory.differences(experiment) if not _may_change(key, before, resolved)]
         if differing:
             raise InputError(
                 f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"
@@ -277,7 +275,7 @@ def choose_directory(experiment: Experiment, given: Path | None, resume: str) ->
     """
     if _DIRECTORY_VARIABLE in os.environ and not is_first_process():
         return RunDirectory(os.environ[_DIRECTORY_VARIABLE])
-    base = Path("runs") / experiment.experiment / experiment.identity
+    base = default_directory(experiment)
     if not is_first_process():
         # torchrun and srun start all processes at once: the first one checks, the others follow.
         return RunDirectory(given or base)
@@ -434,14 +432,3 @@ def _may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     if key == "data.source_scheme":
         return bool((old["data"].get("source_scheme"), new["data"].get("source_scheme")) == ("auto", "none"))
     return key in MAY_CHANGE
-
-
-def _differing(old: Any, new: Any, path: str = "") -> Sequence[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            key
-            for name in sorted({*old, *new})
-            for key in _differing(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-        ]
-    same = old == new or (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new))
-    return [] if same else [path]

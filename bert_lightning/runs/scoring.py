@@ -69,6 +69,7 @@ def score(
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")
     below = directory.read_config() if directory is not None else None
+    saved = directory.read_experiment(allowed) if directory is not None else None
     experiment = load_experiment(files, overrides, below, allowed)
     if checkpoint.task != experiment.task:
         raise InputError(
@@ -91,15 +92,14 @@ def score(
     task = parts.task
     if not isinstance(task, FineTuningTask) or task.evaluation is None:
         return Scored(metrics, "", None)
-    name = _name_of(experiment, below, split)
+    name = _name_of(experiment, saved, split)
     report = write_evaluation(directory.predictions, name, task, task.evaluation, metrics)
     return Scored(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
 
 
-def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str) -> str:
+def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> str:
     """The split where data and settings are the run's own, else the split and what differs."""
-    own = below.get("data") if below is not None else None
-    own = own if isinstance(own, dict) else {}
+    own = saved.to_dict()["data"] if saved is not None else {}
     now = experiment.to_dict()["data"]
     differing = [name for name in now if name not in _NO_MATTER and own.get(name) != now[name]]
     if not differing:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from bert_lightning.config.experiment import Experiment, WandbSettings
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import WandbSettings
 from bert_lightning.errors import InputError
 from bert_lightning.runs.figures import confusion_figure, drawn
 from bert_lightning.tasks.fine_tuning.task import Report

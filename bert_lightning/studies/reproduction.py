@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import FINISHED, fit
@@ -83,7 +82,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
     if is_first_process() and not again.exists and not again.is_free:
         raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
-    experiment = load_experiment([run.config], allowed=allowed)
+    experiment = run.read_experiment(allowed)
     if os.path.realpath(again.path) == str(whole) or again.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{again.path} holds a finished run: choose another --output")
     known = manifest.get("micro_batches")

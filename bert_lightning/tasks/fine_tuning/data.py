@@ -212,7 +212,10 @@ class EncodedSplit(ABC):
         """SHA-256 over the examples, wherever they were read."""
         digest = hashlib.sha256()
         for example in self.examples:
-            digest.update(repr(example._replace(location="")).encode("utf-8", "surrogatepass"))
+            # Manifests hold this digest, so its form never changes: earlier versions called the location `place`.
+            values = {"place" if name == "location" else name: value for name, value in example._asdict().items()}
+            text = ", ".join(f"{name}={value!r}" for name, value in {**values, "place": ""}.items())
+            digest.update(f"{type(example).__name__}({text})".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
