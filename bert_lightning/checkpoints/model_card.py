@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.digests import weights_digest
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code
-from bert_lightning.checkpoints.provenance import Provenance, weights_digest
+from bert_lightning.checkpoints.provenance import Provenance
 
 CARD = "README.md"
 _MARK = "- bert_lightning"

@@ -3,7 +3,6 @@
 Beside Lightning's own entries it holds one of ours under `bert_lightning`, so that it can be used alone.
 """
 
-import hashlib
 import os
 import re
 import warnings
@@ -15,6 +14,7 @@ import torch
 
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
+from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.parts import MANIFEST, is_parts, load_parts, parts_damage, step_of_parts
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -22,7 +22,6 @@ from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
-_PREFIX = "model."
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # In bytes; every checkpoint is larger.
 _LONGEST_LINK = 256
@@ -137,19 +136,6 @@ def load_native(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_digest(path: Path) -> str:
-    """The SHA-256, in hexadecimal, of a checkpoint's weights: name, type, shape and bytes of each, in order of names.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or not one of ours.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(load_native(path)["state_dict"].items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def read_native(path: Path) -> Checkpoint:
     """Read one of our checkpoint files as a `Checkpoint`."""
     content = load_native(path)
@@ -163,9 +149,7 @@ def read_native(path: Path) -> Checkpoint:
 
 def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
     tensors = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(_PREFIX)
+        name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)
     }
     return Checkpoint(
         path=path,

@@ -1,14 +1,14 @@
 """Where a checkpoint came from: what it was read from, and the run that made it."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from bert_lightning.checkpoints.digests import weights_digest
 
 # What a run leaves beside its folder of checkpoints.
 MANIFEST, SETTINGS, METRICS = "manifest.json", "config.yaml", "metrics.jsonl"
@@ -51,15 +51,6 @@ def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, 
     text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
     known = manifest if isinstance(manifest, dict) else None
     return Provenance(f"{run.name}, {source}", digest, revision, known, text, _scores(run / METRICS, path))
-
-
-def weights_digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names and values."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _scores(metrics: Path, checkpoint: Path) -> dict[str, float]:

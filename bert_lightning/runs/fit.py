@@ -15,7 +15,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
+from bert_lightning.checkpoints.digests import current_form, weights_digest
+from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, read_native
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.loading.module import StepDataModule, TrainingPlan
@@ -108,6 +109,9 @@ def _fit(
     origin = start.provenance if start is not None else None
     fingerprints = data.fingerprints if origin is None else {**data.fingerprints, "model": origin.digest}
     manifest = directory.read_manifest()
+    for recorded in (expected_data, manifest.get("data")):
+        if start is not None and recorded is not None and "model" in recorded:
+            recorded["model"] = current_form(recorded["model"], start.tensors)
     if expected_data not in (None, fingerprints):
         raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
     if manifest.get("data", fingerprints) != fingerprints:
@@ -177,7 +181,7 @@ def _fit(
             last = directory.checkpoints / LAST
             final = last.resolve() if last.exists() else checkpoint
             assert final is not None, "training began with one or wrote one"
-            directory.update_manifest(weights=weights_digest(final))
+            directory.update_manifest(weights=weights_digest(read_native(final).tensors))
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)

@@ -7,6 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from bert_lightning.checkpoints.digests import current_form
+from bert_lightning.checkpoints.native import LAST, find_native, read_native
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import FINISHED, fit
@@ -106,7 +110,15 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
         for name in sorted({*first, *last})
         if first.get(name) != last.get(name)
     ]
-    return Comparison(len(keys), differences, (manifests[0]["weights"], manifests[1]["weights"]), changed)
+    # An earlier version may have recorded the digest in another form.
+    recorded = current_form(manifests[0]["weights"], _final_weights(now))
+    return Comparison(len(keys), differences, (recorded, manifests[1]["weights"]), changed)
+
+
+def _final_weights(run: RunDirectory) -> dict[str, Tensor]:
+    checkpoint = find_native(run.path, (LAST,))
+    assert checkpoint is not None, "the run has just finished"
+    return read_native(checkpoint).tensors
 
 
 def _values(run: RunDirectory) -> dict[tuple[int, str], float]:
