@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.provenance import Provenance
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
 
 @dataclass(frozen=True)

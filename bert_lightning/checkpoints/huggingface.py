@@ -19,7 +19,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import refuse_pointer, write_json, write_safetensors
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
-from bert_lightning.checkpoints.tokenizer_files import (
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
     read_json_object,
     read_vocabulary,
     with_casing,

@@ -16,8 +16,8 @@ from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import MANIFEST, is_parts, load_parts, parts_damage, step_of_parts
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
@@ -98,18 +98,18 @@ def _followed(path: Path) -> Path:
 
 def _is_native(path: Path) -> bool:
     # A link is followed: the checksum lies beside what it points to.
-    return path.is_file() or is_parts(Path(os.path.realpath(path)))
+    return path.is_file() or is_sharded(Path(os.path.realpath(path)))
 
 
 def damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint, file or folder of parts; None when it is whole."""
-    return parts_damage(path) if path.is_dir() else files.damage(path)
+    return shards_damage(path) if path.is_dir() else files.damage(path)
 
 
 def step_of(path: Path) -> int:
     """The optimiser step of a checkpoint that has been verified."""
     if path.is_dir():
-        return step_of_parts(path)
+        return step_of_shards(path)
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
@@ -128,7 +128,7 @@ def load_native(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = load_parts(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
+            content = load_shards(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:

@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.huggingface import is_early_folder, is_huggingfa
 from bert_lightning.checkpoints.native import find_native, read_native, refuse_url
 from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
-from bert_lightning.checkpoints.tokenizer_files import read_json_object
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_object
 
 # PEFT and `adapters` write the first file beside an adapter; sentence-transformers writes the second one.
 _ADAPTER, _STEPS = "adapter_config.json", "modules.json"

@@ -21,7 +21,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.listing import matches
 from bert_lightning.checkpoints.names import from_huggingface, from_tensorflow
-from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_object, read_vocabulary
 
 CONFIG = "bert_config.json"
 _INDEX = ".index"

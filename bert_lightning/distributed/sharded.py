@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import Rows, write_parts
+from bert_lightning.checkpoints.shards import TensorSlice, write_shards
 from bert_lightning.distributed.collectives import of_all_ranks
 from bert_lightning.distributed.slices import local, place, rows_for, whole, whole_shape, with_all_rows
 from bert_lightning.distributed.tensor_parallel import mark_slices, slice_of, split
@@ -75,7 +75,7 @@ class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy with checkpoints of our own.
 
     Those of Lightning's are pickles of another layout. These are the single file that other strategies write, or a
-    folder of parts (`checkpoints/parts.py`), and either is loaded whatever wrote it.
+    folder of parts (`checkpoints/shards.py`), and either is loaded whatever wrote it.
 
     Args:
         world_size: processes.
@@ -149,12 +149,12 @@ class ShardedStrategy(ModelParallelStrategy):
         is_shared = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
         return full.to("cpu", copy=is_shared)
 
-    def _rows(self, rows: Tensor, parameter: Tensor) -> Rows:
+    def _rows(self, rows: Tensor, parameter: Tensor) -> TensorSlice:
         shape, part = whole_shape(parameter), slice_of(parameter)
         if part is not None and isinstance(parameter, DTensor):
-            return Rows(rows, shape, *place(parameter, part))
+            return TensorSlice(rows, shape, *place(parameter, part))
         # What is no part, all that share the blocks have; the first of them writes it.
-        return Rows(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
+        return TensorSlice(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Write one; on all processes.
@@ -165,7 +165,7 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(str(filepath)))
         if self.in_parts:
             try:
-                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, of_all_ranks)
+                write_shards(path, checkpoint, checkpoint["global_step"], self.global_rank, of_all_ranks)
             except CheckpointError as error:
                 raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:

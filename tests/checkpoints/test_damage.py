@@ -17,7 +17,7 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.native import ENTRY, find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tensorflow import read_bundle
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.model import (

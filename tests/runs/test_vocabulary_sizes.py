@@ -11,7 +11,7 @@ import yaml
 from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.corpus.preparation import prepare

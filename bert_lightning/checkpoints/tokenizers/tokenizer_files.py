@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_lightning.checkpoints.added_tokens import (
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.files import refuse_pointer, write_bytes, write_json, write_text
+from bert_lightning.checkpoints.tokenizers.added_tokens import (
     ADDED,
     BERT_TOKENS,
     EXTRA_BEFORE,
@@ -24,9 +26,7 @@ from bert_lightning.checkpoints.added_tokens import (
     has_decoder,
     token_obstacles,
 )
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import refuse_pointer, write_bytes, write_json, write_text
-from bert_lightning.checkpoints.serialized_tokenizer import (
+from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import (
     BLANKS,
     SERIALIZED,
     SerializedTokenizer,

@@ -6,7 +6,7 @@ transformers gathers them from four files; source: `tokenization_utils_base.py: 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bert_lightning.checkpoints.serialized_tokenizer import BLANKS, SERIALIZED
+from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import BLANKS, SERIALIZED
 
 SETTINGS, ADDED, SPECIAL_MAP = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
 # The keys of special tokens other than BERT's: before version 5 of transformers, and since.
