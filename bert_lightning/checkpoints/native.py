@@ -1,6 +1,6 @@
-"""Our own checkpoints: a file or folder of parts a step, as Lightning's Trainer fills it, with a checksum beside it.
+"""Our own checkpoints: one file or folder of shards per step, written by Lightning's Trainer, with a checksum.
 
-Beside Lightning's own entries it holds one of ours under `bert_lightning`, so that it can be used alone.
+Besides Lightning's entries a checkpoint has one of ours, `bert_lightning`, so that it can be used alone.
 """
 
 import os
@@ -29,22 +29,26 @@ _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def step_name(step: int) -> str:
-    """The file name of the checkpoint of one optimiser step; names sort by step."""
+    """Return the file name of the checkpoint of an optimiser step. Names sort by step.
+
+    >>> step_name(100)
+    'step-000000100.ckpt'
+    """
     return f"step-{step:09d}{SUFFIX}"
 
 
 def step_in_name(path: Path) -> int:
-    """The optimiser step of a checkpoint by its file name."""
+    """Return the optimiser step in the file name of a checkpoint."""
     return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """All step checkpoints in a folder, newest first."""
+    """List the step checkpoints in a folder, newest first."""
     return sorted(folder.glob(f"step-{'[0-9]' * 9}{SUFFIX}"), reverse=True)
 
 
 def refuse_url(path: Path) -> None:
-    """Torch and others would fetch it, and take what comes for a file of one's own.
+    """Refuse a URL, because torch and other libraries would download it and trust it like a local file.
 
     Raises:
         CheckpointError: `path` is a URL.
@@ -54,10 +58,10 @@ def refuse_url(path: Path) -> None:
 
 
 def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
-    """The checkpoint that `path` stands for: the file or folder of parts itself, or the first of `names` in a run.
+    """Find the checkpoint that `path` names: a file or folder of shards itself, or the first of `names` in a run.
 
     Raises:
-        CheckpointError: a link that leads nowhere, a folder of step checkpoints without a link to one, or a URL.
+        CheckpointError: a link has no target, a folder has step checkpoints but no link to one, or `path` is a URL.
     """
     refuse_url(path)
     if _is_native(path) and path.name.endswith(SUFFIX):
@@ -78,17 +82,17 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
 
 
 def _followed(path: Path) -> Path:
-    """Follow a link to its checkpoint, also where a copy of the run turned the link into a file or folder.
+    """Follow a link to its checkpoint, even if a copy of the run turned the link into a file or folder.
 
-    `cp -rL`, `scp -r` and archives put a copy of the checkpoint in place of the link. It has no checksum of its own.
-    So it stands for the step checkpoint beside it whose recorded SHA-256 it has; the reader then verifies that one.
+    `cp -rL`, `scp -r` and archives replace the link by a copy of the checkpoint, which has no checksum. Return the
+    step checkpoint beside it with the same recorded SHA-256 instead; the reader then verifies that one.
     """
     real = Path(os.path.realpath(path))
     if real.name not in (BEST, LAST) or files.checksum_path(real).exists():
         return real
     steps = step_checkpoints(real.parent)
     if real.is_file() and real.stat().st_size < _LONGEST_LINK:
-        # Git without symbolic links, and some archives, write where the link leads as text.
+        # Git without symbolic links, and some archives, write the target of the link as text.
         name = real.read_bytes().decode("ascii", "replace").strip()
         return next((step for step in steps if step.name == name), real)
     digest = files.sha256(real / MANIFEST if real.is_dir() else real)
@@ -102,19 +106,19 @@ def _is_native(path: Path) -> bool:
 
 
 def damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint, file or folder of parts; None when it is whole."""
+    """Describe what is wrong with a checkpoint, file or folder of shards; None if it is complete."""
     return shards_damage(path) if path.is_dir() else files.damage(path)
 
 
 def step_of(path: Path) -> int:
-    """The optimiser step of a checkpoint that has been verified."""
+    """Return the optimiser step of a checkpoint that has been verified."""
     if path.is_dir():
         return step_of_shards(path)
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
 def load_native(path: Path) -> dict[str, Any]:
-    """Load a checkpoint as plain values and whole tensors after verifying it; no pickled code is executed.
+    """Verify a checkpoint and load it as plain values and whole tensors; no pickled code is executed.
 
     Raises:
         CheckpointError: it is missing, damaged, or not one of ours.
@@ -124,7 +128,7 @@ def load_native(path: Path) -> dict[str, Any]:
     fault = damage(path)
     if fault:
         raise CheckpointError(f"{path} {fault}")
-    # Checked against its SHA-256 just now, so what fails here was never one of ours.
+    # It has just been checked against its SHA-256. So if loading fails, it was never one of ours.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -137,7 +141,7 @@ def load_native(path: Path) -> dict[str, Any]:
 
 
 def read_native(path: Path) -> Checkpoint:
-    """Read one of our checkpoint files as a `Checkpoint`."""
+    """Read one of our checkpoints as a `Checkpoint`."""
     content = load_native(path)
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])

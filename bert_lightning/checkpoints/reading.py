@@ -1,4 +1,4 @@
-"""Any path that holds a checkpoint, or a hub name -> `Checkpoint`."""
+"""Reading a checkpoint of any form, from a path or a hub name, as a `Checkpoint`."""
 
 import dataclasses
 import json
@@ -20,11 +20,11 @@ _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read any checkpoint: a file or run directory of ours, a Hugging Face folder, a TensorFlow 1 checkpoint.
 
-    What does not exist as a path and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is taken
+    A path that does not exist and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is downloaded
     from the hub.
 
     Raises:
-        CheckpointError: nothing readable lies there; the message says what was looked for.
+        CheckpointError: there is no readable checkpoint; the message lists the expected forms.
     """
     name, path = str(path), Path(path)
     refuse_url(path)
