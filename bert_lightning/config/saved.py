@@ -1,9 +1,9 @@
 """Configurations that runs saved, read by a version that may have other keys, and compared by typed values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_lightning.config.experiment import CHOICES, Experiment, load_experiment
 from bert_lightning.config.extensions import extensions_in, without_extensions
@@ -27,13 +27,22 @@ def read_saved(values: dict[str, Any], path: Path, allowed: Sequence[str] = ()) 
         raise InputError(f"{path}: this version cannot read the saved configuration: {error}") from None
 
 
-def differences(old: Experiment, new: Experiment) -> list[str]:
-    """Return the dotted keys whose values differ, in order. Floats are equal if they are close."""
-    return _differing(old.to_dict(), new.to_dict())
+class Difference(NamedTuple):
+    """A key whose value differs between two experiments."""
+
+    key: str
+    """the dotted key"""
+    old: object
+    new: object
 
 
-def differences_from_saved(values: dict[str, Any], path: Path, experiment: Experiment) -> list[str]:
-    """Return the dotted keys in which an experiment differs from a run's saved configuration.
+def differences(old: Experiment, new: Experiment) -> list[Difference]:
+    """Compare two experiments key by key, in order of the keys. Floats are equal if they are close."""
+    return list(_differences(old.to_dict(), new.to_dict()))
+
+
+def differences_from_saved(values: dict[str, Any], path: Path, experiment: Experiment) -> list[Difference]:
+    """Compare a run's saved configuration with an experiment, key by key.
 
     An extension that the experiment does not use is a difference, and its module is not imported.
 
@@ -51,17 +60,19 @@ def differences_from_saved(values: dict[str, Any], path: Path, experiment: Exper
     # Classes that the experiment uses were imported with the user's consent.
     allowed = [class_path.rpartition(".")[0] for class_path in own.values()]
     readable = without_extensions(values, {choice: CHOICES[choice] for choice in others})
-    differing = differences(read_saved(readable, path, allowed), experiment)
-    kept = [key for key in differing if not any(f"{key}.".startswith(f"{choice}.") for choice in others)]
-    return sorted([*kept, *(f"{choice}.class_path" for choice in others)])
+    differing = [
+        difference
+        for difference in differences(read_saved(readable, path, allowed), experiment)
+        if not any(f"{difference.key}.".startswith(f"{choice}.") for choice in others)
+    ]
+    for choice, class_path in others.items():
+        differing.append(Difference(f"{choice}.class_path", class_path, own.get(choice)))
+    return sorted(differing, key=lambda difference: difference.key)
 
 
-def _differing(old: Any, new: Any, path: str = "") -> list[str]:
+def _differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
     if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            key
-            for name in sorted({*old, *new})
-            for key in _differing(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-        ]
-    same = old == new or (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new))
-    return [] if same else [path]
+        for name in sorted({*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    elif old != new and not (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new)):
+        yield Difference(path, old, new)

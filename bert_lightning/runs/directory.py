@@ -20,7 +20,7 @@ from bert_lightning.checkpoints.listing import entries
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.migrations import migrate
-from bert_lightning.config.saved import differences_from_saved, read_saved
+from bert_lightning.config.saved import Difference, differences_from_saved, read_saved
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml, read_yaml
 from bert_lightning.errors import InputError
@@ -90,8 +90,8 @@ class RunDirectory:
         """
         return read_saved(self.read_config(), self.config, allowed)
 
-    def differences(self, experiment: Experiment) -> list[str]:
-        """Return the dotted keys in which an experiment differs from the one that was saved here.
+    def differences(self, experiment: Experiment) -> list[Difference]:
+        """Compare the experiment that was saved here with another one, key by key.
 
         Raises:
             InputError: there is no configuration, or this version cannot read it.
@@ -172,7 +172,7 @@ def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
     name, saved_name = experiment.model.pretrained, _at(values, ("model", "pretrained"))
     if name is not None and isinstance(saved_name, str) and hub.is_pinned_form(name, saved_name):
         settled.add("model.pretrained")
-    return set(differing) <= settled
+    return {difference.key for difference in differing} <= settled
 
 
 def now() -> str:

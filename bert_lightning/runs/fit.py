@@ -18,7 +18,6 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, read_native
 from bert_lightning.config.experiment import Experiment
-from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.loading.module import StepDataModule, TrainingPlan
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
@@ -96,9 +95,7 @@ def _fit(
     experiment, start = _pinned(settle_precision(experiment, directory), directory)
     values = experiment.to_dict()
     if is_first_process() and directory.exists:
-        resolved = with_literal_variables(values)
-        before = directory.read_config()
-        differing = [key for key in directory.differences(experiment) if not _may_change(key, before, resolved)]
+        differing = [each.key for each in directory.differences(experiment) if not _may_change(*each)]
         if differing:
             raise InputError(
                 f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"
@@ -427,12 +424,12 @@ def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
     directory.update_manifest(sessions=sessions, ended=ending, step=step)
 
 
-def _may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a run continues although this setting has another value.
+def _may_change(key: str, old: object, new: object) -> bool:
+    """Return whether a run may continue although this setting has another value.
 
-    Tags that were plain labels by their looks may be named so: `data.source_scheme` becomes `none`. Where they marked
-    spans, the labels of the checkpoint differ, which is refused.
+    `data.source_scheme` may change from `auto` to `none`: tags that were plain labels by their looks may be named so.
+    If they marked spans, the labels of the checkpoint differ, which is refused.
     """
     if key == "data.source_scheme":
-        return bool((old["data"].get("source_scheme"), new["data"].get("source_scheme")) == ("auto", "none"))
+        return (old, new) == ("auto", "none")
     return key in MAY_CHANGE

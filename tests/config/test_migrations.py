@@ -9,7 +9,7 @@ import yaml
 
 from bert_lightning.config import migrations
 from bert_lightning.config.experiment import CHOICES, load_experiment
-from bert_lightning.config.saved import differences, differences_from_saved, read_saved
+from bert_lightning.config.saved import Difference, differences, differences_from_saved, read_saved
 from bert_lightning.config.settings import changed
 from bert_lightning.errors import InputError
 
@@ -115,7 +115,7 @@ def test_differences_are_dotted_keys_and_floats_differ_only_beyond_rounding():
     old = load_experiment([], ["--optimizer.learning_rate", "0.1"], TAGGING)
     assert differences(old, load_experiment([], ["--optimizer.learning_rate", "0.10000000000000002"], TAGGING)) == []
     new = load_experiment([], ["--optimizer.learning_rate", "0.2", "--model.head.crf", "true"], TAGGING)
-    assert differences(old, new) == ["model.head.crf", "optimizer.learning_rate"]
+    assert differences(old, new) == [("model.head.crf", False, True), ("optimizer.learning_rate", 0.1, 0.2)]
 
 
 def test_keys_that_a_saved_configuration_does_not_have_are_no_difference():
@@ -124,7 +124,7 @@ def test_keys_that_a_saved_configuration_does_not_have_are_no_difference():
     del values["freeze"], values["data"]["document_context"]
     assert differences_from_saved(values, Path("config.yaml"), experiment) == []
     values["trainer"]["max_steps"] = 11
-    assert differences_from_saved(values, Path("config.yaml"), experiment) == ["trainer.max_steps"]
+    assert differences_from_saved(values, Path("config.yaml"), experiment) == [("trainer.max_steps", 11, 10)]
 
 
 def test_a_saved_configuration_with_an_unknown_key_names_its_file():
@@ -139,6 +139,9 @@ def test_an_extension_is_compared_and_only_imported_if_the_experiment_uses_it(tm
     experiment = load_experiment([], [], own, ["an_extension"])
     assert differences_from_saved(experiment.to_dict(), Path("c"), experiment) == []
     other = load_experiment([], ["--optimizer.init_args.factor", "3"], own, ["an_extension"])
-    assert differences_from_saved(experiment.to_dict(), Path("c"), other) == ["optimizer.init_args.factor"]
+    assert differences_from_saved(experiment.to_dict(), Path("c"), other) == [
+        ("optimizer.init_args.factor", 2.0, 3.0)
+    ]
     unknown = {**experiment.to_dict(), "optimizer": {"class_path": "not_allowed.Mine", "init_args": {}}}
-    assert differences_from_saved(unknown, Path("c"), experiment) == ["optimizer.class_path"]
+    expected = Difference("optimizer.class_path", "not_allowed.Mine", "an_extension.Mine")
+    assert differences_from_saved(unknown, Path("c"), experiment) == [expected]

@@ -520,5 +520,4 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
 @pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
 @pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
 def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
-    before, now = ({"data": {"source_scheme": scheme}} for scheme in (old, new))
-    assert _may_change("data.source_scheme", before, now) is ((old, new) == ("auto", "none"))
+    assert _may_change("data.source_scheme", old, new) is ((old, new) == ("auto", "none"))
