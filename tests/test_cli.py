@@ -182,7 +182,7 @@ def test_a_warning_about_a_vocabulary_names_it(place, caplog):
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):
-    from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+    from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
     from bert_lightning.model import BertConfig, BertForPreTraining
     from bert_lightning.text.wordpiece import SPECIAL_TOKENS
 

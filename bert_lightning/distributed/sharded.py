@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import Rows, write_parts
+from bert_lightning.checkpoints.shards import TensorSlice, write_shards
 from bert_lightning.distributed.collectives import gather_objects
 from bert_lightning.distributed.slices import as_distributed, local, rows_and_columns, slice_for, whole, whole_shape
 from bert_lightning.distributed.tensor_parallel import mark_slices, slice_of, split
@@ -76,7 +76,7 @@ class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy with our own checkpoints.
 
     Lightning's are pickles of another layout. Ours are the single file that other strategies write, or a folder with
-    one file per process (`checkpoints/parts.py`). Both are loaded, whichever strategy wrote them.
+    one file per process (`checkpoints/shards.py`). Both are loaded, whichever strategy wrote them.
 
     Args:
         world_size: number of processes.
@@ -153,12 +153,12 @@ class ShardedStrategy(ModelParallelStrategy):
         is_shared = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
         return full.to("cpu", copy=is_shared)
 
-    def _slice(self, rows: Tensor, parameter: Tensor) -> Rows:
+    def _slice(self, rows: Tensor, parameter: Tensor) -> TensorSlice:
         shape, tensor_slice = whole_shape(parameter), slice_of(parameter)
         if tensor_slice is not None and isinstance(parameter, DTensor):
-            return Rows(rows, shape, *rows_and_columns(parameter, tensor_slice))
+            return TensorSlice(rows, shape, *rows_and_columns(parameter, tensor_slice))
         # All processes of a tensor-parallel group hold the same rows of an unsplit tensor; the first one writes them.
-        return Rows(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
+        return TensorSlice(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint; called by all processes.
@@ -169,7 +169,7 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(str(filepath)))
         if self.in_parts:
             try:
-                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, gather_objects)
+                write_shards(path, checkpoint, checkpoint["global_step"], self.global_rank, gather_objects)
             except CheckpointError as error:
                 raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.config import BertConfig
 
 _WORDS, _POSITIONS = "encoder.embeddings.word.weight", "encoder.embeddings.position.weight"

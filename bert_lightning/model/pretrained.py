@@ -15,7 +15,7 @@ from bert_lightning.checkpoints.huggingface import write_huggingface
 from bert_lightning.checkpoints.names import CONTRADICTIONS, to_huggingface
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
 

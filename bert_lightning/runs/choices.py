@@ -14,7 +14,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.directory import RunDirectory, default_directory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.training.micro_batch import LargestMicroBatch
@@ -35,7 +35,7 @@ def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> 
     """
     if DIRECTORY_VARIABLE in os.environ and not is_first_process():
         return RunDirectory(os.environ[DIRECTORY_VARIABLE])
-    base = Path("runs") / experiment.experiment / experiment.identity
+    base = default_directory(experiment)
     if not is_first_process():
         # torchrun and srun start all processes at once: the first one checks, the others follow.
         return RunDirectory(path or base)

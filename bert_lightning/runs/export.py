@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.files import write_json
 from bert_lightning.checkpoints.huggingface import CONFIG, huggingface_config
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import write_vocabulary
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx, onnx_obstacle

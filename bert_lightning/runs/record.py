@@ -10,7 +10,8 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.native import LAST, weights_digest
+from bert_lightning.checkpoints.digests import current_form, weights_digest
+from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
@@ -37,10 +38,12 @@ class Inputs:
     Attributes:
         fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
         model_revision: commit of the hub model to start from.
+        start: the checkpoint that training starts from.
     """
 
     fingerprints: dict[str, str]
     model_revision: str | None
+    start: Checkpoint | None = None
 
     @classmethod
     def of(cls, data: StepDataModule, start: Checkpoint | None) -> "Inputs":
@@ -48,7 +51,7 @@ class Inputs:
         origin = start.provenance if start is not None else None
         if origin is None:
             return cls(data.fingerprints, None)
-        return cls({**data.fingerprints, "model": origin.digest}, origin.revision)
+        return cls({**data.fingerprints, "model": origin.digest}, origin.revision, start)
 
     def check(self, directory: RunDirectory, expected: Mapping[str, str] | None) -> None:
         """Check that the inputs are those that the directory's run began with.
@@ -60,13 +63,20 @@ class Inputs:
         Raises:
             InputError: the data or the model changed.
         """
-        if expected not in (None, self.fingerprints):
+        if expected is not None and not self._are(expected):
             raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
-        if directory.read_manifest().get("data", self.fingerprints) != self.fingerprints:
+        if not self._are(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
                 f"the data or the model to start from changed since {directory.path} was started: to train on what "
                 "there is now, choose another directory, or --resume never"
             )
+
+    def _are(self, recorded: Mapping[str, str]) -> bool:
+        """Return whether recorded fingerprints are these. Earlier versions had another SHA-256 of the weights."""
+        fingerprints = dict(recorded)
+        if self.start is not None and "model" in fingerprints:
+            fingerprints["model"] = current_form(fingerprints["model"], self.start.tensors)
+        return fingerprints == self.fingerprints
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     last = directory.checkpoints / LAST
     final = last.resolve() if last.exists() else session.point.checkpoint
     assert final is not None, "training began with a checkpoint or wrote one"
-    directory.update_manifest(weights=weights_digest(final))
+    directory.update_manifest(weights=weights_digest(read_native(final).tensors))
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:

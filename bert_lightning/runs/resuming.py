@@ -1,8 +1,7 @@
 """Resuming: which settings may change, and from which checkpoint and step training continues."""
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import torch
 
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
 from bert_lightning.config.experiment import Experiment
-from bert_lightning.config.settings import with_literal_variables
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
@@ -44,14 +42,6 @@ class ResumePoint(NamedTuple):
     """the optimiser steps already done"""
 
 
-class Difference(NamedTuple):
-    """A key of the configuration whose value changed."""
-
-    key: str
-    old: object
-    new: object
-
-
 def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
     """Check that a directory holds no run, or a run of the same settings except those that may change.
 
@@ -62,8 +52,7 @@ def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
     """
     if not is_first_process() or not directory.exists:
         return
-    old, new = directory.read_config(), with_literal_variables(experiment.to_dict())
-    refused = [difference.key for difference in _differences(old, new) if not may_change(*difference)]
+    refused = [difference.key for difference in directory.differences(experiment) if not may_change(*difference)]
     if refused:
         raise InputError(
             f"{directory.path} holds a run with other settings ({', '.join(refused)}): choose another directory"
@@ -82,16 +71,6 @@ def may_change(key: str, old: object, new: object) -> bool:
     if key == "data.source_scheme":
         return (old, new) == ("auto", "none")
     return key in MAY_CHANGE
-
-
-def _differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-        return
-    same = old == new or (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new))
-    if not same:
-        yield Difference(path, old, new)
 
 
 def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, task: Task, steps: int) -> ResumePoint:

@@ -75,6 +75,7 @@ def score(
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")
     below = directory.read_config() if directory is not None else None
+    saved = directory.read_experiment(allowed) if directory is not None else None
     experiment = load_experiment(files, overrides, below, allowed)
     if checkpoint.task != experiment.task:
         raise InputError(
@@ -97,15 +98,14 @@ def score(
     task = setup.task
     if not isinstance(task, FineTuningTask) or task.evaluation is None:
         return Scores(metrics, "", None)
-    name = _name_of(experiment, below, split)
+    name = _name_of(experiment, saved, split)
     report = write_evaluation(directory.predictions, name, task, task.evaluation, metrics)
     return Scores(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
 
 
-def _name_of(experiment: Experiment, below: dict[str, object] | None, split: str) -> str:
+def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> str:
     """Name the files of a split: after the split alone for the run's own data, otherwise also after what differs."""
-    own = below.get("data") if below is not None else None
-    own = own if isinstance(own, dict) else {}
+    own = saved.to_dict()["data"] if saved is not None else {}
     now = experiment.to_dict()["data"]
     differing = [name for name in now if name not in _WITHOUT_EFFECT and own.get(name) != now[name]]
     if not differing:

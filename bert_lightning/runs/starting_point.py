@@ -7,8 +7,9 @@ import torch
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.config.experiment import Experiment, ModelSettings
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import ModelSettings
 from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from bert_lightning.config.experiment import Experiment, WandbSettings
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import WandbSettings
 from bert_lightning.errors import InputError
 from bert_lightning.runs.figures import confusion_figure, drawn
 from bert_lightning.runs.processes import is_first_process

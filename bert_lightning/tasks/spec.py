@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.task import Task

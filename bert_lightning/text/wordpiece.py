@@ -14,11 +14,11 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 
-from bert_lightning.checkpoints.added_tokens import SETTINGS
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_text
-from bert_lightning.checkpoints.serialized_tokenizer import SERIALIZED
-from bert_lightning.checkpoints.tokenizer_files import (
+from bert_lightning.checkpoints.tokenizers.added_tokens import SETTINGS
+from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import SERIALIZED
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
     VOCABULARY,
     Vocabulary,
     read_vocabulary,

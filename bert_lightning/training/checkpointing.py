@@ -27,7 +27,7 @@ from bert_lightning.checkpoints.native import (
     step_in_name,
     step_name,
 )
-from bert_lightning.checkpoints.parts import remove
+from bert_lightning.checkpoints.shards import remove
 from bert_lightning.checks import require_at_least
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background

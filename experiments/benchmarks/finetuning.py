@@ -35,7 +35,7 @@ from measuring import write_json
 from torch.utils.data import DataLoader
 
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.model import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 from bert_lightning.model.pretrained import PretrainedModel, fill, without_head

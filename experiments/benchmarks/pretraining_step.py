@@ -25,7 +25,7 @@ from measuring import in_turn, machine, spread, synchronize, write_json
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.loading.batching import Batch, to_batch, to_packed_batch
 from bert_lightning.model import BertConfig, BertForPreTraining
 from bert_lightning.model.operations import training_operations

@@ -32,7 +32,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import ModelSettings
+from bert_lightning.config.sections import ModelSettings
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
 from bert_lightning.runs.starting_point import model_config, start_checkpoint

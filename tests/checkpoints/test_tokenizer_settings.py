@@ -14,7 +14,12 @@ from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, with_casing, write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
+    Vocabulary,
+    read_vocabulary,
+    with_casing,
+    write_vocabulary,
+)
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.text.encoding import RememberingEncoder

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_lightning.checkpoints.files import write_bytes
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus import documents as documents_module
 from bert_lightning.data.corpus import preparation, shards
 from bert_lightning.data.corpus.documents import CorpusFormat

@@ -21,7 +21,7 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.huggingface import write_huggingface
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.model import BertConfig
 from bert_lightning.model.architectures import MODELS, OWN_MODELS, model_of

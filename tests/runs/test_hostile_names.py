@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code, printable, shortened
-from bert_lightning.config.experiment import WandbSettings
+from bert_lightning.config.sections import WandbSettings
 from bert_lightning.metrics.classification import classification_report
 from bert_lightning.reports.curves import draw
 from bert_lightning.reports.report import write_report

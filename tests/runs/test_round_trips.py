@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from small_data import squad, write_jsonl
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
-from bert_lightning.config.settings import dump_yaml
+from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged

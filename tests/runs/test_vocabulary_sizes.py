@@ -11,9 +11,9 @@ import yaml
 from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import TASK_DATA, load_experiment
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.masking import TokenMasking
@@ -26,6 +26,7 @@ from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import export_onnx
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.starting_point import start_checkpoint
+from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.pretraining.task import NUM_CANDIDATES, PretrainingTask
 from bert_lightning.tasks.relation_classification.data import MARKERS
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
@@ -74,7 +75,7 @@ def predicted(setup: Setup, rows: list[dict]) -> list[dict]:
         return setup.task.eval().predict_rows([Row("row", row) for row in rows], 2)
 
 
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables, store, validation_store, tmp_path):
     assert len(tokenizer) == 120
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
@@ -94,7 +95,7 @@ def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_command_takes_a_rounded_up_vocabulary(
     task, tokenizer, tables, store, validation_store, tmp_path, capsys
 ):
@@ -188,7 +189,7 @@ def test_a_rounded_up_model_is_resized_by_its_entries_in_both_directions(tokeniz
 PAIRS = ("pretraining", "question-answering", "multiple-choice")
 
 
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("scratch", [False, True])
 def test_a_model_with_one_segment_takes_single_texts_and_refuses_pairs(
     task, scratch, tokenizer, tables, store, validation_store, tmp_path

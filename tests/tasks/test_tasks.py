@@ -8,17 +8,18 @@ from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.config.experiment import TASK_DATA, load_experiment
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build, task_of
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from bert_lightning.tasks.catalogue import TASKS
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 
 
-@pytest.fixture(params=TASK_DATA)
+@pytest.fixture(params=TASKS)
 def make(request, store, validation_store, tables, tokenizer, tmp_path):
     """A function from overrides to an experiment of the task."""
     tokenizer.save(tmp_path / "tokenizer")

@@ -10,7 +10,7 @@ import torch
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import BEST, LAST, find_native, load_native, step_name
-from bert_lightning.checkpoints.parts import write_parts
+from bert_lightning.checkpoints.shards import write_shards
 from bert_lightning.errors import WorkError
 from bert_lightning.training import checkpointing
 from bert_lightning.training.checkpointing import (
@@ -68,7 +68,7 @@ def test_nothing_starts_over_when_no_checkpoint_is_whole(tmp_path):
 def test_a_run_opens_whose_links_a_copy_turned_into_files(tmp_path, as_parts):
     for step in (5, 10):
         if as_parts:
-            write_parts(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
+            write_shards(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
         else:
             save(tmp_path, step)
     files.link_atomically(tmp_path / BEST, step_name(5))

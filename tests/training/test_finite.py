@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.loading.batching import to_batch
 from bert_lightning.errors import WorkError
 from bert_lightning.model import BertConfig, BertForPreTraining

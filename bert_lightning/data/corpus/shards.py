@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import sync_folder, write_bytes, write_json
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus.documents import Passage
 from bert_lightning.data.corpus.token_store import SHARD_RECORD, lengths_of, shard_fault
 from bert_lightning.errors import WorkError

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class AnyExample(Protocol):
     def location(self) -> str:
         """File and line, as an error names them."""
 
-    def _replace(self, *, location: str = ...) -> Self: ...
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 Example = TypeVar("Example", bound=AnyExample)
@@ -96,7 +96,10 @@ class EncodedSplit(ABC, Generic[Example]):
         """SHA-256 over the examples, which does not depend on where they were read."""
         digest = hashlib.sha256()
         for example in self.examples:
-            digest.update(repr(example._replace(location="")).encode("utf-8", "surrogatepass"))
+            # Manifests hold this digest, so its form never changes. Earlier versions called the location `place`.
+            values = {"place" if name == "location" else name: value for name, value in example._asdict().items()}
+            text = ", ".join(f"{name}={value!r}" for name, value in {**values, "place": ""}.items())
+            digest.update(f"{type(example).__name__}({text})".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 

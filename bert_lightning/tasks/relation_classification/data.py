@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.datasets.examples import RelationExample
 from bert_lightning.data.datasets.labels import warn_of_look_alikes
 from bert_lightning.data.datasets.readers.relations import read_relations

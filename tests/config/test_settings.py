@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.config.experiment import load_experiment
-from bert_lightning.config.settings import merge, parse_overrides, read_yaml
+from bert_lightning.config.layers import merge, parse_overrides
+from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import TokenMasking
 from bert_lightning.errors import InputError
 from bert_lightning.runs.trainer import build_trainer
