@@ -66,7 +66,7 @@ def test_a_file_in_utf16_is_told_as_such(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "form"),
     [
-        (gzip.compress(b"text,label\n"), "gzip: give it a name that ends in .gz"),
+        (gzip.compress(b"text,label\n", mtime=0), "gzip: give it a name that ends in .gz"),
         (lzma.compress(b"text,label\n"), "xz: give it a name that ends in .xz"),
         (zstandard(b"text,label\n"), "Zstandard: give it a name that ends in .zst"),
         # The first byte that is not UTF-8 may stand in a later line.
