@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from bert_lightning.text import encoding
 from bert_lightning.text.encoding import RememberingEncoder
 from bert_lightning.text.vocabulary import train_wordpiece
-from tests.text.test_wordpiece import NASTY
+from tests.support.texts import NASTY
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])

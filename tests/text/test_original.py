@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bert_lightning.text.original import OriginalEncoding
-from tests.text.test_wordpiece import NASTY
+from tests.support.texts import NASTY
 
 ORIGINAL = Path(__file__).parents[1] / "data/original"
 RECORDED = json.loads((ORIGINAL / "encodings.json").read_text())

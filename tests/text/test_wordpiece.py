@@ -14,10 +14,7 @@ from bert_lightning.text import vocabulary
 from bert_lightning.text.sentences import split_sentences
 from bert_lightning.text.vocabulary import WordCounts, train_wordpiece
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
-
-NASTY = (
-    "abcXYZ éÉñß İı 中文字 한국 ёЁ Σς\u0000\ufffd\u200b\u00a0\u2028\t\n\r" + ".,!?-_'\"[]()#@/0189😀\U000e0001e\u0301"
-)
+from tests.support.texts import NASTY
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
@@ -63,12 +60,12 @@ def test_training_depends_on_the_text_alone():
     import sys
 
     code = (
-        "from conftest import make_documents\n"
+        "from tests.support.small_corpus import make_documents\n"
         "from bert_lightning.text.vocabulary import train_wordpiece\n"
         "texts = [s for d in make_documents(3, 60) for s in d]\n"
         "print(train_wordpiece(texts, 150).fingerprint)\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     prints = {
         subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
         for _ in range(3)

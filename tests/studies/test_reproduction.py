@@ -8,7 +8,7 @@ import pytest
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.reproduction import compare
-from tests.test_end_to_end import shell
+from tests.support.commands import shell
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
 from bert_lightning.errors import InputError
-from tests.conftest import write_corpus
+from tests.support.small_corpus import write_corpus
 
 
 def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_data import squad
 
 from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.errors import InputError
@@ -16,6 +15,7 @@ from bert_lightning.tasks.question_answering.data import (
     QuestionAnsweringDataModule,
     answer_range,
 )
+from tests.support.task_data import squad
 
 
 def encode(tokenizer, context, answers=(), question="What sees?", training=True, **changes):

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from conftest import ADJECTIVES, NOUNS, VERBS, sentence
+from tests.support.small_corpus import ADJECTIVES, NOUNS, VERBS, sentence
 
 TOPICS = ("animals", "nature", "places")
 SIZES = {"train": 48, "validation": 20, "test": 21}

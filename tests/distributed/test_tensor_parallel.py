@@ -1,7 +1,8 @@
 """Processes that share heads and widths compute what one process computes: model, gradients and optimisers."""
 
 import pytest
-from ranks import started
+
+from tests.support.ranks import started
 
 # On `tensor` processes that share the blocks, times `data` that share the rows of what each has.
 SCRIPT = """

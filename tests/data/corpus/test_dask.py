@@ -11,7 +11,7 @@ from bert_lightning.data.corpus import preparation
 from bert_lightning.data.corpus.executors import dask_executor
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.errors import InputError, WorkError
-from tests.data.test_token_store import digest
+from tests.support.files import digest
 
 distributed = pytest.importorskip("distributed")
 

@@ -1,6 +1,6 @@
 """The largest relative differences between our models and transformers' with the same weights.
 
-python tests/model/parity.py        prints them for every model, preset's shape, GELU form and dtype
+python tests/support/parity.py        prints them for every model, preset's shape, GELU form and dtype
 """
 
 import tempfile

@@ -1,5 +1,4 @@
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -22,15 +21,10 @@ from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePairs
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
-from tests.conftest import make_documents, write_corpus
+from tests.support.files import digest
+from tests.support.small_corpus import make_documents, write_corpus
 
 SENTENCES = CorpusFormat(layout="sentences")
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """Checksums of all files of a store."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def unfinish(folder: Path) -> None:

@@ -9,7 +9,7 @@ from bert_lightning.data.reading.lines import Repairs
 from bert_lightning.errors import InputError
 from bert_lightning.text.original import OriginalEncoding
 
-ORIGINAL = Path(__file__).parent / "original"
+ORIGINAL = Path(__file__).parents[1] / "original"
 CASES = json.loads((ORIGINAL / "instances.json").read_text())
 
 
