@@ -336,7 +336,7 @@ def test_choices_may_be_hidden_all_together_in_a_test_file_only(tmp_path: Path, 
         build(["", label], "train")
 
 
-@pytest.mark.parametrize("answers", [KeyError, None, [], ["", ""], [None, None]])
+@pytest.mark.parametrize("answers", [KeyError, None, -1, "", [], ["", ""], [None, None]])
 def test_answers_of_a_file_of_race_may_be_hidden(tmp_path: Path, tokenizer, answers):
     content = {"article": "a", "questions": ["q", "r"], "options": [["a", "b"]] * 2}
     write(tmp_path / "1.txt", json.dumps(content if answers is KeyError else {**content, "answers": answers}))
