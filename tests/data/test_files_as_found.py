@@ -189,7 +189,7 @@ def test_numbers_and_truth_values_are_text(value, text):
         *(pd.NA, pd.NaT, 1j),
     ],
 )
-def test_a_value_that_is_missing_or_no_text_is_refused_with_its_place(value):
+def test_a_value_that_is_missing_or_no_text_is_refused_with_its_location(value):
     with pytest.raises(InputError, match=r"^t\.jsonl: line 2: the label (is|holds)"):
         as_text("t.jsonl: line 2", "the label", value)
 
@@ -232,16 +232,16 @@ def test_a_document_of_nan_is_refused_with_its_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place"),
+    ("name", "content", "location"),
     [
         ("t.tsv", "text\tlabel\ttext\na\tx\tb\n", "line 1: 2 columns are called 'text'"),
         ("t.csv", "label,text,label\nx,a,y\n", "line 1: 2 columns are called 'label'"),
         ("t.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}\n', "line 2: the key 'text' occurs twice"),
     ],
 )
-def test_a_doubled_column_is_refused_by_its_name(tmp_path: Path, name, content, place):
+def test_a_doubled_column_is_refused_by_its_name(tmp_path: Path, name, content, location):
     source = write(tmp_path / name, content)
-    with pytest.raises(InputError, match=place):
+    with pytest.raises(InputError, match=location):
         list(read_rows(source))
 
 
@@ -362,11 +362,11 @@ def test_a_file_that_begins_with_cr_may_go_on_with_lf_and_crlf(tmp_path: Path, s
 
 
 @given(
-    parts=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"bc d", "é".encode()]), max_size=30),
+    pieces=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"bc d", "é".encode()]), max_size=30),
     size=st.integers(8, 12),
 )
-def test_lines_of_any_ends_are_those_of_the_regular_expression(tmp_path_factory, parts, size):
-    content = b"x\ry" + b"".join(parts)
+def test_lines_of_any_ends_are_those_of_the_regular_expression(tmp_path_factory, pieces, size):
+    content = b"x\ry" + b"".join(pieces)
     path = tmp_path_factory.mktemp("lines") / "c.txt"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Each reader on small files in the layout as published, and where its errors point."""
+"""Each reader on small files in their published layout, and the locations that its errors name."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from bert_lightning.errors import InputError
 
 
 def write(path: Path, content: str | bytes) -> str:
-    """The file's name, once it holds this."""
+    """Write a file and return its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
@@ -41,7 +41,7 @@ def write_jsonl(path: Path, *rows) -> str:
 
 
 def write_features(folder: Path, rows, features) -> str:
-    """A Parquet file as `datasets` writes it, in a folder that it reads by name."""
+    """Write a Parquet file as `datasets` does, in a folder that it reads by name, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train-00000-of-00001.parquet"
     datasets.Dataset.from_list(rows, features=Features(features)).to_parquet(path)
@@ -160,7 +160,7 @@ def test_a_label_that_is_no_finite_number_is_named_with_its_line(tmp_path: Path,
         ({"text": "a", "label": "x"}, {"id_column": "key"}, "line 1: there is no column 'key'"),
     ],
 )
-def test_a_text_or_label_that_is_none_is_named_with_its_line(tmp_path: Path, row, options, message):
+def test_a_value_that_is_not_a_text_or_label_is_named_with_its_line(tmp_path: Path, row, options, message):
     source = write_jsonl(tmp_path / "t.jsonl", row)
     fails(f"{source}: {message}", read_labelled_texts, source, "text", None, "label", **options)
 
@@ -363,7 +363,7 @@ def test_conllu_skips_comments_ranges_and_empty_nodes(tmp_path: Path):
     assert next(read_tagged(source)).location == f"{source}: line 5"
 
 
-def test_conllu_that_is_none_is_named_with_its_line(tmp_path: Path):
+def test_malformed_conllu_is_named_with_its_line(tmp_path: Path):
     source = write(tmp_path / "t.conllu", CONLLU + "\nword\t_\t_\tX\t_\t_\t0\troot\t_\t_\n")
     fails(f"{source}: line 17: the ID 'word' is none of CoNLL-U's", read_tagged, source)
     source = write(tmp_path / "s.conllu", "1\tx\t_\tX\t_\t_\t0\troot\t_\t_\n2\ty\t_\tX\n")
@@ -407,7 +407,7 @@ def test_rows_that_are_no_sentences_are_named(tmp_path: Path, row, columns, mess
     fails(f"{source}: {message}", read_tagged, source, *columns)
 
 
-# Anything that a line can hold, without what separates columns; -DOCSTART- and # have a meaning of their own.
+# All characters that a line can hold, except those that separate columns; -DOCSTART- and # have special meanings.
 FIELDS = st.text(st.characters(exclude_characters=" \t\r\n", exclude_categories=["Cs"]), min_size=1).filter(
     lambda field: field not in ("-DOCSTART-", "#") and not field.startswith("\ufeff")
 )
@@ -525,7 +525,7 @@ def test_unlabelled_questions_need_no_answers(tmp_path: Path):
 
 
 def changed(path, value):
-    """SQUAD with one value changed, or one key removed."""
+    """Return SQUAD with one value changed, or one key removed."""
     data = json.loads(json.dumps(SQUAD))
     inner = data
     for key in path[:-1]:
@@ -580,7 +580,7 @@ FIRST = "article 1 ('Ann'), paragraph 1, question 1"
         ([*QAS, 1, "id"], "q1", f"question 2 (id 'q1'): the id 'q1' occurs twice, first in {FIRST} (id 'q1')"),
     ],
 )
-def test_what_is_wrong_in_squad_is_named_by_article_paragraph_and_id(tmp_path: Path, path, value, message):
+def test_an_error_in_squad_is_named_by_article_paragraph_and_id(tmp_path: Path, path, value, message):
     source = write_json(tmp_path / "t.json", changed(path, value))
     with pytest.raises(InputError) as error:
         list(read_questions(source))
@@ -662,7 +662,7 @@ def test_race_is_read_from_its_folder_and_from_rows(tmp_path: Path):
     assert [e[1:] for e in read_choices(write_jsonl(tmp_path / "t.jsonl", row))] == [("0", "x", "y", ("a", "b"), 1)]
 
 
-def test_choices_of_ones_own_are_labelled_by_number_or_text(tmp_path: Path):
+def test_your_own_choices_are_labelled_by_number_or_text(tmp_path: Path):
     common = {"context": "c", "choices": ["1", "0"]}
     rows = [{"label": 1}, {"label": "1"}, {"label": "0", "id": 7, "question": "q"}, {}, {"label": None}]
     source = write_jsonl(tmp_path / "t.jsonl", *({**common, **row} for row in rows))

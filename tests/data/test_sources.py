@@ -21,7 +21,7 @@ ROWS = [
 
 
 def zstandard(content: bytes) -> bytes:
-    """One frame of Zstandard."""
+    """Compress into one frame of Zstandard."""
     return pa.compress(content, codec="zstd", asbytes=True)
 
 
@@ -29,7 +29,7 @@ COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard}
 
 
 def write_table(path: Path, rows) -> Path:
-    """The rows in the format that the suffix names."""
+    """Write rows in the format that the suffix names."""
     suffix = path.with_suffix("").suffix if path.suffix in COMPRESS else path.suffix
     if suffix == ".parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
@@ -47,7 +47,7 @@ def write_table(path: Path, rows) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [*TABLE_READERS, ".tsv.gz", ".jsonl.zst", ".csv.xz"])
-def test_every_table_format_gives_the_same_rows_with_their_place(tmp_path: Path, suffix: str):
+def test_every_table_format_gives_the_same_rows_with_their_location(tmp_path: Path, suffix: str):
     path = write_table(tmp_path / f"table{suffix}", ROWS)
     rows = list(read_rows(str(path)))
     assert [row.values for row in rows] == ROWS
@@ -97,7 +97,7 @@ def test_a_malformed_table_names_file_and_line(tmp_path: Path, name, content, me
         list(read_rows(str(tmp_path / name)))
 
 
-def test_a_missing_column_names_those_there_are(tmp_path: Path):
+def test_a_missing_column_is_refused_with_the_names_of_the_columns(tmp_path: Path):
     path = write_table(tmp_path / "t.tsv", ROWS)
     with pytest.raises(InputError, match=r"line 2: there is no column 'sentence'; the columns are: text, label"):
         column(next(read_rows(str(path))), "sentence")

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import read_tagged
+from bert_lightning.data.datasets.readers.tagged import holds_lists, read_tagged
 from bert_lightning.data.datasets.standard_set import StandardSet, one_file_splits
-from bert_lightning.data.reading.lines import format_suffix
-from bert_lightning.data.reading.tables import is_table
 
 
 def _read_tagged(column: int, name: str, source: str, split: str) -> Iterator[TaggedSentence]:
-    is_rows = is_table(source) and format_suffix(source) != ".tsv"
-    return read_tagged(source, None, name if is_rows else column)
+    return read_tagged(source, None, name if holds_lists(source) else column)
 
 
 def _span_tags(types: str) -> tuple[str, ...]:

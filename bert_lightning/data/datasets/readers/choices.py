@@ -34,6 +34,13 @@ def read_choices(source: str) -> Iterator[ChoiceQuestion]:
     Raises:
         InputError: a key is missing or has another type, there are fewer than two choices, or the label is not one
             of them.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write('{"context": "The wind rose.", "choices": ["We set sail.", "We ate."], "label": 0}')
+    >>> file.flush()
+    >>> [(example.choices, example.label) for example in read_choices(file.name)]
+    [(('We set sail.', 'We ate.'), 0)]
     """
     if not source.startswith(HUB) and Path(source).is_dir():
         yield from _race_folder(source)

@@ -35,6 +35,14 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
     Raises:
         InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, the
             text of an answer is blank, or `is_impossible` contradicts the answers.
+
+    >>> import json, tempfile
+    >>> answers = [{"text": "the wind", "answer_start": 0}]
+    >>> row = {"id": "q1", "question": "What rose?", "context": "the wind rose", "answers": answers}
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write(json.dumps(row)); file.flush()
+    >>> [question.answers for question in read_questions(file.name)]
+    [(Answer(text='the wind', start=0),)]
     """
     locations: dict[str, str] = {}
     entries = (_squad if format_suffix(source) == ".json" else _table)(source)

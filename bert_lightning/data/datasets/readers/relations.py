@@ -38,6 +38,13 @@ def read_relations(
     Raises:
         InputError: a marker is missing, repeated or nested, an entity is empty or lies outside the words, a relation
             has no number before it, or a column is missing.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write('{"text": "The <e1>wind</e1> tore the <e2>sail</e2>.", "label": "Cause-Effect(e1,e2)"}')
+    >>> file.flush()
+    >>> [(example.text, example.first, example.second) for example in read_relations(file.name)]
+    [('The wind tore the sail.', (4, 8), (18, 22))]
     """
     if format_suffix(source) == ".json":
         for number, values in enumerate(typed(source, "the file", read_json(source), list)):
