@@ -184,7 +184,9 @@ def test_subfolders_are_labels_that_take_turns_and_unsup_is_left_out(tmp_path: P
 
 def test_a_folder_without_texts_is_an_error(tmp_path: Path):
     write(tmp_path / "text.txt", "not in a subfolder")
-    fails(f"{tmp_path}: no .txt file in a subfolder", read_labelled_texts, str(tmp_path), "text", None, "label")
+    fails(
+        f"{tmp_path}: there is no .txt file in a subfolder", read_labelled_texts, str(tmp_path), "text", None, "label"
+    )
     fails("are names, not numbers", read_labelled_texts, str(tmp_path), "text", None, "label", numeric=True)
 
 
@@ -397,7 +399,7 @@ def test_rows_of_lists_are_sentences(tmp_path: Path):
         ({"words": ["a"]}, (), "line 1: there is no column 'tokens'; the columns are: words"),
         ({"tokens": "a b"}, (), "line 1: the column 'tokens' is 'a b', but a list is expected"),
         ({"tokens": ["a", None]}, (), "line 1: item 1 of the column 'tokens' is null, but text"),
-        ({"tokens": ["a"], "tags": ["O", "O"]}, (), "line 1: 1 words, but 2 tags"),
+        ({"tokens": ["a"], "tags": ["O", "O"]}, (), "line 1: this row has 1 words, but 2 tags"),
         ({"tokens": ["a", "b"], "tags": ["O", None]}, (), "line 1: item 1 of the column 'tags' is null"),
         ({"tokens": ["a"], "tags": ["O"]}, ("tokens", "ner"), "line 1: there is no column 'ner'"),
     ],
@@ -573,7 +575,11 @@ FIRST = "article 1 ('Ann'), paragraph 1, question 1"
         ),
         ([*QAS, 0, "answers", 1, "answer_start"], -1, f"{FIRST} (id 'q1'), answer 2: answer_start is -1, but the"),
         ([*QAS, 0, "answers", 1, "answer_start"], 21, f"{FIRST} (id 'q1'), answer 2: answer_start is 21, but the"),
-        ([*QAS, 0, "answers"], {"text": ["a"], "answer_start": []}, f"{FIRST} (id 'q1'): 1 answers, but 0 values"),
+        (
+            [*QAS, 0, "answers"],
+            {"text": ["a"], "answer_start": []},
+            f"{FIRST} (id 'q1'): this question has 1 answers, but 0 values",
+        ),
         ([*QAS, 0, "is_impossible"], True, f"{FIRST} (id 'q1'): is_impossible is true, but there are 2 answers"),
         ([*QAS, 0, "answers", 0, "text"], " ", f"{FIRST} (id 'q1'), answer 1: the text is blank"),
         ([*QAS, 1, "is_impossible"], False, "question 2 (id 'q2'): is_impossible is false, but there are 0 answers"),
@@ -682,7 +688,10 @@ def test_your_own_choices_are_labelled_by_number_or_text(tmp_path: Path):
         ({"context": "c", "choices": ["a", "b"], "label": 2}, "line 1: the label '2' is no choice; there are 2"),
         ({"context": "c", "choices": ["a", "b"], "label": -2}, "line 1: the label '-2' is no choice"),
         ({"context": "c", "choices": ["a", "b"], "label": "x"}, "line 1: the label 'x' is no choice"),
-        ({"context": "c", "choices": ["a"], "label": 0}, "line 1: 1 choices; at least two are needed"),
+        (
+            {"context": "c", "choices": ["a"], "label": 0},
+            "line 1: this question has 1 choices; at least two are needed",
+        ),
         ({"context": "c", "choices": "ab"}, "line 1: the value of 'choices' is 'ab', but a list"),
         ({"context": "c"}, "line 1: there is no key 'choices'; the keys are: context"),
         ({"choices": ["a", "b"]}, "line 1: there is no key 'context'"),
@@ -712,9 +721,13 @@ def test_dream_and_race_files_that_do_not_fit_are_named(tmp_path: Path):
         fails(f"{source}: {message}", read_choices, source)
     source = write_json(tmp_path / "t.json", [[["a"], []]])
     fails(f"{source}: dialogue 1: turns, questions and an id are expected", read_choices, source)
-    fails(f"{tmp_path}/none: no .txt file", read_choices, str((tmp_path / "none").mkdir() or tmp_path / "none"))
+    fails(
+        f"{tmp_path}/none: this folder holds no .txt file",
+        read_choices,
+        str((tmp_path / "none").mkdir() or tmp_path / "none"),
+    )
     for change, message in (
-        ({"answers": ["A"]}, ": 2 questions, 2 lists of options and 1 answers"),
+        ({"answers": ["A"]}, ": this file has 2 questions, 2 lists of options and 1 answers"),
         ({"answers": ["A", "E"]}, ", question 2: the answer is 'E', but one of A, B, C, D"),
         ({"questions": ["a", None]}, ", question 2: the question is null"),
     ):
@@ -827,8 +840,8 @@ def test_lines_out_of_place_in_semeval_are_named(tmp_path: Path, content, line):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"obj_end": 5}, "obj_start 3 and obj_end 5 are no range of 5 words"),
-        ({"subj_start": 1}, "subj_start 1 and subj_end 0 are no range"),
+        ({"obj_end": 5}, "obj_start 3 and obj_end 5 are not a range of the 5 words"),
+        ({"subj_start": 1}, "subj_start 1 and subj_end 0 are not a range"),
         ({"subj_start": -1}, "subj_start -1 and"),
         ({"subj_start": "0"}, "the value of 'subj_start' is '0', but a whole number"),
         ({"token": "He is"}, "the value of 'token' is 'He is', but a list"),

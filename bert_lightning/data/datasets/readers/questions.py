@@ -114,7 +114,10 @@ def _answers(location: str, value: object, context: str) -> tuple[Answer, ...]:
         answer_texts = texts(location, "the answers' 'text'", required(location, value, "text"))
         starts = field(location, value, "answer_start", list)
         if len(answer_texts) != len(starts):
-            raise InputError(f"{location}: {len(answer_texts)} answers, but {len(starts)} values of 'answer_start'")
+            raise InputError(
+                f"{location}: this question has {len(answer_texts)} answers, but {len(starts)} values of "
+                "'answer_start'"
+            )
         value = [{"text": text, "answer_start": start} for text, start in zip(answer_texts, starts, strict=True)]
     answers = []
     for number, answer in enumerate(typed(location, "the value of 'answers'", value, list), 1):

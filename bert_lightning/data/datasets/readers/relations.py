@@ -154,7 +154,9 @@ def _tacred_row(row: Row, number: str, label_column: str | None) -> RelationExam
 def _characters(location: str, words: list[str], values: dict[str, object], name: str) -> Span:
     start, end = (field(location, values, f"{name}_{side}", int) for side in ("start", "end"))
     if not 0 <= start <= end < len(words):
-        raise InputError(f"{location}: {name}_start {start} and {name}_end {end} are no range of {len(words)} words")
+        raise InputError(
+            f"{location}: {name}_start {start} and {name}_end {end} are not a range of the {len(words)} words"
+        )
     begin = len(" ".join(words[:start])) + bool(start)
     return begin, begin + len(" ".join(words[start : end + 1]))
 

@@ -287,7 +287,7 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
                     row.location,
                 )
             if len(tags) != len(words):
-                raise InputError(f"{row.location}: {len(words)} words, but {len(tags)} tags")
+                raise InputError(f"{row.location}: this row has {len(words)} words, but {len(tags)} tags")
         if words:
             yield TaggedSentence(row.location, words, tags, 0)
 
