@@ -9,7 +9,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Features, List, Value
 
-from bert_lightning.data.datasets.catalogue import STANDARD_SETS, Part, locate, standard_set
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS, locate, standard_set
 from bert_lightning.data.datasets.examples import (
     ChoiceQuestion,
     LabelledText,
@@ -17,7 +17,7 @@ from bert_lightning.data.datasets.examples import (
     RelationExample,
     TaggedSentence,
 )
-from bert_lightning.data.reading.tables import HUB
+from bert_lightning.data.reading.hub import HUB
 from bert_lightning.errors import InputError
 
 EXAMPLES = {
@@ -30,7 +30,7 @@ EXAMPLES = {
 
 
 def tsv(*rows: str) -> str:
-    """Rows whose columns are written with | between them."""
+    """Return rows in which | stands for a tab."""
     return "".join(row.replace("|", "\t") + "\n" for row in rows)
 
 
@@ -63,7 +63,7 @@ RACE = json.dumps(
 SEMEVAL = '1\t"An <e1>audit</e1> about <e2>waste</e2>."\r\nMessage-Topic(e1,e2)\r\nComment:\r\n\r\n'
 TEXT_PAIR = ("A man.", "Nobody.")
 
-# name and split -> its files and their content, and for each part what its first example holds.
+# name and split -> its files and their content, and the first example of each file, without its location.
 LAYOUTS = {
     "glue/cola": {
         "train": ({"train.tsv": tsv('gj04|0|*|They "drank.', "gj04|1||We ran.")}, [('They "drank.', None, "0", "0")]),
@@ -224,9 +224,9 @@ def test_every_standard_set_is_read_from_its_published_files(tmp_path: Path, nam
         for file, content in files.items():
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-        parts = locate(name, split, str(tmp_path))
-        assert [part for part, _ in parts] == list(known.splits[split])
-        firsts = [next(known.read(source, split)) for _, source in parts]
+        located = locate(name, split, str(tmp_path))
+        assert [file for file, _ in located] == list(known.splits[split])
+        firsts = [next(known.read(source, split)) for _, source in located]
         assert {type(first) for first in firsts} == {EXAMPLES[known.task]}
         assert [first[1:] for first in firsts] == expected
 
@@ -234,7 +234,7 @@ def test_every_standard_set_is_read_from_its_published_files(tmp_path: Path, nam
 def test_every_standard_set_is_read_with_crlf_and_a_byte_order_mark_in_the_folder_of_its_archive(tmp_path: Path):
     for name, layouts in LAYOUTS.items():
         known = STANDARD_SETS[name]
-        folder = tmp_path / name / next((place for place in known.folders if "*" not in place), "")
+        folder = tmp_path / name / next((each for each in known.folders if "*" not in each), "")
         for split, (files, expected) in layouts.items():
             for file, content in files.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -242,8 +242,8 @@ def test_every_standard_set_is_read_with_crlf_and_a_byte_order_mark_in_the_folde
                     lines = content.removeprefix("\ufeff").replace("\r\n", "\n")
                     content = ("\ufeff" + lines.replace("\n", "\r\n")).encode()
                 (folder / file).write_bytes(content)
-            parts = locate(name, split, str(tmp_path / name))
-            assert [next(known.read(source, split))[1:] for _, source in parts] == expected, name
+            located = locate(name, split, str(tmp_path / name))
+            assert [next(known.read(source, split))[1:] for _, source in located] == expected, name
 
 
 def rows(**features):
@@ -287,7 +287,7 @@ HUB_QUESTION = rows(
 TREC = rows(text=(TEXT, "a"), coarse_label=(classes("ABBR", "NUM"), 1), fine_label=(classes("NUM:date"), 0))
 TAGGED = ["Rome", "is"]
 
-# name -> a row as the hub has it, and what its example holds.
+# name -> a row as the hub has it, and its example without the location.
 HUB_ROWS = {
     "glue/cola": (glue((classes("unacceptable", "acceptable"), 1), sentence="a"), ("a", None, "1", "7")),
     "glue/sst2": (glue((classes("negative", "positive"), 0), sentence="a"), ("a", None, "0", "7")),
@@ -372,17 +372,17 @@ def test_broken_rows_of_qqp_are_skipped_in_training_only(tmp_path: Path, caplog)
     known = STANDARD_SETS["glue/qqp"]
     with caplog.at_level(logging.WARNING):
         assert [e.id for e in known.read(str(tmp_path / "t.tsv"), "train")] == ["4"]
-    assert "1 rows skipped" in caplog.text
+    assert "1 rows are skipped" in caplog.text
     (tmp_path / "u.tsv").write_text(tsv("id|question1|question2", "1|Why?"))
     for split, file in (("validation", "t.tsv"), ("test", "u.tsv")):
-        with pytest.raises(InputError, match=r"line 2: \d columns, but the first line has"):
+        with pytest.raises(InputError, match=r"line 2: this line has \d columns, but the first line has"):
             list(known.read(str(tmp_path / file), split))
 
 
 @pytest.mark.parametrize("name", STANDARD_SETS)
 def test_every_standard_set_is_consistent(name):
     known = STANDARD_SETS[name]
-    parts = [part for parts in known.splits.values() for part in parts]
+    files = [file for split_files in known.splits.values() for file in split_files]
     assert set(known.splits) <= {"train", "validation", "test"}
     assert known.labels is None or len(set(known.labels)) == len(known.labels) > 1
     assert (known.scheme is None) == (known.task != "token-classification")
@@ -390,14 +390,14 @@ def test_every_standard_set_is_consistent(name):
     assert (known.problem_type is None) == (
         not known.task.endswith(("text-classification", "relation-classification"))
     )
-    assert all(part.hub is None or re.fullmatch(rf"{HUB}[^:]+:[^:]*:\w+", part.hub) for part in parts)
-    submissions = [part.submission for part in known.splits.get("test", ()) if part.submission]
+    assert all(file.hub is None or re.fullmatch(rf"{HUB}[^:]+:[^:]*:\w+", file.hub) for file in files)
+    submissions = [file.submission for file in known.splits.get("test", ()) if file.submission]
     assert bool(submissions) == name.startswith("glue/")
     assert known.source
 
 
 def test_glue_is_submitted_in_the_files_that_its_server_expects():
-    names = [part.submission for known in STANDARD_SETS.values() for parts in known.splits.values() for part in parts]
+    names = [file.submission for known in STANDARD_SETS.values() for files in known.splits.values() for file in files]
     expected = "AX CoLA MNLI-m MNLI-mm MRPC QNLI QQP RTE SST-2 STS-B WNLI"
     assert sorted(name for name in names if name) == expected.split()
 
@@ -431,7 +431,7 @@ def test_without_a_folder_the_hub_is_named():
         locate("universal-dependencies-pos", "test")
 
 
-def test_what_is_not_there_is_named_with_what_is(tmp_path: Path):
+def test_a_missing_split_or_file_is_named_with_those_that_exist(tmp_path: Path):
     (tmp_path / "dev.tsv").touch()
     (tmp_path / "sub").mkdir()
     with pytest.raises(
@@ -478,10 +478,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         locate(name, "train", None)
 
 
-def test_a_part_says_which_file_of_a_split_it_is():
-    assert [part.name for part in STANDARD_SETS["glue/mnli"].splits["test"]] == ["matched", "mismatched"]
-    assert STANDARD_SETS["glue/ax"].splits["test"][0].name == "diagnostics"
-    assert isinstance(STANDARD_SETS["dream"].splits["test"][0], Part)
+def test_the_files_of_a_split_name_its_subsets():
+    assert [file.subset for file in STANDARD_SETS["glue/mnli"].splits["test"]] == ["matched", "mismatched"]
+    assert STANDARD_SETS["glue/ax"].splits["test"][0].subset == "diagnostics"
+    assert STANDARD_SETS["dream"].splits["test"][0].subset == ""
 
 
 @pytest.mark.real_data

@@ -26,8 +26,11 @@ from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.datasets.readers.trec import read_trec
 from bert_lightning.data.pretraining.published_generator import _read_documents
 from bert_lightning.data.reading import lines
+from bert_lightning.data.reading.json_values import read_json
 from bert_lightning.data.reading.lines import numbered_lines, read_lines
-from bert_lightning.data.reading.tables import CORPUS_SUFFIXES, as_text, find_sources, is_table, read_json, read_rows
+from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
+from bert_lightning.data.reading.tables import is_table, read_rows
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
 
@@ -186,7 +189,7 @@ def test_numbers_and_truth_values_are_text(value, text):
         *(pd.NA, pd.NaT, 1j),
     ],
 )
-def test_a_value_that_is_missing_or_no_text_is_refused_with_its_place(value):
+def test_a_value_that_is_missing_or_no_text_is_refused_with_its_location(value):
     with pytest.raises(InputError, match=r"^t\.jsonl: line 2: the label (is|holds)"):
         as_text("t.jsonl: line 2", "the label", value)
 
@@ -229,16 +232,16 @@ def test_a_document_of_nan_is_refused_with_its_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place"),
+    ("name", "content", "location"),
     [
         ("t.tsv", "text\tlabel\ttext\na\tx\tb\n", "line 1: 2 columns are called 'text'"),
         ("t.csv", "label,text,label\nx,a,y\n", "line 1: 2 columns are called 'label'"),
         ("t.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}\n', "line 2: the key 'text' occurs twice"),
     ],
 )
-def test_a_doubled_column_is_refused_by_its_name(tmp_path: Path, name, content, place):
+def test_a_doubled_column_is_refused_by_its_name(tmp_path: Path, name, content, location):
     source = write(tmp_path / name, content)
-    with pytest.raises(InputError, match=place):
+    with pytest.raises(InputError, match=location):
         list(read_rows(source))
 
 
@@ -359,11 +362,11 @@ def test_a_file_that_begins_with_cr_may_go_on_with_lf_and_crlf(tmp_path: Path, s
 
 
 @given(
-    parts=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"bc d", "é".encode()]), max_size=30),
+    pieces=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"bc d", "é".encode()]), max_size=30),
     size=st.integers(8, 12),
 )
-def test_lines_of_any_ends_are_those_of_the_regular_expression(tmp_path_factory, parts, size):
-    content = b"x\ry" + b"".join(parts)
+def test_lines_of_any_ends_are_those_of_the_regular_expression(tmp_path_factory, pieces, size):
+    content = b"x\ry" + b"".join(pieces)
     path = tmp_path_factory.mktemp("lines") / "c.txt"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
@@ -409,7 +412,7 @@ def test_a_carriage_return_alone_ends_a_row_of_csv_outside_quotes(tmp_path: Path
 def test_a_carriage_return_inside_a_line_of_words_is_refused_with_its_line(tmp_path: Path):
     for name, content in (("t.conll", "a O\nb O\rc O\n"), ("t.conllu", "1\ta\t_\tX\n1\tb\t_\tX\r2\tc\t_\tX\n")):
         source = write(tmp_path / name, content)
-        with pytest.raises(InputError, match=r"line 2: a carriage return stands inside this line"):
+        with pytest.raises(InputError, match=r"line 2: this line holds a carriage return"):
             tags(source)
 
 
@@ -417,7 +420,7 @@ def test_a_carriage_return_inside_other_lines_is_a_character_and_warned_about_on
     source = write(tmp_path / "t.txt", "a\nb\rc\nd\re\n")
     assert [line for _, line in read_lines(source)] == ["a", "b\rc", "d\re"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{source}: line 2: a carriage return stands inside this line, though the first line ends in LF: "
+        f"{source}: line 2: this line holds a carriage return, though the first line ends in LF: "
         "it is read as a character of the line"
     ]
 
@@ -426,7 +429,7 @@ def test_a_carriage_return_inside_other_lines_is_a_character_and_warned_about_on
 def test_a_file_of_one_line_with_other_separators_is_refused_or_warned_about(tmp_path: Path, caplog, separator):
     lines_of = ["Ann B-PER", "is O", "here O", ""]
     source = write(tmp_path / "t.conll", separator.join(lines_of))
-    message = f"this file is a single line, and holds U+{ord(separator):04X}, which ends no line"
+    message = f"this file is a single line that holds U+{ord(separator):04X} several times, which does not end lines"
     with pytest.raises(InputError, match=re.escape(f"t.conll: {message}: end lines in LF")):
         list(read_tagged(source))
     assert len(list(read_lines(source))) == 1

@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 
 
 def zstandard(content: bytes) -> bytes:
-    """One frame of Zstandard."""
+    """Compress into one frame of Zstandard."""
     return pa.compress(content, codec="zstd", asbytes=True)
 
 

@@ -9,13 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from bert_lightning.data.reading.lines import Repairs
-from bert_lightning.data.reading.tables import (
-    CORPUS_SUFFIXES,
-    TABLE_READERS,
-    column,
-    find_sources,
-    read_rows,
-)
+from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
+from bert_lightning.data.reading.tables import TABLE_READERS, column, read_rows
 from bert_lightning.errors import InputError
 
 ROWS = [
@@ -26,7 +21,7 @@ ROWS = [
 
 
 def zstandard(content: bytes) -> bytes:
-    """One frame of Zstandard."""
+    """Compress into one frame of Zstandard."""
     return pa.compress(content, codec="zstd", asbytes=True)
 
 
@@ -34,7 +29,7 @@ COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard}
 
 
 def write_table(path: Path, rows) -> Path:
-    """The rows in the format that the suffix names."""
+    """Write rows in the format that the suffix names."""
     suffix = path.with_suffix("").suffix if path.suffix in COMPRESS else path.suffix
     if suffix == ".parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
@@ -52,7 +47,7 @@ def write_table(path: Path, rows) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [*TABLE_READERS, ".tsv.gz", ".jsonl.zst", ".csv.xz"])
-def test_every_table_format_gives_the_same_rows_with_their_place(tmp_path: Path, suffix: str):
+def test_every_table_format_gives_the_same_rows_with_their_location(tmp_path: Path, suffix: str):
     path = write_table(tmp_path / f"table{suffix}", ROWS)
     rows = list(read_rows(str(path)))
     assert [row.values for row in rows] == ROWS
@@ -83,7 +78,7 @@ def test_column_names_stand_in_for_a_missing_header(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.tsv", b"a\tb\n1\t2\n3\n", r"t\.tsv: line 3: 1 columns, but the first line has 2"),
+        ("t.tsv", b"a\tb\n1\t2\n3\n", r"t\.tsv: line 3: this line has 1 columns, but the first line has 2"),
         ("t.jsonl", b'{"a": 1}\n{"a": \n', r"t\.jsonl: line 2: not JSON: Expecting value, column 6"),
         ("t.jsonl", b"[1]\n", r"t\.jsonl: line 1: a JSON object is expected"),
         ("t.csv", b'a,b\n"x,1\n', r"t\.csv: line 2: "),
@@ -102,9 +97,9 @@ def test_a_malformed_table_names_file_and_line(tmp_path: Path, name, content, me
         list(read_rows(str(tmp_path / name)))
 
 
-def test_a_missing_column_names_those_there_are(tmp_path: Path):
+def test_a_missing_column_is_refused_with_the_names_of_the_columns(tmp_path: Path):
     path = write_table(tmp_path / "t.tsv", ROWS)
-    with pytest.raises(InputError, match=r"line 2: no column 'sentence'; the columns are: text, label"):
+    with pytest.raises(InputError, match=r"line 2: there is no column 'sentence'; the columns are: text, label"):
         column(next(read_rows(str(path))), "sentence")
 
 
