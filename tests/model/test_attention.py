@@ -183,7 +183,7 @@ def test_varlen_names_what_its_kernels_lack(dtype, width, message):
     [
         (
             (torch.zeros(1, 3, dtype=torch.long), None, None, Packing(torch.tensor([0, 3]), 3)),
-            "packed input is one row",
+            "packed input must have shape",
         ),
         ((torch.zeros(3, dtype=torch.long),), r"input_ids has shape \(3,\); expected \(B, S\)"),
         (

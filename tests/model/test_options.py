@@ -179,7 +179,7 @@ def test_top_layers_and_pooler_are_drawn_anew_on_request(tmp_path):
     assert {
         name for name in fresh if name.endswith("weight") and "norm" not in name
     } == old.state_dict().keys() - same
-    with pytest.raises(ValueError, match="3 layers cannot be drawn anew: the model has 2"):
+    with pytest.raises(ValueError, match="3 layers cannot be reinitialised: the model has 2"):
         BertEncoder.from_pretrained(tmp_path, reinitialize_layers=3)
 
 

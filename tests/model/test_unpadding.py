@@ -6,7 +6,7 @@ import transformers
 
 from bert_lightning.model import BertConfig, BertEncoder, attention
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
+from bert_lightning.model.attention import AttentionOutput, Backend, choose_backend, sdpa
 from bert_lightning.model.packing import order_by_length, packing_of
 from bert_lightning.model.task_models import BertForMultipleChoice
 
@@ -19,7 +19,7 @@ def packed_lengths(monkeypatch):
     """Let `varlen` run here, and record how many tokens it is given."""
     seen = []
 
-    def stand_in(query_key_value, layout, num_heads, dropout) -> Attended:
+    def stand_in(query_key_value, layout, num_heads, dropout) -> AttentionOutput:
         assert layout.packing is not None
         seen.append(len(query_key_value))
         return sdpa(query_key_value, layout, num_heads, dropout)
@@ -113,7 +113,7 @@ def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pool
     ids, segments, mask = batch((9, 4, 9, 9, 9, 4, 9))
     shapes = []
 
-    def recording(query_key_value, layout, num_heads, dropout) -> Attended:
+    def recording(query_key_value, layout, num_heads, dropout) -> AttentionOutput:
         shapes.append(tuple(query_key_value.shape))
         return sdpa(query_key_value, layout, num_heads, dropout)
 
