@@ -89,7 +89,7 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
 
 
 def _require_rows(checkpoint: Checkpoint, name: str, num_rows: object) -> None:
-    """Refuse a table that differs from the configuration, since resizing it would hide the difference.
+    """Refuse a table that differs from the configuration, because resizing it would hide the difference.
 
     Raises:
         CheckpointError: the tensor exists and has another number of rows; the message names it.

@@ -293,13 +293,10 @@ class BertForRelationClassification(_LabelledModel):
         *,
         entity_places: Tensor,
     ) -> Tensor:
-        """Score (B, S) x 3: (B, L).
-
-        `entity_places` are the positions (B, 2) of the two markers in their sequence, or indices (n, 2) into packed
-        tokens.
+        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
 
         Raises:
-            ValueError: `entity_places` does not have two entries per sequence.
+            ValueError: `entity_places` does not hold two places for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
         if tuple(entity_places.shape) != expected:

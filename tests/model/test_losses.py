@@ -40,7 +40,7 @@ def test_spans_of_another_shape_are_an_error_that_names_the_argument(name):
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 3), (2,)])
-def test_relations_need_two_places_in_each_sequence(shape):
+def test_relations_need_two_positions_in_each_sequence(shape):
     config = BertConfig.preset("tiny", vocab_size=9, hidden_size=16, max_position_embeddings=8)
     model = BertForRelationClassification(config)
     with pytest.raises(ValueError, match=r"entity_places is of shape \(.*\); expected \(2, 2\)"):
@@ -58,7 +58,7 @@ def test_a_span_loss_with_the_mask_is_that_of_the_sequence_alone():
 
 
 @pytest.mark.parametrize("outside", [-1, -5, 9, 100])
-def test_a_position_outside_the_window_counts_nothing(outside):
+def test_a_position_outside_the_window_does_not_count(outside):
     start, end = torch.randn(1, 9), torch.randn(1, 9)
     losses = span_losses(start, end, torch.tensor([outside]), torch.tensor([outside]))
     assert losses.tolist() == [0]
