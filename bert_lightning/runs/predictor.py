@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
@@ -21,7 +22,6 @@ from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
-from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 BATCH_SIZE = 64

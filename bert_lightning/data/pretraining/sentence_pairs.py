@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.data.corpus.token_store import Shard, TokenStore
+from bert_lightning.data.loading.encoding import pair_lengths
 from bert_lightning.data.pretraining.samples import DocumentSamples, Sample, Tokens, beginning, first_behind
 from bert_lightning.errors import InputError
 
@@ -127,11 +128,8 @@ class _Chunk:
 
 def truncated(a: Tokens, b: Tokens, limit: int, draw: float) -> tuple[Tokens, Tokens]:
     """Cut the longer part (tie: B) as far as needed, as the original; what is kept of it stands anywhere in it."""
-    if len(a) + len(b) > limit:
-        # What one token at a time from the longer part comes to.
-        keep_a = min(len(a), max(limit - len(b), -(-limit // 2)))
-        a, b = _cut(a, keep_a, draw), _cut(b, limit - keep_a, draw)
-    return a, b
+    keep_a, keep_b = pair_lengths(len(a), len(b), limit)
+    return _cut(a, keep_a, draw), _cut(b, keep_b, draw)
 
 
 def _cut(tokens: Tokens, keep: int, draw: float) -> Tokens:

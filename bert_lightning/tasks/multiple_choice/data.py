@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.datasets.readers.choices import read_choices
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
+from bert_lightning.data.loading.encoding import encode_texts
 from bert_lightning.data.loading.module import Stage
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,
@@ -18,7 +19,6 @@ from bert_lightning.tasks.fine_tuning.data import (
     Part,
     check_all_or_none,
 )
-from bert_lightning.tasks.text_classification.data import encode_texts
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.tasks.task import Task
-from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
 
 NUM_CANDIDATES = 5

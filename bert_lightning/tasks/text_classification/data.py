@@ -15,7 +15,8 @@ from bert_lightning.checks import RefusedValue
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes, without_disagreement
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
-from bert_lightning.data.loading.batching import Batch, assemble, to_batch
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.loading.module import Stage
 from bert_lightning.data.reading.hub import HUB
 from bert_lightning.data.reading.tables import read_rows
@@ -361,35 +362,3 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     except ValueError:
         return distinct
     return sorted(distinct, key=values.__getitem__) if all(map(math.isfinite, values.values())) else distinct
-
-
-def encode_texts(
-    tokenizer: WordPieceTokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_seq_length: int
-) -> tuple[list[list[int]], list[list[int]] | None]:
-    """Ids of each text (and each second text), cut so that with the special tokens they fit.
-
-    A pair is cut token by token from the end of the longer part (tie: the second);
-    `run_classifier.py: _truncate_seq_pair`.
-    """
-    firsts = tokenizer.encode_batch(texts)
-    if pairs is None:
-        return [first[: max_seq_length - 2] for first in firsts], None
-    limit = max_seq_length - 3
-    seconds = tokenizer.encode_batch(pairs)
-    for number, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
-        if len(first) + len(second) > limit:
-            keep = min(len(first), max(limit - len(second), -(-limit // 2)))
-            firsts[number], seconds[number] = first[:keep], second[: limit - keep]
-    return firsts, seconds
-
-
-def text_batch(
-    tokenizer: WordPieceTokenizer,
-    firsts: list[list[int]],
-    seconds: list[list[int]] | None,
-    max_seq_length: int,
-    **labels: NDArray[Any],
-) -> Batch:
-    """Encoded texts to padded tensors."""
-    arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, max_seq_length)
-    return to_batch(*arrays, **labels)

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.data.loading.batching import length_bucketed
+from bert_lightning.data.loading.encoding import encode_texts
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.text_classification.data import (
     TextClassificationData,
     TextClassificationDataModule,
-    encode_texts,
     sort_labels,
 )
 
