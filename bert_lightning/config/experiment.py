@@ -27,7 +27,7 @@ from bert_lightning.config.settings import (
     with_names,
 )
 from bert_lightning.data.pretraining.masking import MASKINGS
-from bert_lightning.data.pretraining.module import PretrainingData
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
 from bert_lightning.model.config import BertConfig

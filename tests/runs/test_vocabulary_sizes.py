@@ -16,7 +16,8 @@ from bert_lightning.config.experiment import TASK_DATA, load_experiment
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.masking import TokenMasking
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining

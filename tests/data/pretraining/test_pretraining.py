@@ -10,8 +10,9 @@ from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.batching import shuffled
 from bert_lightning.data.loading.module import TrainingPlan
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
-from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncate_pair
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.errors import InputError
 from tests.support.small_corpus import write_corpus
 
@@ -118,7 +119,7 @@ def test_truncation_is_the_one_token_at_a_time_rule():
         return a, b
 
     for a, b in itertools.product(range(1, 90, 4), repeat=2):
-        first, second = truncated(np.arange(a), np.arange(b), 37, a * 7 % 10 / 10)
+        first, second = truncate_pair(np.arange(a), np.arange(b), 37, a * 7 % 10 / 10)
         assert (len(first), len(second)) == reference(a, b, 37)
         assert (np.diff(first) == 1).all()
 
