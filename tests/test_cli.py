@@ -86,7 +86,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
         ("prepare --input good.txt --tokenizer tok --output good.txt/x", "good.txt/x: cannot be written"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 0", "--workers is 0"),
-        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "no regular expression"),
+        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "must be a regular expression"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 2 --scheduler x", "--workers counts"),
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (

@@ -112,7 +112,7 @@ def test_text_without_documents_can_be_cut_into_some(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"document_start": "("}, "no regular expression"), ({"lines_per_document": 0}, "must be at least 1")],
+    [({"document_start": "("}, "must be a regular expression"), ({"lines_per_document": 0}, "must be at least 1")],
 )
 def test_impossible_formats_are_errors(settings, message):
     with pytest.raises(InputError, match=message):
