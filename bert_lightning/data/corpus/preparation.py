@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.files import write_bytes, write_json
 from bert_lightning.data.corpus.documents import CorpusFormat, Passage, detect_layout, read_passages
 from bert_lightning.data.corpus.shard_jobs import ShardJobs, shard_texts
-from bert_lightning.data.corpus.shards import Encoding
+from bert_lightning.data.corpus.shard_writer import Encoding
+from bert_lightning.data.corpus.shards import ShardRecord
 from bert_lightning.data.corpus.store_settings import (
     UNFINISHED,
     StoreSettings,
@@ -31,7 +32,7 @@ from bert_lightning.data.corpus.store_settings import (
     refuse_other_content,
     store_settings,
 )
-from bert_lightning.data.corpus.token_store import FORMAT, MANIFEST, TOKEN_COUNTS, ShardRecord, store_fingerprint
+from bert_lightning.data.corpus.token_store import FORMAT, MANIFEST, TOKEN_COUNTS, store_fingerprint
 from bert_lightning.data.reading.lines import Repairs, named
 from bert_lightning.data.reading.tables import is_table
 from bert_lightning.errors import InputError, WorkError

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from bert_lightning.data.corpus.documents import Passage
 from bert_lightning.data.corpus.executors import dask_executor, local_executor
-from bert_lightning.data.corpus.shards import Encoding, ShardText, ShardWriter, kept_record, shard_key
-from bert_lightning.data.corpus.token_store import SHARD_RECORD, ShardRecord, shard_name
+from bert_lightning.data.corpus.shard_writer import Encoding, ShardText, ShardWriter, kept_record, shard_key
+from bert_lightning.data.corpus.shards import SHARD_RECORD, ShardRecord, shard_name
 from bert_lightning.errors import WorkError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 

@@ -1,4 +1,4 @@
-"""What a token store is made from, and the check that a folder holds no other store."""
+"""The sources and settings of a token store, and the check that a folder holds no other store."""
 
 import json
 import re

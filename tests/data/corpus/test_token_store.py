@@ -14,7 +14,7 @@ import pytest
 from bert_lightning.checkpoints.files import write_bytes
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus import documents as documents_module
-from bert_lightning.data.corpus import shard_jobs, shards
+from bert_lightning.data.corpus import shard_jobs, shard_writer
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.store_settings import UNFINISHED
@@ -178,9 +178,9 @@ def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(l
     assert stretches[1][1] - stretches[1][0] >= 2
     for (first, last), text in zip(stretches, texts, strict=True):
         stored: list[int] = []
-        for part in range(first, last + 1):
-            assert store.same_document(part) == (first, last)
-            stored += store.tokens(part, 0, int(store.sentence_ends(part)[-1])).tolist()
+        for number in range(first, last + 1):
+            assert store.same_document(number) == (first, last)
+            stored += store.tokens(number, 0, int(store.sentence_ends(number)[-1])).tolist()
         assert stored == [t for ids in tokenizer.encode_batch(text) for t in ids]
 
 
@@ -204,8 +204,8 @@ def test_a_random_second_never_comes_from_another_part_of_the_same_document(long
     pairs = SentencePairs(store, 40, 0.0, seed=1)
     labels = set()
     for epoch in range(3):
-        for place, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
-            owner = next(n for n in range(store.num_documents) if place < samples_up_to(pairs)[n])
+        for index, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
+            owner = next(n for n in range(store.num_documents) if index < samples_up_to(pairs)[n])
             second = {n for n in range(store.num_documents) if holds(store, n, pair.second)}
             if pair.label != IS_NEXT:
                 assert not (first <= owner <= last and second and second <= set(range(first, last + 1)))
@@ -250,7 +250,7 @@ def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, 
         written.append(path)
         write_bytes(path, content)
 
-    monkeypatch.setattr(shards, "write_bytes", write)
+    monkeypatch.setattr(shard_writer, "write_bytes", write)
     with pytest.raises(WorkError, match=r"shard-00002: cannot be written: No space left"):
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     monkeypatch.undo()

@@ -76,9 +76,9 @@ def test_ranks_and_micro_batches_only_share_out_a_step(store, small_pools, batch
     for step in (0, 3, 17):
         [whole] = data.training_batches(step, TrainingPlan(20, 1, seed=1), 0, 1)
         plan = TrainingPlan(20, accumulate, seed=1)
-        parts = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
-        assert len(parts) == accumulate * world_size
-        assert sorted(s for part in parts for s in sequences(part)) == sorted(sequences(whole))
+        batches = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
+        assert len(batches) == accumulate * world_size
+        assert sorted(s for batch in batches for s in sequences(batch)) == sorted(sequences(whole))
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])

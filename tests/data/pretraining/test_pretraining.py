@@ -45,7 +45,7 @@ def test_pairs_fit_and_both_parts_hold_tokens(pairs):
 
 
 def test_a_next_pair_is_one_stretch_of_a_document_and_a_random_one_is_not(tmp_path, tokenizer):
-    # Sentences that say where they stand, so that each token run is in one document only.
+    # Each sentence names its position, so that each run of tokens is in one document only.
     words = [w for w in tokenizer.entries if w.isalpha()][:36]
     triples = itertools.permutations(words, 3)
     documents = [[" ".join(next(triples)) for _ in range(8)] for _ in range(12)]
@@ -100,12 +100,12 @@ def test_every_token_of_the_corpus_is_reached(store):
     seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
     for epoch in range(30):
         for pair in all_pairs(source, epoch):
-            for part in (pair.first.tolist(), pair.second.tolist()):
+            for text in (pair.first.tolist(), pair.second.tolist()):
                 for document, marks in enumerate(seen):
                     whole = opened.tokens(document, 0, len(marks)).tolist()
-                    for i in range(len(whole) - len(part) + 1):
-                        if whole[i : i + len(part)] == part:
-                            marks[i : i + len(part)] = True
+                    for i in range(len(whole) - len(text) + 1):
+                        if whole[i : i + len(text)] == text:
+                            marks[i : i + len(text)] = True
     assert np.concatenate(seen).mean() > 0.99
 
 
