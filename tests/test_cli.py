@@ -86,7 +86,7 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
         ("prepare --input good.txt --tokenizer tok --output good.txt/x", "good.txt/x: cannot be written"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 0", "--workers is 0"),
-        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "no regular expression"),
+        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "must be a regular expression"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 2 --scheduler x", "--workers counts"),
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
@@ -178,7 +178,7 @@ def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, caps
 def test_a_warning_about_a_vocabulary_names_it(place, caplog):
     Path("other.txt").write_bytes(Path("tok/vocab.txt").read_bytes())
     assert main(["prepare", "--input", "good.txt", "--tokenizer", "other.txt", "--output", "out", "--cased"]) == 0
-    assert "other.txt: no entry holds a capital letter" in caplog.text
+    assert "other.txt has no entry with a capital letter" in caplog.text
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):

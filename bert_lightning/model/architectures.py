@@ -1,4 +1,4 @@
-"""All models by the name of transformers' class, and the model that a checkpoint holds."""
+"""All models by the name of transformers' class, and the choice of the model for a checkpoint."""
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -13,6 +13,7 @@ from bert_lightning.model.task_models import (
     BertForTokenClassification,
 )
 
+# Name of transformers' class -> our class.
 MODELS: dict[str, type[PretrainedModel]] = {
     cls.architecture: cls
     for cls in (
@@ -26,12 +27,11 @@ MODELS: dict[str, type[PretrainedModel]] = {
         BertEncoder,
     )
 }
-"""Name of transformers' class -> our class."""
+# Models that transformers does not have.
 OWN_MODELS: dict[str, type[PretrainedModel]] = {
     BertForRelationClassification.architecture: BertForRelationClassification
 }
-"""Classes that transformers does not have."""
-# Heads -> the class of a checkpoint that names none. The first entry all of whose heads it holds is taken.
+# The class of a checkpoint that names none, by its heads; the first entry whose heads it has wins.
 _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
     (("mlm_head", "nsp_head"), BertForPreTraining),
     (("mlm_head",), BertForMaskedLM),
@@ -44,23 +44,23 @@ _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
 
 
 def model_of(checkpoint: Checkpoint) -> PretrainedModel:
-    """Return the model that a checkpoint holds, of any class.
+    """Build the model of a checkpoint, whatever its class.
 
     Raises:
-        CheckpointError: the class is unknown, or the checkpoint cannot fill it.
+        CheckpointError: the class is unknown, or the checkpoint does not fit it.
     """
-    name, classes = checkpoint.architecture, {**MODELS, **OWN_MODELS}
-    if name not in classes and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
-        # A custom class without additional parameters, such as Contriever.
+    name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
+    if name not in known and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
+        # A custom class that adds no parameters, such as Contriever.
         name = BertEncoder.architecture
-    if name is not None and name not in classes:
-        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(classes)}")
+    if name is not None and name not in known:
+        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
     by_heads = next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
     if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
         by_heads = BertForTokenClassification
-    cls = classes[name] if name is not None else by_heads
-    # The released models of Hugging Face hold both heads, though they call themselves masked language models.
+    cls = known[name] if name is not None else by_heads
+    # The models that Hugging Face released are named masked language models, but have both heads.
     if cls is BertForMaskedLM and by_heads is BertForPreTraining:
         cls = BertForPreTraining
     return cls.from_checkpoint(checkpoint)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -15,6 +14,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build, task_of
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
+from tests.support.task_data import RAW, task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 

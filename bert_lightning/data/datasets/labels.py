@@ -27,7 +27,7 @@ _WORD_BORDER = re.compile(r"(?<=[^\W_])[\s_\-\u2010-\u2015]+(?=[^\W_])")
 _LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1\u03c1\u03bd", "aeopcyxijsoapv"
 )
-# The label in SNLI and MNLI where annotators have no majority, and their classes; Bowman et al. 2015, section 2.2.
+# The label of pairs in SNLI and MNLI without a majority, and the classes of both; Bowman et al. 2015, section 2.2.
 NO_AGREEMENT = "-"
 NLI_LABELS = ("contradiction", "entailment", "neutral")
 _WAY_TO_WRITE = (
@@ -37,7 +37,7 @@ _WAY_TO_WRITE = (
 
 
 def refuse_indicators(examples: Sequence[LabelledText], known: Sequence[str] | None = None) -> None:
-    """Refuse rows of 0 and 1 per class where names of classes are expected, and rows that repeat a name.
+    """Refuse rows of 0 and 1 per class, since names of classes are expected, and rows that repeat a name.
 
     Indicators are 0, 1 and -1 (unknown) in any spelling, and truth values. Rows of equal length that hold only
     indicators are refused even if no row repeats one. So are rows of probabilities, rows of yes and no, and texts
@@ -120,7 +120,7 @@ def indicator_columns(names_and_values: Iterable[tuple[str, object]]) -> list[st
 
 
 def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
-    """Warn about names that are probably one class, and about names that are probably not a class.
+    """Warn about several names that are probably one class, and about names that are probably not a class.
 
     Two names are probably one class if they differ only in blanks, dashes, quotation marks, case (of more than one
     letter) or the spelling of a number. So are names that differ only in Unicode form (NFKC), in invisible
@@ -177,7 +177,7 @@ def _plain(label: str) -> str | float:
 def without_disagreement(
     examples: Sequence[LabelledText], known: Sequence[str] | None, source: str
 ) -> Sequence[LabelledText]:
-    """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn with their number.
+    """Leave out pairs that SNLI and MNLI label `-`, as their authors and GLUE do, and warn about their number.
 
     Nothing is left out if labels other than theirs occur, or if `-` is a known class.
 

@@ -1,12 +1,13 @@
 """The description of one standard data set."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from bert_lightning.data.reading.hub import HUB
 from bert_lightning.data.reading.lines import format_suffix
 
+T = TypeVar("T")
 # Source and split -> examples. The task of the set decides their type.
 Read = Callable[[str, str], Iterator[Any]]
 Task = Literal[
@@ -71,3 +72,21 @@ def has_hub_columns(source: str) -> bool:
     [True, True, False]
     """
     return source.startswith(HUB) or format_suffix(source) in (".jsonl", ".parquet")
+
+
+def one_file_splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict[str, tuple[SplitFile, ...]]:
+    """Describe splits of one file each.
+
+    Args:
+        files: split -> the names of its file.
+        hub: the source on the hub without the name of the split; None if it is not there.
+    """
+    return {
+        split: (SplitFile("", tuple(alternatives), None if hub is None else f"{hub}:{split}"),)
+        for split, alternatives in files.items()
+    }
+
+
+def ignoring_split(read: Callable[[str], Iterator[T]], source: str, split: str) -> Iterator[T]:
+    """Read a source whose form is the same for every split. It has the signature of `Read` once `read` is bound."""
+    return read(source)

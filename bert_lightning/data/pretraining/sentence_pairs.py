@@ -5,7 +5,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.corpus.token_store import Shard, TokenStore
+from bert_lightning.data.corpus.shards import Shard
+from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.encoding import pair_lengths
 from bert_lightning.data.pretraining.samples import (
     DocumentSamples,
@@ -144,7 +145,7 @@ def _cut_chunk(samples: DocumentSamples, document: int, chunk: int, draws: Draws
 def truncate_pair(a: Tokens, b: Tokens, limit: int, draw: float) -> tuple[Tokens, Tokens]:
     """Cut the longer text (at equal lengths B) until a pair has at most `limit` tokens, as the original does.
 
-    What is kept is a stretch that `draw`, in [0, 1), chooses.
+    A text keeps a stretch, and `draw`, in [0, 1), decides which one.
 
     >>> truncate_pair(np.arange(6), np.arange(10, 12), limit=5, draw=0.5)
     (array([2, 3, 4]), array([10, 11]))

@@ -34,6 +34,13 @@ def read_choices(source: str) -> Iterator[ChoiceQuestion]:
     Raises:
         InputError: a key is missing or has another type, there are fewer than two choices, or the label is not one
             of them.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write('{"context": "The wind rose.", "choices": ["We set sail.", "We ate."], "label": 0}')
+    >>> file.flush()
+    >>> [(example.choices, example.label) for example in read_choices(file.name)]
+    [(('We set sail.', 'We ate.'), 0)]
     """
     if not source.startswith(HUB) and Path(source).is_dir():
         yield from _race_folder(source)
@@ -105,7 +112,7 @@ def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
     folder = Path(source)
     files = [path for path in files_below(folder) if format_suffix(path) == ".txt"]
     if not files:
-        raise InputError(f"{source}: no .txt file in this folder")
+        raise InputError(f"{source}: this folder holds no .txt file")
     for path in files:
         location = str(path)
         values = typed(location, "the record", read_json(location), dict)
@@ -113,7 +120,8 @@ def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
         answers = _race_answers(location, values, len(questions))
         if not len(questions) == len(options) == len(answers):
             raise InputError(
-                f"{location}: {len(questions)} questions, {len(options)} lists of options and {len(answers)} answers"
+                f"{location}: this file has {len(questions)} questions, {len(options)} lists of options and "
+                f"{len(answers)} answers; the numbers must be equal"
             )
         article = field(location, values, "article", str)
         # High and middle school number their files alike.
@@ -165,5 +173,5 @@ def _checked(
     location: str, identifier: str, context: str, question: str, choices: Sequence[str], label: int | None
 ) -> ChoiceQuestion:
     if len(choices) < 2:
-        raise InputError(f"{location}: {len(choices)} choices; at least two are needed")
+        raise InputError(f"{location}: this question has {len(choices)} choices; at least two are needed")
     return ChoiceQuestion(location, identifier, context, question, tuple(choices), label)

@@ -35,6 +35,14 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
     Raises:
         InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, the
             text of an answer is blank, or `is_impossible` contradicts the answers.
+
+    >>> import json, tempfile
+    >>> answers = [{"text": "the wind", "answer_start": 0}]
+    >>> row = {"id": "q1", "question": "What rose?", "context": "the wind rose", "answers": answers}
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write(json.dumps(row)); file.flush()
+    >>> [question.answers for question in read_questions(file.name)]
+    [(Answer(text='the wind', start=0),)]
     """
     locations: dict[str, str] = {}
     entries = (_squad if format_suffix(source) == ".json" else _table)(source)
@@ -106,7 +114,10 @@ def _answers(location: str, value: object, context: str) -> tuple[Answer, ...]:
         answer_texts = texts(location, "the answers' 'text'", required(location, value, "text"))
         starts = field(location, value, "answer_start", list)
         if len(answer_texts) != len(starts):
-            raise InputError(f"{location}: {len(answer_texts)} answers, but {len(starts)} values of 'answer_start'")
+            raise InputError(
+                f"{location}: this question has {len(answer_texts)} answers, but {len(starts)} values of "
+                "'answer_start'"
+            )
         value = [{"text": text, "answer_start": start} for text, start in zip(answer_texts, starts, strict=True)]
     answers = []
     for number, answer in enumerate(typed(location, "the value of 'answers'", value, list), 1):

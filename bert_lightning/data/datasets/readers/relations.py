@@ -38,6 +38,13 @@ def read_relations(
     Raises:
         InputError: a marker is missing, repeated or nested, an entity is empty or lies outside the words, a relation
             has no number before it, or a column is missing.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write('{"text": "The <e1>wind</e1> tore the <e2>sail</e2>.", "label": "Cause-Effect(e1,e2)"}')
+    >>> file.flush()
+    >>> [(example.text, example.first, example.second) for example in read_relations(file.name)]
+    [('The wind tore the sail.', (4, 8), (18, 22))]
     """
     if format_suffix(source) == ".json":
         for number, values in enumerate(typed(source, "the file", read_json(source), list)):
@@ -147,7 +154,9 @@ def _tacred_row(row: Row, number: str, label_column: str | None) -> RelationExam
 def _characters(location: str, words: list[str], values: dict[str, object], name: str) -> Span:
     start, end = (field(location, values, f"{name}_{side}", int) for side in ("start", "end"))
     if not 0 <= start <= end < len(words):
-        raise InputError(f"{location}: {name}_start {start} and {name}_end {end} are no range of {len(words)} words")
+        raise InputError(
+            f"{location}: {name}_start {start} and {name}_end {end} are not a range of the {len(words)} words"
+        )
     begin = len(" ".join(words[:start])) + bool(start)
     return begin, begin + len(" ".join(words[start : end + 1]))
 

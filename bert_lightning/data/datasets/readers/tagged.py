@@ -107,7 +107,7 @@ def read_tagged(
     [(['Ann', 'sails'], ['B-PER', 'O'])]
     """
     suffix = format_suffix(source)
-    if is_table(source) and suffix != ".tsv":
+    if holds_lists(source):
         yield from _table_sentences(source, token_column, tag_column)
     elif suffix in _CONLLU_SUFFIXES:
         token = _number(source, "FORM" if token_column is None else token_column, _CONLLU_COLUMNS)
@@ -121,8 +121,12 @@ def read_tagged(
 
 def has_columns(source: str) -> bool:
     """Return whether a source is a column file whose last column holds the tags: not a table, and not CoNLL-U."""
-    suffix = format_suffix(source)
-    return not (is_table(source) and suffix != ".tsv") and suffix not in _CONLLU_SUFFIXES
+    return not holds_lists(source) and format_suffix(source) not in _CONLLU_SUFFIXES
+
+
+def holds_lists(source: str) -> bool:
+    """Return whether a row of a source is a sentence, with lists of words and tags. A TSV file has a word per row."""
+    return is_table(source) and format_suffix(source) != ".tsv"
 
 
 def as_column(text: str) -> str:
@@ -283,7 +287,7 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
                     row.location,
                 )
             if len(tags) != len(words):
-                raise InputError(f"{row.location}: {len(words)} words, but {len(tags)} tags")
+                raise InputError(f"{row.location}: this row has {len(words)} words, but {len(tags)} tags")
         if words:
             yield TaggedSentence(row.location, words, tags, 0)
 

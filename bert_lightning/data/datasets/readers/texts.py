@@ -131,10 +131,12 @@ def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     labels = [path for path in entries(folder) if path.is_dir() and path.name != _UNLABELLED_FOLDER]
     files = [[path for path in entries(label) if format_suffix(path) == ".txt"] for label in labels]
     if not any(files):
-        raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder per label")
+        raise InputError(
+            f"{source}: there is no .txt file in a subfolder; a folder of texts has one subfolder per label"
+        )
     if left_out := [label.name for label, texts in zip(labels, files, strict=True) if not texts]:
         names = ", ".join(map(repr, left_out[:_MAX_LISTED])) + ", ..." * (len(left_out) > _MAX_LISTED)
-        log.warning("%s: no .txt file directly in the subfolder(s) %s, which are left out", source, names)
+        log.warning("%s: there is no .txt file directly in the subfolder(s) %s, which are left out", source, names)
     # The labels alternate, so that the first few texts are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
