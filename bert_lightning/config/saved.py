@@ -27,6 +27,35 @@ def read_saved(values: dict[str, Any], path: Path, allowed: Sequence[str] = ()) 
         raise InputError(f"{path}: this version cannot read the saved configuration: {error}") from None
 
 
+def with_defaults(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a run's saved configuration with defaults for keys that it does not have, to compare several runs.
+
+    Extensions stay as they were saved, and no module is imported for them.
+
+    Args:
+        values: the content of `path`.
+        path: the file, for messages.
+
+    Raises:
+        InputError: this version cannot read the saved configuration.
+    """
+    extensions = {choice: _at(values, choice) for choice in extensions_in(values, CHOICES)}
+    completed = read_saved(without_extensions(values, CHOICES), path).to_dict()
+    for choice, saved in extensions.items():
+        *parents, last = choice.split(".")
+        section = completed
+        for parent in parents:
+            section = section[parent]
+        section[last] = saved
+    return completed
+
+
+def _at(values: Any, key: str) -> Any:
+    for name in key.split("."):
+        values = values[name]
+    return values
+
+
 class Difference(NamedTuple):
     """A key whose value differs between two experiments."""
 
