@@ -8,8 +8,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Tables
 from bert_lightning.errors import InputError
 
@@ -21,7 +21,9 @@ _REQUIRED = {
 }
 
 
-def with_extensions(values: dict[str, Any], tables: Tables, allowed: Sequence[str]) -> tuple[dict[str, Any], Tables]:
+def with_extensions(
+    values: dict[str, object], tables: Tables, allowed: Sequence[str]
+) -> tuple[dict[str, object], Tables]:
     """Write each `class_path` as the `name` of an entry, and add that entry to its table.
 
     Args:
@@ -32,52 +34,34 @@ def with_extensions(values: dict[str, Any], tables: Tables, allowed: Sequence[st
     Raises:
         InputError: a module is not allowed, and so not imported, or the class cannot be used there.
     """
-    values, tables = dict(values), dict(tables)
-    for path in tables:
-        *parents, last = path.split(".")
-        section = values
-        for parent in parents:
-            inner = section.get(parent)
-            copy = dict(inner) if isinstance(inner, dict) else {}
-            if copy:
-                section[parent] = copy
-            section = copy
-        choice = section.get(last)
-        if not isinstance(choice, dict) or "class_path" not in choice:
-            continue
-        class_path = str(choice["class_path"])
-        for key in choice:
+    tables = dict(tables)
+    for path, class_path in extensions_in(values, tables).items():
+        for key in section_at(values, path):
             if key not in ("class_path", "init_args"):
                 raise InputError(f"{path}.{key} stands beside class_path; keys of the class belong under init_args")
-        arguments = choice.get("init_args") or {}
+        arguments = at(values, f"{path}.init_args") or {}
         if not isinstance(arguments, dict):
             raise InputError(f"{path}.init_args: keys and values are expected, got {arguments!r}")
         tables[path] = {**tables[path], class_path: _load_class(class_path, path, allowed)}
-        section[last] = {**arguments, "name": class_path}
+        section_path, key = split(path)
+        values, section = copied(values, section_path)
+        section[key] = {**arguments, "name": class_path}
     return values, tables
 
 
-def extensions_in(values: dict[str, Any], tables: Tables) -> dict[str, str]:
+def extensions_in(values: dict[str, object], tables: Tables) -> dict[str, str]:
     """Return the extensions that nested keys name: dotted path of the choice -> class path."""
-    paths = {}
-    for path in tables:
-        choice: Any = values
-        for name in path.split("."):
-            choice = choice.get(name) if isinstance(choice, dict) else None
-        if isinstance(choice, dict) and "class_path" in choice:
-            paths[path] = str(choice["class_path"])
-    return paths
+    return {
+        path: str(at(values, f"{path}.class_path")) for path in tables if "class_path" in section_at(values, path)
+    }
 
 
-def without_extensions(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
+def without_extensions(values: dict[str, object], tables: Tables) -> dict[str, object]:
     """Return nested keys without the choices that name a class."""
     for path in extensions_in(values, tables):
-        *parents, last = path.split(".")
-        values = section = dict(values)
-        for parent in parents:
-            section[parent] = dict(section[parent])
-            section = section[parent]
-        del section[last]
+        section_path, key = split(path)
+        values, section = copied(values, section_path)
+        del section[key]
     return values
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from bert_lightning.config.settings import Fault, Tables, fill, unknown_key
 from bert_lightning.tasks.catalogue import TASKS
@@ -74,10 +73,10 @@ def check_task_section(section: str, values: object, tables: Tables, faults: lis
             faults += readings[0]
 
 
-def source_of(key: str, sources: Sequence[tuple[str, dict[str, Any]]]) -> str | None:
+def source_of(key: str, sources: Sequence[tuple[str, dict[str, object]]]) -> str | None:
     """Return the name of the source whose value of a dotted key counts: the last one that has it."""
     for name, values in reversed(sources):
-        value: Any = values
+        value: object = values
         for step in key.split("."):
             if isinstance(value, dict):
                 value = {str(each): inner for each, inner in value.items()}.get(step, _MISSING)

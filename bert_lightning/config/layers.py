@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from bert_lightning.config.nested import at, copied, split
 from bert_lightning.config.settings import Tables
 from bert_lightning.errors import InputError
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
     """Turn `--key.sub value` and `--key.sub=value` into nested keys; values stay text.
 
     Raises:
@@ -17,7 +17,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     >>> parse_overrides(["--optimizer.learning_rate", "1e-4", "--data.batch_size=16"])
     {'optimizer': {'learning_rate': '1e-4'}, 'data': {'batch_size': '16'}}
     """
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -31,16 +31,17 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         *parents, name = key.split(".")
         section = result
         for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
+            inner = section.setdefault(parent, {})
+            if not isinstance(inner, dict):
                 raise InputError(f"--{key}: an override before it gave {parent} itself a value")
+            section = inner
         section[name] = value
     return result
 
 
 def merge(
-    below: dict[str, Any], above: dict[str, Any], tables: Tables | None = None, path: str = ""
-) -> dict[str, Any]:
+    below: dict[str, object], above: dict[str, object], tables: Tables | None = None, path: str = ""
+) -> dict[str, object]:
     """Merge nested keys. Where both layers have a value, the one above wins; a list wins as a whole.
 
     If the layer above changes the name of a choice, keys that the new choice does not know are dropped.
@@ -67,19 +68,18 @@ def merge(
     return merged
 
 
-def _is_of_another_kind(old: dict[str, Any], value: dict[str, Any]) -> bool:
+def _is_of_another_kind(old: dict[str, object], value: dict[str, object]) -> bool:
     """Return whether a choice by class meets one by name, or by another class. Those share no keys."""
     class_path = value.get("class_path")
     return class_path != old.get("class_path") and (class_path is not None or "name" in value)
 
 
-def with_names(values: dict[str, Any], tables: Tables) -> dict[str, Any]:
+def with_names(values: dict[str, object], tables: Tables) -> dict[str, object]:
     """Write a choice given as its name alone, `schedule: constant`, as `schedule: {name: constant}`."""
     for path in tables:
-        *parents, last = path.split(".")
-        section: Any = values
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if isinstance(section, dict) and isinstance(section.get(last), str):
-            section[last] = {"name": section[last]}
+        section_path, key = split(path)
+        name = at(values, path)
+        if isinstance(name, str):
+            values, section = copied(values, section_path)
+            section[key] = {"name": name}
     return values

@@ -5,8 +5,9 @@ The table applies to every source of settings: saved runs, experiment files, and
 
 import logging
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from bert_lightning.config.nested import copied, section_at, split
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
 
@@ -31,7 +32,7 @@ MOVED = (
 _warned: set[str] = set()
 
 
-def migrate(values: dict[str, Any], source: str | None = None) -> dict[str, Any]:
+def migrate(values: dict[str, object], source: str | None = None) -> dict[str, object]:
     """Return nested keys with every old key under its new name.
 
     Args:
@@ -46,19 +47,18 @@ def migrate(values: dict[str, Any], source: str | None = None) -> dict[str, Any]
     {'model': {'size': 'tiny', 'head': {'crf': True}}}
     """
     for moved in MOVED:
-        *parents, last = moved.old.split(".")
-        if last not in (_section(values, parents) or {}):
+        (old_section, old_key), (new_section, new_key) = split(moved.old), split(moved.new)
+        if old_key not in section_at(values, old_section):
             continue
-        *new_parents, new_last = moved.new.split(".")
-        if new_last in (_section(values, new_parents) or {}):
+        if new_key in section_at(values, new_section):
             before = f"{source}: " if source is not None else ""
             raise InputError(
                 f"{before}{moved.old} is the old name of {moved.new}, and both are set: remove {moved.old}"
             )
-        values = _copied(values, parents)
-        value = _existing(values, parents).pop(last)
-        values = _copied(values, new_parents)
-        _existing(values, new_parents)[new_last] = value
+        values, section = copied(values, old_section)
+        value = section.pop(old_key)
+        values, section = copied(values, new_section)
+        section[new_key] = value
         has_effect = yaml_value(value, moved.old) != moved.default
         if source is not None and has_effect and moved.old not in _warned:
             _warned.add(moved.old)
@@ -66,7 +66,7 @@ def migrate(values: dict[str, Any], source: str | None = None) -> dict[str, Any]
     return values
 
 
-def without_needless(values: dict[str, Any], section: str, known: Iterable[str]) -> dict[str, Any]:
+def without_needless(values: dict[str, object], section: str, known: Iterable[str]) -> dict[str, object]:
     """Drop moved keys that a section of this task does not have, if they hold their default.
 
     Earlier versions had these keys for every task, and saved them with every run.
@@ -75,36 +75,12 @@ def without_needless(values: dict[str, Any], section: str, known: Iterable[str])
     {'model': {'head': {}}}
     """
     known = set(known)
-    parents = section.split(".")
     for moved in MOVED:
-        prefix, _, name = moved.new.rpartition(".")
-        content = _section(values, parents) or {}
-        if prefix != section or name in known or name not in content:
+        moved_to, key = split(moved.new)
+        content = section_at(values, section)
+        if moved_to != section or key in known or key not in content:
             continue
-        if yaml_value(content[name], moved.new) == moved.default:
-            values = _copied(values, parents)
-            del _existing(values, parents)[name]
+        if yaml_value(content[key], moved.new) == moved.default:
+            values, copy = copied(values, section)
+            del copy[key]
     return values
-
-
-def _section(values: Any, path: Iterable[str]) -> dict[str, Any] | None:
-    """Return the nested keys at a path; None if there are none."""
-    for name in path:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) else None
-
-
-def _existing(values: dict[str, Any], path: Iterable[str]) -> dict[str, Any]:
-    section = _section(values, path)
-    assert section is not None, "copied before"
-    return section
-
-
-def _copied(values: dict[str, Any], path: Iterable[str]) -> dict[str, Any]:
-    """Copy the sections along a path, so that the source stays as it is. A missing section becomes an empty one."""
-    copy = section = dict(values)
-    for name in path:
-        inner = section.get(name)
-        section[name] = dict(inner) if isinstance(inner, dict) else {}
-        section = section[name]
-    return copy

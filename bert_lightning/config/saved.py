@@ -3,14 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bert_lightning.config.experiment import CHOICES, Experiment, load_experiment
 from bert_lightning.config.extensions import extensions_in, without_extensions
+from bert_lightning.config.nested import at, copied, split
 from bert_lightning.errors import InputError
 
 
-def read_saved(values: dict[str, Any], path: Path, allowed: Sequence[str] = ()) -> Experiment:
+def read_saved(values: dict[str, object], path: Path, allowed: Sequence[str] = ()) -> Experiment:
     """Read a run's saved configuration: keys that it does not have get their defaults, and moved keys move.
 
     Args:
@@ -27,6 +28,26 @@ def read_saved(values: dict[str, Any], path: Path, allowed: Sequence[str] = ()) 
         raise InputError(f"{path}: this version cannot read the saved configuration: {error}") from None
 
 
+def with_defaults(values: dict[str, object], path: Path) -> dict[str, object]:
+    """Return a run's saved configuration with defaults for keys that it does not have, to compare several runs.
+
+    Extensions stay as they were saved, and no module is imported for them.
+
+    Args:
+        values: the content of `path`.
+        path: the file, for messages.
+
+    Raises:
+        InputError: this version cannot read the saved configuration.
+    """
+    completed: dict[str, object] = read_saved(without_extensions(values, CHOICES), path).to_dict()
+    for choice in extensions_in(values, CHOICES):
+        section_path, key = split(choice)
+        completed, section = copied(completed, section_path)
+        section[key] = at(values, choice)
+    return completed
+
+
 class Difference(NamedTuple):
     """A key whose value differs between two experiments."""
 
@@ -41,7 +62,7 @@ def differences(old: Experiment, new: Experiment) -> list[Difference]:
     return list(_differences(old.to_dict(), new.to_dict()))
 
 
-def differences_from_saved(values: dict[str, Any], path: Path, experiment: Experiment) -> list[Difference]:
+def differences_from_saved(values: dict[str, object], path: Path, experiment: Experiment) -> list[Difference]:
     """Compare a run's saved configuration with an experiment, key by key.
 
     An extension that the experiment does not use is a difference, and its module is not imported.

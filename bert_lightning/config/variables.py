@@ -38,7 +38,7 @@ def with_variables(text: str, path: str) -> str:
     return home + _VARIABLE.sub(replace, text.removeprefix("~/") if home else text)
 
 
-def with_literal_variables(values: Any) -> Any:
+def with_literal_variables(values: object) -> Any:
     """Return nested keys in which `${NAME}` is escaped, so that the loader reads it as text.
 
     >>> with_literal_variables({"train": "${ODD_NAME}/store"})

@@ -44,7 +44,7 @@ for _class in (_StrictLoader, _ExactDumper):
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Read a YAML file of nested keys.
 
     Raises:
@@ -77,12 +77,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def dump_yaml(values: dict[str, Any]) -> str:
+def dump_yaml(values: dict[str, object]) -> str:
     """Return nested keys as YAML that `read_yaml` reads back to the same values."""
     return yaml.dump(values, Dumper=_ExactDumper, sort_keys=False, allow_unicode=True)
 
 
-def yaml_value(value: Any, path: str) -> Any:
+def yaml_value(value: object, path: str) -> Any:
     """Read a value that was given as text, such as one from the command line; other values stay as they are.
 
     Args:

@@ -20,6 +20,7 @@ from bert_lightning.checkpoints.listing import entries
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.migrations import migrate
+from bert_lightning.config.nested import at
 from bert_lightning.config.saved import Difference, differences_from_saved, read_saved
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml, read_yaml
@@ -148,15 +149,8 @@ def _may_equal(run: RunDirectory, values: dict[str, Any]) -> bool:
         saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         return False
-    sections = (("optimizer", "learning_rate"), ("data", "batch_size"), ("trainer", "max_steps"))
-    keys = [("seed_everything",), ("task",), *sections]
-    return all(_at(saved, key) in (None, _at(values, key)) for key in keys)
-
-
-def _at(values: Any, key: Sequence[str]) -> Any:
-    for name in key:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
+    keys = ("seed_everything", "task", "optimizer.learning_rate", "data.batch_size", "trainer.max_steps")
+    return all(at(saved, key) in (None, at(values, key)) for key in keys)
 
 
 def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
@@ -169,7 +163,7 @@ def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
     settled = set()
     if experiment.trainer.precision == "auto":
         settled.add("trainer.precision")
-    name, saved_name = experiment.model.pretrained, _at(values, ("model", "pretrained"))
+    name, saved_name = experiment.model.pretrained, at(values, "model.pretrained")
     if name is not None and isinstance(saved_name, str) and hub.is_pinned_form(name, saved_name):
         settled.add("model.pretrained")
     return {difference.key for difference in differing} <= settled

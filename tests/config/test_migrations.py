@@ -9,7 +9,7 @@ import yaml
 
 from bert_lightning.config import migrations
 from bert_lightning.config.experiment import CHOICES, load_experiment
-from bert_lightning.config.saved import Difference, differences, differences_from_saved, read_saved
+from bert_lightning.config.saved import Difference, differences, differences_from_saved, read_saved, with_defaults
 from bert_lightning.config.settings import changed
 from bert_lightning.errors import InputError
 
@@ -142,6 +142,9 @@ def test_an_extension_is_compared_and_only_imported_if_the_experiment_uses_it(tm
     assert differences_from_saved(experiment.to_dict(), Path("c"), other) == [
         ("optimizer.init_args.factor", 2.0, 3.0)
     ]
+    values = experiment.to_dict()
+    del values["freeze"]
+    assert with_defaults(values, Path("c")) == experiment.to_dict()
     unknown = {**experiment.to_dict(), "optimizer": {"class_path": "not_allowed.Mine", "init_args": {}}}
     expected = Difference("optimizer.class_path", "not_allowed.Mine", "an_extension.Mine")
     assert differences_from_saved(unknown, Path("c"), experiment) == [expected]

@@ -11,6 +11,7 @@ from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory, default_directory
+from bert_lightning.studies.comparison import group_runs, read_run
 
 SAVED = Path(__file__).parents[1] / "data/run_directories"
 
@@ -106,10 +107,13 @@ def test_predict_reads_the_finished_run(finished):
     assert prediction["label"] in ("animals", "nature", "places")
 
 
-def test_report_puts_the_finished_run_beside_one_of_today_with_the_same_settings(finished, capsys):
+def test_report_takes_the_finished_run_and_one_of_today_for_two_seeds_of_one_experiment(finished):
     assert main(["fit", "--config", "texts.yaml", "--run-directory", "now", "--seed_everything", "2"]) == 0
     assert main(["report", str(finished), "now", "--output", "report.html"]) == 0
     assert Path("report.html").is_file()
+    # Keys that only one of the two versions saved are no difference between them.
+    [group] = group_runs([read_run(finished), read_run(Path("now"))])
+    assert [run.seed for run in group.runs] == [1, 2]
 
 
 def test_reproduce_trains_the_finished_run_again_and_compares_the_weights(finished, capsys):
