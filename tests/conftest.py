@@ -16,39 +16,16 @@ os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 # libgomp's threads wait busily, which starves the other processes of a test.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from ranks import Ranks, started
-
 from bert_lightning.cli import main
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from tests.support.ranks import Ranks, started
+from tests.support.small_corpus import PRETRAINING, make_documents, sentence, write_corpus
 
 # No test is timed: how long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-NOUNS = ["cat", "dog", "bird", "fish", "horse", "river", "stone", "cloud", "tree", "house", "road", "garden"]
-VERBS = ["sees", "finds", "likes", "follows", "leaves", "carries"]
-ADJECTIVES = ["old", "young", "red", "quiet", "bright", "heavy"]
-
-
-def sentence(generator: random.Random, topic: int) -> str:
-    """A sentence about one of three topics, so that there is something to learn."""
-    nouns = NOUNS[4 * topic : 4 * topic + 4]
-    words = [generator.choice(ADJECTIVES), generator.choice(nouns), generator.choice(VERBS), "the"]
-    return f"The {' '.join(words)} {generator.choice(ADJECTIVES)} {generator.choice(nouns)}."
-
-
-def make_documents(seed: int, num_documents: int = 30, num_sentences: int = 12) -> list[list[str]]:
-    """Documents of one topic each."""
-    generator = random.Random(seed)
-    return [[sentence(generator, number % 3) for _ in range(num_sentences)] for number in range(num_documents)]
-
-
-def write_corpus(path: Path, documents: list[list[str]]) -> Path:
-    """The original format: a sentence a line, a blank line between documents."""
-    path.write_text("\n\n".join("\n".join(document) for document in documents) + "\n", encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -106,17 +83,6 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("BERT_LIGHTNING_DATA is not set")
     return Path(folder)
-
-
-PRETRAINING = {
-    "experiment": "small",
-    "task": "pretraining",
-    "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
-    "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
-    "optimizer": {"learning_rate": 1e-3},
-    "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},
-    "checkpoint": {"every_n_steps": 1, "keep_last": 20},
-}
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
 
     def a_tenth_too_large(query_key_value, layout, num_heads, dropout):
         context, weights = right(query_key_value, layout, num_heads, dropout)
-        return attention.Attended(context * 1.1, weights)
+        return attention.AttentionOutput(context * 1.1, weights)
 
     right = attention._BACKENDS[backend].attend
     monkeypatch.setitem(attention._BACKENDS, backend, attention.Backend(a_tenth_too_large))

@@ -177,7 +177,7 @@ def test_a_mistake_gives_one_message_status_two_and_no_output(place, store, caps
 def test_a_warning_about_a_vocabulary_names_it(place, caplog):
     Path("other.txt").write_bytes(Path("tok/vocab.txt").read_bytes())
     assert main(["prepare", "--input", "good.txt", "--tokenizer", "other.txt", "--output", "out", "--cased"]) == 0
-    assert "other.txt: no entry holds a capital letter" in caplog.text
+    assert "other.txt has no entry with a capital letter" in caplog.text
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(place, tmp_path, store, capsys):

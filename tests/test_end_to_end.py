@@ -19,6 +19,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
+from tests.support.commands import shell
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -33,12 +34,6 @@ def logged(run: Path) -> list[dict]:
     """Metrics without what differs between machines and moments."""
     rows = RunDirectory(run).read_metrics()
     return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
-
-
-def shell(*arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bert_lightning", *map(str, arguments)]
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, **kwargs)
 
 
 def test_a_run_leaves_what_the_design_says(home):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import make_documents, write_corpus
 
 from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.huggingface import to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
+from tests.support.small_corpus import make_documents, write_corpus
 
 
 class Evil:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ranks import Ranks, free_port, started
-from small_data import task_data
 
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
+from tests.support.ranks import Ranks, free_port, started
+from tests.support.task_data import task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 SHORT = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]

@@ -1,6 +1,6 @@
-"""The models of the tasks: the encoder with a head for sequences, tokens, spans or choices.
+"""Task models: the encoder with a head for sequences, tokens, spans or choices.
 
-They take what the models of pre-training take (`model/bert.py`).
+They have the same inputs as the models for pre-training (`model/bert.py`).
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
 
 
 class _LabelledModel(PretrainedModel):
-    """A model with a linear head called `classifier` over named labels."""
+    """Base of models with a linear head `classifier` over named labels."""
 
     def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
         super().__init__(config)
         if labels is None:
-            # transformers' own names where there are none.
+            # The names that transformers uses if there are none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
         if isinstance(labels, str) or not labels:
             raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
@@ -56,8 +56,8 @@ class _LabelledModel(PretrainedModel):
 class BertForSequenceClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
 
-    `problem_type` says what the outputs are: scores of one label out of L, of L independent labels, or L numbers
-    (`model/losses.py`).
+    `problem_type` fixes the meaning of the outputs: scores of one label out of L, scores of L independent labels, or
+    L numbers (`model/losses.py`).
     """
 
     architecture = "BertForSequenceClassification"
@@ -102,7 +102,7 @@ class BertForSequenceClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, num_labels)."""
+        """Score (B, S) x 3: (B, L)."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.classifier(self.dropout(encoded.pooler_output))
 
@@ -111,11 +111,11 @@ class BertForTokenClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on every token; paper section 5.3.
 
     Args:
-        config: the architecture; the pooler is left out.
-        num_labels: L; or
-        labels: their names.
-        crf: put a linear-chain CRF on the scores, `model.crf`.
-        tag_scheme: forbids the CRF tag sequences that the scheme does not have; needs `labels` of it.
+        config: the architecture; the model has no pooler.
+        num_labels: L, the number of labels.
+        labels: the names of the labels; either they or `num_labels` suffice.
+        crf: add a linear-chain CRF over the scores, `model.crf`.
+        tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
     """
 
     architecture = "BertForTokenClassification"
@@ -151,12 +151,12 @@ class BertForTokenClassification(_LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, Any]:
-        """The labels and the scheme that the CRF keeps to."""
+        """The labels, and the scheme of the CRF if there is one."""
         return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no CRF."""
+        """The inherited ones and the CRF, which transformers does not have."""
         return super().deviations + (["crf"] if self.crf is not None else [])
 
     def forward(
@@ -166,29 +166,29 @@ class BertForTokenClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, S, num_labels): scores of each token, which `crf` takes as its emissions."""
+        """Score each token of (B, S) x 3: (B, S, L); these are the emissions of `crf`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.classifier(self.dropout(encoded.last_hidden_state))
 
 
 class SpanOutput(NamedTuple):
-    """Where an answer starts and ends, and whether there is one."""
+    """Scores of the start and the end of an answer, and of having one."""
 
     start_logits: Tensor
-    """(B, S), or (T,) when packed"""
+    """(B, S), or (T,) if packed"""
     end_logits: Tensor
-    """(B, S), or (T,) when packed"""
+    """(B, S), or (T,) if packed"""
     null_scores: Tensor
-    """(B,) of having no answer: the start and the end at the first real token, [CLS], summed; paper section 4.3"""
+    """(B,) of having no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
     answerable_logits: Tensor | None
-    """(B,) of having an answer, from a head of its own where the model has one"""
+    """(B,) of having an answer, if the model has a head for it"""
 
 
 class BertForQuestionAnswering(PretrainedModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
-    With `answerability` a second linear layer on the first token says whether the question has an answer, beside the
-    published score at [CLS].
+    With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
+    addition to the published score at [CLS].
     """
 
     architecture = "BertForQuestionAnswering"
@@ -211,7 +211,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no head for answerability."""
+        """The inherited ones and the head for answerability, which transformers does not have."""
         return super().deviations + (["answerability"] if self.answer_head is not None else [])
 
     def forward(
@@ -221,7 +221,7 @@ class BertForQuestionAnswering(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> SpanOutput:
-        """(B, S) x 3 -> (B, S) x 2 and (B,)."""
+        """Score (B, S) x 3: (B, S) x 2 and (B,)."""
         hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         scores = self.span_head(hidden)
         at_first = pool(scores, layout_of(attention_mask, packing), "cls")
@@ -230,7 +230,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
 
 class BertForMultipleChoice(PretrainedModel):
-    """Encoder with one score for each choice, softmax over the choices; paper section 4.4."""
+    """Encoder with one score per choice, for a softmax over the choices; paper section 4.4."""
 
     architecture = "BertForMultipleChoice"
 
@@ -248,7 +248,7 @@ class BertForMultipleChoice(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        """Score (B, K, S) x 3 with K choices: (B, K). Packed input gives one score per sequence, (n,)."""
         if packing is None and input_ids.dim() != 3:
             raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
         choices = input_ids.shape[:-1] if packing is None else None
@@ -262,7 +262,7 @@ class BertForMultipleChoice(PretrainedModel):
 
 
 class BertForRelationClassification(_LabelledModel):
-    """Encoder with dropout and one linear layer 2 H x L on the states of two entities' start markers.
+    """Encoder with dropout and one linear layer 2 H x L on the hidden states of the start markers of two entities.
 
     Baldini Soares et al. 2019, "Matching the Blanks", section 3.2: entity markers, entity start.
     """
@@ -281,7 +281,7 @@ class BertForRelationClassification(_LabelledModel):
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no such class."""
+        """The inherited ones and the entity markers, which transformers does not have."""
         return [*super().deviations, "entity markers"]
 
     def forward(

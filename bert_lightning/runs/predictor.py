@@ -8,14 +8,8 @@ import torch
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.reading.tables import (
-    Row,
-    is_table,
-    json_row,
-    read_rows,
-    refuse_other_table,
-    warn_of_json_row,
-)
+from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
+from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import task_of
 from bert_lightning.runs.trainer import quiet, share_out_cores

@@ -139,7 +139,7 @@ class Task(LightningModule):
     def configure_model(self) -> None:
         """Share the model out over processes, where the strategy is the one that does."""
         if self.device_mesh is not None:
-            blocks = self.model.backbone.layers
+            blocks = list(self.model.backbone.layers)
             shard(self.model, blocks, self.model_methods, self.device_mesh, str(self.trainer.precision))
 
     def compile_training(self, *, blocks_alone: bool = False) -> None:

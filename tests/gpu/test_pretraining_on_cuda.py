@@ -8,7 +8,7 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-from tests.conftest import PRETRAINING
+from tests.support.small_corpus import PRETRAINING
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parity import CASES, differences
 
 from bert_lightning.model import PRESETS
+from tests.support.parity import CASES, differences
 
 # float32 sums in another order differ by its rounding; see `differences` for the output biases.
 TOLERANCES = {torch.float64: (1e-10, 1e-10), torch.float32: (1e-5, 3e-5)}

@@ -15,10 +15,8 @@ import pytest
 import torch
 import yaml
 from comparison import comparable, differences
-from conftest import PRETRAINING
 from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
-from ranks import Ranks, started
 from test_end_to_end import weights
 from traced import identities
 
@@ -28,6 +26,8 @@ from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
+from tests.support.ranks import Ranks, started
+from tests.support.small_corpus import PRETRAINING
 
 STEPS = 12
 

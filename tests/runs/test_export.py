@@ -241,7 +241,7 @@ def test_entity_markers_are_named_where_they_cannot_go(tmp_path, capsys):
     ):
         assert export(tmp_path / "saved", form, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="the model has entity markers"):
+    with pytest.raises(ValueError, match="the model cannot be exported: it has entity markers"):
         export_onnx(model, tmp_path / "model.onnx")
 
 

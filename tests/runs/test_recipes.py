@@ -156,7 +156,7 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
     ("overrides", "message"),
     [
         (["--freeze.layers", "3"], "freeze.layers: 3 layers cannot be frozen: the model has 2"),
-        (["--freeze.encoder", "true", "--freeze.layers", "1"], "freeze.layers does nothing beside freeze.encoder"),
+        (["--freeze.encoder", "true", "--freeze.layers", "1"], "freeze.layers does nothing together with"),
         (["--freeze.encoder", "true", *GRADUAL], "freeze.unfreeze_every contradicts freeze.encoder"),
         (["--freeze.unfreeze_every", "8"], "freeze.unfreeze_every is 8, but training ends after 8 steps"),
         (["--freeze.encoder", "true", "--parameter_groups.layer_decay", "0.9"], "parameter_groups.layer_decay does"),
@@ -182,7 +182,7 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
             ["--schedule.warmup_steps", "3", "--schedule.warmup_share", "0.1"],
             "schedule.warmup_steps is 3 and warmup_share 0.1: set one of them to null",
         ),
-        (["--schedule.warmup_steps", "8"], "schedule.warmup_steps is 8; it must be less than the 8 steps of all"),
+        (["--schedule.warmup_steps", "8"], "schedule.warmup_steps is 8; it must be less than the 8 steps"),
         (["--schedule.name", "phases"], "the key schedule.phases is missing"),
         (
             ["--schedule.name", "phases", "--schedule.phases", "[{from_step: 0}, {from_step: 8}]"],

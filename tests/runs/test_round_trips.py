@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_data import squad, write_jsonl
 
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
 from bert_lightning.cli import main
@@ -40,6 +39,7 @@ from bert_lightning.tasks.token_classification.task import TokenClassificationTa
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 from bert_lightning.training import metrics_file
+from tests.support.task_data import squad, write_jsonl
 
 # Line breaks of Unicode among them, which `str.splitlines` would cut at.
 ODD = [

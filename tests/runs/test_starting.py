@@ -45,7 +45,7 @@ NOT_LEARNT = ["--optimizer.learning_rate", 1e-30, "--optimizer.weight_decay", 0]
         ({"config": {"max_position_embeddings": 64}}, "interpolate_positions stretches"),
         ({"config": {"vocab_size": 64}}, "vocab_size cannot be set"),
         ({"interpolate_positions": True}, "needs model.config.max_position_embeddings"),
-        ({"reinitialize_layers": 9}, "9 layers cannot be drawn anew"),
+        ({"reinitialize_layers": 9}, "9 layers cannot be reinitialised"),
         ({"attention": "varlen"}, "model.attention is varlen, which cannot run here: its kernels are for CUDA"),
         ({"attention": "flash"}, "expected one of auto, eager, sdpa, varlen"),
         ({"pretrained": None, "size": "tiny", "resize_vocabulary": True}, "does nothing without model.pretrained"),

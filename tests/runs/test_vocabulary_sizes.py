@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 import yaml
-from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary
@@ -28,6 +27,7 @@ from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.tasks.pretraining.task import NUM_CANDIDATES, PretrainingTask
 from bert_lightning.tasks.relation_classification.data import MARKERS
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
+from tests.support.task_data import RAW, task_data
 
 ROWS = 128
 SHAPE = {

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from small_data import RAW
 
 from bert_lightning import load
 from bert_lightning.checkpoints.checkpoint import Checkpoint
@@ -26,6 +25,7 @@ from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.tasks.token_classification.data import TokenClassificationData
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from tests.support.task_data import RAW
 
 NAMES, TAGS = ["animals", "nature"], ["O", "B-X", "I-X"]
 PAIRS = [{"sentence": "The old cat.", "other": "The road."}, {"sentence": "The dog.", "other": ""}]

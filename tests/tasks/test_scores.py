@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_data import task_data
 
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
@@ -25,6 +24,7 @@ from bert_lightning.tasks.relation_classification.data import RelationClassifica
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
 from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from tests.support.task_data import task_data
 
 FULL = {"accuracy": 1, "macro_f1": 1, "micro_f1": 1, "matthews": 1, "entity_f1": 1, "entity_precision": 1}
 FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}

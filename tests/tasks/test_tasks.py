@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import RAW, task_data
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -16,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.optim.schedules import Constant
 from bert_lightning.runs.building import build_parts, num_steps, optimization_of, task_of
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from tests.support.task_data import RAW, task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bert_lightning.text.original import OriginalEncoding
-from tests.text.test_wordpiece import NASTY
+from tests.support.texts import NASTY
 
 ORIGINAL = Path(__file__).parents[1] / "data/original"
 RECORDED = json.loads((ORIGINAL / "encodings.json").read_text())
@@ -27,7 +27,7 @@ def ours(casing):
 
 @pytest.fixture(scope="module")
 def port(casing):
-    """The original in Python as transformers carried it on; it drops private-use characters, and guards specials."""
+    """The port of the original in transformers; it drops private-use characters and never splits special tokens."""
     return BertTokenizerLegacy(str(ORIGINAL / f"{casing}.txt"), do_lower_case=casing == "uncased")
 
 

@@ -19,7 +19,7 @@ from bert_lightning.checkpoints.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus.documents import Passage
 from bert_lightning.data.corpus.token_store import SHARD_RECORD, lengths_of, shard_fault
 from bert_lightning.errors import WorkError
-from bert_lightning.text.encoding import RememberingEncoder
+from bert_lightning.text.encoding import CachingEncoder
 from bert_lightning.text.sentences import split_sentences
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -75,7 +75,7 @@ class ShardWriter:
     def __init__(self, tokenizer: WordPieceTokenizer, language: str) -> None:
         self.tokenizer = tokenizer
         self.language = language
-        self.encoder = RememberingEncoder(tokenizer)
+        self.encoder = CachingEncoder(tokenizer)
         self.dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
 
     def write(self, text: ShardText, folder: Path, key: str) -> dict[str, Any] | None:

@@ -133,7 +133,7 @@ def part_sources(settings: FineTuningData, stage: Stage | None) -> dict[str, lis
             found[split] = [_named_outright(settings, split, given)]
         elif settings.standard is not None and (split == wanted[0] or split in settings.standard.splits):
             located = locate(str(settings.dataset), split, settings.folder)
-            found[split] = [PartSource(part.name, source, split, part.submission) for part, source in located]
+            found[split] = [PartSource(part.subset, source, split, part.submission) for part, source in located]
         elif split == wanted[0]:
             raise InputError(f"data.{split} is not set: name it with --data.{split} PATH")
     return found

@@ -9,7 +9,8 @@ from torch import Tensor
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.datasets.readers.choices import read_choices
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.data.reading.tables import Row, as_text, column
+from bert_lightning.data.reading.tables import Row, column
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMultipleChoice
 from bert_lightning.tasks.fine_tuning.data import Part

@@ -17,7 +17,9 @@ from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.module import Stage
-from bert_lightning.data.reading.tables import HUB, is_hidden, read_rows
+from bert_lightning.data.reading.hub import HUB
+from bert_lightning.data.reading.tables import read_rows
+from bert_lightning.data.reading.values import is_hidden
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import (
     EncodedSplit,

@@ -14,7 +14,8 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.lines import format_suffix
-from bert_lightning.data.reading.tables import Row, as_text, column
+from bert_lightning.data.reading.tables import Row, column
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
 from bert_lightning.metrics.entities import conlleval_report, entity_errors, score_entities, spans_of

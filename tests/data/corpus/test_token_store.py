@@ -1,0 +1,428 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_lightning.checkpoints.files import write_bytes
+from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.data.corpus import documents as documents_module
+from bert_lightning.data.corpus import preparation, shards
+from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePairs
+from bert_lightning.errors import InputError, WorkError
+from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+from tests.support.files import digest
+from tests.support.small_corpus import make_documents, write_corpus
+
+SENTENCES = CorpusFormat(layout="sentences")
+
+
+def unfinish(folder: Path) -> None:
+    """Bring a finished store into the state that a kill before its manifest leaves."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / preparation.UNFINISHED).write_text(json.dumps(manifest["settings"]))
+    (folder / "manifest.json").unlink()
+
+
+def kill_self(*_) -> None:
+    """Die as an out-of-memory kill has it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
+
+
+def test_the_store_holds_the_text(store, documents, tokenizer):
+    opened = TokenStore(store)
+    assert opened.num_documents == len(documents)
+    for number, document in enumerate(documents):
+        ids = tokenizer.encode_batch(document)
+        assert opened.sentence_ends(number).tolist() == np.cumsum([len(s) for s in ids]).tolist()
+        assert opened.tokens(number, 0, sum(map(len, ids))).tolist() == [t for s in ids for t in s]
+
+
+def test_token_counts_are_those_of_the_tokens(store, documents, tokenizer):
+    ids = [t for document in documents for s in tokenizer.encode_batch(document) for t in s]
+    assert TokenStore(store).token_counts().tolist() == np.bincount(ids, minlength=len(tokenizer)).tolist()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path, corpus, tokenizer, small_shards):
+    stores = []
+    for workers in (1, 2, 3):
+        summary = prepare([str(corpus)], tokenizer, tmp_path / str(workers), num_workers=workers)
+        assert summary.num_shards > 4
+        stores.append(digest(tmp_path / str(workers)))
+    assert stores[0] == stores[1] == stores[2]
+
+
+def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    many, one = TokenStore(tmp_path / "s"), TokenStore(store)
+    assert many.num_documents == one.num_documents == 30
+    for document in (0, 11, 29):
+        assert many.sentence_ends(document).tolist() == one.sentence_ends(document).tolist()
+        assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
+
+
+def test_a_killed_preparation_goes_on_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
+    whole = tmp_path / "whole"
+    num_shards = prepare([str(corpus)], tokenizer, whole, num_workers=1).num_shards
+    tokenizer.save(tmp_path / "tokenizer")
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from bert_lightning.data.corpus import preparation\n"
+        "from bert_lightning.text.wordpiece import load_tokenizer\n"
+        "preparation.CHARACTERS_PER_SHARD = 2000\n"
+        "def slow(done):\n    print('shard', flush=True)\n    time.sleep(0.3)\n"
+        f"preparation.prepare([{str(corpus)!r}], load_tokenizer({str(tmp_path / 'tokenizer')!r}),"
+        f" Path({str(tmp_path / 'killed')!r}), num_workers=1, progress=slow)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(InputError, match="did not finish"):
+        TokenStore(tmp_path / "killed")
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "killed", num_workers=1)
+    assert 0 < summary.num_kept_shards < num_shards
+    assert digest(tmp_path / "killed") == digest(whole)
+
+
+def test_preparing_again_keeps_everything(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert summary.num_kept_shards == summary.num_shards
+    assert digest(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
+def test_a_flipped_bit_anywhere_names_the_shard_and_file_when_it_is_read(tmp_path, corpus, tokenizer, name):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    opened = TokenStore(tmp_path / "s")
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
+        getattr(opened.shard(0), name)
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
+        opened.verify()
+
+
+@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
+def test_a_file_of_another_size_is_named_at_once(tmp_path, corpus, tokenizer, name):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged: it has"):
+        TokenStore(tmp_path / "s")
+    path.unlink()
+    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is missing"):
+        TokenStore(tmp_path / "s")
+
+
+def test_damaged_token_counts_are_noticed(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    (tmp_path / "s/token_counts.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"token_counts\.npy is missing or damaged"):
+        TokenStore(tmp_path / "s").token_counts()
+
+
+def test_swapped_shards_are_noticed(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    for old, new in (("shard-00000", "x"), ("shard-00001", "shard-00000"), ("x", "shard-00001")):
+        (tmp_path / "s" / old).rename(tmp_path / "s" / new)
+    with pytest.raises(InputError, match="is damaged"):
+        TokenStore(tmp_path / "s").verify()
+
+
+@pytest.fixture(scope="module")
+def long_document(tmp_path_factory, tokenizer, documents):
+    """A store in which the second of three documents lies in several shards, and the text of the three."""
+    texts = [documents[0], [s for document in documents for s in document], documents[1]]
+    folder = tmp_path_factory.mktemp("long")
+    before = preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE
+    preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = 2000, 500
+    try:
+        summary = prepare([str(write_corpus(folder / "c.txt", texts))], tokenizer, folder / "s", num_workers=1)
+    finally:
+        preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = before
+    assert summary.num_documents == 3
+    return TokenStore(folder / "s"), texts
+
+
+def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(long_document, tokenizer):
+    store, texts = long_document
+    assert store.num_shards > 3
+    stretches, document = [], 0
+    while document < store.num_documents:
+        stretches.append(store.same_document(document))
+        assert stretches[-1][0] == document
+        document = stretches[-1][1] + 1
+    assert len(stretches) == 3
+    assert stretches[1][1] - stretches[1][0] >= 2
+    for (first, last), text in zip(stretches, texts, strict=True):
+        stored: list[int] = []
+        for part in range(first, last + 1):
+            assert store.same_document(part) == (first, last)
+            stored += store.tokens(part, 0, int(store.sentence_ends(part)[-1])).tolist()
+        assert stored == [t for ids in tokenizer.encode_batch(text) for t in ids]
+
+
+def samples_up_to(pairs):
+    """Samples up to each document."""
+    return np.cumsum(
+        [-(-int(pairs.store.sentence_ends(n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
+    )
+
+
+def holds(store, document, tokens) -> bool:
+    """Whether a document holds a run of tokens."""
+    whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
+    wanted = tokens.tolist()
+    return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))
+
+
+def test_a_random_second_never_comes_from_another_part_of_the_same_document(long_document):
+    store, _ = long_document
+    first, last = store.same_document(1)
+    pairs = SentencePairs(store, 40, 0.0, seed=1)
+    labels = set()
+    for epoch in range(3):
+        for place, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
+            owner = next(n for n in range(store.num_documents) if place < samples_up_to(pairs)[n])
+            second = {n for n in range(store.num_documents) if holds(store, n, pair.second)}
+            if pair.label != IS_NEXT:
+                assert not (first <= owner <= last and second and second <= set(range(first, last + 1)))
+            labels.add(pair.label)
+    assert labels == {0, 1}
+
+
+def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path, tokenizer):
+    (tmp_path / "c.txt").write_text(f"{'the cat ' * 700}\nthe dog\n", encoding="utf-8")
+    summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
+    assert TokenStore(tmp_path / "s").sentence_ends(0).tolist() == [512, 1024, 1400, 1402]
+    assert (summary.num_sentences, summary.num_tokens) == (4, 1402)
+
+
+def test_the_summary_counts_what_is_there(tmp_path, corpus, tokenizer, documents, small_shards):
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    ids = [tokenizer.encode_batch(document) for document in documents]
+    lengths = [len(sentence) for document in ids for sentence in document]
+    bins = [sum(1 for n in lengths if (2 ** (k - 1) if k else 0) < n <= 2**k) for k in range(5)]
+    assert summary.sentence_lengths == bins[: max(k for k, n in enumerate(bins) if n) + 1]
+    assert sum(summary.document_lengths) == summary.num_documents == 30
+    counts = Counter(token for document in ids for sentence in document for token in sentence)
+    assert dict(summary.frequent) == {tokenizer.entries[i]: n for i, n in counts.most_common(10)} or (
+        sorted(n for _, n in summary.frequent) == sorted(n for _, n in counts.most_common(10))
+    )
+
+
+def test_a_changed_source_is_named(tmp_path, documents, tokenizer):
+    text = write_corpus(tmp_path / "c.txt", documents)
+    prepare([str(text)], tokenizer, tmp_path / "s")
+    write_corpus(text, documents[1:])
+    with pytest.raises(InputError, match=r"c\.txt has changed since"):
+        prepare([str(text)], tokenizer, tmp_path / "s")
+
+
+def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
+    written = []
+
+    def write(path, content):
+        if len(written) >= 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write_bytes(path, content)
+
+    monkeypatch.setattr(shards, "write_bytes", write)
+    with pytest.raises(WorkError, match=r"shard-00002: cannot be written: No space left"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    monkeypatch.undo()
+    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
+    left = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert left == ["shard-00000", "shard-00001", "unfinished.json"]
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
+
+
+def test_undecodable_bytes_are_counted_where_they_are_replaced(tmp_path, tokenizer):
+    (tmp_path / "c.txt").write_bytes(b"the cat\xff sees\n\xc3\nthe dog\n")
+    corpus = CorpusFormat(layout="sentences", errors="replace")
+    summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=corpus)
+    assert summary.repairs.num_replaced == 2
+    assert summary.num_sentences == 2
+
+
+def test_leftovers_of_a_killed_preparation_are_removed(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    unfinish(tmp_path / "s")
+    (tmp_path / "s/.shard-00000.host.1.tmp").mkdir()
+    (tmp_path / "s/.manifest.json.4711.tmp").touch()
+    (tmp_path / "s/.vocab.txt.4711.tmp").touch()
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert digest(tmp_path / "s") == before
+
+
+def test_an_unfinished_store_of_another_corpus_is_left_alone(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    unfinish(tmp_path / "s")
+    before = digest(tmp_path / "s")
+    other = write_corpus(tmp_path / "other.txt", make_documents(9))
+    with pytest.raises(InputError, match=r"other\.txt is new"):
+        prepare([str(other)], tokenizer, tmp_path / "s")
+    assert digest(tmp_path / "s") == before
+
+
+def test_a_deleted_shard_is_made_again_as_the_error_says(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    before = digest(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s/shard-00001")
+    (tmp_path / "s/shard-00002/shard.json").unlink()
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards > 2
+    assert digest(tmp_path / "s") == before
+
+
+def test_an_edited_record_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    unfinish(tmp_path / "s")
+    path = tmp_path / "s/shard-00000/shard.json"
+    path.write_text(path.read_text().replace('"num_documents": 30', '"num_documents": 7'))
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 0
+    assert digest(tmp_path / "s") == before
+
+
+def test_the_same_text_elsewhere_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    monkeypatch.chdir(corpus.parent)
+    assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_shards == 1
+
+
+@pytest.mark.parametrize("change", [{"tokenizer": 5}, {"shards": [{}]}, {"token_counts_sha256": None}, {"shards": 3}])
+def test_a_manifest_of_the_wrong_shape_is_named(tmp_path, corpus, tokenizer, change):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    path = tmp_path / "s/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        TokenStore(tmp_path / "s")
+
+
+def test_an_open_store_holds_no_file_open(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    store = TokenStore(tmp_path / "s")
+    before = len(os.listdir("/proc/self/fd"))
+    for shard in range(store.num_shards):
+        assert len(store.shard(shard).tokens)
+        assert len(store.shard(shard).sentences)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
+    monkeypatch.setattr(preparation, "make_shard", kill_self)
+    with pytest.raises(WorkError, match="a worker process was killed"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=2)
+
+
+def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    (tmp_path / "s" / "vocab.txt").write_text("\n".join([*tokenizer.entries, "extra"]) + "\n")
+    with pytest.raises(InputError, match="not the vocabulary"):
+        TokenStore(tmp_path / "s")
+
+
+def test_a_store_of_other_input_is_not_overwritten(tmp_path, corpus, tokenizer, documents):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    other = write_corpus(tmp_path / "other.txt", make_documents(9))
+    with pytest.raises(InputError, match="choose another --output"):
+        prepare([str(other)], tokenizer, tmp_path / "s")
+    with pytest.raises(InputError, match="choose another --output"):
+        prepare([str(corpus)], WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "x"))), tmp_path / "s")
+    assert digest(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (b"\n\n  \n", "empty"), (b"fine.\n\xff\n", "line 2: byte 6"), (b"\x00\n\x07\n", "empty")],
+)
+def test_bad_input_leaves_no_output(tmp_path, tokenizer, content, message):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        prepare([str(tmp_path / "bad.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
+    assert not (tmp_path / "s").exists()
+
+
+def test_bad_input_late_in_the_corpus_leaves_no_output(tmp_path, corpus, tokenizer, small_shards):
+    (tmp_path / "bad.txt").write_bytes(b"\xff\n")
+    for workers in (1, 2):
+        with pytest.raises(InputError, match=r"bad\.txt: line 1"):
+            prepare(
+                [str(corpus), str(tmp_path / "bad.txt")],
+                tokenizer,
+                tmp_path / "s",
+                num_workers=workers,
+                corpus=SENTENCES,
+            )
+        assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, corpus, tokenizer):
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        prepare([str(corpus)], tokenizer, tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_manifest_that_is_no_json_is_named(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps({})[:-1])
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        TokenStore(tmp_path / "s")
+
+
+def test_folders_of_the_users_own_are_never_touched(tmp_path, corpus, tokenizer):
+    (tmp_path / "s/shard-photos").mkdir(parents=True)
+    (tmp_path / "s/shard-photos/me.jpg").touch()
+    with pytest.raises(InputError, match="shard-photos, which is no part of a token store"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s")
+    assert (tmp_path / "s/shard-photos/me.jpg").exists()
+
+
+def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corpus, tokenizer, small_shards):
+    (tmp_path / "odd.txt").write_text("\u200b\u0001 " * 1500, encoding="utf-8")
+    for inputs in ([tmp_path / "odd.txt", corpus], [corpus, tmp_path / "odd.txt", corpus]):
+        output = tmp_path / str(len(inputs))
+        summary = prepare([str(path) for path in inputs], tokenizer, output, corpus=SENTENCES, num_workers=1)
+        assert TokenStore(output).num_documents == summary.num_documents
+
+
+def test_a_store_killed_before_its_manifest_goes_on(tmp_path, corpus, tokenizer):
+    prepare([str(corpus)], tokenizer, tmp_path / "s")
+    before = digest(tmp_path / "s")
+    unfinish(tmp_path / "s")
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 1
+    assert digest(tmp_path / "s") == before
+
+
+def test_a_manifest_that_leaves_out_a_shard_is_noticed(tmp_path, corpus, tokenizer, small_shards):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    path = tmp_path / "s/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "shards": manifest["shards"][:2]}))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        TokenStore(tmp_path / "s")

@@ -1,0 +1,12 @@
+"""Commands as a user gives them, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def shell(*arguments, cwd: Path, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bert_lightning", *map(str, arguments)]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, **kwargs)
