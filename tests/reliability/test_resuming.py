@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_batch_size_resumes_with_a_warning(experiment, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--trainer.devices", "3"], "cannot be shared out"),
+        (["--trainer.devices", "3"], "3 process(es)"),
         (["--trainer.accelerator", "gpu"], "trainer: "),
         (["--wandb.mode", "online"], "there is no API key"),
     ],
