@@ -12,7 +12,8 @@ import transformers
 from bert_lightning.cli import main
 from bert_lightning.data.pretraining.instances import dynamic_instances
 from bert_lightning.data.pretraining.masking import TokenMasking
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (

@@ -9,12 +9,8 @@ import transformers
 
 from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, read_passages
 from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
-from bert_lightning.data.reading.tables import (
-    CORPUS_SUFFIXES,
-    column,
-    find_sources,
-    read_rows,
-)
+from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
+from bert_lightning.data.reading.tables import column, read_rows
 from bert_lightning.text.encoding import RememberingEncoder
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import load_tokenizer

@@ -236,7 +236,7 @@ def _instances(options: argparse.Namespace) -> int:
 
 
 def _sources(options: argparse.Namespace) -> list[str]:
-    from bert_lightning.data.reading.tables import CORPUS_SUFFIXES, find_sources
+    from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
 
     return find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
 

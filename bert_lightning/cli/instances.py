@@ -79,7 +79,8 @@ def _dynamic(
 ) -> Iterator[str]:
     # Torch takes a second to load, which the google algorithm need not wait for.
     from bert_lightning.data.pretraining.instances import dynamic_instances
-    from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+    from bert_lightning.data.pretraining.module import PretrainingDataModule
+    from bert_lightning.data.pretraining.settings import PretrainingData
 
     if options.dupe_factor is not None:
         raise InputError("--dupe-factor is not of the dynamic algorithm, which masks anew in each epoch")

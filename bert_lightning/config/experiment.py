@@ -27,7 +27,7 @@ from bert_lightning.config.settings import (
     with_names,
 )
 from bert_lightning.data.pretraining.masking import MASKINGS
-from bert_lightning.data.pretraining.module import PretrainingData
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.errors import InputError
 from bert_lightning.model.attention import AttentionName
 from bert_lightning.model.config import BertConfig
@@ -35,10 +35,10 @@ from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
-from bert_lightning.tasks.relation_classification.data import RelationClassificationData
-from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.training.checkpointing import CheckpointSettings
 
@@ -87,6 +87,11 @@ class ModelSettings:
     answerability: bool = False
     attention: AttentionName = "auto"
     activation_checkpointing: bool = False
+
+    @property
+    def head(self) -> Any:
+        """The settings of the task's head."""
+        return self
 
     def __post_init__(self) -> None:
         if (self.size is None) == (self.pretrained is None):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.reading.lines import STANDARD_INPUT, named, read_lines
-from bert_lightning.data.reading.tables import column, is_table, read_rows, refuse_other_table, warn_of_json_row
+from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
+from bert_lightning.data.reading.tables import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.predictor import FeatureExtractor, FeatureForm, Features
 from bert_lightning.wording import count

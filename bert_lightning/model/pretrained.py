@@ -132,24 +132,18 @@ class PretrainedModel(nn.Module):
         Raises:
             CheckpointError: the checkpoint is of another architecture, or lies about itself.
         """
-        carried = cls.arguments_of(checkpoint)
-        labels = carried.get("labels")
-        others = labels is None or arguments.get("num_labels", len(labels)) != len(labels)
-        if arguments.get("crf") is False:
-            carried.pop("tag_scheme", None)
-        if "labels" in arguments or ("num_labels" in arguments and others):
-            carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
+        head = cls.arguments_of(checkpoint, **arguments)
         config = config or config_of(checkpoint)
         try:
             with torch.device("meta"):
-                skeleton = cls(config, **{**carried, **arguments})
+                skeleton = cls(config, **head)
         except ValueError as error:
             if arguments:
                 raise
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
-        # Before memory is taken for sizes that may be a lie.
+        # Check before allocating memory, because the configuration may claim wrong sizes.
         compare(skeleton, checkpoint)
-        model = cls(config, **{**carried, **arguments})
+        model = cls(config, **head)
         if all(tensor.dtype == torch.float64 for tensor in checkpoint.tensors.values()):
             model.double()
         fill(model, checkpoint)
@@ -184,9 +178,12 @@ class PretrainedModel(nn.Module):
         return top if name.startswith(ENCODER) else top + 1
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What the class needs beside the architecture to hold what a checkpoint holds."""
-        return {}
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the constructor's arguments, besides the architecture, for the head that a checkpoint holds.
+
+        The `chosen` arguments win over those of the checkpoint.
+        """
+        return chosen
 
     @property
     def head_settings(self) -> dict[str, Any]:

@@ -37,15 +37,22 @@ class _LabelledModel(PretrainedModel):
         self.labels = list(labels)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels, or their number where they have no names."""
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels, or their number if they have no names.
+
+        A chosen number of labels keeps the names of the checkpoint if there are as many.
+        """
         labels = checkpoint.task_settings.get("labels")
         head = checkpoint.tensors.get("classifier.bias")
-        if labels is None:
-            return {"num_labels": head.numel()} if head is not None else {}
-        if head is not None and len(labels) != head.numel():
+        if labels is not None and head is not None and len(labels) != head.numel():
             raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
-        return {"labels": labels}
+        if "labels" in chosen:
+            return chosen
+        if labels is not None and chosen.get("num_labels", len(labels)) == len(labels):
+            return {"labels": labels, **chosen}
+        if "num_labels" in chosen or head is None:
+            return chosen
+        return {"num_labels": head.numel(), **chosen}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -79,16 +86,14 @@ class BertForSequenceClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels and the problem type; one output alone is a regression, as transformers has it."""
-        arguments = super().arguments_of(checkpoint)
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels and the problem type. A single output means regression, as in transformers."""
+        arguments = super().arguments_of(checkpoint, **chosen)
         head = checkpoint.tensors.get("classifier.bias")
-        given = checkpoint.task_settings.get("problem_type")
-        if given is not None:
-            arguments["problem_type"] = given
-        elif head is not None and head.numel() == 1:
-            arguments["problem_type"] = "regression"
-        return arguments
+        problem_type = checkpoint.task_settings.get("problem_type")
+        if problem_type is None and head is not None and head.numel() == 1:
+            problem_type = "regression"
+        return arguments if problem_type is None else {"problem_type": problem_type, **arguments}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -142,12 +147,12 @@ class BertForTokenClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels, and whether there is a CRF."""
-        arguments = super().arguments_of(checkpoint)
-        if "crf.transitions" in checkpoint.tensors:
-            arguments |= {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme")}
-        return arguments
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels and, if there is a CRF, its scheme."""
+        arguments = super().arguments_of(checkpoint, **chosen)
+        if "crf.transitions" not in checkpoint.tensors or chosen.get("crf") is False:
+            return arguments
+        return {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme"), **arguments}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -205,9 +210,9 @@ class BertForQuestionAnswering(PretrainedModel):
             initialize(self.answer_head, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Whether there is a head for answerability."""
-        return {"answerability": True} if "answer_head.weight" in checkpoint.tensors else {}
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return `answerability` if the checkpoint has a head for it."""
+        return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
     @property
     def deviations(self) -> list[str]:
@@ -291,19 +296,19 @@ class BertForRelationClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
         *,
-        entity_places: Tensor,
+        entity_positions: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+        """(B, S) x 3 and positions (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
 
         Raises:
-            ValueError: `entity_places` does not hold two places for each sequence.
+            ValueError: `entity_positions` does not hold two positions for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
-        if tuple(entity_places.shape) != expected:
-            raise ValueError(f"entity_places is of shape {tuple(entity_places.shape)}; expected {expected}")
+        if tuple(entity_positions.shape) != expected:
+            raise ValueError(f"entity_positions is of shape {tuple(entity_positions.shape)}; expected {expected}")
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
         if packing is None:
-            states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))
+            states = hidden.gather(1, entity_positions[:, :, None].expand(-1, -1, hidden.shape[2]))
         else:
-            states = hidden[entity_places]
+            states = hidden[entity_positions]
         return self.classifier(self.dropout(states.flatten(1)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_place
+from bert_lightning.data.datasets.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_location
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.conlleval import split_conlleval_tag
@@ -195,7 +195,7 @@ def _as_written(examples: Iterable[TaggedSentence]) -> Sentences:
         pairs = zip(sentence.words, sentence.tags, strict=True)
         sentences.append(
             [
-                TagLine(word_place(sentence, number), as_column(word), as_column(tag), None)
+                TagLine(word_location(sentence, number), as_column(word), as_column(tag), None)
                 for number, (word, tag) in enumerate(pairs)
             ]
         )

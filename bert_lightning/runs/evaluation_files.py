@@ -5,7 +5,8 @@ from pathlib import Path
 
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
-from bert_lightning.tasks.fine_tuning.task import Evaluation, FineTuningTask, Report
+from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 
 REPORT = "report.txt"
 

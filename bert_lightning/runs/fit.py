@@ -20,10 +20,10 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native, weights_digest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.settings import with_literal_variables
-from bert_lightning.data.loading.module import StepDataModule, TrainingPlan
+from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of
+from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.doctor import has_fast_bfloat16
 from bert_lightning.runs.evaluation_files import write_evaluation
@@ -105,8 +105,8 @@ def _fit(
                 f"{directory.path} holds a run with other settings ({', '.join(differing)}): choose another directory"
             )
 
-    parts = build_parts(experiment, start)
-    data, task = parts.data, parts.task
+    setup = build(experiment, start)
+    data, task = setup.data, setup.task
     origin = start.provenance if start is not None else None
     fingerprints = data.fingerprints if origin is None else {**data.fingerprints, "model": origin.digest}
     manifest = directory.read_manifest()
@@ -120,15 +120,12 @@ def _fit(
     if resume == "auto" and manifest.get("ended") == FINISHED:
         return None
 
-    steps = num_steps(experiment, data)
-    accumulate = experiment.trainer.accumulate_grad_batches
-    data.plan = TrainingPlan(steps, 1 if accumulate == "auto" else accumulate, experiment.seed_everything)
-    task.optimization = optimization_of(experiment, task, steps)
+    steps = data.plan.num_steps
     checkpoint = _resume_from(directory, resume)
     position = _check_resume(checkpoint, task, steps) if checkpoint is not None else 0
     validates = data.num_evaluation_samples("validation") > 0
     callbacks = training_callbacks(experiment, task, directory.checkpoints, steps, validates=validates)
-    if accumulate == "auto":
+    if experiment.trainer.accumulate_grad_batches == "auto":
         callbacks.append(_micro_batch(experiment, data, directory, manifest.get("micro_batches", micro_batches)))
     if profile and is_first_process():
         callbacks.append(Profiling(directory.path / "profile"))
@@ -156,7 +153,7 @@ def _fit(
         if experiment.trainer.deterministic:
             on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
             print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
-        for note in parts.notes:
+        for note in setup.notes:
             print(note)
         print(
             f"{experiment.experiment}: {_parameters(task)}, {data.num_training_samples:,} training samples, "

@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
-from bert_lightning.data.reading.tables import (
-    Row,
-    is_table,
-    json_row,
-    read_rows,
-    refuse_other_table,
-    warn_of_json_row,
-)
+from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
+from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.runs.building import task_of
@@ -27,7 +22,6 @@ from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
-from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 BATCH_SIZE = 64
@@ -228,7 +222,7 @@ class FeatureExtractor:
                 f"max_seq_length is {limit}; {self.path} allows 3 to {self.encoder.config.max_position_embeddings}"
             )
         for block in _blocks(Row("", {"text": text}) for text in texts):
-            ids, _ = encode_texts(self.tokenizer, [row.values["text"] for row in block], None, limit)
+            ids, _ = encode_texts(self.tokenizer, [str(row.values["text"]) for row in block], None, limit)
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
             found: dict[int, Features] = {}
             for start in range(0, len(order), batch_size):

@@ -10,7 +10,7 @@ from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build_parts
+from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.trainer import build_trainer
@@ -76,11 +76,11 @@ def score(
             f"but the configuration is for {experiment.task}"
         )
     split: Literal["validation", "test"] = "validation" if stage == "validate" else "test"
-    parts = build_parts(_with_weights(experiment), checkpoint, split)
+    setup = build(_with_weights(experiment), checkpoint, split)
     folder = directory.path if directory is not None else Path.cwd()
     trainer = build_trainer(experiment, folder, [])
     run = trainer.validate if stage == "validate" else trainer.test
-    run(parts.task, parts.data, verbose=False)
+    run(setup.task, setup.data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if directory is None or not trainer.is_global_zero:
         return Scored(metrics, "", None)
@@ -88,7 +88,7 @@ def score(
     source = getattr(experiment.data, split)
     row = {"step": step, "checkpoint": checkpoint.path.name, "data": source}
     metrics_file.append(directory.metrics, {**row, **metrics})
-    task = parts.task
+    task = setup.task
     if not isinstance(task, FineTuningTask) or task.evaluation is None:
         return Scored(metrics, "", None)
     name = _name_of(experiment, below, split)

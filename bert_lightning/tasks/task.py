@@ -71,7 +71,7 @@ class Task(LightningModule):
     uninterrupted one would have.
 
     Attributes:
-        optimization: set before training.
+        optimization: None if the task only scores and predicts.
         training_metrics: what was logged last.
     """
 
@@ -90,13 +90,20 @@ class Task(LightningModule):
 
     model: PretrainedModel
 
-    def __init__(self, model: PretrainedModel, config: BertConfig, tokenizer: WordPieceTokenizer) -> None:
+    def __init__(
+        self,
+        model: PretrainedModel,
+        config: BertConfig,
+        tokenizer: WordPieceTokenizer,
+        *,
+        optimization: Optimization | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.config = config
         self.tokenizer = tokenizer
-        self.optimization: Optimization | None = None
+        self.optimization = optimization
         self.training_metrics: dict[str, float] = {}
         self._clock = StepClock()
         self._finite = FiniteSteps()
@@ -282,7 +289,7 @@ class Task(LightningModule):
 
     @property
     def _optimization(self) -> Optimization:
-        assert self.optimization is not None, "set before training"
+        assert self.optimization is not None, "this task was built without an optimisation, to score and predict"
         return self.optimization
 
     # -- logging -------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class LargestMicroBatch(Callback):
         """The model is where it is trained; loaders have not begun."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         number = self.known or self._search(trainer, pl_module, data)
-        data.plan = dataclasses.replace(data.plan, accumulate=number)
+        data.use_micro_batches(number)
         self.chosen(number)
 
     def _search(self, trainer: Trainer, task: Any, data: Any) -> int:

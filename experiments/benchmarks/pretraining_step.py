@@ -124,10 +124,14 @@ def task_of(
     """Our task on a model drawn from a fixed seed, with a constant learning rate."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(SPECIAL_TOKENS)
-    task = PretrainingTask(BertForPreTraining(config), config, WordPieceTokenizer(vocabulary), sequence_length)
     optimizer: Any = AdamW(learning_rate=learning_rate)
-    task.optimization = Optimization(optimizer, Constant(), 10**6, 1.0, 0, log_every_n_steps)
-    return task
+    return PretrainingTask(
+        BertForPreTraining(config),
+        config,
+        WordPieceTokenizer(vocabulary),
+        sequence_length,
+        optimization=Optimization(optimizer, Constant(), 10**6, 1.0, 0, log_every_n_steps),
+    )
 
 
 def train(task: PretrainingTask, batches: list[Batch], device: str, precision: Any, callback: Callback) -> None:

@@ -26,8 +26,11 @@ from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.datasets.readers.trec import read_trec
 from bert_lightning.data.pretraining.published_generator import _read_documents
 from bert_lightning.data.reading import lines
+from bert_lightning.data.reading.json_values import read_json
 from bert_lightning.data.reading.lines import numbered_lines, read_lines
-from bert_lightning.data.reading.tables import CORPUS_SUFFIXES, as_text, find_sources, is_table, read_json, read_rows
+from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
+from bert_lightning.data.reading.tables import is_table, read_rows
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
 
@@ -409,7 +412,7 @@ def test_a_carriage_return_alone_ends_a_row_of_csv_outside_quotes(tmp_path: Path
 def test_a_carriage_return_inside_a_line_of_words_is_refused_with_its_line(tmp_path: Path):
     for name, content in (("t.conll", "a O\nb O\rc O\n"), ("t.conllu", "1\ta\t_\tX\n1\tb\t_\tX\r2\tc\t_\tX\n")):
         source = write(tmp_path / name, content)
-        with pytest.raises(InputError, match=r"line 2: a carriage return stands inside this line"):
+        with pytest.raises(InputError, match=r"line 2: this line holds a carriage return"):
             tags(source)
 
 
@@ -417,7 +420,7 @@ def test_a_carriage_return_inside_other_lines_is_a_character_and_warned_about_on
     source = write(tmp_path / "t.txt", "a\nb\rc\nd\re\n")
     assert [line for _, line in read_lines(source)] == ["a", "b\rc", "d\re"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{source}: line 2: a carriage return stands inside this line, though the first line ends in LF: "
+        f"{source}: line 2: this line holds a carriage return, though the first line ends in LF: "
         "it is read as a character of the line"
     ]
 
@@ -426,7 +429,7 @@ def test_a_carriage_return_inside_other_lines_is_a_character_and_warned_about_on
 def test_a_file_of_one_line_with_other_separators_is_refused_or_warned_about(tmp_path: Path, caplog, separator):
     lines_of = ["Ann B-PER", "is O", "here O", ""]
     source = write(tmp_path / "t.conll", separator.join(lines_of))
-    message = f"this file is a single line, and holds U+{ord(separator):04X}, which ends no line"
+    message = f"this file is a single line that holds U+{ord(separator):04X} several times, which does not end lines"
     with pytest.raises(InputError, match=re.escape(f"t.conll: {message}: end lines in LF")):
         list(read_tagged(source))
     assert len(list(read_lines(source))) == 1

@@ -12,7 +12,7 @@ from bert_lightning.data.pretraining.masking import (
     SpanMasking,
     TokenMasking,
     WholeWordMasking,
-    replace,
+    apply_masks,
     word_starts,
 )
 
@@ -106,7 +106,7 @@ def test_the_rate_moves_from_first_to_last_over_training(strategy):
 def test_replacements_stay_inside_the_given_entries_and_only_where_chosen(strategy):
     ids, sequences = rows()
     chosen = strategy().select(sequences)
-    masked = replace(ids, chosen, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~sequences.keys)
+    masked = apply_masks(ids, chosen, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~sequences.keys)
     assert (masked[~chosen.positions] == ids[~chosen.positions]).all()
     assert np.isin(masked[chosen.positions], ORDINARY).all()
 
@@ -117,7 +117,7 @@ def test_shares_of_one_give_the_hand_written_output(strategy, mask_share, random
     masking = strategy(mask_share=mask_share, random_share=random_share)
     chosen = masking.select(sequences)
     expected = np.where(chosen.positions, MASK_ID, ids) if mask_share else ids
-    assert (replace(ids, chosen, masking, MASK_ID, ORDINARY, ~sequences.keys) == expected).all()
+    assert (apply_masks(ids, chosen, masking, MASK_ID, ORDINARY, ~sequences.keys) == expected).all()
 
 
 def replaced(strategy, num_seeds: int = 10):
@@ -126,7 +126,7 @@ def replaced(strategy, num_seeds: int = 10):
     for seed in range(num_seeds):
         ids, sequences = rows(seed)
         chosen = strategy().select(sequences)
-        after = replace(ids, chosen, strategy(), MASK_ID, ORDINARY, ~sequences.keys)
+        after = apply_masks(ids, chosen, strategy(), MASK_ID, ORDINARY, ~sequences.keys)
         row, column = np.nonzero(chosen.positions)
         _, first = np.unique(row * 1000 + chosen.units[row, column], return_index=True)
         pairs.append(np.stack([ids[row, column][first], after[row, column][first]]))
@@ -184,7 +184,7 @@ def test_whole_words_are_taken_as_long_as_one_fits():
     _, sequences = rows()
     masking = WholeWordMasking()
     chosen = masking.select(sequences).positions
-    wanted = masking.wanted(sequences, 0.0)
+    wanted = masking.num_to_select(sequences, 0.0)
     for row in range(B):
         left = wanted[row] - chosen[row].sum()
         words = words_of(sequences.candidates[row], sequences.starts[row])
@@ -204,7 +204,7 @@ def test_a_span_is_replaced_alike_and_an_n_gram_token_by_token():
         chosen = spans_of(masking, 200)
         ids = np.full(chosen.positions.shape, 50)
         keys = random_bits(7, np.arange(200))
-        masked = replace(ids, chosen, masking, MASK_ID, ORDINARY, keys) == MASK_ID
+        masked = apply_masks(ids, chosen, masking, MASK_ID, ORDINARY, keys) == MASK_ID
         both = chosen.positions[:, 1:] & chosen.positions[:, :-1]
         if alike:
             both &= chosen.units[:, 1:] == chosen.units[:, :-1]

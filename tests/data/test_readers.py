@@ -155,9 +155,9 @@ def test_a_label_that_is_no_finite_number_is_named_with_its_line(tmp_path: Path,
         ({"text": "a", "label": ["x", None]}, {}, "line 1: a label in the column 'label' is null"),
         ({"text": "a", "label": [1]}, {"numeric": True}, "line 1: the column 'label' holds a list"),
         ({"text": "a", "label": {"x": 1}}, {}, "line 1: the column 'label' holds a dict"),
-        ({"text": "a"}, {}, "line 1: no column 'label'; the columns are: text"),
-        ({"label": "x"}, {}, "line 1: no column 'text'"),
-        ({"text": "a", "label": "x"}, {"id_column": "key"}, "line 1: no column 'key'"),
+        ({"text": "a"}, {}, "line 1: there is no column 'label'; the columns are: text"),
+        ({"label": "x"}, {}, "line 1: there is no column 'text'"),
+        ({"text": "a", "label": "x"}, {"id_column": "key"}, "line 1: there is no column 'key'"),
     ],
 )
 def test_a_text_or_label_that_is_none_is_named_with_its_line(tmp_path: Path, row, options, message):
@@ -204,19 +204,23 @@ def test_a_glue_file_is_read_by_position_with_quotes_as_they_are(tmp_path: Path)
 
 def test_broken_rows_are_an_error_or_skipped_and_counted_in_one_warning(tmp_path: Path, caplog):
     source = write(tmp_path / "train.tsv", "id\tq\tis\n1\tone\t0\n2\tbroken\n3\tx\ty\t1\n4\tfour\t1\n")
-    fails(f"{source}: line 3: 2 columns, but the first line has 3", read_glue, source, (1,), 2, ("0", "1"))
+    fails(
+        f"{source}: line 3: this line has 2 columns, but the first line has 3", read_glue, source, (1,), 2, ("0", "1")
+    )
     with caplog.at_level(logging.WARNING):
         examples = list(read_glue(source, (1,), 2, ("0", "1"), skip_malformed=True))
     assert [(e.text, e.id) for e in examples] == [("one", "1"), ("four", "4")]
-    assert [record.getMessage() for record in caplog.records] == [f"{source}: 2 rows skipped: not 3 columns"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{source}: 2 rows are skipped, because they do not have 3 columns"
+    ]
 
 
 def test_a_glue_label_that_is_none_of_the_task_and_a_missing_column_are_named(tmp_path: Path):
     source = write(tmp_path / "t.tsv", "s\tl\na\t1\nb\tmaybe\n")
     fails(f"{source}: line 3: the label 'maybe' is none of 0, 1", read_glue, source, (0,), 1, ("0", "1"))
     fails(f"{source}: line 3: the label 'maybe' is not a finite number", read_glue, source, (0,), 1, None)
-    fails(f"{source}: line 1: 2 columns, but column 3", read_glue, source, (3,), 1, ("0", "1"))
-    fails(f"{source}: line 1: 2 columns, but column 5", read_glue, source, (0,), 5, ("0", "1"))
+    fails(f"{source}: line 1: this line has 2 columns, but column 3", read_glue, source, (3,), 1, ("0", "1"))
+    fails(f"{source}: line 1: this line has 2 columns, but column 5", read_glue, source, (0,), 5, ("0", "1"))
 
 
 def test_trec_is_latin_1_where_it_is_not_utf_8(tmp_path: Path):
@@ -302,13 +306,13 @@ def test_comments_before_a_sentence_are_no_words(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        ("a O\nb X O\n", (), "line 2: 3 columns, but line 1 has 2"),
-        ("a x O\n\nb\n", (), "line 3: 1 columns, but line 1 has 3"),
+        ("a O\nb X O\n", (), "line 2: this line has 3 columns, but line 1 has 2"),
+        ("a x O\n\nb\n", (), "line 3: this line has 1 columns, but line 1 has 3"),
         ("a\tO\n\tO\n", (), "line 2: the word is empty"),
         ("a\tx\tO\nb\t\tO\n", (0, 1), "line 2: the tag is empty"),
-        ("a O\n", (2, 1), "line 1: no column 2; there are 2, counted from 0"),
-        ("a O\n", (0, -3), "line 1: no column -3; there are 2, counted from 0"),
-        ("a\n", (1, -1), "line 1: no column 1; there are 1"),
+        ("a O\n", (2, 1), "line 1: there is no column 2; there are 2, counted from 0"),
+        ("a O\n", (0, -3), "line 1: there is no column -3; there are 2, counted from 0"),
+        ("a\n", (1, -1), "line 1: there is no column 1; there are 1"),
         ("a O\n", (1, -1), "line 1: column 1 would be both word and tag"),
         ("a O\n", (0, "ner"), "the columns of this file are given by their number, not by 'ner'"),
     ],
@@ -361,9 +365,9 @@ def test_conllu_skips_comments_ranges_and_empty_nodes(tmp_path: Path):
 
 def test_conllu_that_is_none_is_named_with_its_line(tmp_path: Path):
     source = write(tmp_path / "t.conllu", CONLLU + "\nword\t_\t_\tX\t_\t_\t0\troot\t_\t_\n")
-    fails(f"{source}: line 17: the ID 'word' is no number", read_tagged, source)
+    fails(f"{source}: line 17: the ID 'word' is none of CoNLL-U's", read_tagged, source)
     source = write(tmp_path / "s.conllu", "1\tx\t_\tX\t_\t_\t0\troot\t_\t_\n2\ty\t_\tX\n")
-    fails(f"{source}: line 2: 4 columns, but line 1 has 10", read_tagged, source)
+    fails(f"{source}: line 2: this line has 4 columns, but line 1 has 10", read_tagged, source)
     fails("by their number or by one of ID, FORM", read_tagged, source, "FORMS")
 
 
@@ -390,12 +394,12 @@ def test_rows_of_lists_are_sentences(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "columns", "message"),
     [
-        ({"words": ["a"]}, (), "line 1: no column 'tokens'; the columns are: words"),
+        ({"words": ["a"]}, (), "line 1: there is no column 'tokens'; the columns are: words"),
         ({"tokens": "a b"}, (), "line 1: the column 'tokens' is 'a b', but a list is expected"),
         ({"tokens": ["a", None]}, (), "line 1: item 1 of the column 'tokens' is null, but text"),
         ({"tokens": ["a"], "tags": ["O", "O"]}, (), "line 1: 1 words, but 2 tags"),
         ({"tokens": ["a", "b"], "tags": ["O", None]}, (), "line 1: item 1 of the column 'tags' is null"),
-        ({"tokens": ["a"], "tags": ["O"]}, ("tokens", "ner"), "line 1: no column 'ner'"),
+        ({"tokens": ["a"], "tags": ["O"]}, ("tokens", "ner"), "line 1: there is no column 'ner'"),
     ],
 )
 def test_rows_that_are_no_sentences_are_named(tmp_path: Path, row, columns, message):
@@ -513,7 +517,11 @@ def test_unlabelled_questions_need_no_answers(tmp_path: Path):
     source = write_jsonl(tmp_path / "t.jsonl", {"id": "a", "context": "c", "question": "q"})
     (question,) = read_questions(source, labelled=False)
     assert question[1:] == ("a", "q", "c", (), False, "")
-    fails(f"{source}: line 1 (id 'a'): no key 'answers'; the keys are: id, context, question", read_questions, source)
+    fails(
+        f"{source}: line 1 (id 'a'): there is no key 'answers'; the keys are: id, context, question",
+        read_questions,
+        source,
+    )
 
 
 def changed(path, value):
@@ -538,17 +546,21 @@ FIRST = "article 1 ('Ann'), paragraph 1, question 1"
     [
         (["data"], KeyError, "no key 'data'; the keys are: version"),
         (["data"], {}, "the value of 'data' is an object, but a list is expected"),
-        (["data", 1], "x", "article 2: what stands here is 'x', but an object"),
+        (["data", 1], "x", "article 2: the record is 'x', but an object"),
         (["data", 0, "title"], 7, "article 1: the value of 'title' is 7, but text"),
-        (["data", 0, "paragraphs"], KeyError, "article 1: no key 'paragraphs'; the keys are: title"),
-        (["data", 0, "paragraphs", 1, "context"], KeyError, "article 1 ('Ann'), paragraph 2: no key 'context'"),
+        (["data", 0, "paragraphs"], KeyError, "article 1: there is no key 'paragraphs'; the keys are: title"),
+        (
+            ["data", 0, "paragraphs", 1, "context"],
+            KeyError,
+            "article 1 ('Ann'), paragraph 2: there is no key 'context'",
+        ),
         (["data", 0, "paragraphs", 1, "qas"], None, "article 1 ('Ann'), paragraph 2: the value of 'qas' is null"),
-        ([*QAS, 0, "id"], KeyError, f"{FIRST}: no key 'id'"),
+        ([*QAS, 0, "id"], KeyError, f"{FIRST}: there is no key 'id'"),
         ([*QAS, 0, "id"], 1.5, f"{FIRST}: the value of 'id' is 1.5, but text"),
         ([*QAS, 0, "question"], None, f"{FIRST} (id 'q1'): the value of 'question' is null, but text"),
         ([*QAS, 0, "question"], "\ud800", f"{FIRST} (id 'q1'): the value of 'question' holds half a character"),
-        ([*QAS, 0, "answers"], KeyError, f"{FIRST} (id 'q1'): no key 'answers'"),
-        ([*QAS, 0, "answers", 1, "text"], KeyError, f"{FIRST} (id 'q1'), answer 2: no key 'text'"),
+        ([*QAS, 0, "answers"], KeyError, f"{FIRST} (id 'q1'): there is no key 'answers'"),
+        ([*QAS, 0, "answers", 1, "text"], KeyError, f"{FIRST} (id 'q1'), answer 2: there is no key 'text'"),
         (
             [*QAS, 0, "answers", 1, "answer_start"],
             "8",
@@ -672,14 +684,14 @@ def test_choices_of_ones_own_are_labelled_by_number_or_text(tmp_path: Path):
         ({"context": "c", "choices": ["a", "b"], "label": "x"}, "line 1: the label 'x' is no choice"),
         ({"context": "c", "choices": ["a"], "label": 0}, "line 1: 1 choices; at least two are needed"),
         ({"context": "c", "choices": "ab"}, "line 1: the value of 'choices' is 'ab', but a list"),
-        ({"context": "c"}, "line 1: no key 'choices'; the keys are: context"),
-        ({"choices": ["a", "b"]}, "line 1: no key 'context'"),
+        ({"context": "c"}, "line 1: there is no key 'choices'; the keys are: context"),
+        ({"choices": ["a", "b"]}, "line 1: there is no key 'context'"),
         ({"context": "c", "question": 1, "choices": ["a", "b"]}, "line 1: the value of 'question' is 1, but text"),
         (
             {"article": "a", "question": "q", "options": ["x", "y"], "answer": "C"},
             "line 1: the answer is 'C', but one",
         ),
-        ({"sent1": "a", "ending0": "q", "ending1": "x"}, "line 1: no column 'sent2'"),
+        ({"sent1": "a", "ending0": "q", "ending1": "x"}, "line 1: there is no column 'sent2'"),
         ({"sent1": "a", "sent2": "b", "ending0": "q", "ending1": "x", "label": 2}, "line 1: the label '2' is no"),
         ({"dialogue": "x", "question": "q"}, "line 1: the dialogue is 'x', but a list"),
     ],

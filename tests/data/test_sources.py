@@ -9,13 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from bert_lightning.data.reading.lines import Repairs
-from bert_lightning.data.reading.tables import (
-    CORPUS_SUFFIXES,
-    TABLE_READERS,
-    column,
-    find_sources,
-    read_rows,
-)
+from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
+from bert_lightning.data.reading.tables import TABLE_READERS, column, read_rows
 from bert_lightning.errors import InputError
 
 ROWS = [
@@ -83,7 +78,7 @@ def test_column_names_stand_in_for_a_missing_header(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.tsv", b"a\tb\n1\t2\n3\n", r"t\.tsv: line 3: 1 columns, but the first line has 2"),
+        ("t.tsv", b"a\tb\n1\t2\n3\n", r"t\.tsv: line 3: this line has 1 columns, but the first line has 2"),
         ("t.jsonl", b'{"a": 1}\n{"a": \n', r"t\.jsonl: line 2: not JSON: Expecting value, column 6"),
         ("t.jsonl", b"[1]\n", r"t\.jsonl: line 1: a JSON object is expected"),
         ("t.csv", b'a,b\n"x,1\n', r"t\.csv: line 2: "),
@@ -104,7 +99,7 @@ def test_a_malformed_table_names_file_and_line(tmp_path: Path, name, content, me
 
 def test_a_missing_column_names_those_there_are(tmp_path: Path):
     path = write_table(tmp_path / "t.tsv", ROWS)
-    with pytest.raises(InputError, match=r"line 2: no column 'sentence'; the columns are: text, label"):
+    with pytest.raises(InputError, match=r"line 2: there is no column 'sentence'; the columns are: text, label"):
         column(next(read_rows(str(path))), "sentence")
 
 

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Features, List, Value
 
-from bert_lightning.data.datasets.catalogue import STANDARD_SETS, Part, locate, standard_set
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS, locate, standard_set
 from bert_lightning.data.datasets.examples import (
     ChoiceQuestion,
     LabelledText,
@@ -17,7 +17,7 @@ from bert_lightning.data.datasets.examples import (
     RelationExample,
     TaggedSentence,
 )
-from bert_lightning.data.reading.tables import HUB
+from bert_lightning.data.reading.hub import HUB
 from bert_lightning.errors import InputError
 
 EXAMPLES = {
@@ -372,10 +372,10 @@ def test_broken_rows_of_qqp_are_skipped_in_training_only(tmp_path: Path, caplog)
     known = STANDARD_SETS["glue/qqp"]
     with caplog.at_level(logging.WARNING):
         assert [e.id for e in known.read(str(tmp_path / "t.tsv"), "train")] == ["4"]
-    assert "1 rows skipped" in caplog.text
+    assert "1 rows are skipped" in caplog.text
     (tmp_path / "u.tsv").write_text(tsv("id|question1|question2", "1|Why?"))
     for split, file in (("validation", "t.tsv"), ("test", "u.tsv")):
-        with pytest.raises(InputError, match=r"line 2: \d columns, but the first line has"):
+        with pytest.raises(InputError, match=r"line 2: this line has \d columns, but the first line has"):
             list(known.read(str(tmp_path / file), split))
 
 
@@ -478,10 +478,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, message):
         locate(name, "train", None)
 
 
-def test_a_part_says_which_file_of_a_split_it_is():
-    assert [part.name for part in STANDARD_SETS["glue/mnli"].splits["test"]] == ["matched", "mismatched"]
-    assert STANDARD_SETS["glue/ax"].splits["test"][0].name == "diagnostics"
-    assert isinstance(STANDARD_SETS["dream"].splits["test"][0], Part)
+def test_the_files_of_a_split_name_its_subsets():
+    assert [file.subset for file in STANDARD_SETS["glue/mnli"].splits["test"]] == ["matched", "mismatched"]
+    assert STANDARD_SETS["glue/ax"].splits["test"][0].subset == "diagnostics"
+    assert STANDARD_SETS["dream"].splits["test"][0].subset == ""
 
 
 @pytest.mark.real_data

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import read_tagged, word_place
+from bert_lightning.data.datasets.readers.tagged import read_tagged, word_location
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
@@ -210,11 +210,11 @@ def test_the_line_of_a_tag_counts_comments_ranges_and_rows(tmp_path):
     path = tmp_path / "x.conllu"
     path.write_text("# text = a\n1-2\tab\t_\t_\n1\ta\t_\tDET\n2\tb\t_\tNOUN\n2.1\tc\t_\tX\n3\td\t_\tVERB\n")
     [sentence] = read_tagged(str(path))
-    assert [word_place(sentence, word) for word in range(3)] == [f"{path}: line {line}" for line in (3, 4, 6)]
-    assert word_place(pickle.loads(pickle.dumps(sentence)), 2) == f"{path}: line 6"
+    assert [word_location(sentence, word) for word in range(3)] == [f"{path}: line {line}" for line in (3, 4, 6)]
+    assert word_location(pickle.loads(pickle.dumps(sentence)), 2) == f"{path}: line 6"
     path = tmp_path / "x.jsonl"
     path.write_text('{"tokens": ["a", "b"], "tags": ["O", "O"]}\n')
-    assert word_place(next(read_tagged(str(path))), 1) == f"{path}: line 1: word 2"
+    assert word_location(next(read_tagged(str(path))), 1) == f"{path}: line 1: word 2"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
     def read_test(text, labels):
         path.write_text(text)
         return TokenClassificationDataModule(
-            TokenClassificationData(test=str(path)), tokenizer, labels=labels, stage="test"
+            TokenClassificationData(test=str(path)), tokenizer, labels=labels, split="test"
         )
 
     assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
@@ -339,7 +339,7 @@ def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
     with pytest.raises(InputError, match=rf"{split}.jsonl: line 1: this sentence has no tag; data.tag_column names"):
         TokenClassificationDataModule(TokenClassificationData(**paths), tokenizer)
     settings = TokenClassificationData(test=paths[split])
-    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
+    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], split="test")
     assert not tested.splits["test"].is_labelled
 
 

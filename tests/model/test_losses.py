@@ -43,8 +43,8 @@ def test_spans_of_another_shape_are_an_error_that_names_the_argument(name):
 def test_relations_need_two_places_in_each_sequence(shape):
     config = BertConfig.preset("tiny", vocab_size=9, hidden_size=16, max_position_embeddings=8)
     model = BertForRelationClassification(config)
-    with pytest.raises(ValueError, match=r"entity_places is of shape \(.*\); expected \(2, 2\)"):
-        model(torch.ones(2, 5, dtype=torch.long), entity_places=torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"entity_positions is of shape \(.*\); expected \(2, 2\)"):
+        model(torch.ones(2, 5, dtype=torch.long), entity_positions=torch.zeros(shape, dtype=torch.long))
 
 
 def test_a_span_loss_with_the_mask_is_that_of_the_sequence_alone():

@@ -250,11 +250,11 @@ def test_entity_markers_are_read_where_they_stand_padded_or_packed():
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, 6:] = False
     places = torch.tensor([[1, 7], [4, 2]])
-    padded = model(ids, None, mask, entity_places=places)
+    padded = model(ids, None, mask, entity_positions=places)
     hidden = model.encoder(ids, None, mask).last_hidden_state
     states = torch.stack([torch.cat([hidden[row, place] for place in places[row]]) for row in range(2)])
     torch.testing.assert_close(padded, model.classifier(states), rtol=1e-10, atol=1e-12)
-    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_places=places + torch.tensor([[0], [9]]))
+    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_positions=places + torch.tensor([[0], [9]]))
     torch.testing.assert_close(packed, padded, rtol=1e-9, atol=1e-11)
 
 

@@ -35,7 +35,7 @@ from bert_lightning.runs.export import prediction_rule
 from bert_lightning.runs.predictor import load
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
-from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")

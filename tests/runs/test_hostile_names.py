@@ -20,7 +20,7 @@ from bert_lightning.runs import evaluation_files, weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
 from bert_lightning.studies.comparison import Group, Run
-from bert_lightning.tasks.fine_tuning.task import Evaluation, Report
+from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
 from bert_lightning.training.progress import TrainingProgress
 
 HOSTILE = [

@@ -35,7 +35,8 @@ from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataMo
 from bert_lightning.tasks.question_answering.decoding import WindowScores
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
@@ -78,7 +79,7 @@ def tagged_run(path, tokenizer, folder, **settings):
     for name, content in task.files(split, outputs).items():
         (folder / name).write_text(content, encoding="utf-8", newline="")
     write_jsonl(folder / "validation.jsonl", task.predictions(split, outputs))
-    return task.scores(split, outputs, split.parts[0]), task, split
+    return task.scores(split, outputs, split.subsets[0]), task, split
 
 
 GOLD_FILES = {
@@ -231,7 +232,7 @@ def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
-    logged = task.scores(split, outputs, split.parts[0])
+    logged = task.scores(split, outputs, split.subsets[0])
     predictions = str(tmp_path / "predictions.json")
     if not no_answer:
         scores = score_squad_v1_files(str(path), predictions)

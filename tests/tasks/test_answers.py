@@ -99,4 +99,4 @@ def test_perfect_scores_give_perfect_marks(tokenizer):
     scores[0, batch["start_positions"]] = 9.0
     scores[1, batch["end_positions"]] = 9.0
     outputs = task.outputs_of(SpanOutput(scores[:1], scores[1:], torch.zeros(1), None), batch)
-    assert task.scores(split, outputs, split.parts[0]) == {"squad_exact": 100.0, "squad_f1": 100.0}
+    assert task.scores(split, outputs, split.subsets[0]) == {"squad_exact": 100.0, "squad_f1": 100.0}

@@ -68,11 +68,11 @@ def trained(
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     tokenizer = WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS))
-    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8)
-    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
-    task.optimization = Optimization(
+    optimization = Optimization(
         optimizer or AdamW(learning_rate=1e-2), Constant(), num_steps, 1.0, 0, 2, non_finite=non_finite
     )
+    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8, optimization=optimization)
+    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
     generator = np.random.default_rng(0)
     steps = []
     for step in range(num_steps):

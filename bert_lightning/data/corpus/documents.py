@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from bert_lightning.data.reading.lines import MAX_PIECE, DecodingErrors, Repairs, numbered_lines, split_lines
-from bert_lightning.data.reading.tables import column, is_table, read_rows, warn_of_json_row
+from bert_lightning.data.reading.sources import warn_of_json_row
+from bert_lightning.data.reading.tables import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
 

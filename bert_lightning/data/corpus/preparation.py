@@ -37,8 +37,9 @@ from bert_lightning.data.corpus.token_store import (
     shard_name,
     store_fingerprint,
 )
+from bert_lightning.data.reading.hub import HUB, hub_revision
 from bert_lightning.data.reading.lines import Repairs, named
-from bert_lightning.data.reading.tables import HUB, hub_revision, is_table
+from bert_lightning.data.reading.tables import is_table
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 

@@ -1,12 +1,13 @@
-"""The data sets of the field by name: their files as published, their readers, labels and deciding metrics."""
+"""The standard data sets by name: their files as published, their readers, labels and metrics."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from bert_lightning.checkpoints.listing import entries, matches
+from bert_lightning.checks import nearest
 from bert_lightning.data.datasets.examples import LabelledText, Question, TaggedSentence
 from bert_lightning.data.datasets.glue import GLUE_SETS
 from bert_lightning.data.datasets.readers.ag_news import AG_NEWS_LABELS, read_ag_news
@@ -16,93 +17,119 @@ from bert_lightning.data.datasets.readers.relations import read_relations
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.datasets.readers.trec import read_trec
-from bert_lightning.data.datasets.standard_set import Part, StandardSet, has_hub_columns
+from bert_lightning.data.datasets.standard_set import SplitFile, StandardSet, has_hub_columns
 from bert_lightning.data.reading.lines import COMPRESSIONS, format_suffix
 from bert_lightning.data.reading.tables import is_table
 from bert_lightning.errors import InputError
 
-# Names of a folder that an error message lists.
+# Files of a folder that an error message lists.
 _MAX_LISTED = 20
+T = TypeVar("T")
 
 
 def standard_set(name: str) -> StandardSet:
-    """The set of that name.
+    """Return the standard data set of a name.
 
     Raises:
-        InputError: there is none; the message names the nearest.
+        InputError: there is none. The message suggests the nearest name.
+
+    >>> standard_set("conll2003-ner").scheme
+    'IOB1'
+    >>> standard_set("GLUE/COLA")
+    Traceback (most recent call last):
+    bert_lightning.errors.InputError: no standard data set is called 'GLUE/COLA'; did you mean 'glue/cola'?
     """
     if name not in STANDARD_SETS:
-        near = difflib.get_close_matches(name.lower(), STANDARD_SETS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(STANDARD_SETS)}"
-        raise InputError(f"no standard data set is called {name!r}; {hint}")
+        raise InputError(f"no standard data set is called {name!r}{nearest(name.lower(), STANDARD_SETS)}")
     return STANDARD_SETS[name]
 
 
-def locate(name: str, split: str, folder: str | None = None) -> list[tuple[Part, str]]:
-    """The parts of a split and the source of each: files of `folder`, or hub names without one.
+def locate(name: str, split: str, folder: str | None = None) -> list[tuple[SplitFile, str]]:
+    """Find the files of a split of a standard data set.
 
-    Every file may also be compressed (`.gz`, `.xz`, `.zst`).
+    Args:
+        name: the name of the data set.
+        split: `train`, `validation` or `test`.
+        folder: the data folder; None for the hub. Its files may also be compressed (`.gz`, `.xz`, `.zst`).
+
+    Returns:
+        Each file of the split, and its source: a path or a name on the hub.
 
     Raises:
-        InputError: no such set, no such split, nothing on the hub, or a file is not there: the message says what was
-            looked for and what the folder holds.
+        InputError: there is no such data set or split, or the hub does not have it, or a file is missing. In the last
+            case the message names the file and lists the folder.
+
+    >>> locate("glue/cola", "train")[0][1]
+    'hub:nyu-mll/glue:cola:train'
     """
-    known = standard_set(name)
-    if split not in known.splits:
-        raise InputError(f"{name} has no {split} split; it has {', '.join(known.splits)}")
+    described = standard_set(name)
+    if split not in described.splits:
+        raise InputError(f"{name} has no {split} split; it has {', '.join(described.splits)}")
     return [
-        (part, _on_hub(name, split, part) if folder is None else _in_folder(known, part, folder))
-        for part in known.splits[split]
+        (file, _on_hub(name, split, file) if folder is None else _in_folder(described, file, folder))
+        for file in described.splits[split]
     ]
 
 
-def _on_hub(name: str, split: str, part: Part) -> str:
-    if part.hub is None:
+def _on_hub(name: str, split: str, file: SplitFile) -> str:
+    if file.hub is None:
         raise InputError(f"{name}: the hub has no {split} split that can be read by name: give a folder")
-    return part.hub
+    return file.hub
 
 
-def _in_folder(known: StandardSet, part: Part, folder: str) -> str:
+def _in_folder(described: StandardSet, file: SplitFile, folder: str) -> str:
+    """Return the first file of a folder that has one of the names of a split's file.
+
+    Raises:
+        InputError: no file has, or several files match one name.
+    """
     try:
         path = Path(folder).expanduser()
     except RuntimeError as error:
         raise InputError(f"{folder}: {error}") from None
     if not path.is_dir():
         raise InputError(f"{folder}: no such folder")
-    for file in (*part.files, *_files_of_hub(part)):
-        for place in ("", *known.folders):
-            for ending in ("", *COMPRESSIONS):
-                name = str(Path(place, file + ending))
-                found = matches(name, path) if "*" in name else [path / name]
-                if len(found) > 1:
-                    several = ", ".join(str(match.relative_to(path)) for match in found)
-                    raise InputError(f"{folder}: more than one file is {file}: {several}")
-                if found and found[0].exists():
-                    return str(found[0])
+    alternatives = (*file.files, *_hub_file_names(file))
+    for pattern, subfolder, ending in product(alternatives, ("", *described.folders), ("", *COMPRESSIONS)):
+        name = str(Path(subfolder, pattern + ending))
+        files = matches(name, path) if "*" in name else [path / name]
+        if len(files) > 1:
+            several = ", ".join(str(match.relative_to(path)) for match in files)
+            raise InputError(f"{folder}: more than one file is {pattern}: {several}")
+        if files and files[0].exists():
+            return str(files[0])
+    raise InputError(_not_found(described, file, folder))
+
+
+def _not_found(described: StandardSet, file: SplitFile, folder: str) -> str:
+    path = Path(folder).expanduser()
     names = sorted(entry.name + "/" * entry.is_dir() for entry in entries(path))
     listing = ", ".join(names[:_MAX_LISTED]) + (
         f" and {len(names) - _MAX_LISTED} more" if names[_MAX_LISTED:] else ""
     )
-    also = f", also in {', '.join(known.folders)}" if known.folders else ""
-    hints = [hint for form, hint in known.other_forms.items() if matches(form, path)]
-    raise InputError(
-        f"{folder}: {' or '.join(part.files)} was looked for{also}; the folder holds: {listing or 'nothing'}"
-        + "".join(f"; {hint}" for hint in hints[:1])
-    )
+    also = f", also in {', '.join(described.folders)}" if described.folders else ""
+    hints = [hint for form, hint in described.other_forms.items() if matches(form, path)]
+    hint = f"; {hints[0]}" if hints else ""
+    return f"{folder}: {' or '.join(file.files)} was looked for{also}; the folder holds: {listing or 'nothing'}{hint}"
 
 
-def _files_of_hub(part: Part) -> Iterator[str]:
+def _hub_file_names(file: SplitFile) -> Iterator[str]:
     """Yield the names of Parquet files that were downloaded from the hub or written by `datasets`."""
-    if part.hub is not None:
-        _, configuration, split = part.hub.rsplit(":", 2)
-        yield from (f"{place}{split}-*.parquet" for place in (f"{configuration or 'default'}/", "data/", ""))
+    if file.hub is not None:
+        _, configuration, split = file.hub.rsplit(":", 2)
+        yield from (f"{folder}{split}-*.parquet" for folder in (f"{configuration or 'default'}/", "data/", ""))
         yield from (f"{configuration or 'default'}/{split}/*.parquet", f"{split}.parquet", f"{split}.jsonl")
 
 
-def _splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict[str, tuple[Part, ...]]:
-    """One part a split; `hub` is what stands before the split's name."""
+def _splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict[str, tuple[SplitFile, ...]]:
+    """Describe splits of one file each.
+
+    Args:
+        files: split -> the names of its file.
+        hub: the source on the hub without the name of the split; None if it is not there.
+    """
     return {
-        split: (Part("", tuple(alternatives), None if hub is None else f"{hub}:{split}"),)
+        split: (SplitFile("", tuple(alternatives), None if hub is None else f"{hub}:{split}"),)
         for split, alternatives in files.items()
     }
 
@@ -112,7 +139,7 @@ def _read_tagged(column: int, name: str, source: str, split: str) -> Iterator[Ta
     return read_tagged(source, None, name if is_rows else column)
 
 
-def _ignoring_split(read: Callable[[str], Iterator[Any]], source: str, split: str) -> Iterator[Any]:
+def _ignoring_split(read: Callable[[str], Iterator[T]], source: str, split: str) -> Iterator[T]:
     return read(source)
 
 
@@ -150,7 +177,7 @@ _CONLL_2003_SPLITS = _splits(
 )
 # Copies unpack the files into the first folder; the organisers' own script writes to the second one.
 _CONLL_2003_FOLDERS = ("conll2003", "ner")
-# The Penn Treebank's, as far as CoNLL-2003 has them.
+# The tags of the Penn Treebank that occur in CoNLL-2003.
 _PENN_TAGS = (
     "\" '' # $ ( ) , . : `` CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS NN|SYM PDT POS PRP PRP$ RB RBR RBS RP"
     " SYM TO UH VB VBD VBG VBN VBP VBZ WDT WP WP$ WRB"
@@ -159,7 +186,7 @@ _PENN_TAGS = (
 _UNIVERSAL_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 
 _TOKEN_SETS = {
-    # IOB1 as first published. Most copies are IOB2, which the rules that turn IOB1 into IOB2 leave as it is.
+    # First published as IOB1. Most copies are IOB2, which the conversion from IOB1 to IOB2 leaves unchanged.
     "conll2003-ner": StandardSet(
         task="token-classification",
         splits=_CONLL_2003_SPLITS,
@@ -321,7 +348,7 @@ _OTHER_SETS = {
         ),
         read=partial(_ignoring_split, read_relations),
         folders=("SemEval2010_task8_all_data",),
-        # Over the nine relations, right in their direction only, without Other.
+        # The official score: over the nine relations without Other. A relation in the wrong direction is an error.
         monitor="macro_f1",
         negative_label="Other",
         source="Hendrickx et al. 2010, SemEval-2010 task 8: multi-way classification of semantic relations",

@@ -1,6 +1,6 @@
-"""What the readers of fine-tuning data hand on: one typed example at a time, before any tokenizer.
+"""Examples of fine-tuning data, one type per task, as readers yield them and before they are tokenised.
 
-`location` is where an example stands in its source, as an error message names it.
+The `location` of an example is its file and line, or its row, as an error message names it.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ class LabelledText(NamedTuple):
     text: str
     text_pair: str | None
     label: str | tuple[str, ...] | float | None
-    """A name; all names of a multi-label text; a number in regression; None where the source gives none."""
+    """A name; all names of a multi-label text; a number in regression; None if the source gives none."""
     id: str
-    """The source's own, or the number of the row counted from 0."""
+    """The id in the source, or the number of the row counted from 0."""
 
 
 class TaggedSentence(NamedTuple):
@@ -24,13 +24,13 @@ class TaggedSentence(NamedTuple):
     location: str
     words: list[str]
     tags: list[str] | None
-    """One a word; None where the source gives none."""
+    """One per word; None if the source gives none."""
     document: int
-    """Documents begun up to here in the source (`-DOCSTART-`, `# newdoc`); 0 where the format marks none."""
+    """The number of documents that have begun so far (`-DOCSTART-`, `# newdoc`); 0 if the format marks none."""
 
 
 class Answer(NamedTuple):
-    """An answer as the source gives it; whether it stands at `start` is not checked by the reader."""
+    """An answer as the source gives it. The reader does not check that the context holds it at `start`."""
 
     text: str
     start: int
@@ -48,9 +48,9 @@ class Question(NamedTuple):
     answers: tuple[Answer, ...]
     """All gold answers; the same one may occur more than once."""
     is_impossible: bool
-    """No answer is in the context (SQuAD v2.0)."""
+    """True if the context holds no answer (SQuAD v2.0)."""
     title: str
-    """Of the article; empty where the source gives none."""
+    """The title of the article; empty if the source gives none."""
 
 
 class ChoiceQuestion(NamedTuple):
@@ -60,22 +60,22 @@ class ChoiceQuestion(NamedTuple):
     id: str
     context: str
     question: str
-    """What precedes every choice; may be empty."""
+    """The question, or the beginning of a sentence that each choice completes; may be empty."""
     choices: tuple[str, ...]
     label: int | None
-    """The right choice, counted from 0; None where the source gives none."""
+    """The right choice, counted from 0; None if the source gives none."""
 
 
 class RelationExample(NamedTuple):
-    """A text with two entities, and how they are related."""
+    """A text with two entities, and the relation between them."""
 
     location: str
     id: str
     text: str
     """Without markers."""
     first: tuple[int, int]
-    """Begin and end of e1, or of the subject, in characters of `text`; the end is the first behind it."""
+    """Begin and end (exclusive) of e1, or of the subject, in characters of `text`."""
     second: tuple[int, int]
-    """The same of e2, or of the object; may stand before `first`, and in TACRED style may overlap it."""
+    """The same of e2, or of the object. It may come before `first`, and in TACRED's form may overlap it."""
     label: str | None
-    """The relation with its direction, such as `Cause-Effect(e2,e1)`; None where the source gives none."""
+    """The relation with its direction, such as `Cause-Effect(e2,e1)`; None if the source gives none."""

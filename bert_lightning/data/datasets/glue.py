@@ -16,7 +16,7 @@ from bert_lightning.data.datasets.readers.glue_originals import (
     read_sts_benchmark,
 )
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
-from bert_lightning.data.datasets.standard_set import Part, StandardSet, has_hub_columns
+from bert_lightning.data.datasets.standard_set import SplitFile, StandardSet, has_hub_columns
 
 _GLUE = "Wang et al. 2019, GLUE: a multi-task benchmark and analysis platform for natural language understanding"
 
@@ -29,18 +29,21 @@ class _Glue(NamedTuple):
     folder: str
     """Its folder in GLUE's archive."""
     texts: tuple[int, ...]
-    """Columns of train and dev, counted from 0."""
+    """The columns of the texts in train and dev, counted from 0."""
     label: int
+    """The column of the label in train and dev."""
     test_texts: tuple[int, ...]
-    names: tuple[str, ...]
+    """The columns of the texts in test."""
+    hub_texts: tuple[str, ...]
     """The columns of the texts on the hub."""
     labels: tuple[str, ...] | None
+    """The labels in the order of their ids; None for a regression."""
     hub_labels: tuple[str, ...] | None = None
-    """What the hub calls `labels`, where it does not call them so."""
+    """The names of `labels` on the hub, if they differ."""
     has_header: bool = True
-    """Of train and dev; test files all have one."""
+    """Whether train and dev have a header. Test files always have one."""
     original: tuple[str, Callable[[str, str], Iterator[LabelledText]]] | None = None
-    """Names of the files that the authors themselves publish, as a glob, and their reader."""
+    """The files that the authors themselves publish, as a glob of names, and their reader."""
     original_files: Mapping[str, str] = MappingProxyType({})
     """Split -> its file in that form."""
 
@@ -52,12 +55,12 @@ class _Glue(NamedTuple):
         is_test = split == "test"
         if not has_hub_columns(source):
             texts, label = (self.test_texts, None) if is_test else (self.texts, self.label)
-            # Broken rows are QQP's alone, and only what is trained on may be left out.
+            # Only QQP has broken rows, and only training rows may be left out.
             skip = self.config == "qqp" and split == "train"
             yield from read_glue(source, texts, label, self.labels, self.has_header or is_test, skip)
             return
         published = dict(zip(self.hub_labels, self.labels, strict=True)) if self.hub_labels and self.labels else {}
-        first, second = (*self.names, None)[:2]
+        first, second = (*self.hub_texts, None)[:2]
         numeric = self.labels is None
         for example in read_labelled_texts(
             source, str(first), second, "label", numeric=numeric, id_column="idx", labelled=not is_test
@@ -65,18 +68,18 @@ class _Glue(NamedTuple):
             name = example.label
             yield example._replace(label=published.get(name, name)) if isinstance(name, str) else example
 
-    def part(self, file: str, split: str, name: str = "", submission: str | None = None) -> Part:
-        """A file of it, in its own folder or in that of all of GLUE."""
+    def split_file(self, file: str, split: str, subset: str = "", submission: str | None = None) -> SplitFile:
+        """Describe a file of it, in its own folder or in that of all of GLUE."""
         original = [self.original_files[split]] if split in self.original_files else []
         files = (f"{file}.tsv", f"{self.folder}/{file}.tsv", *original)
-        return Part(name, files, f"hub:nyu-mll/glue:{self.config}:{split}", submission)
+        return SplitFile(subset, files, f"hub:nyu-mll/glue:{self.config}:{split}", submission)
 
 
 def _glue_set(
     task: _Glue,
     monitor: str,
     source: str,
-    splits: Mapping[str, tuple[Part, ...]] | None = None,
+    splits: Mapping[str, tuple[SplitFile, ...]] | None = None,
     folders: tuple[str, ...] = (),
     other_forms: Mapping[str, str] | None = None,
 ) -> StandardSet:
@@ -84,9 +87,9 @@ def _glue_set(
         task="text-classification",
         splits=splits
         or {
-            "train": (task.part("train", "train"),),
-            "validation": (task.part("dev", "validation"),),
-            "test": (task.part("test", "test", submission=task.folder),),
+            "train": (task.split_file("train", "train"),),
+            "validation": (task.split_file("dev", "validation"),),
+            "test": (task.split_file("test", "test", submission=task.folder),),
         },
         read=task.read,
         monitor=monitor,
@@ -148,7 +151,7 @@ GLUE_SETS: dict[str, StandardSet] = {
         "Socher et al. 2013, Recursive deep models for semantic compositionality",
         other_forms=dict.fromkeys(
             ("trees", "trainDevTestTrees_PTB*", "datasetSentences.txt", "stanfordSentimentTreebank*"),
-            "the treebank as Stanford publishes it is not read, because it does not say which phrases GLUE took: "
+            "the treebank as Stanford publishes it is not read, because it does not say which phrases GLUE uses: "
             "GLUE's archive SST-2.zip has train.tsv and dev.tsv",
         ),
     ),
@@ -178,14 +181,14 @@ GLUE_SETS: dict[str, StandardSet] = {
         "accuracy",
         "Williams, Nangia and Bowman 2018, A broad-coverage challenge corpus for sentence understanding",
         {
-            "train": (_MNLI.part("train", "train"),),
+            "train": (_MNLI.split_file("train", "train"),),
             "validation": (
-                _MNLI.part("dev_matched", "validation_matched", "matched"),
-                _MNLI.part("dev_mismatched", "validation_mismatched", "mismatched"),
+                _MNLI.split_file("dev_matched", "validation_matched", "matched"),
+                _MNLI.split_file("dev_mismatched", "validation_mismatched", "mismatched"),
             ),
             "test": (
-                _MNLI.part("test_matched", "test_matched", "matched", "MNLI-m"),
-                _MNLI.part("test_mismatched", "test_mismatched", "mismatched", "MNLI-mm"),
+                _MNLI.split_file("test_matched", "test_matched", "matched", "MNLI-m"),
+                _MNLI.split_file("test_mismatched", "test_mismatched", "mismatched", "MNLI-mm"),
             ),
         },
         folders=("multinli_1.0",),
@@ -217,14 +220,14 @@ GLUE_SETS: dict[str, StandardSet] = {
             "the collection of schemas in XML is not read: GLUE's archive WNLI.zip has train.tsv and dev.tsv",
         ),
     ),
-    # Has no training data: a model trained on MNLI is scored.
+    # It has no training data: a model trained on MNLI is scored.
     "glue/ax": _glue_set(
         _AX,
         "matthews",
         "Wang et al. 2019, section 4",
         {
             "test": (
-                Part(
+                SplitFile(
                     "diagnostics",
                     ("diagnostic.tsv", "AX.tsv", "diagnostic/diagnostic.tsv", "MNLI/diagnostic.tsv", "AX/AX.tsv"),
                     "hub:nyu-mll/glue:ax:test",

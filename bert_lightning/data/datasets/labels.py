@@ -1,17 +1,19 @@
-"""Check label names for indicators instead of names, two spellings of one name, and pairs without agreement."""
+"""Checks of label names: indicators instead of names, two spellings of one name, and pairs without agreement."""
 
 import ast
 import logging
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 # Texts that other programs write for a missing value. -100 is a word that torch's loss leaves out.
 _MISSING = ("nan", "nat", "null", "<na>", "#n/a", "-100")
 # Words for 1 and 0 that may also be names of classes: a row of a single one is not taken for an indicator.
@@ -21,8 +23,8 @@ _DIGITS = re.compile(r"[01]{2,}")
 # The beginning of a printed array whose text was split.
 _ARRAY = re.compile(r"^((torch|np|numpy)\.)?(tensor|array)\(")
 _WORD_BORDER = re.compile(r"(?<=[^\W_])[\s_\-\u2010-\u2015]+(?=[^\W_])")
-# Cyrillic and Greek letters that are drawn as Latin ones; Unicode Technical Standard 39, confusables.txt.
-_DRAWN_ALIKE = str.maketrans(
+# Cyrillic and Greek letters that look like Latin ones; Unicode Technical Standard 39, confusables.txt.
+_LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1\u03c1\u03bd", "aeopcyxijsoapv"
 )
 # The label in SNLI and MNLI where annotators have no majority, and their classes; Bowman et al. 2015, section 2.2.
@@ -82,14 +84,18 @@ def _is_truth(label: str) -> bool:
 
 
 def _are_digits(names: Iterable[str]) -> bool:
-    """Whether each name is a row of digits 0 and 1, all of one length; a number seldom begins with 0."""
+    """Return whether all names are digits 0 and 1 of one length, and one begins with 0, as numbers seldom do."""
     texts = [name.strip() for name in names]
     same = len({len(text) for text in texts}) == 1
     return same and all(map(_DIGITS.fullmatch, texts)) and any(text.startswith("0") for text in texts)
 
 
 def is_list_of_names(text: str) -> bool:
-    """Whether a text is a list of names as Python prints it, such as `['news', 'sport']`."""
+    """Return whether a text is a list of names as Python prints it.
+
+    >>> [is_list_of_names(text) for text in ("['news', 'sport']", "news", "[0, 1]")]
+    [True, False, False]
+    """
     if not text.strip().startswith(("[", "(", "{")):
         return False
     try:
@@ -118,7 +124,7 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
 
     Two names are probably one class if they differ only in blanks, dashes, quotation marks, case (of more than one
     letter) or the spelling of a number. So are names that differ only in Unicode form (NFKC), in invisible
-    characters, or in letters that are drawn alike. Names such as `nan` stand for missing values, and so does -1
+    characters, or in letters that look alike. Names such as `nan` stand for missing values, and so does -1
     beside 0, 1, 2. A row of indicators is not the name of one class.
     """
     spellings: dict[str | float, list[str]] = defaultdict(list)
@@ -153,7 +159,10 @@ def _all_indicators(row: Sequence[str]) -> bool:
 
 
 def _plain(label: str) -> str | float:
-    """The number that a name is, or the name without what the eye passes over; names that are nothing else stay."""
+    """Return the number that a name spells, or the name without the details that readers overlook.
+
+    A name that consists only of such details stays unchanged.
+    """
     seen = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
     text = " ".join(seen.split())
     # Python reads 1_0 as ten; no data set does.
@@ -162,7 +171,7 @@ def _plain(label: str) -> str | float:
             return float(text)
     plain = _WORD_BORDER.sub(" ", text.strip("\"'\u2018\u2019\u201c\u201d ")) or text
     folded = plain.casefold() if len(plain) > 1 else plain
-    return folded.translate(_DRAWN_ALIKE) if any(character.isascii() for character in folded) else folded
+    return folded.translate(_LOOK_ALIKES) if any(character.isascii() for character in folded) else folded
 
 
 def without_disagreement(
@@ -181,11 +190,27 @@ def without_disagreement(
     others = (labels if known is None else {*known}) - {NO_AGREEMENT}
     if NO_AGREEMENT not in labels or NO_AGREEMENT in (known or ()) or not others or not others <= {*NLI_LABELS}:
         return examples
-    kept = [example for example in examples if example.label != NO_AGREEMENT]
-    if not kept:
+    if labels == {NO_AGREEMENT}:
         return examples
-    log.warning(
-        "%s: %d pair(s) are left out, because their label %r says that annotators did not agree",
-        source, len(examples) - len(kept), NO_AGREEMENT,
-    )  # fmt: skip
-    return kept
+    return list(leave_out_disagreement(examples, lambda example: example.label, source))
+
+
+def leave_out_disagreement(items: Iterable[T], label_of: Callable[[T], object], source: str) -> Iterator[T]:
+    """Stream the items whose label is not `-`, and warn at the end about the number of the others.
+
+    Args:
+        items: pairs of SNLI or MNLI, as examples or as rows.
+        label_of: returns the label of an item.
+        source: the file that the warning names.
+    """
+    num_left_out = 0
+    for item in items:
+        if label_of(item) == NO_AGREEMENT:
+            num_left_out += 1
+        else:
+            yield item
+    if num_left_out:
+        log.warning(
+            "%s: %d pair(s) are left out, because their label %r says that annotators did not agree",
+            source, num_left_out, NO_AGREEMENT,
+        )  # fmt: skip

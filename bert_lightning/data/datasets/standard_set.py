@@ -1,13 +1,13 @@
-"""The known properties of one standard data set."""
+"""The description of one standard data set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from bert_lightning.data.reading.hub import HUB
 from bert_lightning.data.reading.lines import format_suffix
-from bert_lightning.data.reading.tables import HUB
 
-# Source and split -> examples; of which type, the task says.
+# Source and split -> examples. The task of the set decides their type.
 Read = Callable[[str, str], Iterator[Any]]
 Task = Literal[
     "text-classification", "token-classification", "question-answering", "multiple-choice", "relation-classification"
@@ -15,42 +15,42 @@ Task = Literal[
 ProblemType = Literal["single-label", "multi-label", "regression"]
 
 
-class Part(NamedTuple):
-    """One file of a split."""
+class SplitFile(NamedTuple):
+    """One file of a split. A split of several files has one subset per file."""
 
-    name: str
-    """Empty, or what tells it from the split's other parts: `matched`, `mismatched`, `diagnostics`."""
+    subset: str
+    """The subset of the split that it holds (`matched`, `mismatched`, `diagnostics`); empty if there is none."""
     files: tuple[str, ...]
-    """Files or folders, relative to the data folder or to one of the set's `folders`; may be globs. The first that
-    exists is taken."""
+    """Its names in different publications: files or folders, relative to the data folder or to one of the set's
+    `folders`. They may be globs. The first one that exists is read."""
     hub: str | None
-    """`hub:NAME:CONFIG:SPLIT`, or None where the hub has no such data set that is read without its code."""
+    """`hub:NAME:CONFIG:SPLIT`, or None if the hub has no such data set that is read without running its code."""
     submission: str | None = None
-    """Stem of the file that GLUE's server expects predictions in."""
+    """The stem of the file in which GLUE's server expects predictions."""
 
 
 @dataclass(frozen=True)
 class StandardSet:
-    """The known properties of a data set.
+    """A standard data set: its files, labels and metric.
 
     Attributes:
-        task: which task it is of.
-        splits: `train`, `validation`, `test`, as far as published -> its parts.
+        task: its task.
+        splits: `train`, `validation` and `test`, if published -> the files.
         read: source and split -> its examples, one by one.
-        monitor: the metric that decides.
+        monitor: the metric that selects the best checkpoint.
         source: the paper that published it.
-        labels: in the order of the field's ids; None where there are none or the training split decides.
-        problem_type: of text classification; None for other tasks than classification.
+        labels: in the customary order of their ids; None if there are none or the training split decides.
+        problem_type: of a classification; None for other tasks.
         is_pair: whether an example is a pair of texts.
-        scheme: of the tags: `IOB1`, `IOB2`, `none` for tags that mark no spans; None for other tasks.
+        scheme: the scheme of the tags: `IOB1`, `IOB2`, or `none` for tags that mark no spans; None for other tasks.
         test_has_labels: whether the labels of the test split are public.
-        negative_label: the relation that stands for none, which the official score leaves out.
-        folders: folders below the data folder into which archives unpack the files; may be globs.
-        other_forms: a file (may be a glob) of a published form that cannot be read -> the hint in the error message.
+        negative_label: the label for "no relation", which the official score leaves out.
+        folders: folders below the data folder into which archives unpack the files. They may be globs.
+        other_forms: a file or glob of a published form that cannot be read -> the hint in the error message.
     """
 
     task: Task
-    splits: Mapping[str, tuple[Part, ...]]
+    splits: Mapping[str, tuple[SplitFile, ...]]
     read: Read
     monitor: str
     source: str
@@ -65,5 +65,9 @@ class StandardSet:
 
 
 def has_hub_columns(source: str) -> bool:
-    """Whether columns are found by their names on the hub, not as the files were first published."""
+    """Return whether a source has the columns of the hub by name, and not the form in which it was first published.
+
+    >>> [has_hub_columns(source) for source in ("hub:stanfordnlp/imdb", "train.parquet", "train.tsv")]
+    [True, True, False]
+    """
     return source.startswith(HUB) or format_suffix(source) in (".jsonl", ".parquet")

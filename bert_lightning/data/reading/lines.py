@@ -1,4 +1,4 @@
-"""Bytes to lines of text: plain or compressed files and standard input, UTF-8, in bounded memory."""
+"""Lines of text from files (plain or compressed) and from standard input, in UTF-8 and in bounded memory."""
 
 import codecs
 import gzip
@@ -12,29 +12,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, NamedTuple, cast
 
 from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 DecodingErrors = Literal["strict", "replace"]
-# What a few old data sets need: a line that is not UTF-8 is Latin-1, where every byte is a character.
+# Some old data sets need "latin-1": it applies to lines that are not UTF-8, and there every byte is a character.
 Decoding = DecodingErrors | Literal["latin-1"]
 # The treatment of a carriage return inside a line of a file whose lines end in LF: `warn` and `allow` read it as a
-# character, `refuse` raises. With `keep` it never ends a line, in any file.
+# character, `refuse` raises. With `keep` a carriage return never ends a line, in any file.
 CarriageReturns = Literal["warn", "allow", "refuse", "keep"]
 STANDARD_INPUT = "-"
-# Bytes of a line of running text that are held at once; what is longer comes in pieces.
+# Bytes of a line of running text that are held at once; longer lines come in pieces.
 MAX_PIECE = 1 << 20
 # Bytes of one row of a table, which cannot be cut: a whole book may stand in one field.
 MAX_ROW = 1 << 26
 _LINE_END = re.compile(r"\r\n?|\n")
+_LF_ONLY = (b"\n",)
+_ANY_END = (b"\n", b"\r")
 _RAW_LINE_END = re.compile(rb"\r\n?|\n")
 # A first line that ends in CR alone. CR CR LF, which careless conversions write, is one line end.
 _FIRST_RETURN = re.compile(rb"[^\r\n]*\r+[^\r\n]")
-# What Python's `splitlines` takes for line ends, and no reader here does.
+# Python's `splitlines` splits at these characters too; no reader here does.
 _OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]+")
-# The first bytes of a file that is no UTF-8 -> what it is, and what to do.
+# The first bytes of a file that is not UTF-8 -> its format, and what to do.
 _MARK_LENGTH = 6
 _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16: convert it first",
@@ -49,7 +51,7 @@ _MARKS = {
 
 @dataclass
 class Repairs:
-    """What reading had to mend to go on.
+    """Counts of the repairs that reading a text needed.
 
     Attributes:
         num_replaced: undecodable bytes that became U+FFFD.
@@ -67,27 +69,37 @@ def _open_zstandard(path: str) -> IO[bytes]:
 
 
 # suffix -> how the file is opened.
-COMPRESSIONS: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstandard}
+COMPRESSIONS: dict[str, Callable[[str], object]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstandard}
 
 
 def format_suffix(path: str | Path) -> str:
-    """The suffix that names the format: `.txt` of `corpus.txt`, `CORPUS.TXT` and `corpus.txt.gz`."""
+    """Return the suffix that names the format, in lower case and without that of a compression.
+
+    >>> [format_suffix(name) for name in ("corpus.txt", "CORPUS.TXT", "corpus.txt.gz")]
+    ['.txt', '.txt', '.txt']
+    """
     path = Path(path)
     return (Path(path.stem).suffix if is_compressed(path) else path.suffix).lower()
 
 
 def is_compressed(path: str | Path) -> bool:
-    """Whether a file's suffix says that it is compressed."""
+    """Return whether the suffix of a file is that of a compression."""
     return Path(path).suffix.lower() in COMPRESSIONS
 
 
 def read_lines(source: str) -> Iterator[tuple[str, str]]:
-    """Lines of a file or of standard input (`-`), each with its location as an error names it.
+    r"""Read the lines of a file or of standard input (`-`), each with its location as an error names it.
 
     Line ends are removed, and so is a byte-order mark.
 
     Raises:
-        InputError: unreadable, or not UTF-8: the message names line and byte offset.
+        InputError: the source is unreadable, or not UTF-8. The message names line and byte offset.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".txt")
+    >>> _ = file.write("a boat\nthe sea\n"); file.flush()
+    >>> [line for location, line in read_lines(file.name)]
+    ['a boat', 'the sea']
     """
     for number, line in numbered_lines(source):
         yield f"{_name(source)}: line {number}", line.rstrip("\r\n")
@@ -111,7 +123,7 @@ def numbered_lines(
     about or refused, as `carriage_returns` says; standard input is not checked. A first line that ends in CR before
     lines that end in LF is warned about as well.
 
-    With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut at a space where there is
+    With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut after a space if there is
     one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
 
     Args:
@@ -120,63 +132,90 @@ def numbered_lines(
         repairs: counts cut lines and replaced bytes.
         cut: whether long lines come in pieces.
         keep_mark: whether a byte-order mark stays.
-        carriage_returns: the treatment of a carriage return inside a line, where lines end in LF.
+        carriage_returns: the treatment of a carriage return inside a line of a file whose lines end in LF.
 
     Raises:
         InputError: as `read_lines`; a line of more than `MAX_ROW` bytes without `cut`; or a carriage return or other
             separator that `carriage_returns` refuses.
     """
+    name = _name(source)
     repairs = repairs if repairs is not None else Repairs()
-    limit = MAX_PIECE if cut else MAX_ROW
-    offset, number, inside, rest = 0, 0, False, b""
-    counted = 0
-    line = ""
-    ends: tuple[bytes, ...] = (b"\n",)
-    look = report = carriage_returns in ("warn", "refuse")
+    offset, number, line = 0, 0, ""
     try:
         with _open(source) as file:
-            first = file.readline(limit)
-            begin = first[:_MARK_LENGTH]
-            readline: Callable[[int], bytes] = file.readline
-            if carriage_returns != "keep" and _FIRST_RETURN.match(first):
-                ends, look = (b"\n", b"\r"), False
-                if report and first.endswith(b"\n"):
-                    log.warning(
-                        "%s: line 1 ends in a carriage return, and a later one in LF: each of both ends a line",
-                        _name(source),
-                    )
-                readline = _AnyLineEnds(file, first).readline
-                first = readline(limit)
-            while raw := rest + (first or readline(limit - len(rest))):
-                first = b""
-                number += not inside
-                if inside and counted != number:
-                    # Only now is it known that the line continues after the first piece.
-                    repairs.num_cut += 1
-                    counted = number
-                whole = raw.endswith(ends) or len(raw) < limit
-                if not whole and not cut:
-                    raise InputError(f"{_name(source)}: line {number} is longer than {MAX_ROW:,} bytes")
-                location = len(raw) if whole else _last_break(raw)
-                raw, rest = raw[:location], raw[location:]
-                inside = not whole
-                line = _decoded(raw, errors, repairs, f"{_name(source)}: line {number}", offset, begin)
+            stream = _begin(file, name, MAX_PIECE if cut else MAX_ROW, carriage_returns)
+            may_return = carriage_returns in ("warn", "refuse") and stream.ends == _LF_ONLY
+            for number, raw in _pieces(stream, name, cut, repairs):
+                line = _decoded(raw, errors, repairs, f"{name}: line {number}", offset, stream.mark)
                 # The cheapest test comes first, because this is seldom true.
-                if look and "\r" in line and line.find("\r") < len(line) - 2 and "\r" in line.rstrip("\r\n"):
-                    _report_return(_name(source), number, carriage_returns)
-                    look = False
+                if may_return and "\r" in line and line.find("\r") < len(line) - 2 and "\r" in line.rstrip("\r\n"):
+                    _report_return(name, number, carriage_returns)
+                    may_return = False
                 yield number, line if offset or keep_mark else line.removeprefix("\ufeff")
                 offset += len(raw)
-        # A text that is typed or pasted may hold them.
-        report = report and source != STANDARD_INPUT
-        if report and number == 1 and len(found := _OTHER_ENDS.findall(line.strip(" \t\r\n"))) > 1:
-            _report_other_ends(_name(source), found[0][0], carriage_returns)
+        # Standard input is not checked, because a text that is typed or pasted may hold other separators.
+        if carriage_returns in ("warn", "refuse") and source != STANDARD_INPUT and number == 1:
+            _check_other_ends(name, line, carriage_returns)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{_name(source)}: cannot be read: {error}") from None
+        raise InputError(f"{name}: cannot be read: {error}") from None
+
+
+class _Stream(NamedTuple):
+    """A binary file after its first line has shown how lines end."""
+
+    first: bytes
+    """The first line, or the first piece of it."""
+    readline: Callable[[int], bytes]
+    """Returns the next line, or as many bytes of it as asked for."""
+    ends: tuple[bytes, ...]
+    limit: int
+    """Bytes that are held at once."""
+    mark: bytes
+    """The first bytes of the file, which tell its format."""
+
+
+def _begin(file: IO[bytes], name: str, limit: int, carriage_returns: CarriageReturns) -> _Stream:
+    """Read the first line, and warn if it ends in CR and a later one in LF."""
+    first = file.readline(limit)
+    mark = first[:_MARK_LENGTH]
+    if carriage_returns == "keep" or not _FIRST_RETURN.match(first):
+        return _Stream(first, file.readline, _LF_ONLY, limit, mark)
+    if carriage_returns in ("warn", "refuse") and first.endswith(b"\n"):
+        log.warning("%s: line 1 ends in a carriage return, and a later one in LF: each of both ends a line", name)
+    readline = _AnyLineEnds(file, first).readline
+    return _Stream(readline(limit), readline, _ANY_END, limit, mark)
+
+
+def _pieces(stream: _Stream, name: str, cut: bool, repairs: Repairs) -> Iterator[tuple[int, bytes]]:
+    """Yield lines with their numbers, and a line that is too long in pieces of the same number.
+
+    Raises:
+        InputError: a line is too long, and `cut` is False.
+    """
+    pending, rest, readline, limit = stream.first, b"", stream.readline, stream.limit
+    number, last_cut, inside = 0, 0, False
+    while raw := rest + (pending or readline(limit - len(rest))):
+        pending = b""
+        number += not inside
+        if inside and last_cut != number:
+            # A piece counts as cut only now, because its line might have ended with it.
+            repairs.num_cut += 1
+            last_cut = number
+        whole = raw.endswith(stream.ends) or len(raw) < limit
+        if not whole and not cut:
+            raise InputError(f"{name}: line {number} is longer than {MAX_ROW:,} bytes")
+        end = len(raw) if whole else _last_break(raw)
+        raw, rest = raw[:end], raw[end:]
+        inside = not whole
+        yield number, raw
 
 
 def split_lines(text: str) -> list[str]:
-    """Split a text at each LF, CRLF and CR. `splitlines` would split at other characters too."""
+    r"""Split a text at each LF, CRLF and CR. `splitlines` would split at other characters too.
+
+    >>> split_lines("a\r\nb\x0cc\n")
+    ['a', 'b\x0cc']
+    """
     lines = _LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 
@@ -194,8 +233,8 @@ class _AnyLineEnds:
         while True:
             end = _RAW_LINE_END.search(self._buffer, self._start)
             # An LF may follow if a CR is the last byte read so far.
-            known = end is not None and (self._finished or end.end() < len(self._buffer))
-            if known or self._finished or len(self._buffer) - self._start > size:
+            is_certain = end is not None and (self._finished or end.end() < len(self._buffer))
+            if is_certain or self._finished or len(self._buffer) - self._start > size:
                 break
             more = self._file.read(MAX_PIECE)
             self._buffer, self._start = self._buffer[self._start :] + more, 0
@@ -214,26 +253,30 @@ def _report_return(name: str, number: int, carriage_returns: CarriageReturns) ->
     Raises:
         InputError: `carriage_returns` is `refuse`.
     """
-    message = f"{name}: line {number}: a carriage return stands inside this line, though the first line ends in LF"
+    message = f"{name}: line {number}: this line holds a carriage return, though the first line ends in LF"
     if carriage_returns == "refuse":
         raise InputError(f"{message}: end every line in the same way")
     log.warning("%s: it is read as a character of the line", message)
 
 
-def _report_other_ends(name: str, separator: str, carriage_returns: CarriageReturns) -> None:
-    """Refuse a file of one line that holds other separators, or warn about it.
+def _check_other_ends(name: str, line: str, carriage_returns: CarriageReturns) -> None:
+    """Refuse a file of one line that holds several other separators, or warn about it.
 
     Raises:
-        InputError: it is to be refused.
+        InputError: `carriage_returns` is `refuse`.
     """
-    message = f"{name}: this file is a single line, and holds U+{ord(separator):04X}, which ends no line"
+    separators = _OTHER_ENDS.findall(line.strip(" \t\r\n"))
+    if len(separators) < 2:
+        return
+    code = f"U+{ord(separators[0][0]):04X}"
+    message = f"{name}: this file is a single line that holds {code} several times, which does not end lines"
     if carriage_returns == "refuse":
         raise InputError(f"{message}: end lines in LF")
-    log.warning("%s; where it is to end lines, replace it by LF", message)
+    log.warning("%s; if it is meant to end lines, replace it by LF", message)
 
 
-def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offset: int, begin: bytes) -> str:
-    """Decode a line; `offset` is its location in the file, and `begin` are the first bytes of the file."""
+def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offset: int, mark: bytes) -> str:
+    """Decode a line. `offset` counts the bytes before it, and `mark` are the first bytes of the file."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -243,7 +286,7 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offs
             text = raw.decode("utf-8", "replace")
             repairs.num_replaced += text.count("\ufffd") - raw.count("\ufffd".encode())
             return text
-        looks = next((form for mark, form in _MARKS.items() if begin.startswith(mark)), None)
+        looks = next((form for begin, form in _MARKS.items() if mark.startswith(begin)), None)
         hint = f"; the file looks like {looks}" if looks is not None else ""
         raise InputError(
             f"{location}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not UTF-8{hint}"
@@ -251,12 +294,12 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offs
 
 
 def _last_break(raw: bytes) -> int:
-    """Behind the last space, or before the last character where there is none."""
+    """Return the end of the piece to cut off: after its last space, or else before its last character."""
     space = raw.rfind(b" ") + 1
     if space:
         return space
     end = len(raw) - 1
-    # Bytes 10xxxxxx go on with a character of UTF-8; a character has four at most.
+    # Bytes 10xxxxxx continue a character of UTF-8; a character has four bytes at most.
     while end > len(raw) - 4 and raw[end] & 0xC0 == 0x80:
         end -= 1
     return max(end, 1)
@@ -277,6 +320,10 @@ def _name(source: str) -> str:
 
 
 def named(sources: Sequence[str]) -> str:
-    """Name inputs in a message: the first one, and how many there are."""
+    """Name inputs in a message: the first one, and how many there are.
+
+    >>> named(["a.txt", "b.txt"])
+    '2 inputs, the first of them a.txt'
+    """
     first = _name(sources[0])
     return first if len(sources) == 1 else f"{len(sources):,} inputs, the first of them {first}"

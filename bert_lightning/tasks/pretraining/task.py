@@ -9,13 +9,13 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
-from bert_lightning.tasks.task import Task
-from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
+from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
 
 NUM_CANDIDATES = 5
@@ -50,8 +50,10 @@ class PretrainingTask(Task):
         max_seq_length: int,
         token_counts: Tensor | None = None,
         objective: ObjectiveName = "next-sentence",
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer)
+        super().__init__(model, config, tokenizer, optimization=optimization)
         self.max_seq_length = max_seq_length
         self.token_counts = token_counts
         self.objective: ObjectiveName = objective

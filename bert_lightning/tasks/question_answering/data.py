@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.data.datasets.readers.questions import read_questions
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.fine_tuning.data import EncodedSplit, FineTuningDataModule, Part
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -72,11 +73,11 @@ class EncodedQuestions(EncodedSplit):
         examples: Sequence[Question],
         tokenizer: WordPieceTokenizer,
         settings: QuestionAnsweringData,
-        parts: Sequence[Part] | None = None,
+        subsets: Sequence[Subset] | None = None,
         training: bool = False,
         labelled: bool = True,
     ) -> None:
-        super().__init__(examples, parts)
+        super().__init__(examples, subsets)
         self.settings, self.tokenizer = settings, tokenizer
         self.training, self._labelled = training, labelled
         limit = settings.max_question_length
@@ -94,8 +95,8 @@ class EncodedQuestions(EncodedSplit):
         """The examples have gold answers."""
         return self._labelled
 
-    def batch(self, features: NDArray[np.int64]) -> Batch:
-        tokenizer, windows = self.tokenizer, [self.windows[number] for number in features]
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        tokenizer, windows = self.tokenizer, [self.windows[number] for number in numbers]
         arrays = assemble(
             [self.questions[window.example] for window in windows],
             [self.contexts[window.example].pieces[window.start : window.stop] for window in windows],
@@ -108,7 +109,7 @@ class EncodedQuestions(EncodedSplit):
         if self.training:
             positions = np.array([self._positions(window) for window in windows], dtype=np.int64).reshape(-1, 2)
             labels = {"start_positions": positions[:, 0].copy(), "end_positions": positions[:, 1].copy()}
-        return to_batch(*arrays, numbers=features, **labels)
+        return to_batch(*arrays, numbers=numbers, **labels)
 
     def text_position(self, window: Window) -> int:
         """Return the position at which the text begins: after [CLS], the question and [SEP]."""
@@ -216,20 +217,21 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
         tokenizer: WordPieceTokenizer,
         *,
         no_answer: bool | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
-        read = self._read(stage)
+        super().__init__(settings, tokenizer, length)
+        read = self._read(split)
         # In this order: the value of a saved model, of the settings, or of the training file.
         self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
             self.no_answer = any(question.is_impossible for question in next(iter(read.values())).examples)
-        for split, (examples, parts, source) in read.items():
-            training = split == "train"
-            labelled = split != "test" or any(example.answers or example.is_impossible for example in examples)
+        for name, (examples, subsets, source) in read.items():
+            training = name == "train"
+            labelled = name != "test" or any(example.answers or example.is_impossible for example in examples)
             if training:
                 examples = self._trainable(examples, source)
-                parts = [Part("", 0, len(examples))]
+                subsets = [Subset("", 0, len(examples))]
             elif labelled and not self.no_answer:
                 unanswered = next((example for example in examples if not example.answers), None)
                 if unanswered is not None:
@@ -237,12 +239,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule):
                         f"{unanswered.location}: this question has no answer, and the model always gives one: "
                         "data.no_answer is false, or was when it was trained"
                     )
-            self.splits[split] = EncodedQuestions(examples, tokenizer, settings, parts, training, labelled)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """Return nothing: the head is the same for all data."""
-        return {}
+            self.splits[name] = EncodedQuestions(examples, tokenizer, settings, subsets, training, labelled)
 
     def _own(self, source: str, split: str) -> Iterator[Question]:
         return read_questions(source, None if split == "test" else True)

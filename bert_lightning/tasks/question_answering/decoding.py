@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bert_lightning.tasks.fine_tuning.task import rounded
+from bert_lightning.tasks.fine_tuning.report import rounded
 from bert_lightning.tasks.question_answering.data import EncodedQuestions
 
 

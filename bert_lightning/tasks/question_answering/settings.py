@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bert_lightning.checks import require_at_least
-from bert_lightning.tasks.fine_tuning.data import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,14 @@ class QuestionAnsweringData(FineTuningData):
     def step(self, room: int) -> int:
         """Return the number of word pieces between the starts of two windows that hold `room` pieces each."""
         return room - self.doc_overlap if self.doc_overlap is not None else min(room, self.doc_stride or 128)
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringHead:
+    """Head of question answering.
+
+    Attributes:
+        answerability: predict whether a question has an answer with a second linear layer.
+    """
+
+    answerability: bool = False

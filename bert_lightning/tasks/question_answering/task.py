@@ -19,8 +19,9 @@ from bert_lightning.metrics.squad import exact_match, f1, score_squad_v1, score_
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.losses import span_losses
 from bert_lightning.model.task_models import SpanOutput
-from bert_lightning.tasks.fine_tuning.data import Part
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report, rounded
+from bert_lightning.tasks.fine_tuning.report import Report, rounded
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.question_answering.data import EncodedQuestions
 from bert_lightning.tasks.question_answering.decoding import (
     Answers,
@@ -30,6 +31,7 @@ from bert_lightning.tasks.question_answering.decoding import (
     find_answer,
 )
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _NUM_SHOWN, _NUM_REPORTED = 20, 200
@@ -67,6 +69,7 @@ class QuestionAnsweringTask(FineTuningTask):
     label_name: ClassVar[str] = "start_positions"
     line_columns: Sequence[str] = ("question", "context")
     model: BertForQuestionAnswering
+    settings: QuestionAnsweringData
 
     def __init__(
         self,
@@ -76,8 +79,10 @@ class QuestionAnsweringTask(FineTuningTask):
         settings: QuestionAnsweringData,
         no_answer: bool,
         null_threshold: float | None = None,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.no_answer, self.null_threshold = no_answer, null_threshold
         self._last: tuple[list[WindowScores], list[Answers]] | None = None
         head_losses = ["answerability_loss"] if model.answer_head is not None else []
@@ -156,7 +161,7 @@ class QuestionAnsweringTask(FineTuningTask):
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
+    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
         """Return the official scores in percent."""
         answers = dict(zip((example.id for example in split.examples), self.decode(split, outputs), strict=True))
         gold = {example.id: [answer.text for answer in example.answers] for example in split.examples}

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +10,13 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.spans import spans_of
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tags import OUTSIDE, TagScheme
-from bert_lightning.tasks.fine_tuning.data import (
-    EncodedSplit,
-    FineTuningDataModule,
-    Part,
-    SplitExamples,
-    check_all_or_none,
-)
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, check_all_or_none
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_checks import (
     check_scheme,
@@ -54,11 +48,11 @@ class EncodedWords(EncodedSplit):
         tokenizer: WordPieceTokenizer,
         settings: TokenClassificationData,
         labels: Sequence[str],
-        parts: Sequence[Part] | None = None,
+        subsets: Sequence[Subset] | None = None,
         training: bool = False,
         spans: bool = True,
     ) -> None:
-        super().__init__(examples, parts)
+        super().__init__(examples, subsets)
         self.settings, self.tokenizer, self.labels = settings, tokenizer, labels
         self.training, self.spans = training, spans
         self._ids = {label: number for number, label in enumerate(labels)}
@@ -70,8 +64,8 @@ class EncodedWords(EncodedSplit):
         """The examples have gold tags."""
         return self.examples[0].tags is not None
 
-    def batch(self, features: NDArray[np.int64]) -> Batch:
-        tokenizer, windows = self.tokenizer, [self.windows[number] for number in features]
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        tokenizer, windows = self.tokenizer, [self.windows[number] for number in numbers]
         arrays = assemble(
             [window.pieces for window in windows],
             None,
@@ -85,7 +79,7 @@ class EncodedWords(EncodedSplit):
         labels = {}
         if self.is_labelled:
             labels["labels"], _ = _pad([self._label_ids(window, all_pieces) for window in windows], IGNORED)
-        return to_batch(*arrays, positions=positions, word_mask=mask, numbers=features, **labels)
+        return to_batch(*arrays, positions=positions, word_mask=mask, numbers=numbers, **labels)
 
     def _label_ids(self, window: Window, all_pieces: bool) -> list[int]:
         """Return the label of each word, or of each piece, of a window."""
@@ -122,35 +116,33 @@ class TokenClassificationDataModule(FineTuningDataModule):
         InputError: a file is missing or empty, or its tags are refused (`tag_checks.py`).
     """
 
+    settings: TokenClassificationData
+
     def __init__(
         self,
         settings: TokenClassificationData,
         tokenizer: WordPieceTokenizer,
         *,
         labels: Sequence[str] | None = None,
-        stage: Stage | None = None,
+        split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
     ) -> None:
-        super().__init__(settings, tokenizer)
-        read = self._read(stage)
-        for split, (examples, *_) in read.items():
+        super().__init__(settings, tokenizer, length)
+        read = self._read(split)
+        for name, (examples, *_) in read.items():
             hint = "; data.tag_column names the column of the tags"
-            check_all_or_none(examples, split, "sentence", "tag", attribute="tags", hint=hint)
+            check_all_or_none(examples, name, "sentence", "tag", attribute="tags", hint=hint)
         self.spans = self._mark_spans(read, labels)
         known = set(labels) if labels is not None else tags_in(read["train"].examples)
-        self._check_tags({split: examples for split, (examples, *_) in read.items()}, known)
+        self._check_tags({name: examples for name, (examples, *_) in read.items()}, known)
         self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context:
             _check_documents(read.values())
-        for split, (examples, parts, _) in read.items():
-            self._report_unseen(examples, split)
-            self.splits[split] = EncodedWords(
-                examples, tokenizer, settings, self.labels, parts, training=split == "train", spans=self.spans
+        for name, (examples, subsets, _) in read.items():
+            self._report_unseen(examples, name)
+            self.splits[name] = EncodedWords(
+                examples, tokenizer, settings, self.labels, subsets, training=name == "train", spans=self.spans
             )
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """The labels, which decide the size of the head."""
-        return {"labels": self.labels}
 
     @property
     def tag_scheme(self) -> TagScheme | None:

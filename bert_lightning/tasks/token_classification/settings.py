@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from bert_lightning.checks import require_at_least
 from bert_lightning.tags import TagScheme
-from bert_lightning.tasks.fine_tuning.data import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,14 @@ class TokenClassificationData(FineTuningData):
                 f"window_overlap is {self.window_overlap}; with max_seq_length {self.max_seq_length} it must be at "
                 f"most {(self.max_seq_length - 2) // 2}, half of the room"
             )
+
+
+@dataclass(frozen=True)
+class TokenClassificationHead:
+    """Head of token classification.
+
+    Attributes:
+        crf: score whole sequences of tags with a linear-chain CRF.
+    """
+
+    crf: bool = False

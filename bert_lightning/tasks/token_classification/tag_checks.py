@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Literal
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import has_columns, read_tagged, word_place
+from bert_lightning.data.datasets.readers.tagged import has_columns, read_tagged, word_location
 from bert_lightning.errors import InputError
 from bert_lightning.tags import OUTSIDE, PREFIXES_OF, TagScheme, has_type, is_span_tag
 from bert_lightning.tasks.token_classification.nearest_tag import is_fraction, similar_types, tag_problem
@@ -35,7 +35,7 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
         raise _refusal(examples, verdict.refused)
     if not verdict.spans and _words_mark_spans(examples):
         raise InputError(
-            f"{word_place(examples[0], 0)}: {examples[0].words[0]!r} is read as a word and "
+            f"{word_location(examples[0], 0)}: {examples[0].words[0]!r} is read as a word and "
             f"{(examples[0].tags or [])[0]!r} as its tag, but all words of this file are tags of spans: "
             "data.token_column and data.tag_column say which is which"
         )
@@ -208,7 +208,7 @@ def _first(examples: Sequence[TaggedSentence], tags: Collection[str]) -> str:
 
 
 def _tag_at(example: TaggedSentence, word: int) -> str:
-    return f"{word_place(example, word)}: the tag {(example.tags or [])[word]!r} of {example.words[word]!r}"
+    return f"{word_location(example, word)}: the tag {(example.tags or [])[word]!r} of {example.words[word]!r}"
 
 
 def _refusal(examples: Sequence[TaggedSentence], tags: Collection[str], known: Collection[str] = ()) -> InputError:

@@ -14,7 +14,8 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.lines import format_suffix
-from bert_lightning.data.reading.tables import Row, as_text, column
+from bert_lightning.data.reading.tables import Row, column
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.classification import ClassificationReport, classification_report, confusion_matrix
 from bert_lightning.metrics.entities import EntityScores, conlleval_report, score_entities
@@ -23,8 +24,10 @@ from bert_lightning.metrics.spans import Span, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.tasks.fine_tuning.data import Part
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report
+from bert_lightning.tasks.fine_tuning.report import Report
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.task import Optimization
 from bert_lightning.tasks.token_classification.data import EncodedWords, labels_mark_spans
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import convert
@@ -49,6 +52,7 @@ class TokenClassificationTask(FineTuningTask):
 
     name = "token-classification"
     model: BertForTokenClassification
+    settings: TokenClassificationData
 
     def __init__(
         self,
@@ -57,8 +61,10 @@ class TokenClassificationTask(FineTuningTask):
         tokenizer: WordPieceTokenizer,
         settings: TokenClassificationData,
         labels: Sequence[str],
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.spans = labels_mark_spans(self.labels, settings)
         names = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
@@ -137,12 +143,12 @@ class TokenClassificationTask(FineTuningTask):
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
+    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
         """Score spans by F1, precision and recall (micro averages of conlleval), and tags by accuracy.
 
         Plain labels are scored by accuracy and macro F1.
         """
-        inside = slice(part.start, part.stop)
+        inside = subset.examples
         gold, predicted = self._gold(split)[inside], self.tags(split, outputs)[inside]
         if self.spans:
             result = score_entities(gold, predicted)

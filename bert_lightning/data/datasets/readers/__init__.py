@@ -1,5 +1,5 @@
-"""Readers of fine-tuning data, one file a family of formats: a source -> a stream of examples.
+"""Readers of fine-tuning data, one module per family of formats: a source -> a stream of examples.
 
-A source is a file, a folder or `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`. What does not fit is an `InputError` that
+A source is a file, a folder or `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`. A malformed source is an `InputError` that
 names file and line, or the key of the record.
 """

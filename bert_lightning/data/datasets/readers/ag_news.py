@@ -1,4 +1,4 @@
-"""AG's news topics (Zhang, Zhao and LeCun 2015): CSV without a header, class 1 to 4, title, description."""
+"""AG's news topics (Zhang, Zhao and LeCun 2015): CSV without a header, with class 1 to 4, title and description."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,19 +11,19 @@ AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def read_ag_news(source: str) -> Iterator[LabelledText]:
-    """Stream `train.csv` or `test.csv`: title and description, with a space between, are one text.
+    """Stream `train.csv` or `test.csv`. Title and description, joined by a space, are one text.
 
-    The header that some copies have is skipped.
+    Some copies have a header, which is skipped.
 
     Raises:
-        InputError: a row has not three columns, or a class that is not 1 to 4.
+        InputError: a row does not have three columns, or its class is not 1 to 4.
     """
     classes = {str(number): name for number, name in enumerate(AG_NEWS_LABELS, 1)}
     numbers = count()
     for row in read_rows(source, ("class", "title", "description")):
         label = column(row, "class")
         if label == "Class Index":
-            # The header of some copies: Class Index, Title, Description.
+            # The header is: Class Index, Title, Description.
             continue
         if label not in classes:
             raise InputError(f"{row.location}: the class {label!r} is none of {', '.join(classes)}")

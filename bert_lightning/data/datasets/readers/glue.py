@@ -1,4 +1,4 @@
-"""The TSV files of GLUE (Wang et al. 2019): columns by position, no quoting, a header in most."""
+"""The TSV files of GLUE (Wang et al. 2019): columns by number, no quoting, and mostly a header."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.readers.texts import number_of
 from bert_lightning.data.reading.lines import numbered_lines
+from bert_lightning.data.reading.tables import wrong_columns
 from bert_lightning.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _ID_NAMES = ("index", "id")
 
 
@@ -24,17 +25,17 @@ def read_glue(
 ) -> Iterator[LabelledText]:
     """Stream one file.
 
-    The id is that of a first column called `index` or `id`, otherwise the number of the row counted from 0, as GLUE
-    counts what is submitted.
+    The id is the value of a first column called `index` or `id`. Without one it is the number of the row, counted
+    from 0 as in GLUE's submissions.
 
     Args:
         source: TSV file, whatever its suffix.
-        text_columns: the text, or the two, counted from 0.
+        text_columns: the column of the text, or the two of a pair, counted from 0.
         label_column: counted from 0, negative from the end; None for a file whose labels are hidden.
-        labels: what a label may be; None for numbers.
+        labels: the labels that may occur; None for numbers.
         header: whether the first line names the columns.
-        skip_malformed: leave out rows of another number of columns than the first line, and warn once of how many;
-            a few of QQP's training rows are broken.
+        skip_malformed: whether to leave out rows of another number of columns than the first line, with one warning.
+            Some of QQP's training rows are broken.
         keep: decides by the columns of a row whether to read it. Rows that it skips get no number.
         extra_columns: whether rows may differ in the number of columns after those that are read.
 
@@ -50,7 +51,7 @@ def read_glue(
             last = max(*text_columns, label_column or 0)
             if last >= num_columns:
                 raise InputError(
-                    f"{location}: {num_columns} columns, but column {last} (counted from 0) is to be read"
+                    f"{location}: this line has {num_columns} columns, but column {last} (counted from 0) is needed"
                 )
             num_columns = last + 1 if extra_columns else num_columns
             has_id = header and fields[0] in _ID_NAMES
@@ -60,7 +61,7 @@ def read_glue(
             continue
         if len(fields) != num_columns and not (extra_columns and len(fields) > num_columns):
             if not skip_malformed:
-                raise InputError(f"{location}: {len(fields)} columns, but the first line has {num_columns}")
+                raise wrong_columns(location, len(fields), num_columns)
             num_skipped += 1
             continue
         if keep is not None and not keep(fields):
@@ -70,7 +71,7 @@ def read_glue(
         yield LabelledText(location, text, pair[0] if pair else None, label, fields[0] if has_id else str(num_read))
         num_read += 1
     if num_skipped:
-        logger.warning("%s: %d rows skipped: not %d columns", source, num_skipped, num_columns)
+        log.warning("%s: %d rows are skipped, because they do not have %d columns", source, num_skipped, num_columns)
 
 
 def _label(location: str, text: str, labels: Sequence[str] | None) -> str | float:

@@ -1,4 +1,4 @@
-"""Read data sets of GLUE in the form in which their own authors publish them."""
+"""Data sets of GLUE in the form in which their own authors publish them."""
 
 import logging
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from itertools import count
 from pathlib import Path
 
 from bert_lightning.data.datasets.examples import LabelledText
-from bert_lightning.data.datasets.labels import NLI_LABELS, NO_AGREEMENT
+from bert_lightning.data.datasets.labels import NLI_LABELS, leave_out_disagreement
 from bert_lightning.data.datasets.readers.glue import read_glue
 from bert_lightning.data.reading.lines import numbered_lines
-from bert_lightning.data.reading.tables import column, read_rows
+from bert_lightning.data.reading.tables import Row, column, read_rows
 from bert_lightning.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _DEVELOPMENT_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 _COLA_DEV = "in_domain_dev.tsv", "out_of_domain_dev.tsv"
 _BINARY = ("0", "1")
@@ -42,29 +42,29 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
             "with data.validation"
         )
     if ids_file is None and split == "train":
-        logger.warning(
-            "%s: the list %s of GLUE's development set is not in %s, so its 408 pairs are trained on as well; no "
-            "score on them says anything",
+        log.warning(
+            "%s: the list %s of GLUE's development set is not in %s, so its 408 pairs are trained on as well. "
+            "Scores on them are meaningless",
             source, _DEVELOPMENT_IDS[0], path.parent,
         )  # fmt: skip
     ids = None if ids_file is None else _pairs_of_ids(str(ids_file))
-    found: set[Pair] = set()
+    found_ids: set[Pair] = set()
 
     def is_of_split(fields: list[str]) -> bool:
         pair = fields[1], fields[2]
         if ids is None or pair not in ids:
             return split != "validation"
-        found.add(pair)
+        found_ids.add(pair)
         return split == "validation"
 
     yield from read_glue(source, (3, 4), 0, _BINARY, keep=is_of_split)
     for pair, location in (ids or {}).items():
-        if pair not in found:
+        if pair not in found_ids:
             raise InputError(f"{location}: no pair of {source} has the ids {' and '.join(pair)}")
 
 
 def _pairs_of_ids(source: str) -> dict[Pair, str]:
-    """Read pairs of ids and the location of each."""
+    """Read pairs of ids, each with its location."""
     pairs: dict[Pair, str] = {}
     for number, line in numbered_lines(source):
         fields = line.split()
@@ -106,21 +106,20 @@ def read_cola_public(source: str, split: str) -> Iterator[LabelledText]:
 def read_multinli(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `multinli_1.0_train.jsonl`, a development set or an unlabelled test set (Williams et al. 2018).
 
-    Pairs without agreement, labelled `-`, are left out, as in GLUE; one warning says how many there are. The test
-    sets label every pair `hidden`.
+    Pairs without agreement, labelled `-`, are left out with a warning, as in GLUE. The test sets label every pair
+    `hidden`.
 
     Raises:
-        InputError: a key is missing, or a label is another one.
+        InputError: a key is missing, or a label is not one of these.
     """
-    numbers, num_left_out = count(), 0
-    for row in read_rows(source):
-        label = column(row, "gold_label")
-        if label == NO_AGREEMENT:
-            num_left_out += 1
-            continue
+    numbers = count()
+    for row in leave_out_disagreement(read_rows(source), _gold_label, source):
+        label = _gold_label(row)
         if label not in NLI_LABELS and not (label == _HIDDEN and split == "test"):
             raise InputError(f"{row.location}: the label {label!r} is none of {', '.join(NLI_LABELS)}")
         texts = column(row, "sentence1"), column(row, "sentence2")
         yield LabelledText(row.location, *texts, None if label == _HIDDEN else label, str(next(numbers)))
-    if num_left_out:
-        logger.warning("%s: %d pair(s) without agreement among annotators are left out", source, num_left_out)
+
+
+def _gold_label(row: Row) -> str:
+    return column(row, "gold_label")

@@ -1,20 +1,21 @@
-"""Questions about a context: SQuAD's JSON (Rajpurkar et al. 2016, 2018), and tables in the form of the hub."""
+"""Questions about a context: SQuAD's JSON (Rajpurkar et al. 2016, 2018), and tables with the columns of the hub."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bert_lightning.data.datasets.examples import Answer, Question
-from bert_lightning.data.reading.json_fields import field, required, texts, typed
+from bert_lightning.data.reading.json_values import field, optional_text, read_json, required, texts, typed
 from bert_lightning.data.reading.lines import format_suffix
-from bert_lightning.data.reading.tables import is_hidden, read_json, read_rows
+from bert_lightning.data.reading.tables import read_rows
+from bert_lightning.data.reading.values import is_hidden
 from bert_lightning.errors import InputError
 
 
 class _Entry(NamedTuple):
-    """A question of the source before its answers are read."""
+    """A record of the source before its question and answers are read."""
 
     location: str
-    values: Any
+    values: object
     context: str
     title: str
 
@@ -22,8 +23,9 @@ class _Entry(NamedTuple):
 def read_questions(source: str, labelled: bool | None = True) -> Iterator[Question]:
     """Stream the questions of a SQuAD file (`.json`, v1.1 or v2.0), or of JSONL, Parquet or hub rows.
 
-    A row has `id`, `question`, `context`, maybe `title`, and `answers`: lists `{text, answer_start}`, or a list of
-    such pairs. A question without an answer is impossible; plausible answers are not read.
+    A row has `id`, `question`, `context`, `answers` and optionally `title`. `answers` is an object of the lists
+    `text` and `answer_start`, or a list of objects with these two keys. A question without an answer is impossible.
+    Plausible answers are not read.
 
     Args:
         source: a file or hub data set.
@@ -49,7 +51,7 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
         yield question
 
 
-def _is_labelled(values: Any) -> bool:
+def _is_labelled(values: object) -> bool:
     if not isinstance(values, dict):
         return False
     answers = values.get("answers")
@@ -61,10 +63,10 @@ def _is_labelled(values: Any) -> bool:
 
 
 def _squad(source: str) -> Iterable[_Entry]:
-    for article, entry in enumerate(field(source, read_json(source), "data", list), 1):
-        location = f"{source}: article {article}"
-        paragraphs = field(location, entry, "paragraphs", list)
-        title = _title(location, entry)
+    for article_number, article in enumerate(field(source, read_json(source), "data", list), 1):
+        location = f"{source}: article {article_number}"
+        paragraphs = field(location, article, "paragraphs", list)
+        title = optional_text(location, article, "title")
         location += f" ({title!r})" if title else ""
         for number, paragraph in enumerate(paragraphs, 1):
             inside = f"{location}, paragraph {number}"
@@ -75,35 +77,37 @@ def _squad(source: str) -> Iterable[_Entry]:
 
 def _table(source: str) -> Iterable[_Entry]:
     for location, values in read_rows(source):
-        yield _Entry(location, values, field(location, values, "context", str), _title(location, values))
+        yield _Entry(
+            location, values, field(location, values, "context", str), optional_text(location, values, "title")
+        )
 
 
 def _question(entry: _Entry, labelled: bool) -> Question:
-    location, values, context, title = entry
+    location, record, context, title = entry
+    values = typed(location, "the record", record, dict)
     identifier = required(location, values, "id")
-    # Some sets number their questions; in a prediction file keys are text.
+    # Some data sets number their questions, but the keys of a prediction file are text.
     identifier = str(identifier) if type(identifier) is int else typed(location, "the value of 'id'", identifier, str)
     location += f" (id {identifier!r})"
     question = field(location, values, "question", str)
     answers = _answers(location, required(location, values, "answers"), context) if labelled else ()
     is_impossible = labelled and not answers
-    stated = values.get("is_impossible")
-    if (
-        labelled
-        and stated is not None
-        and typed(location, "the value of 'is_impossible'", stated, bool) != is_impossible
-    ):
-        raise InputError(f"{location}: is_impossible is {str(stated).lower()}, but there are {len(answers)} answers")
+    if labelled and values.get("is_impossible") is not None:
+        stated = field(location, values, "is_impossible", bool)
+        if stated != is_impossible:
+            raise InputError(
+                f"{location}: is_impossible is {str(stated).lower()}, but there are {len(answers)} answers"
+            )
     return Question(location, identifier, question, context, answers, is_impossible, title)
 
 
-def _answers(location: str, value: Any, context: str) -> tuple[Answer, ...]:
+def _answers(location: str, value: object, context: str) -> tuple[Answer, ...]:
     if isinstance(value, dict):
-        found = texts(location, "the answers' 'text'", required(location, value, "text"))
+        answer_texts = texts(location, "the answers' 'text'", required(location, value, "text"))
         starts = field(location, value, "answer_start", list)
-        if len(found) != len(starts):
-            raise InputError(f"{location}: {len(found)} answers, but {len(starts)} values of 'answer_start'")
-        value = [{"text": text, "answer_start": start} for text, start in zip(found, starts, strict=True)]
+        if len(answer_texts) != len(starts):
+            raise InputError(f"{location}: {len(answer_texts)} answers, but {len(starts)} values of 'answer_start'")
+        value = [{"text": text, "answer_start": start} for text, start in zip(answer_texts, starts, strict=True)]
     answers = []
     for number, answer in enumerate(typed(location, "the value of 'answers'", value, list), 1):
         inside = f"{location}, answer {number}"
@@ -117,7 +121,3 @@ def _answers(location: str, value: Any, context: str) -> tuple[Answer, ...]:
             )
         answers.append(Answer(text, start))
     return tuple(answers)
-
-
-def _title(location: str, values: dict[str, Any]) -> str:
-    return "" if values.get("title") is None else field(location, values, "title", str)

@@ -1,18 +1,19 @@
-"""Tagged sentences: column files (CoNLL and its kin), CoNLL-U, and tables whose columns are lists."""
+"""Tagged sentences: column files such as CoNLL's, CoNLL-U, and tables whose columns are lists."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.reading.json_fields import texts
+from bert_lightning.data.reading.json_values import texts
 from bert_lightning.data.reading.lines import format_suffix, numbered_lines
-from bert_lightning.data.reading.tables import Row, is_hidden, is_table, read_rows
+from bert_lightning.data.reading.tables import Row, is_table, no_column, read_rows, wrong_columns
+from bert_lightning.data.reading.values import is_hidden
 from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 _DOCUMENT = "-DOCSTART-"
-# A line with this first column ends a sentence in conlleval. One with `-DOCSTART-` is a token like any other there.
+# A line with this first column ends a sentence in conlleval, where `-DOCSTART-` is a token like any other.
 BOUNDARY = "-X-"
 _BLANKS = " \t"
 # A first line that programs write above a word and its tag; neither is a tag of any published set.
@@ -27,12 +28,16 @@ _TAG_NAMES = ("ner_tags", "tags", "pos_tags")
 _CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _CONLLU_SUFFIXES = (".conllu", ".conllup")
 _UNKNOWN = "_"
-# A word that torch's loss leaves out, in data that were made ready for another library.
+# Torch's loss ignores this tag, so data prepared for another library may hold it.
 _IGNORED = "-100"
 
 
 class SentenceLocation(str):
-    """The location of a sentence in a column file, with the line of each of its words."""
+    """The location of a sentence in a column file, which is that of its first word, with the line of each word.
+
+    It is a text, because the location of every example is one. The lines are not a field of `TaggedSentence`, because
+    the fingerprint of a data set covers all fields except the location.
+    """
 
     __slots__ = ("lines", "source")
     lines: Sequence[int]
@@ -51,8 +56,15 @@ class SentenceLocation(str):
         return self.source, self.lines
 
 
-def word_place(sentence: TaggedSentence, word: int) -> str:
-    """Return the location of a word: its line in a column file, else its row and the word's number."""
+def word_location(sentence: TaggedSentence, word: int) -> str:
+    """Return the location of a word: its line in a column file, else its row and the word's number.
+
+    >>> sentence = TaggedSentence(SentenceLocation("a.conll", [7, 8]), ["The", "boat"], ["O", "O"], 0)
+    >>> word_location(sentence, 1)
+    'a.conll: line 8'
+    >>> word_location(sentence._replace(location="a.jsonl: line 2"), 1)
+    'a.jsonl: line 2: word 2'
+    """
     location = sentence.location
     if isinstance(location, SentenceLocation):
         return f"{location.source}: line {location.lines[word]}"
@@ -62,25 +74,37 @@ def word_place(sentence: TaggedSentence, word: int) -> str:
 def read_tagged(
     source: str, token_column: int | str | None = None, tag_column: int | str | None = None
 ) -> Iterator[TaggedSentence]:
-    """Stream the sentences of a source; its suffix says which of three forms it has.
+    r"""Stream the sentences of a source of one of three forms. Its suffix decides which one.
 
-    **CSV, JSONL, Parquet, hub**: a row is a sentence; columns by name, `tokens` and the first of `ner_tags`, `tags`
-    and `pos_tags` that there is, each a list. Without a tag column, or with null tags, no tags at all or -1 for every
-    word, sentences are unlabelled.
+    **CSV, JSONL, Parquet, hub**: a row is a sentence. Columns are given by name: `tokens`, and the first of
+    `ner_tags`, `tags` and `pos_tags` that exists. Each holds a list. A sentence is unlabelled without a tag column,
+    with null or an empty list for tags, or with -1 for every word. Numbers in a column `ner_tags` are warned about,
+    because they are read as plain labels.
 
-    **`.conllu`**: columns by number or by name (`FORM`, `UPOS`); comments, multiword ranges (`1-2`) and empty nodes
-    (`1.1`) are skipped; `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
+    **`.conllu`**: columns are given by number or by name (`FORM`, `UPOS`). Comments, multiword ranges (`1-2`) and
+    empty nodes (`1.1`) are skipped. `# newdoc` begins a document. A sentence whose tags are all `_` is unlabelled.
 
-    **Anything else** (`.conll`, `.txt`, `.bio`, `.iob2`, `.tsv`): a word a line, columns by number, counted from 0,
-    negative from the end; the first and the last unless given. A line with a tab is split at tabs, so that a word
-    may hold spaces, any other at spaces; blanks at its end do not count. A blank line ends a sentence, `-DOCSTART-`
-    begins a document and is no sentence. Where the word's column is the only one, sentences are unlabelled. Lines
-    before a sentence whose first field is `#` are comments, unless they have its columns and no field `=`. A column
-    `ner_tags` of numbers is warned about, because they are read as plain labels.
+    **All other suffixes** (`.conll`, `.txt`, `.bio`, `.iob2`, `.tsv`): a line holds one word. Columns are given by
+    number, counted from 0, negative from the end; the default is the first and the last. A line with a tab is split
+    at tabs, so that a word may hold spaces; another line is split at spaces. Blanks at its end do not count. A blank
+    line ends a sentence. `-DOCSTART-` begins a document and is not a sentence. A file of one column is unlabelled.
+    Lines before a sentence whose first field is `#` are comments, unless they have as many columns as the sentence
+    and no field `=`.
+
+    Args:
+        source: a file or hub data set.
+        token_column: the column of the words; None for the default.
+        tag_column: the column of the tags; None for the default.
 
     Raises:
         InputError: no such column, an empty word or tag, a line with another number of columns than the first, or
             lists of different length.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".conll")
+    >>> _ = file.write("Ann B-PER\nsails O\n"); file.flush()
+    >>> [(sentence.words, sentence.tags) for sentence in read_tagged(file.name)]
+    [(['Ann', 'sails'], ['B-PER', 'O'])]
     """
     suffix = format_suffix(source)
     if is_table(source) and suffix != ".tsv":
@@ -96,7 +120,7 @@ def read_tagged(
 
 
 def has_columns(source: str) -> bool:
-    """Whether a source is a column file whose last column holds the tags: no table, and no CoNLL-U."""
+    """Return whether a source is a column file whose last column holds the tags: not a table, and not CoNLL-U."""
     suffix = format_suffix(source)
     return not (is_table(source) and suffix != ".tsv") and suffix not in _CONLLU_SUFFIXES
 
@@ -106,17 +130,20 @@ def as_column(text: str) -> str:
 
     Blanks of every kind become `_`. So does a byte-order mark, which a reader drops at the beginning of a file. The
     word `-X-` becomes `_X_`, because it ends a sentence for conlleval.
+
+    >>> [as_column(text) for text in ("New York", "", "-X-")]
+    ['New_York', '_', '_X_']
     """
     column = "_".join(text.replace("\ufeff", " ").split()) or "_"
     return "_X_" if column == BOUNDARY else column
 
 
 def _refuse_names(sentence: TaggedSentence) -> None:
-    """Refuse a first line that names the columns: it would be a word, and its tag one more label."""
+    """Refuse a first line that names the columns. It would be read as a word, and its tag as one more label."""
     if sentence.tags and (sentence.words[0].lower(), sentence.tags[0].lower()) in _COLUMN_NAMES:
         raise InputError(
-            f"{word_place(sentence, 0)}: {sentence.words[0]!r} and {sentence.tags[0]!r} are names of columns: delete "
-            "the line"
+            f"{word_location(sentence, 0)}: {sentence.words[0]!r} and {sentence.tags[0]!r} are names of columns: "
+            "delete the line"
         )
 
 
@@ -126,7 +153,7 @@ class _Line(NamedTuple):
 
 
 class _Columns:
-    """Which columns of a file are read, once its first word has said how many there are."""
+    """The columns of a file that are read. The line of its first word decides how many columns there are."""
 
     def __init__(self, source: str, token: int, tag: int) -> None:
         self.source = source
@@ -134,16 +161,16 @@ class _Columns:
         self._first: _Line | None = None
 
     def sentence(self, lines: list[_Line], document: int) -> TaggedSentence:
-        """The words and tags of a sentence's lines, all of one number of columns."""
+        """Build a sentence from its lines. Each must have as many columns as the first line of the file."""
         is_first = self._first is None
-        first = self._first = self._first or self._begun(lines[0])
+        first = self._first = self._first or self._begin(lines[0])
         for line in lines:
             count, expected = len(line.fields), len(first.fields)
             if count != expected:
-                raise InputError(f"{self._place(line)}: {count} columns, but line {first.number} has {expected}")
+                raise wrong_columns(self._location(line), count, expected, f"line {first.number}")
             for column, name in ((self._token, "word"), (self._tag, "tag")):
                 if not line.fields[column]:
-                    raise InputError(f"{self._place(line)}: the {name} is empty")
+                    raise InputError(f"{self._location(line)}: the {name} is empty")
         words = [line.fields[self._token] for line in lines]
         tags = [line.fields[self._tag] for line in lines] if self._tag != self._token else None
         location = SentenceLocation(self.source, [line.number for line in lines])
@@ -152,18 +179,23 @@ class _Columns:
             _refuse_names(sentence)
         return sentence
 
-    def _begun(self, line: _Line) -> _Line:
-        """Count columns from the front from now on; a file of words alone has no tags, wherever they would be."""
+    def _begin(self, line: _Line) -> _Line:
+        """Check the columns against the first line, and count them from the front from now on.
+
+        A file of one column has no tags, whatever the tag column is.
+        """
         count = len(line.fields)
         for column in (self._token,) if count == 1 else (self._token, self._tag):
             if not -count <= column < count:
-                raise InputError(f"{self._place(line)}: no column {column}; there are {count}, counted from 0")
+                raise InputError(
+                    f"{self._location(line)}: there is no column {column}; there are {count}, counted from 0"
+                )
         self._token, self._tag = self._token % count, self._tag % count
         if self._token == self._tag and count > 1:
-            raise InputError(f"{self._place(line)}: column {self._token} would be both word and tag")
+            raise InputError(f"{self._location(line)}: column {self._token} would be both word and tag")
         return line
 
-    def _place(self, line: _Line) -> str:
+    def _location(self, line: _Line) -> str:
         return f"{self.source}: line {line.number}"
 
 
@@ -192,10 +224,13 @@ def _line(number: int, text: str) -> _Line:
 
 
 def _without_comments(lines: list[_Line]) -> list[_Line]:
-    """GermEval 2014 and Universal NER put source, id and text of a sentence before it, in lines that begin with #."""
+    """Leave out the lines before a sentence that begin with #.
+
+    GermEval 2014 and Universal NER put source, id and text of a sentence there.
+    """
     for number, line in enumerate(lines):
         if line.fields[0] != "#":
-            # A word can be # as well: then it has the columns of the others. `# text = As many.` may have them too.
+            # A word can be # as well; then its line has as many columns as the others and no field `=`.
             columns = len(line.fields)
             words = [w for w in lines[:number] if len(w.fields) == columns and "=" not in w.fields]
             return words + lines[number:]
@@ -220,7 +255,10 @@ def _conllu_sentences(source: str, token: int, tag: int) -> Iterator[TaggedSente
             if identifier.isdecimal():
                 lines.append(line)
             elif not identifier.replace("-", "0").replace(".", "0").isdecimal():
-                raise InputError(f"{source}: line {number}: the ID {identifier!r} is no number, as CoNLL-U has it")
+                raise InputError(
+                    f"{source}: line {number}: the ID {identifier!r} is none of CoNLL-U's: a number, a range such as "
+                    "1-2, or an empty node such as 1.1"
+                )
     if lines:
         yield _annotated(columns.sentence(lines, document))
 
@@ -241,7 +279,7 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
                 warned = True
                 log.warning(
                     "%s: the tags in the column 'ner_tags' are numbers without names, which are read as plain "
-                    "labels: write B-PER and so on for spans",
+                    "labels: write names such as B-PER for spans",
                     row.location,
                 )
             if len(tags) != len(words):
@@ -253,20 +291,20 @@ def _table_sentences(source: str, token: int | str | None, tag: int | str | None
 def _list(row: Row, name: int | str, are_tags: bool) -> list[str]:
     """Return the words or tags of a row; refuse a tag that is blank, or -100, which stands for no tag."""
     if name not in row.values:
-        raise InputError(f"{row.location}: no column {name!r}; the columns are: {', '.join(map(str, row.values))}")
+        raise no_column(row, name)
     value = row.values[name]
     if isinstance(value, list):
         # Tags are often numbers without names.
         value = [str(item) if type(item) is int else item for item in value]
-    found = texts(row.location, f"the column {name!r}", value)
+    items = texts(row.location, f"the column {name!r}", value)
     if are_tags:
-        for number, tag in enumerate(found):
+        for number, tag in enumerate(items):
             if not tag.strip() or tag == _IGNORED:
                 raise InputError(
                     f"{row.location}: item {number} of the column {name!r} is {tag!r}, which stands for no tag: "
                     "every word needs one"
                 )
-    return found
+    return items
 
 
 def _number(source: str, column: int | str, names: tuple[str, ...] = ()) -> int:

@@ -11,15 +11,17 @@ import numpy as np
 from bert_lightning.checkpoints.listing import entries
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import indicator_columns, is_list_of_names
+from bert_lightning.data.reading.hub import HUB
 from bert_lightning.data.reading.lines import format_suffix, numbered_lines
-from bert_lightning.data.reading.tables import HUB, Row, as_text, column, read_rows
+from bert_lightning.data.reading.tables import Row, column, read_rows
+from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
-# The reviews of IMDB that nobody labelled.
+# The unlabelled reviews of IMDB.
 _UNLABELLED_FOLDER = "unsup"
-# Subfolders that a warning names.
-_MAX_NAMED = 5
+# Subfolders that a warning lists.
+_MAX_LISTED = 5
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -37,22 +39,28 @@ def read_labelled_texts(
     """Stream a table, or a folder of text files.
 
     A folder needs no columns: every `.txt` file (also compressed) in a subfolder is a text, and the subfolder's name
-    is its label. `unsup`, hidden files and hidden folders are left out, and so are subfolders without such a file,
-    with a warning. The labels take turns, each with its files in the order of their names.
+    is its label. `unsup`, hidden files and hidden folders are left out. Subfolders without a text are left out with
+    a warning. The labels alternate, each with its files in the order of their names.
 
     Args:
         source: TSV without quoting, CSV, JSONL, Parquet, hub data set, or folder.
         text_column: column of the text, or of the first of two.
         text_pair_column: column of the second text, or none.
-        label_column: column of the label; a list in it, as JSONL and Parquet can hold, is multi-label.
-        column_names: names of the columns, where the file's first line does not give them.
-        label_separator: splits the label's text into the names of a multi-label text; blanks around them go.
-        numeric: the label is a finite number.
-        id_column: column of the id; rows are counted from 0 without.
-        labelled: False leaves every label None and looks at no label.
+        label_column: column of the label. A list in it, as JSONL and Parquet can hold, is multi-label.
+        column_names: names of the columns, if the file's first line does not give them.
+        label_separator: splits the label's text into the names of a multi-label text. Blanks around them are removed.
+        numeric: whether the label is a finite number.
+        id_column: column of the id. Without it the id is the number of the row, counted from 0.
+        labelled: whether labels are read. If not, every label is None.
 
     Raises:
-        InputError: a column is missing, or a text or label is none.
+        InputError: a column is missing, or a value is not a text or a label.
+
+    >>> import tempfile
+    >>> file = tempfile.NamedTemporaryFile("w", suffix=".jsonl")
+    >>> _ = file.write('{"sentence": "a boat", "topic": "sea"}'); file.flush()
+    >>> [(example.text, example.label) for example in read_labelled_texts(file.name, "sentence", None, "topic")]
+    [('a boat', 'sea')]
     """
     if not source.startswith(HUB) and Path(source).is_dir():
         if numeric:
@@ -70,10 +78,13 @@ def read_labelled_texts(
 
 
 def number_of(location: str, text: str) -> float:
-    """The finite number that a label is; models compute in float32.
+    """Parse the label of a regression: a finite number. Models compute in float32.
 
     Raises:
-        InputError: it is none, or is beyond float32.
+        InputError: the label is not a finite number, or is beyond float32.
+
+    >>> number_of("a.tsv: line 2", "3.8")
+    3.8
     """
     try:
         # Python reads 1_000 as a thousand; no data set does.
@@ -83,7 +94,7 @@ def number_of(location: str, text: str) -> float:
     if not math.isfinite(value):
         raise InputError(f"{location}: the label {text!r} is not a finite number")
     if abs(value) > _LARGEST:
-        raise InputError(f"{location}: the label {text!r} is beyond what a float32 can hold, which is {_LARGEST:.3g}")
+        raise InputError(f"{location}: the label {text!r} is beyond {_LARGEST:.3g}, the largest number of a float32")
     return value
 
 
@@ -97,8 +108,8 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
     indicators = indicator_columns(row.values.items()) if name not in row.values else ()
     if len(indicators) > 1:
         raise InputError(
-            f"{row.location}: no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1. One column per "
-            "class cannot be read: write the names of the classes into one column"
+            f"{row.location}: there is no column {name!r}; the columns {', '.join(indicators)} hold 0 and 1. "
+            "One column per class cannot be read: write the names of the classes into one column"
         )
     text = column(row, name)
     if numeric:
@@ -109,7 +120,7 @@ def _label(row: Row, name: str, separator: str | None, numeric: bool) -> str | t
                 f"{row.location}: the column {name!r} holds a printed list, {text!r}: write the names with "
                 f"{separator!r} between them and nothing else, or a list in JSONL"
             )
-        return tuple(part.strip() for part in text.split(separator) if part.strip())
+        return tuple(name.strip() for name in text.split(separator) if name.strip())
     if not text.strip():
         raise InputError(f"{row.location}: the label in the column {name!r} is empty")
     return text
@@ -120,11 +131,11 @@ def _folder_texts(source: str, labelled: bool) -> Iterator[LabelledText]:
     labels = [path for path in entries(folder) if path.is_dir() and path.name != _UNLABELLED_FOLDER]
     files = [[path for path in entries(label) if format_suffix(path) == ".txt"] for label in labels]
     if not any(files):
-        raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder a label")
-    if left_out := [label.name for label, own in zip(labels, files, strict=True) if not own]:
-        names = ", ".join(map(repr, left_out[:_MAX_NAMED])) + ", ..." * (len(left_out) > _MAX_NAMED)
+        raise InputError(f"{source}: no .txt file in a subfolder; a folder of texts has one subfolder per label")
+    if left_out := [label.name for label, texts in zip(labels, files, strict=True) if not texts]:
+        names = ", ".join(map(repr, left_out[:_MAX_LISTED])) + ", ..." * (len(left_out) > _MAX_LISTED)
         log.warning("%s: no .txt file directly in the subfolder(s) %s, which are left out", source, names)
-    # In turns, so that the first few are not all of one label.
+    # The labels alternate, so that the first few texts are not all of one label.
     for path in chain.from_iterable(zip_longest(*files)):
         if path is not None:
             pieces = numbered_lines(str(path), cut=True, carriage_returns="allow")

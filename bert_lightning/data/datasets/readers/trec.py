@@ -1,4 +1,4 @@
-"""TREC question types (Li and Roth 2002): `COARSE:fine the question` on a line."""
+"""TREC question types (Li and Roth 2002): a line is `COARSE:fine the question`."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,10 @@ from bert_lightning.errors import InputError
 
 
 def read_trec(source: str, fine: bool) -> Iterator[LabelledText]:
-    """Stream `train_5500.label` or `TREC_10.label`; lines that are not UTF-8 are Latin-1, as published.
+    """Stream `train_5500.label` or `TREC_10.label`. Lines that are not UTF-8 are read as Latin-1, as published.
 
-    The label is `COARSE`, or `COARSE:fine` with `fine`: names such as `other` are fine types of several coarse ones.
+    The label is `COARSE`, or `COARSE:fine` with `fine`. The fine type alone would be ambiguous: several coarse types
+    have a fine type `other`.
 
     Raises:
         InputError: a line has another form.
