@@ -53,7 +53,7 @@ class Window(NamedTuple):
         return self.start + self.length
 
 
-class EncodedQuestions(EncodedSplit):
+class EncodedQuestions(EncodedSplit[Question]):
     """Questions, encoded into windows.
 
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S) and `numbers` (B,). For training it also
@@ -146,7 +146,7 @@ class EncodedQuestions(EncodedSplit):
 
     def _target(self, number: int) -> tuple[int, int] | None:
         """Return the first and last piece of the first gold answer; None if there is none, or no training."""
-        example: Question = self.examples[number]
+        example = self.examples[number]
         if not self.training or not example.answers:
             return None
         begin, end = answer_range(example.context, example.answers[0])
@@ -201,7 +201,7 @@ def _occurrences(context: str, text: str) -> Iterator[int]:
         start = context.find(text, start + 1)
 
 
-class QuestionAnsweringDataModule(FineTuningDataModule):
+class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestions]):
     """Questions with windows of their contexts, for training and evaluation.
 
     Attributes:

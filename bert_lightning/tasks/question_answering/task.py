@@ -52,7 +52,7 @@ _V2_NAMES = {
 }
 
 
-class QuestionAnsweringTask(FineTuningTask):
+class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
     """Start and end of the answer by a softmax each; `run_squad.py`.
 
     Scores are the official ones in percent: `squad_exact` and `squad_f1`. If questions may have no answer, these are
@@ -99,7 +99,7 @@ class QuestionAnsweringTask(FineTuningTask):
         )
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Whether there may be no answer, the threshold for it, and the settings that encode examples."""
         return {"no_answer": self.no_answer, "null_threshold": self.null_threshold, **super().task_settings}
 
@@ -143,7 +143,7 @@ class QuestionAnsweringTask(FineTuningTask):
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def decode(self, split: EncodedQuestions, outputs: list[Any]) -> list[Answers]:
+    def decode(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[Answers]:
         """Return the possible answers of each question (`decoding.py`)."""
         # Scores, files and report ask for the same answers.
         if self._last is None or self._last[0] is not outputs:
@@ -161,7 +161,7 @@ class QuestionAnsweringTask(FineTuningTask):
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], subset: Subset) -> dict[str, float]:
+    def scores(self, split: EncodedQuestions, outputs: list[WindowScores], subset: Subset) -> dict[str, float]:
         """Return the official scores in percent."""
         answers = dict(zip((example.id for example in split.examples), self.decode(split, outputs), strict=True))
         gold = {example.id: [answer.text for answer in example.answers] for example in split.examples}
@@ -179,7 +179,7 @@ class QuestionAnsweringTask(FineTuningTask):
             self.null_threshold = scores["squad_best_f1_threshold"]
         return scores
 
-    def report(self, split: Any, outputs: list[Any]) -> Report:
+    def report(self, split: EncodedQuestions, outputs: list[WindowScores]) -> Report:
         """Report questions with their answers, the wrong ones first."""
         rows = [
             _scored_question(example, answers.text_at(self._threshold), answers, self.no_answer)
@@ -194,13 +194,13 @@ class QuestionAnsweringTask(FineTuningTask):
             lines += [row.question, f"  {predicted}  ({row.probability:.0%})    gold: {gold}"]
         return Report("\n".join(lines), {"questions": (list(_ScoredQuestion._fields), rows)})
 
-    def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[dict[str, object]]:
         """Return the answer, where it starts, its probability, and the next best answers."""
         rows = []
         for example, answers in zip(split.examples, self.decode(split, outputs), strict=True):
             ranked = answers.ranked(self.no_answer)
             answer = find_answer(ranked, answers.text_at(self._threshold))
-            row: dict[str, Any] = {"id": example.id} if example.id else {}
+            row: dict[str, object] = {"id": example.id} if example.id else {}
             row |= {"question": example.question, "answer": answer.text, "start": answer.start}
             row["probability"] = answer.probability
             if self.no_answer:
@@ -211,7 +211,7 @@ class QuestionAnsweringTask(FineTuningTask):
             rows.append(row)
         return rows
 
-    def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
+    def files(self, split: EncodedQuestions, outputs: list[WindowScores]) -> dict[str, str]:
         """Return the files that `run_squad.py` writes and the official scorers read."""
         answers = dict(zip((example.id for example in split.examples), self.decode(split, outputs), strict=True))
         files: dict[str, dict[str, object]] = {

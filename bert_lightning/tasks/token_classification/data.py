@@ -34,7 +34,7 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 log = logging.getLogger(__name__)
 
 
-class EncodedWords(EncodedSplit):
+class EncodedWords(EncodedSplit[TaggedSentence]):
     """Tagged sentences, encoded into windows.
 
     A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `numbers` (B,), `positions` (B, W) of the
@@ -83,7 +83,7 @@ class EncodedWords(EncodedSplit):
 
     def _label_ids(self, window: Window, all_pieces: bool) -> list[int]:
         """Return the label of each word, or of each piece, of a window."""
-        tags = self.examples[window.sentence].tags[window.words.start : window.words.stop]
+        tags = (self.examples[window.sentence].tags or [])[window.words.start : window.words.stop]
         if self.spans:
             # The rest of a span that a window cuts counts as a span, so that every window keeps to the scheme.
             tags = convert(tags, self.settings.tag_scheme)
@@ -102,7 +102,7 @@ def _pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[NDArray[np.int
     return matrix, mask
 
 
-class TokenClassificationDataModule(FineTuningDataModule):
+class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, EncodedWords]):
     """Tagged words for training and evaluation.
 
     If the tags mark spans, the labels are all tags of the model's scheme for the types of the training file.
@@ -147,8 +147,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
     @property
     def tag_scheme(self) -> TagScheme | None:
         """The scheme that a CRF over the labels keeps to; None for plain labels."""
-        scheme: TagScheme = self.settings.tag_scheme
-        return scheme if self.spans else None
+        return self.settings.tag_scheme if self.spans else None
 
     def _own(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
@@ -172,7 +171,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
             for split, scheme in schemes_of(splits, self.settings.source_scheme).items():
                 check_scheme(splits[split], scheme, self.settings.broken_tags)
 
-    def _mark_spans(self, read: dict[str, SplitExamples], labels: Sequence[str] | None) -> bool:
+    def _mark_spans(self, read: dict[str, SplitExamples[TaggedSentence]], labels: Sequence[str] | None) -> bool:
         """Decide whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
         if self._plain:
             return False
@@ -216,7 +215,7 @@ class TokenClassificationDataModule(FineTuningDataModule):
             )  # fmt: skip
 
 
-def _check_documents(read: Collection[SplitExamples]) -> None:
+def _check_documents(read: Collection[SplitExamples[TaggedSentence]]) -> None:
     if not any(example.document for examples, *_ in read for example in examples):
         source = next(iter(read)).source
         raise InputError(
