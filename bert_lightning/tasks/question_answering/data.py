@@ -211,6 +211,8 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
         InputError: a file is missing or empty, or no training question has an answer that is in its text.
     """
 
+    settings: QuestionAnsweringData
+
     def __init__(
         self,
         settings: QuestionAnsweringData,
