@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
         print(f"  {name:<{width}}  {metrics[name]:.4f}")
 
 
-def print_json(values: dict[str, Any]) -> None:
+def print_json(values: Mapping[str, object]) -> None:
     """On lines of their own."""
     import json
 

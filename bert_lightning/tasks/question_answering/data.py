@@ -146,7 +146,7 @@ class EncodedQuestions(EncodedSplit[Question]):
 
     def _target(self, number: int) -> tuple[int, int] | None:
         """Return the first and last piece of the first gold answer; None if there is none, or no training."""
-        example: Question = self.examples[number]
+        example = self.examples[number]
         if not self.training or not example.answers:
             return None
         begin, end = answer_range(example.context, example.answers[0])

@@ -94,7 +94,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
         self.progress_scores = (("train/accuracy", "exact", ".1%"),)
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Whether there may be no answer, the threshold for it, and the settings that encode examples."""
         return {"no_answer": self.no_answer, "null_threshold": self.null_threshold, **super().task_settings}
 
@@ -189,13 +189,13 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
             lines += [row.question, f"  {predicted}  ({row.probability:.0%})    gold: {gold}"]
         return Report("\n".join(lines), {"questions": (list(_ScoredQuestion._fields), rows)})
 
-    def predictions(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[dict[str, object]]:
         """Return the answer, where it starts, its probability, and the next best answers."""
         rows = []
         for example, answers in zip(split.examples, self.decode(split, outputs), strict=True):
             ranked = answers.ranked(self.no_answer)
             answer = find_answer(ranked, answers.text_at(self._threshold))
-            row: dict[str, Any] = {"id": example.id} if example.id else {}
+            row: dict[str, object] = {"id": example.id} if example.id else {}
             row |= {"question": example.question, "answer": answer.text, "start": answer.start}
             row["probability"] = answer.probability
             if self.no_answer:

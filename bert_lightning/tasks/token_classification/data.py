@@ -147,8 +147,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
     @property
     def tag_scheme(self) -> TagScheme | None:
         """The scheme that a CRF over the labels keeps to; None for plain labels."""
-        scheme: TagScheme = self.settings.tag_scheme
-        return scheme if self.spans else None
+        return self.settings.tag_scheme if self.spans else None
 
     def _own(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
@@ -172,7 +171,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
             for split, scheme in schemes_of(splits, self.settings.source_scheme).items():
                 check_scheme(splits[split], scheme, self.settings.broken_tags)
 
-    def _mark_spans(self, read: dict[str, SplitExamples], labels: Sequence[str] | None) -> bool:
+    def _mark_spans(self, read: dict[str, SplitExamples[TaggedSentence]], labels: Sequence[str] | None) -> bool:
         """Decide whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
         if self._plain:
             return False
@@ -216,7 +215,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
             )  # fmt: skip
 
 
-def _check_documents(read: Collection[SplitExamples]) -> None:
+def _check_documents(read: Collection[SplitExamples[TaggedSentence]]) -> None:
     if not any(example.document for examples, *_ in read for example in examples):
         source = next(iter(read)).source
         raise InputError(

@@ -1,7 +1,6 @@
 """A tag for each word: named entities, parts of speech, chunks; by a softmax per word or a CRF per sentence."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +35,12 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 # Sentences that the CRF decodes at once.
 _DECODING_BATCH_SIZE = 256
 _MAX_REPORTED_ERRORS = 300
+WordScores = NDArray[np.float32]
+"""(words, L) the scores of the words of a window or a sentence."""
 COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
 
-class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]]):
+class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores]):
     """Cross-entropy on the first piece of each word (paper section 5.3), or the likelihood of a linear-chain CRF.
 
     Tags of spans are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence
@@ -75,7 +76,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         self.progress_scores = (("train/accuracy", "accuracy", ".1%"),)
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """The labels, the scheme of a CRF, and the settings that encode examples."""
         return {**self.model.head_settings, **super().task_settings}
 
@@ -98,16 +99,16 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         right = (computed.detach().argmax(-1) == labels).sum()
         return torch.stack([loss, right.to(loss.dtype)])
 
-    def outputs_of(self, computed: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+    def outputs_of(self, computed: Tensor, batch: Batch) -> list[WordScores]:
         """Return the scores (words, L) of each window's words."""
         scores, mask = computed.cpu().numpy(), batch["word_mask"].cpu().numpy()
         return [row[valid] for row, valid in zip(scores, mask, strict=True)]
 
     # -- tags ----------------------------------------------------------------------------------------------------
 
-    def tags(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> list[list[str]]:
+    def tags(self, split: EncodedWords, outputs: list[WordScores]) -> list[list[str]]:
         """Return the predicted tags of each sentence; tags of spans in IOB2."""
-        windows: list[list[NDArray[np.float32]]] = [[] for _ in split.examples]
+        windows: list[list[WordScores]] = [[] for _ in split.examples]
         for window, scores in zip(split.windows, outputs, strict=True):
             windows[window.sentence].append(scores)
         sentences = [np.concatenate(each) for each in windows]
@@ -116,7 +117,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         tags = [[self.labels[number] for number in sentence] for sentence in ids]
         return [convert(sentence, "IOB2") for sentence in tags] if self.spans else tags
 
-    def _decode(self, crf: LinearChainCRF, sentences: list[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
+    def _decode(self, crf: LinearChainCRF, sentences: list[WordScores]) -> list[NDArray[np.int64]]:
         """Return the likeliest tags of each sentence, from its scores (words, L)."""
         decoded: dict[int, NDArray[np.int64]] = {}
         by_length = np.argsort([len(sentence) for sentence in sentences], kind="stable").tolist()
@@ -134,11 +135,12 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         return [decoded[number] for number in range(len(sentences))]
 
     def _gold(self, split: EncodedWords) -> list[list[str]]:
-        return [convert(e.tags or (), "IOB2") if self.spans else list(e.tags or ()) for e in split.examples]
+        tags = [example.tags or [] for example in split.examples]
+        return [convert(each, "IOB2") for each in tags] if self.spans else tags
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: EncodedWords, outputs: list[NDArray[np.float32]], subset: Subset) -> dict[str, float]:
+    def scores(self, split: EncodedWords, outputs: list[WordScores], subset: Subset) -> dict[str, float]:
         """Score spans by F1, precision and recall (micro averages of conlleval), and tags by accuracy.
 
         Plain labels are scored by accuracy and macro F1.
@@ -172,7 +174,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
         confusion = confusion_matrix(gold_ids, predicted_ids, len(names))
         return classification_report(confusion, names), names, confusion
 
-    def report(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> Report:
+    def report(self, split: EncodedWords, outputs: list[WordScores]) -> Report:
         """Report spans by conlleval's table and errors by kind, and plain labels by scores and confusion matrix."""
         gold, predicted = self._gold(split), self.tags(split, outputs)
         if self.spans:
@@ -184,11 +186,11 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
 
     # -- predictions ---------------------------------------------------------------------------------------------
 
-    def predictions(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedWords, outputs: list[WordScores]) -> list[dict[str, object]]:
         """Return words, tags, and the spans that they mark: word numbers (end excluded) and the text of the words."""
         rows = []
         for example, tags in zip(split.examples, self.tags(split, outputs), strict=True):
-            row: dict[str, Any] = {"tokens": example.words, "tags": tags}
+            row: dict[str, object] = {"tokens": example.words, "tags": tags}
             if self.spans:
                 row["entities"] = [
                     {"type": s.type, "start": s.start, "end": s.end, "text": " ".join(example.words[s.start : s.end])}
@@ -199,7 +201,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, NDArray[np.float32]])
             rows.append(row)
         return rows
 
-    def files(self, split: EncodedWords, outputs: list[NDArray[np.float32]]) -> dict[str, str]:
+    def files(self, split: EncodedWords, outputs: list[WordScores]) -> dict[str, str]:
         """Return columns that conlleval reads: word, gold tag if there is one, predicted tag; blanks become _."""
         gold = self._gold(split) if split.is_labelled else None
         lines: list[str] = []

@@ -20,12 +20,12 @@ SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 @st.composite
 def spans(draw):
     """Spans in order that do not overlap, and the length of their sentence."""
-    found, place = [], 0
+    found, position = [], 0
     for _ in range(draw(st.integers(0, 6))):
-        start = place + draw(st.integers(0, 2))
-        place = start + draw(st.integers(1, 4))
-        found.append(Span(draw(st.sampled_from(["PER", "LOC", "a-b", ""])), start, place))
-    return found, place + draw(st.integers(0, 3))
+        start = position + draw(st.integers(0, 2))
+        position = start + draw(st.integers(1, 4))
+        found.append(Span(draw(st.sampled_from(["PER", "LOC", "a-b", ""])), start, position))
+    return found, position + draw(st.integers(0, 3))
 
 
 @given(spans(), st.sampled_from(SCHEMES))
@@ -176,7 +176,7 @@ def test_tags_that_may_be_either_are_plain_and_doubtful(tags):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "tags", "place"),
+    ("scheme", "tags", "position"),
     [
         ("IOB2", ["O", "I-PER"], 1),
         ("IOB2", ["B-PER", "I-LOC"], 1),
@@ -186,8 +186,8 @@ def test_tags_that_may_be_either_are_plain_and_doubtful(tags):
         ("IOB1", ["I-PER", "B-PER"], None),
     ],
 )
-def test_the_first_tag_that_breaks_its_scheme_is_found(scheme, tags, place):
-    assert first_break(tags, scheme) == place
+def test_the_first_tag_that_breaks_its_scheme_is_found(scheme, tags, position):
+    assert first_break(tags, scheme) == position
 
 
 def test_a_model_has_every_tag_of_its_scheme():

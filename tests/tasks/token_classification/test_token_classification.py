@@ -46,7 +46,7 @@ def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words,
 
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 10), min_size=3, max_size=60), overlap=st.integers(0, 5))
-def test_a_word_belongs_to_the_window_that_shows_most_around_it(lengths, overlap):
+def test_a_word_belongs_to_the_window_with_most_context(lengths, overlap):
     ends = np.cumsum(lengths)
     starts = ends - lengths
     windows = list(cut_sentence(starts, ends, 12, overlap))
@@ -73,7 +73,7 @@ def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
     assert batch["input_ids"][0, batch["positions"][0, 0]] == ids["dog"][0]
 
 
-def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_its_own(tokenizer):
+def test_labels_are_at_first_pieces_and_a_window_that_cuts_a_span_starts_a_new_one(tokenizer):
     words = [["cat"] * 40]
     tags = [["B-animals", *["I-animals"] * 39]]
     split = encode(words, tokenizer, tags, training=True)
@@ -85,7 +85,7 @@ def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_i
         assert batch["positions"][0].tolist() == window.positions
 
 
-def test_every_piece_is_trained_where_that_is_asked_for(tokenizer):
+def test_label_all_pieces_trains_every_piece(tokenizer):
     word = "housecatriverdog"
     number = len(tokenizer.encode_batch([word])[0])
     assert 1 < number < 14
@@ -292,7 +292,7 @@ def test_types_that_differ_only_in_case_or_look_alike_are_warned_about(tmp_path,
     assert not caplog.text
 
 
-def test_numbers_without_names_are_warned_about_where_spans_are_expected(tmp_path, caplog):
+def test_numbers_without_names_are_warned_about_if_spans_are_expected(tmp_path, caplog):
     path = tmp_path / "x.jsonl"
     path.write_text('{"tokens": ["a", "b"], "ner_tags": [0, 3]}\n' * 2)
     assert [each.tags for each in read_tagged(str(path))] == [["0", "3"]] * 2
@@ -321,7 +321,7 @@ def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys
     with pytest.raises(InputError, match=r"train.conll: line 1: 'B-A' is read as a word .* data.token_column and"):
         module(tmp_path, tokenizer, text)
     assert module(tmp_path, tokenizer, text, token_column=1, tag_column=0).labels == ["O", "B-A", "I-A"]
-    # Words that are letters, beside others.
+    # Words that are letters, next to other words.
     assert module(tmp_path, tokenizer, "I PRON\nB NOUN\nwas VERB\n").labels == ["NOUN", "PRON", "VERB"]
 
 
