@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class TrainingPlan:
     seed: int
 
 
-def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
+def used_splits(settings: object, stage: Stage | None) -> dict[str, str]:
     """Return the paths of the splits that are used, by split: of `stage`, or of training and validation for None.
 
     Raises:
