@@ -121,7 +121,7 @@ class ShardedStrategy(ModelParallelStrategy):
         own = dict(self.lightning_module.named_parameters())
         return {name: self._saved(tensor, own.get(name, tensor)) for name, tensor in state.items()}
 
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: torch.optim.Optimizer | LightningOptimizer) -> dict[str, Any]:
         """Return the optimiser's `state_dict` with tensors in the form in which they are saved.
 
         Called by all processes.
@@ -138,7 +138,7 @@ class ShardedStrategy(ModelParallelStrategy):
         }
         return {**content, "state": saved}
 
-    def _saved(self, value: Any, parameter: Tensor) -> Any:
+    def _saved(self, value: object, parameter: Tensor) -> object:
         """Return a value in its saved form. Tensors are copied, so that a thread can write them during training."""
         if not isinstance(value, Tensor):
             return value
@@ -160,7 +160,9 @@ class ShardedStrategy(ModelParallelStrategy):
         # All processes of a tensor-parallel group hold the same rows of an unsplit tensor; the first one writes them.
         return TensorSlice(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
+    ) -> None:
         """Write a checkpoint; called by all processes.
 
         Raises:
@@ -175,7 +177,7 @@ class ShardedStrategy(ModelParallelStrategy):
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, path, ("state_dict", "optimizer_states"))
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint of any strategy and number of processes."""
         return self.checkpoint_io.load_checkpoint(Path(os.fspath(checkpoint_path)))
 
@@ -200,7 +202,7 @@ class ShardedStrategy(ModelParallelStrategy):
             # Our optimisers keep plain tensors that hold the slice, torch's keep distributed tensors.
             keeps_slices = getattr(optimizer, "keeps_slices", False)
 
-            def loaded(value: Any, parameter: Tensor, keeps_slices: bool = keeps_slices) -> Any:
+            def loaded(value: object, parameter: Tensor, keeps_slices: bool = keeps_slices) -> object:
                 if not isinstance(value, Tensor) or value.ndim == 0:
                     return value
                 own = slice_for(value, parameter).to(parameter.device, copy=True)
@@ -217,6 +219,6 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _like(value: Any, parameter: Tensor) -> Any:
+def _like(value: object, parameter: Tensor) -> object:
     """Wrap a slice of an optimiser's state as its parameter is; its numbers, tensors or not, stay as they are."""
     return as_distributed(value, parameter) if isinstance(value, Tensor) and value.ndim else value

@@ -132,7 +132,7 @@ class LogInterval:
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
 
-    def state(self, num_shares: int) -> dict[str, Any]:
+    def state(self, num_shares: int) -> dict[str, Tensor | float | None]:
         """Return the entries of a checkpoint: the sums of every share, (shares, 2 K + 3); called by all processes."""
         sums = None if self._sums is None else gather_shares(self._sums, num_shares).cpu()
         return {_SUMS_KEY: sums, _SECONDS_KEY: self._seconds()}

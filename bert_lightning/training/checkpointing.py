@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,9 @@ class VerifiedCheckpointIO(CheckpointIO):
     def __init__(self, asynchronous: bool = False) -> None:
         self._background = Background() if asynchronous else None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Collection[str] | None = None
+    ) -> None:
         """Write `path`, complete or not at all.
 
         Args:
@@ -138,7 +140,9 @@ class VerifiedCheckpointIO(CheckpointIO):
         if self._background is not None:
             self._background.wait()
 
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: Any = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read `path` after verifying it, without executing pickled code.
 
         Raises:
@@ -146,7 +150,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         """
         return load_native(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file or folder, then its checksum."""
         remove(Path(path))
 
@@ -193,7 +197,7 @@ class Checkpointing(Checkpoint):
             self.saved_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         interval, step = self.settings.every_n_steps, trainer.global_step
         if interval and step % interval == 0 and not self.is_validated(step, trainer.max_steps):
@@ -264,7 +268,7 @@ class Checkpointing(Checkpoint):
                 if step not in needed and not (interval and step % interval == 0):
                     writer.remove_checkpoint(old)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float | int | None]:
         """Return the best score so far, and its step."""
         return {"best_score": self.best_score, "best_step": self.best_step}
 

@@ -114,7 +114,7 @@ class FiniteSteps:
         for step in unread:
             self._judge(step, None)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, int]:
         """Return the entries of a checkpoint."""
         return {_SKIPPED_KEY: self.num_skipped, _IN_A_ROW_KEY: self.num_in_a_row}
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class MetricsFile(Logger):
         """Do nothing: `config.yaml` holds them."""
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: Mapping[str, object]) -> None:
     """Append one row with the time, and hand it to the operating system at once; NaN and infinity become null.
 
     Raises:
@@ -82,6 +83,6 @@ def forget_after(path: Path, step: int) -> None:
     write_text(path, "".join(map(_line, rows)))
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite) + "\n"

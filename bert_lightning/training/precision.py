@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning import LightningModule
+from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
 
@@ -31,7 +33,7 @@ class ScaledFloat16(MixedPrecision):
         super().__init__("16-mixed", device, torch.amp.GradScaler(device))
 
     def optimizer_step(  # type: ignore[override]
-        self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
-    ) -> Any:
+        self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], object], **kwargs: object
+    ) -> object:
         """Take the optimiser's own step; the training step has unscaled the gradients, or dropped them."""
         return Precision.optimizer_step(self, optimizer, model, closure, **kwargs)

@@ -1,7 +1,6 @@
 """`fit --profile`: how the time of some steps is spent, as a trace for a browser and as a table."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -22,7 +21,9 @@ class Profiling(Callback):
         self._done = 0
         self._profiler: torch.profiler.profile | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
         if self._done == _NUM_SKIPPED:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
@@ -31,7 +32,7 @@ class Profiling(Callback):
             self._profiler.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._done += 1
         if self._done == _NUM_SKIPPED + NUM_STEPS:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -16,6 +16,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from bert_lightning.errors import WorkError
 from bert_lightning.training.signals import EXIT_STATUS
 
+Result = TypeVar("Result")
 # Holds the process that started this one. If that one has died before the first look, getppid names another process.
 _PARENT = "BERT_LIGHTNING_PARENT"
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -68,7 +69,9 @@ def own_processes(trainer: Trainer) -> None:
 class RankLauncher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine, unless torchrun or SLURM did, and watches them."""
 
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+    def launch(
+        self, function: Callable[..., Result], *args: object, trainer: Trainer | None = None, **kwargs: object
+    ) -> Result:
         """Call `function` in each process.
 
         Raises:
@@ -76,7 +79,7 @@ class RankLauncher(_SubprocessScriptLauncher):
         """
         self.others: list[subprocess.Popen[bytes]] = []
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: object, **kwargs: object) -> Result:
             watch = RankWatch(self.others)
             try:
                 return function(*args, **kwargs)
@@ -91,7 +94,8 @@ class RankLauncher(_SubprocessScriptLauncher):
                 watch.stop()
 
         try:
-            return super().launch(watched, *args, trainer=trainer, **kwargs)
+            result: Result = super().launch(watched, *args, trainer=trainer, **kwargs)
+            return result
         except BaseException as error:
             self._end_others(at_once=not isinstance(error, Exception))
             raise

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -68,7 +67,7 @@ class StopOnSignal(Callback):
                 signal.signal(number, self._note)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Stop here if any process has received a signal, unless this is the last step or validation follows it.
 

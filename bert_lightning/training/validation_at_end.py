@@ -1,7 +1,5 @@
 """Validation after the last step."""
 
-from typing import Any
-
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -9,7 +7,7 @@ class ValidationAtEnd(Callback):
     """Adds the last step to those after which Lightning validates, whatever the interval."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Make Lightning validate after this step, if it is the last one; Lightning decides after this call."""
         is_last = trainer.global_step >= trainer.max_steps

@@ -34,7 +34,7 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, store, validation_store) -> Path:
-    """Epochs of fewer samples than four steps take, most of which end inside a step; a log window is two steps."""
+    """Epochs of fewer samples than four steps take, most of which end inside a step; a log interval is two steps."""
     values = {
         **PRETRAINING,
         "data": {**PRETRAINING["data"], "train": str(validation_store), "validation": str(store), "batch_size": 16},
@@ -334,7 +334,7 @@ def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
 
 
 def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, experiment, on_two, tmp_path):
-    # The log window is the whole training: each rank must go on with its own sums of it.
+    # The log interval is the whole training: each rank must go on with its own sums of it.
     assert fit_on(watched, experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")

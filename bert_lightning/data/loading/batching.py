@@ -38,7 +38,7 @@ class Batch(TypedDict):
     num_token_pairs: int
     """the squared lengths summed: the size of what attention computes"""
     num_sequences: int
-    samples: NotRequired[Any]
+    samples: NotRequired[Tensor | NDArray[np.int64]]
     """training: what a report names: numbers (B,), or (epoch, index) (B, 2); an array, or a tensor once moved"""
     numbers: NotRequired[Tensor]
     """fine-tuning: (B,) the number of each sequence in its split"""

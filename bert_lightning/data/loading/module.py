@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class TrainingPlan:
     seed: int
 
 
-def used_splits(settings: Any, split: str | None) -> dict[str, str]:
+def used_splits(settings: object, split: str | None) -> dict[str, str]:
     """Return split -> path: of the one split that is scored, or of training and validation if that is None.
 
     Raises:
