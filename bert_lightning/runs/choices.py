@@ -129,21 +129,21 @@ def largest_micro_batch(
 
     Args:
         experiment: the settings.
-        data: what is split into micro-batches.
-        directory: of the run.
-        found: micro-batches of a step over all processes that were found before, if they were.
+        data: makes the micro-batches.
+        directory: the run's directory.
+        found: micro-batches of a step over all processes that an earlier search found, if any.
 
     Raises:
         InputError: the batch size changes during training.
     """
     if len(data.batch_shares) > 1:
         raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
-    world_size = experiment.trainer.num_processes
+    num_shares = experiment.trainer.num_shares
 
     def record(number: int) -> None:
         if is_first_process():
-            directory.update_manifest(micro_batches=number * world_size)
+            directory.update_manifest(micro_batches=number * num_shares)
 
-    # If the number of processes changed, each takes its share of the micro-batches that were found.
-    own = found // world_size if found is not None and found % world_size == 0 else None
-    return LargestMicroBatch(data.batch_size // world_size, own, record)
+    # If the number of shares has changed, each takes its own of the micro-batches that were found.
+    own = found // num_shares if found is not None and found % num_shares == 0 else None
+    return LargestMicroBatch(data.batch_size // num_shares, own, record)

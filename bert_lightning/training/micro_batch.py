@@ -63,7 +63,7 @@ class LargestMicroBatch(Callback):
     dropout depend on the number. A resumed run keeps its number.
 
     Args:
-        batch_size: samples of a step in one process.
+        batch_size: samples of a step in one share of the batch, which is one process without tensor parallelism.
         known: the number of a resumed run.
         chosen: callback that receives the number.
     """

@@ -173,3 +173,15 @@ def test_stages_have_their_own_micro_batches(config):
 
     with pytest.raises(InputError, match=r"auto does not go with data\.stages"):
         choices.largest_micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
+
+
+def test_processes_of_one_tensor_parallel_group_compute_the_same_micro_batches(config):
+    class Data:
+        batch_shares = (("a", 1, None),)
+        batch_size = 8
+
+    options = ["--trainer.devices=4", "--trainer.strategy=fsdp", "--trainer.tensor_parallel_size=2"]
+    directory = RunDirectory(config.parent)
+    search = choices.largest_micro_batch(load_experiment([config], options), Data(), directory, 6)
+    # Two shares of four samples; a share of the six micro-batches is three.
+    assert (search.batch_size, search.known) == (4, 3)
