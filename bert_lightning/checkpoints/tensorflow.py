@@ -106,7 +106,7 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
     """
     config_file = prefix.parent / CONFIG
     given = read_json_object(config_file)
-    config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE}
+    config: dict[str, object] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE}
     config |= {key: given[key] for key in _SETTINGS if key in given}
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:

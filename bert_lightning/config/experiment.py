@@ -38,9 +38,9 @@ from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
 from bert_lightning.optim.freezing import FreezeSettings
-from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW
+from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
-from bert_lightning.optim.schedules import SCHEDULES, Linear
+from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
@@ -81,8 +81,8 @@ class Experiment:
     seed_everything: int = 1
     published: list[Published] = field(default_factory=list)
     loss_weights: dict[str, float] = field(default_factory=dict)
-    optimizer: Any = field(default_factory=AdamW)
-    schedule: Any = field(default_factory=Linear)
+    optimizer: OptimizerSettings = field(default_factory=AdamW)
+    schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -143,16 +143,22 @@ class RowParallelLinear(_ParallelLinear):
         return product + self.bias.to(product.dtype)
 
 
+class _GroupContext(Protocol):
+    """The context of an autograd function that remembers its processes."""
+
+    group: ProcessGroup
+
+
 class _Shared(torch.autograd.Function):
     """The identity, whose backward pass adds up the gradients of all processes. `f` of the paper's figure 3."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: ProcessGroup) -> Tensor:
+    def forward(ctx: _GroupContext, values: Tensor, group: ProcessGroup) -> Tensor:
         ctx.group = group
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _GroupContext, *gradients: Tensor) -> tuple[Tensor, None]:
         return sum_over_processes(gradients[0], ctx.group), None
 
 

@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -99,7 +99,7 @@ class RunDirectory:
         """
         return differences_from_saved(self.read_config(), self.config, experiment)
 
-    def write_config(self, values: dict[str, Any]) -> None:
+    def write_config(self, values: Mapping[str, object]) -> None:
         """Write the resolved configuration; `fit --config` on it repeats the run."""
         write_text(self.config, dump_yaml(with_literal_variables(values)))
 
@@ -119,7 +119,7 @@ class RunDirectory:
             raise InputError(f"{self.manifest}: damaged: a JSON object is expected")
         return manifest
 
-    def update_manifest(self, **values: Any) -> None:
+    def update_manifest(self, **values: object) -> None:
         """Replace some of the manifest's entries."""
         write_json(self.manifest, {**self.read_manifest(), **values})
 
@@ -143,7 +143,7 @@ def default_directory(experiment: Experiment) -> Path:
     return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else path
 
 
-def _may_equal(run: RunDirectory, values: dict[str, Any]) -> bool:
+def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
     """Return False for most runs of other settings. This is cheap, because a study may have hundreds of runs."""
     try:
         saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -174,7 +174,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def circumstances() -> dict[str, Any]:
+def circumstances() -> dict[str, object]:
     """The command, versions, hardware and git state: what a number depends on beside its configuration."""
     import torch
 
@@ -209,7 +209,7 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_state() -> dict[str, Any] | None:
+def _git_state() -> dict[str, object] | None:
     """Commit of the working directory and whether files differ from it; None outside a repository."""
 
     def git(*arguments: str) -> str:

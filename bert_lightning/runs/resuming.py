@@ -114,7 +114,7 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     for key, name in names.items():
         if saved[key] != own[key]:
             raise InputError(f"{checkpoint} cannot be resumed here: its {name} is another one")
-    if saved["task_settings"].get("labels") != own["task_settings"].get("labels"):
+    if saved["task_settings"].get("labels") != task.task_settings.get("labels"):
         # Earlier versions took tags without types, such as B and I, for plain labels.
         hint = "; data.source_scheme none takes all tags as plain labels" if getattr(task, "spans", False) else ""
         raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones{hint}")
@@ -132,8 +132,8 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
 
 def _check_optimizer(
     checkpoint: Path,
-    saved_name: str | None,
-    own_name: str | None,
+    saved_name: object,
+    own_name: object,
     saved: Sequence[Mapping[str, Any]],
     own: Sequence[Mapping[str, Any]],
 ) -> None:

@@ -141,7 +141,7 @@ class Task(LightningModule):
         return 0
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Plain values that prediction needs besides the weights; checkpoints hold them."""
         return {}
 
@@ -151,7 +151,7 @@ class Task(LightningModule):
         return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
 
     @abstractmethod
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Predict from raw input: one prediction per row.
 
         Raises:
@@ -229,7 +229,7 @@ class Task(LightningModule):
         self._finite.skips = self._optimization.non_finite == "skip"
         self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
 
     def on_validation_start(self) -> None:
@@ -316,7 +316,7 @@ class Task(LightningModule):
         self._finite.load_state(checkpoint)
         self._interval.load_state(checkpoint)
 
-    def checkpoint_entry(self) -> dict[str, Any]:
+    def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
         vocabulary = self.tokenizer.vocabulary
         return {

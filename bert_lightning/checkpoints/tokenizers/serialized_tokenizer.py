@@ -68,7 +68,7 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
     )
 
 
-def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
+def _unlike(*settings: tuple[str, object, object]) -> Iterator[str]:
     for name, value, expected in settings:
         if value != expected:
             yield f"in {SERIALIZED} its {name} is {value!r}, but BERT's is {expected!r}"

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -66,8 +66,8 @@ class Batch(TypedDict):
 
 
 def assemble(
-    firsts: Sequence[Sequence[int] | NDArray[Any]],
-    seconds: Sequence[Sequence[int] | NDArray[Any]] | None,
+    firsts: Sequence[Sequence[int] | NDArray[np.generic]],
+    seconds: Sequence[Sequence[int] | NDArray[np.generic]] | None,
     cls_id: int,
     sep_id: int,
     pad_id: int,

@@ -25,11 +25,13 @@ from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Split = TypeVar("Split", bound=EncodedSplit)
+Computed = TypeVar("Computed")
+"""The model's output for a batch."""
 Logits = NDArray[np.float32]
 """(L,) the scores of one sequence."""
 
 
-class FineTuningTask(Task, Generic[Split, Output]):
+class FineTuningTask(Task, Generic[Split, Output, Computed]):
     """A task whose examples become sequences, for each of which the model gives one output.
 
     An output is a plain value, such as the logits of a text. The outputs of all ranks are collected, so a split is
@@ -65,15 +67,15 @@ class FineTuningTask(Task, Generic[Split, Output]):
     # -- for subclasses to implement -----------------------------------------------------------------------------
 
     @abstractmethod
-    def compute(self, batch: Batch) -> Any:
+    def compute(self, batch: Batch) -> Computed:
         """Return the model's output for a batch, in float32."""
 
     @abstractmethod
-    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+    def sums_of(self, computed: Computed, batch: Batch) -> Tensor:
         """(K,) each training sum of one micro-batch."""
 
     @abstractmethod
-    def outputs_of(self, computed: Any, batch: Batch) -> list[Output]:
+    def outputs_of(self, computed: Computed, batch: Batch) -> list[Output]:
         """Return one plain value for each sequence of a batch."""
 
     @abstractmethod
@@ -81,7 +83,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         """Return the scores of a subset of a labelled split by name, equal to those of the official scorer."""
 
     @abstractmethod
-    def predictions(self, split: Split, outputs: list[Output]) -> list[dict[str, Any]]:
+    def predictions(self, split: Split, outputs: list[Output]) -> list[dict[str, object]]:
         """Return one prediction per example as plain values, with the gold label if there is one."""
 
     @abstractmethod
@@ -109,7 +111,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         return None
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """How examples become sequences."""
         return {"data": asdict(self.settings.for_prediction())}
 
@@ -183,7 +185,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return one prediction per row of raw input. Batches hold sequences of about the same length.
 
         Raises:

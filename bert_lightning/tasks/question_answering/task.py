@@ -52,7 +52,7 @@ _V2_NAMES = {
 }
 
 
-class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
+class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanOutput]):
     """Start and end of the answer by a softmax each; `run_squad.py`.
 
     Scores are the official ones in percent: `squad_exact` and `squad_f1`. If questions may have no answer, these are
