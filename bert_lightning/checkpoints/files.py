@@ -91,8 +91,8 @@ def write_safetensors(path: Path, content: bytes) -> None:
     text += b" " * (-len(text) % _LENGTH.size)
 
     def write(file: IO[bytes]) -> None:
-        for part in (_LENGTH.pack(len(text)), text, memoryview(content)[start:]):
-            file.write(part)
+        for piece in (_LENGTH.pack(len(text)), text, memoryview(content)[start:]):
+            file.write(piece)
 
     write_atomically(path, write)
 

@@ -298,10 +298,10 @@ class BertForRelationClassification(_LabelledModel):
         *,
         entity_positions: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+        """Score (B, S) x 3 with positions (B, 2) in each sequence, or (n, 2) among packed tokens: (B, L).
 
         Raises:
-            ValueError: `entity_positions` does not hold two places for each sequence.
+            ValueError: `entity_positions` does not hold two positions for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
         if tuple(entity_positions.shape) != expected:

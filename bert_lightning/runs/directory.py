@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and the manifest that says how it came about."""
+"""The directory of a run, and the manifest that records how its numbers came about."""
 
 import json
 import os
@@ -56,16 +56,16 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
+        """True if a run was started here."""
         return self.config.is_file()
 
     @property
     def is_free(self) -> bool:
-        """Return whether a run can start here: the folder is missing or holds only hidden and temporary files."""
+        """True if a run can start here: the folder is missing or holds only hidden and temporary files."""
         return not self.path.exists() or (self.path.is_dir() and not entries(self.path))
 
     def remove_leftovers(self) -> None:
-        """Remove what killed processes left half-written; `checkpoints/` is tidied up apart."""
+        """Remove half-written files of killed processes, except in `checkpoints/`, which `Checkpointing` cleans."""
         for folder in (self.path, self.predictions):
             for path in folder.glob(".*.tmp"):
                 path.unlink()
@@ -104,7 +104,7 @@ class RunDirectory:
         write_text(self.config, dump_yaml(with_literal_variables(values)))
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest; empty where there is none yet.
+        """Read the manifest; return an empty one if there is none yet.
 
         Raises:
             InputError: it is damaged.
@@ -124,7 +124,7 @@ class RunDirectory:
         write_json(self.manifest, {**self.read_manifest(), **values})
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows of `metrics.jsonl`."""
+        """Read all entries of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
 
 
@@ -170,12 +170,12 @@ def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
 
 
 def now() -> str:
-    """The time, in UTC, to the second."""
+    """Return the time, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def circumstances() -> dict[str, object]:
-    """The command, versions, hardware and git state: what a number depends on beside its configuration."""
+    """Return the command, versions, hardware and git state, on which a number depends besides its configuration."""
     import torch
 
     versions = {"bert_lightning": __version__, "python": platform.python_version()}
@@ -199,7 +199,7 @@ def circumstances() -> dict[str, object]:
 
 
 def processor_name() -> str:
-    """The processor as the system names it."""
+    """Return the name that the system gives the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -210,7 +210,7 @@ def processor_name() -> str:
 
 
 def _git_state() -> dict[str, object] | None:
-    """Commit of the working directory and whether files differ from it; None outside a repository."""
+    """Return the commit of the working directory and whether files differ from it; None outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

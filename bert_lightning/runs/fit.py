@@ -33,12 +33,12 @@ def fit(
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; return the last validation's metrics, or None if the run was finished.
 
-    Nothing is written before everything is checked that can be.
+    Everything that can be checked is checked before anything is written.
 
     Args:
         experiment: the settings.
         directory: where the run is, or will be.
-        resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts anew, a path
+        resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.

@@ -84,8 +84,8 @@ class Session:
     """One call of `fit`, as the manifest records it.
 
     Attributes:
-        directory: of the run.
-        experiment: its settings, all of them settled that can be.
+        directory: the run's directory.
+        experiment: its settings, after `settle`.
         run_id: the same for all sessions of a run, also in W&B.
         inputs: data and start of the training.
         point: where this session begins.

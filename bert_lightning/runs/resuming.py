@@ -139,7 +139,7 @@ def _check_optimizer(
 ) -> None:
     """Check that a checkpoint's optimiser and its parameter groups are those of this training.
 
-    Loading a checkpoint restores its groups too. Other rates would be ignored without a word, and other groups would
+    Loading a checkpoint restores its groups too. Other rates would be ignored silently, and other groups would
     assign moments to the wrong parameters.
 
     Raises:

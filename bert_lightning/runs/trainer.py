@@ -17,7 +17,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bert_lightning.checks import nearest
-from bert_lightning.config.experiment import Experiment, TrainerSettings
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import TrainerSettings
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.task import Task

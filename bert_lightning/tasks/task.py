@@ -33,6 +33,7 @@ from bert_lightning.tasks.step import (
 )
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.finite import FiniteSteps, LossSpikes
+from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
 
 ProgressColumn = tuple[str, str, str]
@@ -252,8 +253,7 @@ class Task(LightningModule):
 
     def _find_peak(self) -> float:
         """Return the FLOP/s that all devices together reach at most."""
-        types = {"bf16": torch.bfloat16, "16": torch.float16}
-        precision = types.get(str(self.trainer.precision).split("-")[0], torch.float32)
+        precision = product_type(str(self.trainer.precision))
         peak = peak_operations(self.device, precision, self.config.hidden_size, self.config.intermediate_size)
         return peak * self.trainer.world_size
 

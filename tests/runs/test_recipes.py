@@ -215,7 +215,10 @@ def test_what_is_drawn_anew_cannot_be_frozen(config, tmp_path, capsys):
     for key, value in (("encoder", "true"), ("layers", "2")):
         command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run"), *again]
         assert main([*command, f"--freeze.{key}", value]) == 2
-        assert f"freeze.{key} would freeze what model.reinitialize_layers draws anew" in capsys.readouterr().err
+        assert (
+            f"freeze.{key} would freeze layers that model.reinitialize_layers reinitialises"
+            in capsys.readouterr().err
+        )
     fit(config, tmp_path / "run", *again, "--freeze.layers", "1")
 
 

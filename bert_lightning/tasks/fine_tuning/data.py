@@ -40,7 +40,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         self.splits: dict[str, Encoded] = {}
 
     @abstractmethod
-    def _own(self, source: str, split: str) -> Iterator[Example]:
+    def _read_custom(self, source: str, split: str) -> Iterator[Example]:
         """Read a source that belongs to no standard data set."""
 
     def _read(self, scored: EvaluationSplit | None) -> dict[str, SplitExamples[Example]]:
@@ -56,7 +56,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
             subsets: list[Subset] = []
             for name, source, layout, submission in sources:
                 standard = settings.standard
-                read = standard.read(source, layout) if standard is not None else self._own(source, split)
+                read = standard.read(source, layout) if standard is not None else self._read_custom(source, split)
                 start = len(examples)
                 examples += islice(read, limit)
                 if len(examples) == start:

@@ -95,7 +95,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
 
     @property
     def task_settings(self) -> dict[str, object]:
-        """Whether there may be no answer, the threshold for it, and the settings that encode examples."""
+        """The settings that encode examples, whether questions may have no answer, and the threshold for that."""
         return {"no_answer": self.no_answer, "null_threshold": self.null_threshold, **super().task_settings}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -170,5 +170,5 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
         for name, (examples, subsets, _) in read.items():
             self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, subsets)
 
-    def _own(self, source: str, split: str) -> Iterator[RelationExample]:
+    def _read_custom(self, source: str, split: str) -> Iterator[RelationExample]:
         return read_relations(source, self.settings.text_column, self.settings.label_column)

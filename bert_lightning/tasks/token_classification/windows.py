@@ -96,7 +96,7 @@ def cut_sentence(
 def _overlapping_windows(
     starts: NDArray[np.int64], ends: NDArray[np.int64], room: int, overlap: int
 ) -> Iterator[range]:
-    """Yield the words of each window: as many as it has room for, from the first word inside the overlap on."""
+    """Yield the words of each window: it starts at the first word inside the overlap and takes all words that fit."""
 
     def stop_of(first: int) -> int:
         return int(np.searchsorted(ends, starts[first] + room, side="right"))

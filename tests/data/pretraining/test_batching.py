@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.loading.batching import fit_into_rows
+from bert_lightning.data.loading.batching import fit_into_bins
 from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
 from bert_lightning.data.pretraining import pools
 from bert_lightning.data.pretraining.module import PretrainingDataModule
@@ -16,15 +16,15 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining
 
 
-@given(lengths=st.lists(st.integers(1, 20), max_size=60), num_rows=st.integers(1, 12))
-def test_rows_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_rows):
-    rows = fit_into_rows(np.array(lengths, dtype=np.int64), num_rows, 20)
-    held = [number for row in rows for number in row]
-    assert len(rows) == num_rows
+@given(lengths=st.lists(st.integers(1, 20), max_size=60), num_bins=st.integers(1, 12))
+def test_bins_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_bins):
+    bins = fit_into_bins(np.array(lengths, dtype=np.int64), num_bins, 20)
+    held = [number for each in bins for number in each]
+    assert len(bins) == num_bins
     assert len(set(held)) == len(held)
-    assert all(sum(lengths[number] for number in row) <= 20 for row in rows)
+    assert all(sum(lengths[number] for number in each) <= 20 for each in bins)
     left = set(range(len(lengths))) - set(held)
-    free = max(20 - sum(lengths[number] for number in row) for row in rows)
+    free = max(20 - sum(lengths[number] for number in each) for each in bins)
     assert all(lengths[number] > free for number in left)
 
 
