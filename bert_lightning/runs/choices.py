@@ -19,7 +19,7 @@ from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.training.micro_batch import LargestMicroBatch
 
-# The first process tells those that Lightning starts for the other ranks where the run is.
+# The first process sets it for the processes that Lightning starts, so that they know where the run is.
 DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 # Compiling takes about a minute. Saving a tenth of each step has to repay it.
 STEPS_THAT_REPAY_COMPILING = 2_000

@@ -128,7 +128,7 @@ def _strategy(experiment: Experiment) -> str | Strategy:
         )
     if settings.strategy == "ddp" or settings.num_processes > 1:
         # Unless DDP looks for unused parameters, it rearranges its buckets after the first step, and so after each
-        # resume. Three ranks or more add up in an order that depends on the position in a bucket, so it must not
+        # resume. Three processes or more add up in an order that depends on the position in a bucket, so it must not
         # change.
         return DDPStrategy(
             gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=settings.num_processes > 2

@@ -105,7 +105,7 @@ def accumulate_gradients(
     Each sum is divided by its count over all micro-batches of all processes. Dropout is seeded for each micro-batch.
     """
     trainer, step = task.trainer, task.trainer.global_step
-    rank, num_shares = data_rank(trainer)
+    share, num_shares = data_rank(trainer)
     counts = torch.stack([method.counts(task, batch) for batch in micro_batches]).sum(0).float().to(task.device)
     divisors = sum_over_shares(counts, num_shares)[: task.num_losses].clamp(min=1)
     weights = torch.tensor(loss_weights(task, optimization), device=task.device)
@@ -116,7 +116,7 @@ def accumulate_gradients(
 
     sums = torch.zeros_like(counts)
     for number, batch in enumerate(micro_batches):
-        torch.manual_seed(derive_key(optimization.seed, "dropout", step, rank, number))
+        torch.manual_seed(derive_key(optimization.seed, "dropout", step, share, number))
         backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
         sums += method.sums(task, batch, backward)
         backward.check_ended()

@@ -77,12 +77,12 @@ class Optimization:
 class Task(LightningModule):
     """A model whose training losses are sums over counted items.
 
-    The loss of a step is, for each of the task's losses, its sum over all micro-batches of all processes divided by
-    the count over all of them, for example of masked tokens. So it does not depend on how the batch is cut.
-    Lightning would average over micro-batches instead, so optimisation is manual in its sense.
+    Each loss of a step is a sum over all micro-batches of all processes, divided by a count over all of them, such as
+    the number of masked tokens. So it does not depend on how the batch is cut. Lightning would average over
+    micro-batches instead, so optimisation is manual in its sense.
 
-    Dropout is seeded for each micro-batch from (seed, step, rank, number of the micro-batch). A resumed run therefore
-    draws what the uninterrupted one would have drawn.
+    Dropout is seeded for each micro-batch from (seed, step, share of the batch, number of the micro-batch). So a
+    resumed run draws what the uninterrupted one would have drawn.
 
     Attributes:
         optimization: None if the task only scores and predicts.

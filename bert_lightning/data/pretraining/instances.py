@@ -24,7 +24,7 @@ def dynamic_instances(data: PretrainingDataModule, seed: int, epoch: int = 0) ->
     num_steps = -(-stop // data.batch_size)
     plan = TrainingPlan(num_steps, accumulate=1, seed=seed)
     for step in range(first // data.batch_size, num_steps):
-        [batch] = data.training_batches(step, plan, rank=0, world_size=1)
+        [batch] = data.training_batches(step, plan, share=0, num_shares=1)
         for number, instance in enumerate(_instances(data, batch, metric), step * data.batch_size):
             if first <= number < stop:
                 yield instance

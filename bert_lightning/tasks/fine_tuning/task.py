@@ -34,8 +34,8 @@ Logits = NDArray[np.float32]
 class FineTuningTask(Task, Generic[Split, Output, Computed]):
     """A task whose examples become sequences, for each of which the model gives one output.
 
-    An output is a plain value, such as the logits of a text. The outputs of all ranks are collected, so a split is
-    scored once over all of its examples, for any number of ranks and any batch size.
+    An output is a plain value, such as the logits of a text. The outputs of all processes are collected, so a split
+    is scored once over all of its examples, for any number of processes and any batch size.
 
     Attributes:
         settings: how examples become sequences.
@@ -122,7 +122,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         return self.sums_of(self.compute(batch), batch)
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Collect the outputs. An empty batch only keeps ranks in step."""
+        """Collect the outputs. An empty batch only keeps processes in step."""
         if not len(batch["numbers"]):
             return
         computed = self.compute(batch)
@@ -163,7 +163,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         return split
 
     def _gathered(self, num_sequences: int) -> list[Output]:
-        """Return the outputs of all ranks in the order of the sequences."""
+        """Return the outputs of all processes in the order of the sequences."""
         outputs, self._outputs = self._outputs, {}
         if self.trainer.world_size > 1:
             outputs = {number: output for share in gather_objects(outputs) for number, output in share.items()}
@@ -173,7 +173,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     def _evaluation_losses(self) -> dict[str, float]:
         sums, self._evaluation_sums = self._evaluation_sums, None
         if self.trainer.world_size > 1:
-            # A rank without examples has to take part in the sum as well.
+            # A process without examples has to take part in the sum as well.
             sums = (
                 sums if sums is not None else torch.zeros(2, self.num_losses, dtype=torch.float64, device=self.device)
             )

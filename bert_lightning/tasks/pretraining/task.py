@@ -111,7 +111,7 @@ class PretrainingTask(Task):
         return torch.stack([tokens.loss, loss, tokens.num_right, right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Add up the sums. An empty batch only keeps ranks in step."""
+        """Add up the sums. An empty batch only keeps processes in step."""
         if not batch["num_tokens"]:
             return
         sums, counts = self.sums(batch), self.counts(batch)

@@ -69,14 +69,14 @@ def small_pools(monkeypatch):
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-@pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (1, 2), (2, 4)])
-def test_ranks_and_micro_batches_only_share_out_a_step(store, small_pools, batching, accumulate, world_size):
+@pytest.mark.parametrize(("accumulate", "num_shares"), [(2, 1), (1, 2), (2, 4)])
+def test_shares_and_micro_batches_only_share_out_a_step(store, small_pools, batching, accumulate, num_shares):
     data = module(store, batching=batching)
     for step in (0, 3, 17):
         [whole] = data.training_batches(step, TrainingPlan(20, 1, seed=1), 0, 1)
         plan = TrainingPlan(20, accumulate, seed=1)
-        batches = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
-        assert len(batches) == accumulate * world_size
+        batches = [b for share in range(num_shares) for b in data.training_batches(step, plan, share, num_shares)]
+        assert len(batches) == accumulate * num_shares
         assert sorted(s for batch in batches for s in sequences(batch)) == sorted(sequences(whole))
 
 
