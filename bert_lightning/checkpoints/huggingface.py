@@ -89,12 +89,12 @@ def read_huggingface(folder: Path) -> Checkpoint:
             does not have would change the encoder's result.
     """
     config_file = folder / (CONFIG if is_huggingface_folder(folder) else _EARLY_CONFIG)
-    given = read_json_object(config_file)
-    config = _architecture(given, config_file)
+    settings = read_json_object(config_file)
+    config = _architecture(settings, config_file)
     weights, theirs = _read_tensors(folder)
     copy = _config_copy(weights)
     if copy is not None:
-        _warn_of_changes(config_file, given, copy)
+        _warn_of_changes(config_file, settings, copy)
     elif config.get("model_type") != OWN:
         config = _without_own_settings(config, config_file)
     try:
@@ -267,10 +267,10 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
         if name not in shards[shard]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
     tensors: dict[str, Tensor] = {}
-    for shard, found in shards.items():
-        for name in found.keys() & tensors.keys():
+    for shard, own in shards.items():
+        for name in own.keys() & tensors.keys():
             raise CheckpointError(f"{index.parent / shard} holds {name}, which another file of {index.name} has too")
-        tensors |= found
+        tensors |= own
     return tensors
 
 

@@ -123,9 +123,9 @@ class TrainerSettings:
         if self.strategy == "fsdp":
             for name, refused in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto")):
                 if getattr(self, name) == refused:
-                    raise ValueError(f"{name} is {refused}, which does not go with trainer.strategy fsdp")
+                    raise ValueError(f"{name} is {refused}, which cannot be combined with trainer.strategy fsdp")
             if self.tensor_parallel_size > 1 and self.compile is True:
-                raise ValueError("compile is true, which does not go with trainer.tensor_parallel_size")
+                raise ValueError("compile is true, which cannot be combined with trainer.tensor_parallel_size")
         elif self.tensor_parallel_size > 1:
             raise ValueError("tensor_parallel_size does nothing without trainer.strategy fsdp")
         if self.num_processes % self.tensor_parallel_size:

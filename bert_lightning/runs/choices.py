@@ -137,7 +137,9 @@ def largest_micro_batch(
         InputError: the batch size changes during training.
     """
     if len(data.batch_shares) > 1:
-        raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
+        raise InputError(
+            "trainer.accumulate_grad_batches auto cannot be combined with data.stages: set the number of each stage"
+        )
     num_shares = experiment.trainer.num_shares
 
     def record(number: int) -> None:

@@ -52,7 +52,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     if form == HUGGINGFACE and model.deviations:
         raise InputError(
             f"{source} has {', '.join(model.deviations)}, which transformers' {model.architecture} lacks: "
-            "it would compute something else"
+            "it would compute different results"
         )
     obstacle = onnx_obstacle(model) if form == ONNX else None
     if obstacle is not None:

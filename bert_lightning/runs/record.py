@@ -165,7 +165,7 @@ def _begin(session: Session, lock: DirectoryLock) -> None:
     try:
         lock.take()
         if directory.exists and not was_taken:
-            raise InputError(f"{directory.path}: another command began a run there just now: give this one again")
+            raise InputError(f"{directory.path}: another command has just begun a run there: run this command again")
         directory.remove_leftovers()
         directory.write_config(session.experiment.to_dict())
         if directory.metrics.exists():

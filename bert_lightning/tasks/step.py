@@ -45,7 +45,7 @@ class Backward:
         """
         if self._ended:
             raise RuntimeError(
-                "a step method called backward after the last pass: all passes before need is_last=False"
+                "a step method called backward after the last pass: every pass before the last needs is_last=False"
             )
         self._ended = is_last
         strategy = self._task.trainer.strategy

@@ -235,10 +235,10 @@ def test_a_model_without_a_head_cannot_be_frozen_whole(config):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--optimizer.name", "sgd"], "its optimiser is another one"),
-        (["--optimizer.bias_correction", "false"], "its optimiser is another one"),
-        (["--optimizer.name", "lamb"], "its optimiser is another one"),
-        (["--optimizer.name", "muon"], "its optimiser is another one"),
+        (["--optimizer.name", "sgd"], "its optimiser differs"),
+        (["--optimizer.bias_correction", "false"], "its optimiser differs"),
+        (["--optimizer.name", "lamb"], "its optimiser differs"),
+        (["--optimizer.name", "muon"], "its optimiser differs"),
         (["--parameter_groups.layer_decay", "0.9"], "its optimiser has other groups of parameters"),
         (["--freeze.encoder", "true"], "its optimiser has other groups of parameters"),
         (["--optimizer.learning_rate", "0.5"], "its optimiser has another initial_lr: 0.01, not 0.5"),
@@ -257,7 +257,7 @@ def test_a_checkpoint_of_lamb_is_none_of_the_published_adam(config, tmp_path, ca
     command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run")]
     command += ["--optimizer.bias_correction", "false", "--resume", str(tmp_path / "lamb")]
     assert main(command) == 2
-    assert "its optimiser is another one" in capsys.readouterr().err
+    assert "its optimiser differs" in capsys.readouterr().err
 
 
 def test_muon_is_given_the_matrices_of_the_blocks_and_lamb_what_is_spared(config):

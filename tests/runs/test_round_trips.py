@@ -513,7 +513,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
     command.append("--data.source_scheme")
     capsys.readouterr()
     assert main([*command, "auto"]) == 2
-    assert "its labels are other ones; data.source_scheme none takes all tags as" in capsys.readouterr().err
+    assert "its labels differ; data.source_scheme none takes all tags as" in capsys.readouterr().err
     assert main([*command, "none"]) == 0
     assert directory.read_config()["data"]["source_scheme"] == "none"
     assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]

@@ -171,7 +171,7 @@ def test_stages_have_their_own_micro_batches(config):
     class Staged:
         batch_shares = (("a", 1, None), ("b", 2, None))
 
-    with pytest.raises(InputError, match=r"auto does not go with data\.stages"):
+    with pytest.raises(InputError, match=r"auto cannot be combined with data\.stages"):
         choices.largest_micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
 
 

@@ -129,8 +129,8 @@ def _frame(processor: dict[str, Any], entries: tuple[str, ...]) -> str:
 
 
 def _template(pieces: list[dict[str, Any]]) -> str:
-    found = []
+    pieces_of_frame = []
     for piece in pieces:
         [value] = piece.values()
-        found.append(value["id"] + (f":{value['type_id']}" if value["type_id"] else ""))
-    return " ".join(found)
+        pieces_of_frame.append(value["id"] + (f":{value['type_id']}" if value["type_id"] else ""))
+    return " ".join(pieces_of_frame)

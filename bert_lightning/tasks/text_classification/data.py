@@ -93,7 +93,7 @@ def _gold(
     """
     for example in examples:
         if example.label is None:
-            raise InputError(f"{example.location}: this row has no label, though the first one has")
+            raise InputError(f"{example.location}: this row has no label, although the first one has one")
     if kind == "regression":
         return np.array([example.label for example in examples], dtype=np.float32)
     if kind == "single-label":
