@@ -90,16 +90,19 @@ def place(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
             "instances --input good.txt --tokenizer tok --output out --dupe-factor 2",
-            "--dupe-factor is not of the dyn",
+            "--dupe-factor is no option of the dynamic",
         ),
         ("instances --input good.txt --tokenizer tok --output out --masking spam", "did you mean 'span'"),
         ("instances --input good.txt --tokenizer tok --output out --objective nxt-sentence", "'next-sentence'"),
         ("instances --input good.txt --tokenizer tok --output out --whole-word --masking span", "contradict"),
         ("instances --input good.txt --tokenizer tok --output out --masked-lm-prob 0", "--masked-lm-prob is 0.0"),
-        ("instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1", "--epoch is not of"),
+        (
+            "instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1",
+            "--epoch is no option of",
+        ),
         (
             "instances --input good.txt --tokenizer tok --output out --algorithm google --layout paragraphs",
-            "segments",
+            "one segment per line",
         ),
         ("instances --input train.tsv --tokenizer tok --output out --algorithm google", "reads plain text"),
         ("instances --input empty.txt --tokenizer tok --output out --algorithm google", "the corpus is empty"),

@@ -1,4 +1,4 @@
-"""`report`: scores over seeds, curves, and where each number comes from, as one HTML file or as Markdown."""
+"""The command `report`: scores over seeds, curves and the origin of each number, as HTML or Markdown."""
 
 import json
 import os
@@ -19,15 +19,19 @@ from bert_lightning.version import __version__
 
 
 def write_report(paths: Sequence[Path], output: Path) -> None:
-    """Write a report over run directories; the ending of `output` decides the form.
+    """Write a report over run directories.
+
+    Args:
+        paths: run directories. A run that is named twice counts once.
+        output: the file; its suffix, `.html` or `.md`, decides the format.
 
     Raises:
-        InputError: an unknown ending, or a path that is no run.
+        InputError: the suffix is unknown, or a path is no run directory.
     """
-    if output.suffix not in _FORMS:
-        raise InputError(f"{output}: a report ends in {' or '.join(_FORMS)}")
+    if output.suffix not in _FORMATS:
+        raise InputError(f"--output is {output}; a report ends in {' or '.join(_FORMATS)}")
     groups = group_runs([read_run(path) for path in {os.path.realpath(path): path for path in paths}.values()])
-    write_text(output, _FORMS[output.suffix](groups))
+    write_text(output, _FORMATS[output.suffix](groups))
 
 
 def _by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -50,7 +54,7 @@ def _html(groups: Sequence[Group]) -> str:
         {
             "name": task,
             "table": as_table(members),
-            "curves": [_curve(metric, members) for metric in _quantities(members)],
+            "curves": [_curve(metric, members) for metric in _curve_metrics(members)],
             "runs": [_details(run) for group in members for run in group.runs],
         }
         for task, members in _by_task(groups).items()
@@ -86,25 +90,25 @@ def _markdown(groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
-_FORMS: dict[str, Callable[[Sequence[Group]], str]] = {".html": _html, ".md": _markdown}
+_FORMATS: dict[str, Callable[[Sequence[Group]], str]] = {".html": _html, ".md": _markdown}
 
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _quantities(groups: Sequence[Group]) -> list[str]:
-    """What is logged while training, without the baselines, which are drawn as lines."""
-    left_out = {name.partition("/")[2] for names in BASELINES.values() for name in names}
-    # Of the throughput, the two that compare runs.
-    left_out |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
+def _curve_metrics(groups: Sequence[Group]) -> list[str]:
+    """Return the metrics of training, without the baselines, because these are drawn as lines."""
+    hidden = {name.partition("/")[2] for names in BASELINES.values() for name in names}
+    # Of the throughput metrics, only these two compare runs.
+    hidden |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
     names = [
         name.partition("/")[2]
         for group in groups
         for run in group.runs
         for name in (*run.metrics("train/"), *run.metrics("val/"))
     ]
-    return [name for name in dict.fromkeys(names) if name not in left_out]
+    return [name for name in dict.fromkeys(names) if name not in hidden]
 
 
 def _details(run: Run) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def _details(run: Run) -> dict[str, Any]:
         "name": run.name,
         "seed": run.seed,
         "step": run.manifest.get("step", run.rows[-1].get("step", "")),
-        "ended": run.manifest.get("ended") or "still running, or killed",
+        "ended": run.manifest.get("ended") or "still running or killed",
         "started": run.manifest.get("started", ""),
         "finished": session.get("finished", ""),
         "commit": commit or "outside a repository",

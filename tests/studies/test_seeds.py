@@ -120,7 +120,7 @@ def test_bad_input_and_a_request_to_stop_end_it_all(config, statuses, status):
         ("--seeds 1 2 1", "--seeds names 1 twice"),
         ("--seeds 1 --seed_everything=2", "--seed_everything and --seeds contradict each other"),
         ("--seeds 1 --seed_everything 2", "--seed_everything and --seeds contradict each other"),
-        ("--seeds 1 2 --resume some.ckpt", "--resume some.ckpt goes on with one run"),
+        ("--seeds 1 2 --resume some.ckpt", "--resume some.ckpt resumes one run"),
         ("--seeds 1 -2", "seed_everything is -2"),
         ("--seeds 1 --optimizer.lr 2", "unknown key 'optimizer.lr'"),
         ("--seeds 1 --run-directory tokenizer/vocab.txt", "vocab.txt is a file"),
