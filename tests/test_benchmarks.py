@@ -8,6 +8,7 @@ from pathlib import Path
 import finetuning
 import generated
 import gpu_checks
+import gpu_setting
 import gpu_suite
 import guard
 import numpy as np
@@ -127,10 +128,10 @@ def test_a_share_of_squad_is_whole_paragraphs_and_always_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [
-        ({"a": gpu_checks.Measured(1.0, 1.0)}, "ok"),
-        ({"a": gpu_checks.Measured(0.0, 1.0), "b": gpu_checks.Measured(1.1, 1.0)}, "failed"),
-        ({"a": gpu_checks.Measured(float("nan"), 1.0)}, "failed"),
-        (gpu_checks.UnsuitableError("no"), "left out"),
+        ({"a": gpu_setting.Measured(1.0, 1.0)}, "ok"),
+        ({"a": gpu_setting.Measured(0.0, 1.0), "b": gpu_setting.Measured(1.1, 1.0)}, "failed"),
+        ({"a": gpu_setting.Measured(float("nan"), 1.0)}, "failed"),
+        (gpu_setting.UnsuitableError("no"), "left out"),
         (RuntimeError("no"), "failed"),
     ],
 )
@@ -141,7 +142,7 @@ def test_a_check_fails_by_its_figures_or_an_error(monkeypatch, figures, expected
         return figures
 
     monkeypatch.setitem(gpu_checks.CHECKS, "check", check)
-    assert gpu_checks.outcome("check", gpu_checks.Setting(torch.device("cpu")))["result"] == expected
+    assert gpu_checks.outcome("check", gpu_setting.Setting(torch.device("cpu")))["result"] == expected
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
@@ -154,7 +155,7 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
 
     right = attention._BACKENDS[backend].attend
     monkeypatch.setitem(attention._BACKENDS, backend, attention.Backend(a_tenth_too_large))
-    setting = gpu_checks.Setting(torch.device("cpu"), quick=True)
+    setting = gpu_setting.Setting(torch.device("cpu"), quick=True)
     for name in ("every_backend_and_form_agrees_with_float64", "every_backend_has_the_gradients_of_eager"):
         assert gpu_checks.outcome(name, setting)["result"] == "failed"
 

@@ -6,8 +6,9 @@ import random
 import pytest
 from comparison import differences
 from faults import DAMAGES, OF_FOLDERS, Faults, damaged, spoil
+from kills import plan_kills
 from lineage import descent, drawn_twice, lost_and_repeated, read_trace
-from soak import parse, planned
+from soak import parse
 
 
 def steps(first, last, session=0):
@@ -38,7 +39,7 @@ def test_lost_and_repeated_samples_are_counted():
     assert lost_and_repeated(again, whole) == (2, 2)
     assert drawn_twice(again, []) == 2
     assert drawn_twice(whole, []) == 0
-    # A stage that begins behind step 4 draws afresh.
+    # A stage that begins after step 4 draws afresh.
     assert drawn_twice(again, [4]) == 0
 
 
@@ -101,14 +102,14 @@ def test_a_damaged_checkpoint_counts_once_however_often_it_is_refused_before_it_
     assert faults.damage(checkpoints[:1]) is None
     assert "step-000000015.ckpt: " in faults.damage(checkpoints)
     # Killed before it looked; killed before it moved it; went on.
-    faults.found(set(), has_trained=False)
+    faults.count_rejected(set(), has_trained=False)
     assert faults.damage(checkpoints[1:]) is None, "one at a time"
-    faults.found({"step-000000015.ckpt"}, has_trained=False)
-    faults.found({"step-000000015.ckpt"}, has_trained=True)
+    faults.count_rejected({"step-000000015.ckpt"}, has_trained=False)
+    faults.count_rejected({"step-000000015.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (1, 1)
     assert faults.damage(checkpoints[1:])
     # What nobody damaged is one more than there should be.
-    faults.found({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
+    faults.count_rejected({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (2, 3)
 
 
@@ -126,7 +127,7 @@ def test_a_difference_of_one_bit_is_found_and_not_a_number_equals_itself():
 
 @pytest.mark.parametrize(("number", "processes"), [(0, 1), (1, 2), (3, 1), (20, 2)])
 def test_as_many_kills_are_planned_as_asked_and_a_third_while_writing(number, processes):
-    kills = planned(number, processes, random.Random(0))
+    kills = plan_kills(number, processes, random.Random(0))
     assert len(kills) == number
     assert 3 * sum(kill.moment == "writing" for kill in kills) >= number
     assert processes > 1 or all(kill.rank is None for kill in kills)
