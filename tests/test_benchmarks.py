@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic and data, and the suite for a GPU in its tiny form."""
+"""Arithmetic and data of the benchmarks, and the GPU suite in its tiny form."""
 
 import json
 import subprocess
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import transformers_encoding
 
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -59,7 +60,7 @@ def test_the_guard_fails_with_a_line_for_each_ratio_that_fell_by_more_than_the_t
     assert lines[-1].startswith(f"{num_lines} of 2 ratios in 1 files")
 
 
-def test_the_guard_does_not_pass_where_there_is_nothing_to_compare(tmp_path, monkeypatch):
+def test_the_guard_does_not_pass_if_there_is_nothing_to_compare(tmp_path, monkeypatch):
     committed = write_results(tmp_path / "committed", steps={"a": 2.0})
     measured = write_results(tmp_path / "measured", others={"a": 2.0})
     monkeypatch.setattr(sys, "argv", ["guard.py", str(measured), "--against", str(committed)])
@@ -96,7 +97,7 @@ def test_both_contenders_of_squad_train_on_the_same_windows_and_answers(tmp_path
     )
     ours = QuestionAnsweringDataModule(settings, WordPieceTokenizer(vocabulary)).splits["train"]
     WordPieceTokenizer(vocabulary).save(tmp_path / "tokenizer")
-    theirs = finetuning.window_features(
+    theirs = transformers_encoding.window_features(
         transformers.AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), length, 12, ours.examples
     )
     assert len(theirs) == len(ours.lengths) >= 150
@@ -160,7 +161,7 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
         assert gpu_checks.outcome(name, setting)["result"] == "failed"
 
 
-def test_without_cuda_the_suite_says_so_in_a_line_and_exits_with_2(tmp_path, monkeypatch, capsys):
+def test_without_cuda_the_suite_prints_one_line_and_exits_with_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(tmp_path / "out")])
     assert gpu_suite.main() == 2

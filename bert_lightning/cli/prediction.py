@@ -3,7 +3,6 @@
 import argparse
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from bert_lightning.cli.parsing import Commands, path_argument, path_text, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
@@ -95,7 +94,7 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = load(options.checkpoint)
     is_empty = True
 
-    def predictions() -> Iterator[dict[str, Any]]:
+    def predictions() -> Iterator[dict[str, object]]:
         nonlocal is_empty
         for prediction in predictor.predict_rows(predictor.read(options.input)):
             is_empty = False

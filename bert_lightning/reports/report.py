@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.plain_text import markdown, markdown_code
@@ -16,6 +16,24 @@ from bert_lightning.runs.figures import drawn
 from bert_lightning.studies.comparison import Group, Run, as_table, group_runs, read_run
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from bert_lightning.version import __version__
+
+
+class _RunDetails(NamedTuple):
+    """Texts about one run, as the templates show them."""
+
+    name: str
+    seed: int
+    step: int | str
+    ended: str
+    started: str
+    finished: str
+    commit: str
+    command: str
+    hardware: str
+    scores: dict[str, str]
+    published: list[str]
+    config: str
+    manifest: str
 
 
 def write_report(paths: Sequence[Path], output: Path) -> None:
@@ -73,19 +91,19 @@ def _markdown(groups: Sequence[Group]) -> str:
         lines += [f"## {markdown(str(task))}", "", "Scores: mean ± standard deviation (n - 1) over seeds.", ""]
         lines += [_row(map(markdown, header)), _row(["---"] * len(header))]
         lines += [*(_row(map(markdown, row)) for row in rows), ""]
-        runs = [_details(run) for group in members for run in group.runs]
+        runs = [_details(member) for group in members for member in group.runs]
         lines += [_row(["run", "seed", "steps", "ended", "commit", "command"]), _row(["---"] * 6)]
         lines += [
             _row(
                 [
-                    *(markdown(str(r[key])) for key in ("name", "seed", "step", "ended", "commit")),
-                    markdown_code(r["command"], in_table=True),
+                    *(markdown(str(text)) for text in (run.name, run.seed, run.step, run.ended, run.commit)),
+                    markdown_code(run.command, in_table=True),
                 ]
             )
-            for r in runs
+            for run in runs
         ]
         lines.append("")
-        lines += [f"- {markdown(run['name'])}: {markdown(line)}" for run in runs for line in run["published"]]
+        lines += [f"- {markdown(run.name)}: {markdown(line)}" for run in runs for line in run.published]
         lines.append("")
     return "\n".join(lines)
 
@@ -111,24 +129,23 @@ def _curve_metrics(groups: Sequence[Group]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in hidden]
 
 
-def _details(run: Run) -> dict[str, Any]:
+def _details(run: Run) -> _RunDetails:
     session = (run.manifest.get("sessions") or [{}])[-1]
     git = session.get("git") or {}
     commit = git.get("commit", "")[:10] + (" (modified)" if git.get("modified") else "")
-    return {
-        "name": run.name,
-        "seed": run.seed,
-        "step": run.manifest.get("step", run.rows[-1].get("step", "")),
-        "ended": run.manifest.get("ended") or "still running or killed",
-        "started": run.manifest.get("started", ""),
-        "finished": session.get("finished", ""),
-        "commit": commit or "outside a repository",
-        "command": session.get("command", ""),
-        "hardware": session.get("hardware", {}).get("processor", ""),
-        "scores": {name: f"{value:.4f}" for name, value in run.scores().items()},
-        "published": list(
-            compared([Published(**figure) for figure in run.config.get("published", [])], run.scores())
-        ),
-        "config": dump_yaml(run.config),
-        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
-    }
+    scores = run.scores()
+    return _RunDetails(
+        name=run.name,
+        seed=run.seed,
+        step=run.manifest.get("step", run.rows[-1].get("step", "")),
+        ended=run.manifest.get("ended") or "still running or killed",
+        started=run.manifest.get("started", ""),
+        finished=session.get("finished", ""),
+        commit=commit or "outside a repository",
+        command=session.get("command", ""),
+        hardware=session.get("hardware", {}).get("processor", ""),
+        scores={name: f"{value:.4f}" for name, value in scores.items()},
+        published=list(compared([Published(**figure) for figure in run.config.get("published", [])], scores)),
+        config=dump_yaml(run.config),
+        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    )

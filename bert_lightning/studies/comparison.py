@@ -19,7 +19,7 @@ class Run:
     """One run as a report reads it.
 
     Attributes:
-        directory: where it lies.
+        directory: its run directory.
         config: its complete configuration.
         manifest: content of its manifest.json.
         rows: rows of its metrics.jsonl, at least one.

@@ -24,7 +24,7 @@ class SeedRun:
 
     Attributes:
         seed: value of `seed_everything`.
-        directory: where the run lies.
+        directory: its run directory.
         status: exit status of its process; negative if a signal killed it.
     """
 

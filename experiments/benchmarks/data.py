@@ -56,10 +56,10 @@ def main() -> None:
         if options.copies:
             figures |= memory(files, folder, options.copies)
     table = Table(title=f"data, {processor_name()}, {os.cpu_count()} cores")
-    table.add_column("what")
+    table.add_column("figure")
     table.add_column("median", justify="right")
-    for what, value in figures.items():
-        table.add_row(what, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
     Console().print(table)
     ratios = {name: value for name, value in figures.items() if " / " in name or "share" in name}
     write_json(options.json, {"figures": figures, "ratios": ratios})
@@ -175,7 +175,7 @@ def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
             for file in files:
                 (text / f"{copy}-{Path(file).name}").symlink_to(file)
         store = folder / f"copies{number}"
-        # Each name is a source of its own, although the content is the same.
+        # Each name is a separate source, although the content is the same.
         sources = "sorted(map(str, Path(sys.argv[1]).iterdir()))"
         work = {
             "prepare": f"prepare({sources}, load_tokenizer(sys.argv[3]), Path(sys.argv[2]))",

@@ -33,6 +33,7 @@ import transformers
 from generated import vocabulary, write_squad, write_sst2
 from measuring import write_json
 from torch.utils.data import DataLoader
+from transformers_encoding import Features, text_features, window_features
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary
@@ -55,7 +56,7 @@ class TaskEntry(NamedTuple):
     metric: str
     folder: str
     """its folder in the one that BERT_LIGHTNING_DATA names"""
-    data: dict[str, Any]
+    data: dict[str, str | int]
     """keys of the configuration below `data`"""
     start: Callable[..., PretrainedModel]
     """makes a model from a configuration"""
@@ -225,48 +226,6 @@ def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> R
     return Run(encoding, seconds, score(experiment, parts, folder, TASKS[options.task].metric))
 
 
-def text_features(tokenizer: Any, length: int, examples: Any) -> list[dict[str, Any]]:
-    """Encode labelled texts as `run_glue.py` does."""
-    texts = tokenizer([example.text for example in examples], truncation=True, max_length=length)
-    return [
-        {**{name: texts[name][number] for name in texts}, "label": int(example.label)}
-        for number, example in enumerate(examples)
-    ]
-
-
-def window_features(tokenizer: Any, length: int, overlap: int, examples: Any) -> list[dict[str, Any]]:
-    """Encode questions as `run_qa.py: prepare_train_features` does: sliding windows, answers by character."""
-    encoded = tokenizer(
-        [example.question for example in examples],
-        [example.context for example in examples],
-        truncation="only_second",
-        max_length=length,
-        stride=overlap,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
-    features = []
-    for number, example in enumerate(encoded["overflow_to_sample_mapping"]):
-        offsets, segments = encoded["offset_mapping"][number], encoded.sequence_ids(number)
-        answer = examples[example].answers[0]
-        begin, end = answer.start, answer.start + len(answer.text)
-        first = segments.index(1)
-        last = len(segments) - 1 - segments[::-1].index(1)
-        start = stop = 0
-        if offsets[first][0] <= begin and offsets[last][1] >= end:
-            start, stop = first, last
-            while start <= last and offsets[start][0] <= begin:
-                start += 1
-            while offsets[stop][1] >= end:
-                stop -= 1
-            start, stop = start - 1, stop + 1
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        features.append(
-            {**{name: encoded[name][number] for name in names}, "start_positions": start, "end_positions": stop}
-        )
-    return features
-
-
 def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, padding: str) -> Run:
     """Train in a plain loop over transformers."""
     entry, start, length = TASKS[options.task], folder / "start", experiment.data.max_seq_length
@@ -275,10 +234,10 @@ def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, pa
     tokenizer = transformers.AutoTokenizer.from_pretrained(start)
     transformers.set_seed(experiment.seed_everything)
     cls: Any = transformers.BertForSequenceClassification
-    encode: Callable[[Any], list[dict[str, Any]]] = partial(text_features, tokenizer, length)
+    encode: Callable[[Any], list[Features]] = partial(text_features, tokenizer, length)
     if options.task == "squad":
         cls = transformers.BertForQuestionAnswering
-        encode = partial(window_features, tokenizer, length, entry.data["doc_overlap"])
+        encode = partial(window_features, tokenizer, length, experiment.data.doc_overlap)
     # The first call prepares the tokenizer, so it is not timed.
     encode(examples[:1])
     began = time.perf_counter()
@@ -373,7 +332,7 @@ def report(options: argparse.Namespace, results: dict[str, list[Run]]) -> None:
     mine = medians.get("ours", Run(float("nan"), float("nan"), 0.0))
     metric = TASKS[options.task].metric
     print(f"\n{'':10}{'encoding':>9}{'training':>9}{'ours faster by':>22}{metric:>18}")
-    table: dict[str, Any] = {}
+    table: dict[str, dict[str, float]] = {}
     ratios: dict[str, float] = {}
     for name, median in medians.items():
         scores = [run.score for run in results[name]]

@@ -71,7 +71,7 @@ def every_backend_has_the_gradients_of_eager(setting: Setting) -> Figures:
 
 def varlen_equals_sdpa_on_padded_input(setting: Setting) -> Figures:
     """Compare both in bfloat16 on the device. The encoder packs its input for `varlen`."""
-    require_cuda(setting, "its kernels are")
+    require_cuda(setting, "its kernels are for CUDA")
     inputs = padded(setting.device)
     hidden = []
     for attention in ("sdpa", "varlen"):
@@ -87,7 +87,7 @@ def varlen_does_not_drop_dropout(setting: Setting) -> Figures:
     If every position has the same value vector, a context is that vector times the sum of the remaining weights. The
     sum is 1 on average, with the variance that follows from the weights of `eager`.
     """
-    require_cuda(setting, "its kernels are")
+    require_cuda(setting, "its kernels are for CUDA")
     torch.manual_seed(0)
     length, num_sequences, dropout = 16, 500, 0.25
     query_key_value = torch.randn(num_sequences * length, 3 * 128, device=setting.device, dtype=torch.bfloat16)

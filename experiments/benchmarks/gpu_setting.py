@@ -93,14 +93,14 @@ def distance(actual: Tensor, expected: Tensor) -> float:
     return float(((actual - expected).abs() / (1 + expected.abs())).max())
 
 
-def require_cuda(setting: Setting, what: str) -> None:
+def require_cuda(setting: Setting, reason: str) -> None:
     """Refuse a device without CUDA.
 
     Raises:
         UnsuitableError: the device is a processor.
     """
     if setting.device.type != "cuda":
-        raise UnsuitableError(f"{what} for CUDA")
+        raise UnsuitableError(reason)
 
 
 def require_compiler(setting: Setting) -> None:

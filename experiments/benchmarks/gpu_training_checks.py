@@ -56,7 +56,7 @@ def the_compiled_training_step_is_one_graph(setting: Setting) -> Figures:
 
 def nothing_in_a_step_waits_for_the_device(setting: Setting) -> Figures:
     """Run two forward and backward passes while torch raises an error for each synchronisation."""
-    require_cuda(setting, "waiting is noticed")
+    require_cuda(setting, "waiting is only detected on CUDA")
     torch.manual_seed(0)
     model = BertForPreTraining(config_of()).to(setting.device)
     ids, segments, mask = padded(setting.device)
