@@ -17,7 +17,8 @@ import torch
 import transformers
 import transformers_encoding
 
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +153,7 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
 
     def a_tenth_too_large(query_key_value, layout, num_heads, dropout):
         context, weights = right(query_key_value, layout, num_heads, dropout)
-        return attention.Attended(context * 1.1, weights)
+        return attention.AttentionOutput(context * 1.1, weights)
 
     right = attention._BACKENDS[backend].attend
     monkeypatch.setitem(attention._BACKENDS, backend, attention.Backend(a_tenth_too_large))

@@ -12,7 +12,8 @@ import transformers
 from bert_lightning.cli import main
 from bert_lightning.data.pretraining.instances import dynamic_instances
 from bert_lightning.data.pretraining.masking import TokenMasking
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
@@ -71,7 +72,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("fit --config bytes.txt", "bytes.txt: line 2: byte 9 (0xff) is not UTF-8"),
         ("report LOOP --output r.html", "LOOP is no run directory"),
         ("reproduce LOOP", "LOOP is no run directory"),
-        ("fit --config plain.yaml --resume LOOP", "no checkpoint lies there"),
+        ("fit --config plain.yaml --resume LOOP", "it must be auto, never or the path of a checkpoint"),
         ("tokenizer --input good.txt --vocab-size 9 --output out", "too small: the alphabet of good.txt"),
         ("tokenizer --input good.txt --vocab-size 99 --output .", "choose another --output"),
         ("prepare --input good.txt --tokenizer none --output out", "none does not exist"),
@@ -85,7 +86,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input good.txt --tokenizer tok --output out --cased", "uncased"),
         ("prepare --input good.txt --tokenizer tok --output good.txt/x", "good.txt/x: cannot be written"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 0", "--workers is 0"),
-        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "no regular expression"),
+        ("prepare --input good.txt --tokenizer tok --output out --document-start (", "must be a regular expression"),
         ("prepare --input good.txt --tokenizer tok --output out --workers 2 --scheduler x", "--workers counts"),
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
@@ -126,7 +127,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
             "checkpoint.monitor is 'val/x'",
         ),
         ("fit --config plain.yaml --run-directory tok", "not empty and no run directory"),
-        ("fit --config plain.yaml --resume nothing", "no checkpoint lies there"),
+        ("fit --config plain.yaml --resume nothing", "it must be auto, never or the path of a checkpoint"),
         ("fit --config classify.yaml --data.train none.tsv", "none.tsv: no such file"),
         ("fit --config classify.yaml --data.text_column text", "no column 'text'; the columns are: sentence, topic"),
         ("fit --config classify.yaml --data.tokenizer null", "data.tokenizer is not set"),
@@ -180,11 +181,11 @@ def test_a_mistake_gives_one_message_status_two_and_no_output(folder, store, cap
 def test_a_warning_about_a_vocabulary_names_it(folder, caplog):
     Path("other.txt").write_bytes(Path("tok/vocab.txt").read_bytes())
     assert main(["prepare", "--input", "good.txt", "--tokenizer", "other.txt", "--output", "out", "--cased"]) == 0
-    assert "other.txt: no entry holds a capital letter" in caplog.text
+    assert "other.txt has no entry with a capital letter" in caplog.text
 
 
 def test_a_vocabulary_that_does_not_fit_the_store_is_named(folder, tmp_path, store, capsys):
-    from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+    from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
     from bert_lightning.model import BertConfig, BertForPreTraining
     from bert_lightning.text.wordpiece import SPECIAL_TOKENS
 

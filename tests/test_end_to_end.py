@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_task_or_size_cannot_be_resumed(home, classifier
     for change, message in (
         (["--resume", str(classifier)], "its task is another one"),
         (["--resume", str(home / "runs/whole"), "--model.config.hidden_size", "64"], "its architecture"),
-        (["--resume", str(home / "runs/whole"), "--trainer.max_steps", "3"], "behind the 3 of this training"),
+        (["--resume", str(home / "runs/whole"), "--trainer.max_steps", "3"], "after the 3 steps of this training"),
     ):
         assert main([*command, *change]) == 2
         assert message in capsys.readouterr().err

@@ -11,7 +11,7 @@ from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, re
 from bert_lightning.data.pretraining.published_generator import GoogleSettings, google_instances
 from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
 from bert_lightning.data.reading.tables import column, read_rows
-from bert_lightning.text.encoding import RememberingEncoder
+from bert_lightning.text.encoding import CachingEncoder
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import load_tokenizer
 
@@ -84,7 +84,7 @@ def test_remembered_words_are_encoded_as_whole_sentences_are(real_data):
     tokenizer = load_tokenizer(real_data / "vocab/bert-base-uncased.txt")
     passages = read_passages(str(real_data / "novels/Doyle_Hound_1902.txt"), CorpusFormat())
     texts = [segment for passage in passages for segment in passage.segments]
-    ids, ends = RememberingEncoder(tokenizer).encode(texts)
+    ids, ends = CachingEncoder(tokenizer).encode(texts)
     expected = tokenizer.encode_batch(texts)
     assert ids.tolist() == [token for one in expected for token in one]
     assert ends.tolist() == list(accumulate(map(len, expected)))

@@ -281,7 +281,7 @@ def test_a_crf_is_trained_and_decoded_with_shared_rows(home, two_ranks, tmp_path
     values = {
         "experiment": "tags",
         "task": "token-classification",
-        "model": {"pretrained": str(home / "runs/whole"), "crf": True},
+        "model": {"pretrained": str(home / "runs/whole"), "head": {"crf": True}},
         "data": {**task_data("token-classification", {}, tmp_path), "max_seq_length": 40, "batch_size": 8},
         "trainer": {"max_steps": 4, "accelerator": "cpu"},
     }

@@ -1,1 +1,1 @@
-"""The ground floor: a path <-> plain configuration, names and tensors. Imports nothing else of ours."""
+"""Checkpoints of every form as plain configuration, names and tensors. Imports nothing else of this package."""

@@ -1,4 +1,4 @@
-"""A checkpoint as plain values, whatever system wrote it."""
+"""A checkpoint as plain values, independent of the program that wrote it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.provenance import Provenance
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds, in our own names.
+    """The content of a checkpoint, under our names.
 
     Attributes:
         path: the file or folder it was read from.
         config: the architecture, keys as in `BertConfig`.
-        tensors: parameter name -> tensor; names as in `BertEncoder` behind `encoder.`, heads beside it.
-        vocabulary: what its tokenizer needs, if the checkpoint carries it.
+        tensors: parameter name -> tensor. Names of the encoder begin with `encoder.`, those of heads do not.
+        vocabulary: entries and settings of its tokenizer, if the checkpoint has them.
         task: the task that wrote it (`pretraining`, `text-classification`, ...), if known.
-        task_settings: what that task needs to predict again (labels, columns, lengths).
+        task_settings: settings with which that task can predict again (labels, columns, lengths).
         architecture: transformers' class of the same shape, if known.
-        provenance: where it came from; `read_checkpoint` fills it in.
+        provenance: where it came from; `read_checkpoint` sets it.
     """
 
     path: Path
@@ -41,11 +41,11 @@ WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def require_weights(tensors: dict[str, Tensor], path: Path) -> None:
-    """Refuse what is no weight, and what a damaged file or a diverged training leaves.
+    """Refuse tensors that cannot be weights, such as those of a damaged file or a diverged training.
 
     Raises:
-        CheckpointError: a tensor is not a dense one of floating-point numbers, or holds values that are not finite;
-            the message names it.
+        CheckpointError: a tensor is not dense and floating-point, or holds values that are not finite. The message
+            names it.
     """
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in WEIGHT_DTYPES:

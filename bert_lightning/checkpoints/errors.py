@@ -1,5 +1,5 @@
-"""What goes wrong with a checkpoint; without torch, so that tokenizers load quickly."""
+"""The error about checkpoints, in a module without torch, so that tokenizers load quickly."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message names the file, and the tensor where there is one."""
+    """A checkpoint that cannot be read. The message names the file, and the tensor if one is at fault."""

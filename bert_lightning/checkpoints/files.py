@@ -23,14 +23,14 @@ _POINTER = b"version https://git-lfs"
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
 
-    Whatever happens on the way, `path` holds either its old content or the whole new one. A link keeps pointing to
-    what it does; a device or a pipe is written to as it stands. Folders that were made for a write that fails are
-    removed again.
+    At every moment `path` holds either its old content or the complete new one. If `path` is a link, its target is
+    replaced; a device or a pipe is written to directly. If the write fails, folders that were made for it are
+    removed.
 
     Raises:
         OSError: `path` is a folder or a link to itself, or the write fails; the error names `path`.
     """
-    # Asked before links are followed: what /dev/stdout leads to may have a name that cannot be opened.
+    # Checked before links are followed, because the target of /dev/stdout may have a name that cannot be opened.
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as file:
             write(file)
@@ -98,7 +98,7 @@ def write_safetensors(path: Path, content: bytes) -> None:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse the pointer that stands in place of a large file where a repository was cloned without Git LFS.
+    """Refuse the pointer that replaces a large file in a repository that was cloned without Git LFS.
 
     Raises:
         CheckpointError: `path` is such a pointer.
@@ -122,7 +122,7 @@ def sync_folder(folder: Path) -> None:
 def link_atomically(link: Path, target_name: str) -> None:
     """Point the symbolic link `link` at its sibling `target_name`.
 
-    At no moment is there no link, unless a folder lies there, which a rename cannot replace.
+    The link exists at every moment, unless a folder has its name: a rename cannot replace a folder.
     """
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def link_atomically(link: Path, target_name: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
@@ -146,31 +146,29 @@ def sha256(path: Path) -> str:
 
 
 def checksum_path(path: Path) -> Path:
-    """Where the checksum of `path` lies."""
+    """Return the path of the checksum of `path`."""
     return path.with_name(path.name + ".sha256")
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """Read the SHA-256 that was written beside `path`, in hexadecimal; None where there is none."""
+    """Read the SHA-256 that was written beside `path`, in hexadecimal; None if there is none."""
     beside = checksum_path(path)
     words = beside.read_bytes().decode("ascii", "replace").split() if beside.is_file() else []
     return words[0] if words else None
 
 
 class _HashedFile:
-    """A file that hashes what is written to it, in order, as it passes: nothing is read again for it."""
+    """A file that hashes its content while it is written, so that nothing has to be read again."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.digest = hashlib.sha256()
         self._file = file
 
     def write(self, content: Any) -> int:
-        """Bytes, or what lies in memory like them."""
         self.digest.update(content)
         return self._file.write(content)
 
     def flush(self) -> None:
-        """As the file's own."""
         self._file.flush()
 
 
@@ -182,21 +180,21 @@ def _filled(file: IO[bytes], write: Callable[[IO[bytes]], object]) -> str:
 
 
 def write_hashed(path: Path, write: Callable[[IO[bytes]], object]) -> str:
-    """Write `path` atomically, from its first byte to its last; the SHA-256 of what `write` gave, in hexadecimal."""
+    """Write `path` atomically and in order; return the SHA-256 of the content, in hexadecimal."""
     digests: list[str] = []
     write_atomically(path, lambda file: digests.append(_filled(file, write)))
     return digests[0]
 
 
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write `path` atomically, from its first byte to its last, with the SHA-256 of what `write` gave beside it.
+    """Write `path` atomically and in order, with the SHA-256 of the content in a file beside it.
 
-    The checksum is in place before the file is, so that a file never stands without one.
+    The checksum is written before the file gets its name, so that no file ever lacks one.
     """
 
     def write_both(file: IO[bytes]) -> None:
         digest = _filled(file, write)
-        # Before its checksum replaces the one of an older file of this name, all of the new one is on the disk.
+        # The new file must be on the disk before its checksum replaces that of an older file of this name.
         os.fsync(file.fileno())
         write_text(checksum_path(path), f"{digest}  {path.name}\n")
 
@@ -210,7 +208,7 @@ def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> Non
 
 
 def damage(path: Path) -> str | None:
-    """Say what is wrong with a file that `write_with_checksum` wrote; None when it is whole."""
+    """Describe what is wrong with a file that `write_with_checksum` wrote; None if it is complete."""
     if not path.is_file():
         return "is missing"
     beside = checksum_path(path)

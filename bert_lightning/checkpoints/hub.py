@@ -24,19 +24,27 @@ _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether `text` can be the name of a model on the hub, with or without `hub:` and `@REVISION`."""
+    """Return whether `text` can be the name of a model on the hub, with or without `hub:` and `@REVISION`.
+
+    >>> is_hub_name("google-bert/bert-base-cased@main"), is_hub_name("../model")
+    (True, False)
+    """
     return _NAME.fullmatch(text) is not None
 
 
 def pinned(name: str, revision: str) -> str:
-    """The hub name with the commit that it stood for."""
+    """Return a hub name with the commit that it stands for.
+
+    >>> pinned("bert-base-cased@main", "0a1b2c")
+    'hub:bert-base-cased@0a1b2c'
+    """
     match = _NAME.fullmatch(name)
     assert match is not None
     return f"{PREFIX}{match[1]}@{revision}"
 
 
 def is_pinned_form(name: str, other: str) -> bool:
-    """Whether `other` is the hub name `name`, which names no commit, with one."""
+    """Return whether `other` is the hub name `name` with a commit. False if `name` has a commit itself."""
     match, pin = _NAME.fullmatch(name), _NAME.fullmatch(other)
     if match is None or pin is None or match[1] != pin[1]:
         return False
@@ -44,13 +52,13 @@ def is_pinned_form(name: str, other: str) -> bool:
 
 
 def download(name: str) -> tuple[Path, str]:
-    """The folder with a model's config, weights and tokenizer, and the commit it is of.
+    """Download a model's config, weights and tokenizer; return their folder and commit.
 
-    Files come from the hub's cache where they are in it. Weights that the hub stores by their SHA-256 are checked
+    Files that are in the hub's cache come from there. Weights that the hub stores by their SHA-256 are checked
     against it.
 
     Raises:
-        CheckpointError: no such model, no network, or a damaged file.
+        CheckpointError: the model does not exist, there is no network, or a file is damaged.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError

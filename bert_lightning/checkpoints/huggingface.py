@@ -19,7 +19,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import refuse_pointer, write_json, write_safetensors
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface, without_buffers
-from bert_lightning.checkpoints.tokenizer_files import (
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
     read_json_object,
     read_vocabulary,
     with_casing,
@@ -32,8 +32,8 @@ CONFIG = "config.json"
 # The config of pytorch-pretrained-bert, the first version of transformers, beside `pytorch_model.bin`.
 _EARLY_CONFIG = "bert_config.json"
 PUBLISHED, OWN = "bert", "bert_lightning"
-"""`model_type` of what transformers can compute, and of what only we can."""
-# torch reads a part that is marked as a folder as uninitialised memory.
+"""`model_type` of models that transformers can compute, and of models that only we can."""
+# torch reads an entry of the archive that is marked as a folder as uninitialised memory.
 _FOLDER_ATTRIBUTE, _ENCRYPTED = 0x10, 0x1
 _WEIGHTS, _PICKLED = "model.safetensors", "pytorch_model.bin"
 _CHECKSUMS, _CONFIG_COPY = "crc32", "config"
@@ -66,12 +66,12 @@ _OWN_SETTINGS: dict[str, Any] = {
     "pooling": "cls",
     "pooler": True,
 }
-# What a head needs beside its labels and weights; the second key is ours.
+# Settings of a head besides its labels and weights; the second key is ours.
 _HEAD_SETTINGS = ("problem_type", "tag_scheme")
 
 
 def is_huggingface_folder(path: Path) -> bool:
-    """Whether `path` is a folder with a `config.json`."""
+    """Return whether `path` is a folder with a `config.json`."""
     return path.is_dir() and (path / CONFIG).is_file()
 
 
@@ -119,10 +119,16 @@ def read_huggingface(folder: Path) -> Checkpoint:
 def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool) -> None:
     """Write a folder that transformers' `from_pretrained` opens.
 
-    `architecture` is transformers' class name. With `published` False the folder says that it is ours alone, so
-    that transformers refuses it where it would compute something else. `model.safetensors` carries a CRC-32 of each
-    tensor in its metadata, which `read_huggingface` verifies, and a copy of the config, to warn of changes;
-    transformers ignores both. Equal checkpoints give identical files in any folder.
+    `model.safetensors` carries a CRC-32 of each tensor in its metadata, which `read_huggingface` verifies, and a copy
+    of the config, to warn of changes; transformers ignores both. Equal checkpoints give identical files in every
+    folder.
+
+    Args:
+        checkpoint: the model.
+        architecture: transformers' class name.
+        folder: where to write.
+        published: whether transformers can compute the model. If not, the config names a model type of our own, so
+            that transformers refuses the folder instead of computing something else.
 
     Raises:
         CheckpointError: `folder` exists as a file.
@@ -138,12 +144,12 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     if checkpoint.vocabulary is not None:
         write_vocabulary(checkpoint.vocabulary, folder, checkpoint.config.get("max_position_embeddings"))
     write_card(checkpoint, architecture, folder, published=published)
-    # The config last: a folder without one is not taken for a checkpoint.
+    # The config comes last, because a folder without one is not a checkpoint yet.
     write_json(folder / CONFIG, config)
 
 
 def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: bool) -> dict[str, Any]:
-    """What `config.json` says of a checkpoint."""
+    """Return the content of `config.json` for a checkpoint."""
     config = {"architectures": [architecture], "model_type": PUBLISHED if published else OWN, **checkpoint.config}
     labels = checkpoint.task_settings.get("labels")
     if labels is not None:
@@ -167,7 +173,7 @@ def _config_copy(weights: Path) -> dict[str, Any] | None:
 
 
 def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -> None:
-    """Say where a `config.json` differs from its copy in weights that we wrote: a hand or damage changed it."""
+    """Warn if a `config.json` differs from its copy in weights that we wrote: it was edited or damaged."""
     for key in copy:
         if config.get(key) != copy[key]:
             log.warning("%s: %s is %r, but the weights were written with %r", path, key, config.get(key), copy[key])
@@ -186,10 +192,10 @@ def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The config with our names of values.
+    """Return the config with our names of values.
 
     Raises:
-        CheckpointError: it describes something that is not BERT.
+        CheckpointError: the config is not that of a BERT model.
     """
     family = config.get("model_type") or (PUBLISHED if "hidden_size" in config else None)
     if family not in (PUBLISHED, OWN):
@@ -201,11 +207,11 @@ def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
     for key, value in _FIXED.items():
         if config.get(key) and config[key] != value:
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
-    # transformers' default, where a file leaves it out, is the erf form.
+    # If a file leaves it out, transformers uses the erf form.
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
-    # Without one, transformers embeds all tokens alike; the id is of no use here but to them.
+    # Only transformers uses the id: without one, it embeds all tokens alike.
     pad = config.get("pad_token_id")
     return {**config, "hidden_act": _ACTIVATIONS[activation], "pad_token_id": 0 if pad is None else pad}
 
@@ -241,7 +247,7 @@ def _read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Read one file of weights without its buffers; refuse a pointer of Git LFS in its place."""
+    """Read one file of weights without its buffers; refuse a pointer of Git LFS instead of it."""
     refuse_pointer(path)
     tensors = without_buffers(read(path))
     require_weights(tensors, path)
@@ -249,15 +255,15 @@ def _read_weights(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
 
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+    shard_of = read_json_object(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files")
     shards: dict[str, dict[str, Tensor]] = {}
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
         shards[shard] = _read_weights(index.parent / shard, read)
-    for name, shard in without_buffers(places).items():
+    for name, shard in without_buffers(shard_of).items():
         if name not in shards[shard]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
     tensors: dict[str, Tensor] = {}
@@ -285,9 +291,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        damaged = _damaged_part(path) if zipfile.is_zipfile(path) else None
+        damaged = _damaged_entry(path) if zipfile.is_zipfile(path) else None
         if damaged is not None:
-            raise CheckpointError(f"{path} is damaged: its part {damaged} differs from what was written")
+            raise CheckpointError(f"{path} is damaged: its entry {damaged} differs from what was written")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -308,13 +314,13 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor.detach() for name, tensor in content.items()}
 
 
-def _damaged_part(path: Path) -> str | None:
-    """The first part of a zip archive that is not as torch writes it, or not as it was written."""
+def _damaged_entry(path: Path) -> str | None:
+    """Return the first entry of a zip archive that torch did not write in this form, or that is damaged."""
     with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
-            is_folder = part.is_dir() or part.external_attr & _FOLDER_ATTRIBUTE
-            if is_folder or part.flag_bits & _ENCRYPTED or part.compress_type != zipfile.ZIP_STORED:
-                return part.filename
+        for entry in archive.infolist():
+            is_folder = entry.is_dir() or entry.external_attr & _FOLDER_ATTRIBUTE
+            if is_folder or entry.flag_bits & _ENCRYPTED or entry.compress_type != zipfile.ZIP_STORED:
+                return entry.filename
         return archive.testzip()
 
 

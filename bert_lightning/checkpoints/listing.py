@@ -38,7 +38,7 @@ def is_left_behind(name: str) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """List the files and folders directly in `folder`, sorted, without what programs left behind.
+    """List the files and folders directly in `folder`, sorted, without those that programs left behind.
 
     Only names below `folder` count: its own path may hold names that begin with a dot.
     """
@@ -46,11 +46,11 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List all files below `folder`, sorted, without what programs left behind and what lies in such folders.
+    """List all files below `folder`, sorted, without those that programs left behind and the content of such folders.
 
     Links to folders are followed, and no folder is listed twice.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(parent) in seen:
@@ -58,12 +58,12 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(os.path.realpath(parent))
         folders[:] = sorted(name for name in folders if not is_left_behind(name))
-        found += [Path(parent, name) for name in files if not is_left_behind(name)]
-    return sorted(path for path in found if path.is_file())
+        paths += [Path(parent, name) for name in files if not is_left_behind(name)]
+    return sorted(path for path in paths if path.is_file())
 
 
 def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
-    """Expand a glob, sorted, without what programs left behind.
+    """Expand a glob, sorted, without those that programs left behind.
 
     A pattern that contains such a name itself still matches it: `.*`, `*.bak`, `__MACOSX`.
 
@@ -72,16 +72,17 @@ def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
         folder: the folder that the pattern is relative to; the working directory unless given.
     """
     root = "" if folder is None else glob.escape(str(folder)) + os.sep
-    found = sorted(map(Path, glob.glob(root + str(pattern), recursive=True, include_hidden=True)))
-    parts = Path(pattern).parts
-    # The user named the parts before the first wildcard.
-    outright = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
-    if outright is None:
-        return found
-    wanted = [part for part in parts[outright:] if is_left_behind(part)]
-    skipped = outright + (0 if folder is None else len(folder.parts))
-    return [path for path in found if _all_wanted(path.parts[skipped:], wanted)]
+    paths = sorted(map(Path, glob.glob(root + str(pattern), recursive=True, include_hidden=True)))
+    names = Path(pattern).parts
+    # The user wrote the names before the first wildcard, so they count in any case.
+    first = next((number for number, name in enumerate(names) if glob.has_magic(name)), None)
+    if first is None:
+        return paths
+    patterns = [name for name in names[first:] if is_left_behind(name)]
+    skipped = first + (0 if folder is None else len(folder.parts))
+    return [path for path in paths if _are_data(path.parts[skipped:], patterns)]
 
 
-def _all_wanted(parts: Iterable[str], wanted: Iterable[str]) -> bool:
-    return all(not is_left_behind(part) or any(fnmatchcase(part, each) for each in wanted) for part in parts)
+def _are_data(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    """Return whether no name was left behind by a program, except names that a pattern matches."""
+    return all(not is_left_behind(name) or any(fnmatchcase(name, each) for each in patterns) for name in names)

@@ -1,13 +1,14 @@
-"""`README.md` of a saved model, as model hubs show it: what the model is, and the run it leads back to."""
+"""The model card, `README.md`, which model hubs show: the model, and the run that made it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.digests import weights_digest
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code
-from bert_lightning.checkpoints.provenance import Provenance, weights_digest
+from bert_lightning.checkpoints.provenance import Provenance
 
 CARD = "README.md"
 _MARK = "- bert_lightning"
@@ -26,7 +27,7 @@ _PIPELINES = {
 def write_card(
     checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool, notes: Sequence[str] = ()
 ) -> None:
-    """Write the card of a model, unless the folder has one that somebody wrote by hand.
+    """Write the card of a model, unless the folder has a card that somebody else wrote.
 
     `notes` are sentences that explain how predictions follow from the outputs. The card does not name the folder.
     """
@@ -34,7 +35,7 @@ def write_card(
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():
         return
     text = "\n".join(_lines(checkpoint, architecture, published, notes)) + "\n"
-    # A path may hold what is not Unicode.
+    # A path may hold bytes that are not Unicode.
     write_text(path, text.encode(errors="replace").decode())
 
 
@@ -60,7 +61,7 @@ def _lines(checkpoint: Checkpoint, architecture: str, published: bool, notes: Se
 
 
 def _origin(provenance: Provenance, *, unchanged: bool) -> Iterable[str]:
-    """The run that made these weights, or the ones they were changed from."""
+    """Yield lines about the run that made these weights, or about the weights that they were changed from."""
     if unchanged and provenance.scores:
         yield from ("", "## Scores", "")
         yield from _table(("metric", "value"), {name: f"{value:.4f}" for name, value in provenance.scores.items()})

@@ -1,6 +1,6 @@
 """Parameter names: ours on one side, those of transformers' BERT on the other.
 
-Ours differ in two ways: shorter names, and one fused matrix `query_key_value` in place of three (rows in the
+Ours differ in two ways: shorter names, and one fused matrix `query_key_value` instead of three (rows in the
 order query, key, value).
 """
 
@@ -56,7 +56,7 @@ CONTRADICTIONS = {_FIXED_BACK[_DECODER]: (_DECODER, _WORDS), _DECODER_BIAS: (_DE
 
 # Buffers, recognised by the last part of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
 # `num_batches_tracked` counts in torch's BatchNorm, `n_averaged` in its averaged models (`torch.optim.swa_utils`).
-# `_extra_state` is torch's key for the state of a module beside its tensors; Transformer Engine keeps float8 scales
+# `_extra_state` is torch's key for the state of a module besides its tensors; Transformer Engine keeps float8 scales
 # there. `masked_bias` is a constant of transformers' GPT-2.
 _BUFFER = re.compile(
     r"(?:.*[./])?(?:position_ids|token_type_ids|num_batches_tracked|n_averaged|_extra_state|masked_bias)"
@@ -68,7 +68,7 @@ _INNER_WRAPPER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wr
 # an encoder as an attribute.
 _OUTER_WRAPPERS = ("module", "model", "base_model", "0", "auto_model", "bert", "bert_model", "encoder", "backbone")
 _OUTER_WRAPPER = re.compile(rf"^(?:(?:{'|'.join(_OUTER_WRAPPERS)})\.)*?(?=bert\.|embeddings\.|encoder\.layer\.)")
-_ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
+_ENCODER_MODULES = ("embeddings.", "encoder.", "pooler.")
 # Components of tensors that are outside the encoder and still change its result: prompts and prefixes of PEFT,
 # P-tuning and `adapters`; adapters that all layers share; tables of relative or additional positions; additional or
 # projected embeddings of other families (ERNIE, ELECTRA, ALBERT).
@@ -90,22 +90,22 @@ def without_buffers(entries: dict[str, _Entry]) -> dict[str, _Entry]:
 
 
 def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our tensors to transformers' names, splitting the fused projection into its three parts."""
+    """Rename our tensors to transformers' names, splitting the fused projection into its three matrices."""
     theirs = {}
     for name, tensor in tensors.items():
         layer = re.fullmatch(r"encoder\.layers\.(\d+)\.(\w+)\.(weight|bias)", name)
         if name in _FIXED:
             theirs[_FIXED[name]] = tensor
         elif layer and layer[2] == "query_key_value":
-            for part, piece in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
-                key = f"bert.encoder.layer.{layer[1]}.attention.self.{part}.{layer[3]}"
-                theirs[key] = piece.contiguous()
+            for which, matrix in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
+                key = f"bert.encoder.layer.{layer[1]}.attention.self.{which}.{layer[3]}"
+                theirs[key] = matrix.contiguous()
         elif layer and layer[2] in _LAYER:
             theirs[f"bert.encoder.layer.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"] = tensor
         else:
             theirs[name] = tensor
     if _DECODER in theirs:
-        # transformers gives an untied decoder a bias of its own in place of the other one.
+        # In transformers an untied decoder has its own bias instead of the other one.
         theirs[_DECODER_BIAS] = theirs[_BIAS]
     return theirs
 
@@ -142,14 +142,14 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
             put(f"encoder.layers.{layer[1]}.{_LAYER_BACK[layer[2]]}.{layer[3]}", tensor)
         else:
             put(name, tensor)
-    for key, parts in attention.items():
-        missing = [part for part in _QUERY_KEY_VALUE if part not in parts]
+    for key, matrices in attention.items():
+        missing = [which for which in _QUERY_KEY_VALUE if which not in matrices]
         if missing:
-            raise ValueError(f"{key}: the part '{missing[0]}' is missing")
-        shapes = {part: tuple(parts[part].shape) for part in _QUERY_KEY_VALUE}
+            raise ValueError(f"{key}: the matrix '{missing[0]}' is missing")
+        shapes = {which: tuple(matrices[which].shape) for which in _QUERY_KEY_VALUE}
         if len(set(shapes.values())) > 1 or () in shapes.values():
-            raise ValueError(f"{key}: the parts have the shapes {shapes}, which must be one")
-        put(key, torch.cat([parts[part] for part in _QUERY_KEY_VALUE]))
+            raise ValueError(f"{key}: the matrices have the shapes {shapes}; they must be equal")
+        put(key, torch.cat([matrices[which] for which in _QUERY_KEY_VALUE]))
     return ours
 
 
@@ -165,12 +165,12 @@ def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for original, tensor in tensors.items():
         name = original
         if name not in _OWN:
-            # Other wrappers than that of the file's encoder are removed too. Otherwise a part of an encoder under one
-            # of them would pass for a head.
+            # Other wrappers than that of the file's encoder are removed too. Otherwise a parameter of an encoder
+            # under one of them would count as a head.
             name = _present(_OUTER_WRAPPER.sub("", inner[original].removeprefix(wrapper), count=1))
-            if bare and name.startswith(_ENCODER_PARTS):
+            if bare and name.startswith(_ENCODER_MODULES):
                 name = f"bert.{name}"
-            _require_place(name, original)
+            _require_bert_parameter(name, original)
         if name in canonical:
             raise ValueError(f"{original} is there twice, also under another name")
         canonical[name] = tensor
@@ -183,7 +183,7 @@ def _present(name: str) -> str:
 
 
 def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
-    """Find the prefix before `bert.`, or before the encoder's own names where there is no `bert.`.
+    """Find the prefix before `bert.`, or before the encoder's own names if there is no `bert.`.
 
     It is read from the name of the word embeddings: every encoder has them, and nothing else has that name.
 
@@ -212,7 +212,7 @@ def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
     return (prefix if bare else prefix.removesuffix("bert.")), bare
 
 
-def _require_place(name: str, original: str) -> None:
+def _require_bert_parameter(name: str, original: str) -> None:
     """Refuse a tensor that changes the encoder's result and is not one of BERT's parameters.
 
     Raises:
@@ -234,7 +234,7 @@ def _require_place(name: str, original: str) -> None:
 
 
 def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias takes the other one's place.
+    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias replaces the other one.
 
     A copy that differs stays, so that the encoder can be read; `CONTRADICTIONS` has its name.
     """
@@ -277,7 +277,7 @@ def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         name = re.sub(r"_embeddings$", "_embeddings.weight", name)
         is_kernel = name.endswith(".kernel")
         name = f"{name.removesuffix('.kernel')}.weight" if is_kernel else name
-        _require_place(_present(name), original)
+        _require_bert_parameter(_present(name), original)
         if is_kernel and tensor.ndim == 2:
             tensor = tensor.T.contiguous()
         theirs[name] = tensor

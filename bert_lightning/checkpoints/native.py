@@ -1,9 +1,8 @@
-"""Our own checkpoints: a file or folder of parts a step, as Lightning's Trainer fills it, with a checksum beside it.
+"""Our own checkpoints: one file or folder of shards per step, written by Lightning's Trainer, with a checksum.
 
-Beside Lightning's own entries it holds one of ours under `bert_lightning`, so that it can be used alone.
+Besides Lightning's entries a checkpoint has one of ours, `bert_lightning`, so that it can be used alone.
 """
 
-import hashlib
 import os
 import re
 import warnings
@@ -15,14 +14,14 @@ import torch
 
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
+from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import MANIFEST, is_parts, load_parts, parts_damage, step_of_parts
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
-_PREFIX = "model."
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # In bytes; every checkpoint is larger.
 _LONGEST_LINK = 256
@@ -30,22 +29,26 @@ _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def step_name(step: int) -> str:
-    """The file name of the checkpoint of one optimiser step; names sort by step."""
+    """Return the file name of the checkpoint of an optimiser step. Names sort by step.
+
+    >>> step_name(100)
+    'step-000000100.ckpt'
+    """
     return f"step-{step:09d}{SUFFIX}"
 
 
 def step_in_name(path: Path) -> int:
-    """The optimiser step of a checkpoint by its file name."""
+    """Return the optimiser step in the file name of a checkpoint."""
     return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """All step checkpoints in a folder, newest first."""
+    """List the step checkpoints in a folder, newest first."""
     return sorted(folder.glob(f"step-{'[0-9]' * 9}{SUFFIX}"), reverse=True)
 
 
 def refuse_url(path: Path) -> None:
-    """Torch and others would fetch it, and take what comes for a file of one's own.
+    """Refuse a URL, because torch and other libraries would download it and trust it like a local file.
 
     Raises:
         CheckpointError: `path` is a URL.
@@ -55,10 +58,10 @@ def refuse_url(path: Path) -> None:
 
 
 def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
-    """The checkpoint that `path` stands for: the file or folder of parts itself, or the first of `names` in a run.
+    """Find the checkpoint that `path` names: a file or folder of shards itself, or the first of `names` in a run.
 
     Raises:
-        CheckpointError: a link that leads nowhere, a folder of step checkpoints without a link to one, or a URL.
+        CheckpointError: a link has no target, a folder has step checkpoints but no link to one, or `path` is a URL.
     """
     refuse_url(path)
     if _is_native(path) and path.name.endswith(SUFFIX):
@@ -79,17 +82,17 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
 
 
 def _followed(path: Path) -> Path:
-    """Follow a link to its checkpoint, also where a copy of the run turned the link into a file or folder.
+    """Follow a link to its checkpoint, even if a copy of the run turned the link into a file or folder.
 
-    `cp -rL`, `scp -r` and archives put a copy of the checkpoint in place of the link. It has no checksum of its own.
-    So it stands for the step checkpoint beside it whose recorded SHA-256 it has; the reader then verifies that one.
+    `cp -rL`, `scp -r` and archives replace the link by a copy of the checkpoint, which has no checksum. Return the
+    step checkpoint beside it with the same recorded SHA-256 instead; the reader then verifies that one.
     """
     real = Path(os.path.realpath(path))
     if real.name not in (BEST, LAST) or files.checksum_path(real).exists():
         return real
     steps = step_checkpoints(real.parent)
     if real.is_file() and real.stat().st_size < _LONGEST_LINK:
-        # Git without symbolic links, and some archives, write where the link leads as text.
+        # Git without symbolic links, and some archives, write the target of the link as text.
         name = real.read_bytes().decode("ascii", "replace").strip()
         return next((step for step in steps if step.name == name), real)
     digest = files.sha256(real / MANIFEST if real.is_dir() else real)
@@ -99,23 +102,23 @@ def _followed(path: Path) -> Path:
 
 def _is_native(path: Path) -> bool:
     # A link is followed: the checksum lies beside what it points to.
-    return path.is_file() or is_parts(Path(os.path.realpath(path)))
+    return path.is_file() or is_sharded(Path(os.path.realpath(path)))
 
 
 def damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint, file or folder of parts; None when it is whole."""
-    return parts_damage(path) if path.is_dir() else files.damage(path)
+    """Describe what is wrong with a checkpoint, file or folder of shards; None if it is complete."""
+    return shards_damage(path) if path.is_dir() else files.damage(path)
 
 
 def step_of(path: Path) -> int:
-    """The optimiser step of a checkpoint that has been verified."""
+    """Return the optimiser step of a checkpoint that has been verified."""
     if path.is_dir():
-        return step_of_parts(path)
+        return step_of_shards(path)
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
 def load_native(path: Path) -> dict[str, Any]:
-    """Load a checkpoint as plain values and whole tensors after verifying it; no pickled code is executed.
+    """Verify a checkpoint and load it as plain values and whole tensors; no pickled code is executed.
 
     Raises:
         CheckpointError: it is missing, damaged, or not one of ours.
@@ -125,11 +128,11 @@ def load_native(path: Path) -> dict[str, Any]:
     fault = damage(path)
     if fault:
         raise CheckpointError(f"{path} {fault}")
-    # Checked against its SHA-256 just now, so what fails here was never one of ours.
+    # It has just been checked against its SHA-256. So if loading fails, it was never one of ours.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = load_parts(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
+            content = load_shards(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:
@@ -137,21 +140,8 @@ def load_native(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_digest(path: Path) -> str:
-    """The SHA-256, in hexadecimal, of a checkpoint's weights: name, type, shape and bytes of each, in order of names.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or not one of ours.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(load_native(path)["state_dict"].items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def read_native(path: Path) -> Checkpoint:
-    """Read one of our checkpoint files as a `Checkpoint`."""
+    """Read one of our checkpoints as a `Checkpoint`."""
     content = load_native(path)
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])
@@ -163,9 +153,7 @@ def read_native(path: Path) -> Checkpoint:
 
 def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
     tensors = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(_PREFIX)
+        name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)
     }
     return Checkpoint(
         path=path,

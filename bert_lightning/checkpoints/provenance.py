@@ -1,30 +1,30 @@
-"""Where a checkpoint came from: what it was read from, and the run that made it."""
+"""Where a checkpoint came from: its source, and the run that made it."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-# What a run leaves beside its folder of checkpoints.
+from bert_lightning.checkpoints.digests import weights_digest
+
+# Files of a run beside its folder of checkpoints.
 MANIFEST, SETTINGS, METRICS = "manifest.json", "config.yaml", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What can be said of weights that were read.
+    """The origin of weights that were read.
 
     Attributes:
         source: the name of the file, folder or hub model.
         digest: SHA-256 of the weights, as `weights_digest` gives it.
-        revision: the commit that a hub name stood for.
-        manifest: the manifest of the run that made them, if one did.
+        revision: commit of the hub model.
+        manifest: manifest of the run that made them, if a run did.
         settings: the resolved configuration of that run, as YAML.
-        scores: what the run logged of this checkpoint's step on its validation and test data.
+        scores: validation and test scores that the run logged at this checkpoint's step.
     """
 
     source: str
@@ -36,7 +36,14 @@ class Provenance:
 
 
 def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, name: str) -> Provenance:
-    """The provenance of a checkpoint that was read from `path`, which was asked for as `name`."""
+    """Return the provenance of a checkpoint.
+
+    Args:
+        path: file or folder that it was read from.
+        tensors: its weights.
+        revision: commit of the hub model.
+        name: path or hub name that the user gave.
+    """
     digest = weights_digest(tensors)
     source = path.name if revision is None else name
     run = path.parent.parent
@@ -45,7 +52,7 @@ def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, 
     try:
         manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
     except (ValueError, OSError):
-        # The weights stand for themselves.
+        # The weights can be used without the manifest.
         return Provenance(source, digest, revision)
     settings = run / SETTINGS
     text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
@@ -53,17 +60,8 @@ def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, 
     return Provenance(f"{run.name}, {source}", digest, revision, known, text, _scores(run / METRICS, path))
 
 
-def weights_digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names and values."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _scores(metrics: Path, checkpoint: Path) -> dict[str, float]:
-    """The latest of each validation and test score that was logged at the checkpoint's step."""
+    """Return the latest of each validation and test score that was logged at the checkpoint's step."""
     number = re.fullmatch(r"step-(\d+)", checkpoint.stem)
     scores: dict[str, float] = {}
     if number is None or not metrics.is_file():

@@ -1,4 +1,4 @@
-"""Any path that holds a checkpoint, or a hub name -> `Checkpoint`."""
+"""Reading a checkpoint of any form, from a path or a hub name, as a `Checkpoint`."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.huggingface import is_early_folder, is_huggingfa
 from bert_lightning.checkpoints.native import find_native, read_native, refuse_url
 from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
-from bert_lightning.checkpoints.tokenizer_files import read_json_object
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_object
 
 # PEFT and `adapters` write the first file beside an adapter; sentence-transformers writes the second one.
 _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
@@ -20,11 +20,11 @@ _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read any checkpoint: a file or run directory of ours, a Hugging Face folder, a TensorFlow 1 checkpoint.
 
-    What does not exist as a path and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is taken
+    A path that does not exist and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is downloaded
     from the hub.
 
     Raises:
-        CheckpointError: nothing readable lies there; the message says what was looked for.
+        CheckpointError: there is no readable checkpoint; the message lists the expected forms.
     """
     name, path = str(path), Path(path)
     refuse_url(path)

@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints as released with the original BERT, read without TensorFlow.
+"""Reader of TensorFlow 1 checkpoints, as released with the original BERT. It does not need TensorFlow.
 
 A checkpoint is a tensor bundle (`tensorflow/core/util/tensor_bundle`): `PREFIX.index`, a sorted string table
 (`core/lib/io/table_format.txt`) from variable names to protocol-buffer entries (`core/protobuf/tensor_bundle.proto`),
@@ -21,7 +21,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.listing import matches
 from bert_lightning.checkpoints.names import from_huggingface, from_tensorflow
-from bert_lightning.checkpoints.tokenizer_files import read_json_object, read_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_object, read_vocabulary
 
 CONFIG = "bert_config.json"
 _INDEX = ".index"
@@ -43,7 +43,7 @@ _DTYPES = {
     14: torch.bfloat16,
     19: torch.float16,
 }
-# `bert_config.json` says gelu where the original code computes the tanh form; `modeling.py: get_activation`.
+# If `bert_config.json` says gelu, the original code computes the tanh form; `modeling.py: get_activation`.
 _ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
 # `modeling.py: BertConfig` reads these keys alone, with the same defaults as ours.
 _SETTINGS = (
@@ -63,7 +63,7 @@ _DEFAULT_TYPE_VOCAB_SIZE = 16
 
 
 class _Entry(NamedTuple):
-    """`BundleEntryProto`: where one tensor lies."""
+    """`BundleEntryProto`: type, shape and location of one tensor."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ class _Entry(NamedTuple):
 
 
 def find_tensorflow(path: Path) -> Path | None:
-    """The prefix of the checkpoint that `path` stands for: a prefix itself, its index file, or a folder with one.
+    """Return the prefix of the checkpoint that `path` names: a prefix itself, its index file, or a folder with one.
 
     In a folder `bert_model.ckpt` comes first, as in the releases, then the highest step.
     """
@@ -98,8 +98,8 @@ def find_tensorflow(path: Path) -> Path | None:
 def read_tensorflow(prefix: Path) -> Checkpoint:
     """Read a checkpoint of google-research/bert: the encoder, and the heads that it holds.
 
-    `bert_config.json` and `vocab.txt` lie beside it. The files do not say whether the model is cased; a vocabulary
-    with capital letters is.
+    `bert_config.json` and `vocab.txt` lie beside it. The files do not say whether the model is cased. It is taken as
+    cased if the vocabulary has capital letters.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the variables are not BERT's.
@@ -134,7 +134,7 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
 
 
 def read_bundle(prefix: Path) -> dict[str, Tensor]:
-    """All variables of a tensor bundle by name; those of types that have no tensor, such as text, are left out.
+    """Return all variables of a tensor bundle by name, except those without a tensor type, such as text.
 
     Raises:
         CheckpointError: a file is missing or damaged; the message names it, and the variable.
@@ -162,7 +162,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
         if entry.dtype not in _DTYPES:
             continue
         if entry.shard >= num_shards:
-            raise CheckpointError(f"{index}: {name} lies in part {entry.shard} of {num_shards}")
+            raise CheckpointError(f"{index}: {name} lies in shard {entry.shard} of {num_shards}")
         shard = prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}")
         if entry.shard not in contents:
             try:
@@ -208,7 +208,7 @@ def _handle(buffer: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 
 def _read_block(content: bytes, offset: int, size: int, path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block; a key is stored as what differs from the one before it."""
+    """Yield keys and values of one block. A key is stored as its difference from the key before it."""
     block, trailer = content[offset : offset + size], content[offset + size : offset + size + _TRAILER_SIZE]
     compression, checksum = struct.unpack("<BI", trailer)
     if _masked_crc32c(block + trailer[:1]) != checksum:
@@ -242,7 +242,7 @@ def _varint(buffer: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Field numbers and values: integers, or bytes where the field has a length."""
+    """Yield field numbers and values: integers, or bytes if the field has a length."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -263,7 +263,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _numbers(message: bytes, *numbers: int) -> dict[int, int]:
-    """The fields of these numbers, which are integers."""
+    """Return the fields of these numbers, which are integers."""
     values = {number: value for number, value in _fields(message) if number in numbers}
     if not all(isinstance(value, int) for value in values.values()):
         raise ValueError("a field has another type than its description says")
@@ -271,12 +271,12 @@ def _numbers(message: bytes, *numbers: int) -> dict[int, int]:
 
 
 def _read_entry(message: bytes) -> _Entry:
-    """`BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6, slices 7."""
+    """Read a `BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6, slices 7."""
     shape = tuple(
         _numbers(dim, 1).get(1, 0)
-        for number, part in _fields(message)
+        for number, field in _fields(message)
         if number == 2
-        for inner, dim in _fields(part)
+        for inner, dim in _fields(field)
         if inner == 2
     )
     values = _numbers(message, 1, 3, 4, 5, 6)
@@ -284,7 +284,7 @@ def _read_entry(message: bytes) -> _Entry:
 
 
 def _masked_crc32c(content: bytes) -> int:
-    """`core/lib/hash/crc32c.h: Mask`: sums that are stored beside their data are rotated and shifted."""
+    """Return the CRC-32C as it is stored beside data, rotated and shifted (`core/lib/hash/crc32c.h: Mask`)."""
     import google_crc32c
 
     crc = google_crc32c.value(content)

@@ -215,7 +215,7 @@ def _complain(message: str, status: int) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.doctor import report
+    from bert_lightning.cli.doctor import report
 
     return OK if report() else FAILURE
 

@@ -80,7 +80,8 @@ def _dynamic(
 ) -> Iterator[str]:
     # Torch takes a second to import, and the google algorithm does not need it.
     from bert_lightning.data.pretraining.instances import dynamic_instances
-    from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+    from bert_lightning.data.pretraining.module import PretrainingDataModule
+    from bert_lightning.data.pretraining.settings import PretrainingData
 
     if options.dupe_factor is not None:
         raise InputError("--dupe-factor is no option of the dynamic algorithm: it draws new masks in each epoch")

@@ -95,7 +95,8 @@ def _fit(options: argparse.Namespace) -> int:
     files = [Path(file) for file in options.config]
     experiment = load_experiment(files, options.overrides, None, options.allow_module)
 
-    from bert_lightning.runs.fit import choose_directory, fit
+    from bert_lightning.runs.choices import choose_directory
+    from bert_lightning.runs.fit import fit
 
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)

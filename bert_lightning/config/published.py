@@ -1,10 +1,10 @@
-"""Figures that an experiment is to reproduce, and how near it came."""
+"""Published figures that an experiment is to reproduce, and the comparison with its metrics."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import RefusedValue, require_at_least
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,9 @@ class Published:
     """A figure of a paper or a project.
 
     Attributes:
-        metric: the one of ours that it is a value of, such as val/matthews; of a hidden test set, test/matthews.
-        value: as published, on our metric's scale.
-        tolerance: how far from it a faithful run may end.
+        metric: our name of the metric, such as val/matthews; test/matthews for a figure on a hidden test set.
+        value: the published value, on the scale of our metric.
+        tolerance: largest difference that a faithful run may have.
         source: where it is published.
     """
 
@@ -25,19 +25,22 @@ class Published:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise ValueError(f"value is {self.value}; a number is expected")
-        if not self.tolerance >= 0:
-            raise RefusedValue("tolerance", self.tolerance, "be 0 or more")
+            raise RefusedValue("value", self.value, "be a finite number")
+        require_at_least(self, 0, "tolerance")
 
 
 def compared(published: Sequence[Published], metrics: Mapping[str, float]) -> Iterator[str]:
-    """A line a figure: what it is, and whether the metrics are within its tolerance."""
+    """Yield one line per figure, with its source and whether the metrics are within its tolerance.
+
+    >>> list(compared([Published("val/f1", 0.9, 0.01, "paper")], {"val/f1": 0.893}))
+    ['published val/f1 0.9 ± 0.01 (paper): 0.8930, within it']
+    """
     for figure in published:
         line = f"published {figure.metric} {figure.value:g} ± {figure.tolerance:g} ({figure.source})"
         if figure.metric not in metrics:
             yield f"{line}: not measured here"
             continue
         reached = metrics[figure.metric]
-        # Figures are printed to a few digits, so the border belongs to it.
+        # Figures are rounded to a few digits, so the bound itself is within the tolerance.
         inside = abs(reached - figure.value) <= figure.tolerance + 1e-9
         yield f"{line}: {reached:.4f}, {'within it' if inside else f'off by {reached - figure.value:+.4f}'}"

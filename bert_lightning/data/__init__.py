@@ -1,1 +1,1 @@
-"""From files to batches: readers, token store, sentence pairs, masking, loaders, one DataModule a task."""
+"""From files to batches: readers, token stores, samples, masking, and one data module per task."""

@@ -1,1 +1,1 @@
-"""A model shared over processes: FSDP2 and tensor parallelism."""
+"""One model on several processes: collective operations, FSDP2 and tensor parallelism."""

@@ -1,4 +1,4 @@
-"""FSDP2 and tensor parallelism through Lightning: the model in shards, and checkpoints that every strategy reads."""
+"""FSDP2 and tensor parallelism through Lightning, with checkpoints that every strategy reads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.parts import Rows, write_parts
-from bert_lightning.distributed.collectives import of_all_ranks
-from bert_lightning.distributed.slices import local, place, rows_for, whole, whole_shape, with_all_rows
+from bert_lightning.checkpoints.shards import TensorSlice, write_shards
+from bert_lightning.distributed.collectives import gather_objects
+from bert_lightning.distributed.slices import as_distributed, local, rows_and_columns, slice_for, whole, whole_shape
 from bert_lightning.distributed.tensor_parallel import mark_slices, slice_of, split
 from bert_lightning.errors import SharedWorkError
 
-# Gradients are added up over processes in float32 whatever they were computed in. With bf16-mixed the weights travel
-# and are used as bfloat16, and stay in float32 in the shards; autocast decides over activations as elsewhere.
+# Gradients are added up over processes in float32, whatever type they were computed in. With bf16-mixed, weights are
+# gathered and used as bfloat16, and their slices stay in float32. Autocast decides the type of activations as usual.
 _POLICIES = {
     "bf16-mixed": MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False),
     "bf16-true": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
@@ -31,17 +31,17 @@ _POLICIES = {
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str], mesh: DeviceMesh, name: str) -> None:
-    """Share out the heads and widths of the blocks, and then the rows of every parameter, over a mesh, in place.
+    """Split the blocks by tensor parallelism, then every parameter by FSDP2, in place.
 
-    Each block is gathered by itself when it is its turn; all else (embeddings, heads, the word matrix that both use)
-    from the model's first use to the end of the backward pass.
+    Each block is gathered when it is used. Everything else (embeddings, heads, the word matrix that both use) stays
+    gathered from the model's first use to the end of the backward pass.
 
     Args:
-        model: from the same weights on every process.
-        blocks: of the model.
-        methods: of the model that are called in place of `forward`.
-        mesh: with the dimensions `data_parallel` (over which rows are shared) and `tensor_parallel`.
-        name: of the precision.
+        model: has the same weights on every process.
+        blocks: the Transformer blocks of the model.
+        methods: methods of the model that are called in place of `forward`.
+        mesh: the dimensions `data_parallel`, over which FSDP2 cuts rows, and `tensor_parallel`.
+        name: the precision.
     """
     if isinstance(model, FSDPModule):
         return
@@ -57,9 +57,10 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
 
 
 def gather(model: nn.Module, *, gathered: bool) -> None:
-    """Keep all parameters gathered while a split is scored, or shared out again; called by all processes.
+    """Gather all parameters for scoring a split, or cut them again; called by all processes.
 
-    A process that has no sample left for a batch could not take part in the gathering of each block.
+    Without it, every block would be gathered for every batch. A process that has no sample left does not run the
+    model, so it could not take part.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -72,15 +73,15 @@ def gather(model: nn.Module, *, gathered: bool) -> None:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy with checkpoints of our own.
+    """Lightning's strategy with our own checkpoints.
 
-    Those of Lightning's are pickles of another layout. These are the single file that other strategies write, or a
-    folder of parts (`checkpoints/parts.py`), and either is loaded whatever wrote it.
+    Lightning's are pickles of another layout. Ours are the single file that other strategies write, or a folder with
+    one file per process (`checkpoints/shards.py`). Both are loaded, whichever strategy wrote them.
 
     Args:
-        world_size: processes.
-        tensor_parallel: how many of them share the heads and widths of a block.
-        in_parts: each process writes its rows, rather than the first one everything.
+        world_size: number of processes.
+        tensor_parallel: how many of them split the heads and inner widths of a block.
+        in_parts: each process writes its slices; otherwise the first process writes everything.
         timeout: how long a process waits for the others.
     """
 
@@ -95,33 +96,36 @@ class ShardedStrategy(ModelParallelStrategy):
         self.in_parts = in_parts
 
     def setup_environment(self) -> None:
-        """Begin the processes and their groups, which all wait equally long."""
+        """Start the processes, and give all their groups the same timeout."""
         super().setup_environment()
         assert self._timeout is not None
         for name in self.device_mesh.mesh_dim_names or ():
             _set_pg_timeout(self._timeout, self.device_mesh[name].get_group())
 
     def model_to_device(self) -> None:
-        """Move what is not there yet, which makes new parameters."""
+        """Move the model to the device. This may create new parameters, so their slices are marked afterwards."""
         super().model_to_device()
         assert self.model is not None
         mark_slices(self.model)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Through `load_optimizer_state_dict`."""
+        """True: Lightning then calls `load_optimizer_state_dict`."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The weights, as they are saved; on all processes."""
+        """Return the weights in the form in which they are saved; called by all processes."""
         assert self.lightning_module is not None
-        # Shares out again what is gathered for scoring, so it comes before the parameters.
+        # This cuts again what is gathered for scoring, so it comes before reading the parameters.
         state = self.lightning_module.state_dict()
         own = dict(self.lightning_module.named_parameters())
         return {name: self._saved(tensor, own.get(name, tensor)) for name, tensor in state.items()}
 
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """As the optimiser's own `state_dict`, with tensors as they are saved; on all processes."""
+    def optimizer_state(self, optimizer: torch.optim.Optimizer | LightningOptimizer) -> dict[str, Any]:
+        """Return the optimiser's `state_dict` with tensors in the form in which they are saved.
+
+        Called by all processes.
+        """
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         content, parameters = optimizer.state_dict(), _parameters(optimizer)
@@ -134,76 +138,78 @@ class ShardedStrategy(ModelParallelStrategy):
         }
         return {**content, "state": saved}
 
-    def _saved(self, value: Any, parameter: Tensor) -> Any:
-        """A value as it is saved; a tensor in memory of its own, so that it can be written behind the training."""
+    def _saved(self, value: object, parameter: Tensor) -> object:
+        """Return a value in its saved form. Tensors are copied, so that a thread can write them during training."""
         if not isinstance(value, Tensor):
             return value
         if not isinstance(value, DTensor):
             return value.detach().to("cpu", copy=True)
         if self.in_parts:
-            return self._rows(value.to_local().detach().to("cpu", copy=True), parameter)
-        # One at a time, so that the first process alone ever holds them all.
+            return self._slice(value.to_local().detach().to("cpu", copy=True), parameter)
+        # One tensor at a time, so that only the first process ever holds them all.
         full = whole(value.detach(), parameter)
         if not self.is_global_zero:
             return None
         is_shared = full.untyped_storage().data_ptr() == local(value).untyped_storage().data_ptr()
         return full.to("cpu", copy=is_shared)
 
-    def _rows(self, rows: Tensor, parameter: Tensor) -> Rows:
-        shape, part = whole_shape(parameter), slice_of(parameter)
-        if part is not None and isinstance(parameter, DTensor):
-            return Rows(rows, shape, *place(parameter, part))
-        # What is no part, all that share the blocks have; the first of them writes it.
-        return Rows(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
+    def _slice(self, rows: Tensor, parameter: Tensor) -> TensorSlice:
+        shape, tensor_slice = whole_shape(parameter), slice_of(parameter)
+        if tensor_slice is not None and isinstance(parameter, DTensor):
+            return TensorSlice(rows, shape, *rows_and_columns(parameter, tensor_slice))
+        # All processes of a tensor-parallel group hold the same rows of an unsplit tensor; the first one writes them.
+        return TensorSlice(rows if self.global_rank % self.tensor_parallel == 0 else rows[:0], shape)
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Write one; on all processes.
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
+    ) -> None:
+        """Write a checkpoint; called by all processes.
 
         Raises:
-            SharedWorkError: a process could not write its part.
+            SharedWorkError: a process could not write its file.
         """
         path = Path(self.broadcast(str(filepath)))
         if self.in_parts:
             try:
-                write_parts(path, checkpoint, checkpoint["global_step"], self.global_rank, of_all_ranks)
+                write_shards(path, checkpoint, checkpoint["global_step"], self.global_rank, gather_objects)
             except CheckpointError as error:
                 raise SharedWorkError(str(error)) from None
         elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, path, ("state_dict", "optimizer_states"))
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read one of whatever strategy and number of processes."""
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint of any strategy and number of processes."""
         return self.checkpoint_io.load_checkpoint(Path(os.fspath(checkpoint_path)))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Take this process's rows of the weights.
+        """Load this process's slices of the weights.
 
         Raises:
-            CheckpointError: other names than the model's.
+            CheckpointError: the names of the weights differ from the model's.
         """
         assert self.lightning_module is not None
-        given, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        saved, own = checkpoint["state_dict"], self.lightning_module.state_dict()
         parameters = dict(self.lightning_module.named_parameters())
-        if different := sorted(given.keys() ^ own.keys()):
+        if different := sorted(saved.keys() ^ own.keys()):
             raise CheckpointError(f"the checkpoint and the model differ in {', '.join(different)}")
         for name, tensor in own.items():
-            local(tensor).copy_(rows_for(given[name], parameters.get(name, tensor)))
+            local(tensor).copy_(slice_for(saved[name], parameters.get(name, tensor)))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take this process's rows of the optimiser's tensors."""
+        """Load this process's slices of the optimiser's tensors."""
         for optimizer, content in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = _parameters(optimizer)
-            # Ours count with rows, torch's with tensors that know them all.
-            of_rows = getattr(optimizer, "keeps_rows", False)
+            # Our optimisers keep plain tensors that hold the slice, torch's keep distributed tensors.
+            keeps_slices = getattr(optimizer, "keeps_slices", False)
 
-            def taken(value: Any, parameter: Tensor, of_rows: bool = of_rows) -> Any:
+            def loaded(value: object, parameter: Tensor, keeps_slices: bool = keeps_slices) -> object:
                 if not isinstance(value, Tensor) or value.ndim == 0:
                     return value
-                rows = rows_for(value, parameter).to(parameter.device, copy=True)
-                return rows if of_rows else with_all_rows(rows, parameter)
+                own = slice_for(value, parameter).to(parameter.device, copy=True)
+                return own if keeps_slices else as_distributed(own, parameter)
 
             state = {
-                number: {name: taken(value, parameters[number]) for name, value in state.items()}
+                number: {name: loaded(value, parameters[number]) for name, value in state.items()}
                 for number, state in content["state"].items()
             }
             optimizer.load_state_dict({**content, "state": state})
@@ -213,6 +219,6 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _like(value: Any, parameter: Tensor) -> Any:
-    """An optimiser's tensors have their parameter's shape; its numbers, which may be tensors too, have none."""
-    return with_all_rows(value, parameter) if isinstance(value, Tensor) and value.ndim else value
+def _like(value: object, parameter: Tensor) -> object:
+    """Wrap a slice of an optimiser's state as its parameter is; its numbers, tensors or not, stay as they are."""
+    return as_distributed(value, parameter) if isinstance(value, Tensor) and value.ndim else value

@@ -1,90 +1,92 @@
-"""Tensors whose rows are shared out over processes, as FSDP2 keeps parameters, gradients and optimiser states.
+"""Slices of tensors: what one process holds of parameters, gradients and optimiser states.
 
-With tensor parallelism the rows are those of a part of the tensor (`distributed/tensor_parallel.py`). Everything here
-takes whole tensors too, and then is what it would be without processes.
+FSDP2 gives each process some rows of a tensor. With tensor parallelism these are rows of the tensor's slice
+(`distributed/tensor_parallel.py`). All functions take whole tensors too: a process that is alone holds everything.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from bert_lightning.distributed.collectives import sum_over_processes
 from bert_lightning.distributed.tensor_parallel import Slice, slice_of
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The rows of this process, sharing memory; a whole tensor itself."""
+    """Return this process's slice of a tensor, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def rows_for(whole: Tensor, parameter: Tensor) -> Tensor:
-    """The rows of a whole tensor that this process keeps of a parameter of its shape; all where that is whole."""
+def slice_for(whole: Tensor, parameter: Tensor) -> Tensor:
+    """Cut out of a whole tensor what this process holds of a parameter of its shape."""
     if not isinstance(parameter, DTensor):
         return whole
-    part = slice_of(parameter)
-    return _own_rows(part.taken(whole) if part is not None else whole, parameter)
+    tensor_slice = slice_of(parameter)
+    return _own_rows(tensor_slice.cut(whole) if tensor_slice is not None else whole, parameter)
 
 
-def _own_rows(every: Tensor, parameter: DTensor) -> Tensor:
-    # As `torch.distributed.tensor.Shard(0)` shares them out: the last processes may have fewer, or none.
-    pieces, rank = every.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
-    return pieces[rank] if rank < len(pieces) else every[:0]
+def _own_rows(rows: Tensor, parameter: DTensor) -> Tensor:
+    # As `torch.distributed.tensor.Shard(0)` cuts them: the last processes may have fewer rows, or none.
+    chunks, rank = rows.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
+    return chunks[rank] if rank < len(chunks) else rows[:0]
 
 
-def place(parameter: DTensor, part: Slice) -> tuple[Tensor, tuple[int, int] | None]:
-    """Where this process's rows of a part stand in the whole tensor: (r,) row numbers, and its columns if not all."""
-    rows, *widths = whole_shape(parameter)
-    numbers = torch.arange(rows)
-    if part.dimension == 0:
-        return _own_rows(part.taken(numbers), parameter), None
-    width = widths[0] // part.size
-    return _own_rows(numbers, parameter), (part.rank * width, (part.rank + 1) * width)
+def rows_and_columns(parameter: DTensor, tensor_slice: Slice) -> tuple[Tensor, tuple[int, int] | None]:
+    """Return where this process's slice lies in the whole tensor.
+
+    Returns:
+        The (r,) numbers of its rows, and its first column and the one after its last; None for all columns.
+    """
+    num_rows, *widths = whole_shape(parameter)
+    numbers = torch.arange(num_rows)
+    if tensor_slice.dimension == 0:
+        return _own_rows(tensor_slice.cut(numbers), parameter), None
+    width = widths[0] // tensor_slice.size
+    return _own_rows(numbers, parameter), (tensor_slice.rank * width, (tensor_slice.rank + 1) * width)
 
 
-def with_all_rows(rows: Tensor, parameter: Tensor) -> Tensor:
-    """This process's rows of a tensor shared out as a parameter is -> the tensor, or part, with all rows."""
-    if not isinstance(parameter, DTensor) or isinstance(rows, DTensor):
-        return rows
+def as_distributed(own: Tensor, parameter: Tensor) -> Tensor:
+    """Wrap this process's slice in a tensor that is distributed as a parameter is, without copying it."""
+    if not isinstance(parameter, DTensor) or isinstance(own, DTensor):
+        return own
     layout = parameter.device_mesh, parameter.placements
-    return DTensor.from_local(rows, *layout, run_check=False, shape=parameter.shape, stride=parameter.stride())
+    return DTensor.from_local(own, *layout, run_check=False, shape=parameter.shape, stride=parameter.stride())
 
 
-def whole(rows: Tensor, parameter: Tensor) -> Tensor:
-    """This process's rows of a tensor shared out as a parameter is -> all of them; called by all processes."""
-    every, part = with_all_rows(rows, parameter), slice_of(parameter)
-    every = every.full_tensor() if isinstance(every, DTensor) else every
-    return part.joined(every) if part is not None else every
+def whole(own: Tensor, parameter: Tensor) -> Tensor:
+    """Gather the whole tensor from slices that are cut as a parameter is; called by all processes."""
+    rows, tensor_slice = as_distributed(own, parameter), slice_of(parameter)
+    rows = rows.full_tensor() if isinstance(rows, DTensor) else rows
+    return tensor_slice.join(rows) if tensor_slice is not None else rows
 
 
 def whole_shape(parameter: Tensor) -> tuple[int, ...]:
-    """The shape of a parameter, whatever this process has of it."""
-    part = slice_of(parameter)
-    return part.whole_shape(parameter.shape) if part is not None else tuple(parameter.shape)
+    """Return the shape of a whole parameter, whatever this process holds of it."""
+    tensor_slice = slice_of(parameter)
+    return tensor_slice.whole_shape(parameter.shape) if tensor_slice is not None else tuple(parameter.shape)
+
+
+def norms(slices: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
+    """Return (n,) Euclidean norms of whole tensors, in float32 at least; called by all processes.
+
+    Args:
+        slices: what this process holds of each tensor.
+        like: parameters that are cut in the same way.
+    """
+    dtype = torch.promote_types(slices[0].dtype, torch.float32)
+    own = torch.stack(list(torch._foreach_norm(list(slices), 2, dtype)))
+    return _summed(own.square(), like).sqrt() if any(isinstance(each, DTensor) for each in like) else own
 
 
 def _summed(values: Tensor, like: Sequence[Tensor]) -> Tensor:
-    """(n,) a value of this process for each tensor of `like`, added up over the processes that share it."""
+    """Add up (n,) values, one for each tensor of `like`, over the processes that hold slices of it."""
     parameter = next((each for each in like if isinstance(each, DTensor)), None)
-    if parameter is not None and parameter.device_mesh.size() > 1:
-        torch.distributed.all_reduce(values, group=parameter.device_mesh.get_group())
-    parts = {number: part for number, each in enumerate(like) if (part := slice_of(each)) is not None}
-    if parts:
-        numbers = list(parts)
-        shared = values[numbers]
-        torch.distributed.all_reduce(shared, group=parts[numbers[0]].group)
-        values[numbers] = shared
+    if parameter is not None:
+        values = sum_over_processes(values, parameter.device_mesh.get_group())
+    slices = {number: own for number, each in enumerate(like) if (own := slice_of(each)) is not None}
+    if slices:
+        numbers = list(slices)
+        values[numbers] = sum_over_processes(values[numbers], slices[numbers[0]].group)
     return values
-
-
-def norms(rows: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
-    """(n,) Euclidean norms of tensors given by this process's rows, in float32 at least.
-
-    Args:
-        rows: what this process has of each.
-        like: parameters that are shared out as they are.
-    """
-    dtype = torch.promote_types(rows[0].dtype, torch.float32)
-    own: Any = torch.stack(list(torch._foreach_norm(list(rows), 2, dtype)))
-    return _summed(own.square(), like).sqrt() if any(isinstance(each, DTensor) for each in like) else own

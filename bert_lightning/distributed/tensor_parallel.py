@@ -1,7 +1,8 @@
-"""Tensor parallelism: processes share the heads and widths of each block, and compute each of its products together.
+"""Tensor parallelism: processes split the heads and inner widths of each block, and compute each product together.
 
-Shoeybi et al. 2019 (Megatron-LM), arXiv 1909.08053, section 3. The first product of a pair gives each process some of
-its columns, the second takes those up and its results are added up over the processes: one exchange each way.
+Shoeybi et al. 2019 (Megatron-LM), arXiv 1909.08053, section 3. Products come in pairs. The first one is
+column-parallel: each process computes some of its outputs. The second one is row-parallel: it takes those as its
+inputs, and its outputs are added up over the processes. A pair needs one exchange forward and one backward.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,77 +11,84 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from lightning import Trainer
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
+
+from bert_lightning.distributed.collectives import gather_tensors, num_processes, sum_over_processes
 
 
 class Block(Protocol):
-    """What of a Transformer block is shared out."""
+    """The attributes of a Transformer block that `split` needs."""
 
     column_parallel: Mapping[str, int]
-    """linear layers whose outputs are, by name, with how many matrices are stacked in each"""
+    """column-parallel linear layers: name -> number of matrices stacked in it"""
     row_parallel: Sequence[str]
-    """linear layers whose inputs are"""
+    """names of row-parallel linear layers"""
     num_heads: int
 
     def draws_apart(self) -> AbstractContextManager[None]:
-        """Around what draws for the block's own heads."""
+        """Return a context for the random draws of the block's own heads."""
 
 
 class Slice(NamedTuple):
-    """The part of a parameter that this process has of it."""
+    """The slice of a parameter that this process holds under tensor parallelism."""
 
     dimension: int
-    """0: output columns, which are rows of the matrix; 1: inputs"""
+    """0: outputs, which are rows of the matrix; 1: inputs, which are columns"""
     num_stacked: int
-    """matrices stacked in dimension 0, of each of which it has its part"""
+    """matrices stacked in dimension 0; the slice holds its share of each"""
     rank: int
-    group: Any
-    """of the processes that have the parts, in their order"""
+    group: ProcessGroup
+    """the processes that hold the slices, in order"""
 
     @property
     def size(self) -> int:
-        """Processes."""
-        return torch.distributed.get_world_size(self.group)
+        """The number of slices."""
+        return num_processes(self.group)
 
-    def taken(self, whole: Tensor) -> Tensor:
-        """The part of a whole tensor."""
+    def cut(self, whole: Tensor) -> Tensor:
+        """Cut the slice out of a whole tensor."""
         if self.dimension == 1:
             return whole.chunk(self.size, 1)[self.rank]
         return whole.unflatten(0, (self.num_stacked, -1)).chunk(self.size, 1)[self.rank].flatten(0, 1)
 
-    def joined(self, part: Tensor) -> Tensor:
-        """This process's part -> the whole tensor; called by all processes of the group."""
-        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, part.contiguous(), group=self.group)
+    def join(self, own: Tensor) -> Tensor:
+        """Join this process's slice with the others to the whole tensor; called by all processes of the group."""
+        slices = gather_tensors(own, self.group)
         if self.dimension == 1:
-            return torch.cat(parts, 1)
-        return torch.cat([each.unflatten(0, (self.num_stacked, -1)) for each in parts], 1).flatten(0, 1)
+            return torch.cat(slices, 1)
+        return torch.cat([each.unflatten(0, (self.num_stacked, -1)) for each in slices], 1).flatten(0, 1)
 
-    def whole_shape(self, part: Sequence[int]) -> tuple[int, ...]:
-        """The shape of a part -> that of the whole."""
-        return tuple(size * self.size if place == self.dimension else size for place, size in enumerate(part))
+    def whole_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the whole tensor, given that of the slice."""
+        return tuple(
+            size * self.size if dimension == self.dimension else size for dimension, size in enumerate(shape)
+        )
 
 
 def slice_of(parameter: Tensor) -> Slice | None:
-    """What this process has of a parameter; None where it is not shared out so."""
+    """Return the slice that a parameter is, or None if tensor parallelism does not split it."""
     return getattr(parameter, "tensor_slice", None)
 
 
 def mark_slices(model: nn.Module) -> None:
-    """Let each parameter that is a part know of it, once the model is wrapped and moved, which make new ones."""
+    """Attach to each split parameter its slice.
+
+    Called once the model is wrapped and moved, because both create new parameters.
+    """
     for module in model.modules():
-        for name, part in getattr(module, "slices", {}).items():
-            getattr(module, name).tensor_slice = part
+        for name, own in getattr(module, "slices", {}).items():
+            getattr(module, name).tensor_slice = own
 
 
 def split(blocks: Sequence[Any], mesh: DeviceMesh) -> None:
-    """Keep this process's heads and widths of each block, in place.
+    """Keep this process's heads and inner widths of each block, in place.
 
     Args:
         blocks: each a `Block`, whole and the same on every process.
-        mesh: of one dimension: the processes that share them.
+        mesh: one dimension: the processes that split the blocks.
     """
     size, rank, group = mesh.size(), mesh.get_local_rank(), mesh.get_group()
     for block in blocks:
@@ -93,10 +101,10 @@ def split(blocks: Sequence[Any], mesh: DeviceMesh) -> None:
 
 
 class _ParallelLinear(nn.Module):
-    """A linear layer of which this process has a part; parameters keep their names.
+    """A linear layer of which this process holds a slice; parameters keep their names.
 
     Attributes:
-        slices: of the parameters that are parts.
+        slices: the split parameters, by name.
     """
 
     weight: Tensor
@@ -106,76 +114,64 @@ class _ParallelLinear(nn.Module):
         super().__init__()
         self.slices = slices
         for name, parameter in whole.named_parameters():
-            part = slices[name].taken(parameter.detach()).clone() if name in slices else parameter.detach()
-            self.register_parameter(name, nn.Parameter(part, requires_grad=parameter.requires_grad))
+            own = slices[name].cut(parameter.detach()).clone() if name in slices else parameter.detach()
+            self.register_parameter(name, nn.Parameter(own, requires_grad=parameter.requires_grad))
 
 
 class ColumnParallelLinear(_ParallelLinear):
-    """(..., I) on every process -> (..., O / P) on each."""
+    """A linear layer from (..., I) on every process to (..., O / P) on each."""
 
-    def __init__(self, whole: nn.Linear, part: Slice) -> None:
-        super().__init__(whole, {"weight": part, "bias": part})
-        self.group = part.group
+    def __init__(self, whole: nn.Linear, own: Slice) -> None:
+        super().__init__(whole, {"weight": own, "bias": own})
+        self.group = own.group
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """This process's outputs; gradients of the inputs are added up over processes."""
+        """Compute this process's outputs; the backward pass adds up the inputs' gradients over the processes."""
         return F.linear(_Shared.apply(hidden, self.group), self.weight, self.bias)
 
 
 class RowParallelLinear(_ParallelLinear):
-    """(..., I / P) on each process -> (..., O) on every one."""
+    """A linear layer from (..., I / P) on each process to (..., O) on every one."""
 
-    def __init__(self, whole: nn.Linear, part: Slice) -> None:
-        super().__init__(whole, {"weight": part})
-        self.group = part.group
+    def __init__(self, whole: nn.Linear, own: Slice) -> None:
+        super().__init__(whole, {"weight": own})
+        self.group = own.group
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The outputs, added up over processes."""
+        """Compute the outputs, added up over the processes."""
         product = _Summed.apply(F.linear(hidden, self.weight), self.group)
         return product + self.bias.to(product.dtype)
 
 
 class _Shared(torch.autograd.Function):
-    """Itself; backward the sum of all processes' gradients. `f` of the paper's figure 3."""
+    """The identity, whose backward pass adds up the gradients of all processes. `f` of the paper's figure 3."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, values: Tensor, group: ProcessGroup) -> Tensor:
         ctx.group = group
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _all_reduced(gradients[0], ctx.group), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return sum_over_processes(gradients[0], ctx.group), None
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over all processes; backward itself. `g` of the paper's figure 3."""
+    """The sum over all processes, whose backward pass is the identity. `g` of the paper's figure 3."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
-        return _all_reduced(values, group)
+    def forward(ctx: FunctionCtx, values: Tensor, group: ProcessGroup) -> Tensor:
+        return sum_over_processes(values, group)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
-
-
-def _all_reduced(values: Tensor, group: Any) -> Tensor:
-    total = values.clone(memory_format=torch.contiguous_format)
-    torch.distributed.all_reduce(total, group=group)
-    return total
 
 
 @contextmanager
 def _draws_of(rank: int) -> Iterator[None]:
-    """Numbers of this process's own in here; behind it all processes draw the same again."""
+    """Draw other random numbers on each process; afterwards all processes draw the same ones again."""
     seed = int(torch.randint(2**62, ()))
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed + rank)
         yield
-
-
-def data_rank(trainer: Trainer) -> tuple[int, int]:
-    """Which share of each batch this process computes, and of how many; those that share tensors compute the same."""
-    size = getattr(trainer.strategy, "tensor_parallel", 1)
-    return trainer.global_rank // size, trainer.world_size // size

@@ -1,1 +1,1 @@
-"""Metrics that torchmetrics lacks: the official scorers as plain functions, and Metrics that reduce over ranks."""
+"""Metrics that torchmetrics lacks: official scorers as plain functions, and metrics that are reduced over ranks."""

@@ -5,27 +5,30 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """The linear correlation of x (n,) and y (n,), -1 to 1.
+    """Return the linear correlation of x (n,) and y (n,), -1 to 1.
 
-    0 where either is constant and it is not defined, so that a collapsed run counts as one that learned nothing; nan
-    where a value is not finite.
+    It is not defined if either is constant. Then it counts as 0, so that a collapsed run counts as one that learned
+    nothing. It is nan if a value is not finite.
 
     Raises:
-        ValueError: arrays that are not of one shape (n,).
+        ValueError: the arrays do not have one shape (n,).
+
+    >>> pearson([1, 2, 3], [2, 4, 6])
+    1.0
     """
     first, second = _series(x, y)
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return float("nan")
-    # Asked of the values: the mean of equal ones may be off by a bit, and what is left would be noise.
+    # Compare the values, not their deviations: the mean of equal values may be off by a bit.
     if not len(first) or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(np.clip(_direction(first) @ _direction(second), -1, 1))
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """The correlation of the ranks of x (n,) and y (n,), where equal values share the mean of theirs, -1 to 1.
+    """Return the correlation of the ranks of x (n,) and y (n,), -1 to 1; equal values share the mean of their ranks.
 
-    0 and nan as in `pearson`.
+    0 and nan have the same meaning as in `pearson`.
 
     Raises:
         ValueError: as `pearson`.
@@ -37,10 +40,10 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) ranks from 1; equal values have the mean of the ranks that they take up together."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    """Return the ranks (n,) from 1; equal values share the mean of their ranks."""
+    _, distinct, counts = np.unique(values, return_inverse=True, return_counts=True)
     last: NDArray[np.float64] = np.cumsum(counts, dtype=np.float64)
-    return (last - (counts - 1) / 2)[place]
+    return (last - (counts - 1) / 2)[distinct]
 
 
 def _series(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -51,8 +54,8 @@ def _series(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _direction(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The deviations from the mean as a vector of length 1."""
-    # Scaled first, or squares of very large and very small values leave float64.
+    """Return the deviations from the mean as a vector of length 1."""
+    # Scaled first: squares of very large and very small values leave the range of float64.
     centred = values / np.abs(values).max()
     centred = centred - centred.mean()
     centred = centred / np.abs(centred).max()

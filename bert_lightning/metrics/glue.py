@@ -1,15 +1,15 @@
-"""The three averages that go by the name of a GLUE score; they differ by points, so a figure must say which it is.
+"""The three averages that are called a GLUE score. They differ by points, so state which one a figure is.
 
 A figure is named by task and quantity: `figures["MRPC"]["f1"]`. MNLI is two tasks, `MNLI-m` and `MNLI-mm`.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 
+from bert_lightning.checks import nearest
 from bert_lightning.errors import InputError
 
-# A column of an average: (task, quantity) figures, of which it is the mean.
+# A column of an average: the mean of figures, each named by (task, quantity).
 Column = tuple[tuple[str, str], ...]
 
 _COLA: Column = (("CoLA", "matthews"),)
@@ -22,8 +22,8 @@ _WNLI: Column = (("WNLI", "accuracy"),)
 _STSB_SPEARMAN: Column = (("STS-B", "spearman"),)
 
 AVERAGES: dict[str, tuple[Column, ...]] = {
-    # The score of the leaderboard (Wang et al. 2018), nine tasks: what has two figures counts as their mean; the
-    # diagnostic set AX does not count. google-research/bert's table of small models is of this kind.
+    # The score of the leaderboard (Wang et al. 2018), nine tasks. A task with two figures counts as their mean. The
+    # diagnostic set AX does not count. google-research/bert's table of small models uses this average.
     "leaderboard": (
         _COLA,
         _SST2,
@@ -47,8 +47,9 @@ AVERAGES: dict[str, tuple[Column, ...]] = {
         (("MRPC", "f1"),),
         _RTE,
     ),
-    # Development set, as MosaicBERT (Portes et al. 2023) and ModernBERT (Warner et al. 2024) report: one MNLI column,
-    # no WNLI, one figure a task. Which figure, and which MNLI, papers leave open; here matched, accuracy, Spearman.
+    # On the development set, as MosaicBERT (Portes et al. 2023) and ModernBERT (Warner et al. 2024) report: one MNLI
+    # column, no WNLI, one figure per task. The papers do not say which figure and which MNLI; here it is accuracy,
+    # Spearman for STS-B, and MNLI matched.
     "eight-columns": (
         _COLA,
         _SST2,
@@ -63,19 +64,18 @@ AVERAGES: dict[str, tuple[Column, ...]] = {
 
 
 def glue_average(figures: Mapping[str, Mapping[str, float]], rule: str) -> float:
-    """The average of a rule, in the unit of the figures.
+    """Return the average of a rule, in the unit of the figures.
 
     Args:
-        figures: task -> quantity (`matthews`, `accuracy`, `f1`, `pearson`, `spearman`) -> figure. More than the rule
-            needs does no harm.
+        figures: task -> quantity (`matthews`, `accuracy`, `f1`, `pearson`, `spearman`) -> figure. Figures that the
+            rule does not need are ignored.
         rule: a key of `AVERAGES`: `leaderboard`, `paper` or `eight-columns`.
 
     Raises:
-        InputError: an unknown rule, or figures that are missing or nan: the message names them.
+        InputError: the rule is unknown, or figures are missing or nan. The message names them.
     """
     if rule not in AVERAGES:
-        near = difflib.get_close_matches(rule, AVERAGES, n=1, cutoff=0.0)[0]
-        raise InputError(f"no GLUE average is called {rule!r}; did you mean {near!r}? Known: {', '.join(AVERAGES)}")
+        raise InputError(f"no GLUE average is called {rule!r}{nearest(rule, AVERAGES)}")
     columns = AVERAGES[rule]
     needed = [figure for column in columns for figure in column]
     missing = [f"{task} {quantity}" for task, quantity in needed if quantity not in figures.get(task, {})]
@@ -83,6 +83,6 @@ def glue_average(figures: Mapping[str, Mapping[str, float]], rule: str) -> float
         raise InputError(f"the GLUE average {rule!r} also needs {', '.join(missing)}")
     undefined = [f"{task} {quantity}" for task, quantity in needed if math.isnan(figures[task][quantity])]
     if undefined:
-        raise InputError(f"{', '.join(undefined)} is nan: count a collapsed run as 0, and say so")
+        raise InputError(f"{', '.join(undefined)} is nan; count a collapsed run as 0, and report that you did")
     means = [math.fsum(figures[task][quantity] for task, quantity in column) / len(column) for column in columns]
     return math.fsum(means) / len(means)

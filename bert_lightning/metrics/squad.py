@@ -1,12 +1,12 @@
 """Scores of question answering, equal to those of evaluate-v1.1.py and evaluate-v2.0.py in the last bit.
 
-Both scripts are Rajpurkar et al.'s (2016, 2018). Sums run in the order of the questions, as theirs do.
+Both scripts are by Rajpurkar et al. (2016, 2018). Sums run in the order of the questions, as in the scripts.
 """
 
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from bert_lightning.errors import InputError
 
@@ -15,25 +15,36 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation, the words a, an and the, and superfluous white space, in this order."""
+    """Lowercase a text, then remove ASCII punctuation, the words a, an and the, and superfluous white space.
+
+    >>> normalize_answer("The  New-York Times!")
+    'newyork times'
+    """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> int:
-    """1 if the prediction is, normalised, one of the gold answers, else 0."""
+    """Return 1 if the normalised prediction is one of the normalised gold answers, else 0.
+
+    >>> exact_match("the cat.", ["dog", "Cat"])
+    1
+    """
     return max(int(normalize_answer(prediction) == normalize_answer(answer)) for answer in answers)
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """F1 over the tokens of prediction and gold answer, the best of all answers, 0 to 1.
+    """Return the F1 over the tokens of prediction and gold answer, the best over all answers, 0 to 1.
 
-    0 where no token is shared, so also where neither side has a token: that is v1.1; see `f1_or_both_empty`.
+    As in v1.1, it is 0 if no token is shared, also if neither side has a token; see `f1_or_both_empty`.
+
+    >>> f1("the black cat", ["a cat", "dog"])
+    0.6666666666666666
     """
     return max(_token_f1(_tokens(prediction), _tokens(answer)) for answer in answers)
 
 
 def f1_or_both_empty(prediction: str, answers: Sequence[str]) -> float:
-    """As `f1`, but 1 where neither side has a token: v2.0, whose empty answer says that there is none."""
+    """Return `f1`, except 1 if neither side has a token, as in v2.0, where an empty text means no answer."""
     predicted = _tokens(prediction)
     return max(
         _token_f1(predicted, tokens) if predicted and tokens else float(predicted == tokens)
@@ -54,21 +65,24 @@ def _token_f1(predicted: list[str], gold: list[str]) -> float:
 
 
 def score_squad_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> dict[str, float]:
-    """`exact_match` and `f1` in percent, as evaluate-v1.1.py.
+    """Return `exact_match` and `f1` in percent, as evaluate-v1.1.py computes them.
 
     Args:
         answers: question id -> gold answers, in the order of the data set.
         predictions: question id -> answer. A question without one scores 0; other ids are ignored.
 
     Raises:
-        InputError: no question, or a predicted one without gold answers.
+        InputError: there is no question, or a question with a prediction has no gold answer.
+
+    >>> score_squad_v1({"q1": ["a cat"], "q2": ["Rome"]}, {"q1": "the cat", "q2": "Paris"})
+    {'exact_match': 50.0, 'f1': 50.0}
     """
     _check_any(answers)
     total_exact, total_f1 = 0, 0.0
     for question, texts in answers.items():
         if question in predictions:
             if not texts:
-                raise InputError(f"the question {question!r} has no answer, which v1.1 does not know: is this v2.0?")
+                raise InputError(f"the question {question!r} has no answer, which v1.1 does not allow: is this v2.0?")
             total_exact += exact_match(predictions[question], texts)
             # Not sum(), which rounds otherwise than the script from Python 3.12 on.
             total_f1 += f1(predictions[question], texts)
@@ -81,21 +95,23 @@ def score_squad_v2(
     no_answer_probabilities: Mapping[str, float] | None = None,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """The report of evaluate-v2.0.py, with its keys in its order; scores in percent, totals as whole numbers.
+    """Return the report of evaluate-v2.0.py, with its keys in its order; scores in percent, totals as whole numbers.
 
-    `HasAns_*` and `NoAns_*` are there if there are such questions, `best_*` with probabilities. A prediction counts
-    as empty where its no-answer probability is above the threshold. The search for the best thresholds does not look
-    at `threshold`. It walks by rising probability, equal ones in the order of `no_answer_probabilities`.
+    The report has `HasAns_*` and `NoAns_*` if there are such questions, and `best_*` if there are probabilities. A
+    prediction counts as empty if its no-answer probability is above the threshold. The search for the best thresholds
+    ignores `threshold`. It goes through the questions by rising probability, and through equal ones in the order of
+    `no_answer_probabilities`.
 
     Args:
         answers: question id -> gold answers, in the order of the data set; none for an unanswerable question.
         predictions: question id -> answer, empty for none. Other ids are ignored.
-        no_answer_probabilities: question id -> probability, or any score, of there being no answer; without it 0 of
+        no_answer_probabilities: question id -> probability, or any score, that there is no answer. None means 0 for
             every question, as in the script. Other ids are ignored.
         threshold: the script's `--na-prob-thresh`.
 
     Raises:
-        InputError: no question, or one without prediction or probability. The script fails there too, or skips it.
+        InputError: there is no question, or a question has no prediction or probability. In these cases the script
+            fails or skips the question.
     """
     _check_any(answers)
     _check_complete("prediction", answers, predictions)
@@ -103,35 +119,42 @@ def score_squad_v2(
         _check_complete("no-answer probability", answers, no_answer_probabilities)
     exact, best_f1 = {}, {}
     for question, texts in answers.items():
-        # Answers that normalise to nothing are dropped, but the question stays an answerable one.
+        # Answers that normalise to nothing are dropped, but the question still counts as answerable.
         gold = [text for text in texts if normalize_answer(text)] or [""]
         exact[question] = exact_match(predictions[question], gold)
         best_f1[question] = f1_or_both_empty(predictions[question], gold)
     probabilities = no_answer_probabilities if no_answer_probabilities is not None else dict.fromkeys(answers, 0.0)
 
-    def blanked(scores: Mapping[str, float]) -> dict[str, float]:
+    def at_threshold(scores: Mapping[str, float]) -> dict[str, float]:
+        # An empty prediction scores 1 for an unanswerable question.
         return {
             question: float(not answers[question]) if probabilities[question] > threshold else score
             for question, score in scores.items()
         }
 
-    report: dict[str, float] = {}
-    groups: list[tuple[str, Callable[[str], bool]]] = [
-        ("", lambda question: True),
-        ("HasAns_", lambda question: bool(answers[question])),
-        ("NoAns_", lambda question: not answers[question]),
-    ]
-    final_exact, final_f1 = blanked(exact), blanked(best_f1)
-    for prefix, belongs in groups:
-        group = [question for question in answers if belongs(question)]
-        if group:
-            report[f"{prefix}exact"] = 100.0 * sum(final_exact[question] for question in group) / len(group)
-            report[f"{prefix}f1"] = 100.0 * sum(final_f1[question] for question in group) / len(group)
-            report[f"{prefix}total"] = len(group)
+    report = _report_by_group(answers, at_threshold(exact), at_threshold(best_f1))
     if no_answer_probabilities is not None:
         for name, scores in (("exact", exact), ("f1", best_f1)):
             best, best_threshold = best_no_answer_threshold(answers, predictions, scores, no_answer_probabilities)
             report[f"best_{name}"], report[f"best_{name}_thresh"] = best, best_threshold
+    return report
+
+
+def _report_by_group(
+    answers: Mapping[str, Sequence[str]], exact: Mapping[str, float], f1_scores: Mapping[str, float]
+) -> dict[str, float]:
+    """Average the scores over all questions, the answerable and the unanswerable ones."""
+    groups = {
+        "": list(answers),
+        "HasAns_": [question for question, texts in answers.items() if texts],
+        "NoAns_": [question for question, texts in answers.items() if not texts],
+    }
+    report: dict[str, float] = {}
+    for prefix, group in groups.items():
+        if group:
+            report[f"{prefix}exact"] = 100.0 * sum(exact[question] for question in group) / len(group)
+            report[f"{prefix}f1"] = 100.0 * sum(f1_scores[question] for question in group) / len(group)
+            report[f"{prefix}total"] = len(group)
     return report
 
 
@@ -141,16 +164,16 @@ def best_no_answer_threshold(
     scores: Mapping[str, float],
     no_answer_probabilities: Mapping[str, float],
 ) -> tuple[float, float]:
-    """The best score in percent that any threshold gives, and the threshold (`find_best_thresh` of the script).
+    """Return the best score in percent over all thresholds, and its threshold (`find_best_thresh` of the script).
 
-    Starts with no question answered. Answering one more gains its score if it is answerable, and costs 1 if it is not
-    and its prediction is not empty.
+    The search starts with no question answered. One more answer adds its score if the question is answerable. It
+    costs 1 if the question is unanswerable and the prediction is not empty.
 
     Args:
         answers: as in `score_squad_v2`.
-        predictions: as there.
-        scores: question id -> score, 0 to 1, of its prediction as it is, before any threshold.
-        no_answer_probabilities: as there.
+        predictions: as in `score_squad_v2`.
+        scores: question id -> score, 0 to 1, of its prediction before any threshold.
+        no_answer_probabilities: as in `score_squad_v2`.
     """
     score: float = sum(not texts for texts in answers.values())
     best, threshold = score, 0.0
@@ -167,8 +190,8 @@ def _check_any(answers: Mapping[str, Sequence[str]]) -> None:
         raise InputError("the data set has no question")
 
 
-def _check_complete(noun: str, answers: Mapping[str, Sequence[str]], given: Mapping[str, object]) -> None:
-    missing = [question for question in answers if question not in given]
+def _check_complete(noun: str, answers: Mapping[str, Sequence[str]], values: Mapping[str, object]) -> None:
+    missing = [question for question in answers if question not in values]
     if missing:
         raise InputError(
             f"{len(missing):,} of {len(answers):,} questions have no {noun}; the first of them is {missing[0]!r}"

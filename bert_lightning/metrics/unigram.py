@@ -1,4 +1,4 @@
-"""The score to beat in masked language modelling: guessing from word frequencies alone."""
+"""Baseline of masked language modelling: guesses from token frequencies alone."""
 
 import torch
 from torch import Tensor
@@ -30,12 +30,16 @@ class UnigramBaseline(Metric):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, labels: Tensor) -> None:
-        """(M,) the tokens behind the masks."""
+        """Add masked tokens.
+
+        Args:
+            labels: (M,) ids of the tokens that are masked.
+        """
         log_probabilities = self.get_buffer("log_probabilities")
         self.loss_sum -= log_probabilities[labels].sum()
         self.correct += (labels == self.most_frequent).sum()
         self.total += labels.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """`loss` and `accuracy`."""
+        """Return `loss` and `accuracy`."""
         return {"loss": self.loss_sum / self.total, "accuracy": self.correct / self.total}

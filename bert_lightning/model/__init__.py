@@ -1,7 +1,7 @@
-"""Pure PyTorch BERT: knows nothing of Lightning, data or tokenizers.
+"""BERT in pure PyTorch, independent of Lightning, data and tokenizers.
 
-Shapes everywhere: B batch, S sequence, H hidden, E embedding, N heads, D head width, V vocabulary, L labels, M masked
-positions; T tokens of n packed sequences.
+Letters in shapes: B batch size, S sequence length, H hidden size, E embedding width, N heads, D head width,
+V vocabulary size, L labels, M masked positions. Packed input has T tokens in n sequences.
 """
 
 from bert_lightning.model.bert import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining

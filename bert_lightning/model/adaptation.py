@@ -1,4 +1,4 @@
-"""A checkpoint fitted to another vocabulary or to longer sequences, before a model is built from it."""
+"""Adapting a checkpoint to another vocabulary or to longer sequences, before a model is built from it."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.config import BertConfig
 
 _WORDS, _POSITIONS = "encoder.embeddings.word.weight", "encoder.embeddings.position.weight"
@@ -17,20 +17,20 @@ _DEFAULTS = BertConfig()
 
 
 def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> Checkpoint:
-    """Fit a checkpoint to another vocabulary, or to a number of entries.
+    """Adapt a checkpoint to another vocabulary, or to a number of entries.
 
-    With a vocabulary the rows of the entries that both have are kept, whatever their ids; with a number the rows of
-    the first ids, and the vocabulary with them if it has no more entries. New rows are drawn as the model's weights
-    are, new biases are 0.
+    With a vocabulary, the embedding rows of entries that both vocabularies have are kept, whatever their ids. With a
+    number, the rows of the first ids are kept, and the vocabulary too if it has at most that many entries. New rows
+    are initialised like the model's weights, and new biases are 0.
 
     Raises:
-        CheckpointError: a vocabulary for a checkpoint that carries none, or a checkpoint without word embeddings, or
-            one whose tables do not have `vocab_size` rows.
-        ValueError: less than one entry.
+        CheckpointError: a vocabulary is given but the checkpoint has none, the checkpoint has no word embeddings, or
+            its tables do not have `vocab_size` rows.
+        ValueError: there would be no entry.
     """
     size = vocabulary if isinstance(vocabulary, int) else len(vocabulary.entries)
     if isinstance(vocabulary, bool) or size < 1:
-        raise ValueError(f"the vocabulary cannot be resized to {vocabulary}")
+        raise ValueError(f"the vocabulary cannot be resized to {vocabulary}; it must have at least one entry")
     if _WORDS not in checkpoint.tensors:
         raise CheckpointError(f"{checkpoint.path} has no tensor for {_WORDS}")
     old_size = checkpoint.config.get("vocab_size", _DEFAULTS.vocab_size)
@@ -39,37 +39,39 @@ def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> C
     if isinstance(vocabulary, int):
         old_rows = new_rows = torch.arange(min(size, old_size))
     elif checkpoint.vocabulary is None:
-        raise CheckpointError(f"{checkpoint.path} carries no vocabulary that a new one could be matched with")
+        raise CheckpointError(f"{checkpoint.path} has no vocabulary with which the new one could be matched")
     else:
-        places = {entry: number for number, entry in enumerate(checkpoint.vocabulary.entries) if entry}
-        kept = [(places[entry], number) for number, entry in enumerate(vocabulary.entries) if entry in places]
+        old_ids = {entry: number for number, entry in enumerate(checkpoint.vocabulary.entries) if entry}
+        kept = [(old_ids[entry], number) for number, entry in enumerate(vocabulary.entries) if entry in old_ids]
         old_rows, new_rows = torch.tensor(kept, dtype=torch.long).reshape(-1, 2).T
     deviation = checkpoint.config.get("initializer_range", 0.02)
 
-    def resized(name: str, old: Tensor) -> Tensor:
+    def resize(name: str, old: Tensor) -> Tensor:
         new = old.new_zeros(size, *old.shape[1:])
         if not name.endswith("bias"):
             nn.init.trunc_normal_(new, std=deviation, a=-2 * deviation, b=2 * deviation)
         new[new_rows] = old[old_rows]
         return new
 
-    tensors = {name: resized(name, t) if name in _BY_WORD else t for name, t in checkpoint.tensors.items()}
-    carried = checkpoint.vocabulary
-    if carried is not None and len(carried.entries) > size:
-        carried = None
+    tensors = {name: resize(name, t) if name in _BY_WORD else t for name, t in checkpoint.tensors.items()}
+    old_vocabulary = checkpoint.vocabulary
+    if old_vocabulary is not None and len(old_vocabulary.entries) > size:
+        old_vocabulary = None
     return dataclasses.replace(
         checkpoint,
         config={**checkpoint.config, "vocab_size": size},
         tensors=tensors,
-        vocabulary=carried if isinstance(vocabulary, int) else vocabulary,
+        vocabulary=old_vocabulary if isinstance(vocabulary, int) else vocabulary,
     )
 
 
 def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpoint:
-    """Fit a checkpoint to longer sequences: its position table is stretched linearly, from first to last position.
+    """Adapt a checkpoint to longer sequences by linear interpolation of its position table.
+
+    The first and the last position keep their embeddings.
 
     Raises:
-        CheckpointError: fewer positions than the checkpoint has, or its table and its configuration disagree.
+        CheckpointError: the checkpoint has more positions, or its table and its configuration disagree.
     """
     old = checkpoint.config.get("max_position_embeddings", _DEFAULTS.max_position_embeddings)
     _require_rows(checkpoint, _POSITIONS, old)
@@ -87,7 +89,7 @@ def interpolate_positions(checkpoint: Checkpoint, num_positions: int) -> Checkpo
 
 
 def _require_rows(checkpoint: Checkpoint, name: str, num_rows: object) -> None:
-    """Refuse a table that differs from the configuration, since resizing it would hide the difference.
+    """Refuse a table that differs from the configuration, because resizing it would hide the difference.
 
     Raises:
         CheckpointError: the tensor exists and has another number of rows; the message names it.

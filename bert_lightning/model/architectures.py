@@ -1,4 +1,4 @@
-"""All models by the name of transformers' class, and which of them a checkpoint holds."""
+"""All models by the name of transformers' class, and the choice of the model for a checkpoint."""
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
@@ -13,7 +13,7 @@ from bert_lightning.model.task_models import (
     BertForTokenClassification,
 )
 
-# transformers' class -> ours.
+# Name of transformers' class -> our class.
 MODELS: dict[str, type[PretrainedModel]] = {
     cls.architecture: cls
     for cls in (
@@ -27,11 +27,11 @@ MODELS: dict[str, type[PretrainedModel]] = {
         BertEncoder,
     )
 }
-# Those that transformers does not have.
+# Models that transformers does not have.
 OWN_MODELS: dict[str, type[PretrainedModel]] = {
     BertForRelationClassification.architecture: BertForRelationClassification
 }
-# What a checkpoint that names no class is, by the heads that it holds; the first row that it has all of.
+# The class of a checkpoint that names none, by its heads; the first entry whose heads it has wins.
 _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
     (("mlm_head", "nsp_head"), BertForPreTraining),
     (("mlm_head",), BertForMaskedLM),
@@ -44,14 +44,14 @@ _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
 
 
 def model_of(checkpoint: Checkpoint) -> PretrainedModel:
-    """The model that a checkpoint holds, whatever its class.
+    """Build the model of a checkpoint, whatever its class.
 
     Raises:
-        CheckpointError: the class is none of ours, or the checkpoint cannot fill it.
+        CheckpointError: the class is unknown, or the checkpoint does not fit it.
     """
     name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
     if name not in known and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
-        # A class of someone's own, such as Contriever, that adds no parameter.
+        # A custom class that adds no parameters, such as Contriever.
         name = BertEncoder.architecture
     if name is not None and name not in known:
         raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
@@ -60,7 +60,7 @@ def model_of(checkpoint: Checkpoint) -> PretrainedModel:
     if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
         by_heads = BertForTokenClassification
     cls = known[name] if name is not None else by_heads
-    # The released models of Hugging Face call themselves masked language models, and hold both heads.
+    # The models that Hugging Face released are named masked language models, but have both heads.
     if cls is BertForMaskedLM and by_heads is BertForPreTraining:
         cls = BertForPreTraining
     return cls.from_checkpoint(checkpoint)

@@ -1,7 +1,7 @@
-"""Scaled dot-product self-attention over N heads of width D = H / N, behind one interface.
+"""Scaled dot-product self-attention over N heads of width D = H / N, with exchangeable backends.
 
-`modeling.py: attention_layer`. Where the original adds -10000 to the score of padding, all backends exclude it, which
-differs by less than exp(-10000) = 0. Dropout falls on the attention probabilities in every backend.
+`modeling.py: attention_layer`. The original adds -10000 to the scores of padding; all backends here exclude padding.
+The difference is below exp(-10000) = 0. Every backend applies dropout to the attention probabilities.
 """
 
 import itertools
@@ -19,10 +19,10 @@ AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
 
 
 class Layout(NamedTuple):
-    """How sequences lie in a tensor: padded (B, S, ...) with or without a mask, or packed (T, ...)."""
+    """Arrangement of sequences in a tensor: padded (B, S, ...) with or without a mask, or packed (T, ...)."""
 
     mask: Tensor | None = None
-    """(B, 1, 1, S), True where a key may be attended to; None when nothing is padded"""
+    """(B, 1, 1, S), True at the keys that may be attended to; None if nothing is padded"""
     packing: Packing | None = None
 
 
@@ -31,86 +31,87 @@ def layout_of(attention_mask: Tensor | None, packing: Packing | None = None) -> 
     return Layout(None if attention_mask is None else attention_mask.to(torch.bool)[:, None, None, :], packing)
 
 
-class Attended(NamedTuple):
-    """What a backend gives."""
+class AttentionOutput(NamedTuple):
+    """Output of a backend."""
 
     context: Tensor
-    """(B, S, H) or (T, H), as what went in"""
+    """(B, S, H) or (T, H), like the input"""
     weights: Tensor | None = None
-    """(B, N, S, S) attention probabilities before dropout, from `eager` alone; n in place of B when packed"""
+    """(B, N, S, S) attention probabilities before dropout, only from `eager`; n instead of B if packed"""
 
 
 class Backend(NamedTuple):
     """One way to compute attention."""
 
-    attend: Callable[[Tensor, Layout, int, float], Attended]
-    """query_key_value (B, S, 3 H) or (T, 3 H), layout, number of heads, probability of dropout"""
+    attend: Callable[[Tensor, Layout, int, float], AttentionOutput]
+    """takes query_key_value (B, S, 3 H) or (T, 3 H), the layout, the number of heads and the dropout probability"""
     needs_packing: bool = False
-    """whether it takes packed sequences only; the encoder then packs what is padded"""
+    """True if it takes only packed sequences; the encoder then packs padded input"""
     groups_lengths: bool = False
-    """whether, on a processor, it takes packed sequences of one length together"""
+    """True if, on a CPU, it computes packed sequences of equal length together"""
 
 
-def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
-    """Written out, with the weights: (B, S, 3 H) or (T, 3 H) -> softmax(Q K^T / sqrt(D)) V per head.
+def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
+    """Compute softmax(Q K^T / sqrt(D)) V per head step by step, and return the weights too.
 
-    `dropout_probability` is the probability to drop an attention probability.
+    Takes (B, S, 3 H) or (T, 3 H). Each attention probability is dropped with `dropout_probability`.
     """
     if layout.packing is not None:
-        return _on_padded(eager, query_key_value, layout.packing, num_heads, dropout_probability)
-    query, key, value = _heads(query_key_value, num_heads)
+        return _attend_padded(eager, query_key_value, layout.packing, num_heads, dropout_probability)
+    query, key, value = _split_heads(query_key_value, num_heads)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if layout.mask is not None:
-        # Not minus infinity: a row without any token would become NaN and spread. In place: nothing needs the scores.
+        # Not minus infinity, which would turn a sequence without a real token into NaN. In place, because the scores
+        # are not needed again.
         excluded = torch.finfo(scores.dtype).min / 2
         scores = scores.add_((~layout.mask).to(scores.dtype) * excluded)
-    # Summed in float32 whatever the type.
+    # The softmax sums in float32 whatever the type.
     weights = scores.softmax(-1).to(value.dtype)
     context = dropout(weights, dropout_probability) @ value
-    return Attended(context.transpose(1, 2).flatten(2), weights)
+    return AttentionOutput(context.transpose(1, 2).flatten(2), weights)
 
 
-def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
-    """PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
+def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
+    """Compute PyTorch's fused attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
-    On a processor its backward pass takes two to three times as long as that of `eager`, so what is to be trained
-    there is written out. Packed sequences are attended to one by one there, neighbours of one length together, which
-    is exact and the fastest measured (`experiments/benchmarks/packed_attention.py`); elsewhere, and under
-    `torch.compile`, attention alone is padded.
+    On a CPU its backward pass takes two to three times as long as that of `eager`, so `eager` is used for training
+    there. On a CPU packed sequences are computed one by one, and neighbours of equal length together. This is exact
+    and the fastest way measured (`experiments/benchmarks/packed_attention.py`). On other devices, and under
+    `torch.compile`, packed sequences are padded for the attention alone.
     """
-    on_processor = query_key_value.device.type == "cpu"
+    on_cpu = query_key_value.device.type == "cpu"
     packing = layout.packing
     if packing is None:
-        if on_processor and torch.is_grad_enabled():
-            return Attended(eager(query_key_value, layout, num_heads, dropout_probability).context)
-        return Attended(_fused(query_key_value, layout.mask, num_heads, dropout_probability))
-    if on_processor and not torch.compiler.is_compiling() and len(query_key_value):
+        if on_cpu and torch.is_grad_enabled():
+            return AttentionOutput(eager(query_key_value, layout, num_heads, dropout_probability).context)
+        return AttentionOutput(_fused_attention(query_key_value, layout.mask, num_heads, dropout_probability))
+    if on_cpu and not torch.compiler.is_compiling() and len(query_key_value):
         contexts = [
             sdpa(group, Layout(), num_heads, dropout_probability).context.flatten(0, 1)
-            for group in _of_one_length(query_key_value, packing)
+            for group in _groups_of_equal_length(query_key_value, packing)
         ]
-        return Attended(torch.cat(contexts))
-    return _on_padded(sdpa, query_key_value, packing, num_heads, dropout_probability)
+        return AttentionOutput(torch.cat(contexts))
+    return _attend_padded(sdpa, query_key_value, packing, num_heads, dropout_probability)
 
 
-def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> Attended:
-    """Flash attention over packed sequences on CUDA: (T, 3 H) -> (T, H)."""
+def varlen(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float) -> AttentionOutput:
+    """Compute flash attention over packed sequences on CUDA: (T, 3 H) -> (T, H)."""
     packing = layout.packing
-    assert packing is not None, "the encoder packs for a backend that needs it"
+    assert packing is not None, "the encoder packs the input of backends that need it"
     query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
     bounds, longest = packing.boundaries, packing.max_length
     if dropout_probability == 0:
-        # Here, since it imports the compiler, which takes as long as the rest of torch.
+        # Imported here because it imports the compiler, which takes as long as the rest of torch.
         from torch.nn.attention.varlen import varlen_attn
 
         context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
         assert isinstance(context, Tensor)
     else:
-        # `varlen_attn` fixes dropout at 0; the operator behind it does not.
+        # `varlen_attn` fixes dropout at 0; the operator that it calls does not.
         context = torch.ops.aten._flash_attention_forward(
             query, key, value, bounds, bounds, longest, longest, dropout_probability, False, False
         )[0]
-    return Attended(context.flatten(1))
+    return AttentionOutput(context.flatten(1))
 
 
 _BACKENDS = {
@@ -123,13 +124,13 @@ _BACKENDS = {
 def choose_backend(
     name: str, device: torch.device, dtype: torch.dtype, head_width: int, *, packed: bool, weights: bool
 ) -> Backend:
-    """The backend of that name for what is at hand; `auto` takes the fastest that can do it.
+    """Return the backend of that name; `auto` means the fastest suitable one.
 
-    `auto` is `eager` where attention weights are asked for, `varlen` for packed sequences where it can run, and
-    `sdpa` otherwise.
+    `auto` is `eager` if attention weights are requested, `varlen` for packed sequences if it can run, and `sdpa`
+    otherwise.
 
     Raises:
-        ValueError: an unknown name, or a backend that cannot run here; the message says why.
+        ValueError: the name is unknown, or the backend cannot run here; the message says why.
     """
     if name not in get_args(AttentionName):
         raise ValueError(f"attention is {name!r}; known: {', '.join(get_args(AttentionName))}")
@@ -144,7 +145,7 @@ def choose_backend(
 
 
 def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
-    """Why flash attention cannot run on such tensors; None if it can."""
+    """Return why flash attention cannot run on such tensors, or None if it can."""
     if device.type != "cuda":
         return f"its kernels are for CUDA, and the model is on {device.type}"
     if dtype not in (torch.float16, torch.bfloat16):
@@ -156,8 +157,8 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -
     return None
 
 
-def _of_one_length(packed: Tensor, packing: Packing) -> Iterator[Tensor]:
-    """(T, ...) -> neighbouring sequences of the same length together, (n, length, ...) each."""
+def _groups_of_equal_length(packed: Tensor, packing: Packing) -> Iterator[Tensor]:
+    """Yield neighbouring sequences of equal length together: (T, ...) -> (n, length, ...) each."""
     lengths = packing.boundaries.diff().tolist()
     groups = [(length, len(list(group))) for length, group in itertools.groupby(lengths)]
     pieces = packed.split([length * number for length, number in groups])
@@ -165,29 +166,31 @@ def _of_one_length(packed: Tensor, packing: Packing) -> Iterator[Tensor]:
         yield piece.unflatten(0, (number, length))
 
 
-def _on_padded(
-    attend: Callable[[Tensor, Layout, int, float], Attended],
+def _attend_padded(
+    attend: Callable[[Tensor, Layout, int, float], AttentionOutput],
     query_key_value: Tensor,
     packing: Packing,
     num_heads: int,
     dropout_probability: float,
-) -> Attended:
-    """Attention over packed sequences by a padded copy."""
-    padded, places = pad(query_key_value, packing)
+) -> AttentionOutput:
+    """Compute attention over packed sequences through a padded copy."""
+    padded, indices = pad(query_key_value, packing)
     columns = torch.arange(packing.max_length, device=padded.device)
     mask = (columns < packing.lengths[:, None])[:, None, None, :]
     context, weights = attend(padded, Layout(mask), num_heads, dropout_probability)
-    return Attended(context.flatten(0, 1)[places], weights)
+    return AttentionOutput(context.flatten(0, 1)[indices], weights)
 
 
-def _heads(query_key_value: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, S, 3 H) -> 3 x (B, N, S, D)."""
+def _split_heads(query_key_value: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split query, key and value: (B, S, 3 H) -> 3 x (B, N, S, D)."""
     query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
     return query, key, value
 
 
-def _fused(query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout_probability: float) -> Tensor:
+def _fused_attention(
+    query_key_value: Tensor, mask: Tensor | None, num_heads: int, dropout_probability: float
+) -> Tensor:
     context = F.scaled_dot_product_attention(
-        *_heads(query_key_value, num_heads), attn_mask=mask, dropout_p=dropout_probability
+        *_split_heads(query_key_value, num_heads), attn_mask=mask, dropout_p=dropout_probability
     )
     return context.transpose(1, 2).flatten(2)

@@ -1,32 +1,73 @@
-"""The models of pre-training: the encoder with the masked-language-model head, the next-sentence head, or both.
+"""Models for pre-training: the encoder with the masked-language-model head, the next-sentence head, or both.
 
 All take `input_ids`, `token_type_ids` and `attention_mask`, each (B, S), or packed tokens (T,) x 2 with their
-`packing`; outputs are then (T, ...) in place of (B, S, ...) and (n, ...) in place of (B, ...).
+`packing`. With packed input the outputs are (T, ...) instead of (B, S, ...) and (n, ...) instead of (B, ...).
 """
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
-from bert_lightning.model.heads import MaskedLanguageModelHead
+from bert_lightning.model.encoder import ACTIVATIONS, BertEncoder, EncoderOutput, initialize
 from bert_lightning.model.packing import Packing
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.token_loss import TokenLoss
+from bert_lightning.model.token_loss import TokenLoss, token_loss
+
+
+class MaskedLanguageModelHead(nn.Module):
+    """Scores (..., V) of hidden states (..., H): dense, activation, LayerNorm, then a linear layer to the vocabulary.
+
+    `run_pretraining.py: get_masked_lm_output`. The weights of the last layer are the word embeddings, which the
+    caller passes in. If `tie_word_embeddings` is False, the head has its own matrix and ignores them.
+    """
+
+    decoder: nn.Linear | None
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.embedding_width
+        self.dense = nn.Linear(config.hidden_size, width)
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Score (..., H) against (V, E): (..., V)."""
+        return F.linear(self._transform(hidden), self._matrix(word_embeddings), self.bias)
+
+    def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
+        """Return the summed cross-entropy of (M, H), (V, E) and labels (M,), without a float32 copy of the scores."""
+        return token_loss(self._transform(hidden), self._matrix(word_embeddings), self.bias, labels)
+
+    def _transform(self, hidden: Tensor) -> Tensor:
+        transformed: Tensor = self.layer_norm(self.activation(self.dense(hidden)))
+        return transformed
+
+    def _matrix(self, word_embeddings: Tensor) -> Tensor:
+        return word_embeddings if self.decoder is None else self.decoder.weight
 
 
 class PretrainingOutput(NamedTuple):
     """Scores of the two pre-training objectives."""
 
     prediction_logits: Tensor
-    """(B, S, V), or (M, V) when masked positions were given"""
+    """(B, S, V), or (M, V) if masked positions were given"""
     seq_relationship_logits: Tensor
-    """(B, 2); index 0 = B follows A"""
+    """(B, 2); index 0 means that B follows A"""
 
 
 class BertForPreTraining(PretrainedModel):
-    """Encoder with the masked-language-model head (tied) and the next-sentence head."""
+    """Encoder with the masked-language-model head and the next-sentence head.
+
+    >>> model = BertForPreTraining(BertConfig.preset("tiny", vocab_size=100))
+    >>> output = model(torch.randint(100, (2, 8)))
+    >>> tuple(output.prediction_logits.shape), tuple(output.seq_relationship_logits.shape)
+    ((2, 8, 100), (2, 2))
+    """
 
     architecture = "BertForPreTraining"
 
@@ -46,13 +87,13 @@ class BertForPreTraining(PretrainedModel):
         masked_positions: Tensor | None = None,
         packing: Packing | None = None,
     ) -> PretrainingOutput:
-        """(B, S) x 3 -> (B, S, V), (B, 2).
+        """Score (B, S) x 3: (B, S, V) and (B, 2).
 
-        With `masked_positions` (M,), indices into the flattened B * S or the T packed tokens, only those are scored:
-        (M, V).
+        With `masked_positions` (M,), only these tokens are scored: (M, V). They are indices into the B * S tokens of
+        the flattened input, or into the T packed tokens.
         """
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        hidden = _at(encoded, masked_positions)
+        hidden = _select(encoded, masked_positions)
         scores = self.mlm_head(hidden, self.encoder.embeddings.word.weight)
         return PretrainingOutput(scores, self.nsp_head(encoded.pooler_output))
 
@@ -65,15 +106,15 @@ class BertForPreTraining(PretrainedModel):
         masked_labels: Tensor,
         packing: Packing | None = None,
     ) -> tuple[TokenLoss, Tensor]:
-        """What training needs of `forward`, for less: the loss of the masked tokens, and the pairs' scores (B, 2)."""
+        """Return the loss of the masked tokens and the next-sentence scores (B, 2), in less memory than `forward`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        hidden = _at(encoded, masked_positions)
+        hidden = _select(encoded, masked_positions)
         masked = self.mlm_head.loss(hidden, self.encoder.embeddings.word.weight, masked_labels)
         return masked, self.nsp_head(encoded.pooler_output)
 
 
 class BertForMaskedLM(PretrainedModel):
-    """Encoder with the masked-language-model head alone."""
+    """Encoder with only the masked-language-model head."""
 
     architecture = "BertForMaskedLM"
     uses_pooled = False
@@ -92,9 +133,9 @@ class BertForMaskedLM(PretrainedModel):
         masked_positions: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, S, V), or (M, V) with `masked_positions` as in `BertForPreTraining`."""
+        """Score (B, S) x 3: (B, S, V), or (M, V) with `masked_positions` as in `BertForPreTraining`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        return self.mlm_head(_at(encoded, masked_positions), self.encoder.embeddings.word.weight)
+        return self.mlm_head(_select(encoded, masked_positions), self.encoder.embeddings.word.weight)
 
     def losses(
         self,
@@ -105,14 +146,14 @@ class BertForMaskedLM(PretrainedModel):
         masked_labels: Tensor,
         packing: Packing | None = None,
     ) -> tuple[TokenLoss, None]:
-        """The loss of the masked tokens, as `BertForPreTraining` has it; there are no pairs."""
+        """Return the loss of the masked tokens, as in `BertForPreTraining`. There is no second score."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        hidden = _at(encoded, masked_positions)
+        hidden = _select(encoded, masked_positions)
         return self.mlm_head.loss(hidden, self.encoder.embeddings.word.weight, masked_labels), None
 
 
 class BertForNextSentencePrediction(PretrainedModel):
-    """Encoder with the next-sentence head alone."""
+    """Encoder with only the next-sentence head."""
 
     architecture = "BertForNextSentencePrediction"
 
@@ -129,11 +170,11 @@ class BertForNextSentencePrediction(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, 2); index 0 = B follows A."""
+        """Score (B, S) x 3: (B, 2); index 0 means that B follows A."""
         return self.nsp_head(self.encoder(input_ids, token_type_ids, attention_mask, packing).pooler_output)
 
 
-def _at(encoded: EncoderOutput, places: Tensor | None) -> Tensor:
-    """The hidden states at indices (M,) into all tokens, (M, H); all of them without."""
+def _select(encoded: EncoderOutput, indices: Tensor | None) -> Tensor:
+    """Return the hidden states (M, H) at indices (M,) into all tokens, or all of them if there are no indices."""
     hidden = encoded.last_hidden_state
-    return hidden if places is None else hidden.flatten(0, -2)[places]
+    return hidden if indices is None else hidden.flatten(0, -2)[indices]

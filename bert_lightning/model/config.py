@@ -1,50 +1,51 @@
 """The architecture of a BERT model, and the published sizes."""
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import RefusedValue, nearest, require_below_one, require_between
 
-# No table has more rows; what claims to is damaged.
-_LIMIT = 2**31
+# No model is larger than this in any dimension. A larger value comes from a damaged file.
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """What fixes the shape and the arithmetic of a BERT model; names as in transformers where it has the thing.
+    """Shape and arithmetic of a BERT model. Fields that transformers has too have the same names.
 
-    Defaults are BERT-base uncased as published (Devlin et al. 2018, arXiv 1810.04805; `modeling.py` of
+    The defaults are BERT-base uncased as published (Devlin et al. 2018, arXiv 1810.04805; `modeling.py` of
     google-research/bert).
 
     Attributes:
-        vocab_size: V, entries of the word embedding table.
-        hidden_size: H.
-        num_hidden_layers: number of Transformer blocks.
-        num_attention_heads: N; must divide H.
+        vocab_size: V, the number of entries in the word embedding table.
+        hidden_size: H, the width of the hidden states.
+        num_hidden_layers: the number of Transformer blocks.
+        num_attention_heads: N; H must be a multiple of it.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
             also `relu` and `silu`.
-        hidden_dropout_prob: after embeddings, attention output and feed-forward output.
-        attention_probs_dropout_prob: on the attention probabilities.
-        classifier_dropout: in front of a task's head; None means `hidden_dropout_prob`.
-        max_position_embeddings: longest sequence.
-        type_vocab_size: number of segment ids.
-        initializer_range: standard deviation of the truncated normal that draws all weights.
-        layer_norm_eps: added to the variance in LayerNorm.
-        pad_token_id: id of [PAD].
-        tie_word_embeddings: the MLM head multiplies by the word embedding matrix; False gives it one of its own.
-        embedding_size: width of the embeddings where it differs from H: factorised as in ALBERT (arXiv 1909.11942,
-            section 3.1), E x H after the LayerNorm of the embeddings, and the MLM head ends in width E.
+        hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
+        attention_probs_dropout_prob: dropout on the attention probabilities.
+        classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.
+        max_position_embeddings: the length of the longest possible sequence.
+        type_vocab_size: the number of segment ids.
+        initializer_range: the standard deviation of the truncated normal distribution of initial weights.
+        layer_norm_eps: a constant that LayerNorm adds to the variance.
+        pad_token_id: the id of [PAD].
+        tie_word_embeddings: True if the MLM head uses the word embedding matrix, False if it has its own matrix.
+        embedding_size: E, the width of the embeddings, if it differs from H. Embeddings are then factorised as in
+            ALBERT (arXiv 1909.11942, section 3.1): a matrix E x H follows their LayerNorm, and the MLM head ends in
+            width E.
         position_embeddings: `learned` as published, `sinusoidal` (Vaswani et al. 2017, section 3.5) or `none`.
-        pre_layer_norm: LayerNorm inside the residual branches and once after the last block (Xiong et al. 2020,
-            arXiv 2002.04745), in place of after each sum.
-        pooling: what stands for a sequence: the first token (`cls`), or `mean` or `max` over its tokens.
-        pooler: put the dense tanh layer on that vector.
+        pre_layer_norm: apply LayerNorm inside the residual branches and once after the last block (Xiong et al.
+            2020, arXiv 2002.04745), instead of after each sum.
+        pooling: the vector of a sequence: its first token (`cls`), or the `mean` or `max` over its tokens.
+        pooler: apply the dense tanh layer to that vector.
     """
 
     vocab_size: int = 30522
@@ -71,7 +72,7 @@ class BertConfig:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(BertConfig).items():
             _check_type(name, getattr(self, name), hint)
-        for name in (
+        sizes = (
             "vocab_size",
             "hidden_size",
             "num_hidden_layers",
@@ -80,10 +81,8 @@ class BertConfig:
             "max_position_embeddings",
             "type_vocab_size",
             "embedding_size",
-        ):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value < _LIMIT:
-                raise RefusedValue(name, value, f"be from 1 to {_LIMIT - 1}")
+        )
+        require_between(self, 1, _LARGEST, *sizes)
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id is {self.pad_token_id}, outside the vocabulary (0 to {self.vocab_size - 1})"
@@ -91,31 +90,33 @@ class BertConfig:
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise RefusedValue(name, value, "be a number from 0")
+                raise RefusedValue(name, value, "be a finite number of at least 0")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            if not 0 <= (getattr(self, name) or 0.0) < 1:
-                raise RefusedValue(name, getattr(self, name), "be in [0, 1)")
+        require_below_one(self, "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
     @property
     def embedding_width(self) -> int:
-        """E, the width of the word embeddings; H unless they are factorised."""
+        """E, the width of the word embeddings. It is H unless they are factorised."""
         return self.embedding_size or self.hidden_size
 
     @property
     def head_dropout_prob(self) -> float:
-        """Dropout in front of a task's head."""
+        """The dropout probability before a task's head."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     @classmethod
-    def preset(cls, size: str, **overrides: Any) -> "BertConfig":
-        """A published size (section 'Released sizes' of the google-research/bert README) with some fields changed.
+    def preset(cls, size: str, **overrides: object) -> "BertConfig":
+        """Return a published size (see the README of google-research/bert) with some fields changed.
 
         Raises:
-            ValueError: an unknown size or field, or values that do not fit together.
+            ValueError: the size or a field is unknown, or values do not fit together.
+
+        >>> config = BertConfig.preset("tiny", vocab_size=1000)
+        >>> config.num_hidden_layers, config.hidden_size, config.vocab_size
+        (2, 128, 1000)
         """
         if size not in PRESETS:
             raise ValueError(f"size is {size!r}; known: {', '.join(PRESETS)}")
@@ -127,47 +128,46 @@ class BertConfig:
             "num_attention_heads": heads,
             "intermediate_size": 4 * width if isinstance(width, int) else hidden,
         }
-        return cls(**{**shape, **_known(overrides)})
+        return cls(**{**shape, **_checked(overrides)})
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
-        """Take the known keys of a plain dictionary and leave the others.
+    def from_dict(cls, values: Mapping[str, object]) -> "BertConfig":
+        """Build the configuration from the known keys of a dictionary, and ignore the others.
 
         Raises:
-            ValueError: a value does not fit.
+            ValueError: a value is not allowed.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**_checked({key: value for key, value in values.items() if key in names}))
 
-    def replace(self, **changes: Any) -> "BertConfig":
-        """The same with some fields changed.
+    def replace(self, **changes: object) -> "BertConfig":
+        """Return a copy with some fields changed.
 
         Raises:
-            ValueError: an unknown field, or values that do not fit together.
+            ValueError: a field is unknown, or values do not fit together.
         """
-        return dataclasses.replace(self, **_known(changes))
+        return dataclasses.replace(self, **_checked(changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values."""
         return dataclasses.asdict(self)
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    known = [field.name for field in dataclasses.fields(BertConfig)]
+def _checked(values: Mapping[str, object]) -> dict[str, Any]:
+    """Refuse unknown fields. The values are checked when a configuration is built."""
+    names = [field.name for field in dataclasses.fields(BertConfig)]
     for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ValueError(f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return values
+        if key not in names:
+            raise ValueError(f"unknown key {key!r}{nearest(key, names)}")
+    return dict(values)
 
 
-def _check_type(name: str, value: Any, hint: Any) -> None:
+def _check_type(name: str, value: object, hint: type) -> None:
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise ValueError(f"{name} is {value!r}; known: {', '.join(typing.get_args(hint))}")
         return
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    # In Python a bool is an int; here it is not, and an int is a float.
+    # Unlike in Python, a bool is not an int here, and an int is a float.
     fits = type(value) in kinds or (float in kinds and type(value) is int)
     if not fits:
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -1,32 +1,71 @@
 """A linear-chain conditional random field over tag scores; Lafferty, McCallum and Pereira 2001."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.model.tag_schemes import Allowed
+from bert_lightning.tags import BOUNDARY, TagScheme, check_scheme_name, may_follow, split_tag_of
 
-# What a forbidden step adds to a score: finite in training, so that gradients stay numbers, with a probability
-# of 0 in float32; in decoding beyond any score.
-_FORBIDDEN, _IMPOSSIBLE = -1e4, float("-inf")
+# Added to the score of a forbidden step in training. It is finite, so that gradients stay finite, and it makes the
+# probability 0 in float32.
+_FORBIDDEN = -1e4
+# The same in decoding.
+_IMPOSSIBLE = float("-inf")
+
+
+class Allowed(NamedTuple):
+    """The steps between L tags, each with a boolean (True if it is allowed) or with a score.
+
+    Attributes:
+        starts: (L,) tags that begin a sentence.
+        transitions: (L, L) steps from the tag of the row to the tag of the column.
+        ends: (L,) tags that end a sentence.
+    """
+
+    starts: Tensor
+    transitions: Tensor
+    ends: Tensor
+
+
+def allowed_by_scheme(labels: Sequence[str], scheme: TagScheme) -> Allowed:
+    """Return the steps between labels that a scheme of tags allows (`tags.may_follow`).
+
+    Raises:
+        ValueError: the scheme does not exist, or a label is not of it.
+
+    >>> allowed_by_scheme(["O", "B-PER", "I-PER"], "IOB2").starts.tolist()
+    [True, True, False]
+    """
+    check_scheme_name(scheme, "tag_scheme")
+    tags = [split_tag_of(label, scheme) for label in labels]
+    for label, tag in zip(labels, tags, strict=True):
+        if "-" in label and not tag.type:
+            raise ValueError(f"the label {label!r} has a hyphen, but no type after it")
+    return Allowed(
+        torch.tensor([may_follow(BOUNDARY, tag, scheme) for tag in tags]),
+        torch.tensor([[may_follow(before, tag, scheme) for tag in tags] for before in tags]),
+        torch.tensor([may_follow(tag, BOUNDARY, scheme) for tag in tags]),
+    )
 
 
 class LinearChainCRF(nn.Module):
     """Scores of tag sequences: emissions at the tagged positions plus transitions between neighbours.
 
-    Positions outside the mask, such as padding and word continuations, are passed over: the tags before and after
-    them are neighbours. Everything is computed in float32 at least, under autocast too. Transitions start at 0, where
-    the field is the same as a softmax at each position.
+    Positions outside the mask, such as padding and word continuations, are skipped: the tags before and after them
+    are neighbours. Everything is computed in at least float32, also under autocast. Transitions start at 0. With
+    these, the field is the same as a softmax at each position.
 
     Args:
         num_tags: L.
-        allowed: forbids steps between tags; None allows all. A gold sequence with a forbidden step gets a loss of
-            about 10,000 for each.
+        allowed: the steps between tags that are allowed; None allows all. Each forbidden step in a gold sequence
+            adds about 10,000 to its loss.
 
     Raises:
-        ValueError: `allowed` is for another number of tags.
+        ValueError: the shapes in `allowed` do not fit `num_tags`.
     """
 
     forbidden_starts: Tensor
@@ -39,8 +78,8 @@ class LinearChainCRF(nn.Module):
         self.transitions = nn.Parameter(torch.zeros(num_tags, num_tags))
         self.ends = nn.Parameter(torch.zeros(num_tags))
         if allowed is None:
-            every = torch.ones(num_tags, dtype=torch.bool)
-            allowed = Allowed(every, every.expand(num_tags, -1), every)
+            all_tags = torch.ones(num_tags, dtype=torch.bool)
+            allowed = Allowed(all_tags, all_tags.expand(num_tags, -1), all_tags)
         for name, steps in allowed._asdict().items():
             expected = getattr(self, name).shape
             if steps.shape != expected:
@@ -48,12 +87,18 @@ class LinearChainCRF(nn.Module):
             self.register_buffer(f"forbidden_{name}", ~steps, persistent=False)
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """(B, S, L), (B, S), (B, S) -> (B,): log p(tags); 0 where the mask leaves no position.
+        """Return log p(tags) of each sequence.
 
-        The mask may hide any position, the first one too. Tags outside the mask may be anything.
+        Args:
+            emissions: (B, S, L) scores.
+            tags: (B, S) ids; any values outside the mask.
+            mask: (B, S) True at tagged positions. It may hide any position, also the first one.
+
+        Returns:
+            (B,), 0 for a sequence without a tagged position.
 
         Raises:
-            ValueError: an argument has another shape; the message names it and both shapes.
+            ValueError: an argument has a wrong shape; the message names it and both shapes.
         """
         self._check_shapes(emissions, tags=tags, mask=mask)
         with _without_autocast(emissions):
@@ -64,10 +109,17 @@ class LinearChainCRF(nn.Module):
             return (path - self._log_partition(scores, valid, starts, transitions, ends)) * valid[:, 0]
 
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """(B, S, L), (B, S) -> (B, S): the likeliest tags (Viterbi), -100 outside the mask.
+        """Return the likeliest tags, by the algorithm of Viterbi.
+
+        Args:
+            emissions: (B, S, L) scores.
+            mask: (B, S) as in `log_likelihood`.
+
+        Returns:
+            (B, S) ids, -100 outside the mask.
 
         Raises:
-            ValueError: an argument has another shape; the message names it and both shapes.
+            ValueError: an argument has a wrong shape; the message names it and both shapes.
         """
         self._check_shapes(emissions, mask=mask)
         with torch.no_grad(), _without_autocast(emissions):
@@ -77,9 +129,9 @@ class LinearChainCRF(nn.Module):
             stay = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
             for step in range(1, scores.shape[1]):
                 reached, before = (best[:, :, None] + transitions).max(1)
-                now = valid[:, step, None]
-                best = torch.where(now, reached + scores[:, step], best)
-                pointers.append(torch.where(now, before, stay))
+                is_tagged = valid[:, step, None]
+                best = torch.where(is_tagged, reached + scores[:, step], best)
+                pointers.append(torch.where(is_tagged, before, stay))
             tag = (best + ends).argmax(1)
             path = [tag]
             for before in reversed(pointers):
@@ -90,34 +142,32 @@ class LinearChainCRF(nn.Module):
             return tags.masked_fill(~mask.bool(), IGNORED)
 
     def decoding_scores(self) -> Allowed:
-        """Return the scores that `decode` adds to the emissions, with minus infinity at a forbidden step.
+        """Return the scores that `decode` adds to the emissions; forbidden steps have minus infinity.
 
         The tags t_1 ... t_n that `decode` returns have the largest sum
         starts[t_1] + sum of emissions[i, t_i] + sum of transitions[t_i, t_i+1] + ends[t_n].
 
-        Returns:
-            `starts` (L,), `transitions` (L, L), from row to column, and `ends` (L,).
         """
-        return Allowed(*self._steps(self.starts, _IMPOSSIBLE))
+        return self._steps(self.starts, _IMPOSSIBLE)
 
-    def _check_shapes(self, emissions: Tensor, **others: Tensor) -> None:
+    def _check_shapes(self, emissions: Tensor, **arguments: Tensor) -> None:
         num_tags = len(self.starts)
         shape = _shape(emissions)
         if shape is None or len(shape) != 3 or shape[1] == 0 or shape[2] != num_tags:
-            found = "no tensor" if shape is None else f"of shape {shape}"
-            raise ValueError(f"emissions is {found}; expected (B, S, {num_tags}) with S of 1 or more")
-        for name, other in others.items():
-            if _shape(other) != shape[:2]:
-                found = f"of shape {_shape(other)}" if isinstance(other, Tensor) else f"{other!r}"
-                raise ValueError(f"{name} is {found}; expected {shape[:2]}, since emissions is of shape {shape}")
+            actual = "no tensor" if shape is None else f"of shape {shape}"
+            raise ValueError(f"emissions is {actual}; expected (B, S, {num_tags}) with S of 1 or more")
+        for name, argument in arguments.items():
+            if _shape(argument) != shape[:2]:
+                actual = f"of shape {_shape(argument)}" if isinstance(argument, Tensor) else f"{argument!r}"
+                raise ValueError(f"{name} is {actual}; expected {shape[:2]}, since emissions is of shape {shape}")
 
-    def _steps(self, emissions: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _steps(self, emissions: Tensor, penalty: float) -> Allowed:
         dtype = _widened(emissions).dtype
 
         def scores(steps: Tensor, forbidden: Tensor) -> Tensor:
             return steps.to(dtype) + forbidden.to(dtype).masked_fill(forbidden, penalty)
 
-        return (
+        return Allowed(
             scores(self.starts, self.forbidden_starts),
             scores(self.transitions, self.forbidden_transitions),
             scores(self.ends, self.forbidden_ends),
@@ -134,7 +184,7 @@ class LinearChainCRF(nn.Module):
 
     @staticmethod
     def _log_partition(scores: Tensor, valid: Tensor, starts: Tensor, transitions: Tensor, ends: Tensor) -> Tensor:
-        """The forward algorithm over all tags of all sequences at once, one step a position."""
+        """Run the forward algorithm over all tags of all sequences at once, one step per position."""
         forward = starts + scores[:, 0]
         for step in range(1, scores.shape[1]):
             reached = (forward[:, :, None] + transitions).logsumexp(1) + scores[:, step]
@@ -157,11 +207,15 @@ def _widened(emissions: Tensor) -> Tensor:
 
 
 def _compact(emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Masked-in positions first: emissions (B, C, L), the place that each came from (B, C), validity (B, C)."""
+    """Move the tagged positions of each sequence to its front.
+
+    Returns:
+        The emissions (B, C, L), the position that each came from (B, C), and whether it is tagged (B, C).
+    """
     mask = mask.bool()
     order = mask.logical_not().long().argsort(dim=1, stable=True)
     if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.numel():
-        # Elsewhere the longest would have to be waited for.
+        # Only on the CPU: an accelerator would have to be waited for to learn the number of positions.
         order = order[:, : max(1, int(mask.sum(1).max()))]
     gathered = emissions.gather(1, order[:, :, None].expand(-1, -1, emissions.shape[2]))
     return gathered, order, mask.gather(1, order)

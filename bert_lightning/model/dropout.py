@@ -1,10 +1,10 @@
-"""Dropout whose random numbers do not dominate training on a processor.
+"""Fast dropout on CPUs.
 
-torch draws one number of its serial generator an element there, which takes longer than the matrix products of a
-small model. Sixteen bits an element are enough, and four of them come from one draw.
+On a CPU, torch draws one number per element from a serial generator. In a small model this takes longer than the
+matrix products. Sixteen random bits per element are enough, so one draw of 64 bits serves four elements.
 """
 
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _LEVELS = 2**16
-# Integers as wide as the numbers of a type.
+# The integer type of the same width as each floating-point type.
 _BITS = {
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,
@@ -22,18 +22,22 @@ _BITS = {
 
 
 class Dropout(nn.Dropout):
-    """As in torch, by `dropout`."""
+    """torch's dropout layer, computed by `dropout`."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Any shape -> the same."""
         return dropout(values, self.p) if self.training else values
 
 
 def dropout(values: Tensor, probability: float) -> Tensor:
-    """Each element 0 with `probability`, else divided by 1 - `probability`: any shape -> the same.
+    """Set each element to 0 with `probability` and divide the others by 1 - `probability`; the shape stays.
 
-    On a processor the probability is rounded to a multiple of 2^-16, and what is left is divided by what that leaves,
-    so that the expectation is exact. The draw is of torch's own generator, so that a seed repeats it.
+    On a CPU the probability is rounded to a multiple of 2^-16. The kept elements are divided by 1 - the rounded
+    probability, so the expectation is exact. The seed comes from torch's generator, so runs are repeatable.
+
+    >>> dropout(torch.ones(4), 0.0)
+    tensor([1., 1., 1., 1.])
+    >>> sorted(set(dropout(torch.ones(1000), 0.5).tolist()))
+    [0.0, 2.0]
     """
     if probability == 0 or values.numel() == 0:
         return values
@@ -44,10 +48,10 @@ def dropout(values: Tensor, probability: float) -> Tensor:
     return result
 
 
-def _draw(num: int) -> Tensor:
-    """(num,) int64, every bit random, from a seed that torch's generator draws.
+def _random_bits(num: int) -> Tensor:
+    """Return (num,) int64 with random bits, from a seed that torch's generator draws.
 
-    numpy's SFC64 takes half the time of torch's own generator; a compiler sees through the latter alone.
+    numpy's SFC64 takes half the time of torch's generator. `torch.compile` can only trace the latter.
     """
     highest = 2**63 - 1
     if torch.compiler.is_compiling():
@@ -56,10 +60,10 @@ def _draw(num: int) -> Tensor:
     return torch.from_numpy(np.random.SFC64(seed).random_raw(num).view(np.int64))
 
 
-def _zero_or(factor: float, levels: Tensor, least: int, dtype: torch.dtype) -> Tensor:
-    """`factor` where a level is `least` or above, else 0; any shape -> the same, of `dtype`.
+def _scaled_mask(factor: float, levels: Tensor, least: int, dtype: torch.dtype) -> Tensor:
+    """Return `factor` at levels of at least `least` and 0 at the others, in `dtype`.
 
-    Through integers, a tenth of the time: the bits of the factor times 1 or 0.
+    The bits of the factor are multiplied as integers by 1 or 0, which takes a tenth of the time.
     """
     if torch.compiler.is_compiling():
         return (levels >= least).to(dtype).mul_(factor)
@@ -69,18 +73,26 @@ def _zero_or(factor: float, levels: Tensor, least: int, dtype: torch.dtype) -> T
     return mask.mul_(bits).view(dtype)
 
 
+class _Context(Protocol):
+    """The context of an autograd function, as far as it is used here."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Dropout(torch.autograd.Function):
-    """Multiply by a mask that holds 0 and the factor of what is left."""
+    """Product with a mask that holds 0 for dropped elements and the scaling factor for the others."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, num_dropped: int) -> Tensor:
-        levels = _draw((values.numel() + 3) // 4).view(torch.int16)[: values.numel()].view(values.shape)
+    def forward(ctx: _Context, values: Tensor, num_dropped: int) -> Tensor:
+        levels = _random_bits((values.numel() + 3) // 4).view(torch.int16)[: values.numel()].view(values.shape)
         factor = _LEVELS / (_LEVELS - num_dropped) if num_dropped < _LEVELS else 0.0
-        mask = _zero_or(factor, levels, num_dropped - _LEVELS // 2, values.dtype)
+        mask = _scaled_mask(factor, levels, num_dropped - _LEVELS // 2, values.dtype)
         ctx.save_for_backward(mask)
         return values * mask
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
         [mask] = ctx.saved_tensors
         return gradients[0] * mask, None

@@ -1,4 +1,4 @@
-"""What enters the first block: word + segment + position, then LayerNorm and dropout."""
+"""The input of the first block: word + segment + position embeddings, then LayerNorm and dropout."""
 
 import math
 
@@ -11,7 +11,10 @@ from bert_lightning.model.dropout import Dropout
 
 
 class BertEmbeddings(nn.Module):
-    """Ids (B, S) or (T,) -> (B, S, H) or (T, H); `modeling.py: embedding_lookup, embedding_postprocessor`."""
+    """Embedding of ids (B, S) or (T,) as (B, S, H) or (T, H).
+
+    `modeling.py: embedding_lookup, embedding_postprocessor`.
+    """
 
     position: nn.Embedding | None
     sinusoids: Tensor | None
@@ -33,10 +36,10 @@ class BertEmbeddings(nn.Module):
         self.max_positions = config.max_position_embeddings
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None) -> Tensor:
-        """(B, S) x 2 -> (B, S, H); with `positions` (T,), the place of each token, (T,) x 2 -> (T, H).
+        """Embed (B, S) x 2 as (B, S, H), or packed (T,) x 2 with the `positions` (T,) of the tokens as (T, H).
 
         Raises:
-            ValueError: on a processor, an id that is not in its table; the message names place and id.
+            ValueError: on a CPU, an id is not in its table; the message names its index and the id.
         """
         _check_ids("input_ids", input_ids, self.word.num_embeddings, "the vocabulary")
         if token_type_ids is None:
@@ -47,7 +50,7 @@ class BertEmbeddings(nn.Module):
         hidden = self.word(input_ids) + segments
         table = self.position.weight if self.position is not None else self.sinusoids
         if table is not None:
-            # As embeddings: torch adds up the gradients of plain indexing in any order.
+            # Not plain indexing, whose gradients torch sums in any order.
             rows = table[: input_ids.shape[-1]] if positions is None else F.embedding(positions, table)
             hidden = hidden + rows.to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(hidden))
@@ -55,23 +58,23 @@ class BertEmbeddings(nn.Module):
 
 
 def sinusoidal_positions(num_positions: int, width: int) -> Tensor:
-    """(num_positions, width) in float64: sin(p / 10000^(2i / width)) in the even columns 2i, cos in the odd ones.
+    """Return (num_positions, width) in float64: sin(p / 10000^(2i / width)) in column 2i, cos in column 2i + 1.
 
     Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
     """
-    places = torch.arange(num_positions, dtype=torch.float64)[:, None]
+    positions = torch.arange(num_positions, dtype=torch.float64)[:, None]
     even = torch.arange(0, width, 2, dtype=torch.float64)
-    angles = places * torch.exp(even * (-math.log(10000.0) / width))
+    angles = positions * torch.exp(even * (-math.log(10000.0) / width))
     table = torch.zeros(num_positions, width, dtype=torch.float64)
     table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()[:, : width // 2]
     return table
 
 
 def _check_ids(name: str, ids: Tensor, size: int, what: str) -> None:
-    """A processor's own error does not say which; on an accelerator, where reading them would wait, there is none."""
+    """Check ids on a CPU, where torch's own error does not name the id. On an accelerator reading them would wait."""
     if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
         return
     lowest, highest = ids.aminmax()
     if lowest < 0 or highest >= size:
-        place = ((ids < 0) | (ids >= size)).nonzero()[0].tolist()
-        raise ValueError(f"{name}{place} is {int(ids[tuple(place)])}, outside {what} (0 to {size - 1})")
+        index = ((ids < 0) | (ids >= size)).nonzero()[0].tolist()
+        raise ValueError(f"{name}{index} is {int(ids[tuple(index)])}, outside {what} (0 to {size - 1})")

@@ -1,4 +1,4 @@
-"""The encoder backbone that every task shares: embeddings, Transformer blocks, pooler."""
+"""The encoder that all tasks share: embeddings, Transformer blocks and pooler."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,7 @@ from bert_lightning.model.packing import Packing, longest_of, order_by_length, r
 from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 
-# `gelu_new` is the tanh form of the original code, `gelu` the erf form.
+# `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu": F.gelu,
@@ -28,16 +28,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder gives: every token, the sequence as one vector, and on request what lies inside."""
+    """Output of the encoder: hidden states, one vector per sequence, and on request the inner states."""
 
     last_hidden_state: Tensor
-    """(B, S, H), or (T, H) when packed"""
+    """(B, S, H), or (T, H) if packed"""
     pooler_output: Tensor
-    """(B, H), or (n, H) when packed"""
+    """(B, H), or (n, H) if packed"""
     hidden_states: tuple[Tensor, ...] | None = None
-    """the embeddings and the output of each layer, L + 1 in all, each as `last_hidden_state`"""
+    """the embeddings and the output of each block, each with the shape of `last_hidden_state`"""
     attentions: tuple[Tensor, ...] | None = None
-    """(B, N, S, S) of each layer: attention probabilities before dropout; n in place of B when packed"""
+    """(B, N, S, S) for each block: attention probabilities before dropout; n instead of B if packed"""
 
 
 class BertLayer(nn.Module):
@@ -47,9 +47,9 @@ class BertLayer(nn.Module):
     x = x + attention(LN(x)), x = x + feed_forward(LN(x)).
 
     Attributes:
-        column_parallel: products whose outputs processes can share, head by head, and matrices stacked in each.
-        row_parallel: products that take those up.
-        draws_apart: around what is drawn for the block's own heads, where other processes have the others.
+        column_parallel: names of the column-parallel linear layers, with the number of matrices stacked in each.
+        row_parallel: names of the row-parallel linear layers, which take their outputs.
+        draws_apart: context for random draws of the block's own heads, if other processes hold the other heads.
     """
 
     column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}
@@ -72,7 +72,7 @@ class BertLayer(nn.Module):
         self.pre_layer_norm = config.pre_layer_norm
 
     def forward(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
-        """(B, S, H) or (T, H) -> the same shape, and the attention weights where the backend gives them."""
+        """Return the same shape, (B, S, H) or (T, H), and the attention weights if the backend returns them."""
         if self.pre_layer_norm:
             context, weights = self._attention(self.attention_norm(hidden), layout, backend)
             hidden = hidden + context
@@ -93,11 +93,17 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(PretrainedModel):
-    """BERT without a head: ids (B, S) -> hidden states (B, S, H) and the pooled sequence (B, H).
+    """BERT without a head.
 
     Attributes:
         attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/attention.py`).
-        activation_checkpointing: keep only each block's input for the backward pass and compute the rest again.
+        activation_checkpointing: store only the input of each block for the backward pass, and recompute the rest.
+
+    >>> encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=100))
+    >>> ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
+    >>> output = encoder(ids, attention_mask=ids != 0)
+    >>> tuple(output.last_hidden_state.shape), tuple(output.pooler_output.shape)
+    ((2, 4, 128), (2, 128))
     """
 
     architecture = "BertModel"
@@ -127,26 +133,26 @@ class BertEncoder(PretrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> EncoderOutput:
-        """(B, S) x 3 -> (B, S, H), (B, H); packed: (T,) x 2 -> (T, H), (n, H).
+        """Encode (B, S) x 3 as (B, S, H) and (B, H), or packed (T,) x 2 as (T, H) and (n, H).
 
         `attention_mask` is nonzero at real tokens; None means that nothing is padded. The pooled vector is
-        tanh(W h + b) of what `pooling` takes, which is h_[CLS] as published; without a pooler it is that alone.
+        tanh(W h + b) with h from `pooling`, in the published models that of [CLS]. Without a pooler it is h itself.
 
-        Padding may stand anywhere: at the end, in front, or between tokens. Positions count padding, as in
-        transformers. The pooled vector is that of the first real token. transformers takes position 0 even if it is
-        padding, so the two differ for padding in front.
+        Padding may be anywhere: at the end, at the start, or between tokens. Positions count padding, as in
+        transformers. `cls` pooling takes the first real token. transformers takes position 0 even if it is padding,
+        so the two differ for padding at the start.
 
         Raises:
-            ValueError: a sequence longer than the positions, an id outside its table, packed input with a mask or
-                with boundaries that are not its own, or an attention backend that cannot run here.
+            ValueError: a sequence is longer than the position table, an id is outside its table, packed input has a
+                mask or boundaries that do not fit, or the attention backend cannot run here.
         """
         self._check_shapes(input_ids, token_type_ids, attention_mask, packing)
         backend = self._backend(input_ids.device, packed=packing is not None, weights=output_attentions)
         if packing is None:
-            order = self._order_of_rows(attention_mask, backend)
+            order = self._order_of_sequences(attention_mask, backend)
             if backend.needs_packing or order is not None:
-                given = (input_ids, token_type_ids, attention_mask)
-                return self._forward_unpadded(*given, backend, output_hidden_states, order)
+                inputs = (input_ids, token_type_ids, attention_mask)
+                return self._forward_unpadded(*inputs, backend, output_hidden_states, order)
         positions = packing.positions(len(input_ids)) if packing is not None else None
         hidden = self.embeddings(input_ids, token_type_ids, positions)
         layout = layout_of(attention_mask, packing)
@@ -192,15 +198,17 @@ class BertEncoder(PretrainedModel):
         output_hidden_states: bool,
         order: Tensor | None,
     ) -> EncoderOutput:
-        """Take the padding out in front of the embeddings and put zeros in its place behind the last block."""
-        places, packing = real_tokens(torch.ones_like(input_ids) if attention_mask is None else attention_mask, order)
-        segments = token_type_ids.flatten()[places] if token_type_ids is not None else None
-        positions = places % input_ids.shape[1]
-        hidden = self.embeddings(input_ids.flatten()[places], segments, positions)
+        """Remove the padding before the embeddings, and put zeros at its positions after the last block."""
+        indices, packing = real_tokens(
+            torch.ones_like(input_ids) if attention_mask is None else attention_mask, order
+        )
+        segments = token_type_ids.flatten()[indices] if token_type_ids is not None else None
+        positions = indices % input_ids.shape[1]
+        hidden = self.embeddings(input_ids.flatten()[indices], segments, positions)
         output = self._blocks(hidden, Layout(packing=packing), backend, output_hidden_states)
 
         def padded(packed: Tensor) -> Tensor:
-            full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, places, packed)
+            full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, indices, packed)
             return full.unflatten(0, input_ids.shape)
 
         states, pooled = output.hidden_states, output.pooler_output
@@ -210,11 +218,11 @@ class BertEncoder(PretrainedModel):
             tuple(map(padded, states)) if states is not None else None,
         )
 
-    def _order_of_rows(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
-        """How rows go through a processor without their padding; None where that does not pay or is not possible.
+    def _order_of_sequences(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
+        """Return the order in which a CPU computes the sequences without padding; None to keep the padding.
 
-        Rows of one length are attended to together, so it pays in training where most of them have a length in
-        common, as those of pre-training do.
+        Attention computes sequences of equal length together. Removing the padding is therefore faster in training
+        if most sequences share their length with others, as in pre-training.
         """
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
             return None
@@ -237,12 +245,14 @@ class BertEncoder(PretrainedModel):
         packing: Packing | None,
     ) -> None:
         if packing is not None and (input_ids.dim() != 1 or attention_mask is not None):
-            raise ValueError("packed input is one row of tokens, (T,), without an attention mask")
+            raise ValueError("packed input must have shape (T,) and no attention mask")
         if packing is None and input_ids.dim() != 2:
             raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, S), or (T,) with a packing")
-        for name, given in (("token_type_ids", token_type_ids), ("attention_mask", attention_mask)):
-            if given is not None and given.shape != input_ids.shape:
-                raise ValueError(f"{name} has shape {tuple(given.shape)}, but input_ids {tuple(input_ids.shape)}")
+        for name, tensor in (("token_type_ids", token_type_ids), ("attention_mask", attention_mask)):
+            if tensor is not None and tensor.shape != input_ids.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}, but input_ids has shape {tuple(input_ids.shape)}"
+                )
         longest = input_ids.shape[1] if packing is None else longest_of(packing, len(input_ids))
         if longest > self.config.max_position_embeddings:
             raise ValueError(
@@ -251,54 +261,55 @@ class BertEncoder(PretrainedModel):
             )
 
     def freeze(self, *, embeddings: bool = False, num_layers: int = 0, everything: bool = False) -> None:
-        """Keep the embeddings, the first `num_layers` blocks, or all of the encoder, as they are.
+        """Freeze the embeddings, the first `num_layers` blocks, or the whole encoder.
 
-        What is frozen gets no gradients, and stays in evaluation mode whatever `train` says: no dropout.
+        Frozen modules get no gradients. They stay in evaluation mode even after `train()`, so they have no dropout.
 
         Raises:
-            ValueError: there are not so many blocks.
+            ValueError: the encoder has fewer blocks.
         """
         if not 0 <= num_layers <= len(self.layers):
             raise ValueError(f"{num_layers} layers cannot be frozen: the model has {len(self.layers)}")
-        parts = [*([self.embeddings] if embeddings else []), *self.layers[:num_layers]]
-        self._frozen = list(self.children()) if everything else parts
-        for part in self._frozen:
-            part.requires_grad_(False)
+        lowest = [*([self.embeddings] if embeddings else []), *self.layers[:num_layers]]
+        self._frozen = list(self.children()) if everything else lowest
+        for module in self._frozen:
+            module.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but for what is frozen."""
+        """Set the mode of all modules except the frozen ones."""
         super().train(mode)
-        for part in self._frozen:
-            part.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def reinitialize_top(self, num_layers: int) -> None:
-        """Draw the pooler and the last `num_layers` blocks anew; Zhang et al. 2021 (arXiv 2006.05987), section 4.
+        """Reinitialise the pooler and the last `num_layers` blocks; Zhang et al. 2021 (arXiv 2006.05987), section 4.
 
         Raises:
-            ValueError: there are not so many blocks.
+            ValueError: the encoder has fewer blocks.
         """
         if not 0 <= num_layers <= len(self.layers):
-            raise ValueError(f"{num_layers} layers cannot be drawn anew: the model has {len(self.layers)}")
+            raise ValueError(f"{num_layers} layers cannot be reinitialised: the model has {len(self.layers)}")
         if num_layers == 0:
             return
-        for part in (*self.layers[len(self.layers) - num_layers :], self.pooler):
-            if part is not None:
-                initialize(part, self.config.initializer_range)
+        for module in (*self.layers[len(self.layers) - num_layers :], self.pooler):
+            if module is not None:
+                initialize(module, self.config.initializer_range)
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:
-    """Draw all weights as the original does: truncated normal cut at two deviations, biases 0, LayerNorm 1 and 0.
+    """Initialise weights as in the original code, `modeling.py: create_initializer` (truncated_normal_initializer).
 
-    `modeling.py: create_initializer` (tf.truncated_normal_initializer).
+    Weights come from a normal distribution truncated at two standard deviations. Biases are 0. The weights of
+    LayerNorm are 1.
     """
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
+    for child in module.modules():
+        if isinstance(child, nn.Linear | nn.Embedding):
             limit = 2 * standard_deviation
-            nn.init.trunc_normal_(part.weight, std=standard_deviation, a=-limit, b=limit)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
-        if isinstance(part, nn.LayerNorm):
-            nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
+            nn.init.trunc_normal_(child.weight, std=standard_deviation, a=-limit, b=limit)
+        if isinstance(child, nn.Linear) and child.bias is not None:
+            nn.init.zeros_(child.bias)
+        if isinstance(child, nn.LayerNorm):
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)

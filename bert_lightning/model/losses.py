@@ -1,4 +1,4 @@
-"""Losses of the task models, one value an example, so that whoever trains chooses what to divide by."""
+"""Losses of the task models, one value per sequence; the caller chooses how to average them."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""The label of what has none, as in `torch.nn.functional.cross_entropy`."""
+"""The label that is not scored, as in `torch.nn.functional.cross_entropy`."""
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 _SEQUENCE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -23,14 +23,17 @@ _SEQUENCE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def sequence_losses(logits: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
-    """(B, L) and labels -> (B,), in float32 at least.
+    """Return the loss of each sequence, (B, L) and labels -> (B,), in float32 at least.
 
     `single_label_classification`: cross-entropy, labels (B,). `multi_label_classification`: the mean over labels of
     the binary cross-entropy, labels (B, L) of 0 and 1. `regression`: the mean squared error over the outputs, labels
-    (B, L), or (B,) where L is 1. The names and the formulas are transformers'.
+    (B, L), or (B,) if L is 1. The names and formulas are those of transformers.
 
     Raises:
-        ValueError: labels of another shape.
+        ValueError: the labels have another shape.
+
+    >>> sequence_losses(torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 1]), "single_label_classification")
+    tensor([0.6931, 0.1269])
     """
     return _SEQUENCE_LOSSES[problem_type](logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
@@ -38,24 +41,24 @@ def sequence_losses(logits: Tensor, labels: Tensor, problem_type: ProblemType) -
 def span_losses(
     start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """(B, S) x 2 and positions (B,) x 2 -> (B,): the mean of the two cross-entropies; `run_squad.py: compute_loss`.
+    """Return the mean of the two cross-entropies: (B, S) x 2 and positions (B,) x 2 -> (B,).
 
-    A position outside the window (less than 0, or S or more) counts nothing. As published the softmax runs over
-    padding too; with the mask it does not, and no longer depends on how much there is.
+    `run_squad.py: compute_loss`. A position outside the window (below 0, or S and above) does not count. In the
+    published code the softmax includes padding. With the mask it does not, so the amount of padding has no effect.
 
     Raises:
         ValueError: the shape of an argument does not fit `start_logits`; the message names it.
     """
     shape = tuple(start_logits.shape)
-    for name, given, expected in (
+    for name, tensor, expected in (
         ("end_logits", end_logits, shape),
         ("starts", starts, shape[:1]),
         ("ends", ends, shape[:1]),
         ("attention_mask", attention_mask, shape),
     ):
-        if given is not None and tuple(given.shape) != expected:
+        if tensor is not None and tuple(tensor.shape) != expected:
             raise ValueError(
-                f"{name} is of shape {tuple(given.shape)}; expected {expected}, since start_logits has shape {shape}"
+                f"{name} has shape {tuple(tensor.shape)}; expected {expected}, because start_logits has shape {shape}"
             )
     length = shape[1]
 
@@ -73,7 +76,7 @@ def span_losses(
 
 def _classes(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but logits {tuple(logits.shape)}")
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, but logits have shape {tuple(logits.shape)}")
     return labels
 
 
@@ -81,5 +84,5 @@ def _targets(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.dim() == 1 and logits.shape[1] == 1:
         labels = labels[:, None]
     if labels.shape != logits.shape:
-        raise ValueError(f"labels have the shape {tuple(labels.shape)}, but logits {tuple(logits.shape)}")
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, but logits have shape {tuple(logits.shape)}")
     return labels.to(logits.dtype)

@@ -1,9 +1,9 @@
-"""A model as an ONNX file, for runtimes without Python or PyTorch. Needs the extra `onnx`."""
+"""Export of a model as an ONNX file, for runtimes without Python or PyTorch. Needs the extra `onnx`."""
 
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.task_models import BertForMultipleChoice, BertForRelationClassification
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 CRF_OUTPUTS = ("crf_starts", "crf_transitions", "crf_ends")
-"""scores of the first tag (L,), of each step from the tag of a row to that of a column (L, L), of the last (L,)"""
+"""scores (L,) of the first tag, (L, L) of transitions from the tag of a row to that of a column, (L,) of the last"""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OPSET = 20
 _NUM_CHOICES = 3
@@ -36,8 +39,8 @@ class _Outputs(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         output = self.model(input_ids, token_type_ids, attention_mask)
-        parts = (output,) if isinstance(output, Tensor) else tuple(part for part in output if part is not None)
-        return (*parts, *(self.get_buffer(name).clone() for name in CRF_OUTPUTS[: self.num_scores]))
+        tensors = (output,) if isinstance(output, Tensor) else tuple(each for each in output if each is not None)
+        return (*tensors, *(self.get_buffer(name).clone() for name in CRF_OUTPUTS[: self.num_scores]))
 
 
 def onnx_obstacle(model: PretrainedModel) -> str | None:
@@ -48,10 +51,11 @@ def onnx_obstacle(model: PretrainedModel) -> str | None:
 
 
 def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
-    """Write `path` and compare what onnxruntime computes with it with what the model computes.
+    """Write an ONNX file and compare the results of onnxruntime with those of the model.
 
-    Inputs are int64 `input_ids`, `token_type_ids` and `attention_mask`, (B, S) of any B and any S up to the model's
-    positions; (B, K, S) for multiple choice. Outputs have the names of the model's own, or `logits`.
+    The inputs are int64 `input_ids`, `token_type_ids` and `attention_mask`: (B, S) with any B and any S up to the
+    number of the model's positions, or (B, K, S) for multiple choice. The outputs have the names of the model's
+    outputs, or `logits`.
 
     A tagger with a CRF also outputs `LinearChainCRF.decoding_scores` as `CRF_OUTPUTS`, which do not depend on the
     input. Its tags follow from them and the logits by the Viterbi algorithm. The algorithm is not part of the file,
@@ -60,70 +64,79 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
     Equal models give identical files in any folder and process, with the same version of torch.
 
     Returns:
-        output name -> the largest difference over the largest value, on inputs of two shapes other than the one
-        that was traced.
+        output name -> the largest difference divided by the largest value, on inputs of two shapes that were not
+        traced.
 
     Raises:
         ModuleNotFoundError: one of `PACKAGES` is not installed.
         ValueError: the model has an `onnx_obstacle`.
     """
-    import onnxruntime
+    import onnxruntime  # noqa: F401
 
     obstacle = onnx_obstacle(model)
     if obstacle is not None:
-        raise ValueError(f"the model has {obstacle}")
+        raise ValueError(f"the model cannot be exported: it has {obstacle}")
     was_training, attention = model.training, model.backbone.attention
     model.eval()
     model.backbone.attention = "sdpa"
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = _output_names(model)
+            _write(model, path, names)
+            return _compare(model, path, names)
+    finally:
+        model.train(was_training)
+        model.backbone.attention = attention
+
+
+def _write(model: PretrainedModel, path: Path, names: list[str]) -> None:
     dimensions = {
         0: torch.export.Dim("batch"),
         1: torch.export.Dim("sequence", max=model.config.max_position_embeddings),
     }
     if isinstance(model, BertForMultipleChoice):
         dimensions = {0: dimensions[0], 1: torch.export.Dim("choices"), 2: dimensions[1]}
-    names = _output_names(model)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for library in ("torch.onnx", "onnx_ir"):
-                logging.getLogger(library).setLevel(logging.ERROR)
-            program = torch.onnx.export(
-                _Outputs(model),
-                _sample(model, 2, 7),
-                input_names=list(INPUTS),
-                output_names=names,
-                dynamic_shapes=(dimensions,) * len(INPUTS),
-                dynamo=True,
-                opset_version=_OPSET,
-                verbose=False,
-            )
-            assert program is not None
-            _forget_origins(program.model)
-            program.save(str(path), external_data=False)
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-            differences = dict.fromkeys(names, 0.0)
-            for batch_size, length in ((1, 1), (3, min(12, model.config.max_position_embeddings))):
-                sample = _sample(model, batch_size, length)
-                given = dict(zip(INPUTS, (tensor.cpu().numpy() for tensor in sample), strict=True))
-                for name, ours, theirs in zip(
-                    names, _Outputs(model)(*sample), session.run(names, given), strict=True
-                ):
-                    difference = _relative_difference(ours.float().cpu().numpy(), theirs)
-                    # Not max(), which would leave out what is not a number.
-                    differences[name] = float(np.maximum(differences[name], difference))
-    finally:
-        model.train(was_training)
-        model.backbone.attention = attention
+    for library in ("torch.onnx", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        _Outputs(model),
+        _sample(model, 2, 7),
+        input_names=list(INPUTS),
+        output_names=names,
+        dynamic_shapes=(dimensions,) * len(INPUTS),
+        dynamo=True,
+        opset_version=_OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    _remove_origins(program.model)
+    program.save(str(path), external_data=False)
+
+
+def _compare(model: PretrainedModel, path: Path, names: list[str]) -> dict[str, float]:
+    """Return the largest relative difference of each output between the model and its file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    differences = dict.fromkeys(names, 0.0)
+    for batch_size, length in ((1, 1), (3, min(12, model.config.max_position_embeddings))):
+        sample = _sample(model, batch_size, length)
+        inputs = dict(zip(INPUTS, (tensor.cpu().numpy() for tensor in sample), strict=True))
+        for name, ours, theirs in zip(names, _Outputs(model)(*sample), session.run(names, inputs), strict=True):
+            difference = _relative_difference(ours.float().cpu().numpy(), theirs)
+            # Not max(), which ignores NaN.
+            differences[name] = float(np.maximum(differences[name], difference))
     return differences
 
 
 def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids in which the last row is padded by a third."""
+    """Return ids, segments and a mask; a third of the last sequence is padding."""
     length = min(length, model.config.max_position_embeddings)
     shape = (batch_size, _NUM_CHOICES, length) if isinstance(model, BertForMultipleChoice) else (batch_size, length)
     ids = torch.arange(batch_size * length).view(batch_size, length) * 7 % model.config.vocab_size
     segments = (torch.arange(length) >= length // 2).long().expand(batch_size, -1)
-    # A model of single texts has only the first segment.
+    # A model of single texts has only one segment.
     segments = segments.clamp(max=model.config.type_vocab_size - 1)
     mask = torch.ones_like(ids)
     mask[-1, length - length // 3 :] = 0
@@ -146,16 +159,16 @@ def _output_names(model: PretrainedModel) -> list[str]:
     return [*names, *(CRF_OUTPUTS if getattr(model, "crf", None) is not None else ())]
 
 
-def _relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+def _relative_difference(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     """Divide the largest difference by the largest finite value. Equal infinities do not differ."""
     finite = np.abs(expected[np.isfinite(expected)]).max(initial=1e-6)
     with np.errstate(invalid="ignore"):
-        differences = np.where(expected == found, 0.0, np.abs(expected - found))
+        differences = np.where(expected == actual, 0.0, np.abs(expected - actual))
     return float(differences.max() / finite)
 
 
-def _forget_origins(model: Any) -> None:
-    """Delete notes on the origin of each node from an `onnx_ir.Model`, since they name files of this machine."""
+def _remove_origins(model: "onnx_ir.Model") -> None:
+    """Delete the notes on the origin of each node, because they name files of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():

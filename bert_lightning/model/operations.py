@@ -1,4 +1,4 @@
-"""How many floating-point operations a model's products take, for what share of the hardware's peak a run reaches."""
+"""Floating-point operations of a model, from which the reached share of the hardware's peak is computed."""
 
 from bert_lightning.model.config import BertConfig
 
@@ -6,25 +6,29 @@ from bert_lightning.model.config import BertConfig
 def forward_operations(
     config: BertConfig, num_tokens: int, num_token_pairs: int, num_sequences: int, num_scored: int
 ) -> float:
-    """Multiplications and additions of one forward pass's matrix products; a backward pass takes twice as many.
+    """Return the multiplications and additions in the matrix products of one forward pass.
 
-    A product of (m, k) and (k, n) counts 2 m k n. Element-wise work, softmax and LayerNorm count nothing, as is usual
-    for the share of peak that models reach (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+    A product of (m, k) and (k, n) counts 2 m k n. Element-wise operations, softmax and LayerNorm are not counted, as
+    is usual for model FLOP/s utilization (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 
     Args:
-        config: of the model.
-        num_tokens: real tokens T; padding is no work worth counting.
-        num_token_pairs: the squared lengths of the sequences, summed: what attention goes over.
-        num_sequences: how many are pooled.
-        num_scored: tokens that are scored against the vocabulary.
+        config: the architecture of the model.
+        num_tokens: the number of real tokens T, without padding.
+        num_token_pairs: the sum of the squared sequence lengths, which attention computes.
+        num_sequences: the number of sequences that are pooled.
+        num_scored: the number of tokens that are scored against the vocabulary.
+
+    >>> tokens = 8 * 128
+    >>> f"{forward_operations(BertConfig(), tokens, 8 * 128**2, 8, num_scored=tokens):.3g}"
+    '2.28e+11'
     """
     hidden, width = config.hidden_size, config.embedding_width
-    # Query, key, value and output are 4 H^2; the feed-forward layers 2 H I.
+    # Query, key, value and output have 4 H^2 weights; the feed-forward layers have 2 H I.
     weights = config.num_hidden_layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     if width != hidden:
         weights += width * hidden
     operations = 2.0 * num_tokens * weights
-    # Scores and weighted values.
+    # The attention scores and the weighted values.
     operations += config.num_hidden_layers * 2 * (2.0 * num_token_pairs * hidden)
     operations += 2.0 * num_sequences * hidden**2 if config.pooler else 0.0
     return operations + 2.0 * num_scored * (hidden * width + width * config.vocab_size)
@@ -33,5 +37,5 @@ def forward_operations(
 def training_operations(
     config: BertConfig, num_tokens: int, num_token_pairs: int, num_sequences: int, num_scored: int
 ) -> float:
-    """Of a forward and a backward pass."""
+    """Return the operations of a forward and a backward pass; the latter takes twice as many as the former."""
     return 3 * forward_operations(config, num_tokens, num_token_pairs, num_sequences, num_scored)

@@ -1,4 +1,4 @@
-"""Sequences of any lengths laid end to end: T tokens and the boundaries between them, without padding."""
+"""Packed sequences: T tokens without padding, and the boundaries between the sequences."""
 
 from typing import NamedTuple
 
@@ -7,54 +7,57 @@ from torch import Tensor
 
 
 class Packing(NamedTuple):
-    """Where n packed sequences begin and end.
+    """Boundaries of n packed sequences, in the form that variable-length attention kernels need.
 
-    The two fields are what variable-length attention kernels ask for. On CUDA nothing here waits for the device.
+    On CUDA no property or method waits for the device.
+
+    >>> packing = packing_of(torch.tensor([2, 3]))
+    >>> packing.boundaries.tolist(), packing.positions(num_tokens=5).tolist()
+    ([0, 2, 5], [0, 1, 0, 1, 2])
     """
 
     boundaries: Tensor
     """(n + 1,) int32, ascending from 0 to T; sequence i is the tokens `boundaries[i]` to `boundaries[i + 1] - 1`"""
     max_length: int
-    """at least the length of the longest sequence"""
+    """the length of the longest sequence, or more"""
 
     @property
     def num_sequences(self) -> int:
-        """n."""
         return self.boundaries.shape[0] - 1
 
     @property
     def firsts(self) -> Tensor:
-        """(n,) the first token of each sequence."""
+        """(n,) index of the first token of each sequence."""
         return self.boundaries[:-1].long()
 
     @property
     def lengths(self) -> Tensor:
-        """(n,) tokens of each sequence."""
+        """(n,) number of tokens in each sequence."""
         return self.boundaries.diff().long()
 
     def sequence_numbers(self, num_tokens: int) -> Tensor:
-        """(T,) which sequence each token belongs to."""
+        """Return (T,) the index of the sequence to which each token belongs."""
         numbers = torch.arange(self.num_sequences, device=self.boundaries.device)
         return numbers.repeat_interleave(self.lengths, output_size=num_tokens)
 
     def positions(self, num_tokens: int) -> Tensor:
-        """(T,) the place of each token in its sequence, from 0."""
+        """Return (T,) the position of each token in its sequence."""
         tokens = torch.arange(num_tokens, device=self.boundaries.device)
         return tokens - self.firsts[self.sequence_numbers(num_tokens)]
 
 
 def packing_of(lengths: Tensor) -> Packing:
-    """(n,) lengths -> the packing of sequences of these lengths; waits for the device that holds them."""
+    """Return the packing of sequences with the lengths (n,); waits for the device that holds them."""
     boundaries = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
     boundaries[1:] = lengths.cumsum(0)
     return Packing(boundaries, int(lengths.max()) if len(lengths) else 0)
 
 
 def longest_of(packing: Packing, num_tokens: int) -> int:
-    """The length of the longest sequence; elsewhere than on a processor, where counting would wait, `max_length`.
+    """Return the length of the longest sequence on a CPU, and `max_length` elsewhere, where counting would wait.
 
     Raises:
-        ValueError: on a processor, boundaries that are not those of so many tokens.
+        ValueError: on a CPU, the boundaries do not fit the number of tokens.
     """
     boundaries = packing.boundaries
     if boundaries.device.type != "cpu" or torch.compiler.is_compiling():
@@ -69,7 +72,10 @@ def longest_of(packing: Packing, num_tokens: int) -> int:
 
 
 def real_tokens(attention_mask: Tensor, order: Tensor | None = None) -> tuple[Tensor, Packing]:
-    """(B, S) mask -> the places (T,) of its real tokens among the B * S, and their packing; rows in `order` (B,)."""
+    """Return the indices (T,) of the real tokens of a mask (B, S), flattened to B * S, and their packing.
+
+    The sequences come in `order` (B,) if it is given.
+    """
     real = attention_mask.bool()
     if order is None:
         return real.flatten().nonzero().squeeze(1), packing_of(real.sum(1))
@@ -78,15 +84,15 @@ def real_tokens(attention_mask: Tensor, order: Tensor | None = None) -> tuple[Te
 
 
 def order_by_length(attention_mask: Tensor) -> Tensor | None:
-    """(B, S) mask -> an order of rows (B,) in which those of one length lie together; None where few share one."""
+    """Return an order (B,) that puts sequences of equal length together; None if few have equal lengths."""
     lengths = attention_mask.bool().sum(1)
     _, counts = lengths.unique(return_counts=True)
     return lengths.argsort(stable=True) if len(counts) * 3 <= len(lengths) else None
 
 
 def pad(packed: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-    """(T, ...) -> (n, max_length, ...), zero where there is no token, and where each token went (T,)."""
+    """Pad with zeros: (T, ...) -> (n, max_length, ...), and the indices (T,) of the tokens in it, flattened."""
     num_tokens, rest = packed.shape[0], packed.shape[1:]
-    places = packing.sequence_numbers(num_tokens) * packing.max_length + packing.positions(num_tokens)
-    padded = packed.new_zeros(packing.num_sequences * packing.max_length, *rest).index_copy(0, places, packed)
-    return padded.unflatten(0, (packing.num_sequences, packing.max_length)), places
+    indices = packing.sequence_numbers(num_tokens) * packing.max_length + packing.positions(num_tokens)
+    padded = packed.new_zeros(packing.num_sequences * packing.max_length, *rest).index_copy(0, indices, packed)
+    return padded.unflatten(0, (packing.num_sequences, packing.max_length)), indices

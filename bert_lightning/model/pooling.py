@@ -1,4 +1,4 @@
-"""One vector for a sequence: its first real token, or the mean or the maximum over its real tokens."""
+"""Pooling of a sequence to one vector: its first real token, or the mean or maximum over its real tokens."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from bert_lightning.model.packing import Packing
 
 
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
-    """(B, S, H) or packed (T, H) -> (B, H) or (n, H), over real tokens only.
+    """Pool (B, S, H) or packed (T, H) to (B, H) or (n, H), over real tokens only.
 
     `pooling` is `cls` (the first real token), `mean` or `max`. A sequence without a real token becomes 0. Padded and
-    packed input give the same result, wherever the padding stands. Nothing here waits for the device.
+    packed input give the same result, wherever the padding is. No operation waits for the device.
     """
     if layout.packing is not None:
         return _pool_packed(hidden, layout.packing, pooling)
@@ -35,7 +35,7 @@ def _pool_packed(hidden: Tensor, packing: Packing, pooling: str) -> Tensor:
     if num_tokens == 0:
         return hidden.new_zeros(packing.num_sequences, hidden.shape[1])
     if pooling == "cls":
-        # A sequence without a token begins where the next one does, or behind the last.
+        # A sequence without tokens begins where the next one begins, or after the last token.
         return hidden[packing.firsts.clamp(max=num_tokens - 1)] * (lengths > 0)[:, None]
     numbers = packing.sequence_numbers(num_tokens)
     pooled = hidden.new_zeros(packing.num_sequences, hidden.shape[1])

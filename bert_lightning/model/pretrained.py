@@ -1,10 +1,11 @@
-"""The way of a model from and to checkpoints."""
+"""Loading models from checkpoints and saving them."""
 
 import dataclasses
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from torch import nn
@@ -15,16 +16,19 @@ from bert_lightning.checkpoints.huggingface import write_huggingface
 from bert_lightning.checkpoints.names import CONTRADICTIONS, to_huggingface
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
+
+if TYPE_CHECKING:
+    from bert_lightning.model.encoder import BertEncoder
 
 log = logging.getLogger(__name__)
 
 ENCODER, POOLER = "encoder.", "encoder.pooler."
 _MLM_HEAD = "mlm_head."
 _EMBEDDINGS, _BLOCK = "encoder.embeddings.", re.compile(r"encoder\.layers\.(\d+)\.")
-# Settings in which a model may differ from the checkpoint it takes its weights from.
+# Settings that may differ between a model and the checkpoint of its weights.
 _FREE = {
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -35,48 +39,48 @@ _FREE = {
     "pooler",
 }
 _HOW_TO_ADAPT = {
-    "vocab_size": " (resize_vocabulary fits it to another vocabulary)",
+    "vocab_size": " (resize_vocabulary adapts it to another vocabulary)",
     "max_position_embeddings": " (interpolate_positions stretches the position table)",
 }
 
 
 class LoadingReport(NamedTuple):
-    """What a checkpoint and a model did not have in common, by parameter name."""
+    """Names of the parameters that only the checkpoint or only the model has."""
 
     path: Path
     missing: list[str]
-    """in the model only: drawn anew"""
+    """only in the model; newly initialised"""
     unused: list[str]
-    """in the checkpoint only"""
+    """only in the checkpoint"""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unused)
 
     def __str__(self) -> str:
-        parts = []
+        sentences = []
         if self.missing:
-            parts.append(f"drawn anew, not taken from {self.path}: {', '.join(self.missing)}")
+            sentences.append(f"newly initialised, because {self.path} does not have them: {', '.join(self.missing)}")
         if self.unused:
-            parts.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
-        return "; ".join(parts)
+            sentences.append(f"in {self.path}, but not used: {', '.join(self.unused)}")
+        return "; ".join(sentences)
 
 
 class PretrainedModel(nn.Module):
-    """`from_pretrained` and `save_pretrained` for a module whose parameters are named as in a checkpoint.
+    """Base of all models: loading and saving. Parameters have the same names as in a checkpoint.
 
     Attributes:
         config: the architecture.
-        vocabulary: what the tokenizer of the checkpoint needs, taken along to the next one.
-        provenance: where the checkpoint came from, for the card of the next one.
-        loading_report: what the checkpoint and the model did not have in common; None if not from a checkpoint.
+        vocabulary: the vocabulary of the checkpoint, which is saved with the model again.
+        provenance: the origin of the checkpoint, for the model card of the saved model.
+        loading_report: the differences between checkpoint and model; None if there was no checkpoint.
     """
 
     architecture: ClassVar[str]
     """transformers' class of the same shape"""
     prefix: ClassVar[str] = ""
-    """What a checkpoint puts in front of this module's parameter names."""
+    """the prefix of this module's parameter names in a checkpoint"""
     uses_pooled: ClassVar[bool] = True
-    """Whether outputs depend on the pooled vector."""
+    """True if the outputs depend on the pooled vector"""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -90,31 +94,31 @@ class PretrainedModel(nn.Module):
         cls,
         path: str | Path,
         *,
-        config: dict[str, Any] | None = None,
+        config: Mapping[str, object] | None = None,
         resize_vocabulary: Vocabulary | int | None = None,
         interpolate_positions: int | None = None,
         reinitialize_layers: int = 0,
         new_head: bool = False,
         **arguments: Any,
     ) -> Self:
-        """Build the model that a checkpoint describes and fill it.
+        """Build the model that a checkpoint describes, and load its weights.
 
-        What the two do not have in common is in `loading_report`, and logged as a warning.
-        A checkpoint in float64 gives a model in float64, any other one in float32.
+        Differences between the two are in `loading_report` and logged as a warning. A checkpoint in float64 gives a
+        model in float64, any other checkpoint a model in float32.
 
         Args:
             path: a run directory or checkpoint file of ours, a Hugging Face folder, a TensorFlow 1 checkpoint, or a
                 hub name (`bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION`).
             config: fields of `BertConfig` to change, such as dropout rates.
-            resize_vocabulary: fit to another vocabulary, or to a number of entries.
-            interpolate_positions: stretch the position table to so many.
-            reinitialize_layers: draw so many top layers, and the pooler, anew.
-            new_head: draw the head anew even if the checkpoint has one.
-            arguments: go to the class; what is left out is taken from the checkpoint (labels, say).
+            resize_vocabulary: adapt the model to another vocabulary, or to a number of entries.
+            interpolate_positions: stretch the position table to this number of positions.
+            reinitialize_layers: reinitialise this many top layers, and the pooler.
+            new_head: initialise a new head even if the checkpoint has one.
+            arguments: arguments of the class, such as labels; the checkpoint provides the others.
 
         Raises:
-            CheckpointError: unreadable, without an encoder, or of another architecture.
-            ValueError: an unknown field, or values that do not fit together.
+            CheckpointError: the checkpoint is unreadable, has no encoder, or has another architecture.
+            ValueError: a field is unknown, or values do not fit together.
         """
         checkpoint = adapted(read_checkpoint(path), resize_vocabulary, interpolate_positions)
         if new_head:
@@ -127,48 +131,43 @@ class PretrainedModel(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: Any) -> Self:
-        """Build and fill a model; `arguments` win over what the checkpoint says of its head.
+        """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
         Raises:
-            CheckpointError: the checkpoint is of another architecture, or lies about itself.
+            CheckpointError: the checkpoint has another architecture, or its content contradicts its configuration.
         """
-        carried = cls.arguments_of(checkpoint)
-        labels = carried.get("labels")
-        others = labels is None or arguments.get("num_labels", len(labels)) != len(labels)
-        if arguments.get("crf") is False:
-            carried.pop("tag_scheme", None)
-        if "labels" in arguments or ("num_labels" in arguments and others):
-            carried = {name: value for name, value in carried.items() if name not in ("labels", "num_labels")}
+        head = cls.arguments_of(checkpoint, **arguments)
         config = config or config_of(checkpoint)
         try:
             with torch.device("meta"):
-                skeleton = cls(config, **{**carried, **arguments})
+                skeleton = cls(config, **head)
         except ValueError as error:
             if arguments:
                 raise
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
         # Before memory is taken for sizes that may be a lie.
         compare(skeleton, checkpoint)
-        model = cls(config, **{**carried, **arguments})
+        model = cls(config, **head)
         if all(tensor.dtype == torch.float64 for tensor in checkpoint.tensors.values()):
             model.double()
         fill(model, checkpoint)
         return model
 
     @property
-    def backbone(self) -> Any:
-        """The `BertEncoder`, which is the model itself where there is no head."""
-        return getattr(self, "encoder", self)
+    def backbone(self) -> "BertEncoder":
+        """The encoder, which is the model itself if it has no head."""
+        return cast("BertEncoder", getattr(self, "encoder", self))
 
     def depths(self) -> dict[str, int]:
-        """How far up each parameter lies, by its name.
+        """Return the depth of each parameter, by name.
 
-        0 the embeddings, 1 to L the blocks, L + 1 the head; the pooler and a last LayerNorm go with the top block.
+        The embeddings have depth 0, the blocks 1 to L, the head L + 1. The pooler and a last LayerNorm have the depth
+        of the top block.
         """
         return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
 
     def hidden_matrices(self) -> dict[str, int]:
-        """How many matrices are stacked in each matrix of the blocks, by its name: three in query, key and value."""
+        """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value."""
         return {
             name: 3 if name.endswith(".query_key_value.weight") else 1
             for name, parameter in self.named_parameters()
@@ -184,18 +183,21 @@ class PretrainedModel(nn.Module):
         return top if name.startswith(ENCODER) else top + 1
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What the class needs beside the architecture to hold what a checkpoint holds."""
-        return {}
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the constructor's arguments, besides the architecture, for the head that a checkpoint holds.
+
+        The `chosen` arguments win over those of the checkpoint.
+        """
+        return chosen
 
     @property
     def head_settings(self) -> dict[str, Any]:
-        """What a checkpoint must say of the head beside its weights."""
+        """The settings of the head that a checkpoint stores with the weights."""
         return {}
 
     @property
     def deviations(self) -> list[str]:
-        """The settings with which transformers' class of this architecture computes something else, or nothing."""
+        """The settings with which transformers' class of this architecture computes different results or fails."""
         config = self.config
         deviating = {
             "pre_layer_norm": config.pre_layer_norm,
@@ -207,12 +209,10 @@ class PretrainedModel(nn.Module):
         return [name for name, deviates in deviating.items() if deviates]
 
     def save_pretrained(self, folder: str | Path, vocabulary: Vocabulary | None = None) -> None:
-        """Write a folder that transformers opens; with the tokenizer files where the vocabulary is known.
+        """Write a folder that transformers can load, with the tokenizer files if the vocabulary is known.
 
-        `README.md` is a model card with what is known of where the weights came from.
-
-        With settings that transformers' BERT does not have (`deviations`) only this package reads the folder, and
-        transformers refuses it.
+        `README.md` is a model card with the known origin of the weights. With settings that transformers' BERT does
+        not have (`deviations`), only this package can load the folder, and transformers refuses it.
         """
         write_huggingface(
             self.to_checkpoint(Path(folder), vocabulary),
@@ -222,7 +222,7 @@ class PretrainedModel(nn.Module):
         )
 
     def to_checkpoint(self, path: Path, vocabulary: Vocabulary | None = None) -> Checkpoint:
-        """The model as plain values."""
+        """Return the weights and settings of the model."""
         tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
         return Checkpoint(
             path,
@@ -237,7 +237,7 @@ class PretrainedModel(nn.Module):
 def adapted(
     checkpoint: Checkpoint, vocabulary: Vocabulary | int | None = None, num_positions: int | None = None
 ) -> Checkpoint:
-    """The checkpoint fitted to another vocabulary and to so many positions, where they are given."""
+    """Adapt a checkpoint to another vocabulary and another number of positions, if they are given."""
     if vocabulary is not None:
         checkpoint = resize_vocabulary(checkpoint, vocabulary)
     if num_positions is not None:
@@ -246,13 +246,13 @@ def adapted(
 
 
 def without_head(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint's encoder alone."""
+    """Return the checkpoint without its head."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(ENCODER)}
     return dataclasses.replace(checkpoint, tensors=tensors, task_settings={})
 
 
 def config_of(checkpoint: Checkpoint) -> BertConfig:
-    """The architecture that a checkpoint describes.
+    """Return the architecture that a checkpoint describes.
 
     Raises:
         CheckpointError: its values do not fit together.
@@ -264,57 +264,58 @@ def config_of(checkpoint: Checkpoint) -> BertConfig:
 
 
 def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Copy a checkpoint's tensors into a model; the model remembers the report and the vocabulary.
+    """Copy a checkpoint's tensors into a model, which also keeps the report and the vocabulary.
 
     Raises:
-        CheckpointError: as `compare`.
+        CheckpointError: checkpoint and model do not fit, as in `compare`.
     """
     model.loading_report = compare(model, checkpoint)
-    wanted = {f"{model.prefix}{name}" for name in model.state_dict()}
-    given = {name: tensor for name, tensor in checkpoint.tensors.items() if name in wanted}
-    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in given.items()}, strict=False)
+    expected = {f"{model.prefix}{name}" for name in model.state_dict()}
+    shared = {name: tensor for name, tensor in checkpoint.tensors.items() if name in expected}
+    model.load_state_dict({name.removeprefix(model.prefix): tensor for name, tensor in shared.items()}, strict=False)
     model.vocabulary, model.provenance = checkpoint.vocabulary, checkpoint.provenance
     return model.loading_report
 
 
 def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Compare a checkpoint with a model, and report what they do not have in common.
+    """Compare a checkpoint with a model, and report the parameters that only one of them has.
 
     Raises:
-        CheckpointError: the architectures differ, a parameter of the encoder is missing (except a whole pooler) or
-            too many, a tensor has another shape, or the MLM head has two values for one parameter; the message names
-            it.
+        CheckpointError: the architectures differ, the encoder lacks a parameter or has one too many, a tensor has
+            another shape, or the MLM head has two values for one parameter. The message names the parameter. A whole
+            pooler may be missing.
     """
     _check_architecture(model, checkpoint)
-    wanted = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
-    missing = [name for name in wanted if name not in checkpoint.tensors]
-    unused = [name for name in checkpoint.tensors if name not in wanted]
+    expected = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    missing = [name for name in expected if name not in checkpoint.tensors]
+    unused = [name for name in checkpoint.tensors if name not in expected]
     has_pooler = any(name.startswith(POOLER) for name in checkpoint.tensors)
     for name in missing:
         if _is_body(name) or (has_pooler and name.startswith(POOLER)):
             raise CheckpointError(f"{checkpoint.path} has no tensor for {name}{_their_names(name)}")
     for name, (copy, original) in CONTRADICTIONS.items():
-        if name in unused and any(each.startswith(_MLM_HEAD) for each in wanted):
+        if name in unused and any(each.startswith(_MLM_HEAD) for each in expected):
             raise CheckpointError(
-                f"{checkpoint.path}: {copy} differs from {original}, though tie_word_embeddings makes them one: "
-                "false would use both"
+                f"{checkpoint.path}: {copy} differs from {original}, but tie_word_embeddings makes them one. "
+                "Set it to false to use both"
             )
     for name in unused:
         if _is_body(name):
             raise CheckpointError(
-                f"{checkpoint.path} holds {name}, for which its configuration has no place" + _their_names(name)
+                f"{checkpoint.path} has a tensor {name}, which does not exist in its configuration"
+                + _their_names(name)
             )
     for name, tensor in checkpoint.tensors.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
+        if name in expected and tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
-                + (_their_names(name) if name.startswith(ENCODER) else " (new_head draws the head anew)")
+                f"{checkpoint.path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                + (_their_names(name) if name.startswith(ENCODER) else " (new_head initialises a new head)")
             )
     return LoadingReport(checkpoint.path, missing, unused)
 
 
 def _their_names(name: str) -> str:
-    """Name a parameter of ours as transformers does, since most files use that name."""
+    """Return transformers' name of a parameter as a remark, because most files use that name."""
     return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
 
 
@@ -323,12 +324,12 @@ def _is_body(name: str) -> bool:
 
 
 def _check_architecture(model: PretrainedModel, checkpoint: Checkpoint) -> None:
-    theirs = config_of(checkpoint)
+    stored = config_of(checkpoint)
     for field in dataclasses.fields(BertConfig):
-        wanted, found = getattr(model.config, field.name), getattr(theirs, field.name)
-        if field.name not in _FREE and wanted != found:
+        expected, actual = getattr(model.config, field.name), getattr(stored, field.name)
+        if field.name not in _FREE and expected != actual:
             how = _HOW_TO_ADAPT.get(field.name, "")
             raise CheckpointError(
-                f"{checkpoint.path} has another architecture: its {field.name} is {found!r}, "
-                f"but the model's is {wanted!r}{how}"
+                f"{checkpoint.path} has another architecture: its {field.name} is {actual!r}, "
+                f"but the model's is {expected!r}{how}"
             )

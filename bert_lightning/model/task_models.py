@@ -1,6 +1,6 @@
-"""The models of the tasks: the encoder with a head for sequences, tokens, spans or choices.
+"""Task models: the encoder with a head for sequences, tokens, spans or choices.
 
-They take what the models of pre-training take (`model/bert.py`).
+They have the same inputs as the models for pre-training (`model/bert.py`).
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.attention import layout_of
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.crf import LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.encoder import BertEncoder, initialize
 from bert_lightning.model.losses import ProblemType
 from bert_lightning.model.packing import Packing
 from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.tag_schemes import TagScheme, allowed_by_scheme
+from bert_lightning.tags import TagScheme
 
 
 class _LabelledModel(PretrainedModel):
-    """A model with a linear head called `classifier` over named labels."""
+    """Base of models with a linear head `classifier` over named labels."""
 
     def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
         super().__init__(config)
         if labels is None:
-            # transformers' own names where there are none.
+            # The names that transformers uses if there are none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
         if isinstance(labels, str) or not labels:
             raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
@@ -37,15 +37,22 @@ class _LabelledModel(PretrainedModel):
         self.labels = list(labels)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels, or their number where they have no names."""
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels, or their number if they have no names.
+
+        A chosen number of labels keeps the names of the checkpoint if there are as many.
+        """
         labels = checkpoint.task_settings.get("labels")
         head = checkpoint.tensors.get("classifier.bias")
-        if labels is None:
-            return {"num_labels": head.numel()} if head is not None else {}
-        if head is not None and len(labels) != head.numel():
+        if labels is not None and head is not None and len(labels) != head.numel():
             raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
-        return {"labels": labels}
+        if "labels" in chosen:
+            return chosen
+        if labels is not None and chosen.get("num_labels", len(labels)) == len(labels):
+            return {"labels": labels, **chosen}
+        if "num_labels" in chosen or head is None:
+            return chosen
+        return {"num_labels": head.numel(), **chosen}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -56,8 +63,8 @@ class _LabelledModel(PretrainedModel):
 class BertForSequenceClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
 
-    `problem_type` says what the outputs are: scores of one label out of L, of L independent labels, or L numbers
-    (`model/losses.py`).
+    `problem_type` fixes the meaning of the outputs: scores of one label out of L, scores of L independent labels, or
+    L numbers (`model/losses.py`).
     """
 
     architecture = "BertForSequenceClassification"
@@ -79,16 +86,14 @@ class BertForSequenceClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels and the problem type; one output alone is a regression, as transformers has it."""
-        arguments = super().arguments_of(checkpoint)
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels and the problem type. A single output means regression, as in transformers."""
+        arguments = super().arguments_of(checkpoint, **chosen)
         head = checkpoint.tensors.get("classifier.bias")
-        given = checkpoint.task_settings.get("problem_type")
-        if given is not None:
-            arguments["problem_type"] = given
-        elif head is not None and head.numel() == 1:
-            arguments["problem_type"] = "regression"
-        return arguments
+        problem_type = checkpoint.task_settings.get("problem_type")
+        if problem_type is None and head is not None and head.numel() == 1:
+            problem_type = "regression"
+        return arguments if problem_type is None else {"problem_type": problem_type, **arguments}
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class BertForSequenceClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, num_labels)."""
+        """Score (B, S) x 3: (B, L)."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.classifier(self.dropout(encoded.pooler_output))
 
@@ -111,11 +116,11 @@ class BertForTokenClassification(_LabelledModel):
     """Encoder with dropout and one linear layer on every token; paper section 5.3.
 
     Args:
-        config: the architecture; the pooler is left out.
-        num_labels: L; or
-        labels: their names.
-        crf: put a linear-chain CRF on the scores, `model.crf`.
-        tag_scheme: forbids the CRF tag sequences that the scheme does not have; needs `labels` of it.
+        config: the architecture; the model has no pooler.
+        num_labels: L, the number of labels.
+        labels: the names of the labels; either they or `num_labels` suffice.
+        crf: add a linear-chain CRF over the scores, `model.crf`.
+        tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
     """
 
     architecture = "BertForTokenClassification"
@@ -142,21 +147,21 @@ class BertForTokenClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The labels, and whether there is a CRF."""
-        arguments = super().arguments_of(checkpoint)
-        if "crf.transitions" in checkpoint.tensors:
-            arguments |= {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme")}
-        return arguments
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return the labels and, if there is a CRF, its scheme."""
+        arguments = super().arguments_of(checkpoint, **chosen)
+        if "crf.transitions" not in checkpoint.tensors or chosen.get("crf") is False:
+            return arguments
+        return {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme"), **arguments}
 
     @property
     def head_settings(self) -> dict[str, Any]:
-        """The labels and the scheme that the CRF keeps to."""
+        """The labels, and the scheme of the CRF if there is one."""
         return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no CRF."""
+        """The inherited ones and the CRF, which transformers does not have."""
         return super().deviations + (["crf"] if self.crf is not None else [])
 
     def forward(
@@ -166,29 +171,29 @@ class BertForTokenClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, S) x 3 -> (B, S, num_labels): scores of each token, which `crf` takes as its emissions."""
+        """Score each token of (B, S) x 3: (B, S, L); these are the emissions of `crf`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         return self.classifier(self.dropout(encoded.last_hidden_state))
 
 
 class SpanOutput(NamedTuple):
-    """Where an answer starts and ends, and whether there is one."""
+    """Scores of the start and the end of an answer, and of having one."""
 
     start_logits: Tensor
-    """(B, S), or (T,) when packed"""
+    """(B, S), or (T,) if packed"""
     end_logits: Tensor
-    """(B, S), or (T,) when packed"""
+    """(B, S), or (T,) if packed"""
     null_scores: Tensor
-    """(B,) of having no answer: the start and the end at the first real token, [CLS], summed; paper section 4.3"""
+    """(B,) of having no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
     answerable_logits: Tensor | None
-    """(B,) of having an answer, from a head of its own where the model has one"""
+    """(B,) of having an answer, if the model has a head for it"""
 
 
 class BertForQuestionAnswering(PretrainedModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
-    With `answerability` a second linear layer on the first token says whether the question has an answer, beside the
-    published score at [CLS].
+    With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
+    addition to the published score at [CLS].
     """
 
     architecture = "BertForQuestionAnswering"
@@ -205,13 +210,13 @@ class BertForQuestionAnswering(PretrainedModel):
             initialize(self.answer_head, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Whether there is a head for answerability."""
-        return {"answerability": True} if "answer_head.weight" in checkpoint.tensors else {}
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+        """Return `answerability` if the checkpoint has a head for it."""
+        return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no head for answerability."""
+        """The inherited ones and the head for answerability, which transformers does not have."""
         return super().deviations + (["answerability"] if self.answer_head is not None else [])
 
     def forward(
@@ -221,7 +226,7 @@ class BertForQuestionAnswering(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> SpanOutput:
-        """(B, S) x 3 -> (B, S) x 2 and (B,)."""
+        """Score (B, S) x 3: (B, S) x 2 and (B,)."""
         hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
         scores = self.span_head(hidden)
         at_first = pool(scores, layout_of(attention_mask, packing), "cls")
@@ -230,7 +235,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
 
 class BertForMultipleChoice(PretrainedModel):
-    """Encoder with one score for each choice, softmax over the choices; paper section 4.4."""
+    """Encoder with one score per choice, for a softmax over the choices; paper section 4.4."""
 
     architecture = "BertForMultipleChoice"
 
@@ -248,7 +253,7 @@ class BertForMultipleChoice(PretrainedModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """(B, K, S) x 3 -> (B, K) for K choices; packed, one score for each of the n sequences."""
+        """Score (B, K, S) x 3 with K choices: (B, K). Packed input gives one score per sequence, (n,)."""
         if packing is None and input_ids.dim() != 3:
             raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}; expected (B, K, S) for K choices")
         choices = input_ids.shape[:-1] if packing is None else None
@@ -262,7 +267,7 @@ class BertForMultipleChoice(PretrainedModel):
 
 
 class BertForRelationClassification(_LabelledModel):
-    """Encoder with dropout and one linear layer 2 H x L on the states of two entities' start markers.
+    """Encoder with dropout and one linear layer 2 H x L on the hidden states of the start markers of two entities.
 
     Baldini Soares et al. 2019, "Matching the Blanks", section 3.2: entity markers, entity start.
     """
@@ -281,7 +286,7 @@ class BertForRelationClassification(_LabelledModel):
 
     @property
     def deviations(self) -> list[str]:
-        """transformers has no such class."""
+        """The inherited ones and the entity markers, which transformers does not have."""
         return [*super().deviations, "entity markers"]
 
     def forward(
@@ -291,19 +296,19 @@ class BertForRelationClassification(_LabelledModel):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
         *,
-        entity_places: Tensor,
+        entity_positions: Tensor,
     ) -> Tensor:
         """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
 
         Raises:
-            ValueError: `entity_places` does not hold two places for each sequence.
+            ValueError: `entity_positions` does not hold two places for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
-        if tuple(entity_places.shape) != expected:
-            raise ValueError(f"entity_places is of shape {tuple(entity_places.shape)}; expected {expected}")
+        if tuple(entity_positions.shape) != expected:
+            raise ValueError(f"entity_positions is of shape {tuple(entity_positions.shape)}; expected {expected}")
         hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
         if packing is None:
-            states = hidden.gather(1, entity_places[:, :, None].expand(-1, -1, hidden.shape[2]))
+            states = hidden.gather(1, entity_positions[:, :, None].expand(-1, -1, hidden.shape[2]))
         else:
-            states = hidden[entity_places]
+            states = hidden[entity_positions]
         return self.classifier(self.dropout(states.flatten(1)))

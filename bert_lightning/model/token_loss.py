@@ -1,35 +1,35 @@
-"""Cross-entropy over a vocabulary straight from hidden states, without a float32 copy of the logits.
+"""Cross-entropy over a vocabulary, computed from hidden states without a float32 copy of the logits.
 
-For M tokens and V entries the usual way holds M * V numbers five times over: the logits, their float32 copy, its
-log-softmax, and the gradients of both. Here it is once, in the type that the products have: a few rows at a time
-become their own gradient while they are in the cache.
+For M tokens and V entries the usual way stores M * V numbers five times: the logits, their float32 copy, its
+log-softmax, and the gradients of both. Here they are stored once, in the type of the matrix products. A few rows at a
+time are replaced by their gradient while they are in the cache.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A few megabytes of logits: what a processor's cache holds; on an accelerator enough to keep it busy.
+# Logits that are processed at once. A CPU's cache holds a few megabytes; an accelerator needs more to be busy.
 _NUM_ELEMENTS_AT_ONCE = {"cpu": 2**20}
 _NUM_ELEMENTS_ELSEWHERE = 2**26
 
 
 class TokenLoss(NamedTuple):
-    """What a vocabulary's scores of some tokens come to."""
+    """Summed loss and number of correct predictions of some tokens."""
 
     loss: Tensor
-    """() the sum of the cross-entropies, in float32 at least"""
+    """() sum of the cross-entropies, in float32 at least"""
     num_right: Tensor
-    """() tokens whose highest score is the label's"""
+    """() number of tokens whose label has the highest score"""
 
 
 def token_loss(hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor) -> TokenLoss:
-    """(M, E), (V, E), (V,) and labels (M,) -> the loss of the logits `hidden @ matrix.T + bias`, summed.
+    """Return the summed loss of the logits `hidden @ matrix.T + bias`: (M, E), (V, E), (V,) and labels (M,).
 
-    In float16, where unscaled gradients would vanish, and under `torch.compile`, which fuses it itself, the logits
-    are written out.
+    The logits are computed in full in float16, where unscaled gradients would vanish, and under `torch.compile`,
+    which fuses the operations itself.
     """
     dtype = _dtype_of_products(hidden)
     if dtype == torch.float16 or torch.compiler.is_compiling():
@@ -50,12 +50,24 @@ def _summed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+class _Context(Protocol):
+    """The context of an autograd function, as far as it is used here."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
-    """d loss / d logits = softmax(logits) - onehot(labels), found in the forward pass."""
+    """Cross-entropy that computes d loss / d logits = softmax(logits) - onehot(labels) in the forward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
+        ctx: _Context, hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         cast_hidden, cast_matrix = hidden.to(dtype), matrix.to(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -65,17 +77,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         num_right = torch.zeros((), dtype=torch.int64, device=hidden.device)
         at_once = _NUM_ELEMENTS_AT_ONCE.get(hidden.device.type, _NUM_ELEMENTS_ELSEWHERE)
         num_rows = max(at_once // logits.shape[1], 1)
-        for rows, wanted in zip(logits.split(num_rows), labels.split(num_rows), strict=True):
+        for rows, targets in zip(logits.split(num_rows), labels.split(num_rows), strict=True):
             scores = rows + bias.to(loss.dtype)
-            highest, of_labels = scores.amax(-1), scores.gather(1, wanted[:, None])[:, 0]
-            chances = scores.softmax(-1)
+            highest, of_labels = scores.amax(-1), scores.gather(1, targets[:, None])[:, 0]
+            probabilities = scores.softmax(-1)
             # The largest probability is 1 / sum(exp(scores - highest)).
-            loss += (highest - of_labels - chances.amax(-1).log()).sum()
+            loss += (highest - of_labels - probabilities.amax(-1).log()).sum()
             num_right += (of_labels == highest).sum()
             if with_gradient:
-                # Not added in place, which has no deterministic form on CUDA.
-                chances.scatter_(1, wanted[:, None], chances.gather(1, wanted[:, None]) - 1)
-                rows.copy_(chances)
+                # Not `scatter_add_`, which is not deterministic on CUDA.
+                probabilities.scatter_(1, targets[:, None], probabilities.gather(1, targets[:, None]) - 1)
+                rows.copy_(probabilities)
         if with_gradient:
             ctx.save_for_backward(logits, cast_hidden, cast_matrix)
             ctx.dtypes = hidden.dtype, matrix.dtype, bias.dtype
@@ -83,14 +95,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, num_right
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("this loss has no second derivative: take the cross-entropy of the logits for that")
+            raise RuntimeError("this loss has no second derivative; compute the cross-entropy of the logits instead")
         (of_logits, hidden, matrix), factor = ctx.saved_tensors, gradients[0]
         dtypes = ctx.dtypes
         of_hidden = ((of_logits @ matrix) * factor).to(dtypes[0]) if ctx.needs_input_grad[0] else None
-        # The factor on the smaller of the two.
+        # Apply the factor to the smaller of the two matrices.
         of_matrix = (of_logits.T @ (hidden * factor).to(hidden.dtype)).to(dtypes[1])
-        # As a product: torch's sum down the columns takes ten times as long.
+        # A product, because torch's sum over rows takes ten times as long.
         of_bias = ((of_logits.new_ones(1, len(of_logits)) @ of_logits)[0] * factor).to(dtypes[2])
         return of_hidden, of_matrix, of_bias, None, None

@@ -1,39 +1,61 @@
-"""Adam: its step, shared by what builds on it, and its published form."""
+"""Adam in float32 for parameters of any type, and the base class of our own optimisers."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from bert_lightning.distributed.slices import local
+from bert_lightning.optim.parameter_groups import ParameterGroup
 
-Group = dict[str, Any]
-State = dict[str, Any]
+
+class Group(ParameterGroup, total=False):
+    """A parameter group with all settings of its optimiser, as `step_group` receives it."""
+
+    betas: tuple[float, float]
+    eps: float
+    bias_correction: bool
+    layer_adaptation: bool
+    momentum: float
+    nesterov: bool
+    num_iterations: int
+
+
+class State(TypedDict, total=False):
+    """The state of one parameter; empty before its first step."""
+
+    m: Tensor
+    v: Tensor
+    momentum: Tensor
+    step: int
 
 
 class GroupwiseOptimizer(torch.optim.Optimizer):
-    """An optimiser whose step is the same function of each group, computed in float32 whatever the parameters are.
+    """Base of optimisers that compute the step of a whole group at once, in float32 or wider.
 
-    Where processes share the rows of a parameter, a step computes with this process's rows, and keeps its states so.
+    If processes share the rows of a parameter, each computes the step of its own rows and keeps only their state.
 
     Attributes:
-        keeps_rows: tells `distributed/sharded.py` that states hold this process's rows alone.
-        moved: the parameters of the group whose step is computed, in the order of its weights.
+        keeps_slices: tells `distributed/sharded.py` that the states hold this process's rows only.
+        current_parameters: the parameters of the group that is being updated, in the order of its weights.
     """
 
-    keeps_rows = True
-    moved: Sequence[Tensor] = ()
+    keeps_slices = True
+    current_parameters: Sequence[Tensor] = ()
+
+    def __init__(self, groups: Sequence[ParameterGroup], defaults: Mapping[str, object]) -> None:
+        super().__init__([dict(group) for group in groups], dict(defaults))
 
     @abstractmethod
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Move the weights of a group that have a gradient, in place; a state is empty at first."""
+        """Update in place the weights of a group that have a gradient."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step over every parameter that has a gradient; gives what `closure` gives."""
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update every parameter that has a gradient; return what `closure` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -42,18 +64,19 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
             parameters: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
                 continue
-            self.moved = parameters
+            self.current_parameters = parameters
             rows = [local(parameter) for parameter in parameters]
-            weights = [_widened(each) for each in rows]
-            gradients = [_widened(local(parameter.grad)) for parameter in parameters if parameter.grad is not None]
-            self.step_group(group, [self.state[parameter] for parameter in parameters], weights, gradients)
+            weights = [_widen(each) for each in rows]
+            gradients = [_widen(local(parameter.grad)) for parameter in parameters if parameter.grad is not None]
+            states = [self.state[parameter] for parameter in parameters]
+            self.step_group(cast(Group, group), states, weights, gradients)
             narrow = [number for number, weight in enumerate(weights) if weight is not rows[number]]
             if narrow:
                 torch._foreach_copy_([rows[n] for n in narrow], [weights[n] for n in narrow])
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As everywhere, but state keeps its type, where the base class casts it to the parameter's."""
+        """Load a state and keep its types, which the base class would cast to those of the parameters."""
         super().load_state_dict(state_dict)
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -63,8 +86,8 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
                     self.state[parameter][name] = value.to(parameter.device)
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    """The tensor itself where it is float32 or wider, else a copy that is."""
+def _widen(tensor: Tensor) -> Tensor:
+    """Return the tensor itself if it is float32 or wider, else a float32 copy."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -78,16 +101,18 @@ def fused_adam(
     weight_decay: float,
     bias_correction: bool,
 ) -> None:
-    """Move Adam's moments on by a step and the tensors by it, in place, all in one pass of torch's fused kernel.
+    """Update Adam's moments and the tensors in place, in one pass of torch's fused kernel.
 
-    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w - rate (m' / (sqrt(v') + epsilon) + decay w); with bias
-    correction m' = m / (1 - b1^t) and v' = v / (1 - b2^t) at step t, else m' = m, v' = v, which is what they are at
-    step infinity. Kingma and Ba 2015, arXiv 1412.6980, algorithm 1. A parameter counts its own steps, since one that
-    is let go later begins later, in a plain number, so that nothing waits for the device to know it.
+    m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w - rate (m' / (sqrt(v') + epsilon) + decay w). With bias
+    correction, m' = m / (1 - b1^t) and v' = v / (1 - b2^t) at step t. Without it, m' = m and v' = v, which is the
+    limit for large t. Kingma and Ba 2015, arXiv 1412.6980, algorithm 1.
+
+    Each parameter counts its own steps, because a parameter that is unfrozen later starts later. The count is a plain
+    number, so that nothing waits for the device to read it.
     """
     for state, gradient in zip(states, gradients, strict=True):
         if "m" not in state:
-            state |= {"m": torch.zeros_like(gradient), "v": torch.zeros_like(gradient)}
+            state["m"], state["v"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
         if bias_correction:
             state["step"] = state.get("step", 0) + 1
     numbers = [float(state["step"]) if bias_correction else math.inf for state in states]
@@ -110,20 +135,21 @@ def fused_adam(
     )
 
 
-class AdamWOfBFloat16(GroupwiseOptimizer):
+class BFloat16AdamW(GroupwiseOptimizer):
     """AdamW for weights in bfloat16, with moments in float32.
 
-    torch's has the moments in the type of the weights. In bfloat16, whose steps are a 256th, 0.999 v is v again, so
-    that the second moment would only ever grow.
+    torch keeps the moments in the type of the weights. In bfloat16, which has a relative precision of 1/256, 0.999 v
+    rounds to v, so the second moment would never shrink.
     """
 
-    def __init__(self, groups: list[Group], learning_rate: float, betas: tuple[float, float], epsilon: float) -> None:
+    def __init__(
+        self, groups: Sequence[ParameterGroup], learning_rate: float, betas: tuple[float, float], epsilon: float
+    ) -> None:
         super().__init__(groups, {"lr": learning_rate, "betas": betas, "eps": epsilon, "weight_decay": 0.0})
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Move the weights of a group that have a gradient, in place."""
-        settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": True}
-        fused_adam(weights, states, gradients, group, **settings)
+        rate, decay = group["lr"], group["weight_decay"]
+        fused_adam(weights, states, gradients, group, rate=rate, weight_decay=decay, bias_correction=True)
 
 
 class PublishedAdam(GroupwiseOptimizer):
@@ -132,8 +158,10 @@ class PublishedAdam(GroupwiseOptimizer):
     m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w - rate (m / (sqrt(v) + epsilon) + decay w).
     """
 
-    def __init__(self, groups: list[Group], learning_rate: float, betas: tuple[float, float], epsilon: float) -> None:
-        # `bias_correction` tells its checkpoints from those of AdamW.
+    def __init__(
+        self, groups: Sequence[ParameterGroup], learning_rate: float, betas: tuple[float, float], epsilon: float
+    ) -> None:
+        # The key `bias_correction` distinguishes its checkpoints from those of AdamW.
         defaults = {
             "lr": learning_rate,
             "betas": betas,
@@ -144,6 +172,5 @@ class PublishedAdam(GroupwiseOptimizer):
         super().__init__(groups, defaults)
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Move the weights of a group that have a gradient, in place."""
-        settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": False}
-        fused_adam(weights, states, gradients, group, **settings)
+        rate, decay = group["lr"], group["weight_decay"]
+        fused_adam(weights, states, gradients, group, rate=rate, weight_decay=decay, bias_correction=False)

@@ -1,28 +1,28 @@
-"""What stays as it is while the rest trains: for good, or until its turn comes."""
+"""Freezing of layers, for the whole training or until a given step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import require_at_least
 
 
 @dataclass(frozen=True)
 class FreezeSettings:
-    """Parts of the encoder that do not train.
+    """Layers of the encoder that do not train.
 
-    A part that is frozen for good gets no gradients, and its dropout is off: it is one fixed function, as in the
-    feature-based approach of the paper (section 5.3), and dropout in it would be noise that it cannot adapt to. A
-    part that waits for its turn keeps its dropout, which what trains on top will meet later too.
+    A permanently frozen layer gets no gradients, and its dropout is off. It is a fixed function, as in the
+    feature-based approach of the paper (section 5.3). Dropout there would be noise that the layer cannot adapt to.
+    A layer that is unfrozen later keeps its dropout, because the layers above must learn to work with it.
 
     Attributes:
-        embeddings: freeze them.
-        layers: freeze so many blocks, counted from the embeddings, which are not among them.
+        embeddings: freeze the embeddings.
+        layers: freeze this many blocks, counted from the bottom; the embeddings are not among them.
         encoder: freeze all but the head: embeddings, blocks and pooler.
-        unfreeze_every: gradual unfreezing; Howard and Ruder 2018 (arXiv 1801.06146), section 3.3, in steps in place
-            of epochs. Only the head trains at first, and every so many steps one more layer from the top is let go:
-            the top block with the pooler, ..., the embeddings last.
+        unfreeze_every: gradual unfreezing (Howard and Ruder 2018, arXiv 1801.06146, section 3.3), counted in steps
+            instead of epochs. Only the head trains at first. Every so many steps one more layer is unfrozen, from
+            the top down: first the top block with the pooler, last the embeddings.
     """
 
     embeddings: bool = False
@@ -31,22 +31,24 @@ class FreezeSettings:
     unfreeze_every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.layers < 0:
-            raise RefusedValue("layers", self.layers, "be at least 0")
-        if self.unfreeze_every is not None and self.unfreeze_every < 1:
-            raise RefusedValue("unfreeze_every", self.unfreeze_every, "be at least 1")
+        require_at_least(self, 0, "layers")
+        require_at_least(self, 1, "unfreeze_every")
         for name in ("embeddings", "layers"):
             if self.encoder and getattr(self, name):
-                raise ValueError(f"{name} does nothing beside freeze.encoder, which freezes them all")
+                raise ValueError(f"{name} does nothing together with freeze.encoder, which freezes all layers")
         if self.encoder and self.unfreeze_every is not None:
-            raise ValueError("unfreeze_every contradicts freeze.encoder, which never lets go")
+            raise ValueError("unfreeze_every contradicts freeze.encoder, which never unfreezes a layer")
 
 
 def release_steps(module: nn.Module, depths: Mapping[str, int], every: int) -> dict[str, int]:
-    """The first step at which each trainable parameter moves, by name.
+    """Return the first step at which each trainable parameter is updated, by name.
 
-    Depths that hold nothing trainable are passed over: where blocks are frozen for good, the embeddings follow the
-    lowest that is not.
+    Depths without trainable parameters are skipped. If the lower blocks are permanently frozen, the embeddings follow
+    right after the lowest block that trains.
+
+    >>> module = nn.ModuleDict({"encoder": nn.Linear(1, 1, bias=False), "head": nn.Linear(1, 1, bias=False)})
+    >>> release_steps(module, {"encoder.weight": 0, "head.weight": 3}, every=100)
+    {'encoder.weight': 100, 'head.weight': 0}
     """
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     order = sorted({depths[name] for name in names}, reverse=True)
@@ -54,10 +56,10 @@ def release_steps(module: nn.Module, depths: Mapping[str, int], every: int) -> d
 
 
 def drop_gradients(module: nn.Module, releases: Mapping[str, int], step: int) -> None:
-    """Forget the gradients of what does not move yet, so that neither norm, moments nor weight decay see it.
+    """Remove the gradients of parameters that are still frozen, so that norm, moments and weight decay ignore them.
 
-    Whether a parameter moves is thus a function of the step alone. `requires_grad`, which a resumed run would have to
-    set again and which DDP reads only once, stays as it is.
+    A parameter is thus frozen or not as a function of the step alone. `requires_grad` stays unchanged, because a
+    resumed run would have to set it again, and DDP reads it only once.
     """
     for name, parameter in module.named_parameters():
         if step < releases.get(name, 0):

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for the matrices of the blocks; AdamW for all else.
+"""Muon: orthogonalized momentum for the matrices of the blocks, AdamW for all other parameters.
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025 (Moonlight), arXiv 2502.16982.
 """
@@ -9,29 +9,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bert_lightning.distributed.slices import rows_for, whole, whole_shape
+from bert_lightning.distributed.slices import slice_for, whole, whole_shape
 from bert_lightning.optim.adam import Group, GroupwiseOptimizer, State, fused_adam
+from bert_lightning.optim.parameter_groups import ParameterGroup
 
 # a, b, c of the iteration X = a X + (b X X^T + c (X X^T)^2) X; Jordan et al., "Tuning the coefficients".
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# Root mean square of an update, near that of AdamW's, so that its rates carry over; Liu et al., section 2.2.
+# Root mean square of an update. It is close to AdamW's, so AdamW's rates can be used; Liu et al., section 2.2.
 _UPDATE_RMS = 0.2
 
 
 class MuonWithAdamW(GroupwiseOptimizer):
-    """Muon in groups with `num_matrices`, so many stacked in each of their parameters; AdamW in groups without.
+    """Muon in groups with `num_matrices` above 0, AdamW in the others.
 
-    M = momentum M + (1 - momentum) G, and O the orthogonal matrix nearest to M, or with `nesterov` to
-    momentum M + (1 - momentum) G anew; W = W - rate (0.2 sqrt(max(rows, columns)) O + decay W), as in
-    `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`. Unlike there, the matrices stacked in a parameter
-    (query, key and value) are made orthogonal each for itself, which Jordan et al. found better, and those of one
-    shape go through the iteration in one batch. Where processes share the rows of a matrix, the momentum stays so,
-    and each process puts the matrix together for the iteration.
+    `num_matrices` says how many matrices are stacked in each parameter of the group. The update of each matrix W with
+    gradient G is that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`:
+
+        M = momentum M + (1 - momentum) G
+        O = the orthogonal matrix nearest to M, or with `nesterov` to momentum M + (1 - momentum) G
+        W = W - rate (0.2 sqrt(max(rows, columns)) O + decay W)
+
+    Two things differ. The matrices stacked in a parameter (query, key and value) are orthogonalized separately, which
+    Jordan et al. found better. Matrices of one shape go through the iteration in one batch. If processes share the
+    rows of a matrix, each keeps the momentum of its own rows and gathers the matrix for the iteration.
     """
 
     def __init__(
         self,
-        groups: list[Group],
+        groups: Sequence[ParameterGroup],
         learning_rate: float,
         momentum: float,
         nesterov: bool,
@@ -52,13 +57,13 @@ class MuonWithAdamW(GroupwiseOptimizer):
         super().__init__(groups, defaults)
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Move the weights of a group that have a gradient, in place."""
+        rate, decay = group["lr"], group["weight_decay"]
         if group["num_matrices"]:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(weights, _muon_directions(group, states, gradients, self.moved), alpha=-group["lr"])
+            torch._foreach_mul_(weights, 1 - rate * decay)
+            directions = _muon_directions(group, states, gradients, self.current_parameters)
+            torch._foreach_add_(weights, directions, alpha=-rate)
         else:
-            settings = {"rate": group["lr"], "weight_decay": group["weight_decay"], "bias_correction": True}
-            fused_adam(weights, states, gradients, group, **settings)
+            fused_adam(weights, states, gradients, group, rate=rate, weight_decay=decay, bias_correction=True)
 
 
 def _muon_directions(
@@ -78,22 +83,23 @@ def _muon_directions(
         stacked = torch.stack([whole(ahead[number], parameters[number]) for number in numbers])
         matrices = stacked.view(-1, rows // group["num_matrices"], columns)
         scale = _UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
-        directions = orthogonalized(matrices, group["num_iterations"]).to(matrices.dtype) * scale
+        directions = orthogonalize(matrices, group["num_iterations"]).to(matrices.dtype) * scale
         for number, direction in zip(numbers, directions.reshape(-1, rows, columns), strict=True):
-            updates[number] = rows_for(direction, parameters[number])
+            updates[number] = slice_for(direction, parameters[number])
     return updates
 
 
-def orthogonalized(matrices: Tensor, num_iterations: int) -> Tensor:
-    """(B, R, C) -> (B, R, C) about U V^T of each one's singular value decomposition U S V^T, in bfloat16.
+def orthogonalize(matrices: Tensor, num_iterations: int) -> Tensor:
+    """Replace matrices (B, R, C) by approximately U V^T of their singular value decompositions U S V^T, in bfloat16.
 
-    Newton-Schulz iteration on the odd polynomial of Jordan et al., which bfloat16 is enough for. After five, all but
-    the smallest singular values lie between 0.7 and 1.2 rather than at 1, which they found to do no harm.
+    This is the Newton-Schulz iteration with the odd polynomial of Jordan et al., for which bfloat16 is precise
+    enough. After five iterations all but the smallest singular values lie between 0.7 and 1.2, not exactly at 1.
+    Jordan et al. found that this does no harm.
     """
     a, b, c = _COEFFICIENTS
     wide = matrices.shape[1] <= matrices.shape[2]
     x = (matrices if wide else matrices.mT).bfloat16()
-    # The iteration needs a spectral norm of at most 1, which Frobenius' bounds.
+    # The iteration needs a spectral norm of at most 1. The Frobenius norm is an upper bound of it.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(num_iterations):
         gram = x @ x.mT

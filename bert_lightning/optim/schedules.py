@@ -1,36 +1,42 @@
-"""Learning-rate schedules by name: the factor on the peak rate as a function of the step alone."""
+"""Learning-rate schedules by name: each gives the factor on the peak rate as a function of the step alone."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import (
+    require_at_least,
+    require_below_one,
+    require_between,
+    require_fraction,
+    require_positive,
+)
 
 
 class Schedule(Protocol):
-    """A row of the table."""
+    """An entry of `SCHEDULES`."""
 
     def factor(self, step: int, num_steps: int) -> float:
-        """The factor at `step`, counted from 0, of `num_steps`."""
+        """Return the factor at `step`, counted from 0, in a training of `num_steps`."""
         ...
 
     def check(self, num_steps: int) -> None:
-        """Whether there is room for all of it in `num_steps`.
+        """Check that the whole schedule fits into `num_steps`.
 
         Raises:
-            ValueError: there is not; the message begins with the key.
+            ValueError: it does not; the message begins with the key.
         """
         ...
 
 
 @dataclass(frozen=True)
-class _WarmedUp(ABC):
-    """Up from 0 in the warm-up, step / W while step < W, then what a row of the table adds.
+class _WithWarmup(ABC):
+    """A schedule with a linear warm-up from 0: step / W while step < W. Subclasses add the rest.
 
     Attributes:
-        warmup_share: W as a share of all steps; where `warmup_steps` is not given either, `default_share`.
-        warmup_steps: W itself, in place of the share.
+        warmup_share: W as a fraction of all steps; `default_share` if neither key is set.
+        warmup_steps: W itself, instead of the fraction.
     """
 
     warmup_share: float | None = None
@@ -44,60 +50,61 @@ class _WarmedUp(ABC):
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps} and warmup_share {self.warmup_share}: set one of them to null"
             )
-        if self.warmup_share is not None and not 0 <= self.warmup_share < 1:
-            raise RefusedValue("warmup_share", self.warmup_share, "be in [0, 1)")
-        if self.warmup_steps is not None and self.warmup_steps < 0:
-            raise RefusedValue("warmup_steps", self.warmup_steps, "be at least 0")
+        require_below_one(self, "warmup_share")
+        require_at_least(self, 0, "warmup_steps")
 
     def factor(self, step: int, num_steps: int) -> float:
-        """step / W while step < W, else as the class says; T is the number of all steps."""
+        """Return step / W while step < W, then the factor that the class defines; T is `num_steps`."""
         warmup = self._num_warmup_steps(num_steps)
-        return step / warmup if step < warmup else self._factor_behind(warmup, min(step, num_steps), num_steps)
+        return step / warmup if step < warmup else self._factor_after_warmup(warmup, min(step, num_steps), num_steps)
 
     def check(self, num_steps: int) -> None:
-        """Whether the warm-up ends before the training does.
+        """Check that the warm-up ends before the training does.
 
         Raises:
             ValueError: it does not.
         """
         if self.warmup_steps is not None and self.warmup_steps >= num_steps:
             raise ValueError(
-                f"warmup_steps is {self.warmup_steps}; it must be less than the {num_steps} steps of all"
+                f"warmup_steps is {self.warmup_steps}; it must be less than the {num_steps} steps of training"
             )
 
     def _num_warmup_steps(self, num_steps: int) -> int:
         return self.warmup_steps if self.warmup_steps is not None else int((self.warmup_share or 0) * num_steps)
 
     @abstractmethod
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
-        """The factor at a step that is not in the warm-up."""
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
+        """Return the factor at a step after the warm-up."""
 
 
 @dataclass(frozen=True)
-class Linear(_WarmedUp):
-    """Up from 0 in the warm-up, then down to 0 at the end, 1 - step / T; `optimization.py: create_optimizer`.
+class Linear(_WithWarmup):
+    """Warm-up from 0, then linear decay to 0 at the end, 1 - step / T; `optimization.py: create_optimizer`.
 
-    As there, the decay counts from step 0: after the warm-up the factor goes on from 1 - warm-up share. The share is
-    0.1 in the original's fine-tuning, 0.01 in the paper's pre-training.
+    As in the original code, the decay counts from step 0, so after the warm-up the factor continues at
+    1 - `warmup_share`. The share is 0.1 in the original fine-tuning and 0.01 in the paper's pre-training.
+
+    >>> [Linear(warmup_share=0.1).factor(step, num_steps=100) for step in (0, 5, 10, 50, 100)]
+    [0.0, 0.5, 0.9, 0.5, 0.0]
     """
 
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
         return 1 - step / num_steps
 
 
 @dataclass(frozen=True)
-class Constant(_WarmedUp):
-    """Up from 0 in the warm-up, of which there is none unless it is asked for, then 1."""
+class Constant(_WithWarmup):
+    """Warm-up from 0 if it is configured, then 1. There is no warm-up by default."""
 
     default_share: ClassVar[float] = 0.0
 
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
         return 1.0
 
 
 @dataclass(frozen=True)
-class _EndingAt(_WarmedUp):
-    """Down to a floor.
+class _WithFloor(_WithWarmup):
+    """A schedule that decays to a floor.
 
     Attributes:
         end_factor: the factor at the last step.
@@ -107,56 +114,63 @@ class _EndingAt(_WarmedUp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.end_factor <= 1:
-            raise RefusedValue("end_factor", self.end_factor, "be between 0 and 1")
+        require_between(self, 0, 1, "end_factor")
 
     def _above_end(self, share: float) -> float:
         return self.end_factor + (1 - self.end_factor) * share
 
 
 @dataclass(frozen=True)
-class Polynomial(_EndingAt):
-    """Up from 0 in the warm-up, then end + (1 - end) (1 - step / T)^power; `tf.train.polynomial_decay`.
+class Polynomial(_WithFloor):
+    """Warm-up from 0, then end + (1 - end) (1 - step / T)^power; `tf.train.polynomial_decay`.
 
     The decay counts from step 0, as in `optimization.py: create_optimizer` (power 1) and in NVIDIA's
     `DeepLearningExamples, BERT/schedulers.py: PolyWarmUpScheduler` (power 0.5, for LAMB).
 
     Attributes:
-        power: 1 is linear; below it, the rate stays high for longer.
+        power: 1 is linear; with smaller powers the rate stays high for longer.
     """
 
     power: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.power <= 0:
-            raise RefusedValue("power", self.power, "be more than 0")
+        require_positive(self, "power")
 
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
         return self._above_end((1 - step / num_steps) ** self.power)
 
 
 @dataclass(frozen=True)
-class Cosine(_EndingAt):
-    """Up from 0 to 1 in the warm-up W, then end + (1 - end) (1 + cos(pi (step - W) / (T - W))) / 2.
+class Cosine(_WithFloor):
+    """Warm-up from 0 to 1 in W steps, then end + (1 - end) (1 + cos(pi (step - W) / (T - W))) / 2.
 
-    Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, without restarts; those are `phases`.
+    Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, without restarts.
+
+    >>> [round(Cosine(warmup_steps=20).factor(step, num_steps=100), 3) for step in (10, 20, 40, 60, 100)]
+    [0.5, 1.0, 0.854, 0.5, 0.0]
     """
 
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
         return self._above_end((1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup))) / 2)
 
 
 @dataclass(frozen=True)
-class WarmupStableDecay(_EndingAt):
-    """Up from 0 to 1, long at 1, then down in the last steps; Hu et al. 2024 (MiniCPM, arXiv 2404.06395), section 4.
+class WarmupStableDecay(_WithFloor):
+    """Warm-up from 0 to 1, constant at 1, then decay in the last steps.
 
-    With x from 0 to 1 in the decay, the factor comes down as 1 - sqrt(x), the best of the shapes in Hägele et al.
-    2024 (arXiv 2405.18392, section 3), as 1 - x, or as end^x, exponentially, as in MiniCPM.
+    Hu et al. 2024 (MiniCPM, arXiv 2404.06395), section 4. With x going from 0 to 1 during the decay, the factor falls
+    as 1 - sqrt(x) (the best shape in Hägele et al. 2024, arXiv 2405.18392, section 3), as 1 - x, or exponentially as
+    end^x, as in MiniCPM.
 
     Attributes:
-        decay_share: of all steps; a tenth suffices in MiniCPM, a fifth in Hägele et al.
-        decay_shape: how the factor comes down.
+        decay_share: the length of the decay as a fraction of all steps; a tenth suffices in MiniCPM, a fifth in
+            Hägele et al.
+        decay_shape: the shape of the decay.
+
+    >>> schedule = WarmupStableDecay(decay_share=0.2, decay_shape="linear")
+    >>> [round(schedule.factor(step, num_steps=100), 3) for step in (5, 10, 80, 90, 100)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
     """
 
     decay_share: float = 0.2
@@ -164,18 +178,18 @@ class WarmupStableDecay(_EndingAt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.decay_share <= 1:
-            raise RefusedValue("decay_share", self.decay_share, "be more than 0 and at most 1")
+        require_fraction(self, "decay_share")
         if self.warmup_share is not None and self.warmup_share + self.decay_share > 1:
             raise ValueError(
-                f"decay_share is {self.decay_share} beside a warmup_share of {self.warmup_share}: together they must "
-                "be at most 1"
+                f"decay_share is {self.decay_share} and warmup_share {self.warmup_share}: their sum must be at most 1"
             )
         if self.decay_shape == "exponential" and self.end_factor == 0:
-            raise ValueError("end_factor is 0, which no exponential reaches: it must be more than 0, such as 0.1")
+            raise ValueError(
+                "end_factor is 0, which an exponential decay never reaches; it must be more than 0, such as 0.1"
+            )
 
     def check(self, num_steps: int) -> None:
-        """Whether the warm-up ends before the decay begins.
+        """Check that the warm-up ends before the decay begins.
 
         Raises:
             ValueError: it does not.
@@ -188,7 +202,7 @@ class WarmupStableDecay(_EndingAt):
     def _num_decay_steps(self, num_steps: int) -> int:
         return int(self.decay_share * num_steps)
 
-    def _factor_behind(self, warmup: int, step: int, num_steps: int) -> float:
+    def _factor_after_warmup(self, warmup: int, step: int, num_steps: int) -> float:
         decay = self._num_decay_steps(num_steps)
         if step <= num_steps - decay:
             return 1.0
@@ -200,11 +214,11 @@ class WarmupStableDecay(_EndingAt):
 
 @dataclass(frozen=True)
 class Phase(Polynomial):
-    """A warm-up and a polynomial decay within a phase; `end_factor: 1` holds the rate.
+    """A phase with its own warm-up and polynomial decay; `end_factor: 1` holds the rate constant.
 
     Attributes:
-        from_step: the step of the training that it begins with.
-        learning_rate_factor: its peak, as a multiple of the optimiser's learning rate.
+        from_step: the step of the training at which it begins.
+        learning_rate_factor: its peak rate, as a multiple of the optimiser's learning rate.
     """
 
     from_step: int = 0
@@ -212,19 +226,22 @@ class Phase(Polynomial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learning_rate_factor <= 0:
-            raise RefusedValue("learning_rate_factor", self.learning_rate_factor, "be more than 0")
+        require_positive(self, "learning_rate_factor")
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Schedules one after the other, each over its own steps alone, as if training began anew.
+    """A sequence of phases; each has its own schedule, as if training began again.
 
-    The two phases of large-batch pre-training (You et al. 2020, arXiv 1904.00962, section 4.1: the second is warmed
-    up again) are two of them, beside `data.stages`, which changes length and batch size at the same step.
+    Large-batch pre-training has two phases, and the second begins with a warm-up too (You et al. 2020, arXiv
+    1904.00962, section 4.1). There, `data.stages` changes length and batch size at the same step.
 
     Attributes:
-        phases: the first begins at step 0; each ends where the next begins.
+        phases: the first begins at step 0; each ends at the step at which the next begins.
+
+    >>> schedule = Phases([Phase(), Phase(from_step=50, learning_rate_factor=0.5)])
+    >>> [schedule.factor(step, num_steps=100) for step in (0, 25, 50, 75, 100)]
+    [0.0, 0.5, 0.0, 0.25, 0.0]
     """
 
     phases: list[Phase]
@@ -233,20 +250,21 @@ class Phases:
         steps = [phase.from_step for phase in self.phases]
         if not steps or steps[0] != 0 or steps != sorted(set(steps)):
             raise ValueError(
-                f"phases begin at the steps {steps}; the first begins at 0, each other behind its former"
+                f"phases begin at the steps {steps}; the first must begin at 0, and each other one after the one "
+                "before it"
             )
 
     def factor(self, step: int, num_steps: int) -> float:
-        """The peak of the phase that holds the step, times the factor of its own schedule."""
+        """Return the peak of the phase that contains the step, times the factor of the phase's own schedule."""
         number = max(n for n, phase in enumerate(self.phases) if phase.from_step <= step)
         phase = self.phases[number]
         return phase.learning_rate_factor * phase.factor(step - phase.from_step, self._length(number, num_steps))
 
     def check(self, num_steps: int) -> None:
-        """Whether each phase is reached, and its warm-up ends within it.
+        """Check that each phase is reached and that its warm-up ends within it.
 
         Raises:
-            ValueError: it is not.
+            ValueError: a phase is never reached, or its warm-up is too long.
         """
         for number, phase in enumerate(self.phases):
             if phase.from_step >= num_steps:

@@ -1,4 +1,8 @@
-"""Read gold and predicted tags from two files so that both have the same words."""
+"""Read gold and predicted tags from two files so that both have the same tokens.
+
+conlleval splits every line at blanks. That fails for gold files with blanks in their words, for tables, and for files
+with comments. So several ways of reading are tried in turn, and the first one that yields equal tokens is used.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -11,84 +15,150 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_location
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import EntityScheme, split_conlleval_tag, split_strict_tag
-from bert_lightning.tasks.token_classification.tag_schemes import convert, is_span_tag, judge_tags, nearest_tag
+from bert_lightning.metrics.conlleval import split_conlleval_tag
+from bert_lightning.metrics.entities import EntityScheme
+from bert_lightning.metrics.spans import split_strict_tag
+from bert_lightning.tags import is_span_tag
+from bert_lightning.tasks.token_classification.nearest_tag import nearest_tag
+from bert_lightning.tasks.token_classification.tag_schemes import convert
+from bert_lightning.tasks.token_classification.tag_verdict import judge_tags
 from bert_lightning.wording import count
 
 _BLANKS = " \t\r\n"
 
 
 class TagLine(NamedTuple):
-    """A word of a file of tags."""
+    """A word of a file of tags.
+
+    Attributes:
+        location: file and line.
+        token: the word; None in a file of tags alone.
+        tag: its tag.
+        gold: the column before the tag, if there are three or more columns.
+    """
 
     location: str
     token: str | None
-    """None in a file of tags alone."""
     tag: str
     gold: str | None
-    """The column before the tag, where there are three or more."""
 
 
 Sentences = list[list[TagLine]]
-_Reader = Callable[[str], Sentences]
-# The number of tokens that agree, and a message.
-_Failure = tuple[int, str]
+
+
+class AlignedTags(NamedTuple):
+    """Gold and predicted sentences with the same tokens.
+
+    Attributes:
+        gold: the gold sentences.
+        predicted: the predicted sentences.
+        plain: whether their tags are plain labels, and mark no spans.
+    """
+
+    gold: Sentences
+    predicted: Sentences
+    plain: bool
+
+
+class _Way(NamedTuple):
+    """A way of reading both files.
+
+    Attributes:
+        read_gold: reads the gold file.
+        read_predictions: reads the file of predictions.
+        splits_gold: whether the lines of the gold file are split at blanks, as conlleval does.
+        splits_predictions: the same for the predictions.
+    """
+
+    read_gold: Callable[[str], Sentences]
+    read_predictions: Callable[[str], Sentences]
+    splits_gold: bool
+    splits_predictions: bool
+
+
+class _Failure(NamedTuple):
+    """The reason why a way of reading does not serve.
+
+    Attributes:
+        num_same: the number of tokens that agree before the first problem; -1 if a file cannot be read in this way.
+        message: the problem, with file and line.
+    """
+
+    num_same: int
+    message: str
 
 
 def read_aligned(
     gold: str, predictions: str, scheme: EntityScheme, token_column: int | str | None, tag_column: int | str | None
-) -> tuple[tuple[Sentences, Sentences], bool]:
+) -> AlignedTags:
     """Read two files in the first of several ways that yields the same tokens and only tags of the scheme.
 
-    Returns:
-        Gold and predicted sentences, and whether their tags are plain labels.
-
     Raises:
-        InputError: no way serves; the message is about the one in which most tokens agree.
+        InputError: no way serves; the message is about the way in which most tokens agree.
     """
+    failures: list[_Failure] = []
+    for way in _ways(gold, predictions, token_column, tag_column):
+        result = _read_in(way, gold, predictions, scheme)
+        if isinstance(result, AlignedTags):
+            return result
+        failures.append(result)
+    raise InputError(max(failures, key=lambda failure: failure.num_same).message)
+
+
+def _ways(gold: str, predictions: str, token_column: int | str | None, tag_column: int | str | None) -> list[_Way]:
+    """Return the ways of reading the two files, in the order in which they are tried."""
 
     @cache
-    def columns(source: str) -> Sentences:
+    def split_at_blanks(source: str) -> Sentences:
         return _read_columns(source)
 
     @cache
-    def as_fit_reads(source: str) -> Sentences:
-        named = (token_column, tag_column) if source == gold else (None, None)
-        return _as_written(read_tagged(source, *named))
+    def as_fit(source: str) -> Sentences:
+        columns = (token_column, tag_column) if source == gold else (None, None)
+        return _as_written(read_tagged(source, *columns))
 
-    ways: list[tuple[_Reader, _Reader]] = [(as_fit_reads, columns)]
+    ways: list[_Way] = []
     if token_column is None and tag_column is None:
+        # The run that wrote the predictions knows best how its gold file is read.
+        if (reader_of_run := _reader_of_run(predictions)) is not None:
+            ways.append(_Way(lambda source: _as_written(reader_of_run(source)), split_at_blanks, False, True))
+        # conlleval's own reading.
         if gold == STANDARD_INPUT or has_columns(gold):
-            ways.insert(0, (columns, columns))
-        if (of_run := _reader_of_run(predictions)) is not None:
-            ways.insert(0, (lambda source: _as_written(of_run(source)), columns))
+            ways.append(_Way(split_at_blanks, split_at_blanks, True, True))
+    # A gold file that only `fit` can read, with predictions as a run writes them or of the form of the gold file.
+    ways.append(_Way(as_fit, split_at_blanks, False, True))
     if predictions != STANDARD_INPUT:
-        ways.append((as_fit_reads, as_fit_reads))
+        ways.append(_Way(as_fit, as_fit, False, False))
     if gold == STANDARD_INPUT:
-        # Standard input can be read only once.
-        ways = [way for way in ways if way[0] is columns] or ways[:1]
-    failures: list[_Failure] = []
-    for read_gold, read_predictions in ways:
-        try:
-            gold_sentences, predicted_sentences = read_gold(gold), read_predictions(predictions)
-        except InputError as error:
-            failures.append((-1, str(error)))
-            continue
-        failure = _first_difference(gold, gold_sentences, predictions, predicted_sentences)
-        if failure is None:
-            sentences = _with_written_gold(gold_sentences, predicted_sentences), predicted_sentences
-            plain, failure = _are_plain(sentences, scheme)
-            read = ((gold, read_gold), (predictions, read_predictions))
-            cut = [source for source, reader in read if plain and reader is columns and _cuts_tags(source)]
-            if failure is None and not cut:
-                return sentences, plain
-            failure = failure or (-1, f"{cut[0]}: there are blanks in the tags")
-        failures.append(failure)
-    raise InputError(max(failures, key=lambda failure: failure[0])[1])
+        # Standard input can be read only once: by `split_at_blanks`, which is cached, or else in the first way alone.
+        return [way for way in ways if way.splits_gold] or ways[:1]
+    return ways
+
+
+def _read_in(way: _Way, gold: str, predictions: str, scheme: EntityScheme) -> AlignedTags | _Failure:
+    """Read both files in one way, and check their tokens, then their tags."""
+    try:
+        gold_sentences, predicted_sentences = way.read_gold(gold), way.read_predictions(predictions)
+    except InputError as error:
+        return _Failure(-1, str(error))
+    failure = _first_difference(gold, gold_sentences, predictions, predicted_sentences)
+    if failure is not None:
+        return failure
+    gold_sentences = _with_written_gold(gold_sentences, predicted_sentences)
+    wrong = _first_wrong_tag(gold_sentences + predicted_sentences, scheme)
+    if wrong is None:
+        return AlignedTags(gold_sentences, predicted_sentences, plain=False)
+    if not _are_plain(gold_sentences + predicted_sentences, scheme):
+        return wrong
+    # Plain labels may be any text, so nothing else would show that a blank has cut them.
+    for source, splits in ((gold, way.splits_gold), (predictions, way.splits_predictions)):
+        if splits and _cuts_tags(source):
+            return _Failure(-1, f"{source}: there are blanks in the tags")
+    return AlignedTags(gold_sentences, predicted_sentences, plain=True)
 
 
 def _cuts_tags(source: str) -> bool:
-    """Return whether a file separated by tabs has blanks in its tags, at which conlleval would cut them."""
+    """Return whether a file separated by tabs has blanks in its tags. conlleval would cut the tags there."""
     if source == STANDARD_INPUT:
         return False
     fields = (line.rpartition("\t") for _, line in read_lines(source))
@@ -100,7 +170,7 @@ def _read_columns(source: str) -> Sentences:
     sentences: Sentences = [[]]
     has_tokens: bool | None = None
     for location, line in read_lines(source):
-        # Not split(): no-break and other spaces of Unicode are tokens of real files.
+        # Not split(): real files have tokens that are no-break and other spaces of Unicode.
         columns = re.split(r"[ \t]+", line.rstrip(_BLANKS))
         if columns == [""] or columns[0] == BOUNDARY:
             sentences.append([])
@@ -117,7 +187,7 @@ def _read_columns(source: str) -> Sentences:
 
 
 def _as_written(examples: Iterable[TaggedSentence]) -> Sentences:
-    """Return tagged sentences with their words and tags as a run writes them."""
+    """Return tagged sentences with the words and tags that a run writes, in which blanks are `_`."""
     sentences: Sentences = []
     for sentence in examples:
         if sentence.tags is None:
@@ -137,10 +207,10 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
     folder = Path(predictions).resolve().parent.parent
     if predictions == STANDARD_INPUT or folder.name != "predictions" or not (folder.parent / "config.yaml").is_file():
         return None
-    # Imported here because they load torch, which takes a second.
+    # Imported here because these modules load torch, which takes a second.
     from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.directory import RunDirectory
-    from bert_lightning.tasks.token_classification.data import TokenClassificationData
+    from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
     try:
         settings = load_experiment([], (), RunDirectory(folder.parent).read_config()).data
@@ -157,16 +227,17 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
 def _first_difference(
     gold: str, gold_sentences: Sentences, predictions: str, predicted_sentences: Sentences
 ) -> _Failure | None:
-    """Return the number of tokens before the first difference, and a message about it; None if there is none."""
+    """Return the first token, or the first end of a sentence or file, that differs; None if all are equal."""
     if not gold_sentences:
-        return 0, f"{gold}: no token in this file"
+        return _Failure(0, f"{gold}: no token in this file")
     num_same = 0
     pairs = zip_longest(gold_sentences, predicted_sentences, fillvalue=())
     for number, (gold_lines, predicted_lines) in enumerate(pairs):
-        for a, b in zip(gold_lines, predicted_lines, strict=False):
-            if a.token is not None and b.token is not None and a.token != b.token:
-                hint = "; --token-column names another column of it" if a.gold is not None else ""
-                return num_same, f"{b.location}: the token is {b.token!r}, but {a.token!r} in {a.location}{hint}"
+        for gold_line, line in zip(gold_lines, predicted_lines, strict=False):
+            if gold_line.token is not None and line.token is not None and gold_line.token != line.token:
+                hint = "; --token-column names another column of it" if gold_line.gold is not None else ""
+                tokens = f"the token is {line.token!r}, but {gold_line.token!r} in {gold_line.location}"
+                return _Failure(num_same, f"{line.location}: {tokens}{hint}")
             num_same += 1
         if len(gold_lines) == len(predicted_lines):
             continue
@@ -174,44 +245,52 @@ def _first_difference(
         rest = longer[len(shorter)].location
         if shorter:
             ends = f"sentence {number + 1} ends after {count(len(shorter), 'token')}"
-            return num_same, f"{shorter[-1].location}: {ends}, but continues in {rest}"
+            return _Failure(num_same, f"{shorter[-1].location}: {ends}, but continues in {rest}")
         ended = gold if shorter is gold_lines else predictions
         ends = f"the file ends after {count(number, 'sentence')}"
-        return num_same, f"{ended}: {ends}, but the next begins in {rest}"
+        return _Failure(num_same, f"{ended}: {ends}, but the next begins in {rest}")
     return None
 
 
 def _with_written_gold(gold: Sentences, predicted: Sentences) -> Sentences:
-    """Return the gold sentences in IOB2 if the predictions hold the same gold tags in IOB2; otherwise unchanged."""
-    found: Sentences = []
+    """Return the gold sentences in IOB2 if the predictions hold the same gold tags in IOB2; otherwise unchanged.
+
+    A run writes gold tags in IOB2 and is scored by them. conlleval counts other schemes differently, so only the same
+    tags give the figures of the run.
+    """
+    converted: Sentences = []
     for gold_lines, predicted_lines in zip(gold, predicted, strict=True):
         tags = [line.tag for line in gold_lines]
         if not all(map(is_span_tag, tags)) or convert(tags, "IOB2") != [line.gold for line in predicted_lines]:
             return gold
         pairs = zip(gold_lines, convert(tags, "IOB2"), strict=True)
-        found.append([line._replace(tag=tag) for line, tag in pairs])
-    return found
+        converted.append([line._replace(tag=tag) for line, tag in pairs])
+    return converted
 
 
-def _are_plain(sentences: tuple[Sentences, Sentences], scheme: EntityScheme) -> tuple[bool, _Failure | None]:
-    """Return whether all tags are plain labels, and otherwise a failure if a tag is not of the scheme."""
-    lines = [line for side in sentences for sentence in side for line in sentence]
+def _first_wrong_tag(sentences: Sentences, scheme: EntityScheme) -> _Failure | None:
+    """Return a failure about the first tag that is not of the scheme, with the nearest one; None if all are of it."""
+    lines = [line for sentence in sentences for line in sentence]
     tags = {line.tag for line in lines}
-    wrong = {tag: error for tag in tags if (error := _tag_error(tag, scheme)) is not None}
-    if not wrong:
-        return False, None
-    verdict = judge_tags(tags)
-    if scheme == "conlleval" and not verdict.spans and not verdict.refused:
-        return True, None
-    line = next(line for line in lines if line.tag in wrong)
+    problems = {tag: problem for tag in tags if (problem := _tag_error(tag, scheme)) is not None}
+    line = next((line for line in lines if line.tag in problems), None)
+    if line is None:
+        return None
     reading = None if is_span_tag(line.tag) else nearest_tag(line.tag, tags)
-    nearest = f"; the nearest tag is {reading!r}" if reading is not None else ""
-    return False, (len(lines), f"{line.location}: {wrong[line.tag]}{nearest}")
+    hint = f"; the nearest tag is {reading!r}" if reading is not None else ""
+    # All tokens agree, so this failure is reported rather than that of another way.
+    return _Failure(len(lines), f"{line.location}: {problems[line.tag]}{hint}")
+
+
+def _are_plain(sentences: Sentences, scheme: EntityScheme) -> bool:
+    """Return whether tags, some of them of no scheme, are plain labels. Strict mode has no plain labels."""
+    verdict = judge_tags(line.tag for sentence in sentences for line in sentence)
+    return scheme == "conlleval" and not verdict.spans and not verdict.refused
 
 
 def _tag_error(tag: str, scheme: EntityScheme) -> str | None:
     try:
         split_conlleval_tag(tag) if scheme == "conlleval" else split_strict_tag(tag, "IOB2")
-    except InputError as error:
+    except ValueError as error:
         return str(error)
     return None

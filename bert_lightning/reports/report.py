@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.checkpoints.plain_text import markdown, markdown_code
 from bert_lightning.config.published import Published, compared
-from bert_lightning.config.settings import dump_yaml
+from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.reports.curves import BASELINES, draw
 from bert_lightning.runs.figures import drawn

@@ -1,4 +1,4 @@
-"""`score`: files of gold answers and of predictions, from whatever system, to the figures of the official scorer."""
+"""`score`: the figures of the official scorers for files of gold answers and predictions, from any system."""
 
 import json
 import logging
@@ -6,20 +6,35 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from bert_lightning.data.reading.lines import STANDARD_INPUT, numbered_lines
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import OUTSIDE, EntityScheme, EntityScores, Score, score_entities
+from bert_lightning.metrics.entities import EntityScheme, EntityScores, Score, score_entities
 from bert_lightning.metrics.squad import score_squad_v1, score_squad_v2
 from bert_lightning.reports.aligned_tags import read_aligned
-from bert_lightning.tasks.token_classification.tag_schemes import has_type
+from bert_lightning.tags import OUTSIDE, has_type
 from bert_lightning.wording import count
 
 log = logging.getLogger(__name__)
 
 
-# -- columns -----------------------------------------------------------------------------------------------------
+# -- tags --------------------------------------------------------------------------------------------------------
+
+
+class SpanFigures(TypedDict):
+    """Figures of one type, or of all types together, in percent."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+class EntityFigures(SpanFigures):
+    """Figures of all spans, the accuracy of tags, and the figures of each type, in percent."""
+
+    accuracy: float
+    per_type: dict[str, SpanFigures]
 
 
 def score_conll_files(
@@ -28,10 +43,10 @@ def score_conll_files(
     scheme: EntityScheme = "conlleval",
     token_column: int | str | None = None,
     tag_column: int | str | None = None,
-) -> dict[str, Any]:
-    """Entity scores of two column files, in percent with the two decimals that conlleval prints.
+) -> EntityFigures:
+    """Score the entities of two column files, in percent with the two decimals that conlleval prints.
 
-    A line is a token: columns parted by blanks or tabs, the tag last, the token first if there are several. Empty
+    A line is a token: columns separated by blanks or tabs, the tag last, the token first if there are several. Empty
     lines end sentences. If the files then do not have the same tokens, the gold file is read as `fit` reads it.
     Blanks in its words become `_`, as in the files of a run.
 
@@ -42,53 +57,52 @@ def score_conll_files(
     Args:
         gold: the gold file.
         predictions: the file of predictions.
-        scheme: the scorer whose figures are given.
+        scheme: the scorer whose figures are returned.
         token_column: the words of the gold file, as `data.token_column`.
         tag_column: the tags of the gold file, as `data.tag_column`.
 
-    Returns:
-        `precision`, `recall`, `f1`, `accuracy` (of tags), and `per_type`: type -> the first three.
-
     Raises:
-        InputError: unreadable, a tag that is not of the scheme, or files that are not of the same tokens; the message
-            names file and line.
+        InputError: a file cannot be read, a tag is not of the scheme, or the files do not have the same tokens. The
+            message names file and line.
     """
     _check_exists(gold)
     _check_exists(predictions)
-    sentences, plain = read_aligned(gold, predictions, scheme, token_column, tag_column)
-    gold_tags, predicted_tags = ([[line.tag for line in each] for each in side] for side in sentences)
-    if plain:
+    aligned = read_aligned(gold, predictions, scheme, token_column, tag_column)
+    gold_tags, predicted_tags = (
+        [[line.tag for line in sentence] for sentence in side] for side in (aligned.gold, aligned.predicted)
+    )
+    if aligned.plain:
         log.warning(
             "%s: the tags, such as %r, mark no spans: there are no entities, and only the accuracy counts",
             gold,
             next(tag for tags in gold_tags for tag in tags),
         )
-        scores = _plain_scores(gold_tags, predicted_tags)
-    else:
-        _warn_about_letters(gold_tags + predicted_tags, scheme)
-        scores = score_entities(gold_tags, predicted_tags, scheme)
-        typed, predicted_typed = (
-            {has_type(tag) for tags in side for tag in tags if tag != OUTSIDE} for side in (gold_tags, predicted_tags)
-        )
-        if typed and predicted_typed and typed.isdisjoint(predicted_typed):
-            log.warning(
-                "%s: the tags have %s, those of %s have %s: no entity can be right",
-                gold, *(("types", predictions, "none") if True in typed else ("no types", predictions, "some")),
-            )  # fmt: skip
-        if not scores.overall.num_gold:
-            log.warning("%s: no entity in this file", gold)
+        return _in_percent(_plain_scores(gold_tags, predicted_tags), scheme)
+    _warn_about_letters(gold_tags + predicted_tags, scheme)
+    _warn_about_types(gold, gold_tags, predictions, predicted_tags)
+    scores = score_entities(gold_tags, predicted_tags, scheme)
+    if not scores.overall.num_gold:
+        log.warning("%s: no entity in this file", gold)
+    return _in_percent(scores, scheme)
 
-    # Strict mode is seqeval's, which gives fractions; conlleval computes in percent. The last digit may hang on it.
-    official = scheme == "conlleval"
 
-    def rounded(score: Score) -> dict[str, float]:
-        values = score.percent() if official else tuple(100 * value for value in score[:3])
-        return dict(zip(("precision", "recall", "f1"), map(_two_decimals, values), strict=True))
+def _in_percent(scores: EntityScores, scheme: EntityScheme) -> EntityFigures:
+    """Round scores as the scorer prints them.
+
+    seqeval, the scorer of strict mode, computes fractions; conlleval computes in percent. The two may differ in the
+    last decimal.
+    """
+    in_percent = scheme == "conlleval"
+
+    def figures(score: Score) -> SpanFigures:
+        values = score.percent() if in_percent else [100 * value for value in score[:3]]
+        precision, recall, f1 = map(_two_decimals, values)
+        return {"precision": precision, "recall": recall, "f1": f1}
 
     return {
-        **rounded(scores.overall),
-        "accuracy": _two_decimals(scores.accuracy_percent if official else 100 * scores.accuracy),
-        "per_type": {kind: rounded(score) for kind, score in scores.per_type.items()},
+        **figures(scores.overall),
+        "accuracy": _two_decimals(scores.accuracy_percent if in_percent else 100 * scores.accuracy),
+        "per_type": {kind: figures(score) for kind, score in scores.per_type.items()},
     }
 
 
@@ -97,6 +111,7 @@ def _two_decimals(value: float) -> float:
 
 
 def _plain_scores(gold: list[list[str]], predicted: list[list[str]]) -> EntityScores:
+    """Return the scores of plain labels: the accuracy, and no entities."""
     pairs = [pair for tags in zip(gold, predicted, strict=True) for pair in zip(*tags, strict=True)]
     return EntityScores(Score.of(0, 0, 0), {}, len(pairs), sum(a == b for a, b in pairs))
 
@@ -112,16 +127,31 @@ def _warn_about_letters(tags: list[list[str]], scheme: EntityScheme) -> None:
         )
 
 
+def _warn_about_types(
+    gold: str, gold_tags: list[list[str]], predictions: str, predicted_tags: list[list[str]]
+) -> None:
+    """Warn if the tags of one file have types and those of the other have none."""
+    gold_forms, predicted_forms = (
+        {has_type(tag) for tags in side for tag in tags if tag != OUTSIDE} for side in (gold_tags, predicted_tags)
+    )
+    if gold_forms and predicted_forms and gold_forms.isdisjoint(predicted_forms):
+        forms = ("types", predictions, "none") if True in gold_forms else ("no types", predictions, "some")
+        log.warning("%s: the tags have %s, those of %s have %s: no entity can be right", gold, *forms)
+
+
 # -- question answering ------------------------------------------------------------------------------------------
 
 
 def score_squad_v1_files(gold: str, predictions: str) -> dict[str, float]:
-    """The scores of a SQuAD v1.1 data set and a JSON object of question id -> answer.
+    """Score the answers to a SQuAD v1.1 data set.
 
-    Questions without a prediction score 0, and predictions for other ids are ignored, both with a warning.
+    Args:
+        gold: the data set.
+        predictions: a JSON object of question id -> answer. Questions without a prediction score 0, and predictions
+            for other ids are ignored, both with a warning.
 
     Raises:
-        InputError: files that are not such; the message names file and line, or the id.
+        InputError: a file does not have its form. The message names file and line, or the id.
     """
     answers = read_answers(gold)
     texts = _read_predictions(predictions, answers)
@@ -136,16 +166,17 @@ def score_squad_v1_files(gold: str, predictions: str) -> dict[str, float]:
 def score_squad_v2_files(
     gold: str, predictions: str, no_answer_probability: str | None = None, no_answer_threshold: float = 1.0
 ) -> dict[str, float]:
-    """The scores of a SQuAD v2.0 data set and a JSON object of question id -> answer, empty for none.
+    """Score the answers to a SQuAD v2.0 data set.
 
     Args:
         gold: the data set.
-        predictions: the answers; those for other ids are ignored with a warning.
+        predictions: a JSON object of question id -> answer, empty for no answer. Answers for other ids are ignored
+            with a warning.
         no_answer_probability: a JSON object of question id -> number.
-        no_answer_threshold: an answer counts as empty where that number is above it.
+        no_answer_threshold: an answer counts as empty if that number is above the threshold.
 
     Raises:
-        InputError: as `score_squad_v1_files`, and where a question has no prediction or no probability.
+        InputError: a file does not have its form, or a question has no prediction or no probability.
     """
     if math.isnan(no_answer_threshold):
         raise InputError("--no-answer-threshold is nan; a number is expected")
@@ -157,81 +188,90 @@ def score_squad_v2_files(
     if no_answer_probability is not None:
         probabilities = _read_probabilities(no_answer_probability, answers)
     elif no_answer_threshold != 1.0:
-        log.warning("--no-answer-threshold: without --no-answer-probability that of every question is 0")
+        log.warning("--no-answer-threshold: without --no-answer-probability, the probability of every question is 0")
     return score_squad_v2(answers, texts, probabilities, no_answer_threshold)
 
 
 def read_answers(source: str) -> dict[str, tuple[str, ...]]:
-    """The gold answers of a SQuAD data set by question id, in order; none for an unanswerable question.
+    """Read the gold answers of a SQuAD data set by question id, in order; none for an unanswerable question.
 
     Raises:
-        InputError: not of the form of SQuAD, no question, or an id that stands twice.
+        InputError: the file is not of the form of SQuAD, has no question, or has an id twice.
     """
     answers: dict[str, tuple[str, ...]] = {}
-    data = _part(_read_json(source), "data", list, f"{source}: this is no SQuAD data set:")
-    for article_number, article in enumerate(data):
-        article_place = f"{source}: data[{article_number}]"
-        for number, paragraph in enumerate(_part(article, "paragraphs", list, f"{article_place}:")):
-            location = f"{article_place}.paragraphs[{number}]"
-            for question_number, question in enumerate(_part(paragraph, "qas", list, f"{location}:")):
-                question_id = _part(question, "id", str, f"{location}.qas[{question_number}]:")
+    articles = _field(_read_json(source), "data", list, f"{source}: this is no SQuAD data set:")
+    for article_number, article in enumerate(articles):
+        article_location = f"{source}: data[{article_number}]"
+        for number, paragraph in enumerate(_field(article, "paragraphs", list, f"{article_location}:")):
+            location = f"{article_location}.paragraphs[{number}]"
+            for question_number, question in enumerate(_field(paragraph, "qas", list, f"{location}:")):
+                question_id = _field(question, "id", str, f"{location}.qas[{question_number}]:")
                 name = f"{source}: the question {question_id!r}:"
                 if question_id in answers:
                     raise InputError(f"{name} its id stands twice")
-                texts = _part(question, "answers", list, name)
-                answers[question_id] = tuple(_part(answer, "text", str, f"{name} an answer:") for answer in texts)
+                texts = _field(question, "answers", list, name)
+                answers[question_id] = tuple(_field(answer, "text", str, f"{name} an answer:") for answer in texts)
     if not answers:
         raise InputError(f"{source}: no question in this data set")
     return answers
 
 
 _FORMS: dict[type, str] = {list: "a list", str: "text", dict: "an object"}
+_Value = TypeVar("_Value")
 
 
-def _part(holder: Any, key: str, form: type, location: str) -> Any:
-    if not isinstance(holder, dict):
-        raise InputError(f"{location} an object with {key!r} is expected, not {_form(holder)}")
-    if key not in holder:
+def _field(value: object, key: str, form: type[_Value], location: str) -> _Value:
+    """Return the value of a key of a JSON object.
+
+    Raises:
+        InputError: `value` is no object, the key is missing, or its value is not of this form.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{location} an object with {key!r} is expected, not {_form(value)}")
+    if key not in value:
         raise InputError(f"{location} it has no {key!r}")
-    if not isinstance(holder[key], form):
-        raise InputError(f"{location} {key!r} is {_form(holder[key])}; {_FORMS[form]} is expected")
-    return holder[key]
+    if not isinstance(value[key], form):
+        raise InputError(f"{location} {key!r} is {_form(value[key])}; {_FORMS[form]} is expected")
+    return value[key]
 
 
-def _form(value: Any) -> str:
+def _form(value: object) -> str:
     return "null" if value is None else _FORMS.get(type(value), f"{value!r}")
 
 
 def _read_predictions(source: str, answers: Mapping[str, object]) -> dict[str, str]:
-    texts = _read_by_id(source, answers, "prediction")
-    for question, text in texts.items():
+    texts: dict[str, str] = {}
+    for question, text in _read_by_id(source, answers, "prediction").items():
         if not isinstance(text, str):
             raise InputError(f"{source}: the prediction of {question!r} is {_form(text)}; text is expected")
+        texts[question] = text
     return texts
 
 
 def _read_probabilities(source: str, answers: Mapping[str, object]) -> dict[str, float]:
-    values = _read_by_id(source, answers, "probability")
-    for question, value in values.items():
-        if not _is_finite(value):
+    probabilities: dict[str, float] = {}
+    for question, value in _read_by_id(source, answers, "probability").items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise InputError(
                 f"{source}: the no-answer probability of {question!r} is {_form(value)}; a finite number is expected"
             )
-    if gap := _gap(answers, values, "no-answer probability"):
+        probabilities[question] = value
+    if gap := _gap(answers, probabilities, "no-answer probability"):
         raise InputError(f"{source}: {gap}")
-    return values
+    return probabilities
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: float) -> bool:
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return math.isfinite(value)
     except OverflowError:
+        # An integer that no float can hold.
         return False
 
 
-def _gap(answers: Mapping[str, object], given: Mapping[str, object], noun: str) -> str:
-    """What is missing, in words; empty if nothing is."""
-    missing = [question for question in answers if question not in given]
+def _gap(answers: Mapping[str, object], values: Mapping[str, object], noun: str) -> str:
+    """Describe the questions without a value; empty if every question has one."""
+    missing = [question for question in answers if question not in values]
     if not missing:
         return ""
     return (
@@ -239,8 +279,8 @@ def _gap(answers: Mapping[str, object], given: Mapping[str, object], noun: str) 
     )
 
 
-def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[str, Any]:
-    """A JSON object of question ids, in the order of the file."""
+def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[str, object]:
+    """Read a JSON object of question ids, in the order of the file."""
     values = _read_json(source)
     if not isinstance(values, dict):
         raise InputError(f"{source}: an object of question id and {noun} is expected, not {_form(values)}")
@@ -255,11 +295,12 @@ def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[s
     return values
 
 
-def _read_json(source: str) -> Any:
+def _read_json(source: str) -> object:
     _check_exists(source)
     text = "".join(piece for _, piece in numbered_lines(source, cut=True, carriage_returns="allow"))
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        value: object = json.loads(text, object_pairs_hook=_without_repetition)
+        return value
     except _RepeatedKeyError as error:
         raise InputError(f"{source}: the key {error.args[0]!r} stands twice in one object") from None
     except json.JSONDecodeError as error:
@@ -269,10 +310,10 @@ def _read_json(source: str) -> Any:
 
 
 class _RepeatedKeyError(Exception):
-    """The key of a JSON object that stands there twice; Python would keep the last and lose the others."""
+    """A key that a JSON object has twice. Python would keep its last value and lose the others."""
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise _RepeatedKeyError(next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1))

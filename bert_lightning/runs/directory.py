@@ -6,19 +6,30 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.checkpoints.listing import entries
 from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
-from bert_lightning.config.settings import dump_yaml, read_yaml, with_literal_variables
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.migrations import migrate
+from bert_lightning.config.nested import at
+from bert_lightning.config.saved import Difference, differences_from_saved, read_saved
+from bert_lightning.config.variables import with_literal_variables
+from bert_lightning.config.yaml_files import dump_yaml, read_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
+# The names of default directories: twelve hexadecimal digits.
+_HASH = "[0-9a-f]" * 12
 # Packages whose version a number may depend on.
 VERSIONED = (
     "torch",
@@ -60,14 +71,33 @@ class RunDirectory:
                 path.unlink()
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain values.
+        """Read the resolved configuration as plain values, with moved keys under their new names.
 
         Raises:
             InputError: there is none, or it is damaged.
         """
         if not self.exists:
             raise InputError(f"{self.path} is no run directory: it has no {self.config.name}")
-        return read_yaml(self.config)
+        return migrate(read_yaml(self.config))
+
+    def read_experiment(self, allowed: Sequence[str] = ()) -> Experiment:
+        """Read the resolved configuration as an experiment; keys that the run did not know have their defaults.
+
+        Args:
+            allowed: modules that a `class_path` may name.
+
+        Raises:
+            InputError: there is no configuration, or this version cannot read it.
+        """
+        return read_saved(self.read_config(), self.config, allowed)
+
+    def differences(self, experiment: Experiment) -> list[Difference]:
+        """Compare the experiment that was saved here with another one, key by key.
+
+        Raises:
+            InputError: there is no configuration, or this version cannot read it.
+        """
+        return differences_from_saved(self.read_config(), self.config, experiment)
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write the resolved configuration; `fit --config` on it repeats the run."""
@@ -96,6 +126,47 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
+
+
+def default_directory(experiment: Experiment) -> Path:
+    """Return `runs/EXPERIMENT/HASH`, or the directory in which an earlier version ran the same experiment.
+
+    Versions may compute the hash in different ways. So if no run has today's hash, a directory whose saved experiment
+    is equal, key by key, is that experiment's directory.
+    """
+    path = Path("runs") / experiment.experiment / experiment.identity
+    if RunDirectory(path).exists:
+        return path
+    values = experiment.to_dict()
+    runs = [run for run in map(RunDirectory, path.parent.glob(_HASH)) if run.exists and _may_equal(run, values)]
+    equal = [run for run in runs if _is_run_of(run, experiment)]
+    return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else path
+
+
+def _may_equal(run: RunDirectory, values: dict[str, Any]) -> bool:
+    """Return False for most runs of other settings. This is cheap, because a study may have hundreds of runs."""
+    try:
+        saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    keys = ("seed_everything", "task", "optimizer.learning_rate", "data.batch_size", "trainer.max_steps")
+    return all(at(saved, key) in (None, at(values, key)) for key in keys)
+
+
+def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
+    """Return whether a run was started with this experiment, of which it settled precision and hub revision."""
+    try:
+        values = run.read_config()
+        differing = differences_from_saved(values, run.config, experiment)
+    except InputError:
+        return False
+    settled = set()
+    if experiment.trainer.precision == "auto":
+        settled.add("trainer.precision")
+    name, saved_name = experiment.model.pretrained, at(values, "model.pretrained")
+    if name is not None and isinstance(saved_name, str) and hub.is_pinned_form(name, saved_name):
+        settled.add("model.pretrained")
+    return {difference.key for difference in differing} <= settled
 
 
 def now() -> str:

@@ -1,11 +1,12 @@
-"""What an evaluation leaves in `predictions/`: predictions, the forms of the official scorers, and the report."""
+"""The files of an evaluation in `predictions/`: predictions, input files for official scorers, and the report."""
 
 import json
 from pathlib import Path
 
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
-from bert_lightning.tasks.fine_tuning.task import Evaluation, FineTuningTask, Report
+from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 
 REPORT = "report.txt"
 
@@ -13,9 +14,10 @@ REPORT = "report.txt"
 def write_evaluation(
     folder: Path, name: str, task: FineTuningTask, evaluation: Evaluation, scores: dict[str, float]
 ) -> Report | None:
-    """Write `<name>.jsonl`, a line an example, and beside it in `<name>/` the files of others, and the report.
+    """Write `<name>.jsonl` with a line per example, and in `<name>/` the files for official scorers and the report.
 
-    Without gold labels there is no report.
+    Returns:
+        The report; None if the split has no gold labels.
     """
     split, outputs = evaluation.split, evaluation.outputs
     rows = task.predictions(split, outputs)
@@ -38,7 +40,7 @@ def write_evaluation(
         labels, counts = report.confusion
         picture = drawn(str(path), lambda: as_svg(confusion_figure(labels, counts)))
         if picture is None:
-            # The picture of an earlier evaluation would be taken for this one's.
+            # A picture left by an earlier evaluation would be taken for this one's.
             path.unlink(missing_ok=True)
         else:
             write_text(path, picture)

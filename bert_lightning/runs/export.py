@@ -1,4 +1,4 @@
-"""`export`: a checkpoint as a folder for other tools."""
+"""`export`: write a checkpoint as a folder for other tools."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.files import write_json
 from bert_lightning.checkpoints.huggingface import CONFIG, huggingface_config
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import write_vocabulary
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx, onnx_obstacle
@@ -19,7 +19,7 @@ from bert_lightning.model.pretrained import PretrainedModel
 
 HUGGINGFACE, ONNX = FORMATS = ("huggingface", "onnx")
 ONNX_FILE = "model.onnx"
-# onnxruntime's float32 kernels sum in another order than PyTorch's.
+# Relative. The float32 kernels of onnxruntime sum in another order than PyTorch's.
 ONNX_TOLERANCE = 1e-4
 _CRF_NOTE = (
     "Tags come from a CRF, not from the largest logit: the tags t_1 ... t_n of n words maximise crf_starts[t_1] + "
@@ -29,14 +29,19 @@ _CRF_NOTE = (
 
 
 def export(source: str, form: str, output: Path) -> list[str]:
-    """Write a checkpoint to `output` in one of `FORMATS`; lines that say what was written.
+    """Write a checkpoint to `output`, and return lines that report what was written.
+
+    Args:
+        source: a checkpoint, as `read_checkpoint` takes it.
+        form: one of `FORMATS`.
+        output: a folder, missing or empty.
 
     Raises:
-        InputError: `output` holds something, or the format lacks what the model has, or its packages are missing.
+        InputError: `output` is not empty, the format lacks a feature of the model, or a package is missing.
         CheckpointError: the checkpoint cannot be read.
         WorkError: onnxruntime computes something else than the model.
     """
-    # A link that leads nowhere exists, too.
+    # `exists` would miss a broken link.
     if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not empty: choose another --output")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -53,7 +58,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     if obstacle is not None:
         raise InputError(f"{source} has {obstacle}")
     lines = [str(model.loading_report)] if model.loading_report else []
-    # Complete or absent: a sibling takes the name when all is written.
+    # Write into a sibling and rename it at the end, so that the folder is complete or absent.
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / output.absolute().name
@@ -91,9 +96,10 @@ class PredictionRule(NamedTuple):
     """A setting of a run that decides how predictions follow from a model's outputs."""
 
     key: str
-    """in `config.json`"""
+    """its key in `config.json`"""
     value: float
     sentence: str
+    """the rule in words, for the model card"""
 
 
 def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
@@ -118,7 +124,7 @@ def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
 
 
 def _describe(model: PretrainedModel, folder: Path, rule: PredictionRule | None, notes: list[str]) -> None:
-    """Write the card and `config.json`, which say how predictions follow from the outputs."""
+    """Write the model card and `config.json`. Both contain the prediction rule."""
     checkpoint, published = model.to_checkpoint(folder), not model.deviations
     write_card(checkpoint, model.architecture, folder, published=published, notes=notes)
     config = huggingface_config(checkpoint, model.architecture, published=published)

@@ -6,16 +6,19 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.plain_text import printable, shortened
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Beyond so many classes the numbers would not be readable.
+# With more classes the numbers would not be readable.
 _MOST_WITH_NUMBERS = 25
 # A longer name would leave no room for the picture itself.
 LONGEST_NAME = 40
@@ -45,7 +48,7 @@ def drawn(what: str, draw: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def plain_style(**settings: Any) -> Iterator[None]:
+def plain_style(**settings: object) -> Iterator[None]:
     """Apply the settings of matplotlib with which figures are made and saved."""
     import matplotlib
 
@@ -58,8 +61,8 @@ def shown(name: str, longest: int = LONGEST_NAME) -> str:
     return shortened(printable(name), longest)
 
 
-def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> Any:
-    """A matplotlib figure of (L, L) counts, gold by predicted, shaded by the share of the gold class."""
+def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> "Figure":
+    """Draw (L, L) counts, gold by predicted, as a matplotlib figure shaded by the share of the gold class."""
     from matplotlib.figure import Figure
 
     num = len(labels)
@@ -77,16 +80,14 @@ def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> Any:
         axes.set_ylabel("gold")
         axes.spines[:].set_visible(False)
         if num <= _MOST_WITH_NUMBERS:
-            for row in range(num):
-                for place in range(num):
-                    colour = "white" if shares[row, place] > 0.5 else "#1f2937"
-                    axes.text(
-                        place, row, f"{counts[row, place]:,}", ha="center", va="center", color=colour, fontsize=7
-                    )
+            for gold, predicted in np.ndindex(num, num):
+                colour = "white" if shares[gold, predicted] > 0.5 else "#1f2937"
+                text = f"{counts[gold, predicted]:,}"
+                axes.text(predicted, gold, text, ha="center", va="center", color=colour, fontsize=7)
     return figure
 
 
-def as_svg(figure: Any, salt: str = "figure", **options: Any) -> str:
+def as_svg(figure: "Figure", salt: str = "figure", *, transparent: bool = False) -> str:
     """Convert a figure to SVG: text stays text, and equal figures give identical files.
 
     Each figure of a page needs its own `salt`, so that the ids of its elements differ from those of the others.
@@ -96,6 +97,6 @@ def as_svg(figure: Any, salt: str = "figure", **options: Any) -> str:
         # The viewer's font counts, not the one of this machine.
         warnings.filterwarnings("ignore", _OF_FONTS.pattern)
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=metadata, **options)
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=transparent)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

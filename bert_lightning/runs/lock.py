@@ -1,4 +1,4 @@
-"""One training at a time in a run directory."""
+"""A lock on a run directory, so that only one training runs there."""
 
 import errno
 import fcntl
@@ -17,11 +17,11 @@ NAME = ".lock"
 class DirectoryLock:
     """Keeps other commands from training in a folder, on this machine and on those that share its file system.
 
-    A POSIX lock on a file that stays there: the system gives it back however this process ends, and processes that it
-    forks do not share it. Nothing else may open that file, since a lock goes with any descriptor that is closed.
+    It is a POSIX lock on a file that stays in the folder. The system releases it however this process ends, and
+    forked processes do not share it. Nothing else may open that file: closing any descriptor of it releases the lock.
 
     Attributes:
-        taken: whether it was asked for before. A file system that cannot lock gives a warning in its place.
+        taken: `take` was called before. On a file system that cannot lock, it only logged a warning.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,11 +30,11 @@ class DirectoryLock:
         self._file: IO[str] | None = None
 
     def take(self) -> None:
-        """Make the folder this process's own; once is enough.
+        """Take the folder for this process, creating it if needed. A second call does nothing.
 
         Raises:
-            InputError: another process has it; nothing was changed.
-            OSError: the folder cannot be made.
+            InputError: another process has taken the folder; nothing was changed.
+            OSError: the folder cannot be created.
         """
         if self.taken:
             return
@@ -44,7 +44,7 @@ class DirectoryLock:
         try:
             file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            # Where nothing can be written, whatever is to be written will say so.
+            # If the folder is read-only, the first file to be written reports it.
             if os.access(folder, os.W_OK):
                 self._warn(error)
             return
@@ -66,7 +66,7 @@ class DirectoryLock:
         self._file = file
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None

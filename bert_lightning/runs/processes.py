@@ -1,17 +1,20 @@
-"""Find out which of the processes that train together this one is, and what started it."""
+"""This process among those that train together, and the program that started it."""
 
 import os
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes; torchrun, Lightning and SLURM's srun number the others."""
+    """Return whether this process is the first one, which alone writes.
+
+    torchrun, Lightning and SLURM's srun number the processes.
+    """
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def is_killed_after_hang_up() -> bool:
-    """Whether torchrun ends this process when the terminal goes away: it passes SIGHUP on, and kills 30 s later.
+    """Return whether torchrun ends this process when the terminal closes: it passes SIGHUP on and kills 30 s later.
 
     torchrun installs its own handlers, also under `nohup`. TORCHELASTIC_SIGNALS_TO_HANDLE is its list of signals
     (torch/distributed/elastic/multiprocessing/api.py).

@@ -1,12 +1,16 @@
-"""The model as training begins: its architecture, the weights that it takes up, and what of it is frozen."""
+"""The model as training begins: its vocabulary, architecture, weights and frozen parameters."""
+
+from collections.abc import Callable
 
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.config.experiment import Experiment, ModelSettings
-from bert_lightning.data.loading.module import Stage
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import ModelSettings
+from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.attention import varlen_obstacle
@@ -15,12 +19,16 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """The checkpoint that training starts from."""
+    """Read the checkpoint that training starts from, if there is one."""
     return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
-    """The tokenizer that a checkpoint carries."""
+    """Return the tokenizer that a checkpoint carries, if any.
+
+    Raises:
+        InputError: the checkpoint's vocabulary is not usable.
+    """
     if checkpoint.vocabulary is None:
         return None
     try:
@@ -32,7 +40,11 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
 def adapted_to(
     start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
 ) -> Checkpoint | None:
-    """The checkpoint fitted to the data's vocabulary and to more positions, where the settings ask for it."""
+    """Fit a checkpoint to the data's vocabulary and to more positions, if the settings ask for it.
+
+    Raises:
+        InputError: the vocabulary is to be fitted, but the data has none of its own.
+    """
     if start is None:
         return None
     vocabulary = None
@@ -46,6 +58,53 @@ def adapted_to(
     return adapted(start, vocabulary, num_positions)
 
 
+def with_vocabulary_of(
+    prepare: Callable[[Vocabulary], Vocabulary], tokenizer: WordPieceTokenizer | None, start: Checkpoint | None
+) -> tuple[WordPieceTokenizer | None, Checkpoint | None]:
+    """Return the data's tokenizer and the checkpoint, both with the vocabulary entries that a task adds."""
+    if tokenizer is not None and (added := prepare(tokenizer.vocabulary)) != tokenizer.vocabulary:
+        tokenizer = WordPieceTokenizer(added)
+    if start is not None and start.vocabulary is not None:
+        added = prepare(start.vocabulary)
+        if added != start.vocabulary:
+            start = adapted(start, added)
+    return tokenizer, start
+
+
+def shared_tokenizer(
+    tokenizer: WordPieceTokenizer | None, start: Checkpoint | None, *, data_decides: bool, split: str | None
+) -> WordPieceTokenizer:
+    """Return the one tokenizer of data and model.
+
+    Args:
+        tokenizer: the data's own, if it has one.
+        start: the checkpoint that training starts from or that is scored.
+        data_decides: the data is stored as token ids, so no other tokenizer can read it.
+        split: the split to score, for which the checkpoint's tokenizer is taken unless the data decides; or None.
+
+    Raises:
+        InputError: there is no tokenizer, or data and checkpoint have different vocabularies.
+    """
+    carried = checkpoint_tokenizer(start) if start is not None else None
+    if tokenizer is None or carried is None:
+        if (either := tokenizer or carried) is None:
+            raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
+        return either
+    if split is not None and not data_decides:
+        return carried
+    if tokenizer.fingerprint != carried.fingerprint:
+        assert start is not None
+        raise InputError(
+            f"the vocabulary does not fit: that of the data ({_described(tokenizer)}) differs from that of "
+            f"{start.path} ({_described(carried)}); model.resize_vocabulary fits the model to the data's"
+        )
+    return tokenizer
+
+
+def _described(tokenizer: WordPieceTokenizer) -> str:
+    return f"{len(tokenizer)} entries, {'cased' if tokenizer.vocabulary.lowercase is False else 'uncased'}"
+
+
 def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int, num_segments: int) -> BertConfig:
     """Return the architecture: a size or the checkpoint's own, with the configured fields changed.
 
@@ -53,7 +112,7 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         settings: the keys under `model`.
         start: the checkpoint that training starts from, if there is one.
         vocab_size: entries of the vocabulary; a checkpoint may have more rows.
-        num_segments: 2 where the data are pairs, 1 where they are single texts.
+        num_segments: 2 if the data are pairs, 1 if they are single texts.
 
     Raises:
         InputError: an unknown or impossible field, a checkpoint with fewer rows than the vocabulary has entries, or
@@ -68,7 +127,7 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         else:
             config = config_of(start).replace(**overrides)
         if start is not None and settings.weights == "pretrained":
-            # Before memory is taken for sizes that may be a lie.
+            # Check before allocating memory, because the configuration may claim wrong sizes.
             with torch.device("meta"):
                 compare(BertEncoder(config), start)
     except CheckpointError:
@@ -76,9 +135,9 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
     except ValueError as error:
         raise InputError(f"model.config: {error}") from None
     if config.type_vocab_size < num_segments:
-        place = "model.config" if start is None else start.path
+        origin = "model.config" if start is None else start.path
         raise InputError(
-            f"{place}: type_vocab_size is {config.type_vocab_size}, for single texts, but the data are pairs, "
+            f"{origin}: type_vocab_size is {config.type_vocab_size}, for single texts, but the data are pairs, "
             f"which need {num_segments}"
         )
     # More rows than entries are harmless: some published models round the number up.
@@ -90,21 +149,25 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
 
 
 def take_weights(
-    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, stage: Stage | None
+    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None
 ) -> list[str]:
-    """Fill the model and set how it is computed; what a user should know of it."""
+    """Fill the model with the checkpoint's weights, freeze it, and choose how it is computed.
+
+    Returns:
+        What a user should know about it, such as the parameters that the checkpoint lacks.
+    """
     settings = experiment.model
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
     if obstacle is not None:
         raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
     model.backbone.attention = settings.attention
     model.backbone.activation_checkpointing = settings.activation_checkpointing
-    if stage is None:
+    if split is None:
         freeze(model, experiment)
     if start is None or settings.weights == "random":
         return []
     report = fill(model, start)
-    if stage is None:
+    if split is None:
         try:
             model.backbone.reinitialize_top(settings.reinitialize_layers)
         except ValueError as error:
@@ -113,10 +176,10 @@ def take_weights(
 
 
 def freeze(model: PretrainedModel, experiment: Experiment) -> None:
-    """Take what the settings freeze out of training.
+    """Exclude from training what the settings freeze.
 
     Raises:
-        InputError: more layers than there are, layers that are drawn anew, or nothing is left to train.
+        InputError: there are fewer layers, frozen layers are drawn anew, or nothing is left to train.
     """
     settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
     num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers

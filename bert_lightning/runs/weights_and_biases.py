@@ -1,28 +1,37 @@
-"""Logging to Weights & Biases: offline unless an API key is at hand; never a prompt, never a wait for a network."""
+"""Logging to Weights & Biases (W&B): offline without an API key, and never a prompt or a long wait for a network."""
 
 import netrc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from bert_lightning.config.experiment import Experiment, WandbSettings
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import WandbSettings
 from bert_lightning.errors import InputError
 from bert_lightning.runs.figures import confusion_figure, drawn
-from bert_lightning.tasks.fine_tuning.task import Report
+from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.fine_tuning.report import Report
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 Mode = Literal["online", "offline", "disabled"]
-# Longer than this no run waits for a server; it goes on offline.
+# A run waits no longer than this for a server, and then continues offline.
 SECONDS_TO_CONNECT = 20
-# Of a run or a group, in characters.
+# Of the name of a run or a group, in characters.
 _LONGEST_NAME = 128
 
 
 def chosen_mode(settings: WandbSettings) -> Mode:
-    """`online`, `offline` or `disabled`; the environment variable WANDB_MODE goes before the settings.
+    """Return the mode of W&B; the environment variable WANDB_MODE overrides the settings, except `disabled`.
 
     Raises:
-        InputError: online is asked for without an API key.
+        InputError: the mode is online, but there is no API key.
     """
     mode = os.environ.get("WANDB_MODE", settings.mode)
     if settings.mode == "disabled" or mode == "disabled":
@@ -32,16 +41,44 @@ def chosen_mode(settings: WandbSettings) -> Mode:
     return "online" if mode != "offline" and has_api_key() else "offline"
 
 
-def wandb_logger(experiment: Experiment, folder: Path, run_id: str) -> list[Any]:
-    """The W&B logger, or none where it is disabled; offline where the server does not answer."""
+class _LateLogger(WandbLogger):
+    """A logger that opens its W&B run when training begins, so that building a trainer writes nothing.
+
+    Args:
+        open_run: start the run and return it.
+    """
+
+    def __init__(self, open_run: Callable[[], "Run"]) -> None:
+        super().__init__()
+        self._open_run = open_run
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "Run":
+        """The run, opened on the first use."""
+        if self._experiment is None:
+            self._experiment = self._open_run()
+        return self._experiment
+
+
+def wandb_loggers(experiment: Experiment, folder: Path, run_id: str) -> list[WandbLogger]:
+    """Make the W&B logger of this process; there is none if W&B is disabled, or on processes after the first.
+
+    Raises:
+        InputError: `wandb.mode` is online, but there is no API key.
+    """
     mode = chosen_mode(experiment.wandb)
-    if mode == "disabled":
+    if mode == "disabled" or not is_first_process():
         return []
     os.environ["WANDB_SILENT"] = "true"
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
+    return [_LateLogger(lambda: _open_run(experiment, folder, run_id, mode))]
 
-    def start(mode: Mode) -> Any:
+
+def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> "Run":
+    """Start a W&B run, or continue it; offline if the server does not answer."""
+    import wandb
+
+    def start(mode: Mode) -> "Run":
         return wandb.init(
             project=experiment.wandb.project,
             name=f"{experiment.experiment}-{run_id}"[:_LONGEST_NAME],
@@ -62,17 +99,17 @@ def wandb_logger(experiment: Experiment, folder: Path, run_id: str) -> list[Any]
         run = start(mode)
     except wandb.Error as error:
         print(f"W&B does not answer ({error}); this run is logged offline", file=sys.stderr)
-        # Its service still holds the run's name.
+        # W&B's service still holds the name of the run.
         wandb.teardown()
         run = start("offline")
-    # Lightning's name for the x axis, and its logger's for what it is given.
+    # Lightning's name of the x axis, and the name that its logger uses.
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return [WandbLogger(experiment=run)]
+    return run
 
 
 def has_api_key() -> bool:
-    """Whether the environment or the user's netrc file holds one."""
+    """Return whether the environment or the user's netrc file holds an API key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
@@ -82,7 +119,7 @@ def has_api_key() -> bool:
 
 
 def log_report(report: Report) -> None:
-    """The tables of an evaluation, and its confusion matrix, in the open W&B run."""
+    """Log the tables of an evaluation, and its confusion matrix, to the open W&B run."""
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:
         return
@@ -98,7 +135,7 @@ def log_report(report: Report) -> None:
 
 
 def finish(succeeded: bool) -> None:
-    """Close the open W&B run, which Lightning leaves open: a second run in this process would be logged into it."""
+    """Close the open W&B run. Lightning leaves it open, and the next run of this process would be logged into it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=0 if succeeded else 1)

@@ -3,10 +3,12 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
@@ -120,6 +122,9 @@ def read_run(path: Path) -> Run:
     """
     directory = RunDirectory(path)
     config = directory.read_config()
+    # A configuration that this version cannot read is compared as it was saved.
+    with suppress(InputError):
+        config = with_defaults(config, directory.config)
     rows = directory.read_metrics()
     if not rows:
         raise InputError(f"{path}: {directory.metrics.name} is still empty")

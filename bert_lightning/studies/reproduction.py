@@ -7,11 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_lightning.config.experiment import load_experiment
+from torch import Tensor
+
+from bert_lightning.checkpoints.digests import current_form
+from bert_lightning.checkpoints.native import LAST, find_native, read_native
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.fit import FINISHED, fit
+from bert_lightning.runs.fit import fit
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.record import FINISHED
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # Metrics that measure time, not the training.
@@ -89,7 +93,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     again = RunDirectory(output or original.with_name(f"{original.name}-reproduced"))
     if is_first_process() and not again.exists and not again.is_free:
         raise InputError(f"{again.path} is not empty and is no run directory: choose another --output")
-    experiment = load_experiment([run.config], allowed=allowed)
+    experiment = run.read_experiment(allowed)
     if os.path.realpath(again.path) == str(original) or again.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{again.path} holds a finished run: choose another --output")
     micro_batches = manifest.get("micro_batches")
@@ -113,7 +117,15 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
         for name in sorted({*first, *last})
         if first.get(name) != last.get(name)
     ]
-    return Comparison(len(keys), differences, (manifests[0]["weights"], manifests[1]["weights"]), changed)
+    # An earlier version may have recorded the digest in another form.
+    recorded = current_form(manifests[0]["weights"], _final_weights(now))
+    return Comparison(len(keys), differences, (recorded, manifests[1]["weights"]), changed)
+
+
+def _final_weights(run: RunDirectory) -> dict[str, Tensor]:
+    checkpoint = find_native(run.path, (LAST,))
+    assert checkpoint is not None, "the run has just finished"
+    return read_native(checkpoint).tensors
 
 
 def _values(run: RunDirectory) -> dict[tuple[int, str], float]:

@@ -1,1 +1,1 @@
-"""Text to word pieces: vocabulary training and loading, sentence splitting."""
+"""Splitting text into sentences and word pieces; training and loading vocabularies."""

@@ -1,8 +1,12 @@
-"""Text to word pieces as the original Python code reads it (`google-research/bert`, `tokenization.py`).
+"""Text to word pieces exactly as in the original Python code (`google-research/bert`, `tokenization.py`).
 
-It differs from transformers' tokenizer, the default, in words of 101 to 200 characters, in special tokens that are
-written in the text (here they are text), in the Greek final sigma (here lower-cased by its place in the word), in
-line and paragraph separators (here they end a word) and in unassigned and private-use characters (here they stay).
+The default is transformers' tokenizer. The original differs from it in five points:
+
+- words of 101 to 200 characters are split, not replaced by [UNK];
+- special tokens that are written in the text are treated as plain text;
+- the Greek final sigma is lower-cased by its position in the word;
+- line and paragraph separators end a word;
+- unassigned and private-use characters are kept.
 """
 
 import unicodedata
@@ -11,10 +15,10 @@ from functools import lru_cache
 
 from bert_lightning.text.wordpiece import UNKNOWN
 
-# A longer word becomes [UNK]; `tokenization.py: WordpieceTokenizer`.
+# Longer words become [UNK]; `tokenization.py: WordpieceTokenizer`.
 MAX_CHARACTERS_PER_WORD = 200
-# Distinct stretches between spaces whose pieces are remembered.
-_NUM_REMEMBERED = 1 << 18
+# Number of distinct chunks between spaces whose pieces are cached.
+_CACHE_SIZE = 1 << 18
 # CJK ideographs; `tokenization.py: _is_chinese_char`, after the Unicode blocks of that name.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF),
@@ -29,35 +33,38 @@ _IDEOGRAPHS = (
 
 
 class OriginalEncoding:
-    """Text -> word pieces, equal to `FullTokenizer.tokenize` of the original code.
+    """Tokenizer whose word pieces equal those of `FullTokenizer.tokenize` in the original code.
 
     Args:
         entries: the vocabulary in id order.
         lowercase: lower-case and strip accents first.
+
+    >>> OriginalEncoding(["[UNK]", "un", "##able", "!"], lowercase=True).tokenize("Unable! Able")
+    ['un', '##able', '!', '[UNK]']
     """
 
     def __init__(self, entries: Sequence[str], lowercase: bool) -> None:
         self.entries = frozenset(entries)
         self.lowercase = lowercase
-        # Nothing reaches over a space, so each stretch between two of them is read once.
-        self._pieces = lru_cache(_NUM_REMEMBERED)(self._pieces_of)
+        # No rule crosses a space, so each chunk between two spaces is read once.
+        self._pieces = lru_cache(_CACHE_SIZE)(self._pieces_of)
 
     def tokenize(self, text: str) -> list[str]:
-        """Word pieces of a text, without [CLS] and [SEP]."""
-        return [piece for stretch in text.split(" ") for piece in self._pieces(stretch)]
+        """Return the word pieces of a text, without [CLS] and [SEP]."""
+        return [piece for chunk in text.split(" ") for piece in self._pieces(chunk)]
 
     def _pieces_of(self, text: str) -> tuple[str, ...]:
         return tuple(piece for word in self._words(text) for piece in self._word_pieces(word))
 
     def _words(self, text: str) -> Iterator[str]:
-        for word in "".join(map(_cleaned, text)).split():
+        for word in "".join(map(_clean, text)).split():
             if self.lowercase:
                 decomposed = unicodedata.normalize("NFD", word.lower())
                 word = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
             yield from "".join(f" {c} " if _is_punctuation(c) else c for c in word).split()
 
     def _word_pieces(self, word: str) -> list[str]:
-        """Greedy, longest match first; one [UNK] where that does not cover the word."""
+        """Split greedily, longest match first; return one [UNK] if that does not cover the word."""
         if len(word) > MAX_CHARACTERS_PER_WORD:
             return [UNKNOWN]
         pieces: list[str] = []
@@ -74,8 +81,11 @@ class OriginalEncoding:
 
 
 @lru_cache(1 << 16)
-def _cleaned(character: str) -> str:
-    """The character, a space in its place, spaces around it, or nothing; `_clean_text`, `_tokenize_chinese_chars`."""
+def _clean(character: str) -> str:
+    """Return the character, a space instead, the character between spaces, or "".
+
+    `tokenization.py: _clean_text, _tokenize_chinese_chars`.
+    """
     code, category = ord(character), unicodedata.category(character)
     if character in " \t\n\r" or category == "Zs":
         return " "
@@ -86,7 +96,7 @@ def _cleaned(character: str) -> str:
 
 @lru_cache(1 << 16)
 def _is_punctuation(character: str) -> bool:
-    """Every ASCII character that is neither letter, digit nor space counts, such as $ and ^; `_is_punctuation`."""
+    """Return True also for every ASCII symbol, such as $ and ^; `tokenization.py: _is_punctuation`."""
     code = ord(character)
     signs = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
     return signs or unicodedata.category(character).startswith("P")

@@ -1,14 +1,14 @@
-"""Running text to sentences, by the rules of `sentencex` (Wikimedia), which knows some 200 languages."""
+"""Sentence splitting by the rules of `sentencex` (Wikimedia), which knows about 200 languages."""
 
 import sentencex
 
 
 def split_sentences(paragraph: str, language: str = "en") -> list[str]:
-    """Split one paragraph into sentences, without surrounding spaces or empty ones.
+    """Split one paragraph into sentences; surrounding spaces and empty sentences are dropped.
 
-    `language` is a two- or three-letter code. Speech inside quotation marks stays one sentence.
+    `language` is a code of two or three letters. Quoted speech stays one sentence.
 
     >>> split_sentences('Mr. Holmes rose. "Come in! It is open," he said.')
     ['Mr. Holmes rose.', '"Come in! It is open," he said.']
     """
-    return [sentence for part in sentencex.segment(language, paragraph) if (sentence := part.strip())]
+    return [stripped for sentence in sentencex.segment(language, paragraph) if (stripped := sentence.strip())]

@@ -1,4 +1,4 @@
-"""Training a WordPiece vocabulary that depends on the text alone, in bounded memory and one pass."""
+"""Training of a WordPiece vocabulary: deterministic, in one pass and in bounded memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,73 +9,73 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import MAX_CHARACTERS_PER_WORD, SPECIAL_TOKENS, UNKNOWN, WordPieceTokenizer
 
-# Rarer characters than the first thousand are left to [UNK]: the default of the `tokenizers` trainer.
+# Only the thousand most frequent characters get entries: the default of the `tokenizers` trainer.
 MAX_ALPHABET = 1000
-# Characters of distinct words that are counted at once; beyond it the rarest are forgotten.
+# Total length of the distinct words that are counted; above it, the rarest words are dropped.
 MAX_DISTINCT_CHARACTERS = 1 << 25
-# A longer stretch between spaces is broken into its words before it is counted.
-_MAX_STRETCH = 64
-# The trainer sees at most so many words; counts of larger corpora are scaled down to it.
+# A longer chunk between spaces is split into its words before it is counted.
+_MAX_CHUNK = 64
+# The trainer sees at most this many words; counts of larger corpora are scaled down to it.
 _MAX_WORDS = 100_000_000
+# Copies of a word that are handed to the trainer at once.
 _REPEATS = 1000
 
 
 class WordCounts:
-    """How often each word of a text occurs, after BERT's cleaning.
+    """Counter of the words of a text, after BERT's normalization.
 
     Attributes:
-        num_forgotten: rare distinct words that were dropped to bound memory, each as often as it came again.
+        num_dropped: how many rare distinct words were dropped to bound memory; a word counts each time it is dropped.
     """
 
     def __init__(self, lowercase: bool, special_tokens: Sequence[str] = ()) -> None:
         self.normalizer = BertNormalizer(lowercase=lowercase)
         self.special_tokens = special_tokens
-        self.num_forgotten = 0
-        # Stretches between spaces as they stand, which are quick to count, and words.
-        self._stretches: Counter[str] = Counter()
+        self.num_dropped = 0
+        # Unchanged chunks between spaces are quick to count. They are split into words at the end.
+        self._chunks: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
         self._unchecked = 0
 
     def add(self, text: str) -> None:
-        """Count the words of a text."""
         for token in self.special_tokens:
             text = text.replace(token, " ")
-        stretches = text.split(" ")
-        if len(text) > _MAX_STRETCH * len(stretches) or max(map(len, stretches)) > _MAX_STRETCH:
-            for stretch in stretches:
-                if len(stretch) > _MAX_STRETCH:
-                    self._words.update(self._split(stretch))
-            stretches = [stretch for stretch in stretches if len(stretch) <= _MAX_STRETCH]
-        self._stretches.update(stretches)
+        chunks = text.split(" ")
+        if len(text) > _MAX_CHUNK * len(chunks) or max(map(len, chunks)) > _MAX_CHUNK:
+            for chunk in chunks:
+                if len(chunk) > _MAX_CHUNK:
+                    self._words.update(self._split(chunk))
+            chunks = [chunk for chunk in chunks if len(chunk) <= _MAX_CHUNK]
+        self._chunks.update(chunks)
         self._unchecked += len(text)
         if self._unchecked > MAX_DISTINCT_CHARACTERS:
             self._unchecked = 0
             self._bound()
 
     def words(self) -> Counter[str]:
-        """Word -> occurrences."""
-        for stretch, count in self._stretches.items():
-            for word in self._split(stretch):
+        """Return how often each word occurs."""
+        for chunk, count in self._chunks.items():
+            for word in self._split(chunk):
                 self._words[word] += count
-        self._stretches.clear()
+        self._chunks.clear()
         return self._words
 
     def _split(self, text: str) -> list[str]:
         normalized = self.normalizer.normalize_str(text)
         words = (word for word, _ in BertPreTokenizer().pre_tokenize_str(normalized))
-        # A longer word becomes [UNK] whatever the vocabulary; the trainer's time grows with its square.
+        # The tokenizer maps longer words to [UNK] anyway, and the trainer's time grows with the length squared.
         return [word for word in words if len(word) <= MAX_CHARACTERS_PER_WORD]
 
     def _bound(self) -> None:
         least = 1
-        while sum(map(len, self._stretches)) + sum(map(len, self._words)) > MAX_DISTINCT_CHARACTERS:
-            for counts in (self._stretches, self._words):
+        while sum(map(len, self._chunks)) + sum(map(len, self._words)) > MAX_DISTINCT_CHARACTERS:
+            for counts in (self._chunks, self._words):
                 rare = [word for word, count in counts.items() if count <= least]
-                self.num_forgotten += len(rare)
+                self.num_dropped += len(rare)
                 for word in rare:
                     del counts[word]
             least *= 2
@@ -89,38 +89,37 @@ def train_wordpiece(
     special_tokens: Sequence[str] = (),
     source: str = "this text",
 ) -> WordPieceTokenizer:
-    """Train on texts, each read once; memory is bounded (`MAX_DISTINCT_CHARACTERS`).
+    """Train a vocabulary on texts, each read once; memory is bounded (`MAX_DISTINCT_CHARACTERS`).
 
-    The trainer of `tokenizers` breaks ties by an order that differs from run to run. It does not when every
-    character has a fixed id beforehand, so the sorted alphabet (and its `##` forms) enters as special tokens.
+    The result depends on the texts alone. The trainer of `tokenizers` breaks ties differently from run to run unless
+    every character has a fixed id. The sorted alphabet and its `##` forms are therefore passed as special tokens.
 
     Args:
-        texts: any stretches of text that end between words.
-        vocab_size: entries, at most.
+        texts: pieces of text that end between words.
+        vocab_size: the largest number of entries.
         lowercase: lower-case and strip accents.
         min_frequency: how often a piece must occur to become an entry.
-        special_tokens: further entries behind BERT's own five that are never split and never masked.
+        special_tokens: further entries after BERT's own five; they are never split and never masked.
         source: the name of the text in messages, such as its file.
 
     Raises:
-        InputError: no text, an impossible special token, or `vocab_size` leaves no room beside the alphabet.
+        InputError: there is no text, a special token is not usable, or `vocab_size` is too small for the alphabet.
+
+    >>> tokenizer = train_wordpiece(["low lower lowest"] * 9, vocab_size=30)
+    >>> [tokenizer.entries[number] for number in tokenizer.encode_batch(["lowest owl"])[0]]
+    ['lowest', 'o', '##w', '##l']
     """
     special = (*SPECIAL_TOKENS, *special_tokens)
     for token in special:
         if not token or any(c.isspace() for c in token) or special.count(token) > 1:
-            raise InputError(f"the special token {token!r} is empty, holds a space, or is there already")
+            raise InputError(f"the special token {token!r} is empty, contains a space, or exists already")
     counts = WordCounts(lowercase, special_tokens)
     for text in texts:
         counts.add(text)
     words = counts.words()
-    characters: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            characters[character] += count
-    if not characters:
+    alphabet, rare = _alphabet(words)
+    if not alphabet:
         raise InputError(f"there is no text to train on in {source}: every document is empty")
-    by_frequency = sorted(characters, key=lambda c: (-characters[c], c))
-    alphabet, rare = sorted(by_frequency[:MAX_ALPHABET]), by_frequency[MAX_ALPHABET:]
     # A special token of one character is in the alphabet once.
     fixed = list(dict.fromkeys((*special, *alphabet, *(f"##{c}" for c in alphabet))))
     if vocab_size <= len(fixed):
@@ -133,14 +132,24 @@ def train_wordpiece(
     trainer = WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=fixed, show_progress=False
     )
-    backend.train_from_iterator(_repeated(words, str.maketrans("", "", "".join(rare))), trainer)
+    backend.train_from_iterator(_repeat(words, str.maketrans("", "", "".join(rare))), trainer)
     ids = backend.get_vocab()
     entries = tuple(sorted(ids, key=ids.__getitem__))
     return WordPieceTokenizer(Vocabulary(entries, lowercase, special_tokens=tuple(special_tokens)))
 
 
-def _repeated(words: Counter[str], without_rare: dict[int, int | None]) -> Iterator[str]:
-    """Each word as often as it occurs, which is how the trainer counts."""
+def _alphabet(words: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the characters that get entries, sorted, and the rarer ones that do not."""
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    by_frequency = sorted(characters, key=lambda c: (-characters[c], c))
+    return sorted(by_frequency[:MAX_ALPHABET]), by_frequency[MAX_ALPHABET:]
+
+
+def _repeat(words: Counter[str], without_rare: dict[int, int | None]) -> Iterator[str]:
+    """Repeat each word as often as it occurs, because the trainer counts words itself."""
     scale = max(1.0, words.total() / _MAX_WORDS)
     for word, count in words.items():
         word = word.translate(without_rare)

@@ -1,1 +1,1 @@
-"""How training runs, whatever is trained: optimisers, schedules, checkpoints, signals, progress. Knows no BERT."""
+"""Training, whatever the model: callbacks for checkpoints, signals, progress and speed, and guards of each step."""

@@ -1,36 +1,36 @@
-"""Work that a thread does behind the training, one piece after the other."""
+"""Work that a thread does during training, one task after the other."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """Does what it is given in order, in a thread; a process that ends by itself ends behind it.
+    """A thread that does its tasks in order. A process that ends by itself waits for it.
 
-    A piece that fails is the last one: what was given behind it is dropped, and `wait` raises its error.
+    After a task that fails, all later ones are dropped, and `wait` raises the error.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-writer")
-        self._given: list[Future[None]] = []
+        self._tasks: list[Future[None]] = []
 
     def do(self, work: Callable[[], object]) -> None:
-        """Do `work` behind what was given before, unless that fails."""
-        before = self._given[-1] if self._given else None
+        """Do `work` after all earlier tasks, unless one of them fails."""
+        before = self._tasks[-1] if self._tasks else None
 
-        def next_piece() -> None:
+        def task() -> None:
             if before is not None:
                 before.result()
             work()
 
-        self._given.append(self._executor.submit(next_piece))
+        self._tasks.append(self._executor.submit(task))
 
     def wait(self) -> None:
-        """Until all is done.
+        """Wait until all tasks are done.
 
         Raises:
-            Exception: what went wrong; once.
+            Exception: the error of the first task that failed; it is raised once.
         """
-        given, self._given = self._given, []
-        for piece in given:
-            piece.result()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.result()

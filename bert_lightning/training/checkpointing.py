@@ -1,10 +1,10 @@
-"""Checkpoints that are complete or absent, verified when read, and the newest good one found by itself."""
+"""Writing checkpoints: complete or absent, verified when read; and finding the newest valid one."""
 
 import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from bert_lightning.checkpoints.native import (
     step_in_name,
     step_name,
 )
-from bert_lightning.checkpoints.parts import remove
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checkpoints.shards import remove
+from bert_lightning.checks import require_at_least
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
 
@@ -38,19 +38,19 @@ SET_ASIDE = "set-aside"
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When checkpoints are written and which are kept.
+    """When checkpoints are written, and which are kept.
 
     Attributes:
-        every_n_steps: write one every so many optimiser steps, beside those after each validation and at the end.
-        keep_last: how many of them stay; the best one always does. With 1 there is none to go back to where the last
-            one is found damaged.
-        keep_every_n_steps: those of the multiples of so many steps stay too.
-        asynchronous: copy the state to the processor's memory at the step and write it while training goes on, which
-            costs that memory; the next checkpoint, a signal and the end wait for it.
-        monitor: metric that decides which is the best; the task's own one unless given.
-        mode: whether more or less of it is better; must be said where `monitor` is another than the task's own.
-        sharded: each process writes its own part into a folder, rather than the first one everything into a file;
-            with `trainer.strategy` fsdp only. Both are read by every command, strategy and number of processes.
+        every_n_steps: write one every so many optimiser steps, besides those after each validation and at the end.
+        keep_last: how many of the latest are kept; the best one is always kept. With 1, no other is left if the last
+            one is damaged.
+        keep_every_n_steps: also keep those at multiples of so many steps.
+        asynchronous: copy the state to the processor's memory at the step, and write it while training continues.
+            This costs that memory. The next checkpoint, a signal and the end of training wait for it.
+        monitor: the metric that decides which checkpoint is the best; by default that of the task.
+        mode: `min` or `max`: if less or more of the metric is better; required if `monitor` is not that of the task.
+        sharded: each process writes its slices into a folder; otherwise the first process writes everything into a
+            file. Only with `trainer.strategy` fsdp. Every command, strategy and number of processes reads both.
     """
 
     every_n_steps: int | None = None
@@ -62,19 +62,14 @@ class CheckpointSettings:
     sharded: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("every_n_steps", "keep_every_n_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RefusedValue(name, value, "be at least 1")
+        require_at_least(self, 1, "every_n_steps", "keep_every_n_steps", "keep_last")
         if self.asynchronous and self.sharded:
-            raise ValueError("asynchronous does not go with checkpoint.sharded: each process writes its own part")
-        if self.keep_last < 1:
-            raise RefusedValue("keep_last", self.keep_last, "be at least 1")
+            raise ValueError("asynchronous does not go with checkpoint.sharded: each process writes its own shard")
 
 
 @contextmanager
 def _one_message(path: Path) -> Iterator[None]:
-    """A disk that is full or read-only, as what it is, from under what torch makes of it."""
+    """Turn the errors of a full or read-only disk into one message; torch hides them in errors of its own."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -82,7 +77,7 @@ def _one_message(path: Path) -> Iterator[None]:
         if not isinstance(cause, OSError):
             raise
         raise WorkError(
-            f"{path}: cannot be written: {cause.strerror or cause}. The checkpoints before it are as they were"
+            f"{path}: cannot be written: {cause.strerror or cause}. The checkpoints before it are unchanged"
         ) from None
 
 
@@ -98,7 +93,7 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Writes atomically with a SHA-256 beside the file, and reads nothing that does not match it.
+    """Writes checkpoints atomically, each with its SHA-256 beside it, and reads only files that match theirs.
 
     Args:
         asynchronous: write in a thread, from a copy.
@@ -107,16 +102,18 @@ class VerifiedCheckpointIO(CheckpointIO):
     def __init__(self, asynchronous: bool = False) -> None:
         self._background = Background() if asynchronous else None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Collection[str] | None = None
+    ) -> None:
         """Write `path`, complete or not at all.
 
         Args:
             checkpoint: plain values and tensors.
             path: the file.
-            storage_options: entries of the checkpoint whose tensors are nobody else's, so that they need no copy.
+            storage_options: entries of the checkpoint whose tensors nothing else uses, so that they need no copy.
 
         Raises:
-            WorkError: it cannot be written, or one before it, by the thread, could not.
+            WorkError: the file cannot be written, or the thread could not write an earlier one.
         """
         if self._background is None:
             return _write(checkpoint, Path(path))
@@ -128,30 +125,32 @@ class VerifiedCheckpointIO(CheckpointIO):
         return self._background.do(lambda: _write(copy, Path(path)))
 
     def then(self, work: Callable[[], object]) -> None:
-        """Do `work` once what was given before is written."""
+        """Do `work` after all earlier writes."""
         if self._background is None:
             work()
         else:
             self._background.do(work)
 
     def wait(self) -> None:
-        """Until all is written.
+        """Wait until everything is written.
 
         Raises:
-            WorkError: something could not be.
+            WorkError: something could not be written.
         """
         if self._background is not None:
             self._background.wait()
 
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: Any = None) -> dict[str, Any]:
-        """Read `path` after verifying it, executing no pickled code.
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read `path` after verifying it, without executing pickled code.
 
         Raises:
-            CheckpointError: missing, damaged or not ours.
+            CheckpointError: the file is missing, damaged or not one of ours.
         """
         return load_native(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file or folder, then its checksum."""
         remove(Path(path))
 
@@ -163,17 +162,17 @@ def _io(trainer: Trainer) -> VerifiedCheckpointIO:
 
 
 class Checkpointing(Checkpoint):
-    """Writes `step-*.ckpt` into a folder and keeps the links `last.ckpt` and `best.ckpt` there up to date.
+    """Writes `step-*.ckpt` into a folder, and keeps the links `last.ckpt` and `best.ckpt` there up to date.
 
-    Where a step is validated, its checkpoint is written behind the validation: one from before it would resume
-    without that validation.
+    If validation follows a step, the checkpoint is written after it. A run that resumed from one written before it
+    would leave the validation out.
 
     Args:
-        folder: where checkpoints go.
-        settings: when, and which stay.
-        monitor: the task's metric that decides which is the best, unless the settings name one.
-        mode: whether more (`max`) or less (`min`) of it is better.
-        validation_interval: steps between validations; None where there are none.
+        folder: the folder of the checkpoints.
+        settings: when checkpoints are written, and which are kept.
+        monitor: the task's metric that decides which is the best, unless the settings name another.
+        mode: `max` if more of it is better, else `min`.
+        validation_interval: steps between validations; None without validation.
     """
 
     def __init__(
@@ -190,48 +189,46 @@ class Checkpointing(Checkpoint):
         self._writes = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The first process alone writes."""
         self._writes = trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What a run goes on from is there, and not written again: a kill then would leave none of that step."""
+        """Remember the checkpoint that the run resumes from: rewriting it would risk losing it to a kill."""
         if (self.folder / step_name(trainer.global_step)).exists():
             self.saved_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Write one every `every_n_steps`."""
         interval, step = self.settings.every_n_steps, trainer.global_step
         if interval and step % interval == 0 and not self.is_validated(step, trainer.max_steps):
             self.save(trainer)
 
     def is_validated(self, step: int, last: int) -> bool:
-        """Whether validation follows a step; `last` is the last of all."""
+        """Return whether validation follows a step; `last` is the last step of the training."""
         return self.validation_interval is not None and (step % self.validation_interval == 0 or step == last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write one, and remember whether it is the best so far."""
+        """Write a checkpoint, and remember if it is the best so far."""
         score = float(trainer.callback_metrics[self.monitor])
-        # A score that is no number is never the best.
+        # A score of NaN is never the best.
         if not math.isnan(score) and (self.best_score is None or self.sign * score > self.sign * self.best_score):
             self.best_score, self.best_step = score, trainer.global_step
         self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the last one, also when training was stopped."""
+        """Write the last checkpoint, also if training was stopped early."""
         self.save(trainer)
         self.wait(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """What is being written is finished before the process ends; the exception is the message."""
-        # Not on all ranks: some may be gone.
+        """Wait for the thread before the process ends; its errors give way to the exception."""
+        # Without a barrier: some processes may be gone.
         if trainer.is_global_zero:
             with suppress(WorkError):
                 _io(trainer).wait()
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of the current step unless it is there; called on all ranks.
+        """Write the checkpoint of the current step unless it exists; called by all processes.
 
         Raises:
             WorkError: it cannot be written.
@@ -250,35 +247,35 @@ class Checkpointing(Checkpoint):
         trainer.strategy.barrier("checkpoint")
 
     def wait(self, trainer: Trainer) -> None:
-        """Until all is on the disk, on all ranks.
+        """Wait until everything is on the disk; called by all processes.
 
         Raises:
-            WorkError: it could not be written.
+            WorkError: something could not be written.
         """
         if trainer.is_global_zero:
             _io(trainer).wait()
         trainer.strategy.barrier("written")
 
     def _written(self, writer: VerifiedCheckpointIO, path: Path, is_best: bool, needed: set[int | None]) -> None:
-        """Point the links at the new checkpoint and remove what is no longer needed."""
+        """Point the links to the new checkpoint, and remove those that are no longer needed."""
         with _one_message(path):
             link_atomically(self.folder / LAST, path.name)
             if is_best:
                 link_atomically(self.folder / BEST, path.name)
-            every = self.settings.keep_every_n_steps
+            interval = self.settings.keep_every_n_steps
             for old in step_checkpoints(self.folder)[self.settings.keep_last :]:
                 step = step_in_name(old)
-                if step not in needed and not (every and step % every == 0):
+                if step not in needed and not (interval and step % interval == 0):
                     writer.remove_checkpoint(old)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
+    def state_dict(self) -> dict[str, float | int | None]:
+        """Return the best score so far, and its step."""
         return {"best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best score so far, and point to its checkpoint.
+        """Continue with the best score so far, and point the link to its checkpoint.
 
-        A run that was killed between writing a checkpoint and pointing to it points to the best one before that.
+        If a run is killed after it has written a checkpoint and before it has moved the link, the link is outdated.
         """
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         name = step_name(self.best_step or 0)
@@ -287,28 +284,28 @@ class Checkpointing(Checkpoint):
 
 
 def newest_valid(folder: Path) -> Path | None:
-    """The newest step checkpoint that verifies; the ones rejected on the way are logged by name.
+    """Return the newest undamaged checkpoint, or None if there are none; log the damaged ones on the way.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is whole.
+        CheckpointError: there are checkpoints, but all are damaged.
     """
     candidates = step_checkpoints(folder)
     for path in candidates:
         fault = damage(path)
         if fault is None:
             return path
-        log.warning("%s %s; going back to the one before", path, fault)
+        log.warning("%s %s; trying the one before it", path, fault)
     if candidates:
-        raise CheckpointError(f"{folder}: none of its {len(candidates)} checkpoints is whole")
+        raise CheckpointError(f"{folder}: all of its {len(candidates)} checkpoint(s) are damaged")
     return None
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Move the checkpoints behind `step` to `set-aside/`: a run that goes on from `step` will write its own.
+    """Move the checkpoints after `step` to `set-aside/`, because a run that resumes from `step` will write its own.
 
-    Also removes what killed processes left half-written, and checksums whose file they did not come to.
+    Also remove what killed processes left behind: half-written files, and checksums without their file.
     """
-    # A kill may also have hit the removal of one that was set aside before.
+    # A kill may also have interrupted the removal of a checkpoint that was set aside before.
     for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in folder.glob("step-*.sha256"):
@@ -316,13 +313,13 @@ def set_aside(folder: Path, step: int) -> None:
             path.unlink()
     for path in step_checkpoints(folder):
         if path.name > step_name(step):
-            aside = folder / SET_ASIDE
-            aside.mkdir(exist_ok=True)
-            if (aside / path.name).exists():
-                remove(aside / path.name)
-            os.replace(path, aside / path.name)
+            (folder / SET_ASIDE).mkdir(exist_ok=True)
+            target = folder / SET_ASIDE / path.name
+            if target.exists():
+                remove(target)
+            os.replace(path, target)
             if checksum_path(path).exists():
-                os.replace(checksum_path(path), checksum_path(aside / path.name))
+                os.replace(checksum_path(path), checksum_path(target))
     for link in (folder / BEST, folder / LAST):
         if link.is_symlink() and not link.exists():
             link.unlink()

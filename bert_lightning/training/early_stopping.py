@@ -1,21 +1,22 @@
-"""Early stopping that a resumed run keeps to."""
+"""Early stopping that survives a resume."""
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Lightning's, whose checkpoints hold the patience used up, and which stays stopped.
+    """Lightning's early stopping, which also stays stopped after a resume.
 
-    A run that was killed between the checkpoint of its last validation and its end would otherwise train on.
+    Lightning's checkpoints hold only the patience used so far. A run that was killed between the checkpoint of its
+    last validation and its end would train further.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop before the first step where the checkpoint says that training was over."""
+        """Stop before the first step if the checkpoint says that training was over."""
         self._stay_stopped(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As above: with `trainer.strategy` fsdp, Lightning reads the checkpoint behind it."""
+        """Do the same again: with `trainer.strategy` fsdp, Lightning reads the checkpoint after `on_fit_start`."""
         self._stay_stopped(trainer)
 
     def _stay_stopped(self, trainer: Trainer) -> None:

@@ -1,37 +1,38 @@
-"""What is not finite never reaches the weights, and what jumps is told."""
+"""Keep updates that are not finite away from the weights, and warn about jumps of the loss."""
 
 import logging
 import math
 import statistics
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
-from bert_lightning.distributed.collectives import of_all_ranks
+from bert_lightning.distributed.collectives import gather_objects, process_rank
 from bert_lightning.distributed.slices import local, norms
 from bert_lightning.errors import SharedWorkError
 
 log = logging.getLogger(__name__)
-# So many steps in a row are not a batch gone wrong, but a training that has diverged.
+# So many skipped steps in succession are no accident of one batch: training has diverged.
 MOST_SKIPPED_IN_A_ROW = 10
-# Log windows that a loss is compared with.
-_WINDOWS, _FEWEST_WINDOWS = 20, 5
-Batch = dict[str, Any]
+# Log intervals that a loss is compared with: at most, and at least.
+_NUM_COMPARED, _FEWEST_COMPARED = 20, 5
+# Keys of a checkpoint; the names are older than the terms.
+_LOSSES_KEY, _SKIPPED_KEY, _IN_A_ROW_KEY = "loss_windows", "skipped_steps", "skipped_in_a_row"
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """Scale the gradients, in place, so that their global norm is at most `largest`; () the norm they had.
+    """Scale the gradients, in place, so that their global norm is at most `largest`; return () the norm they had.
 
-    As `torch.nn.utils.clip_grad_norm_`, which Lightning's own refuses under autocast with fused optimisers, over the
-    rows of all processes, and in float32 where gradients are narrower. On a processor, where the norm is at hand,
-    gradients that are short enough are not multiplied by 1.
+    As `torch.nn.utils.clip_grad_norm_`, but over the slices of all processes, and in float32 if gradients are
+    narrower. Lightning's own clipping refuses fused optimisers under autocast. On a processor the norm is known at
+    once, so gradients that are short enough are not multiplied by 1.
     """
     moved = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [local(parameter.grad) for parameter in moved if parameter.grad is not None]
@@ -44,18 +45,27 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
     return norm
 
 
-class FiniteSteps:
-    """Decides over each update, and reports the batch of one that is not made.
+class _Step(NamedTuple):
+    """What decides about the update of one step, and what its report names."""
 
-    Whether loss and gradients are finite is known to the device. A processor is asked at once; an accelerator would
-    have to be waited for, so with the fused AdamW it leaves the update out itself (`found_inf`), and is asked at the
-    end of the log window, and before a checkpoint is written.
+    number: int
+    finite: Tensor
+    losses: Tensor
+    samples: list[Tensor]
+
+
+class FiniteSteps:
+    """Decides about each update, and reports the batch of one that is skipped.
+
+    Only the device knows if loss and gradients are finite. A processor is asked at once. Asking an accelerator would
+    mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`), and the device is asked at
+    the end of the log interval and before a checkpoint is written.
 
     Attributes:
-        folder: where the report of a batch goes.
-        skips: go on with the next batch rather than stop.
-        num_skipped: steps left out so far.
-        num_in_a_row: of them, those since the last that was not.
+        folder: where the report of a batch is written.
+        skips: skip such a step and continue, rather than stop.
+        num_skipped: steps skipped so far.
+        num_in_a_row: skipped steps since the last update.
     """
 
     def __init__(self) -> None:
@@ -63,113 +73,135 @@ class FiniteSteps:
         self.skips = False
         self.num_skipped = 0
         self.num_in_a_row = 0
-        self._unread: list[tuple[int, Tensor, Tensor, list[Any]]] = []
+        self._unread: list[_Step] = []
 
     def admits(
-        self, step: int, finite: Tensor, sums: Tensor, optimizer: Any, batches: Sequence[Batch], model: nn.Module
+        self,
+        step: int,
+        finite: Tensor,
+        losses: Tensor,
+        optimizer: torch.optim.Optimizer,
+        batches: Sequence[Mapping[str, Any]],
+        model: nn.Module,
     ) -> bool:
-        """Whether the optimiser may move the weights.
+        """Return whether the optimiser may move the weights.
 
         Args:
             step: the optimiser step, from 1.
-            finite: () bool, of loss and gradients over all ranks.
-            sums: (K,) the losses, summed over this rank's micro-batches.
+            finite: () bool: whether loss and gradients of all processes are finite.
+            losses: (L,) the losses, summed over this process's micro-batches.
             optimizer: torch's.
-            batches: the micro-batches of this rank.
-            model: whose gradients are named where they are not finite.
+            batches: the micro-batches of this process.
+            model: its gradients that are not finite are named.
 
         Raises:
-            SharedWorkError: it may not, and training is to stop.
+            SharedWorkError: the weights may not be moved, and training is to stop.
         """
-        samples = [batch["samples"] for batch in batches if "samples" in batch]
-        if _leaves_out_itself(finite.device, optimizer):
-            optimizer.found_inf = (~finite).float()
-            self._unread.append((step, finite, sums, samples))
+        this = _Step(step, finite, losses, [batch["samples"] for batch in batches if "samples" in batch])
+        if _skips_by_itself(finite.device, optimizer):
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self._unread.append(this)
             return True
-        return self._judge(step, finite, sums, samples, model)
+        return self._judge(this, model)
 
     def read(self) -> None:
-        """Wait for what the device left out since; called by all processes at once.
+        """Wait for the device, and report the steps that it has skipped since; called by all processes.
 
         Raises:
-            SharedWorkError: it left out an update, and training is to stop.
+            SharedWorkError: it skipped a step, and training is to stop.
         """
         unread, self._unread = self._unread, []
-        for step, finite, sums, samples in unread:
-            self._judge(step, finite, sums, samples, None)
+        for step in unread:
+            self._judge(step, None)
 
-    def _judge(self, step: int, finite: Tensor, sums: Tensor, samples: list[Any], model: nn.Module | None) -> bool:
-        if finite:
+    def state(self) -> dict[str, int]:
+        """Return the entries of a checkpoint."""
+        return {_SKIPPED_KEY: self.num_skipped, _IN_A_ROW_KEY: self.num_in_a_row}
+
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Continue counting; checkpoints of earlier versions have no counts."""
+        self.num_skipped = checkpoint.get(_SKIPPED_KEY, 0)
+        self.num_in_a_row = checkpoint.get(_IN_A_ROW_KEY, 0)
+
+    def _judge(self, step: _Step, model: nn.Module | None) -> bool:
+        if step.finite:
             self.num_in_a_row = 0
             return True
         self.num_skipped += 1
         self.num_in_a_row += 1
-        what = f"step {step}: {self._report(step, sums, samples, model)}; it moved no weight"
+        what = f"step {step.number}: {self._report(step, model)}; the step moved no weight"
         if not self.skips:
-            raise SharedWorkError(f"{what}. To leave such batches out: --trainer.non_finite skip")
+            raise SharedWorkError(f"{what}. To skip such steps and continue: --trainer.non_finite skip")
         if self.num_in_a_row == MOST_SKIPPED_IN_A_ROW:
-            raise SharedWorkError(f"{what}. That is the {self.num_in_a_row}th step in a row: training has diverged")
-        if _rank() == 0:
+            raise SharedWorkError(f"{what}. {self.num_in_a_row} steps in a row were skipped: training has diverged")
+        if process_rank() == 0:
             log.warning("%s", what)
         return False
 
-    def _report(self, step: int, sums: Tensor, samples: list[Any], model: nn.Module | None) -> str:
-        """Write down the batches of all processes; what was not finite and where that is written."""
+    def _report(self, step: _Step, model: nn.Module | None) -> str:
+        """Write down the batches of all processes; return what was not finite and where the report is."""
         own = {
-            "losses": sums.tolist(),
+            "losses": step.losses.tolist(),
             "gradients": [
                 name
                 for name, parameter in (model.named_parameters() if model is not None else ())
                 if parameter.grad is not None and not local(parameter.grad).isfinite().all()
             ],
-            "samples": [each.tolist() for each in samples],
+            "samples": [each.tolist() for each in step.samples],
         }
-        processes = of_all_ranks(own)
-        path = self.folder / f"non-finite-step-{step:09d}.json"
-        written = f"{path} holds them all"
+        processes = gather_objects(own)
+        path = self.folder / f"non-finite-step-{step.number:09d}.json"
+        written = f"all of them are in {path}"
         try:
-            if _rank() == 0:
-                write_json(path, {"step": step, "processes": processes})
+            if process_rank() == 0:
+                write_json(path, {"step": step.number, "processes": processes})
         except OSError as error:
-            written = f"{path}: {error.strerror or error}"
+            written = f"{path}: cannot be written: {error.strerror or error}"
         losses = [loss for process in processes for loss in process["losses"]]
         what = "a gradient is not finite" if all(map(math.isfinite, losses)) else "the loss is not finite"
-        # Once each: processes that share heads have the same.
-        every = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
-        shown = textwrap.shorten(", ".join(dict.fromkeys(every)), 80, placeholder=" ...")
+        # Each sample once: with tensor parallelism several processes have the same.
+        samples = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
+        shown = textwrap.shorten(", ".join(dict.fromkeys(samples)), 80, placeholder=" ...")
         return f"{what} (samples {shown}; {written})"
 
 
-def _leaves_out_itself(device: torch.device, optimizer: Any) -> bool:
+def _skips_by_itself(device: torch.device, optimizer: torch.optim.Optimizer) -> bool:
     if device.type == "cpu" or not isinstance(optimizer, torch.optim.AdamW):
         return False
     if not all(group["fused"] for group in optimizer.param_groups):
         return False
-    # Its kernel over shared rows is not known to heed `found_inf`.
+    # The fused kernel over distributed tensors is not known to respect `found_inf`.
     return not any(isinstance(each, DTensor) for group in optimizer.param_groups for each in group["params"])
 
 
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
 class LossSpikes:
-    """Warns when the mean loss of a log window stands out from those before it.
+    """Warns when the mean loss of a log interval stands out from the intervals before it.
 
-    More than six times their median deviation above their median, and a tenth of it: by itself the loss of a window
-    wanders by less, and it falls rather than rises.
+    It stands out if it lies above their median by more than six times their median deviation, and by more than a
+    tenth of the median. The loss of an interval varies by less than that, and it falls rather than rises.
+
+    Attributes:
+        losses: the mean losses of the latest log intervals.
     """
 
     def __init__(self) -> None:
-        self.windows: deque[float] = deque(maxlen=_WINDOWS)
+        self.losses: deque[float] = deque(maxlen=_NUM_COMPARED)
 
     def add(self, step: int, loss: float) -> None:
-        """Take the mean loss of the window that ended with a step."""
-        if len(self.windows) >= _FEWEST_WINDOWS:
-            middle = statistics.median(self.windows)
-            deviation = statistics.median(abs(each - middle) for each in self.windows)
-            # The loss is that of all ranks.
-            if loss > middle + max(6 * deviation, 0.1 * abs(middle)) and _rank() == 0:
-                log.warning("step %d: the training loss jumped to %.4g from about %.4g", step, loss, middle)
+        """Compare the mean loss of the log interval that ended with a step, and remember it."""
+        if len(self.losses) >= _FEWEST_COMPARED:
+            median = statistics.median(self.losses)
+            deviation = statistics.median(abs(each - median) for each in self.losses)
+            # All processes have the same loss, so one of them warns.
+            if loss > median + max(6 * deviation, 0.1 * abs(median)) and process_rank() == 0:
+                log.warning("step %d: the training loss jumped to %.4g from about %.4g", step, loss, median)
         if math.isfinite(loss):
-            self.windows.append(loss)
+            self.losses.append(loss)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return the entry of a checkpoint."""
+        return {_LOSSES_KEY: list(self.losses)}
+
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Continue with the losses of a checkpoint; those of earlier versions have none."""
+        self.losses.extend(checkpoint.get(_LOSSES_KEY, ()))

@@ -1,10 +1,11 @@
-"""`metrics.jsonl`: one line a log step, flushed, so that a killed run keeps what it logged."""
+"""`metrics.jsonl`: one line per log interval or validation, written at once, so that a killed run keeps it."""
 
 import errno
 import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ NAME = METRICS
 
 
 class MetricsFile(Logger):
-    """Lightning's view of the file: appends a line with `step`, `time` (Unix seconds) and the metrics."""
+    """A logger that appends lines with `step`, `time` (Unix seconds) and the metrics."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -27,46 +28,43 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning asks for a name; the file's serves."""
         return NAME
 
     @property
     def version(self) -> str:
-        """There are no versions: a run has one file."""
         return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one line and flush it."""
         append(self.path, {"step": step, **{k: v for k, v in metrics.items() if k not in ("epoch", "step")}})
 
     @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `config.yaml` holds them."""
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """Do nothing: `config.yaml` holds them."""
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one row, with the time, and hand it to the operating system at once; null stands for not-a-number.
+def append(path: Path, row: Mapping[str, object]) -> None:
+    """Append one row with the time, and hand it to the operating system at once; NaN and infinity become null.
 
     Raises:
         WorkError: the disk is full or read-only.
     """
     line = _line({"time": round(time.time(), 3), **row})
-    # One write of one line, so that lines of two processes never mix.
+    # One write per line, so that the lines of two processes never mix.
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            whole = os.write(descriptor, line.encode()) == len(line)
+            complete = os.write(descriptor, line.encode()) == len(line)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise WorkError(f"{path}: cannot be written: {error.strerror or error}") from None
-    if not whole:
+    if not complete:
         raise WorkError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole rows; a line that a kill cut short is left out."""
+    """Return all complete rows. A line that a kill cut short is left out."""
     rows = []
     if path.is_file():
         for line in path.read_bytes().splitlines():
@@ -80,11 +78,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the rows behind `step`: a resumed run writes them again."""
+    """Drop the rows after `step`, because a resumed run writes them again."""
     rows = [row for row in read(path) if row.get("step", 0) <= step]
     write_text(path, "".join(map(_line, rows)))
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite) + "\n"

@@ -1,26 +1,71 @@
-"""`trainer.accumulate_grad_batches: auto`: the largest micro-batch that fits into memory; the step's batch stays."""
+"""`trainer.accumulate_grad_batches: auto`: find the largest micro-batch that fits into memory."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
 
-# Steps, evenly over the training, among which the largest micro-batch is looked for.
-_NUM_LOOKED_AT = 32
+from bert_lightning.distributed.collectives import data_rank, holds_everywhere, process_rank
+
+# Steps, evenly spaced over the training, among which the largest micro-batch is looked for.
+_NUM_STEPS_TRIED = 32
+
+
+class Plan(Protocol):
+    """How training is cut into steps: a dataclass that also has the field `accumulate`, micro-batches per step."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps."""
+        ...
+
+
+class TrainingData(Protocol):
+    """A DataModule that makes the micro-batches of a step as a plan cuts them."""
+
+    @property
+    def plan(self) -> Plan:
+        """How training is cut into steps now."""
+        ...
+
+    def use_micro_batches(self, number: int) -> None:
+        """Compute each step in this many micro-batches."""
+        ...
+
+    def training_batches(self, step: int, plan: Plan, rank: int, world_size: int) -> Sequence[Mapping[str, Any]]:
+        """Return the micro-batches of one share of a batch."""
+        ...
+
+
+class TrainedTask(Protocol):
+    """A task with losses over micro-batches."""
+
+    num_losses: int
+
+    def sums(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the training sums of a micro-batch, losses first."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the model."""
+        ...
 
 
 class LargestMicroBatch(Callback):
-    """Before the first step, tries one, two, ... micro-batches a step until one fits; the same number on all ranks.
+    """Finds the smallest number of micro-batches per step that fits into memory, before the first step.
 
-    The loss is of the whole step's batch however it is split, so only dropout's draws depend on the number. A run
-    that goes on keeps the number that it began with.
+    All processes use the same number. The loss is that of the whole batch, however it is cut, so only the draws of
+    dropout depend on the number. A resumed run keeps its number.
 
     Args:
-        batch_size: samples of a step on one rank.
-        known: what the run began with.
-        chosen: is told the number.
+        batch_size: samples of a step in one process.
+        known: the number of a resumed run.
+        chosen: callback that receives the number.
     """
 
     def __init__(self, batch_size: int, known: int | None, chosen: Callable[[int], None]) -> None:
@@ -29,50 +74,44 @@ class LargestMicroBatch(Callback):
         self.chosen = chosen
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is where it is trained; loaders have not begun."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        number = self.known or self._search(trainer, pl_module, data)
-        data.plan = dataclasses.replace(data.plan, accumulate=number)
+        """Search now: the model is on its device, and the loaders have not started."""
+        data: TrainingData = trainer.datamodule  # type: ignore[attr-defined]
+        number = self.known or self._search(trainer, cast(TrainedTask, pl_module), data)
+        data.use_micro_batches(number)
         self.chosen(number)
 
-    def _search(self, trainer: Trainer, task: Any, data: Any) -> int:
+    def _search(self, trainer: Trainer, task: TrainedTask, data: TrainingData) -> int:
+        rank, num_shares = data_rank(trainer)
+
         def fits(number: int) -> bool:
             plan = dataclasses.replace(data.plan, accumulate=number)
-            steps = range(0, plan.num_steps, max(1, plan.num_steps // _NUM_LOOKED_AT))
-            batches = (
-                data.training_batches(step, plan, trainer.global_rank, trainer.world_size)[0] for step in steps
-            )
+            steps = range(0, plan.num_steps, max(1, plan.num_steps // _NUM_STEPS_TRIED))
+            batches = (data.training_batches(step, plan, rank, num_shares)[0] for step in steps)
             largest = max(batches, key=lambda batch: batch["input_ids"].numel())
-            moved = trainer.strategy.batch_to_device(largest)
-            return all_ranks(trainer, _fits(trainer, task, moved))
+            own = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
+            return bool(holds_everywhere(torch.tensor(own, device=trainer.strategy.root_device)))
 
         number = fewest_micro_batches(self.batch_size, fits)
-        if trainer.global_rank == 0:
-            print(f"micro-batches: {number} of {self.batch_size // number} a step")
+        if process_rank() == 0:
+            print(f"micro-batches: {number} per step, of {self.batch_size // number} samples")
         return number
 
 
 def fewest_micro_batches(batch_size: int, fits: Callable[[int], bool]) -> int:
-    """The smallest divisor of the batch size with which it `fits`; the batch size itself where none does.
+    """Return the smallest divisor of the batch size with which it `fits`, or the batch size if none does.
 
-    With single samples that do not fit either, training ends with the device's own message.
+    If even single samples do not fit, training will end with the device's own message.
+
+    >>> fewest_micro_batches(12, lambda number: 12 // number <= 5)
+    3
     """
-    divisors: Sequence[int] = [number for number in range(1, batch_size + 1) if batch_size % number == 0]
+    divisors = [number for number in range(1, batch_size + 1) if batch_size % number == 0]
     return next((number for number in divisors if fits(number)), batch_size)
 
 
-def all_ranks(trainer: Trainer, fits: bool) -> bool:
-    """Whether it fits everywhere."""
-    if trainer.world_size == 1:
-        return fits
-    flag = torch.tensor(float(fits), device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
-    return bool(flag)
-
-
-def _fits(trainer: Trainer, task: Any, batch: Any) -> bool:
-    """Whether forward and backward pass and the optimiser's two moments find room; leaves nothing behind."""
-    moments: list[torch.Tensor] = []
+def _fits(trainer: Trainer, task: TrainedTask, batch: Mapping[str, Any]) -> bool:
+    """Return whether both passes and the optimiser's two moments fit into memory; leave nothing there."""
+    moments: list[Tensor] = []
     try:
         moments = [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(2)]
         with trainer.precision_plugin.forward_context():

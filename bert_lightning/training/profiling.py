@@ -1,17 +1,16 @@
-"""`fit --profile`: where the time of some steps goes, as a trace that a browser opens and a table."""
+"""`fit --profile`: how the time of some steps is spent, as a trace for a browser and as a table."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-# What comes before is warming up: allocation, compilation, autotuning.
-_FIRST, NUM_STEPS = 5, 5
+# The first steps are not recorded: they allocate, compile and tune.
+_NUM_SKIPPED, NUM_STEPS = 5, 5
 
 
 class Profiling(Callback):
-    """Records the five steps behind the first five of a session and writes them to a folder.
+    """Records five steps, after the first five since the start or the resume, and writes them to a folder.
 
     `trace.json` is in Chrome's format, for https://ui.perfetto.dev or chrome://tracing; `operators.txt` is the table
     of operators by their own time.
@@ -22,9 +21,10 @@ class Profiling(Callback):
         self._done = 0
         self._profiler: torch.profiler.profile | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begin."""
-        if self._done == _FIRST:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        if self._done == _NUM_SKIPPED:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -32,15 +32,14 @@ class Profiling(Callback):
             self._profiler.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """End, and write."""
         self._done += 1
-        if self._done == _FIRST + NUM_STEPS:
+        if self._done == _NUM_SKIPPED + NUM_STEPS:
             self._write()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what there is of a short training."""
+        """Write the steps recorded so far, if training ends early."""
         self._write()
 
     def _write(self) -> None:
@@ -50,7 +49,7 @@ class Profiling(Callback):
         profiler.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / "trace.json"))
-        own = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        table = profiler.key_averages(group_by_input_shape=True).table(sort_by=own, row_limit=50)
+        column = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = profiler.key_averages(group_by_input_shape=True).table(sort_by=column, row_limit=50)
         (self.folder / "operators.txt").write_text(table + "\n", encoding="utf-8")
         print(f"profile of {NUM_STEPS} steps: {self.folder}")

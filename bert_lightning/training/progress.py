@@ -1,9 +1,8 @@
-"""What a person sees while training: a bar in a terminal, a line now and then anywhere else."""
+"""The progress of training: a bar in a terminal, or a line from time to time elsewhere."""
 
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -11,14 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# Without a terminal, at most one line in so many seconds.
+# Without a terminal, lines are at least so far apart.
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress(ProgressBar):
-    """Steps done, the metrics named in `shown`, and the time left.
+    """Shows the steps done, some metrics, and the time left.
 
-    `shown` holds (metric name, label, format) in order.
+    Args:
+        shown: the metrics in order: name, label, format of the value.
     """
 
     def __init__(self, shown: Sequence[tuple[str, str, str]]) -> None:
@@ -32,15 +32,13 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Lightning calls this on all ranks but the first."""
+        """Show nothing; Lightning calls this in all processes except the first."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Show progress."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar."""
         self._started = self._last_line = time.monotonic()
         self._first_step = trainer.global_step
         if self._enabled and self.console.is_terminal:
@@ -57,9 +55,8 @@ class TrainingProgress(ProgressBar):
             self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, metrics="")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Advance."""
         if not self._enabled:
             return
         if self._bar is not None and self._task is not None:
@@ -75,21 +72,19 @@ class TrainingProgress(ProgressBar):
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line a validation, which stays above the bar."""
+        """Print one line per validation, which stays above the bar."""
         if not self._enabled:
             return
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
         text = f"validation at step {trainer.global_step}: {shown}"
-        # Not a plain string, in which rich would look for markup.
+        # A plain string would be searched for markup.
         self.console.print(Text(text), soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the bar."""
         self._close()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""The processes that train together: when one of them dies the others end too, soon, and one of them says why."""
+"""The processes that train together: if one of them dies, the others end soon too, and one of them reports why."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -16,21 +16,23 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from bert_lightning.errors import WorkError
 from bert_lightning.training.signals import EXIT_STATUS
 
-# The process that started this one, so that it can be missed; getppid alone may be too late to know it.
+Result = TypeVar("Result")
+# Holds the process that started this one. If that one has died before the first look, getppid names another process.
 _PARENT = "BERT_LIGHTNING_PARENT"
 _SECONDS_BETWEEN_LOOKS = 1.0
-# What a process has to notice by itself, at a broken connection, that another one is gone. Gloo notices at once; NCCL
-# does not, and its process is ended when the time is over.
+# Time for a process to notice by itself, at a broken connection, that another one is gone. Gloo notices at once. NCCL
+# does not, so its process is ended after this time.
 SECONDS_TO_NOTICE = 10.0
-# What it has then for its records: W&B is given a minute to finish.
+# Time for it to finish its records; W&B may take a minute.
 _SECONDS_TO_END = 60.0
-# Between a broken connection and the death of the process behind it that the system reports.
+# Time between a broken connection and the system's report that the process at its other end has died.
 _SECONDS_TO_LEARN_WHO = 3.0
-# Behind an error that all ranks meet, they end by themselves; where the first alone met it, they wait for it.
+# Time for the others to end by themselves after an error. If only the first process met it, they wait for that one.
 _SECONDS_FOR_THE_OTHERS = 5.0
+_RESUME = "; the others cannot continue without it. The same command resumes from the last checkpoint"
 _TIMED_OUT = re.compile(r"tim(ed|e) ?out", re.IGNORECASE)
-# As gloo and NCCL begin: torch has a class for the second only.
-_OF_RANKS = re.compile(
+# Words in the errors of gloo and NCCL; torch has an error class only for NCCL.
+_CONNECTION_ERROR = re.compile(
     r"gloo|nccl|pair closure|connection (closed|reset|refused)|socket|TCPStore|broken pipe", re.IGNORECASE
 )
 
@@ -40,8 +42,8 @@ class RankLost(WorkError):
 
     Args:
         message: which one, and how it ended.
-        status: what it exited with. Where a signal asked it to end, this one ends as if it had been asked, too;
-            anything else is a failure at work.
+        status: its exit status. If a signal ended it, this process ends as if it had received the signal too. Any
+            other status counts as a failure of work.
     """
 
     def __init__(self, message: str, status: int = 1) -> None:
@@ -50,10 +52,10 @@ class RankLost(WorkError):
 
 
 def own_processes(trainer: Trainer) -> None:
-    """Take signals and the processes of the other ranks over from Lightning.
+    """Take the handling of signals, and of the other processes, over from Lightning.
 
-    Its handler of SIGTERM waits for other ranks inside a signal handler. Its observer of the other processes ends the
-    first with SIGKILL when another one exits with a status, as all do behind a signal.
+    Lightning's handler of SIGTERM waits for other processes inside a signal handler. Its observer kills the first
+    process with SIGKILL when another one exits with a status other than 0, as all do after a signal.
     """
     connector: Any = trainer._signal_connector
     connector.register_signal_handlers = lambda: None
@@ -65,9 +67,11 @@ def own_processes(trainer: Trainer) -> None:
 
 
 class RankLauncher(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine, unless torchrun or SLURM did, and watches over them."""
+    """Starts the other processes of this machine, unless torchrun or SLURM did, and watches them."""
 
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+    def launch(
+        self, function: Callable[..., Result], *args: object, trainer: Trainer | None = None, **kwargs: object
+    ) -> Result:
         """Call `function` in each process.
 
         Raises:
@@ -75,22 +79,23 @@ class RankLauncher(_SubprocessScriptLauncher):
         """
         self.others: list[subprocess.Popen[bytes]] = []
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: object, **kwargs: object) -> Result:
             watch = RankWatch(self.others)
             try:
                 return function(*args, **kwargs)
             except RuntimeError as error:
                 if isinstance(error, WorkError):
                     raise
-                lost = watch.behind(error)
+                lost = watch.explain(error)
                 if lost is None:
                     raise
                 raise lost from None
             finally:
-                watch.left()
+                watch.stop()
 
         try:
-            return super().launch(watched, *args, trainer=trainer, **kwargs)
+            result: Result = super().launch(watched, *args, trainer=trainer, **kwargs)
+            return result
         except BaseException as error:
             self._end_others(at_once=not isinstance(error, Exception))
             raise
@@ -100,7 +105,7 @@ class RankLauncher(_SubprocessScriptLauncher):
         try:
             super()._call_children_scripts()
         finally:
-            # What stays in `procs` is watched by Lightning, too.
+            # Lightning would watch the processes that stay in `procs`.
             self.others, self.procs = self.procs, []
 
     def _end_others(self, at_once: bool) -> None:
@@ -117,7 +122,7 @@ class RankLauncher(_SubprocessScriptLauncher):
 
 
 class RankWatch:
-    """Looks once a second, in a thread that keeps no process alive, whether the others on this machine are there.
+    """A thread that looks once a second if the other processes of this machine live; it keeps no process alive.
 
     Args:
         others: the processes that this one started: local ranks 1, 2, ...
@@ -126,27 +131,25 @@ class RankWatch:
     def __init__(self, others: list[subprocess.Popen[bytes]]) -> None:
         self.others = others
         parent = int(os.environ.get(_PARENT, 0))
-        # The first process has the variable, too, once it has set it for the others.
+        # The first process has the variable too, because it has set it for the others.
         self.parent = parent if parent != os.getpid() and os.environ.get("LOCAL_RANK", "0") != "0" else 0
-        self._left = threading.Event()
+        self._stopped = threading.Event()
         self._lost: RankLost | None = None
         self._raised = False
         threading.Thread(target=self._look, name="rank-watch", daemon=True).start()
 
-    def left(self) -> None:
-        """The training has come to an end in this process."""
-        self._left.set()
+    def stop(self) -> None:
+        """End the thread, at the end of training in this process."""
+        self._stopped.set()
 
-    def behind(self, error: RuntimeError) -> RankLost | None:
-        """The dead process, or the silent one, that an error comes from; None if it is one of its own.
-
-        A process that the first one started, and that the first one outlives, leaves the message to it.
+    def explain(self, error: RuntimeError) -> RankLost | None:
+        """Return the loss of another process that caused an error; None if this process caused it itself.
 
         Raises:
-            SystemExit: it does.
+            SystemExit: no dead process was found, and the first process, which started this one, will report.
         """
         text = str(error)
-        if not _OF_RANKS.search(text) and not type(error).__name__.startswith("Dist"):
+        if not _CONNECTION_ERROR.search(text) and not type(error).__name__.startswith("Dist"):
             return None
         deadline = time.monotonic() + _SECONDS_TO_LEARN_WHO
         while (self._lost is None) and time.monotonic() < deadline:
@@ -158,41 +161,38 @@ class RankWatch:
         if self._lost is None:
             what = "did not answer in time (trainer.timeout_seconds)" if _TIMED_OUT.search(text) else "is gone"
             own = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")
-            self._lost = RankLost(f"rank {own}: another rank {what}{_GO_ON}")
+            self._lost = RankLost(f"rank {own}: another rank {what}{_RESUME}")
         return self._lost
 
     def _find(self) -> RankLost | None:
         if self.parent and os.getppid() != self.parent:
-            return RankLost(f"rank 0 (process {self.parent}) is gone{_GO_ON}")
+            return RankLost(f"rank 0 (process {self.parent}) is gone{_RESUME}")
         ended = [(other.poll(), rank, other.pid) for rank, other in enumerate(self.others, 1)]
-        # One that was killed first: the others may have ended because of it.
+        # A killed process comes first: the others may have ended because of it.
         for status, rank, pid in sorted((each for each in ended if each[0]), key=lambda each: each[0] or 0):
             assert status
             if status < 0:
                 how, status = f"was killed by {signal.Signals(-status).name}", _status_of(-status)
             else:
                 how = f"ended with status {status}"
-            return RankLost(f"rank {rank} (process {pid}) {how}{_GO_ON}", status)
+            return RankLost(f"rank {rank} (process {pid}) {how}{_RESUME}", status)
         return None
 
     def _look(self) -> None:
-        while not self._left.wait(_SECONDS_BETWEEN_LOOKS) and self._lost is None:
+        while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS) and self._lost is None:
             self._lost = self._find()
         if self._lost is None:
             return
-        if not self._left.wait(SECONDS_TO_NOTICE):
+        if not self._stopped.wait(SECONDS_TO_NOTICE):
             print(f"bert-lightning: {self._lost}", file=sys.stderr, flush=True)
         elif self._raised:
             time.sleep(_SECONDS_TO_END)
         else:
-            # It has ended for a reason of its own, as the other one has.
+            # This process has ended for its own reason, as the lost one has.
             return
         for other in self.others:
             other.kill()
         os._exit(self._lost.status)
-
-
-_GO_ON = "; the others cannot go on without it. The same command goes on from the last checkpoint"
 
 
 def _status_of(number: int) -> int:

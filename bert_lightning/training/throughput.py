@@ -1,4 +1,4 @@
-"""How fast training goes, and where its time is: waiting for data, forward and backward pass, or the optimiser."""
+"""The speed of training, and its time by section: waiting for data, forward and backward pass, optimiser."""
 
 import resource
 import sys
@@ -8,18 +8,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-PHASES = ("data", "forward_backward", "optimizer")
+# The sections of a step.
+SECTIONS = ("data", "forward_backward", "optimizer")
 THROUGHPUT_METRICS = (
     "train/tokens_per_second",
     "train/sequences_per_second",
     "train/mfu",
     "train/peak_memory_gb",
-    *(f"train/{phase}_share" for phase in PHASES),
+    *(f"train/{section}_share" for section in SECTIONS),
 )
-"""What a run logs of its speed: the only metrics that differ when it is repeated."""
+"""The metrics of speed: the only metrics that differ when a run is repeated."""
 
-# Dense bfloat16 operations a second that the makers state, by a part of the device's name; the first row that fits.
-_STATED_PEAKS = (
+# Vendor peaks of dense bfloat16 in FLOP/s, by a substring of the device's name; the first match counts.
+_VENDOR_PEAKS = (
     ("B200", 2250e12),
     ("GH200", 989e12),
     ("H200", 989e12),
@@ -42,45 +43,48 @@ _STATED_PEAKS = (
 
 
 class StepClock:
-    """Adds up the seconds of each phase of the steps, on the device where it is one that works ahead of its host."""
+    """Adds up the seconds of each section of the steps.
+
+    A GPU works behind its host, so its sections are timed on the device.
+    """
 
     def __init__(self) -> None:
         self._waited = 0.0
         self._waiting_since: float | None = None
         self._marks: list[Any] = []
-        self._computed = dict.fromkeys(PHASES[1:], 0.0)
+        self._computed = dict.fromkeys(SECTIONS[1:], 0.0)
         self._on_cuda = False
 
     def begin_step(self, device: torch.device) -> None:
-        """The data is there."""
+        """Mark the arrival of the data."""
         self._on_cuda = device.type == "cuda"
         if self._waiting_since is not None:
             self._waited += time.perf_counter() - self._waiting_since
         self._mark()
 
     def begin_optimizer(self) -> None:
-        """The gradients are there."""
+        """Mark the end of the last backward pass."""
         self._mark()
 
     def end_step(self) -> None:
-        """The weights have moved."""
+        """Mark the end of the update."""
         self._mark()
         if not self._on_cuda:
             self._add_up()
 
     def begin_waiting(self) -> None:
-        """All callbacks are through."""
+        """Mark the start of waiting for the next data."""
         self._waiting_since = time.perf_counter()
 
     def forget_waiting(self) -> None:
-        """What follows is no training."""
+        """Do not count the time until the next step as waiting."""
         self._waiting_since = None
 
     def read(self) -> dict[str, float]:
-        """Seconds of each phase since the last time."""
+        """Return the seconds of each section since the last call."""
         self._add_up()
         seconds = {"data": self._waited, **self._computed}
-        self._waited, self._computed = 0.0, dict.fromkeys(PHASES[1:], 0.0)
+        self._waited, self._computed = 0.0, dict.fromkeys(SECTIONS[1:], 0.0)
         return seconds
 
     def _mark(self) -> None:
@@ -96,21 +100,21 @@ class StepClock:
             self._marks[-1].synchronize()
         for start in range(0, len(self._marks), 3):
             marks = self._marks[start : start + 3]
-            for phase, begin, end in zip(PHASES[1:], marks, marks[1:], strict=False):
-                self._computed[phase] += begin.elapsed_time(end) / 1e3 if self._on_cuda else end - begin
+            for section, begin, end in zip(SECTIONS[1:], marks, marks[1:], strict=False):
+                self._computed[section] += begin.elapsed_time(end) / 1e3 if self._on_cuda else end - begin
         self._marks = []
 
 
 def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, inner: int) -> float:
-    """Operations a second that a device reaches at most in products of that type.
+    """Return the FLOP/s that a device reaches at most in matrix products of a type.
 
-    For a GPU of the table what its maker states for dense bfloat16; for any other device, and in float32, the best
-    product of a model's own widths, measured for an instant.
+    For a GPU of the table it is the vendor's peak of dense bfloat16. For any other device, and in float32, it is the
+    fastest product of the model's own widths, measured for a moment.
     """
     if device.type == "cuda" and precision != torch.float32:
         name = torch.cuda.get_device_name(device)
-        for part, peak in _STATED_PEAKS:
-            if part in name:
+        for substring, peak in _VENDOR_PEAKS:
+            if substring in name:
                 return peak
     return best_product([(1024, hidden, inner), (1024, inner, hidden)], precision, device)
 
@@ -118,29 +122,29 @@ def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, i
 def best_product(
     shapes: list[tuple[int, int, int]], precision: torch.dtype, device: torch.device, repeats: int = 3
 ) -> float:
-    """Operations a second of the fastest of the products (m, k) @ (k, n)."""
+    """Return the FLOP/s of the fastest of the products (m, k) @ (k, n); `shapes` are (m, k, n)."""
     best = 0.0
     for rows, inner, columns in shapes:
         left = torch.ones(rows, inner, device=device, dtype=precision)
         right = torch.ones(columns, inner, device=device, dtype=precision)
         operations = 2.0 * rows * inner * columns
-        # A few milliseconds at a time, so that neither the clock's grain nor a launch counts.
-        at_once = max(1, round((2e11 if device.type == "cuda" else 1e9) / operations))
+        # A few milliseconds per measurement, so that the clock's resolution and the launch do not matter.
+        num_products = max(1, round((2e11 if device.type == "cuda" else 1e9) / operations))
         for _ in range(repeats + 1):
             _wait_for(device)
-            began = time.perf_counter()
-            for _ in range(at_once):
+            started = time.perf_counter()
+            for _ in range(num_products):
                 F.linear(left, right)
             _wait_for(device)
-            best = max(best, operations * at_once / (time.perf_counter() - began))
+            best = max(best, operations * num_products / (time.perf_counter() - started))
     return best
 
 
 def peak_memory(device: torch.device) -> float:
-    """Bytes: the most that tensors took on a GPU, or the process on a processor."""
+    """Return the largest number of bytes that tensors used on a GPU, or that the process used."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    # Kilobytes, but on macOS.
+    # Kilobytes, except on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 

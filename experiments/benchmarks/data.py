@@ -29,7 +29,8 @@ from bert_lightning.checkpoints.listing import matches
 from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, read_passages
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.masking import MASKINGS
-from bert_lightning.data.pretraining.module import Batching, PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import Batching, PretrainingData
 from bert_lightning.runs.directory import processor_name
 from bert_lightning.text.sentences import split_sentences
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -200,7 +201,8 @@ from bert_lightning.text.wordpiece import load_tokenizer
 
 def load(store):
     from bert_lightning.data.loading.module import TrainingPlan
-    from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+    from bert_lightning.data.pretraining.module import PretrainingDataModule
+    from bert_lightning.data.pretraining.settings import PretrainingData
     data = PretrainingDataModule(PretrainingData(store, batch_size=256))
     for step in range(0, 200_000, 1000):
         data.training_batches(step, TrainingPlan(200_000, 1, 1), 0, 1)

@@ -36,12 +36,11 @@ from torch.utils.data import DataLoader
 from transformers_encoding import Features, text_features, window_features
 
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary
 from bert_lightning.config.experiment import Experiment, load_experiment
-from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.model import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 from bert_lightning.model.pretrained import PretrainedModel, fill, without_head
-from bert_lightning.runs.building import Parts, build_parts, num_steps, optimization_of
+from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
 
@@ -191,46 +190,43 @@ class Run(NamedTuple):
     score: float
 
 
-def built(experiment: Experiment) -> Parts:
+def built(experiment: Experiment) -> Setup:
     """Return our data and task, with the common start weights."""
-    return build_parts(experiment, start_checkpoint(experiment.model))
+    return build(experiment, start_checkpoint(experiment.model))
 
 
-def score(experiment: Experiment, parts: Parts, folder: Path, metric: str) -> float:
+def score(experiment: Experiment, setup: Setup, folder: Path, metric: str) -> float:
     """Return the metric on the validation examples."""
     scorer = build_trainer(experiment, folder, [])
-    scorer.validate(parts.task, parts.data, verbose=False)
+    scorer.validate(setup.task, setup.data, verbose=False)
     return float(scorer.callback_metrics[f"val/{metric}"])
 
 
 def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> Run:
     """Train as `fit` does."""
-    parts = built(experiment)
-    training = parts.data.splits["train"]  # type: ignore[attr-defined]
+    setup = built(experiment)
+    training = setup.data.splits["train"]  # type: ignore[attr-defined]
     began = time.perf_counter()
     # Encode once more to measure the time, without reading the files.
     type(training)(
         training.examples,
-        parts.data.tokenizer,
+        setup.data.tokenizer,
         experiment.data,
-        **({"labels": parts.data.labels} if options.task == "sst2" else {"training": True}),  # type: ignore[attr-defined]
+        **({"labels": setup.data.labels} if options.task == "sst2" else {"training": True}),  # type: ignore[attr-defined]
     )
     encoding = time.perf_counter() - began
-    steps = num_steps(experiment, parts.data)
-    parts.data.plan = TrainingPlan(steps, 1, experiment.seed_everything)
-    parts.task.optimization = optimization_of(experiment, parts.task, steps)
-    trainer = build_trainer(experiment, folder, [], steps=steps)
+    trainer = build_trainer(experiment, folder, [], steps=setup.data.plan.num_steps)
     began = time.perf_counter()
-    trainer.fit(parts.task, train_dataloaders=parts.data.train_dataloader())
+    trainer.fit(setup.task, train_dataloaders=setup.data.train_dataloader())
     seconds = time.perf_counter() - began
-    return Run(encoding, seconds, score(experiment, parts, folder, TASKS[options.task].metric))
+    return Run(encoding, seconds, score(experiment, setup, folder, TASKS[options.task].metric))
 
 
 def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, padding: str) -> Run:
     """Train in a plain loop over transformers."""
     entry, start, length = TASKS[options.task], folder / "start", experiment.data.max_seq_length
-    parts = built(experiment)
-    examples = parts.data.splits["train"].examples  # type: ignore[attr-defined]
+    setup = built(experiment)
+    examples = setup.data.splits["train"].examples  # type: ignore[attr-defined]
     tokenizer = transformers.AutoTokenizer.from_pretrained(start)
     transformers.set_seed(experiment.seed_everything)
     cls: Any = transformers.BertForSequenceClassification
@@ -247,7 +243,7 @@ def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, pa
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=experiment.optimizer.learning_rate, eps=1e-6, weight_decay=0.01
     )
-    steps = num_steps(experiment, parts.data)
+    steps = setup.data.plan.num_steps
     scheduler = transformers.get_linear_schedule_with_warmup(optimizer, int(0.1 * steps), steps)
     batches: Any = DataLoader(
         features,  # type: ignore[arg-type]
@@ -276,8 +272,8 @@ def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, pa
                 break
     seconds = time.perf_counter() - began
     model.save_pretrained(folder / "trained")
-    fill(parts.task.model, read_checkpoint(str(folder / "trained")))
-    return Run(encoding, seconds, score(experiment, parts, folder, entry.metric))
+    fill(setup.task.model, read_checkpoint(str(folder / "trained")))
+    return Run(encoding, seconds, score(experiment, setup, folder, entry.metric))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from gpu_setting import (
     require_cuda,
 )
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from pretraining_step import Sequences, task_of, train
 from torch import Tensor
 
@@ -153,7 +154,6 @@ def fully_sharded_training_follows_plain(setting: Setting) -> Figures:
 
     device = setting.device
     batches = [each.ours(False) for each in sequences()]
-    names = ("input_ids", "token_type_ids", "attention_mask", "masked_positions", "masked_labels")
 
     def curve(sharded: bool) -> list[float]:
         torch.manual_seed(0)
@@ -168,7 +168,9 @@ def fully_sharded_training_follows_plain(setting: Setting) -> Figures:
         values = []
         for step in range(10):
             batch = batches[step % NUM_BATCHES]
-            tokens, pairs = model.losses(*(batch[name].to(device) for name in names))
+            inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
+            targets = batch["masked_positions"], batch["masked_labels"]
+            tokens, pairs = model.losses(*move_data_to_device((*inputs, *targets), device))
             labels = batch["sentence_labels"].to(device)
             loss = tokens.loss / len(batch["masked_labels"]) + F.cross_entropy(pairs.float(), labels)
             loss.backward()

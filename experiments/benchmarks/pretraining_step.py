@@ -26,7 +26,7 @@ from measuring import in_turn, machine, spread, synchronize, write_json
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.loading.batching import Batch, to_batch, to_packed_batch
 from bert_lightning.model import BertConfig, BertForPreTraining
 from bert_lightning.model.operations import training_operations
@@ -124,10 +124,14 @@ def task_of(
     """Return our task with a model drawn from a fixed seed, and a constant learning rate."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(SPECIAL_TOKENS)
-    task = PretrainingTask(BertForPreTraining(config), config, WordPieceTokenizer(vocabulary), sequence_length)
     optimizer: Any = AdamW(learning_rate=learning_rate)
-    task.optimization = Optimization(optimizer, Constant(), 10**6, 1.0, 0, log_every_n_steps)
-    return task
+    return PretrainingTask(
+        BertForPreTraining(config),
+        config,
+        WordPieceTokenizer(vocabulary),
+        sequence_length,
+        optimization=Optimization(optimizer, Constant(), 10**6, 1.0, 0, log_every_n_steps),
+    )
 
 
 def train(task: PretrainingTask, batches: list[Batch], device: str, precision: Any, callback: Callback) -> None:

@@ -38,7 +38,7 @@ def comparable(directory: Path) -> dict[str, Any]:
 
     run = RunDirectory(directory)
     checkpoint = load_native((run.checkpoints / "last.ckpt").resolve())
-    # The duration of the open log window is the only time in it.
+    # The duration of the open log interval is the only time in it.
     checkpoint.pop("log_window_seconds")
     timed = ("time", *THROUGHPUT_METRICS)
     return {

@@ -15,19 +15,22 @@ import random
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bert_lightning.cli import leave, main
 
+if TYPE_CHECKING:
+    from bert_lightning.data.loading.batching import Batch
+
 VARIABLE = "BERT_LIGHTNING_TRACE"
 SLOW = "BERT_LIGHTNING_SLOW_WRITING"
 
 
-def identities(batch: Mapping[str, Any]) -> list[list[int]]:
+def identities(batch: "Batch") -> list[list[int]]:
     """Return each sample's epoch and index, and the CRC-32 of its masked tokens."""
     sequences = batch["input_ids"].cpu().numpy()
     return [
@@ -42,7 +45,7 @@ def trace(path: str) -> None:
 
     untraced = Task.training_step
 
-    def traced(self: Task, micro_batches: list[dict[str, Any]], batch_idx: int) -> None:
+    def traced(self: Task, micro_batches: "list[Batch]", batch_idx: int) -> None:
         samples = [sample for batch in micro_batches for sample in identities(batch)]
         row = {
             "process": os.getpid(),

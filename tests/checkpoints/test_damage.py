@@ -17,7 +17,7 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.native import ENTRY, find_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tensorflow import read_bundle
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.model import (
@@ -86,15 +86,15 @@ EDITS = {
     ),
     "unequal parts": (
         lambda t: t | {f"{LAYER}.query.weight": torch.zeros(256, 128), f"{LAYER}.key.weight": torch.zeros(64, 128)},
-        r"layers\.0\.query_key_value\.weight: the parts have the shapes",
+        r"layers\.0\.query_key_value\.weight: the matrices have the shapes",
     ),
     "parts without size": (
         lambda t: t | {f"{LAYER}.{part}.bias": torch.zeros(()) for part in ("query", "key", "value")},
-        "the parts have the shapes",
+        "the matrices have the shapes",
     ),
     "a part missing": (
         lambda t: {n: v for n, v in t.items() if n != f"{LAYER}.key.bias"},
-        "the part 'key' is missing",
+        "the matrix 'key' is missing",
     ),
     "twice": (
         lambda t: t | {"bert.embeddings.LayerNorm.gamma": torch.zeros(128)},
@@ -115,13 +115,13 @@ def test_what_cannot_be_the_weights_is_refused_by_name(folder, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"vocab_size": 10**12}, "vocab_size is 1000000000000; it must be from 1"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000; it must be between 1"),
         ({"vocab_size": 10**9}, r"word\.weight has shape \(12, 128\), expected \(1000000000, 128\)"),
         ({"intermediate_size": 10**9}, "expected .1000000000"),
         ({"hidden_size": 10**30}, "hidden_size is 10"),
         ({"vocab_size": 11}, "the tokenizer has 12 entries, more than the vocab_size 11"),
         ({"hidden_act": ["gelu"]}, r"hidden_act is \['gelu'\]"),
-        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan; it must be a number from 0"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan; it must be a finite number of at least 0"),
         ({"initializer_range": -1.0}, "initializer_range is -1.0"),
         ({"pad_token_id": 99}, "pad_token_id is 99, outside the vocabulary"),
         ({"problem_type": "foo"}, "problem_type is 'foo'; known: single_label"),
@@ -181,7 +181,7 @@ def test_a_part_of_an_archive_marked_as_a_folder_is_refused(folder):
         at = content.find(b"PK\x01\x02", at + 4)
     assert marked == 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its part {parts[3]}"):
+    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its entry {parts[3]}"):
         read_checkpoint(folder)
 
 

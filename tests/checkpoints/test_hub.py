@@ -16,7 +16,7 @@ import torch
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.huggingface import read_huggingface
 from bert_lightning.checkpoints.names import to_huggingface
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model import BertConfig, BertForPreTraining
 
 COMMIT, NAME = "a1b2" * 10, "someone/bert-tiny"

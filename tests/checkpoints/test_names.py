@@ -32,9 +32,9 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import ModelSettings
+from bert_lightning.config.sections import ModelSettings
+from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
-from bert_lightning.runs.predictor import FeatureExtractor
 from bert_lightning.runs.starting_point import model_config, start_checkpoint
 
 ONE = torch.ones(3)
@@ -215,7 +215,7 @@ def test_every_entrance_refuses_a_left_over_tensor_of_the_encoder(tmp_path: Path
 def test_further_layers_are_refused_by_both_of_their_names(tmp_path: Path):
     layer = {name.replace(".1.", ".2."): t for name, t in pretrained().items() if ".layer.1." in name}
     folder = write_form(Form(VERSION_4, lambda t: untied(t) | layer, safetensors), tmp_path)
-    message = r"holds encoder\.layers\.2\.\S+, for which .* \(for transformers: bert\.encoder\.layer\.2\."
+    message = r"has a tensor encoder\.layers\.2\.\S+, which .* \(for transformers: bert\.encoder\.layer\.2\."
     with pytest.raises(CheckpointError, match=message):
         BertEncoder.from_pretrained(folder)
     start = start_checkpoint(ModelSettings(pretrained=str(folder)))

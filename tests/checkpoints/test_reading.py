@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
 from bert_lightning.model.architectures import MODELS, model_of
@@ -219,7 +219,7 @@ def test_layers_that_the_config_has_no_place_for_are_an_error(folder: Path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
     with pytest.raises(
-        CheckpointError, match=r"holds encoder\.layers\.1\.\S+, for which its configuration has no place"
+        CheckpointError, match=r"has a tensor encoder\.layers\.1\.\S+, which does not exist in its configuration"
     ):
         BertEncoder.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))

@@ -14,10 +14,15 @@ from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, with_casing, write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
+    Vocabulary,
+    read_vocabulary,
+    with_casing,
+    write_vocabulary,
+)
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
-from bert_lightning.text.encoding import RememberingEncoder
+from bert_lightning.text.encoding import CachingEncoder
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
 
 _PIECES = "the boat ##s É é e été ete 中 国 中国 a ##a [ ] mask river ##t"
@@ -113,7 +118,7 @@ def assert_ids_of_transformers(folder: Path) -> None:
     tokenizer, theirs = ours(folder), transformers.AutoTokenizer.from_pretrained(str(folder))
     expected = [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
     assert tokenizer.encode_batch(TEXTS) == expected
-    assert RememberingEncoder(tokenizer).encode(TEXTS)[0].tolist() == [i for ids in expected for i in ids]
+    assert CachingEncoder(tokenizer).encode(TEXTS)[0].tolist() == [i for ids in expected for i in ids]
 
 
 def config(**values) -> dict:
@@ -504,7 +509,7 @@ def test_a_serialized_tokenizer_that_keeps_case_does_so_without_settings_and_say
 def test_a_bare_vocabulary_with_capital_letters_is_lower_cased_with_a_warning(tmp_path, caplog):
     (tmp_path / "vocab.txt").write_bytes(lines())
     assert load_tokenizer(tmp_path / "vocab.txt").vocabulary.lowercase is True
-    assert "is --cased (data.cased) missing?" in caplog.text
+    assert "Is --cased (data.cased) missing?" in caplog.text
 
 
 # -- lines of a vocabulary file ----------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ class Lacking:
     learning_rate: float = 0.1
 """
 PARTS = {
-    "optimizer": {"class_path": "own_parts_here.Plain", "init_args": {"learning_rate": 0.01}},
-    "schedule": {"class_path": "own_parts_here.Halves"},
+    "optimizer": {"class_path": "extensions_here.Plain", "init_args": {"learning_rate": 0.01}},
+    "schedule": {"class_path": "extensions_here.Halves"},
 }
 
 
@@ -66,31 +66,31 @@ def config(home, tmp_path, monkeypatch):
     """An experiment whose parts are of a module in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "own_parts_here", raising=False)
-    Path("own_parts_here.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, "extensions_here", raising=False)
+    Path("extensions_here.py").write_text(MODULE)
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
     values |= PARTS
-    values["data"]["masking"] = {"class_path": "own_parts_here.Fewer"}
+    values["data"]["masking"] = {"class_path": "extensions_here.Fewer"}
     values["trainer"]["max_steps"] = 4
     Path("own.yaml").write_text(yaml.safe_dump(values))
     return Path("own.yaml")
 
 
-ALLOWED = ["--allow-module", "own_parts_here"]
+ALLOWED = ["--allow-module", "extensions_here"]
 
 
-def test_a_run_of_the_users_own_parts_repeats_from_its_own_config(config, monkeypatch, capsys):
+def test_a_run_of_the_users_extensions_repeats_from_its_own_config(config, monkeypatch, capsys):
     command = ["fit", "--config", str(config), "--run-directory", "run", *ALLOWED]
     monkeypatch.setattr(sys, "argv", ["bert-lightning", *command])
     assert main(command) == 0
     run = RunDirectory("run")
     written = run.read_config()
     assert written["optimizer"] == {
-        "class_path": "own_parts_here.Plain",
+        "class_path": "extensions_here.Plain",
         "init_args": {"learning_rate": 0.01, "weight_decay": 0.0, "momentum": 0.5},
     }
-    assert written["data"]["masking"]["class_path"] == "own_parts_here.Fewer"
-    assert "--allow-module own_parts_here" in run.read_manifest()["sessions"][0]["command"]
+    assert written["data"]["masking"]["class_path"] == "extensions_here.Fewer"
+    assert "--allow-module extensions_here" in run.read_manifest()["sessions"][0]["command"]
     rates = [row["train/learning_rate"] for row in run.read_metrics() if "train/learning_rate" in row]
     assert rates == [0.01, 0.005]
     assert main(["reproduce", "run", *ALLOWED]) == 0
@@ -98,7 +98,7 @@ def test_a_run_of_the_users_own_parts_repeats_from_its_own_config(config, monkey
     assert main(["fit", "--config", "run/config.yaml", "--run-directory", "run", *ALLOWED]) == 0
     assert "finished before" in capsys.readouterr().out
     Path("imported").unlink()
-    sys.modules.pop("own_parts_here")
+    sys.modules.pop("extensions_here")
     for command in (
         ["fit", "--config", "run/config.yaml", "--run-directory", "again"],
         ["validate", "--checkpoint", "run"],
@@ -106,15 +106,15 @@ def test_a_run_of_the_users_own_parts_repeats_from_its_own_config(config, monkey
     ):
         assert main(command) == 2
         error = capsys.readouterr().err
-        assert "is of the module 'own_parts_here'" in error
-        assert "--allow-module own_parts_here" in error
+        assert "is of the module 'extensions_here'" in error
+        assert "--allow-module extensions_here" in error
     assert not Path("imported").exists()
-    assert "own_parts_here" not in sys.modules
+    assert "extensions_here" not in sys.modules
 
 
-@pytest.mark.parametrize("allowed", [(), ("own_parts",), ("own_parts_here.inner",), ("os",)])
+@pytest.mark.parametrize("allowed", [(), ("extensions",), ("extensions_here.inner",), ("os",)])
 def test_no_other_module_than_the_allowed_is_imported(config, allowed):
-    with pytest.raises(InputError, match="--allow-module own_parts_here"):
+    with pytest.raises(InputError, match="--allow-module extensions_here"):
         load_experiment([config], allowed=allowed)
     assert not Path("imported").exists()
 
@@ -124,7 +124,7 @@ def test_a_package_is_allowed_with_its_modules(config):
     Path("own_package/__init__.py").touch()
     Path("own_package/inner.py").write_text(MODULE)
     change = ["--optimizer.class_path", "own_package.inner.Plain"]
-    experiment = load_experiment([config], change, allowed=["own_package", "own_parts_here"])
+    experiment = load_experiment([config], change, allowed=["own_package", "extensions_here"])
     assert experiment.to_dict()["optimizer"]["class_path"] == "own_package.inner.Plain"
     # Another class begins with its own defaults.
     assert experiment.optimizer.learning_rate == 0.1
@@ -133,32 +133,32 @@ def test_a_package_is_allowed_with_its_modules(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--optimizer.class_path", "own_parts_here.Missing"], "own_parts_here has no class Missing"),
-        (["--optimizer.class_path", "own_parts_here.Half"], "Half is no dataclass"),
-        (["--optimizer.class_path", "own_parts_here.Lacking"], "lacks weight_decay, matrices_apart, build"),
-        (["--optimizer.class_path", "own_parts_here.Halves"], "lacks learning_rate"),
-        (["--optimizer.class_path", "own_parts_here.torch.Tensor"], "cannot be imported"),
+        (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no class Missing"),
+        (["--optimizer.class_path", "extensions_here.Half"], "Half is no dataclass"),
+        (["--optimizer.class_path", "extensions_here.Lacking"], "lacks weight_decay, matrices_apart, build"),
+        (["--optimizer.class_path", "extensions_here.Halves"], "lacks learning_rate"),
+        (["--optimizer.class_path", "extensions_here.torch.Tensor"], "cannot be imported"),
         (["--optimizer.class_path", "Plain"], "is of the module 'Plain'"),
         (["--optimizer.init_args.momentun", "0.1"], "did you mean 'optimizer.momentum'"),
         (["--optimizer.init_args.momentum", "-1"], "optimizer.momentum is -1.0; it must not be negative"),
         (["--optimizer.init_args.momentum", "much"], "optimizer.momentum: expected float, got 'much'"),
         (["--optimizer.momentum", "0.1"], "optimizer.momentum stands beside class_path"),
         (["--optimizer.init_args", "3"], "optimizer.init_args: keys and values are expected"),
-        (["--data.class_path", "own_parts_here.Plain"], "unknown key 'data.class_path'"),
-        (["--model.class_path", "own_parts_here.Plain"], "unknown key 'model.class_path'"),
+        (["--data.class_path", "extensions_here.Plain"], "unknown key 'data.class_path'"),
+        (["--model.class_path", "extensions_here.Plain"], "unknown key 'model.class_path'"),
     ],
 )
 def test_a_class_that_does_not_serve_is_one_message(config, change, message):
     with pytest.raises(InputError, match=message):
-        load_experiment([config], change, allowed=["own_parts_here"])
+        load_experiment([config], change, allowed=["extensions_here"])
 
 
 def test_a_choice_by_name_replaces_one_by_class_and_the_other_way(config):
-    experiment = load_experiment([config], ["--optimizer", "adamw"], allowed=["own_parts_here"])
+    experiment = load_experiment([config], ["--optimizer", "adamw"], allowed=["extensions_here"])
     assert experiment.optimizer == AdamW()
-    own = load_experiment([config], ["--optimizer.init_args.momentum", "0.25"], allowed=["own_parts_here"])
+    own = load_experiment([config], ["--optimizer.init_args.momentum", "0.25"], allowed=["extensions_here"])
     assert (own.optimizer.learning_rate, own.optimizer.momentum) == (0.01, 0.25)
     back = load_experiment(
-        [config], ["--optimizer.class_path", "bert_lightning.optim.optimizers.AdamW"], allowed=["own_parts_here"]
+        [config], ["--optimizer.class_path", "bert_lightning.optim.optimizers.AdamW"], allowed=["extensions_here"]
     )
     assert back.to_dict()["optimizer"]["name"] == "adamw"

@@ -76,7 +76,7 @@ def test_an_option_that_a_command_does_not_have_is_named_without_its_value(capsy
 )
 def test_a_variable_that_names_a_secret_is_not_filled_in(home, monkeypatch, name):
     monkeypatch.setenv(name, "planted")
-    with pytest.raises(InputError, match="what looks like a secret") as caught:
+    with pytest.raises(InputError, match="which looks like a secret") as caught:
         load_experiment([home / "pretraining.yaml"], ["--wandb.project", f"${{{name}}}"])
     assert "planted" not in str(caught.value)
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.config.experiment import load_experiment
-from bert_lightning.config.settings import merge, parse_overrides, read_yaml
+from bert_lightning.config.layers import merge, parse_overrides
+from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import TokenMasking
 from bert_lightning.errors import InputError
 from bert_lightning.runs.trainer import build_trainer
@@ -90,7 +91,7 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ({"trainer": {"max_steps": 3, "max_epochs": 2}}, "and not both"),
         ({"trainer": {"max_steps": 0}}, "trainer.max_steps is 0; it must be more than 0"),
         ({"trainer": "fast"}, "trainer: keys and values are expected, got 'fast'"),
-        ({"data": {"masking": {"rate": 2.0}}}, "data.masking.rate is 2.0; it must be between 0 and 1"),
+        ({"data": {"masking": {"rate": 2.0}}}, "data.masking.rate is 2.0; it must be more than 0 and less than 1"),
         ({"task": "pretrain"}, "task is 'pretrain'; did you mean 'pretraining'"),
         ({"model": {"size": "tiny", "pretrained": "x"}}, "model.size or model.pretrained must be set, and not both"),
         ({"data": {"class_path": "os.system", "init_args": {}}}, "unknown key 'data.class_path'"),
@@ -103,10 +104,10 @@ def test_any_changed_value_changes_the_identity(tmp_path):
             {"data": {"batch_size_warmup": {"start": 8}}},
             "data.batch_size_warmup.start needs data.batch_size_warmup.num_s",
         ),
-        ({"data": {"batch_size_warmup": {"increment": 8}}}, "increment needs data.batch_size_warmup.start beside it"),
+        ({"data": {"batch_size_warmup": {"increment": 8}}}, "increment needs data.batch_size_warmup.start to be set"),
         (
             {"data": {"batch_size_warmup": {"start": 12, "num_steps": 5}}},
-            "data.batch_size_warmup does not lead to batch_size 32 from 12 by 12s",
+            "data.batch_size_warmup does not lead to batch_size 32 from 12 by increments of 12",
         ),
         (
             {"data": {"batch_size_warmup": {"start": 32, "num_steps": 5}}},
@@ -114,11 +115,11 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ),
         (
             {"data": {"batch_size_warmup": {"start": 4, "num_steps": 6}}},
-            "data.batch_size_warmup.num_steps is 6, but there are 7 sizes before the full batch",
+            "data.batch_size_warmup.num_steps is 6; it must be at least 7, the number of smaller batch sizes",
         ),
         (
             {"data": {"batch_size_warmup": {"start": 16, "num_steps": 5}, "stages": [{"from_step": 5}]}},
-            "data.stages.0.from_step is 5, but batch_size_warmup ends at step 5",
+            "data.stages.0.from_step is 5; it must be more than 5, the step at which batch_size_warmup ends",
         ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
         # Keys that stand in a wrong place.

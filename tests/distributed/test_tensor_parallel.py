@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.training.finite import clip_gradients
 from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
-from bert_lightning.distributed.slices import local, rows_for, whole, whole_shape
+from bert_lightning.distributed.slices import local, slice_for, whole, whole_shape
 from bert_lightning.distributed.sharded import shard
 from bert_lightning.distributed.tensor_parallel import _draws_of, mark_slices
 
@@ -62,7 +62,7 @@ for name, optimizer in settings.items():
         "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
         "kept": sum(local(b).numel() for _, b in pairs) / sum(a.numel() for a, _ in pairs),
         "shapes": all(tuple(a.shape) == whole_shape(b) for a, b in pairs),
-        "rows": all(torch.equal(rows_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
+        "rows": all(torch.equal(slice_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
     }
 torch.Tensor.bfloat16 = bfloat16
 torch.manual_seed(7)

@@ -62,7 +62,7 @@ def test_a_report_is_that_of_torchmetrics(case):
 
 
 @given(labelled())
-def test_matthews_is_that_of_torchmetrics_where_it_is_defined_and_else_zero(case):
+def test_matthews_is_that_of_torchmetrics_or_zero_if_it_is_not_defined(case):
     (gold, predicted), num_labels = case
     value = matthews(confusion_matrix(gold, predicted, num_labels))
     if len(set(gold)) == 1 or len(set(predicted)) == 1:

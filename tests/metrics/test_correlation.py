@@ -16,7 +16,7 @@ PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=30)
 
 
 @given(PAIRS)
-def test_correlations_are_those_of_scipy_and_zero_where_a_series_is_constant(pairs):
+def test_correlations_are_those_of_scipy_and_zero_if_a_series_is_constant(pairs):
     x, y = np.array(pairs).T
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         assert pearson(x, y) == spearman(x, y) == 0.0

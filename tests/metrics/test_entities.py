@@ -11,17 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.entities import (
-    EntityCase,
-    Score,
-    Span,
-    conlleval_report,
-    entity_errors,
-    score_entities,
-    spans_of,
-    split_tag,
-    strict_spans_of,
-)
+from bert_lightning.metrics.entities import Score, conlleval_report, score_entities
+from bert_lightning.metrics.entity_errors import EntityCase, entity_errors
+from bert_lightning.metrics.spans import Span, spans_of, strict_spans_of
+from bert_lightning.tags import split_tag
 from bert_lightning.tasks.token_classification.tag_schemes import convert
 
 # (tag before, tag) between which conlleval.pl sees a start, or an end, whatever the types.
@@ -367,12 +360,12 @@ def test_a_type_is_all_that_follows_the_first_hyphen():
 
 @pytest.mark.parametrize("tag", ["PER", "X-PER", "b-PER", "", "O-PER", "o", "-PER", "[PAD]"])
 def test_a_tag_of_no_scheme_is_an_error_that_names_it(tag):
-    with pytest.raises(InputError, match=r"^the tag "):
+    with pytest.raises(ValueError, match=r"^the tag "):
         spans_of(["O", tag])
 
 
 def test_a_tag_of_another_scheme_is_an_error_in_strict_mode():
-    with pytest.raises(InputError, match="'E-X' is not of the scheme IOB2, which has B, I and O"):
+    with pytest.raises(ValueError, match="'E-X' is not of the scheme IOB2, which has B, I and O"):
         score_entities([["B-X", "E-X"]], [["O", "O"]], "strict")
 
 

@@ -1,4 +1,4 @@
-"""The averages against published tables, which recompute."""
+"""The averages against published tables, whose averages they reproduce."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_every_average_of_equal_figures_is_that_figure(rule):
     assert glue_average(table, rule) == 7.0
 
 
-def test_what_is_missing_is_named():
+def test_missing_figures_are_named():
     table = {task: dict(values) for task, values in MINI.items() if task != "RTE"}
     del table["MRPC"]["f1"]
     with pytest.raises(InputError, match=r"'paper' also needs MRPC f1, RTE accuracy$"):

@@ -78,7 +78,7 @@ def test_v1_refuses_what_its_scorer_cannot_score():
     assert score_squad_v1({"q": []}, {})["f1"] == 0.0
 
 
-def test_v2_reports_groups_only_where_they_are():
+def test_v2_reports_only_groups_that_have_questions():
     report = score_squad_v2({"1": ["cat"], "2": []}, {"1": "cat", "2": "dog"})
     assert report == {
         "exact": 50.0,

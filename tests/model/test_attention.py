@@ -52,7 +52,7 @@ def test_padding_and_packing_are_inverses(lengths):
 @given(lengths=lengths_of_batches, seed=st.integers(0, 99))
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_packed_sequences_give_what_padded_ones_give(attention, pooling, lengths, seed):
+def test_packed_and_padded_sequences_give_equal_results(attention, pooling, lengths, seed):
     torch.manual_seed(seed)
     encoder = BertEncoder(small(pooling=pooling)).double().eval()
     encoder.attention = attention
@@ -112,8 +112,10 @@ def test_masked_positions_index_packed_tokens():
 @pytest.mark.parametrize("form", ["padded", "packed"])
 @pytest.mark.parametrize("backend", [eager, sdpa])
 def test_no_backend_drops_dropout_silently(backend, form):
-    """With V the same vector in every place, a context is that vector times the sum of what dropout leaves of the
-    weights, which is 1 in the mean; without dropout it would be the vector itself."""
+    """If V has the same vector at every position, the context is that vector times the sum of the weights.
+
+    After dropout this sum is 1 on average. Without dropout the context would be the vector itself.
+    """
     torch.manual_seed(0)
     length, num_sequences, dropout = 16, 200, 0.25
     query_key_value = torch.randn(num_sequences, length, 3 * 8)
@@ -124,7 +126,7 @@ def test_no_backend_drops_dropout_silently(backend, form):
         query_key_value = query_key_value.flatten(0, 1)
     kept = backend(query_key_value, layout, 2, dropout).context.view(num_sequences, length, 2, 4)[..., 0]
     assert kept.mean() == pytest.approx(1, abs=0.02)
-    # Each of the weights is kept with probability 0.75 and scaled, so the sum varies by 0.25 / 0.75 * sum(w^2).
+    # Each weight is kept with probability 0.75 and scaled, so the sum varies by 0.25 / 0.75 * sum(w^2).
     weights = eager(query_key_value, layout, 2, 0.0).weights
     expected = (dropout / (1 - dropout) * (weights**2).sum(-1)).mean()
     assert ((kept - 1) ** 2).mean() == pytest.approx(float(expected), rel=0.1)
@@ -132,7 +134,7 @@ def test_no_backend_drops_dropout_silently(backend, form):
     torch.testing.assert_close(without, torch.ones_like(without))
 
 
-def test_attention_weights_are_probabilities_over_real_tokens_whatever_the_form():
+def test_attention_weights_are_probabilities_over_real_tokens_in_every_form():
     encoder = BertEncoder(small()).eval()
     batch = padded_batch([5, 9, 1])
     padded = encoder(*batch, output_attentions=True).attentions
@@ -144,7 +146,7 @@ def test_attention_weights_are_probabilities_over_real_tokens_whatever_the_form(
         torch.testing.assert_close(ours.sum(-1), torch.ones(3, 2, 9))
 
 
-def test_a_row_without_any_token_does_not_become_nan():
+def test_a_sequence_without_a_real_token_does_not_become_nan():
     for attention in ("eager", "sdpa"):
         encoder = BertEncoder(small(attention_probs_dropout_prob=0.0))
         encoder.attention = attention
@@ -183,7 +185,7 @@ def test_varlen_names_what_its_kernels_lack(dtype, width, message):
     [
         (
             (torch.zeros(1, 3, dtype=torch.long), None, None, Packing(torch.tensor([0, 3]), 3)),
-            "packed input is one row",
+            "packed input must have shape",
         ),
         ((torch.zeros(3, dtype=torch.long),), r"input_ids has shape \(3,\); expected \(B, S\)"),
         (
@@ -204,7 +206,7 @@ def test_input_that_does_not_fit_is_named(arguments, message):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("lengths", [[4, 0, 6], [4, 6, 0], [0, 3], [0]])
-def test_a_sequence_without_a_token_takes_no_other_ones_place(attention, pooling, lengths):
+def test_a_sequence_without_tokens_does_not_shift_the_others(attention, pooling, lengths):
     encoder = BertEncoder(small(pooling=pooling, pooler=False)).double().eval()
     encoder.attention = attention
     ids = torch.randint(5, V, (sum(lengths),))
@@ -219,7 +221,7 @@ def test_a_sequence_without_a_token_takes_no_other_ones_place(attention, pooling
         start += length
 
 
-def test_a_fully_masked_row_pools_to_nothing():
+def test_a_fully_masked_sequence_pools_to_zero():
     for pooling in ("mean", "max"):
         out = BertEncoder(small(pooling=pooling, pooler=False))(
             torch.ones(1, 4, dtype=torch.long), None, torch.zeros(1, 4)
@@ -236,13 +238,13 @@ def test_a_fully_masked_row_pools_to_nothing():
         ([0, 11, 10], 11, "do not run from 0 to 10"),
     ],
 )
-def test_boundaries_that_are_not_those_of_the_tokens_are_an_error(boundaries, longest, message):
+def test_boundaries_that_do_not_fit_the_tokens_are_an_error(boundaries, longest, message):
     packing = Packing(torch.tensor(boundaries, dtype=torch.int32), longest)
     with pytest.raises(ValueError, match=message):
         BertEncoder(small())(torch.ones(10, dtype=torch.long), packing=packing)
 
 
-def test_a_larger_bound_than_the_longest_sequence_changes_nothing():
+def test_a_max_length_above_the_longest_sequence_changes_nothing():
     encoder, ids = BertEncoder(small()).eval(), torch.randint(5, V, (10,))
     boundaries = torch.tensor([0, 4, 10], dtype=torch.int32)
     for attention in ("eager", "sdpa"):
@@ -269,7 +271,7 @@ def test_softmax_of_half_precision_scores_is_taken_in_float32():
 
 
 @pytest.mark.parametrize("form", ["padded", "packed"])
-def test_attention_that_is_trained_on_a_processor_equals_the_fused_one(form, monkeypatch):
+def test_attention_in_training_on_a_cpu_equals_the_fused_one(form, monkeypatch):
     torch.manual_seed(0)
     mask = torch.arange(9) < torch.tensor([[9], [4], [9]])
     places, packing = real_tokens(mask)

@@ -53,7 +53,7 @@ def test_word_embeddings_and_mlm_decoder_are_one_matrix():
     assert model.encoder.embeddings.word.weight.grad[unused].abs().sum() > 0
 
 
-def test_weights_are_drawn_within_two_deviations_and_biases_are_zero():
+def test_initial_weights_lie_within_two_deviations_and_biases_are_zero():
     torch.manual_seed(0)
     model = BertForPreTraining(small())
     for name, parameter in model.named_parameters():
@@ -63,8 +63,8 @@ def test_weights_are_drawn_within_two_deviations_and_biases_are_zero():
             assert (parameter == 1).all(), name
         else:
             assert parameter.abs().max() <= 0.04, name
-            # The deviation of a normal distribution cut at two deviations is 0.8796 of it.
-            # Five standard errors of an estimate from so many draws.
+            # A normal distribution truncated at two standard deviations has 0.8796 of its standard deviation.
+            # Five standard errors of the estimate.
             tolerance = 5 / (2 * parameter.numel()) ** 0.5
             assert parameter.std().item() == pytest.approx(0.02 * 0.8796, rel=tolerance), name
 

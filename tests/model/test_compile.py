@@ -1,4 +1,4 @@
-"""`torch.compile` of the training step: one graph, and names as before."""
+"""`torch.compile` of the training step: one graph, and parameter names unchanged."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def build(**changes):
 
 
 def arguments_of(form):
-    """Inputs of that form: ids, segments, mask, masked positions, packing."""
+    """Return inputs of that form: ids, segments, mask, masked positions, packing."""
     torch.manual_seed(1)
     ids, positions = torch.randint(5, V, (3, 8)), torch.tensor([1, 9, 20])
     segments = torch.zeros_like(ids)
@@ -33,7 +33,7 @@ LABELS, NEXT_LABELS = torch.tensor([7, 9, 11]), torch.tensor([0, 1, 1])
 
 
 def step(model, arguments):
-    """The loss of one training step."""
+    """Return the loss of one training step."""
     out = model(*arguments)
     return F.cross_entropy(out.prediction_logits, LABELS) + F.cross_entropy(out.seq_relationship_logits, NEXT_LABELS)
 

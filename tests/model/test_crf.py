@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.model import BertConfig, BertForTokenClassification
-from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.crf import Allowed, LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.model.tag_schemes import Allowed, allowed_by_scheme
 
 LABELS = {
     "IOB1": ["O", "B-X", "I-X", "B-Y", "I-Y"],
@@ -31,7 +30,7 @@ def random_crf(num_tags, allowed=None):
 
 
 def score(crf, emissions, path):
-    """The score of one tag sequence at the given positions."""
+    """Return the score of one tag sequence."""
     steps = sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))
     return crf.starts[path[0]] + crf.ends[path[-1]] + steps + sum(e[t] for e, t in zip(emissions, path, strict=True))
 
@@ -76,8 +75,8 @@ def test_likelihood_gradients_and_decoding_equal_pytorch_crf():
     torch.testing.assert_close(likelihood, expected, rtol=1e-12, atol=1e-12)
     mine = torch.autograd.grad(likelihood.sum(), [emissions, ours.transitions, ours.starts, ours.ends])
     other = [emissions, theirs.transitions, theirs.start_transitions, theirs.end_transitions]
-    for actual, wanted in zip(mine, torch.autograd.grad(expected.sum(), other), strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=1e-10, atol=1e-12)
+    for actual, expected_gradient in zip(mine, torch.autograd.grad(expected.sum(), other), strict=True):
+        torch.testing.assert_close(actual, expected_gradient, rtol=1e-10, atol=1e-12)
     decoded = [row[row != IGNORED].tolist() for row in ours.decode(emissions, mask)]
     assert decoded == theirs.decode(emissions, mask=mask)
 
@@ -95,7 +94,7 @@ def test_under_autocast_everything_is_float32():
 
 
 def spans_ok(labels, scheme):
-    """Whether a tag sequence is of the scheme, by the definition of the scheme as a regular expression."""
+    """Return whether a tag sequence is of the scheme, by the definition of the scheme as a regular expression."""
     kinds = sorted({label.partition("-")[2] for label in labels if label != "O"})
     span = {
         "IOB2": "(B-{0} (I-{0} )*)",
@@ -138,7 +137,7 @@ def test_forbidden_steps_are_never_decoded_and_have_no_probability(scheme):
 
 
 def test_a_label_that_is_not_of_the_scheme_is_named():
-    with pytest.raises(ValueError, match="'S-X' is not of the scheme IOB2: B, I and O"):
+    with pytest.raises(ValueError, match="'S-X' is not of the scheme IOB2, which has B, I and O"):
         allowed_by_scheme(["O", "S-X"], "IOB2")
     with pytest.raises(ValueError, match="tag_scheme is 'IOBES'; known: IOB1"):
         allowed_by_scheme(["O"], "IOBES")
@@ -223,7 +222,7 @@ def test_constraints_on_another_number_of_tags_are_refused():
         LinearChainCRF(3, Allowed(one, one[None], one))
 
 
-def test_everything_is_computed_where_the_scores_are():
+def test_everything_is_computed_on_the_device_of_the_scores():
     crf = LinearChainCRF(3).to("meta")
     emissions, ids = torch.empty(2, 4, 3, device="meta"), torch.zeros(2, 4, dtype=torch.long, device="meta")
     assert crf.log_likelihood(emissions, ids, ids).device.type == "meta"

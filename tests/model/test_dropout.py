@@ -1,4 +1,4 @@
-"""Every dropout that the configuration names is where it belongs, at its own rate, in training alone."""
+"""Every dropout of the configuration is at its position, with its own rate, and only in training."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def run(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("training", [True, False])
-def test_every_dropout_drops_its_share_of_what_passes_through(architecture, training):
+def test_every_dropout_drops_its_share_of_its_input(architecture, training):
     model = build(architecture).train(training)
     shares = []
 
@@ -41,7 +41,7 @@ def test_every_dropout_drops_its_share_of_what_passes_through(architecture, trai
         if isinstance(module, nn.Dropout):
             module.register_forward_hook(hook)
     run(model)
-    # One behind the embeddings, two in each of two blocks, and one in front of a task's head.
+    # One after the embeddings, two in each of two blocks, and one before a task's head.
     rates = [HIDDEN] * 5 + [HEAD] * (architecture in WITH_HEAD_DROPOUT)
     assert [rate for rate, _ in shares] == rates
     for rate, share in shares:
@@ -49,7 +49,7 @@ def test_every_dropout_drops_its_share_of_what_passes_through(architecture, trai
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_attention_backend_is_given_its_rate(monkeypatch, training):
+def test_the_attention_backend_receives_its_rate(monkeypatch, training):
     given = []
 
     def recording(query_key_value, layout, num_heads, dropout):
@@ -61,7 +61,7 @@ def test_the_attention_backend_is_given_its_rate(monkeypatch, training):
     assert given == [ATTENTION if training else 0.0] * 2
 
 
-def test_a_rate_of_zero_is_not_taken_for_none():
+def test_a_rate_of_zero_is_not_treated_as_none():
     assert build("BertForSequenceClassification", classifier_dropout=0.0).dropout.p == 0.0
     assert build("BertForSequenceClassification", classifier_dropout=None).dropout.p == HIDDEN
 
@@ -90,7 +90,7 @@ def test_elements_are_dropped_at_their_rate_and_the_rest_keeps_the_mean(probabil
     num = 400_003
     dropped = dropout(torch.ones(num, dtype=dtype), probability)
     zero = dropped == 0
-    # Five standard deviations, and the grain of the rate.
+    # Five standard deviations, plus the rounding of the rate.
     reach = 5 * (probability * (1 - probability) / num) ** 0.5 + 2**-16
     assert float(zero.double().mean()) == pytest.approx(probability, abs=reach)
     if probability < 1:
@@ -107,7 +107,7 @@ def test_neighbours_are_dropped_independently():
     assert float(((patterns - expected) ** 2 / expected).sum()) < 37.7
 
 
-def test_a_seed_repeats_what_is_dropped_and_gradients_fall_where_values_stay():
+def test_a_seed_repeats_the_mask_and_only_kept_elements_get_gradients():
     values = torch.randn(3, 7, requires_grad=True)
     torch.manual_seed(5)
     first = dropout(values, 0.4)
@@ -118,5 +118,5 @@ def test_a_seed_repeats_what_is_dropped_and_gradients_fall_where_values_stay():
     torch.testing.assert_close(values.grad * values.detach(), first.detach())
 
 
-def test_nothing_is_dropped_from_nothing():
+def test_an_empty_tensor_stays_empty():
     assert dropout(torch.ones(0, 4), 0.5).shape == (0, 4)

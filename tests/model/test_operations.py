@@ -1,4 +1,4 @@
-"""The count of operations is that of the products which a model computes."""
+"""The number of operations equals that of the matrix products of a model."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_operations_are_those_that_torch_counts(changes):
     ids, positions = torch.randint(5, 50, (3, 10)), torch.tensor([1, 9, 20, 22])
     with FlopCounterMode(display=False) as counter:
         model.losses(ids, None, None, positions, torch.tensor([5, 6, 7, 8]))
-    # The two scores of a pair are left out.
+    # The two next-sentence scores are not counted.
     expected = counter.get_total_flops() - 2 * 3 * config.hidden_size * 2
     assert forward_operations(config, 30, 3 * 10**2, 3, 4) == expected
     assert training_operations(config, 30, 3 * 10**2, 3, 4) == 3 * expected

@@ -1,4 +1,4 @@
-"""What a researcher changes: each setting does what it says, is carried by the checkpoint, and is off by default."""
+"""Options of the architecture: each has its effect, is stored in the checkpoint, and is off by default."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import transformers
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model import (
     BertConfig,
     BertEncoder,
@@ -70,7 +70,7 @@ def test_loading_into_another_architecture_is_an_error_that_names_the_setting(tm
 
 
 @pytest.mark.parametrize("name", ["pre_layer_norm", "pooler", "pooling", "position_embeddings", "embedding_size"])
-def test_transformers_refuses_what_it_would_compute_otherwise(tmp_path, name):
+def test_transformers_refuses_models_that_it_would_compute_differently(tmp_path, name):
     model = build(**{name: OPTIONS[name]})
     assert model.deviations == [name]
     model.save_pretrained(tmp_path)
@@ -112,7 +112,7 @@ def test_pre_layer_norm_equals_its_formula():
     assert torch.equal(out.hidden_states[-1], out.last_hidden_state)
 
 
-def test_pooling_is_over_real_tokens_alone():
+def test_pooling_is_over_real_tokens_only():
     out = {
         pooling: build(BertEncoder, pooling=pooling, pooler=False)(IDS, None, MASK)
         for pooling in ("cls", "mean", "max")
@@ -133,7 +133,7 @@ def test_sinusoidal_positions_equal_their_formula_and_none_are_none():
             math.cos(angle) if column % 2 else math.sin(angle), abs=1e-6
         )
     assert not any("position" in name or "sinusoids" in name for name in encoder.state_dict())
-    # Without positions an encoder of a bag of words cannot tell the order of its tokens.
+    # Without positions the encoder cannot distinguish orders of the same tokens.
     bag = build(BertEncoder, position_embeddings="none")
     swapped = IDS[:1, [0, 2, 1, 3, 4]]
     torch.testing.assert_close(bag(IDS[:1]).pooler_output, bag(swapped).pooler_output, **CLOSE)
@@ -147,7 +147,7 @@ def test_factorised_embeddings_equal_wide_ones_with_the_product_as_their_matrix(
     summed = embeddings.word.weight[IDS] + embeddings.token_type.weight[0] + embeddings.position.weight[:5]
     expected = F.linear(embeddings.layer_norm(summed), embeddings.projection.weight, embeddings.projection.bias)
     torch.testing.assert_close(embeddings(IDS, None), expected, **CLOSE)
-    # The decoder is tied in the narrow width.
+    # The decoder is tied to the narrow embeddings.
     assert model.mlm_head.dense.weight.shape == (24, 128)
     assert model(IDS).prediction_logits.shape == (2, 5, V)
 
@@ -170,23 +170,23 @@ def test_activation_checkpointing_changes_no_gradient_with_dropout_on():
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
-def test_top_layers_and_pooler_are_drawn_anew_on_request(tmp_path):
+def test_top_layers_and_pooler_are_reinitialised_on_request(tmp_path):
     build().save_pretrained(tmp_path)
     old, new = BertEncoder.from_pretrained(tmp_path), BertEncoder.from_pretrained(tmp_path, reinitialize_layers=1)
     same = {name for name, tensor in old.state_dict().items() if torch.equal(tensor, new.state_dict()[name])}
     fresh = {name for name in old.state_dict() if name.startswith(("layers.1.", "pooler."))}
-    # Biases and norms are what they were: they start at 0 and 1.
+    # Biases and norms do not change, because they start at 0 and 1.
     assert {
         name for name in fresh if name.endswith("weight") and "norm" not in name
     } == old.state_dict().keys() - same
-    with pytest.raises(ValueError, match="3 layers cannot be drawn anew: the model has 2"):
+    with pytest.raises(ValueError, match="3 layers cannot be reinitialised: the model has 2"):
         BertEncoder.from_pretrained(tmp_path, reinitialize_layers=3)
 
 
 def test_longer_positions_are_stretched_from_end_to_end(tmp_path):
     model = build()
     with torch.no_grad():
-        # A straight line: stretched linearly it is the same line with more points.
+        # A straight line stays the same line, with more points.
         model.encoder.embeddings.position.weight.copy_(torch.linspace(-3, 5, 16)[:, None].expand(-1, 128))
     model.float().save_pretrained(tmp_path)
     longer = BertForPreTraining.from_pretrained(tmp_path, interpolate_positions=31)
@@ -202,7 +202,7 @@ def test_longer_positions_are_stretched_from_end_to_end(tmp_path):
         BertForPreTraining.from_pretrained(tmp_path, config={"max_position_embeddings": 32})
 
 
-def test_another_vocabulary_is_an_error_unless_asked_to_be_resized(tmp_path):
+def test_another_vocabulary_is_an_error_unless_resizing_is_requested(tmp_path):
     entries = tuple(f"w{number}" for number in range(V))
     model = build(tie_word_embeddings=False)
     torch.nn.init.normal_(model.mlm_head.bias)
@@ -225,7 +225,7 @@ def test_another_vocabulary_is_an_error_unless_asked_to_be_resized(tmp_path):
 
 
 def test_every_field_of_the_config_is_read_by_the_model():
-    # What no module reads would be an option that does nothing.
+    # An option that no module reads would have no effect.
     import pathlib
 
     import bert_lightning.model as package
@@ -242,7 +242,7 @@ def test_every_field_of_the_config_is_read_by_the_model():
             assert any(f"config.{name}" in text for text in texts), field.name
 
 
-def test_entity_markers_are_read_where_they_stand_padded_or_packed():
+def test_entity_markers_are_read_at_their_positions_padded_or_packed():
     torch.manual_seed(0)
     config = BertConfig.preset("tiny", vocab_size=30)
     model = BertForRelationClassification(config, labels=["a", "b", "c"]).double().eval()
@@ -250,11 +250,11 @@ def test_entity_markers_are_read_where_they_stand_padded_or_packed():
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, 6:] = False
     places = torch.tensor([[1, 7], [4, 2]])
-    padded = model(ids, None, mask, entity_places=places)
+    padded = model(ids, None, mask, entity_positions=places)
     hidden = model.encoder(ids, None, mask).last_hidden_state
     states = torch.stack([torch.cat([hidden[row, place] for place in places[row]]) for row in range(2)])
     torch.testing.assert_close(padded, model.classifier(states), rtol=1e-10, atol=1e-12)
-    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_places=places + torch.tensor([[0], [9]]))
+    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_positions=places + torch.tensor([[0], [9]]))
     torch.testing.assert_close(packed, padded, rtol=1e-9, atol=1e-11)
 
 

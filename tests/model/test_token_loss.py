@@ -28,7 +28,7 @@ def written_out(hidden, matrix, bias, labels):
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 99))
-def test_loss_hits_and_gradients_equal_the_written_out_ones_however_rows_are_cut(num_tokens, rows_at_once, seed):
+def test_loss_hits_and_gradients_equal_the_plain_ones_for_every_chunk_size(num_tokens, rows_at_once, seed):
     parts, labels = inputs(num_tokens, torch.float64, seed)
     expected, num_right = written_out(*parts, labels)
     gradients = torch.autograd.grad(expected * 0.3, parts)
@@ -44,7 +44,7 @@ def test_loss_hits_and_gradients_equal_the_written_out_ones_however_rows_are_cut
         torch.testing.assert_close(mine, theirs)
 
 
-def test_no_tokens_have_no_loss():
+def test_no_tokens_have_zero_loss():
     parts, labels = inputs(0, torch.float32)
     ours = loss_of(*parts, labels)
     ours.loss.backward()
@@ -53,8 +53,8 @@ def test_no_tokens_have_no_loss():
     assert not parts[1].grad.any()
 
 
-def test_a_label_that_is_all_but_impossible_has_a_finite_loss():
-    """Its probability is 0 in float32, its logarithm is not infinite."""
+def test_an_almost_impossible_label_has_a_finite_loss():
+    """The probability is 0 in float32, but its logarithm must be finite."""
     parts, labels = inputs(5, torch.float32, scale=300.0)
     expected, _ = written_out(*parts, labels)
     assert expected > 500
@@ -75,8 +75,8 @@ def test_under_autocast_the_loss_is_that_of_bfloat16_products():
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_training_runs_along_the_same_losses_as_the_plain_step(precision):
-    """50 steps without dropout: the fast step, and one with all logits, `cross_entropy` and `eager` attention."""
+def test_training_has_the_same_losses_as_with_the_plain_step(precision):
+    """Compare 50 fast steps without dropout with steps on all logits, `cross_entropy` and `eager` attention."""
     torch.manual_seed(0)
     config = BertConfig.preset(
         "tiny", vocab_size=V, max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
@@ -108,7 +108,7 @@ def test_training_runs_along_the_same_losses_as_the_plain_step(precision):
     torch.testing.assert_close(torch.tensor(losses["fast"]), torch.tensor(losses["plain"]), rtol=tolerance, atol=0.02)
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong():
+def test_a_second_derivative_is_refused():
     (hidden, matrix, bias), labels = inputs(3, torch.float32)
     loss = loss_of(hidden, matrix, bias, labels).loss
     with pytest.raises(RuntimeError, match="no second derivative"):

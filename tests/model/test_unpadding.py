@@ -1,4 +1,4 @@
-"""What `varlen` does around its kernels, with an exact stand-in for them: the kernels themselves need CUDA."""
+"""Unpadding around the kernels of `varlen`, which are replaced by an exact equivalent because they need CUDA."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import transformers
 
 from bert_lightning.model import BertConfig, BertEncoder, attention
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.attention import Attended, Backend, choose_backend, sdpa
+from bert_lightning.model.attention import AttentionOutput, Backend, choose_backend, sdpa
 from bert_lightning.model.packing import order_by_length, packing_of
 from bert_lightning.model.task_models import BertForMultipleChoice
 
@@ -16,10 +16,10 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 @pytest.fixture
 def packed_lengths(monkeypatch):
-    """Let `varlen` run here, and record how many tokens it is given."""
+    """Let `varlen` run here, and record how many tokens it receives."""
     seen = []
 
-    def stand_in(query_key_value, layout, num_heads, dropout) -> Attended:
+    def stand_in(query_key_value, layout, num_heads, dropout) -> AttentionOutput:
         assert layout.packing is not None
         seen.append(len(query_key_value))
         return sdpa(query_key_value, layout, num_heads, dropout)
@@ -37,7 +37,7 @@ def batch(lengths=(9, 4, 1, 6)):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 @pytest.mark.parametrize("kind", [torch.bool, torch.long, torch.float])
-def test_a_padded_batch_is_unpadded_in_front_and_padded_behind(packed_lengths, pooling, kind):
+def test_a_padded_batch_is_unpadded_before_the_blocks_and_padded_after_them(packed_lengths, pooling, kind):
     torch.manual_seed(0)
     encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16, pooling=pooling))
     encoder = encoder.double().eval()
@@ -50,7 +50,7 @@ def test_a_padded_batch_is_unpadded_in_front_and_padded_behind(packed_lengths, p
         torch.testing.assert_close(ours[mask], theirs[mask], **CLOSE)
         assert not ours[~mask].any()
     torch.testing.assert_close(actual.pooler_output, expected.pooler_output, **CLOSE)
-    # Without a mask nothing is taken out.
+    # Without a mask nothing is removed.
     torch.testing.assert_close(encoder(ids).last_hidden_state.shape, (*ids.shape, 128))
     assert packed_lengths[-1] == ids.numel()
 
@@ -99,7 +99,7 @@ def test_head_widths_beyond_the_kernels_are_named():
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pooling, monkeypatch):
+def test_training_on_a_cpu_removes_padding_if_sequences_share_lengths(pooling, monkeypatch):
     torch.manual_seed(0)
     config = BertConfig.preset(
         "tiny",
@@ -113,7 +113,7 @@ def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pool
     ids, segments, mask = batch((9, 4, 9, 9, 9, 4, 9))
     shapes = []
 
-    def recording(query_key_value, layout, num_heads, dropout) -> Attended:
+    def recording(query_key_value, layout, num_heads, dropout) -> AttentionOutput:
         shapes.append(tuple(query_key_value.shape))
         return sdpa(query_key_value, layout, num_heads, dropout)
 
@@ -129,12 +129,12 @@ def test_training_on_a_processor_takes_padding_out_where_rows_share_lengths(pool
         torch.testing.assert_close(actual, expected, **CLOSE)
 
 
-def test_rows_of_many_lengths_stay_padded():
+def test_sequences_of_many_lengths_stay_padded():
     assert order_by_length(batch((9, 4, 1, 6))[2]) is None
     assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
 
 
-# Real tokens of each row: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
+# Real tokens of each sequence: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
 LAYOUTS = ("000111111", "011011011", "001111100", "111110000", "000000000", "111111111", "101010101", "000000001")
 
 
@@ -145,7 +145,7 @@ def any_padding():
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_wherever_padding_stands_every_way_through_the_encoder_pools_the_same_tokens(packed_lengths, pooling):
+def test_every_path_through_the_encoder_pools_the_same_tokens_wherever_the_padding_is(packed_lengths, pooling):
     torch.manual_seed(0)
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -183,7 +183,7 @@ def test_the_score_of_no_answer_is_that_of_the_first_real_token(packed_lengths):
         torch.testing.assert_close(output.answerable_logits, outputs[0].answerable_logits, **CLOSE)
 
 
-def test_hidden_states_are_those_of_transformers_wherever_padding_stands(tmp_path):
+def test_hidden_states_equal_those_of_transformers_wherever_the_padding_is(tmp_path):
     torch.manual_seed(0)
     encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16)).eval()
     encoder.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""What is frozen gets no gradient and no dropout; what waits for its turn moves from its step on."""
+"""Frozen layers get no gradient and no dropout; layers that are unfrozen later move from their step on."""
 
 import pytest
 import torch
@@ -26,21 +26,21 @@ def frozen_names(model):
         ({"everything": True}, ("encoder.",)),
     ],
 )
-def test_exactly_what_is_frozen_gets_no_gradient(arguments, starts):
+def test_exactly_the_frozen_parameters_get_no_gradient(arguments, starts):
     model = BertForSequenceClassification(CONFIG)
     model.encoder.freeze(**arguments)
     model(IDS).sum().backward()
     assert frozen_names(model) == {name for name, _ in model.named_parameters() if name.startswith(starts)}
 
 
-def test_nothing_is_remembered_for_a_backward_pass_through_frozen_parts_at_the_bottom():
+def test_nothing_is_saved_for_a_backward_pass_through_frozen_layers_at_the_bottom():
     model = BertForSequenceClassification(CONFIG)
     model.encoder.freeze(embeddings=True, num_layers=2)
     states = model.encoder(IDS, output_hidden_states=True).hidden_states
     assert [state.requires_grad for state in states] == [False, False, False, True]
 
 
-def test_frozen_parts_have_no_dropout_also_after_an_evaluation_and_the_others_have():
+def test_frozen_layers_have_no_dropout_also_after_an_evaluation_and_the_others_have():
     model = BertForSequenceClassification(CONFIG.replace(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5))
     model.encoder.freeze(embeddings=True, num_layers=2)
     model.eval()
@@ -54,12 +54,12 @@ def test_frozen_parts_have_no_dropout_also_after_an_evaluation_and_the_others_ha
     assert model.dropout.training
 
 
-def test_more_layers_than_there_are_cannot_be_frozen():
+def test_freezing_more_layers_than_exist_is_an_error():
     with pytest.raises(ValueError, match="4 layers cannot be frozen: the model has 3"):
         BertForSequenceClassification(CONFIG).encoder.freeze(num_layers=4)
 
 
-def test_layers_are_let_go_from_the_head_down_and_the_embeddings_last():
+def test_layers_are_unfrozen_from_the_head_down_and_the_embeddings_last():
     model = BertForSequenceClassification(CONFIG)
     releases = release_steps(model, model.depths(), 10)
     expected = {"classifier.": 0, "encoder.pooler.": 10, "encoder.layers.2.": 10, "encoder.layers.1.": 20}
@@ -69,7 +69,7 @@ def test_layers_are_let_go_from_the_head_down_and_the_embeddings_last():
     assert releases.keys() == dict(model.named_parameters()).keys()
 
 
-def test_what_is_frozen_for_good_takes_no_turn():
+def test_permanently_frozen_layers_are_skipped():
     model = BertForSequenceClassification(CONFIG)
     model.encoder.freeze(num_layers=2)
     releases = release_steps(model, model.depths(), 10)
@@ -90,8 +90,8 @@ def test_gradients_are_dropped_up_to_the_step_of_release_and_no_longer(step, dep
     [
         ({"layers": -1}, "layers is -1; it must be at least 0"),
         ({"unfreeze_every": 0}, "unfreeze_every is 0; it must be at least 1"),
-        ({"encoder": True, "layers": 2}, "layers does nothing beside freeze.encoder"),
-        ({"encoder": True, "embeddings": True}, "embeddings does nothing beside freeze.encoder"),
+        ({"encoder": True, "layers": 2}, "layers does nothing together with freeze.encoder"),
+        ({"encoder": True, "embeddings": True}, "embeddings does nothing together with freeze.encoder"),
         ({"encoder": True, "unfreeze_every": 5}, "unfreeze_every contradicts freeze.encoder"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bert_lightning.optim.muon import orthogonalized
+from bert_lightning.optim.muon import orthogonalize
 from bert_lightning.optim.optimizers import OPTIMIZERS, SGD, AdamW, Lamb, Muon
 
 VARIANTS = {
@@ -29,12 +29,12 @@ def settings(request):
 
 @pytest.fixture(params=[0, 1, 3], ids=["vectors", "matrices", "stacked"])
 def num_matrices(request):
-    """What groups of matrices say; optimisers that do not know it take it for any other key."""
+    """The extra keys of groups of matrices; optimisers that do not know them ignore them."""
     return request.param
 
 
 def value_of(number, num_matrices):
-    """A start: a vector, or a matrix of full rank."""
+    """Return initial values: a vector, or a matrix of full rank."""
     generator = torch.Generator().manual_seed(number)
     return torch.randn((6, 4) if num_matrices else (4,), generator=generator)
 
@@ -73,8 +73,8 @@ def test_an_optimizers_state_survives_saving(settings, num_matrices):
     assert torch.equal(whole, resumed)
 
 
-def test_what_gets_its_first_gradient_later_moves_from_then_on_also_after_saving(settings, num_matrices):
-    """One group of which a part is let go at step 3; the state is saved and loaded before and behind that."""
+def test_a_parameter_moves_from_its_first_gradient_on_also_after_saving(settings, num_matrices):
+    """Unfreeze some parameters of a group at step 3; save and load the state before and after that."""
 
     def train(first_step, last_step, values, state=None):
         parameters = [nn.Parameter(value.clone()) for value in values]
@@ -109,7 +109,7 @@ def test_a_group_has_its_own_rate_and_weight_decay(settings):
     optimizer.step()
     slow, fast, decayed = (torch.tensor([1.0, 2.0]) - parameter.detach() for parameter in parameters)
     torch.testing.assert_close(fast, 2 * slow, rtol=1e-4, atol=0)
-    # Decay draws the larger number down further.
+    # Weight decay moves the larger number further.
     assert decayed[1] / decayed[0] > slow[1] / slow[0] * 1.001
 
 
@@ -171,13 +171,13 @@ def test_sgd_follows_its_closed_form(nesterov):
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
     ],
 )
-def test_settings_of_sgd_that_cannot_be_are_named(change, message):
+def test_impossible_settings_of_sgd_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         SGD(**change)
 
 
 def lamb_written_out(values, gradients, rate, decay, adapted, bias_correction):
-    """You et al. 2020, algorithm 2, in float64: the values after each step of one tensor."""
+    """Return the values of one tensor after each step of You et al. 2020, algorithm 2, in float64."""
     m, v, w, path = np.zeros_like(values), np.zeros_like(values), values.copy(), []
     for t, g in enumerate(gradients, 1):
         m, v = 0.9 * m + (1 - 0.9) * g, 0.999 * v + (1 - 0.999) * g**2
@@ -191,7 +191,7 @@ def lamb_written_out(values, gradients, rate, decay, adapted, bias_correction):
 
 
 def run_lamb(settings, groups, gradients, dtype):
-    """The values of each tensor after each step, from (start, weight decay, decayed or not) of each group."""
+    """Return the values of each tensor after each step, given (start, weight decay, decayed) of each group."""
     parameters = [[nn.Parameter(torch.tensor(value, dtype=dtype)) for value in values] for values, _, _ in groups]
     optimizer = settings.build(
         [
@@ -238,7 +238,7 @@ def test_lamb_moves_a_tensor_by_its_rate_times_its_norm():
 
 def test_lamb_keeps_moments_and_norms_of_bfloat16_weights_in_float32_also_after_saving():
     generator = np.random.default_rng(2)
-    # Sums of so many squares would stop growing in bfloat16.
+    # In bfloat16 a sum of so many squares would stop growing.
     start = generator.normal(size=(64, 64))
     start = torch.tensor(start).bfloat16().double().numpy()
     gradients = [torch.tensor(generator.normal(size=(64, 64))).bfloat16().double().numpy() for _ in range(3)]
@@ -247,7 +247,7 @@ def test_lamb_keeps_moments_and_norms_of_bfloat16_weights_in_float32_also_after_
         settings, [([start], 0.0, True)], [[each] for each in gradients], torch.bfloat16
     )
     expected = lamb_written_out(start, gradients, 0.1, 0.0, True, True)[0]
-    # Rounded once, from the step in float32.
+    # The step is in float32 and rounded once.
     rounded = torch.tensor(expected).bfloat16().double().numpy()
     assert (moved == rounded).mean() > 0.999
     [state] = optimizer.state.values()
@@ -263,8 +263,8 @@ def test_lamb_keeps_moments_and_norms_of_bfloat16_weights_in_float32_also_after_
 
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
-def test_muon_is_that_of_torch_on_each_matrix_by_itself(nesterov, shape, monkeypatch):
-    # Both iterate in bfloat16, where each processor rounds in its own order; in float64 nothing hides a difference.
+def test_muon_equals_torchs_on_each_matrix_separately(nesterov, shape, monkeypatch):
+    # Both iterate in bfloat16, where rounding depends on the processor. In float64 no rounding hides a difference.
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda values: values.to(torch.float64, copy=True))
     generator = torch.Generator().manual_seed(1)
     starts = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
@@ -292,7 +292,7 @@ def test_muon_is_that_of_torch_on_each_matrix_by_itself(nesterov, shape, monkeyp
 
 
 def test_orthogonalizing_takes_the_singular_values_through_the_polynomial(monkeypatch):
-    # In float64, on the values of the decomposition; a, b, c as published.
+    # In float64, on the singular values; a, b, c as published.
     generator = torch.Generator().manual_seed(3)
     for rows, columns in ((24, 24), (48, 12), (12, 48)):
         matrices = torch.randn(5, rows, columns, generator=generator)
@@ -301,13 +301,13 @@ def test_orthogonalizing_takes_the_singular_values_through_the_polynomial(monkey
         for _ in range(5):
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         expected = left @ torch.diag_embed(values) @ right
-        found = orthogonalized(matrices, 5)
+        found = orthogonalize(matrices, 5)
         assert found.dtype == torch.bfloat16
-        # Five times three products, each rounded to half the distance of neighbours: 2^-8 of a value.
+        # Five iterations of three products, each with a relative rounding error of 2^-8.
         assert (found.double() - expected).norm() < 15 * 2**-8 * expected.norm()
         with monkeypatch.context() as exact:
             exact.setattr(torch.Tensor, "bfloat16", torch.Tensor.double)
-            torch.testing.assert_close(orthogonalized(matrices, 5), expected, rtol=0.0, atol=1e-10)
+            torch.testing.assert_close(orthogonalize(matrices, 5), expected, rtol=0.0, atol=1e-10)
 
 
 def test_muon_is_adamw_outside_of_the_matrices():
@@ -329,12 +329,12 @@ def test_muon_is_adamw_outside_of_the_matrices():
     ("settings", "change", "message"),
     [
         (Lamb, {"betas": (0.9, 1.0)}, r"betas is \[0.9, 1.0\]; both must be in \[0, 1\)"),
-        (Lamb, {"weight_decay": -0.1}, "weight_decay is -0.1; it must not be negative"),
+        (Lamb, {"weight_decay": -0.1}, "weight_decay is -0.1; it must be at least 0"),
         (Muon, {"momentum": 1.0}, r"momentum is 1.0; it must be in \[0, 1\)"),
         (Muon, {"momentum": 0.0}, "nesterov does nothing without momentum"),
         (Muon, {"num_iterations": 0}, "num_iterations is 0; it must be at least 1"),
     ],
 )
-def test_settings_of_lamb_and_muon_that_cannot_be_are_named(settings, change, message):
+def test_impossible_settings_of_lamb_and_muon_are_named(settings, change, message):
     with pytest.raises(ValueError, match=message):
         settings(**change)

@@ -39,7 +39,7 @@ def test_by_default_all_have_one_rate_and_only_biases_and_layer_norms_no_decay(m
     assert len(parameter_groups(model, model.depths(), 1.0, 0.01)) == 2
 
 
-def test_what_is_spared_is_told_apart_also_where_nothing_is_decayed(model):
+def test_exempt_parameters_have_their_own_groups_even_without_weight_decay(model):
     groups = parameter_groups(model, model.depths(), 1.0, 0.0)
     spared = {id(p) for group in groups if not group["decayed"] for p in group["params"]}
     assert {
@@ -51,7 +51,7 @@ def test_what_is_spared_is_told_apart_also_where_nothing_is_decayed(model):
     assert {group["weight_decay"] for group in groups} == {0.0}
 
 
-def test_the_matrices_of_the_blocks_and_no_others_are_apart_where_that_is_wanted(model):
+def test_only_the_matrices_of_the_blocks_get_their_own_groups_on_request(model):
     settings = ParameterGroupSettings(layer_decay=0.5)
     groups = parameter_groups(model, model.depths(), 1.0, 0.01, settings, model.hidden_matrices())
     names = {id(p): name for name, p in model.named_parameters()}
@@ -60,13 +60,13 @@ def test_the_matrices_of_the_blocks_and_no_others_are_apart_where_that_is_wanted
     assert len(inside) == 4 * LAYERS
     assert {name for name, number in stacked.items() if number} == inside
     assert {name for name, number in stacked.items() if number == 3} == {n for n in inside if "query_key_value" in n}
-    # The rates are those without.
+    # The rates do not change.
     rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
     assert rates == {name: rate for name, (rate, _) in by_name(model, settings).items()}
     assert not any("num_matrices" in group for group in parameter_groups(model, model.depths(), 1.0, 0.01))
 
 
-def test_rates_fall_by_one_factor_a_layer_from_the_head_down(model):
+def test_rates_fall_by_one_factor_per_layer_from_the_head_down(model):
     given = by_name(model, ParameterGroupSettings(layer_decay=0.5), learning_rate=8.0)
     has_head = any(not name.startswith("encoder.") for name in given) and model.prefix == ""
     expected = {"embeddings.": 0.5**LAYERS, "pooler.": 1.0, "layers.0.": 0.25, "layers.1.": 0.5, "layers.2.": 1.0}
@@ -77,14 +77,14 @@ def test_rates_fall_by_one_factor_a_layer_from_the_head_down(model):
         assert rate == pytest.approx(8.0 * (known[0] * factor if known else 1.0)), name
 
 
-def test_the_head_may_have_a_rate_of_its_own():
+def test_the_head_may_have_its_own_rate():
     model = BertForSequenceClassification(CONFIG)
     given = by_name(model, ParameterGroupSettings(head_learning_rate=5.0, layer_decay=0.5))
     assert {name for name, (rate, _) in given.items() if rate == 5.0} == {"classifier.weight", "classifier.bias"}
     assert given["encoder.pooler.weight"][0] == 0.5
 
 
-def test_other_patterns_spare_other_parameters():
+def test_other_patterns_exempt_other_parameters():
     model = BertForSequenceClassification(CONFIG)
     given = by_name(model, ParameterGroupSettings(no_decay=[r"^encoder\.embeddings\."]))
     spared = {name for name, (_, decay) in given.items() if decay == 0}
@@ -110,9 +110,9 @@ def test_the_last_layer_norm_of_pre_layer_norm_goes_with_the_top_block():
         ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be more than 0 and at most 1"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
         ({"head_learning_rate": 0.0}, "head_learning_rate is 0.0; it must be more than 0"),
-        ({"no_decay": ["("]}, r"no_decay: '\(' is no regular expression"),
+        ({"no_decay": ["("]}, r"no_decay: '\(' is not a regular expression"),
     ],
 )
-def test_settings_that_cannot_be_are_named(change, message):
+def test_impossible_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         ParameterGroupSettings(**change)

@@ -17,7 +17,7 @@ from bert_lightning.optim.schedules import (
     WarmupStableDecay,
 )
 
-# A phase that is the whole of the training is a polynomial.
+# A single phase over the whole training is a polynomial.
 MADE = {**SCHEDULES, "phases": lambda **warm_up: Phases([Phase(**warm_up)])}
 
 
@@ -31,17 +31,17 @@ def test_every_schedule_is_in_the_battery():
 
 
 @pytest.mark.parametrize("warmup_share", [0.0, 0.1, 0.5])
-def test_a_schedule_starts_at_zero_peaks_behind_the_warm_up_and_stays_in_range(schedule, warmup_share):
+def test_a_schedule_starts_at_zero_peaks_after_the_warm_up_and_stays_in_range(schedule, warmup_share):
     factors = [schedule(warmup_share=warmup_share).factor(step, 1000) for step in range(1001)]
     assert all(0 <= factor <= 1 for factor in factors)
     assert factors[0] == (0 if warmup_share else 1)
     assert max(factors) == pytest.approx(1, abs=0.51 if warmup_share == 0.5 else 0.11)
 
 
-def test_a_warm_up_in_steps_is_that_of_the_share_that_they_are(schedule):
+def test_a_warm_up_in_steps_equals_that_of_the_same_share(schedule):
     steps, share = schedule(warmup_steps=250), schedule(warmup_share=0.25)
     assert [steps.factor(step, 1000) for step in range(1001)] == [share.factor(step, 1000) for step in range(1001)]
-    # Of another length, they stay as they are.
+    # In a training of another length, the number of steps stays the same.
     assert [steps.factor(step, 2000) for step in (125, 249)] == [0.5, 0.996]
 
 
@@ -49,16 +49,16 @@ def test_a_warm_up_of_all_steps_is_an_error(schedule):
     with pytest.raises(ValueError, match="warmup_share is 1"):
         schedule(warmup_share=1.0)
     schedule(warmup_steps=99).check(200)
-    with pytest.raises(ValueError, match=r"warmup_steps is 99; it must be less than the 99 steps of all"):
+    with pytest.raises(ValueError, match=r"warmup_steps is 99; it must be less than the 99 steps of training"):
         schedule(warmup_steps=99).check(99)
 
 
-def test_a_warm_up_cannot_be_given_twice(schedule):
+def test_a_warm_up_in_steps_and_as_a_share_is_an_error(schedule):
     with pytest.raises(ValueError, match=r"warmup_steps is 0 and warmup_share 0.0: set one of them to null"):
         schedule(warmup_share=0.0, warmup_steps=0)
 
 
-def test_without_a_warm_up_of_its_own_a_schedule_has_a_tenth_and_constant_none():
+def test_the_default_warm_up_is_a_tenth_and_none_for_constant():
     assert (Linear().warmup_share, Cosine().warmup_share, Constant().warmup_share) == (0.1, 0.1, 0.0)
     assert Linear(warmup_steps=3).warmup_share is None
 
@@ -96,7 +96,7 @@ def test_cosine_follows_its_closed_form(end, step):
     ],
 )
 @pytest.mark.parametrize("end", [0.01, 0.25])
-def test_wsd_is_level_then_comes_down_in_its_last_share(shape, halfway, quarter, end):
+def test_wsd_is_constant_then_decays_in_its_last_share(shape, halfway, quarter, end):
     wsd = WarmupStableDecay(0.1, decay_share=0.4, decay_shape=shape, end_factor=end)
     assert [wsd.factor(step, 100) for step in (5, 10, 40, 60)] == [0.5, 1, 1, 1]
     expected = [end**0.25, end**0.5] if shape == "exponential" else [end + (1 - end) * x for x in (quarter, halfway)]
@@ -104,7 +104,7 @@ def test_wsd_is_level_then_comes_down_in_its_last_share(shape, halfway, quarter,
     assert wsd.factor(100, 100) == pytest.approx(end, rel=1e-12)
 
 
-def test_phases_start_anew_and_are_the_published_recipe_of_large_batches():
+def test_phases_reproduce_the_published_recipe_of_large_batches():
     # PolyWarmUpScheduler in two trainings of 7,038 and 1,563 steps; the warm-ups are 2,000 and 200 of them.
     phases = Phases(
         [
@@ -144,20 +144,23 @@ def test_a_phase_is_its_own_polynomial_over_its_own_steps(lengths, data):
         (lambda: Cosine(end_factor=1.5), "end_factor is 1.5; it must be between 0 and 1"),
         (lambda: Cosine(warmup_steps=-1), "warmup_steps is -1; it must be at least 0"),
         (lambda: WarmupStableDecay(decay_share=0), "decay_share is 0; it must be more than 0"),
-        (lambda: WarmupStableDecay(0.5, decay_share=0.6), "decay_share is 0.6 beside a warmup_share of 0.5"),
-        (lambda: WarmupStableDecay(decay_shape="exponential"), "end_factor is 0, which no exponential reaches"),
+        (lambda: WarmupStableDecay(0.5, decay_share=0.6), "decay_share is 0.6 and warmup_share 0.5"),
+        (
+            lambda: WarmupStableDecay(decay_shape="exponential"),
+            "end_factor is 0, which an exponential decay never reaches",
+        ),
         (lambda: WarmupStableDecay(warmup_steps=9).check(10), "warmup_steps is 9, but the decay begins at step 8"),
-        (lambda: Phases([]), r"phases begin at the steps \[\]; the first begins at 0"),
+        (lambda: Phases([]), r"phases begin at the steps \[\]; the first must begin at 0"),
         (lambda: Phases([Phase(from_step=3)]), r"phases begin at the steps \[3\]"),
         (lambda: Phases([Phase(), Phase(from_step=9), Phase(from_step=9)]), r"the steps \[0, 9, 9\]"),
         (lambda: Phase(learning_rate_factor=0), "learning_rate_factor is 0; it must be more than 0"),
         (lambda: Phases([Phase(), Phase(from_step=9)]).check(9), "phases.1.from_step 9 is never reached"),
         (
             lambda: Phases([Phase(warmup_steps=9), Phase(from_step=9)]).check(20),
-            "phases.0.warmup_steps is 9; it must be less than the 9 steps of all",
+            "phases.0.warmup_steps is 9; it must be less than the 9 steps of training",
         ),
     ],
 )
-def test_settings_that_cannot_be_are_named(make, message):
+def test_impossible_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from traced import identities
 
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
+from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
@@ -32,7 +34,7 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, store, validation_store) -> Path:
-    """Epochs of fewer samples than four steps take, most of which end inside a step; a log window is two steps."""
+    """Epochs of fewer samples than four steps take, most of which end inside a step; a log interval is two steps."""
     values = {
         **PRETRAINING,
         "data": {**PRETRAINING["data"], "train": str(validation_store), "validation": str(store), "batch_size": 16},
@@ -51,8 +53,8 @@ def assert_equal(one: Path, other: Path) -> None:
     assert not list(differences(comparable(one), comparable(other)))
 
 
-def killed_behind(whole: Path, step: int, run: Path) -> Path:
-    """What a run leaves that was killed right behind the checkpoint of a step."""
+def killed_after(whole: Path, step: int, run: Path) -> Path:
+    """Copy a run as a kill right after the checkpoint of a step leaves it."""
     shutil.copytree(whole, run, symlinks=True)
     for path in (run / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:
@@ -114,7 +116,7 @@ def test_a_run_resumes_bit_for_bit_with_workers_and_accumulation(experiment, tmp
     whole = tmp_path / "whole"
     assert fit(experiment, whole, *options) == 0
     for step in steps:
-        run = killed_behind(whole, step, tmp_path / f"from-{step}")
+        run = killed_after(whole, step, tmp_path / f"from-{step}")
         assert fit(experiment, run, *options) == 0
         assert_equal(whole, run)
 
@@ -154,7 +156,7 @@ def test_no_sample_is_lost_or_repeated_over_kills_epoch_ends_and_more_steps(expe
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_same(home, tmp_path, how, caplog):
     import random
 
-    run = killed_behind(home / "runs/whole", 9, tmp_path / "run")
+    run = killed_after(home / "runs/whole", 9, tmp_path / "run")
     newest = run / "checkpoints/step-000000009.ckpt"
     newest.write_bytes(damaged(newest.read_bytes(), how, random.Random(0)))
     (run / "checkpoints/last.ckpt").unlink()
@@ -180,8 +182,8 @@ def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment
 # -- killed between two writes -----------------------------------------------------------------------------------
 
 
-def test_a_run_killed_behind_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
-    run = killed_behind(classifier, 10**6, tmp_path / "run")
+def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
+    run = killed_after(classifier, 10**6, tmp_path / "run")
     predictions = (run / "predictions/validation.jsonl").read_text()
     shutil.rmtree(run / "predictions")
     best = run / "checkpoints/best.ckpt"
@@ -206,6 +208,46 @@ def test_a_run_killed_before_its_first_file_was_whole_starts(experiment, tmp_pat
     (run / ".config.yaml.99.tmp").write_text("experi")
     assert fit(experiment, run, "--trainer.max_steps", "1") == 0
     assert not list(run.glob(".*.tmp"))
+
+
+def test_a_checkpoint_of_another_batch_size_resumes_with_a_warning(experiment, tmp_path, caplog):
+    assert fit(experiment, tmp_path / "run", "--trainer.max_steps", "2") == 0
+    resume = ["--resume", tmp_path / "run", "--trainer.max_steps", "3"]
+    assert fit(experiment, tmp_path / "same", *resume) == 0
+    assert "position in the data" not in caplog.text
+    assert fit(experiment, tmp_path / "other", *resume, "--data.batch_size", "8") == 0
+    assert "its run had data.batch_size 16, and this one has 8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--trainer.devices", "3"], "3 process(es)"),
+        (["--trainer.accelerator", "gpu"], "trainer: "),
+        (["--wandb.mode", "online"], "there is no API key"),
+    ],
+)
+def test_nothing_is_written_before_devices_shares_and_loggers_are_checked(
+    experiment, tmp_path, monkeypatch, capsys, change, message
+):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(weights_and_biases, "has_api_key", lambda: False)
+    assert fit(experiment, tmp_path / "run", "--wandb.mode", "offline", *change) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experiment, tmp_path, monkeypatch, fails):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if fails:
+        kill_at(monkeypatch, 1)
+    with pytest.raises(Killed) if fails else nullcontext():
+        fit(experiment, tmp_path / "run", "--trainer.max_steps", "2", "--wandb.mode", "offline")
+    assert sys.modules["wandb"].run is None
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert RunDirectory(tmp_path / "run").read_manifest()["ended"] == ("failed" if fails else "finished")
 
 
 # -- 8: signals --------------------------------------------------------------------------------------------------
@@ -292,7 +334,7 @@ def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
 
 
 def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, experiment, on_two, tmp_path):
-    # The log window is the whole training: each rank must go on with its own sums of it.
+    # The log interval is the whole training: each rank must go on with its own sums of it.
     assert fit_on(watched, experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")
@@ -306,7 +348,7 @@ def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, exper
 
 def test_two_ranks_resume_bit_for_bit_from_eight_checkpoints(watched, experiment, on_two, tmp_path):
     for step in range(2, 10):
-        run = killed_behind(on_two, step, tmp_path / f"from-{step}")
+        run = killed_after(on_two, step, tmp_path / f"from-{step}")
         assert fit_on(watched, experiment, run) == 0
         assert_equal(on_two, run)
 
@@ -321,12 +363,12 @@ def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(watched, exper
 
 
 @pytest.mark.slow
-def test_three_ranks_add_up_in_the_same_order_behind_a_resume(experiment, tmp_path):
+def test_three_ranks_add_up_in_the_same_order_after_a_resume(experiment, tmp_path):
     # A resume is another session: processes of their own.
     with started(3) as ranks:
         ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, tmp_path / "whole", "--data.batch_size", 12) == 0
-    run = killed_behind(tmp_path / "whole", 7, tmp_path / "run")
+    run = killed_after(tmp_path / "whole", 7, tmp_path / "run")
     with started(3) as ranks:
         ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, run, "--data.batch_size", 12) == 0

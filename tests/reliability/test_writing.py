@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bert_lightning.checkpoints.native import damage, step_checkpoints, step_name
-from bert_lightning.checkpoints.parts import Rows, write_parts
+from bert_lightning.checkpoints.shards import TensorSlice, write_shards
 from bert_lightning.errors import WorkError
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
@@ -41,9 +41,9 @@ def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, end
         path, old = folder / step_name(step), folder / step_name(step - 2)
         weights = torch.full((num_floats,), float(step))
         if form == "parts":
-            content = {"bert_lightning": {}, "weights": Rows(weights.chunk(2)[rank], (num_floats,))}
+            content = {"bert_lightning": {}, "weights": TensorSlice(weights.chunk(2)[rank], (num_floats,))}
             try:
-                write_parts(path, content, step, rank, exchange)
+                write_shards(path, content, step, rank, exchange)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 return
         else:

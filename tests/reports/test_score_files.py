@@ -12,13 +12,13 @@ from bert_lightning.cli import main
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def score(capsys, *arguments: str):
-    """What a successful command printed, read as JSON: nothing else may stand on standard output."""
+    """Return the output of a successful command, read as JSON: nothing else may be on standard output."""
     status = main(["score", *arguments])
     out, error = capsys.readouterr()
     assert status == 0, error
@@ -39,7 +39,7 @@ GOLD = "The O\nNew B-LOC\nYork I-LOC\nman O\n\nAnn B-PER\n"
 PREDICTED = "The O\nNew I-LOC\nYork I-LOC\nman B-PER\n\nAnn B-LOC\n"
 
 
-def test_conll_prints_what_conlleval_prints(place, capsys):
+def test_conll_prints_what_conlleval_prints(folder, capsys):
     assert conll(capsys, GOLD, PREDICTED) == {
         "precision": 33.33,
         "recall": 50.0,
@@ -52,7 +52,7 @@ def test_conll_prints_what_conlleval_prints(place, capsys):
     }
 
 
-def test_strict_counts_well_formed_entities_alone(place, capsys):
+def test_strict_counts_well_formed_entities_alone(folder, capsys):
     scores = conll(capsys, GOLD, PREDICTED, "--scheme", "strict")
     assert (scores["precision"], scores["recall"], scores["f1"]) == (0.0, 0.0, 0.0)
     assert scores["accuracy"] == 40.0
@@ -74,29 +74,29 @@ def test_strict_counts_well_formed_entities_alone(place, capsys):
         "".join(line.split()[-1] + "\n" if line else "\n" for line in GOLD.splitlines()),
     ],
 )
-def test_real_files_differ_in_line_ends_blanks_and_columns(place, capsys, changed):
+def test_real_files_differ_in_line_ends_blanks_and_columns(folder, capsys, changed):
     assert conll(capsys, changed, PREDICTED) == conll(capsys, GOLD, PREDICTED)
 
 
-def test_a_document_start_is_a_token_and_a_sentence_of_its_own_as_in_conlleval(place, capsys):
+def test_a_document_start_is_a_token_and_a_sentence_as_in_conlleval(folder, capsys):
     start = "-DOCSTART- O\n\n"
     # Three right tags of six, not two of five.
     assert conll(capsys, start + GOLD, start + PREDICTED)["accuracy"] == 50.0
 
 
-def test_spaces_of_unicode_are_tokens(place, capsys):
+def test_spaces_of_unicode_are_tokens(folder, capsys):
     text = "x\tO\n\u00a0\tB-X\n\u2028\tI-X\n\x85\tO\n\tO\n"
     assert conll(capsys, text, text)["f1"] == 100.0
 
 
 @pytest.mark.parametrize(("last", "single"), [("E", "S"), ("L", "U")])
-def test_tags_of_other_schemes_are_the_same_entities_in_conlleval_mode(place, capsys, last, single):
+def test_tags_of_other_schemes_are_the_same_entities_in_conlleval_mode(folder, capsys, last, single):
     changed = GOLD.replace("I-LOC", f"{last}-LOC").replace("B-PER", f"{single}-PER")
     scores = conll(capsys, GOLD, changed)
     assert (scores["f1"], scores["accuracy"]) == (100.0, 60.0)
 
 
-def test_a_compressed_file_is_read(place, capsys):
+def test_a_compressed_file_is_read(folder, capsys):
     import gzip
 
     Path("gold.gz").write_bytes(gzip.compress(GOLD.encode()))
@@ -151,7 +151,7 @@ def test_a_compressed_file_is_read(place, capsys):
         (GOLD, b"x\xff O\n", "", "predicted.conll: line 1: byte 1 (0xff) is not UTF-8"),
     ],
 )
-def test_a_mistake_in_columns_is_named_with_file_and_line(place, capsys, gold, predicted, options, message):
+def test_a_mistake_in_columns_is_named_with_file_and_line(folder, capsys, gold, predicted, options, message):
     write("gold.conll", gold)
     write("predicted.conll", predicted)
     command = f"score conll --gold gold.conll --predictions predicted.conll {options}"
@@ -169,7 +169,7 @@ def assert_bad_input(capsys, command: str, message: str) -> None:
     assert "Traceback" not in error
 
 
-def test_gold_without_entities_is_warned_about_and_scores_zero(place, capsys, caplog):
+def test_gold_without_entities_is_warned_about_and_scores_zero(folder, capsys, caplog):
     assert conll(capsys, "a O\n", "a O\n") == {
         "precision": 0.0,
         "recall": 0.0,
@@ -180,7 +180,7 @@ def test_gold_without_entities_is_warned_about_and_scores_zero(place, capsys, ca
     assert "gold.conll: no entity" in caplog.text
 
 
-def test_types_on_one_side_alone_are_warned_about(place, capsys, caplog):
+def test_types_in_one_file_alone_are_warned_about(folder, capsys, caplog):
     assert conll(capsys, "a B\nb O\n", "a B-X\nb O\n")["f1"] == 0
     assert "gold.conll: the tags have no types, those of predicted.conll have some: no entity can be" in caplog.text
     assert conll(capsys, "a B-X\nb O\n", "a B\nb O\n")["f1"] == 0
@@ -202,7 +202,7 @@ V1 = ["squad-v1.1", "--gold", "gold.json", "--predictions", "predicted.json"]
 V2 = ["squad-v2.0", "--gold", "gold.json", "--predictions", "predicted.json"]
 
 
-def test_squad_v1_scores_missing_answers_0_and_ignores_unknown_ones_with_a_warning(place, capsys, caplog):
+def test_squad_v1_scores_missing_answers_0_and_ignores_unknown_ones_with_a_warning(folder, capsys, caplog):
     write("gold.json", dataset(a=["cat"], b=["dog"]))
     write("predicted.json", json.dumps({"a": "the cat", "c": "x", "d": "y"}))
     with caplog.at_level(logging.WARNING):
@@ -211,7 +211,7 @@ def test_squad_v1_scores_missing_answers_0_and_ignores_unknown_ones_with_a_warni
     assert "ignored 2 values for questions that the data set does not have; the first of them is 'c'" in caplog.text
 
 
-def test_warnings_stand_on_standard_error_and_json_alone_on_standard_output(place):
+def test_warnings_are_on_standard_error_and_only_json_on_standard_output(folder):
     write("gold.json", dataset(a=["cat"], b=["dog"]))
     write("predicted.json", json.dumps({"a": "the cat"}))
     command = [sys.executable, "-m", "bert_lightning", "score", *V1]
@@ -220,7 +220,7 @@ def test_warnings_stand_on_standard_error_and_json_alone_on_standard_output(plac
     assert done.stderr.startswith("WARNING: predicted.json: 1 of 2 questions")
 
 
-def test_squad_v2_reports_best_thresholds_with_probabilities_only(place, capsys):
+def test_squad_v2_reports_best_thresholds_with_probabilities_only(folder, capsys):
     write("gold.json", dataset(a=["cat"], b=[]))
     write("predicted.json", json.dumps({"a": "cat", "b": "dog"}))
     write("odds.json", json.dumps({"a": -2.5, "b": 0.5}))
@@ -248,7 +248,12 @@ GOOD = {
         (V1, "predicted.json", '{"a": 3}', "the prediction of 'a' is 3; text is expected"),
         (V1, "predicted.json", '{"a": "x", "a": "y"}', "predicted.json: the key 'a' stands twice"),
         (V1, "predicted.json", "[" * 100_000, "predicted.json: not readable as JSON"),
-        (V1, "gold.json", dataset(a=["x"], b=[]), "gold.json: the question 'b' has no answer, which v1.1 does not"),
+        (
+            V1,
+            "gold.json",
+            dataset(a=["x"], b=[]),
+            "gold.json: the question 'b' has no answer, which v1.1 does not allow",
+        ),
         (V1, "gold.json", dataset(), "gold.json: no question in this data set"),
         (V1, "gold.json", '{"data": []}', "gold.json: no question in this data set"),
         (V1, "gold.json", '{"a": "x"}', "gold.json: this is no SQuAD data set: it has no 'data'"),
@@ -295,7 +300,7 @@ GOOD = {
         (["squad"], "odds.json", "{}", "invalid choice: 'squad'"),
     ],
 )
-def test_a_mistake_in_squad_files_is_named(place, capsys, command, file, content, message):
+def test_a_mistake_in_squad_files_is_named(folder, capsys, command, file, content, message):
     for name, text in {**GOOD, file: content}.items():
         write(name, text)
     more = ["--no-answer-probability", "odds.json"] if command[:5] == V2 else []
@@ -303,7 +308,7 @@ def test_a_mistake_in_squad_files_is_named(place, capsys, command, file, content
 
 
 @pytest.mark.real_data
-def test_the_commands_print_what_the_official_scorers_do(place, capsys, real_data):
+def test_the_commands_print_what_the_official_scorers_do(folder, capsys, real_data):
     golden = json.loads((real_data / "golden/ner_conlleval.json").read_text())
     files = [
         "\n".join("".join(f"{n}\t{tag}\n" for n, tag in enumerate(s[side])) for s in golden["sentences"])

@@ -21,7 +21,7 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.huggingface import write_huggingface
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
 from bert_lightning.model import BertConfig
 from bert_lightning.model.architectures import MODELS, OWN_MODELS, model_of
@@ -33,9 +33,9 @@ from bert_lightning.model.task_models import (
 )
 from bert_lightning.runs.export import prediction_rule
 from bert_lightning.runs.predictor import load
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
-from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s")
@@ -241,7 +241,7 @@ def test_entity_markers_are_named_where_they_cannot_go(tmp_path, capsys):
     ):
         assert export(tmp_path / "saved", form, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="the model has entity markers"):
+    with pytest.raises(ValueError, match="the model cannot be exported: it has entity markers"):
         export_onnx(model, tmp_path / "model.onnx")
 
 

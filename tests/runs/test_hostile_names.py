@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code, printable, shortened
-from bert_lightning.config.experiment import WandbSettings
+from bert_lightning.config.sections import WandbSettings
 from bert_lightning.metrics.classification import classification_report
 from bert_lightning.reports.curves import draw
 from bert_lightning.reports.report import write_report
@@ -20,7 +20,7 @@ from bert_lightning.runs import evaluation_files, weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
 from bert_lightning.studies.comparison import Group, Run
-from bert_lightning.tasks.fine_tuning.task import Evaluation, Report
+from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
 from bert_lightning.training.progress import TrainingProgress
 
 HOSTILE = [

@@ -92,14 +92,14 @@ def test_what_a_command_killed_at_its_start_leaves_is_a_free_directory(tmp_path)
 def test_a_run_that_another_command_began_and_finished_meanwhile_is_not_begun_anew(
     home, tmp_path, monkeypatch, capsys
 ):
-    run, build = RunDirectory(tmp_path / "run"), training.build_parts
+    run, build = RunDirectory(tmp_path / "run"), training.build
 
     def beaten(experiment, start):
         run.path.mkdir()
         run.write_config({"of": "another"})
         return build(experiment, start)
 
-    monkeypatch.setattr(training, "build_parts", beaten)
+    monkeypatch.setattr(training, "build", beaten)
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run.path)]
     assert main(command) == 2
     assert f"{run.path}: another command began a run there just now" in capsys.readouterr().err

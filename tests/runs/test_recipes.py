@@ -14,7 +14,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build_parts, optimization_of
+from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
@@ -70,7 +70,7 @@ def weights(run, step):
 
 
 def initial(config, *overrides):
-    return build_parts(load_experiment([config], overrides), None).task.model.state_dict()
+    return build(load_experiment([config], overrides), None).task.model.state_dict()
 
 
 def logged(run):
@@ -79,7 +79,7 @@ def logged(run):
 
 
 def go_back(run, copy, step):
-    """The run as it was when it was killed behind a step."""
+    """Copy a run as a kill after a step leaves it."""
     shutil.copytree(run, copy, symlinks=True)
     for path in (copy / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:
@@ -94,7 +94,7 @@ def test_gradual_unfreezing_moves_each_layer_from_its_step_on_and_survives_a_kil
     states = [initial(config), *(weights(run, step) for step in range(1, STEPS + 1))]
     starts = {"classifier.": 0, "encoder.pooler.": EVERY, "encoder.layers.1.": EVERY}
     starts |= {"encoder.layers.0.": 2 * EVERY, "encoder.embeddings.": 3 * EVERY}
-    for name in dict(build_parts(load_experiment([config]), None).task.model.named_parameters()):
+    for name in dict(build(load_experiment([config]), None).task.model.named_parameters()):
         [first] = [step for start, step in starts.items() if name.startswith(start)]
         moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(states)]
         assert moved == [step >= first for step in range(STEPS)], name
@@ -156,7 +156,7 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
     ("overrides", "message"),
     [
         (["--freeze.layers", "3"], "freeze.layers: 3 layers cannot be frozen: the model has 2"),
-        (["--freeze.encoder", "true", "--freeze.layers", "1"], "freeze.layers does nothing beside freeze.encoder"),
+        (["--freeze.encoder", "true", "--freeze.layers", "1"], "freeze.layers does nothing together with"),
         (["--freeze.encoder", "true", *GRADUAL], "freeze.unfreeze_every contradicts freeze.encoder"),
         (["--freeze.unfreeze_every", "8"], "freeze.unfreeze_every is 8, but training ends after 8 steps"),
         (["--freeze.encoder", "true", "--parameter_groups.layer_decay", "0.9"], "parameter_groups.layer_decay does"),
@@ -168,7 +168,7 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
         (["--freeze.layer", "2"], "unknown key 'freeze.layer'; did you mean 'freeze.layers'"),
         (
             ["--freeze.layers", "2", "--freeze.embeddings", "true", "--model.config.pooler", "false", *GRADUAL],
-            "freeze.unfreeze_every: all below the head is frozen for good",
+            "freeze.unfreeze_every has no effect: everything below the head is frozen for good",
         ),
         (["--optimizer.name", "sgd", "--optimizer.betas", "[0.9, 0.9]"], "unknown key 'optimizer.betas'"),
         (
@@ -182,7 +182,7 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
             ["--schedule.warmup_steps", "3", "--schedule.warmup_share", "0.1"],
             "schedule.warmup_steps is 3 and warmup_share 0.1: set one of them to null",
         ),
-        (["--schedule.warmup_steps", "8"], "schedule.warmup_steps is 8; it must be less than the 8 steps of all"),
+        (["--schedule.warmup_steps", "8"], "schedule.warmup_steps is 8; it must be less than the 8 steps"),
         (["--schedule.name", "phases"], "the key schedule.phases is missing"),
         (
             ["--schedule.name", "phases", "--schedule.phases", "[{from_step: 0}, {from_step: 8}]"],
@@ -259,8 +259,7 @@ def test_a_checkpoint_of_lamb_is_none_of_the_published_adam(config, tmp_path, ca
 
 def test_muon_is_given_the_matrices_of_the_blocks_and_lamb_what_is_spared(config):
     def groups(name):
-        task = build_parts(load_experiment([config], [f"--optimizer.name={name}"]), None).task
-        task.optimization = optimization_of(load_experiment([config], [f"--optimizer.name={name}"]), task, STEPS)
+        task = build(load_experiment([config], [f"--optimizer.name={name}"]), None).task
         return task, task.configure_optimizers()["optimizer"].param_groups
 
     task, muon = groups("muon")
@@ -296,11 +295,9 @@ def started(config, tmp_path_factory) -> Path:
 
 
 def test_releases_and_groups_reach_the_optimizer_step(config):
-    experiment = load_experiment([config], GRADUAL)
-    task = build_parts(experiment, None).task
-    optimization = optimization_of(experiment, task, STEPS)
-    assert set(optimization.releases.values()) == {0, 2, 4, 6}
-    assert optimization_of(load_experiment([config]), task, STEPS).releases == {}
+    task = build(load_experiment([config], GRADUAL), None).task
+    assert set(task.optimization.releases.values()) == {0, 2, 4, 6}
+    assert build(load_experiment([config]), None).task.optimization.releases == {}
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary, write_vocabulary
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
-from bert_lightning.config.settings import dump_yaml
+from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.datasets.readers.tagged import as_column, read_tagged
@@ -28,13 +28,17 @@ from bert_lightning.model import (
 from bert_lightning.reports.report import write_report
 from bert_lightning.reports.score_files import score_conll_files, score_squad_v1_files, score_squad_v2_files
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.fit import _may_change
+from bert_lightning.runs.resuming import may_change
 from bert_lightning.studies.comparison import read_run
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.decoding import WindowScores
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
-from bert_lightning.tasks.token_classification.data import TokenClassificationData, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -75,7 +79,7 @@ def tagged_run(path, tokenizer, folder, **settings):
     for name, content in task.files(split, outputs).items():
         (folder / name).write_text(content, encoding="utf-8", newline="")
     write_jsonl(folder / "validation.jsonl", task.predictions(split, outputs))
-    return task.scores(split, outputs, split.parts[0]), task, split
+    return task.scores(split, outputs, split.subsets[0]), task, split
 
 
 GOLD_FILES = {
@@ -228,7 +232,7 @@ def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
-    logged = task.scores(split, outputs, split.parts[0])
+    logged = task.scores(split, outputs, split.subsets[0])
     predictions = str(tmp_path / "predictions.json")
     if not no_answer:
         scores = score_squad_v1_files(str(path), predictions)
@@ -520,5 +524,4 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
 @pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
 @pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
 def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
-    before, now = ({"data": {"source_scheme": scheme}} for scheme in (old, new))
-    assert _may_change("data.source_scheme", before, now) is ((old, new) == ("auto", "none"))
+    assert may_change("data.source_scheme", old, new) is ((old, new) == ("auto", "none"))

@@ -45,7 +45,7 @@ NOT_LEARNT = ["--optimizer.learning_rate", 1e-30, "--optimizer.weight_decay", 0]
         ({"config": {"max_position_embeddings": 64}}, "interpolate_positions stretches"),
         ({"config": {"vocab_size": 64}}, "vocab_size cannot be set"),
         ({"interpolate_positions": True}, "needs model.config.max_position_embeddings"),
-        ({"reinitialize_layers": 9}, "9 layers cannot be drawn anew"),
+        ({"reinitialize_layers": 9}, "9 layers cannot be reinitialised"),
         ({"attention": "varlen"}, "model.attention is varlen, which cannot run here: its kernels are for CUDA"),
         ({"attention": "flash"}, "expected one of auto, eager, sdpa, varlen"),
         ({"pretrained": None, "size": "tiny", "resize_vocabulary": True}, "does nothing without model.pretrained"),
@@ -195,12 +195,12 @@ def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_
 
 def test_how_a_model_is_computed_reaches_the_model(home):
     from bert_lightning.config.experiment import load_experiment
-    from bert_lightning.runs.building import build_parts
+    from bert_lightning.runs.building import build
 
     overrides = ["--model.attention", "eager", "--model.activation_checkpointing", "true"]
-    encoder = build_parts(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
+    encoder = build(load_experiment([home / "pretraining.yaml"], overrides), None).task.model.backbone
     assert (encoder.attention, encoder.activation_checkpointing) == ("eager", True)
-    encoder = build_parts(load_experiment([home / "pretraining.yaml"]), None).task.model.backbone
+    encoder = build(load_experiment([home / "pretraining.yaml"]), None).task.model.backbone
     assert (encoder.attention, encoder.activation_checkpointing) == ("auto", False)
 
 
@@ -224,7 +224,7 @@ def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_pa
 @pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])
 def test_a_head_that_is_left_out_for_its_labels_is_told(tmp_path, labels, is_left_out):
     from bert_lightning.config.experiment import load_experiment
-    from bert_lightning.runs.building import build_parts
+    from bert_lightning.runs.building import build
 
     config = transformers.BertConfig(
         vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
@@ -243,6 +243,6 @@ def test_a_head_that_is_left_out_for_its_labels_is_told(tmp_path, labels, is_lef
         "trainer": {"max_steps": 1},
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
-    notes = build_parts(load_experiment([tmp_path / "e.yaml"]), read_checkpoint(tmp_path / "start")).notes
+    notes = build(load_experiment([tmp_path / "e.yaml"]), read_checkpoint(tmp_path / "start")).notes
     assert any("the head of" in note and "labels" in note for note in notes) == is_left_out
     assert any("classifier.weight" in note for note in notes) == is_left_out

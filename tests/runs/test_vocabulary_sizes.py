@@ -10,20 +10,22 @@ import transformers
 import yaml
 
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import TASK_DATA, load_experiment
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.masking import TokenMasking
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import export_onnx
-from bert_lightning.runs.building import Parts, build_parts
+from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.starting_point import start_checkpoint
+from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.pretraining.task import NUM_CANDIDATES, PretrainingTask
 from bert_lightning.tasks.relation_classification.data import MARKERS
 from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer, load_tokenizer
@@ -63,37 +65,37 @@ def values_of(task: str, start: Path, tables, stores, folder: Path) -> dict:
     }
 
 
-def built(values: dict) -> Parts:
+def built(values: dict) -> Setup:
     experiment = load_experiment([], [], values)
-    return build_parts(experiment, start_checkpoint(experiment.model))
+    return build(experiment, start_checkpoint(experiment.model))
 
 
-def predicted(parts: Parts, rows: list[dict]) -> list[dict]:
+def predicted(setup: Setup, rows: list[dict]) -> list[dict]:
     with torch.inference_mode():
-        return parts.task.eval().predict_rows([Row("row", row) for row in rows], 2)
+        return setup.task.eval().predict_rows([Row("row", row) for row in rows], 2)
 
 
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables, store, validation_store, tmp_path):
     assert len(tokenizer) == 120
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
-    parts = built(values)
-    [batch] = parts.data.training_batches(0, TrainingPlan(1, 1, 1), 0, 1)
-    assert torch.isfinite(parts.task.sums(batch)).all()
+    setup = built(values)
+    [batch] = setup.data.training_batches(0, TrainingPlan(1, 1, 1), 0, 1)
+    assert torch.isfinite(setup.task.sums(batch)).all()
     # Markers of entities are new entries, for which the checkpoint is fitted to the vocabulary.
     added = len(MARKERS) if task == "relation-classification" else None
-    assert parts.task.config.vocab_size == (ROWS if added is None else 120 + added)
-    assert len(predicted(parts, RAW[task])) == len(RAW[task])
-    parts.task.model.save_pretrained(tmp_path / "exported", parts.task.tokenizer.vocabulary)
+    assert setup.task.config.vocab_size == (ROWS if added is None else 120 + added)
+    assert len(predicted(setup, RAW[task])) == len(RAW[task])
+    setup.task.model.save_pretrained(tmp_path / "exported", setup.task.tokenizer.vocabulary)
     again = read_checkpoint(tmp_path / "exported")
-    assert again.vocabulary.entries == parts.task.tokenizer.entries
-    assert model_of(again).config.vocab_size == parts.task.config.vocab_size
+    assert again.vocabulary.entries == setup.task.tokenizer.entries
+    assert model_of(again).config.vocab_size == setup.task.config.vocab_size
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
     assert theirs.encode("the old cat", add_special_tokens=False) == tokenizer.encode_batch(["the old cat"])[0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_command_takes_a_rounded_up_vocabulary(
     task, tokenizer, tables, store, validation_store, tmp_path, capsys
 ):
@@ -187,7 +189,7 @@ def test_a_rounded_up_model_is_resized_by_its_entries_in_both_directions(tokeniz
 PAIRS = ("pretraining", "question-answering", "multiple-choice")
 
 
-@pytest.mark.parametrize("task", TASK_DATA)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("scratch", [False, True])
 def test_a_model_with_one_segment_takes_single_texts_and_refuses_pairs(
     task, scratch, tokenizer, tables, store, validation_store, tmp_path
@@ -205,10 +207,10 @@ def test_a_model_with_one_segment_takes_single_texts_and_refuses_pairs(
         values["data"]["objective"] = "full-sentences"
     if task in PAIRS[1:]:
         return
-    parts = built(values)
-    [batch] = parts.data.training_batches(0, TrainingPlan(1, 1, 1), 0, 1)
-    assert torch.isfinite(parts.task.sums(batch)).all()
-    assert predicted(parts, RAW[task])
+    setup = built(values)
+    [batch] = setup.data.training_batches(0, TrainingPlan(1, 1, 1), 0, 1)
+    assert torch.isfinite(setup.task.sums(batch)).all()
+    assert predicted(setup, RAW[task])
 
 
 def test_a_pair_column_is_refused_with_a_model_of_one_segment(tokenizer, tables, tmp_path):

@@ -8,20 +8,22 @@ from bert_lightning import load
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
+from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.architectures import MODELS, OWN_MODELS
 from bert_lightning.model.onnx_export import export_onnx
-from bert_lightning.runs.predictor import FeatureExtractor, Predictor
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData
+from bert_lightning.runs.predictor import Predictor
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
 from bert_lightning.tasks.pretraining.task import PretrainingTask
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
-from bert_lightning.tasks.relation_classification.data import RelationClassificationData, with_markers
+from bert_lightning.tasks.relation_classification.data import with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
-from bert_lightning.tasks.text_classification.data import TextClassificationData
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
-from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.task import TokenClassificationTask
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.task_data import RAW

@@ -17,12 +17,16 @@ from bert_lightning.model import (
     BertForRelationClassification,
     BertForSequenceClassification,
 )
-from bert_lightning.runs.building import _FINE_TUNING, build_parts
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
-from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask, WindowScores
-from bert_lightning.tasks.relation_classification.data import RelationClassificationData
+from bert_lightning.runs.building import build
+from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.question_answering.decoding import WindowScores
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
-from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationData
+from bert_lightning.tasks.text_classification.data import EncodedTexts
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from tests.support.task_data import task_data
 
@@ -52,8 +56,8 @@ def perfect(split, task):
     return list(np.eye(split.labels.max() + 1)[split.labels])
 
 
-@pytest.fixture(params=_FINE_TUNING)
-def parts(request, tables, tokenizer, tmp_path):
+@pytest.fixture(params=[name for name in TASKS if name != "pretraining"])
+def setup(request, tables, tokenizer, tmp_path):
     """Data and task of each fine-tuning task."""
     tokenizer.save(tmp_path / "tokenizer")
     values = {
@@ -64,48 +68,48 @@ def parts(request, tables, tokenizer, tmp_path):
         "data": task_data(request.param, tables, tmp_path)
         | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24},
     }
-    return build_parts(load_experiment([], [], values), None)
+    return build(load_experiment([], [], values), None)
 
 
-def test_perfect_outputs_score_full_marks(parts):
-    split = parts.data.splits["validation"]
-    outputs = perfect(split, parts.task.name)
-    scores = parts.task.scores(split, outputs, split.parts[0])
+def test_perfect_outputs_score_full_marks(setup):
+    split = setup.data.splits["validation"]
+    outputs = perfect(split, setup.task.name)
+    scores = setup.task.scores(split, outputs, split.subsets[0])
     assert scores == {name: pytest.approx(FULL[name]) for name in scores}
-    assert set(parts.task.validation_metrics) - {"loss"} == set(scores)
+    assert set(setup.task.validation_metrics) - {"loss"} == set(scores)
 
 
-def test_predictions_files_and_report_come_of_any_outputs(parts):
-    split = parts.data.splits["validation"]
+def test_predictions_files_and_report_come_of_any_outputs(setup):
+    split = setup.data.splits["validation"]
     with torch.inference_mode():
-        outputs = parts.task.eval().outputs_for(split, 7)
-    rows = parts.task.predictions(split, outputs)
+        outputs = setup.task.eval().outputs_for(split, 7)
+    rows = setup.task.predictions(split, outputs)
     assert len(rows) == len(split.examples)
     assert all("gold" in row for row in rows)
     json.dumps(rows)
-    assert all(isinstance(text, str) for text in parts.task.files(split, outputs).values())
-    report = parts.task.report(split, outputs)
+    assert all(isinstance(text, str) for text in setup.task.files(split, outputs).values())
+    report = setup.task.report(split, outputs)
     assert report.text
     for columns, table in report.tables.values():
         assert all(len(row) == len(columns) for row in table)
         json.dumps(table)
 
 
-def test_the_loss_is_finite_when_no_label_counts(parts):
-    split = parts.data.splits["train"]
+def test_the_loss_is_finite_when_no_label_counts(setup):
+    split = setup.data.splits["train"]
     batch = split.batch(np.arange(3))
-    if parts.task.name == "token-classification":
+    if setup.task.name == "token-classification":
         batch["labels"].fill_(-100)
-    elif parts.task.name == "question-answering":
+    elif setup.task.name == "question-answering":
         # As of a window that holds no answer.
         batch["start_positions"].fill_(0)
         batch["end_positions"].fill_(0)
     else:
         batch = split.batch(np.arange(0))
-    sums = parts.task.sums(batch)
+    sums = setup.task.sums(batch)
     assert torch.isfinite(sums).all()
     sums[0].backward()
-    assert all(torch.isfinite(p.grad).all() for p in parts.task.model.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in setup.task.model.parameters() if p.grad is not None)
 
 
 def text_task(tokenizer, labels, problem, **changes):
@@ -124,7 +128,7 @@ def test_several_labels_are_scored_label_by_label(tokenizer):
     split = EncodedTexts([LabelledText("", "x", None, each, "") for each in gold], tokenizer, task.settings, labels)
     # Probability 0.5 is below the threshold.
     outputs = [np.array(each) for each in ([3.0, 0.0, -3.0], [-3, -3, 3], [-3, -3, 3], [3, -3, -3])]
-    scores = task.scores(split, outputs, split.parts[0])
+    scores = task.scores(split, outputs, split.subsets[0])
     # a: 2 of 2; b: missed; c: one right, one too many.
     assert scores["micro_f1"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
     assert scores["macro_f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
@@ -136,7 +140,7 @@ def test_constant_gold_numbers_have_no_correlation_and_are_warned_about(tokenize
     task = text_task(tokenizer, ["score"], "regression")
     examples = [LabelledText("", "x", None, 2.5, "")] * 3
     split = EncodedTexts(examples, tokenizer, task.settings, ["score"])
-    scores = task.scores(split, [np.array([guess]) for guess in (1.0, 2.0, 4.0)], split.parts[0])
+    scores = task.scores(split, [np.array([guess]) for guess in (1.0, 2.0, 4.0)], split.subsets[0])
     assert (scores["pearson"], scores["spearman"]) == (0, 0)
     assert "every gold number of a split is 2.5; correlations are counted as 0" in caplog.text
 
@@ -146,7 +150,7 @@ def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     split = EncodedTexts(
         [LabelledText("", "x", None, label, "") for label in "0110"], tokenizer, task.settings, ["0", "1"]
     )
-    scores = task.scores(split, [np.array([1.0, 0.0])] * 4, split.parts[0])
+    scores = task.scores(split, [np.array([1.0, 0.0])] * 4, split.subsets[0])
     assert scores["matthews"] == 0
     assert scores["accuracy"] == 0.5
     assert "every prediction of a split is the same" in caplog.text
@@ -154,7 +158,7 @@ def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     split = EncodedTexts(
         [LabelledText("", "x", None, v, "") for v in (0.5, 2.0, 4.0)], tokenizer, task.settings, ["score"]
     )
-    scores = task.scores(split, [np.array([1.0])] * 3, split.parts[0])
+    scores = task.scores(split, [np.array([1.0])] * 3, split.subsets[0])
     assert (scores["pearson"], scores["spearman"]) == (0, 0)
 
 
@@ -175,7 +179,6 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     gold, guess = generator.integers(0, 4, 200), generator.integers(0, 4, 200)
 
     class Split:
-        parts = ()
         labels = gold
 
     # The data set knows which label stands for none.
@@ -184,8 +187,7 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     task = RelationClassificationTask(
         BertForRelationClassification(config, labels=labels), config, tokenizer, settings, labels
     )
-    part = type("P", (), {"start": 0, "stop": 200})()
-    scores = task.scores(Split, list(np.eye(4)[guess]), part)
+    scores = task.scores(Split, list(np.eye(4)[guess]), Subset("", 0, 200))
     f1 = []
     for name in ("Cause-Effect", "Message-Topic"):
         right = sum(labels[g] == labels[p] and labels[g].startswith(name) for g, p in zip(gold, guess, strict=True))

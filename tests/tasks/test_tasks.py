@@ -1,6 +1,5 @@
 """One battery over every task: it learns, its loss does not depend on how a batch is split, it saves and loads."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,19 +7,19 @@ import torch
 
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.config.experiment import TASK_DATA, load_experiment
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
-from bert_lightning.optim.schedules import Constant
-from bert_lightning.runs.building import build_parts, num_steps, optimization_of, task_of
+from bert_lightning.runs.building import build, task_of
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from bert_lightning.tasks.catalogue import TASKS
 from tests.support.task_data import RAW, task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 
 
-@pytest.fixture(params=TASK_DATA)
+@pytest.fixture(params=TASKS)
 def make(request, store, validation_store, tables, tokenizer, tmp_path):
     """A function from overrides to an experiment of the task."""
     tokenizer.save(tmp_path / "tokenizer")
@@ -41,24 +40,21 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 def train(experiment, folder: Path):
     """Train, and give the task, the data and the trainer."""
-    parts = build_parts(experiment, None)
-    steps = num_steps(experiment, parts.data)
-    parts.data.plan = TrainingPlan(steps, experiment.trainer.accumulate_grad_batches, experiment.seed_everything)
-    parts.task.optimization = optimization_of(experiment, parts.task, steps)
-    callbacks = training_callbacks(experiment, parts.task, folder, steps, validates=True)
+    data, task, _ = build(experiment, None)
+    steps = data.plan.num_steps
+    callbacks = training_callbacks(experiment, task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
-    trainer.fit(parts.task, parts.data)
-    return parts.task, parts.data, trainer
+    trainer.fit(task, data)
+    return task, data, trainer
 
 
 def test_a_task_overfits_eight_samples(make, tmp_path):
     experiment = make("--optimizer.learning_rate", "1e-3", *NO_DROPOUT)
-    parts = build_parts(experiment, None)
+    setup = build(experiment, None)
     plan = TrainingPlan(60, 1, 1)
-    batch = parts.data.training_batches(0, plan, 0, 1)[0]
-    task = parts.task
-    settings = dataclasses.replace(optimization_of(experiment, task, 120), schedule=Constant())
-    optimizer = settings.optimizer.build([{"params": list(task.model.parameters()), "weight_decay": 0.0}])
+    batch = setup.data.training_batches(0, plan, 0, 1)[0]
+    task = setup.task
+    optimizer = task.optimization.optimizer.build([{"params": list(task.model.parameters()), "weight_decay": 0.0}])
     for _ in range(120):
         losses = (task.sums(batch) / task.counts(batch))[: task.num_losses]
         optimizer.zero_grad()
@@ -104,7 +100,7 @@ def spoiled(value, bad):
 
 @pytest.mark.parametrize("bad", ["a \ud83d", float("nan"), None])
 def test_half_a_character_or_a_missing_value_in_any_text_to_predict_is_an_error_with_its_place(make, bad):
-    task = build_parts(make(), None).task.eval()
+    task = build(make(), None).task.eval()
     rows = [values for row in RAW[task.name] for values in spoiled(row, bad)]
     assert len(rows) >= 2
     for values in rows:
@@ -116,12 +112,12 @@ def test_half_a_character_or_a_missing_value_in_any_text_to_predict_is_an_error_
 
 
 def test_validation_does_not_depend_on_the_batch_size(make, tmp_path):
-    parts = build_parts(make(), None)
+    setup = build(make(), None)
     results = []
     for size in (7, 64):
-        parts.data.evaluation_batch_size = size
+        setup.data.evaluation_batch_size = size
         trainer = build_trainer(make(), tmp_path, [])
-        trainer.validate(parts.task, parts.data, verbose=False)
+        trainer.validate(setup.task, setup.data, verbose=False)
         results.append({name: float(value) for name, value in trainer.callback_metrics.items()})
     assert results[0].keys() == results[1].keys()
     for name, value in results[0].items():
@@ -195,7 +191,7 @@ def test_loss_weights_scale_the_gradient_of_each_loss(store, tmp_path):
     for weight in (0.0, 1.0):
         overrides = ["--loss_weights.nsp_loss", str(weight)]
         experiment = load_experiment([], overrides, values)
-        start = build_parts(experiment, None).task.model.nsp_head.weight.detach().clone()
+        start = build(experiment, None).task.model.nsp_head.weight.detach().clone()
         task, _, _ = train(experiment, tmp_path / str(weight))
         moved[weight] = (task.model.nsp_head.weight - start).abs().max().item()
         losses = task.training_metrics

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.text import encoding
-from bert_lightning.text.encoding import RememberingEncoder
+from bert_lightning.text.encoding import CachingEncoder
 from bert_lightning.text.vocabulary import train_wordpiece
 from tests.support.texts import NASTY
 
@@ -23,10 +23,10 @@ def tokenizer(request):
     ),
     capacity=st.sampled_from([0, 20, 1 << 22]),
 )
-def test_remembered_stretches_give_the_ids_of_whole_sentences(tokenizer, batches, capacity):
+def test_cached_chunks_give_the_ids_of_whole_sentences(tokenizer, batches, capacity):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "_CAPACITY", capacity)
-        encoder = RememberingEncoder(tokenizer)
+        encoder = CachingEncoder(tokenizer)
         for texts in batches:
             ids, ends = encoder.encode(texts)
             expected = tokenizer.encode_batch(texts)

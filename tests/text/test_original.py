@@ -27,7 +27,7 @@ def ours(casing):
 
 @pytest.fixture(scope="module")
 def port(casing):
-    """The original in Python as transformers carried it on; it drops private-use characters, and guards specials."""
+    """The port of the original in transformers; it drops private-use characters and never splits special tokens."""
     return BertTokenizerLegacy(str(ORIGINAL / f"{casing}.txt"), do_lower_case=casing == "uncased")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.errors import InputError
 from bert_lightning.text import vocabulary
 from bert_lightning.text.sentences import split_sentences
@@ -48,14 +48,14 @@ def test_a_saved_tokenizer_loads_the_same_and_keeps_its_casing(pair, tmp_path: P
         assert loaded.fingerprint == ours.fingerprint
 
 
-def test_special_tokens_come_first_and_the_size_is_as_asked(documents):
+def test_special_tokens_come_first_and_the_size_is_as_requested(documents):
     tokenizer = train_wordpiece((s for d in documents for s in d), 100)
     assert tuple(tokenizer.entries[:5]) == SPECIAL_TOKENS
     assert len(tokenizer) == 100
 
 
 def test_training_depends_on_the_text_alone():
-    # In processes of their own, since the order that must not matter is drawn once a process.
+    # In separate processes, because the order that must not matter is drawn once per process.
     import subprocess
     import sys
 
@@ -89,12 +89,12 @@ def test_an_unusable_vocabulary_file_is_named_with_its_fault(tmp_path: Path):
         load_tokenizer(tmp_path)
 
 
-def test_entries_that_are_given_twice_in_python_are_refused():
+def test_entries_that_occur_twice_are_refused():
     with pytest.raises(InputError, match="holds 'a' twice"):
         WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "a", "b", "a")))
 
 
-def test_a_vocabulary_file_takes_its_casing_from_the_settings_beside_it(tmp_path: Path):
+def test_a_vocabulary_file_takes_its_casing_from_the_settings_next_to_it(tmp_path: Path):
     WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, "A"), lowercase=False)).save(tmp_path)
     assert not load_tokenizer(tmp_path / "vocab.txt").vocabulary.lowercase
 
@@ -132,7 +132,7 @@ def test_distinct_words_are_held_in_bounded_memory(monkeypatch):
     counts = WordCounts(lowercase=True)
     for number in range(5000):
         counts.add(f"common word{number}")
-    assert counts.num_forgotten > 4000
+    assert counts.num_dropped > 4000
     words = counts.words()
     assert words["common"] == 5000
     assert sum(map(len, words)) <= 2 * 1000

@@ -10,7 +10,7 @@ import torch
 from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import BEST, LAST, find_native, load_native, step_name
-from bert_lightning.checkpoints.parts import write_parts
+from bert_lightning.checkpoints.shards import write_shards
 from bert_lightning.errors import WorkError
 from bert_lightning.training import checkpointing
 from bert_lightning.training.checkpointing import (
@@ -60,7 +60,7 @@ def test_the_newest_is_the_one_of_the_highest_step(tmp_path):
 
 def test_nothing_starts_over_when_no_checkpoint_is_whole(tmp_path):
     spoil(save(tmp_path, 5), "bit")
-    with pytest.raises(CheckpointError, match="none of its 1 checkpoints is whole"):
+    with pytest.raises(CheckpointError, match=r"all of its 1 checkpoint\(s\) are damaged"):
         newest_valid(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_nothing_starts_over_when_no_checkpoint_is_whole(tmp_path):
 def test_a_run_opens_whose_links_a_copy_turned_into_files(tmp_path, as_parts):
     for step in (5, 10):
         if as_parts:
-            write_parts(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
+            write_shards(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
         else:
             save(tmp_path, step)
     files.link_atomically(tmp_path / BEST, step_name(5))
@@ -216,7 +216,7 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_written_behind_the_training_is_the_state_of_the_step(tmp_path, monkeypatch):
+def test_what_is_written_during_training_is_the_state_of_the_step(tmp_path, monkeypatch):
     go, weights = threading.Event(), torch.zeros(5)
     write = checkpointing.write_with_checksum
     monkeypatch.setattr(checkpointing, "write_with_checksum", lambda *a: (go.wait(60), write(*a)))

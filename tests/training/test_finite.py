@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.loading.batching import to_batch
 from bert_lightning.errors import WorkError
 from bert_lightning.model import BertConfig, BertForPreTraining
@@ -68,11 +68,11 @@ def trained(
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     tokenizer = WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS))
-    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8)
-    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
-    task.optimization = Optimization(
+    optimization = Optimization(
         optimizer or AdamW(learning_rate=1e-2), Constant(), num_steps, 1.0, 0, 2, non_finite=non_finite
     )
+    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8, optimization=optimization)
+    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
     generator = np.random.default_rng(0)
     steps = []
     for step in range(num_steps):
@@ -103,7 +103,7 @@ def trained(
 def told(request, monkeypatch):
     """Whether the step is refused at once, or left out by the fused kernel and reported later, as on a GPU."""
     if request.param == "later":
-        monkeypatch.setattr(finite, "_leaves_out_itself", lambda device, optimizer: True)
+        monkeypatch.setattr(finite, "_skips_by_itself", lambda device, optimizer: True)
 
 
 @pytest.mark.parametrize("only_gradient", [False, True])
@@ -174,12 +174,12 @@ def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
 
 
 def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypatch):
-    monkeypatch.setattr(finite, "_rank", lambda: 1)
+    monkeypatch.setattr(finite, "process_rank", lambda: 1)
     spikes = LossSpikes()
     for step in range(9):
         spikes.add(step, 1.0 if step < 8 else 9.0)
     assert not caplog.records
-    assert spikes.windows[-1] == 9.0
+    assert spikes.losses[-1] == 9.0
 
 
 def test_the_first_windows_are_compared_with_nothing(caplog):

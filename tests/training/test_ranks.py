@@ -26,8 +26,8 @@ from bert_lightning.training.ranks import RankWatch
 )
 def test_a_lost_rank_is_a_failure_at_work_unless_a_signal_asked_it_to_end(ended, how, status):
     watch = RankWatch([])
-    watch.left()
+    watch.stop()
     watch.others = [SimpleNamespace(poll=lambda: None, pid=6), SimpleNamespace(poll=lambda: ended, pid=7)]
-    lost = watch.behind(RuntimeError("[gloo] Connection closed by peer"))
+    lost = watch.explain(RuntimeError("[gloo] Connection closed by peer"))
     assert f"rank 2 (process 7) {how};" in str(lost)
     assert lost.status == status

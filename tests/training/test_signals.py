@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bert_lightning.training.signals import StopOnSignal, StoppedBySignal, as_before
+from bert_lightning.training.signals import StopOnSignal, StoppedBySignal, restore_signal_handlers
 
 
 @pytest.fixture
@@ -25,6 +25,8 @@ def ranks(monkeypatch):
         assert op == torch.distributed.ReduceOp.MAX
         reduced.append((tensor.device.type, group))
 
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
     monkeypatch.setattr(torch.distributed, "new_group", new_group)
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     return made, reduced
@@ -56,7 +58,7 @@ def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatc
     module = SimpleNamespace(device=torch.device("meta"))
     saves = Saves()
     stop = StopOnSignal(saves)
-    with as_before():
+    with restore_signal_handlers():
         stop.on_train_start(trainer, module)
         for _ in range(2):
             stop.on_train_batch_end(trainer, module, None, None, 0)
@@ -73,7 +75,7 @@ def test_a_lost_terminal_ends_training_with_a_checkpoint_unless_the_signal_is_ig
     trainer = SimpleNamespace(world_size=1, global_step=1, max_steps=5, should_stop=False)
     saves = Saves()
     stop = StopOnSignal(saves)
-    with as_before():
+    with restore_signal_handlers():
         signal.signal(signal.SIGHUP, before)
         stop.on_train_start(trainer, None)
         os.kill(os.getpid(), signal.SIGHUP)

@@ -10,7 +10,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs import fit as training
+from bert_lightning.runs import choices
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training import throughput
@@ -61,7 +61,7 @@ def test_every_training_row_says_how_fast_it_was_and_where_the_time_went(config,
         assert sum(shares) <= 1 + 1e-6
 
 
-def test_the_clock_gives_each_phase_its_own_time(monkeypatch):
+def test_the_clock_gives_each_section_its_own_time(monkeypatch):
     moments = itertools.accumulate([0.0, 3.0, 0.5, 9.0, 0.25, 0.0, 2.0, 1.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(moments))
     clock, device = StepClock(), torch.device("cpu")
@@ -122,7 +122,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(conf
     monkeypatch.setattr(TextClassificationTask, "compute", small)
     auto = ["--trainer.accumulate_grad_batches", "auto", *no_dropout]
     parts = fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
-    assert "micro-batches: 4 of 2 a step" in capsys.readouterr().out
+    assert "micro-batches: 4 per step, of 2 samples" in capsys.readouterr().out
     assert parts.read_manifest()["micro_batches"] == 4
     assert sizes[:2] == [8, 4]
     losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, parts)]
@@ -137,12 +137,12 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(conf
 
 def test_precision_auto_is_what_the_device_multiplies_and_a_run_keeps_it(config, tmp_path, monkeypatch):
     for fast, expected in ((True, "bf16-mixed"), (False, "32")):
-        monkeypatch.setattr(training, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
+        monkeypatch.setattr(choices, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
         run = fit(config, tmp_path / expected, "--trainer.precision", "auto")
         assert run.read_config()["trainer"]["precision"] == expected
     # On another machine.
     experiment = load_experiment([config], ["--trainer.precision", "auto"])
-    kept = training.settle_precision(experiment, RunDirectory(tmp_path / "bf16-mixed"))
+    kept = choices.settle_precision(experiment, RunDirectory(tmp_path / "bf16-mixed"))
     assert kept.trainer.precision == "bf16-mixed"
 
 
@@ -157,9 +157,9 @@ def test_precision_auto_is_what_the_device_multiplies_and_a_run_keeps_it(config,
 )
 def test_compiling_is_chosen_for_long_runs_on_a_gpu(config, monkeypatch, value, on_gpu, steps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(choices.importlib.util, "find_spec", lambda name: object())
     experiment = load_experiment([config], ["--trainer.compile", value, "--trainer.accelerator", "auto"])
-    assert training.compiles(experiment, steps) is expected
+    assert choices.compiles(experiment, steps) is expected
 
 
 def test_profile_and_seeds_do_not_go_together(config, capsys):
@@ -172,4 +172,4 @@ def test_stages_have_their_own_micro_batches(config):
         batch_shares = (("a", 1, None), ("b", 2, None))
 
     with pytest.raises(InputError, match=r"auto does not go with data\.stages"):
-        training._micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
+        choices.largest_micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)

@@ -1,1 +1,1 @@
-"""From text files to a token store: documents, shards, preparation on several processes."""
+"""From text files to a token store: documents, shards, and preparation on several processes."""

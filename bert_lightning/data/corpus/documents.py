@@ -1,6 +1,6 @@
-"""Sources to documents: how plain text is laid out, and the text of a document, passage by passage.
+"""From sources to documents: the layout of plain text, and the text of each document, passage by passage.
 
-Nothing here holds more than a passage, so a document may be of any size.
+Only one passage is held in memory at a time, so a document may have any size.
 """
 
 import re
@@ -16,23 +16,23 @@ from bert_lightning.errors import InputError
 from bert_lightning.text.sentences import split_sentences
 
 Layout = Literal["auto", "sentences", "paragraphs"]
-# Characters of a passage, after which it ends with its segment.
+# A passage ends with the segment in which it reaches this many characters.
 PASSAGE = 1 << 18
 
 
 @dataclass(frozen=True)
 class CorpusFormat:
-    """How text is read.
+    """Settings for reading text.
 
     Attributes:
-        layout: `sentences`: one a line, a blank line between documents (the original format); `paragraphs`: running
-            text, hard-wrapped lines joined, one file = one document; `auto` decides for each file. In a table a row
-            is a document of running text, or with `sentences` a line.
-        text_column: of tables.
-        language: of the text, for sentence splitting.
-        errors: what becomes of bytes that are not UTF-8: `strict` raises, `replace` puts U+FFFD there.
-        document_start: regular expression; a line that it finds a match in begins a document.
-        lines_per_document: begin a document after so many lines of text.
+        layout: `sentences`: one sentence per line, and a blank line between documents, as in the original format;
+            `paragraphs`: running text, hard-wrapped lines joined, one document per file; `auto` decides for each
+            file. In a table a row is a document of running text; with `sentences` it is a line.
+        text_column: name of the text column in tables.
+        language: language code, for sentence splitting.
+        errors: the treatment of bytes that are not UTF-8: `strict` raises, `replace` reads them as U+FFFD.
+        document_start: regular expression; a line that contains a match begins a document.
+        lines_per_document: begin a document after this many lines of text.
     """
 
     layout: Layout = "auto"
@@ -46,48 +46,53 @@ class CorpusFormat:
         try:
             re.compile(self.document_start or "")
         except re.error as error:
-            raise InputError(f"--document-start {self.document_start!r} is no regular expression: {error}") from None
+            raise InputError(
+                f"--document-start is {self.document_start!r}; it must be a regular expression: {error}"
+            ) from None
         if self.lines_per_document is not None and self.lines_per_document < 1:
             raise InputError(f"--lines-per-document is {self.lines_per_document}; it must be at least 1")
 
 
 class Passage(NamedTuple):
-    """A stretch of one document: the whole of it, or about `PASSAGE` characters."""
+    """A stretch of one document: all of it, or about `PASSAGE` characters."""
 
     segments: list[str]
-    """sentences, or paragraphs that are still to be split"""
+    """sentences or paragraphs"""
     split: bool
-    """True when the segments are paragraphs"""
+    """true if the segments are paragraphs, which are still to be split into sentences"""
     ends: bool
-    """True when the document ends with this passage"""
+    """true if the document ends with this passage"""
 
 
 def read_passages(source: str, corpus: CorpusFormat, repairs: Repairs | None = None) -> Iterator[Passage]:
-    """Stream one source, document by document; `repairs` counts what had to be mended.
+    """Yield the passages of one source, document by document.
+
+    Args:
+        source: a file, or the name of a hub data set.
+        corpus: settings for reading.
+        repairs: counts what had to be repaired.
 
     Raises:
-        InputError: it cannot be read; the message names the place.
+        InputError: the source cannot be read; the message names file and line.
     """
     repairs = repairs if repairs is not None else Repairs()
     split = True
     segments: Iterable[str | None]
     if is_table(source):
         split = corpus.layout != "sentences"
-        segments = (
-            _rows_as_lines(source, corpus, repairs) if not split else _rows_as_documents(source, corpus, repairs)
-        )
+        segments = (_rows_as_documents if split else _rows_as_lines)(source, corpus, repairs)
     elif (detect_layout(source, corpus) if corpus.layout == "auto" else corpus.layout) == "sentences":
         split = False
         segments = _sentence_lines(line for _, line in _lines(source, corpus, repairs))
     else:
         segments = _paragraphs(source, corpus, repairs)
     if is_table(source) or not split:
-        segments = _divided(segments, corpus)
-    yield from _passages(_bounded(segments, repairs), split)
+        segments = _begin_documents(segments, corpus)
+    yield from _passages(_cut_long(segments, repairs), split)
 
 
 def _passages(segments: Iterable[str | None], split: bool) -> Iterator[Passage]:
-    """Segments, with None where a document ends, to passages; a document without a segment is none."""
+    """Yield passages of segments; None ends a document, and a document without segments is dropped."""
     gathered: list[str] = []
     size = 0
     inside = False
@@ -106,8 +111,8 @@ def _passages(segments: Iterable[str | None], split: bool) -> Iterator[Passage]:
         yield Passage(gathered, split, ends=True)
 
 
-def _bounded(segments: Iterable[str | None], repairs: Repairs) -> Iterator[str | None]:
-    """Cut segments of more than `MAX_PIECE` characters at a space."""
+def _cut_long(segments: Iterable[str | None], repairs: Repairs) -> Iterator[str | None]:
+    """Cut segments of more than `MAX_PIECE` characters, at a space if there is one."""
     for segment in segments:
         if segment is None or len(segment) <= MAX_PIECE:
             yield segment
@@ -122,22 +127,25 @@ def _bounded(segments: Iterable[str | None], repairs: Repairs) -> Iterator[str |
 
 
 class _DocumentStarts:
-    """Tells, line by line, where `corpus` has a document begin."""
+    """The two settings of `corpus` that begin documents, applied line by line."""
 
     def __init__(self, corpus: CorpusFormat) -> None:
         self.pattern = re.compile(corpus.document_start) if corpus.document_start is not None else None
-        self.most = corpus.lines_per_document
+        self.max_lines = corpus.lines_per_document
         self.count = 0
 
     def begins(self, line: str) -> bool:
-        """Whether a line that is not blank begins a document."""
-        begins = (self.pattern is not None and self.pattern.search(line) is not None) or self.count == self.most
+        """Return whether a line begins a document; blank lines must not be given."""
+        begins = (self.pattern is not None and self.pattern.search(line) is not None) or self.count == self.max_lines
         self.count = 1 if begins else self.count + 1
         return begins
 
 
-def _divided(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[str | None]:
-    """Begin documents where `corpus` says so; where a line does, what ended one before no longer does."""
+def _begin_documents(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[str | None]:
+    """Begin documents as `corpus` says.
+
+    If lines begin documents by a pattern, other ends of documents (None) no longer count.
+    """
     starts = _DocumentStarts(corpus)
     for segment in segments:
         if segment is None:
@@ -175,14 +183,14 @@ _SENTENCE_END = re.compile(r"[.!?…。！？।؟:;][\"'”’»)\]]*$")
 
 
 def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["sentences", "paragraphs"]:
-    """Decide from the first thousand lines of text how a plain text file is laid out.
+    """Return the layout of a plain text file, judged by its first thousand lines of text.
 
-    In the original format a line is a sentence: most lines end as sentences do and hold just one, and a document
-    (up to a blank line) has several. In running text a line is a whole paragraph, or wrapped and ends anywhere.
+    In the original format a line is a sentence: most lines end as sentences do and hold only one, and a document has
+    several lines, up to a blank one. In running text a line is a whole paragraph, or it is wrapped and ends anywhere.
     """
     ended = single = lines = blocks = 0
     in_block = False
-    for line in _sample(source, corpus or CorpusFormat()):
+    for line in _first_lines(source, corpus or CorpusFormat()):
         text = line.strip()
         if text:
             lines += 1
@@ -192,9 +200,9 @@ def detect_layout(source: str, corpus: CorpusFormat | None = None) -> Literal["s
         in_block = bool(text)
         if lines == 1000:
             break
-    several_a_block = lines >= 2 * max(blocks, 1)
-    one_a_line = ended >= 0.7 * lines and single >= 0.8 * lines
-    return "sentences" if several_a_block and one_a_line else "paragraphs"
+    several_per_block = lines >= 2 * max(blocks, 1)
+    one_per_line = ended >= 0.7 * lines and single >= 0.8 * lines
+    return "sentences" if several_per_block and one_per_line else "paragraphs"
 
 
 def _lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[tuple[int, str]]:
@@ -206,11 +214,11 @@ def _lines(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[tupl
     yield from lines
 
 
-def _sample(source: str, corpus: CorpusFormat) -> list[str]:
-    """The first two thousand lines, as far as they stand in the first characters."""
+def _first_lines(source: str, corpus: CorpusFormat) -> list[str]:
+    """Return the first two thousand lines, or those in the first `MAX_PIECE` characters."""
     lines: list[str] = []
     size = 0
-    # Whoever reads the whole file warns.
+    # Reading the whole file warns later, so no carriage return is warned about here.
     every = numbered_lines(source, corpus.errors, Repairs(), cut=True, carriage_returns="allow")
     for _, line in islice(every, 2000):
         lines.append(line)
@@ -226,25 +234,26 @@ def _sentence_lines(lines: Iterable[str]) -> Iterator[str | None]:
 
 
 class _Wrapping(NamedTuple):
-    """How the lines of running text are cut."""
+    """How running text is broken into lines."""
 
     wrapped: bool
-    """at a fixed width"""
+    """lines are broken at a fixed width"""
     indented: bool
-    """a paragraph's first line is indented, and nothing else parts paragraphs"""
+    """only the indentation of its first line marks a new paragraph"""
     width: int
-    """of nearly all lines"""
+    """largest width of 95 % of the lines, in characters"""
 
 
 def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
-    """Blocks between blank lines, each joined to one line, and None where a document begins.
+    """Yield paragraphs, each joined to one line, and None before a line that begins a document.
 
-    Where a file has no blank lines to speak of, every line is a paragraph, unless lines are hard-wrapped: then a
-    paragraph starts at an indented line, or behind a short one that ends a sentence.
+    Blank lines separate paragraphs. If lines are not hard-wrapped, each line is a paragraph. If they are, a paragraph
+    also starts at an indented line, in a file almost without blank lines, or else after a short line that ends a
+    sentence.
     """
     block: list[str] = []
     size = 0
-    wrapping = _wrapping(_sample(source, corpus))
+    wrapping = _wrapping(_first_lines(source, corpus))
     starts = _DocumentStarts(corpus)
     before = ""
     for _, line in _lines(source, corpus, repairs):
@@ -274,7 +283,7 @@ def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator
 def _wrapping(lines: list[str]) -> _Wrapping:
     full = [line for line in lines if line.strip()]
     open_ended = sum(not _SENTENCE_END.search(line.strip()) for line in full)
-    # Nineteen of twenty lines within a printed page's width, most of them ending in mid-sentence.
+    # Hard-wrapped: 95 % of the lines are no wider than a printed page, and most end inside a sentence.
     width = sorted(map(len, full))[int(0.95 * (len(full) - 1))] if full else 0
     wrapped = bool(full) and width <= 120 and open_ended >= 0.5 * len(full)
     few_blanks = (len(lines) - len(full)) < 0.02 * len(lines)

@@ -1,6 +1,6 @@
-"""Where the work of a preparation is done: here, in local processes, or on a Dask cluster.
+"""Executors for a preparation: this process, local worker processes, or a Dask cluster.
 
-All three are `concurrent.futures.Executor`s.
+Each is a `concurrent.futures.Executor`.
 """
 
 import os
@@ -11,27 +11,36 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from bert_lightning.errors import InputError, WorkError
 
-# So often a task is tried again on another worker of a cluster when its own dies.
+if TYPE_CHECKING:
+    import distributed
+
+# A task is tried again this often on another worker of a cluster if its own worker dies.
 NUM_RETRIES = 3
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
 
 
 class InlineExecutor(Executor):
-    """Does the work at once, in this process."""
+    """An executor that does the work at once, in this process."""
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Run `function`; the future is done."""
-        future: Future[Any] = Future()
+    def submit(self, function: Callable[_P, _Result], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_Result]:
+        """Run `function` and return a future that holds its result."""
+        future: Future[_Result] = Future()
         future.set_result(function(*args, **kwargs))
         return future
 
 
 @contextmanager
 def local_executor(num_workers: int) -> Iterator[Executor]:
-    """Processes of this machine; one worker is this process."""
+    """Yield an executor with processes of this machine; a single worker is this process itself.
+
+    Raises:
+        WorkError: a worker process was killed.
+    """
     if num_workers == 1:
         yield InlineExecutor()
         return
@@ -42,42 +51,42 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
         yield pool
     except BrokenProcessPool:
         raise WorkError(
-            "a worker process was killed, perhaps because memory ran out. Finished shards are kept: the same command "
-            "goes on from them; fewer --workers need less memory"
+            "a worker process was killed, perhaps because memory ran out. Finished shards are kept, and the same "
+            "command continues from them; fewer --workers need less memory"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 class DaskExecutor(Executor):
-    """Gives the work to the workers of a Dask client.
+    """An executor that gives the work to the workers of a Dask client.
 
-    Its futures are the client's own: Dask's own executor translates them, and loses the result of a task that is done
-    again, while it is fetched, because the worker that held it died.
+    `submit` returns the client's own futures. Dask's own executor converts them instead, and loses a result if the
+    worker that holds it dies while the result is fetched and the task runs again.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: "distributed.Client") -> None:
         self.client = client
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+    def submit(self, function: Callable[_P, _Result], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_Result]:
         """Send `function` to a worker."""
-        future: Future[Any] = self.client.submit(function, *args, retries=NUM_RETRIES, pure=False, **kwargs)
+        future: Future[_Result] = self.client.submit(function, *args, retries=NUM_RETRIES, pure=False, **kwargs)
         return future
 
 
 @contextmanager
 def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
-    """The workers of a Dask scheduler, and their number.
+    """Yield an executor for the workers of a Dask scheduler, and the number of their threads.
 
     Raises:
-        InputError: the extra `dask` is not installed, or no scheduler with workers answers there.
-        WorkError: the cluster gave the work up.
+        InputError: the extra `dask` is not installed, or no scheduler with workers answers at the address.
+        WorkError: the cluster gave up.
     """
     try:
         import distributed
         from distributed.comm import CommClosedError
     except ImportError:
-        raise InputError("--scheduler needs the extra: pip install 'bert_lightning[dask]'") from None
+        raise InputError("--scheduler needs an extra package: pip install 'bert_lightning[dask]'") from None
     try:
         client = distributed.Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -85,7 +94,9 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
     try:
         num_threads = sum(client.nthreads().values())
         if not num_threads:
-            raise InputError(f"--scheduler {address}: it has no workers: start them with `dask worker {address}`")
+            raise InputError(
+                f"--scheduler {address}: the scheduler has no workers: start some with `dask worker {address}`"
+            )
         yield DaskExecutor(client), num_threads
     except (distributed.KilledWorker, distributed.CancelledError, CommClosedError) as error:
         raise WorkError(f"--scheduler {address}: the cluster gave up: {error}") from None
@@ -95,11 +106,11 @@ def dask_executor(address: str) -> Iterator[tuple[Executor, int]]:
 
 def _start_worker(parent: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this worker when the process that started it was killed, which nobody else would tell it."""
+def _exit_after(parent: int) -> None:
+    """Exit once the process that started this worker is gone; if it was killed, nothing else ends the worker."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

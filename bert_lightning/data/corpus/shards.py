@@ -1,210 +1,183 @@
-"""One shard of a token store: text to arrays, written complete or not at all."""
+"""Shards on disk: the record of a shard, its arrays as views of its files, and checks for damage."""
 
-import hashlib
-import io
-import json
-import os
-import shutil
-import socket
-import uuid
-from collections.abc import Iterator, Sequence
+import ctypes
+import sys
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.checkpoints.files import sync_folder, write_bytes, write_json
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
-from bert_lightning.data.corpus.documents import Passage
-from bert_lightning.data.corpus.token_store import SHARD_RECORD, lengths_of, shard_fault
-from bert_lightning.errors import WorkError
-from bert_lightning.text.encoding import RememberingEncoder
-from bert_lightning.text.sentences import split_sentences
-from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.checkpoints.files import sha256
+from bert_lightning.errors import InputError
 
-# A longer sentence is stored in pieces of this many tokens, so that pairs can begin inside it.
-MAX_SENTENCE = 512
-# Characters that are encoded in one go.
-_SLAB = 1 << 20
-# Lengths are counted in bins whose upper ends are 1, 2, 4, ... tokens.
-NUM_LENGTH_BINS = 33
+SHARD_RECORD = "shard.json"
+ARRAYS = ("tokens", "sentences", "documents")
+# From <sys/mman.h>: drops the pages of a private mapping. They are read from the file again when they are used.
+_MADV_DONTNEED = 4
 
 
-class ShardText(NamedTuple):
-    """What one shard is made of."""
+class ShardRecord(TypedDict):
+    """The description of a shard in its `shard.json` and in the manifest."""
 
-    number: int
-    passages: list[Passage]
+    key: str
+    """SHA-256 of the text and of the settings that decide its tokens"""
+    name: str
+    """name of the folder"""
+    num_documents: int
+    num_sentences: int
+    num_tokens: int
+    num_unknown: int
     continues: bool
-    """whether the first passage goes on with a document of the shard before"""
+    """true if the first document continues one of the shard before"""
+    open: bool
+    """true if the last document may continue in the next shard"""
+    sentence_lengths: list[int]
+    """histogram of lengths in tokens; bin k counts those above 2^(k - 1) and up to 2^k"""
+    document_lengths: list[int]
+    """the same for documents"""
+    bytes: dict[str, int]
+    """size of the file of each array"""
+    sha256: dict[str, str]
+    """SHA-256 of the file of each array"""
+    record: str
+    """SHA-256 of the rest of the record"""
 
 
-class Encoding(NamedTuple):
-    """How text becomes tokens, as plain values that travel between processes."""
+def shard_name(number: int) -> str:
+    """Return the folder name of a shard.
 
-    vocabulary: Vocabulary
-    language: str
-    settings_key: str
-    """of all that decides the tokens"""
-
-
-def shard_key(text: ShardText, encoding: Encoding) -> str:
-    """SHA-256 over the text of a shard and all that decides its tokens."""
-    digest = hashlib.sha256(f"{encoding.settings_key} {text.continues}".encode())
-    for passage in text.passages:
-        # Lengths first, so that no two lists of segments look alike.
-        digest.update(repr((passage.split, passage.ends, [len(s) for s in passage.segments])).encode())
-        digest.update("".join(passage.segments).encode())
-    return digest.hexdigest()
+    >>> shard_name(7)
+    'shard-00007'
+    """
+    return f"shard-{number:05d}"
 
 
-def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
-    """The record of a shard that an earlier call finished from the same text, if it is whole."""
-    try:
-        record = json.loads((folder / SHARD_RECORD).read_text(encoding="utf-8"))
-        whole = record["key"] == key and _own_sum(record) == record["record"] and shard_fault(folder, record) is None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        return None
-    return record if whole else None
+class Shard:
+    """The arrays of one shard, as views of its files; each file is verified when it is first read.
+
+    Attributes:
+        folder: the shard's folder.
+        num_tokens: tokens in all of its documents.
+        verified: names of the arrays that were compared with their checksums.
+    """
+
+    def __init__(self, folder: Path, record: ShardRecord, verified: set[str]) -> None:
+        self.folder = folder
+        self.verified = verified
+        self.num_tokens = record["num_tokens"]
+        self._record = record
+        self._mapped: list[NDArray[np.uint8]] = []
+
+    @cached_property
+    def tokens(self) -> NDArray[np.unsignedinteger]:
+        """Token ids, (tokens,)."""
+        return self._array("tokens")
+
+    @cached_property
+    def sentences(self) -> NDArray[np.uint32]:
+        """The end of each sentence in tokens, (sentences,)."""
+        return self._array("sentences")
+
+    @cached_property
+    def documents(self) -> NDArray[np.uint32]:
+        """The end of each document in sentences and in tokens, (documents, 2)."""
+        return self._array("documents")
+
+    def document_lengths(self) -> NDArray[np.int64]:
+        """Return the number of tokens in each document, (documents,)."""
+        return lengths_of(self.documents[:, 1])
+
+    def _array(self, name: str) -> NDArray[Any]:
+        path = self.folder / f"{name}.npy"
+        if name not in self.verified:
+            fault = file_fault(path, name, self._record)
+            if fault:
+                raise InputError(with_repair(fault, self.folder.name))
+            self.verified.add(name)
+        content = _map(path)
+        self._mapped.append(content)
+        return _array_of(path, content)
+
+    def release(self) -> None:
+        """Release the memory of what was read; it is read from the files again when it is used."""
+        for content in self._mapped:
+            _release(content)
 
 
-class ShardWriter:
-    """Makes shards; remembers words from one to the next."""
-
-    def __init__(self, tokenizer: WordPieceTokenizer, language: str) -> None:
-        self.tokenizer = tokenizer
-        self.language = language
-        self.encoder = RememberingEncoder(tokenizer)
-        self.dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-
-    def write(self, text: ShardText, folder: Path, key: str) -> dict[str, Any] | None:
-        """Encode and write under a temporary name that is renamed when all is on disk; the shard's record.
-
-        Sentences and documents without a token are dropped; None, and no shard, when nothing is left.
-
-        Raises:
-            WorkError: the disk is full, or writing fails otherwise.
-        """
-        tokens, sentences, documents, flags = self._encode(text)
-        if not len(tokens):
-            return None
-        arrays = {"tokens": tokens, "sentences": sentences, "documents": documents}
-        contents = {name: _npy(array) for name, array in arrays.items()}
-        token_counts = np.bincount(tokens, minlength=len(self.tokenizer))
-        record: dict[str, Any] = {
-            "key": key,
-            "name": folder.name,
-            "num_documents": len(documents),
-            "num_sentences": len(sentences),
-            "num_tokens": len(tokens),
-            "num_unknown": int(token_counts[self.tokenizer.unknown_id]),
-            **flags,
-            "sentence_lengths": length_histogram(lengths_of(sentences)),
-            "document_lengths": length_histogram(lengths_of(documents[:, 1])),
-            "bytes": {name: len(content) for name, content in contents.items()},
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-        }
-        record["record"] = _own_sum(record)
-        temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{uuid.uuid4().hex}.tmp")
+def size_fault(folder: Path, record: ShardRecord) -> str | None:
+    """Describe the file of a shard that is missing or has a wrong size; None if there is none."""
+    for name in ARRAYS:
+        path = folder / f"{name}.npy"
         try:
-            for name, content in contents.items():
-                write_bytes(temporary / f"{name}.npy", content)
-            write_json(temporary / SHARD_RECORD, record)
-            _put(temporary, folder, key)
-            sync_folder(folder.parent)
-        except OSError as error:
-            raise WorkError(
-                f"{folder}: cannot be written: {error.strerror or error}. Finished shards are kept: the same "
-                "command goes on from them"
-            ) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return record
-
-    def _encode(
-        self, text: ShardText
-    ) -> tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32], dict[str, bool]]:
-        """Tokens, sentence ends (in tokens), document ends (in sentences and tokens), and the flags of the record."""
-        tokens, lengths, owners = [], [], []
-        for sentences, documents in self._slabs(text.passages):
-            ids, ends = self.encoder.encode(sentences)
-            tokens.append(ids.astype(self.dtype))
-            lengths.append(np.diff(ends, prepend=0))
-            owners.append(np.asarray(documents, dtype=np.int64))
-        length = np.concatenate(lengths) if lengths else np.empty(0, np.int64)
-        owner = np.concatenate(owners)[length > 0] if owners else np.empty(0, np.int64)
-        length = length[length > 0]
-        num_pieces = -(-length // MAX_SENTENCE)
-        ends = np.cumsum(length)
-        # The pieces of a long sentence end every MAX_SENTENCE tokens, the last one where the sentence does.
-        place = np.arange(int(num_pieces.sum())) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
-        ends = np.minimum(
-            np.repeat(ends - length, num_pieces) + (place + 1) * MAX_SENTENCE, np.repeat(ends, num_pieces)
-        )
-        owner = np.repeat(owner, num_pieces)
-        last = np.flatnonzero(np.diff(owner, append=-1))
-        num_documents = sum(passage.ends for passage in text.passages) + (not text.passages[-1].ends)
-        return (
-            np.concatenate(tokens) if tokens else np.empty(0, self.dtype),
-            ends.astype(np.uint32),
-            np.stack([last + 1, ends[last]], axis=1).astype(np.uint32),
-            {
-                "continues": bool(text.continues and len(owner) and owner[0] == 0),
-                "open": bool(not text.passages[-1].ends and len(owner) and owner[-1] == num_documents - 1),
-            },
-        )
-
-    def _slabs(self, passages: Sequence[Passage]) -> Iterator[tuple[list[str], list[int]]]:
-        """Sentences in portions of about `_SLAB` characters, each with the number of its document."""
-        sentences: list[str] = []
-        owners: list[int] = []
-        size = document = 0
-        for passage in passages:
-            for segment in passage.segments:
-                new = split_sentences(segment, self.language) if passage.split else [segment]
-                sentences += new
-                owners += [document] * len(new)
-                size += len(segment)
-                if size > _SLAB:
-                    yield sentences, owners
-                    sentences, owners, size = [], [], 0
-            document += passage.ends
-        if sentences:
-            yield sentences, owners
-
-
-def _own_sum(record: dict[str, Any]) -> str:
-    """SHA-256 of all else in a record."""
-    rest = {name: value for name, value in record.items() if name != "record"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _put(temporary: Path, folder: Path, key: str) -> None:
-    """Rename to the final name; where another worker of a cluster did so with the same shard, that one stays."""
-    for _ in range(3):
-        try:
-            os.rename(temporary, folder)
-            return
+            size = path.stat().st_size
         except OSError:
-            if kept_record(folder, key) is not None:
-                return
-            if not folder.exists():
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
-    os.rename(temporary, folder)
+            return f"{path} is missing"
+        if size != record["bytes"].get(name):
+            return f"{path} is damaged: it has {size:,} bytes and should have {record['bytes'].get(name):,}"
+    return None
 
 
-def length_histogram(lengths: NDArray[np.int64]) -> list[int]:
-    """How many lengths fall into each bin; bin k holds those above 2^(k - 1) up to 2^k tokens."""
-    bins = np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)
-    counts = np.bincount(bins, minlength=NUM_LENGTH_BINS).tolist()
-    while counts and not counts[-1]:
-        counts.pop()
-    return counts
+def shard_fault(folder: Path, record: ShardRecord) -> str | None:
+    """Describe the file of a shard that is missing or differs from its checksum; None if all are whole."""
+    fault = size_fault(folder, record)
+    if fault:
+        return fault
+    return next((fault for name in ARRAYS if (fault := file_fault(folder / f"{name}.npy", name, record))), None)
 
 
-def _npy(array: NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+def file_fault(path: Path, name: str, record: ShardRecord) -> str | None:
+    """Describe what is wrong with the file of the array `name`; None if it is whole."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if sha256(path) != record["sha256"].get(name):
+        return f"{path} is damaged: its SHA-256 differs from the one it was written with"
+    return None
+
+
+def with_repair(fault: str, folder: str) -> str:
+    """Return a message about a damaged shard that says how to repair it."""
+    return f"{fault}. Delete the folder {folder} and run prepare again"
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    """Map the bytes of a file into memory without keeping the file open.
+
+    `np.load` with `mmap_mode` keeps a file descriptor open, and a large store would exceed their number.
+    """
+    import torch
+
+    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+
+
+def _array_of(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return the array of a `.npy` file as a view of its bytes."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    array: NDArray[Any] = content[start:].view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _release(content: NDArray[np.uint8]) -> None:
+    """Drop the pages of a mapped file from this process's memory; only Linux can."""
+    if sys.platform == "linux":
+        _libc().madvise(ctypes.c_void_p(content.ctypes.data), ctypes.c_size_t(content.nbytes), _MADV_DONTNEED)
+
+
+@lru_cache(1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def lengths_of(ends: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return the lengths of consecutive stretches from their ends, (n,) to (n,).
+
+    >>> lengths_of(np.array([3, 5, 9], dtype=np.uint32))
+    array([3, 2, 4])
+    """
+    wide = ends.astype(np.int64)
+    return wide - np.concatenate(([0], wide[:-1]))

@@ -1,1 +1,1 @@
-"""From numbered samples to batches: the base DataModule, loader, workers, batching, randomness."""
+"""From numbered samples to batches: the base DataModule, its loaders and their workers, batching, randomness."""

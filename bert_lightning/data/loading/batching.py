@@ -1,21 +1,68 @@
-"""Token sequences to tensors, padded or end to end, and the order in which samples are drawn."""
+"""Micro-batches: token sequences as tensors, padded or packed, and the order in which samples are drawn."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.model.packing import Packing
 
-Batch = dict[str, Any]
 # Lengths are padded to a multiple of this, which keeps the number of tensor shapes small.
 LENGTH_MULTIPLE = 8
-# This many batches are sorted by length among themselves before they are cut.
+# So many batches are sorted by length together before they are cut.
 BUCKET_BATCHES = 50
+
+
+class Batch(TypedDict):
+    """A micro-batch of B sequences, padded to S tokens or packed to T tokens without padding.
+
+    The keys that are not required belong to some tasks, to labelled data, or to one of the two layouts. A custom task
+    may add its own.
+    """
+
+    input_ids: Tensor
+    """(B, S) or packed (T,)"""
+    token_type_ids: Tensor
+    """(B, S) or packed (T,)"""
+    attention_mask: NotRequired[Tensor | None]
+    """(B, S) bool, true for tokens; None if nothing is padded"""
+    packing: NotRequired[Packing]
+    """where the sequences of a packed batch begin"""
+    num_tokens: int
+    """without padding"""
+    num_token_pairs: int
+    """the squared lengths summed: the size of what attention computes"""
+    num_sequences: int
+    samples: NotRequired[Tensor | NDArray[np.int64]]
+    """training: what a report names: numbers (B,), or (epoch, index) (B, 2); an array, or a tensor once moved"""
+    numbers: NotRequired[Tensor]
+    """fine-tuning: (B,) the number of each sequence in its split"""
+
+    labels: NotRequired[Tensor]
+    """classification: (B,) or (B, L); tags: (B, W)"""
+    start_positions: NotRequired[Tensor]
+    """question answering: (B,) first piece of the answer; 0 for no answer"""
+    end_positions: NotRequired[Tensor]
+    """question answering: (B,) last piece of the answer"""
+    choice_mask: NotRequired[Tensor]
+    """multiple choice: (B, C) bool, true for choices that exist"""
+    entity_positions: NotRequired[Tensor]
+    """relations: (B, 2) positions of the entity markers"""
+    positions: NotRequired[Tensor]
+    """tags: (B, W) position of each word's first piece"""
+    word_mask: NotRequired[Tensor]
+    """tags: (B, W) bool, true for words that this window answers"""
+    masked_positions: NotRequired[Tensor]
+    """pre-training: (M,) positions in the flattened batch"""
+    masked_labels: NotRequired[Tensor]
+    """pre-training: (M,) the original tokens there"""
+    sentence_labels: NotRequired[Tensor]
+    """pre-training with pairs: (B,)"""
 
 
 def assemble(
@@ -26,10 +73,18 @@ def assemble(
     pad_id: int,
     max_seq_length: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """[CLS] A [SEP] or [CLS] A [SEP] B [SEP], padded to the longest and then to a round length within the limit.
+    """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them.
+
+    They are padded to the longest sequence, and then to a multiple of `LENGTH_MULTIPLE` within `max_seq_length`.
 
     Returns:
         input_ids (B, S), token_type_ids (B, S), lengths (B,).
+
+    >>> ids, types, lengths = assemble([[7, 8], [9]], [[5], [6]], cls_id=1, sep_id=2, pad_id=0, max_seq_length=6)
+    >>> ids.tolist()
+    [[1, 7, 8, 2, 5, 2], [1, 9, 2, 6, 2, 0]]
+    >>> types.tolist(), lengths.tolist()
+    ([[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]], [6, 5])
     """
     extra = 2 if seconds is None else 3
     lengths = np.array([len(first) for first in firsts], dtype=np.int64) + extra
@@ -40,103 +95,109 @@ def assemble(
     input_ids = np.full((len(firsts), width), pad_id, dtype=np.int64)
     token_type_ids = np.zeros((len(firsts), width), dtype=np.int64)
     input_ids[:, 0] = cls_id
-    for row, first in enumerate(firsts):
+    for number, first in enumerate(firsts):
         end = len(first) + 1
-        input_ids[row, 1:end] = first
-        input_ids[row, end] = sep_id
+        input_ids[number, 1:end] = first
+        input_ids[number, end] = sep_id
         if seconds is not None:
-            stop = lengths[row] - 1
-            input_ids[row, end + 1 : stop] = seconds[row]
-            input_ids[row, stop] = sep_id
-            token_type_ids[row, end + 1 : stop + 1] = 1
+            stop = lengths[number] - 1
+            input_ids[number, end + 1 : stop] = seconds[number]
+            input_ids[number, stop] = sep_id
+            token_type_ids[number, end + 1 : stop + 1] = 1
     return input_ids, token_type_ids, lengths
 
 
 def to_batch(
-    input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **labels: Any
+    input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **others: ArrayLike
 ) -> Batch:
-    """Tensors of one batch; `attention_mask` is None when nothing is padded, `num_tokens` counts the real ones.
-
-    `num_token_pairs` is what attention goes over, the squared lengths summed; `num_sequences` the number of rows.
-    """
+    """Make a padded batch of (B, S) arrays; `others` are arrays for further keys, such as labels."""
     width = input_ids.shape[1]
     padded = bool((lengths < width).any())
     attention_mask = torch.from_numpy(np.arange(width)[None, :] < lengths[:, None]) if padded else None
-    return {
-        "input_ids": torch.from_numpy(input_ids),
-        "token_type_ids": torch.from_numpy(token_type_ids),
-        "attention_mask": attention_mask,
-        "num_tokens": int(lengths.sum()),
-        "num_token_pairs": int((lengths**2).sum()),
-        "num_sequences": len(lengths),
-        **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
-    }
+    batch = _batch(torch.from_numpy(input_ids), torch.from_numpy(token_type_ids), lengths, others)
+    batch["attention_mask"] = attention_mask
+    return batch
 
 
 def to_packed_batch(
-    input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **labels: Any
+    input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **others: ArrayLike
 ) -> Batch:
-    """Padded rows (B, S) to one batch without padding: `input_ids` and `token_type_ids` (T,) and their `packing`."""
-    real = np.arange(input_ids.shape[1])[None, :] < lengths[:, None]
+    """Make a packed batch, without padding, of padded (B, S) arrays; `others` are arrays for further keys."""
+    is_token = np.arange(input_ids.shape[1])[None, :] < lengths[:, None]
     boundaries = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     boundaries[1:] = torch.from_numpy(np.cumsum(lengths))
+    ids, types = torch.from_numpy(input_ids[is_token]), torch.from_numpy(token_type_ids[is_token])
+    batch = _batch(ids, types, lengths, others)
+    batch["packing"] = Packing(boundaries, int(lengths.max(initial=0)))
+    return batch
+
+
+def _batch(
+    input_ids: Tensor, token_type_ids: Tensor, lengths: NDArray[np.int64], others: Mapping[str, ArrayLike]
+) -> Batch:
+    further = {name: torch.from_numpy(np.asarray(value)) for name, value in others.items()}
     return {
-        "input_ids": torch.from_numpy(input_ids[real]),
-        "token_type_ids": torch.from_numpy(token_type_ids[real]),
-        "packing": Packing(boundaries, int(lengths.max(initial=0))),
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
         "num_tokens": int(lengths.sum()),
         "num_token_pairs": int((lengths**2).sum()),
         "num_sequences": len(lengths),
-        **{name: torch.from_numpy(np.asarray(value)) for name, value in labels.items()},
+        **further,  # type: ignore[typeddict-item]
     }
 
 
 def fit_into_rows(lengths: NDArray[np.int64], num_rows: int, room: int) -> list[list[int]]:
-    """Share sequences out over rows of `room` tokens each: which sequences each row holds.
+    """Distribute sequences over rows of `room` tokens each; return the numbers of the sequences in each row.
 
-    Longest first, each into the fullest row that still has room for it (best fit decreasing). Sequences that fit
-    nowhere are left out.
+    The longest sequence comes first, and each goes into the fullest row that has room for it (best-fit decreasing).
+    Sequences that fit nowhere are left out.
+
+    >>> fit_into_rows(np.array([2, 5, 3, 4]), num_rows=2, room=7)
+    [[1, 0], [3, 2]]
     """
     rows: list[list[int]] = [[] for _ in range(num_rows)]
     # (free tokens, row), ascending.
     free = [(room, row) for row in range(num_rows)]
     for number in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[number])
-        place = bisect_left(free, (length, -1))
-        if place < len(free):
-            left, row = free.pop(place)
+        fullest = bisect_left(free, (length, -1))
+        if fullest < len(free):
+            left, row = free.pop(fullest)
             rows[row].append(number)
             insort(free, (left - length, row))
     return rows
 
 
 def shuffled(seed: int, num_samples: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Some samples of an endless training, by number: (epoch, index) each; every epoch has an order of its own."""
+    """Return the epochs and indices of some samples of an endless training, by number.
+
+    Every epoch has its own order.
+    """
     epochs = numbers // num_samples
     indices = np.empty_like(numbers)
     for epoch in np.unique(epochs):
-        at = epochs == epoch
-        indices[at] = permute(derive_key(seed, int(epoch), "order"), num_samples, numbers[at] % num_samples)
+        same = epochs == epoch
+        indices[same] = permute(derive_key(seed, int(epoch), "order"), num_samples, numbers[same] % num_samples)
     return epochs, indices
 
 
 def length_bucketed(
     seed: int, lengths: NDArray[np.int64], batch_size: int, step: int, num_steps: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The samples of one training step out of `num_steps`, all of about one length: (epoch, index) each.
+    """Return the epochs and indices of the samples of one step out of `num_steps`, all of about one length.
 
-    The endless shuffled stream is cut into buckets of at most `BUCKET_BATCHES` batches or one epoch; a bucket is
-    sorted by length, cut into batches, and these are drawn in random order. The last bucket ends with the
-    training, so every sample is seen equally often, give or take once.
+    The endless shuffled stream is cut into buckets of at most `BUCKET_BATCHES` batches or one epoch. A bucket is
+    sorted by length and cut into batches, which are drawn in random order. The last bucket ends with the training,
+    so the numbers of times that two samples are seen differ by one at most.
     """
     size = min(BUCKET_BATCHES, -(-len(lengths) // batch_size))
-    bucket, place = divmod(step, size)
+    bucket, offset = divmod(step, size)
     size = min(size, num_steps - bucket * size) if bucket == num_steps // size else size
-    start = (step - place) * batch_size
+    start = (step - offset) * batch_size
     epochs, indices = shuffled(seed, len(lengths), np.arange(start, start + size * batch_size))
     by_length = np.argsort(lengths[indices], kind="stable")
-    order = permute(derive_key(seed, bucket, "buckets"), size, np.array([place]))[0]
-    taken = by_length[order * batch_size : (order + 1) * batch_size]
-    # Inside the batch in random order, so that the parts given to ranks and micro-batches are alike.
-    taken = taken[permute(derive_key(seed, step, "places"), len(taken), np.arange(len(taken)))]
-    return epochs[taken], indices[taken]
+    order = permute(derive_key(seed, bucket, "buckets"), size, np.array([offset]))[0]
+    batch = by_length[order * batch_size : (order + 1) * batch_size]
+    # In random order inside the batch, so that all micro-batches have about the same lengths.
+    batch = batch[permute(derive_key(seed, step, "places"), len(batch), np.arange(len(batch)))]
+    return epochs[batch], indices[batch]

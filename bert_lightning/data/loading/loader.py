@@ -1,8 +1,8 @@
-"""Loaders whose item is a whole step, so that a position in training is one integer."""
+"""Loaders that resume anywhere: an item is a whole step, so one integer says how far training has come."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -15,11 +15,17 @@ Item = TypeVar("Item")
 
 
 class StepLoader(Generic[Item]):
-    """Items `make(0)` to `make(num_steps - 1)`, made ahead by worker processes, resumable anywhere.
+    """The items `make(0)` to `make(num_steps - 1)`, prefetched by worker processes.
 
-    Sized and stateful as Lightning's Trainer needs it to resume inside an epoch: the state is the number of steps
-    taken, whatever the number of workers. Workers ignore the signals that end training, and a batch that is long in
-    coming is told (`what` an item is called there).
+    Lightning's Trainer can resume inside an epoch only if a loader has a length and a state. The state is the number
+    of steps taken, whatever the number of workers. Workers ignore the signals that end training.
+
+    Args:
+        make: makes the item of a step.
+        num_steps: number of items.
+        num_workers: worker processes; 0 to make items in this process.
+        pin_memory: copy items to page-locked memory.
+        what: the name of an item in the warning about one that takes long.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class StepLoader(Generic[Item]):
             pin_memory=self.pin_memory,
             multiprocessing_context=WorkerContext() if self.num_workers else None,
             worker_init_fn=ignore_signals if self.num_workers else None,
-            # Its own generator, or the workers' seeds would be drawn from the one that training uses.
+            # Its own generator. Otherwise the workers' seeds would be drawn from the one that training uses.
             generator=torch.Generator(),
         )
         with signals_held() if self.num_workers else nullcontext():
@@ -69,12 +75,12 @@ class StepLoader(Generic[Item]):
         finally:
             watch.stop()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The number of steps taken."""
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of steps taken."""
         return {"position": self.position}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the steps taken."""
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after the steps taken."""
         self.position = self._resume_at = state["position"]
 
 
@@ -90,5 +96,5 @@ class _Made(Dataset[Item | InputError], Generic[Item]):
         try:
             return self.make(number)
         except InputError as error:
-            # Raised in a worker it would arrive as a traceback.
+            # Raised in a worker, it would arrive as a traceback.
             return error

@@ -1,9 +1,10 @@
-"""The DataModule under every task: training by steps, evaluation by fixed batches, both split over ranks."""
+"""The base of all DataModules: training by steps, evaluation by fixed batches, both distributed over processes."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,21 +13,42 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.loader import StepLoader
-from bert_lightning.distributed.tensor_parallel import data_rank
+from bert_lightning.distributed.collectives import data_rank
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-Stage = Literal["validation", "test"]
+EvaluationSplit = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """The length of a training as the user gives it: in steps or in epochs.
+
+    Attributes:
+        max_steps: optimiser steps; or
+        max_epochs: passes over the training samples.
+        accumulate: micro-batches that each rank computes per step.
+        seed: seed of everything random in the data.
+    """
+
+    max_steps: int | None = None
+    max_epochs: float | None = None
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.max_steps is None) == (self.max_epochs is None):
+            raise ValueError("max_steps or max_epochs must be set, and not both")
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How the samples of training are cut into steps.
+    """How training is cut into steps and micro-batches.
 
     Attributes:
         num_steps: optimiser steps of the whole training.
-        accumulate: micro-batches that each rank computes one after the other in a step.
-        seed: of everything random in the data.
+        accumulate: micro-batches per step in each process (gradient accumulation).
+        seed: seed of all random choices in the data.
     """
 
     num_steps: int
@@ -34,122 +56,163 @@ class TrainingPlan:
     seed: int
 
 
-def used_splits(settings: Any, stage: Stage | None) -> dict[str, str]:
-    """Split -> path: the one that a stage scores, or training and validation where it is None.
+def used_splits(settings: object, split: str | None) -> dict[str, str]:
+    """Return split -> path: of the one split that is scored, or of training and validation if that is None.
 
     Raises:
         InputError: the split is not set.
     """
-    wanted = ("train", "validation") if stage is None else (stage,)
-    if getattr(settings, wanted[0]) is None:
-        raise InputError(f"data.{wanted[0]} is not set: name it with --data.{wanted[0]} PATH")
-    return {split: path for split in wanted if (path := getattr(settings, split)) is not None}
+    splits = ("train", "validation") if split is None else (split,)
+    if getattr(settings, splits[0]) is None:
+        raise InputError(f"data.{splits[0]} is not set: name it with --data.{splits[0]} PATH")
+    return {name: path for name in splits if (path := getattr(settings, name)) is not None}
 
 
 class StepDataModule(LightningDataModule):
-    """Serves micro-batches of whole optimiser steps.
+    """The base of all DataModules, which serves the micro-batches of whole optimiser steps.
 
-    An item of the training loader is the list of this rank's micro-batches of one step. The samples of a step
-    depend on the plan and the global batch size alone: ranks and accumulation only share them out.
+    An item of the training loader is the list of this process's micro-batches of one step. The samples of a step
+    depend only on the plan and the batch size. The numbers of processes and micro-batches only distribute them.
 
     Attributes:
         tokenizer: text to ids.
-        batch_size: samples of one optimiser step, over all ranks and micro-batches.
+        batch_size: samples of one optimiser step, over all processes and micro-batches.
         evaluation_batch_size: samples of one batch in validation and test.
-        num_workers: processes that make batches ahead.
-        plan: set before training.
+        num_workers: processes that prefetch batches.
+        length: length of the training. None if the data only scores a model.
     """
 
     def __init__(
-        self, tokenizer: WordPieceTokenizer, batch_size: int, evaluation_batch_size: int, num_workers: int
+        self,
+        tokenizer: WordPieceTokenizer,
+        batch_size: int,
+        evaluation_batch_size: int,
+        num_workers: int,
+        length: TrainingLength | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.num_workers = num_workers
-        self.plan: TrainingPlan | None = None
+        self.length = length
+        self._micro_batches: int | None = None
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """How the samples of training are cut into steps.
+
+        Raises:
+            InputError: the epochs are less than one step.
+        """
+        assert self.length is not None, "this data was built without a length, to score a model"
+        return TrainingPlan(self._num_steps, self._micro_batches or self.length.accumulate, self.length.seed)
+
+    @cached_property
+    def _num_steps(self) -> int:
+        assert self.length is not None
+        if self.length.max_steps is not None:
+            return self.length.max_steps
+        assert self.length.max_epochs is not None
+        steps = self.num_steps_of(self.length.max_epochs)
+        if steps < 1:
+            raise InputError(
+                f"trainer.max_epochs {self.length.max_epochs:g} of {self.num_training_samples} samples are less than "
+                f"one batch of {self.batch_size}: lower data.batch_size"
+            )
+        return steps
+
+    def use_micro_batches(self, number: int) -> None:
+        """Compute each step in this many micro-batches per rank, whatever `length` says."""
+        self._micro_batches = number
 
     @property
     @abstractmethod
     def num_training_samples(self) -> int:
-        """Samples of one epoch."""
+        """The number of samples of one epoch."""
 
     @property
     @abstractmethod
     def fingerprints(self) -> dict[str, str]:
-        """What the data was, by split: it changes when the data does."""
+        """A digest of each split, which changes if the data does."""
 
     @abstractmethod
     def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
-        """One rank's micro-batches of a step; what the step holds depends on neither rank nor number of ranks."""
+        """Return the micro-batches of a step for one share of the batch.
+
+        The samples of the step depend neither on the share nor on the number of shares.
+
+        Args:
+            step: the optimiser step, from 0.
+            plan: how training is cut into steps.
+            rank: the number of the share.
+            world_size: the number of shares.
+        """
 
     @property
     def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
-        """Each batch size of the training: its key, its value, and the micro-batches where not the plan's."""
+        """Each batch size of the training: its configuration key, its value, and its number of micro-batches.
+
+        The number is None if it is that of the plan.
+        """
         return [("data.batch_size", self.batch_size, None)]
 
     def num_steps_of(self, max_epochs: float) -> int:
-        """Steps of so many epochs: int(samples / batch size * epochs), as published."""
+        """Return the number of steps of some epochs: int(samples / batch size * epochs), as published."""
         return int(self.num_training_samples / self.batch_size * max_epochs)
 
     @abstractmethod
-    def num_evaluation_samples(self, stage: Stage) -> int:
-        """Samples of a split; 0 where there is none."""
+    def num_evaluation_samples(self, split: EvaluationSplit) -> int:
+        """Return the number of samples of a split; 0 if there is no such split."""
 
     @abstractmethod
-    def evaluation_batch(self, stage: Stage, numbers: NDArray[np.int64]) -> Batch:
-        """Samples of a split, by their number, to tensors."""
+    def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
+        """Make a batch of the samples of a split that have these numbers."""
 
     def train_dataloader(self) -> StepLoader[list[Batch]]:
-        """Items: this rank's micro-batches of one optimiser step."""
-        assert self.plan is not None
+        """Return a loader whose items are this process's micro-batches of one step."""
         rank, world_size = self._rank()
         self.check_shares(world_size)
 
         def make(step: int) -> list[Batch]:
-            # The plan as it is then: micro-batches may be settled after the loader was made.
-            assert self.plan is not None
+            # Read late, because the number of micro-batches may be found after the loader was made.
             return self.training_batches(step, self.plan, rank, world_size)
 
         return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
 
     def check_shares(self, world_size: int) -> None:
-        """Check that a step's samples can be shared out evenly.
+        """Check that all micro-batches of a step can have the same size.
 
         Raises:
-            InputError: the batch size is no multiple of ranks times micro-batches.
+            InputError: a batch size is no multiple of shares times micro-batches per share.
         """
-        assert self.plan is not None
+        plan = self.plan
         for key, size, accumulate in self.batch_shares:
-            num_parts = (accumulate or self.plan.accumulate) * world_size
-            if size % num_parts:
+            per_share = accumulate or plan.accumulate
+            if size % (per_share * world_size):
                 raise InputError(
-                    f"{key} {size} cannot be shared out over {world_size} process(es) times "
-                    f"trainer.accumulate_grad_batches {accumulate or self.plan.accumulate}: "
-                    f"it must be a multiple of {num_parts}"
+                    f"{key} is {size}; it must be a multiple of {per_share * world_size}, which is {world_size} "
+                    f"process(es) times trainer.accumulate_grad_batches {per_share}"
                 )
 
-    def val_dataloader(self) -> StepLoader[Batch] | list[Any]:
-        """Fixed batches of the validation split."""
+    def val_dataloader(self) -> StepLoader[Batch] | list[Batch]:
         return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> StepLoader[Batch] | list[Any]:
-        """Fixed batches of the test split."""
+    def test_dataloader(self) -> StepLoader[Batch] | list[Batch]:
         return self._evaluation_loader("test")
 
-    def _evaluation_loader(self, stage: Stage) -> StepLoader[Batch] | list[Any]:
-        total = self.num_evaluation_samples(stage)
+    def _evaluation_loader(self, split: EvaluationSplit) -> StepLoader[Batch] | list[Batch]:
+        total = self.num_evaluation_samples(split)
         if not total:
             return []
         rank, world_size = self._rank()
-        # Every rank gets equally many batches and no sample twice; the last batches may be empty.
+        # All processes have the same number of batches, and no sample comes twice; so the last batches may be empty.
         num_batches = -(-total // (self.evaluation_batch_size * world_size))
 
         def make(number: int) -> Batch:
             start = (number * world_size + rank) * self.evaluation_batch_size
             return self.evaluation_batch(
-                stage, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
+                split, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
         return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")

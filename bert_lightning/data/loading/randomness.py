@@ -1,4 +1,4 @@
-"""Chance as a pure function: any draw of any sample in any epoch, without drawing the ones before it.
+"""Random numbers as pure functions: any draw for any sample in any epoch, without making the draws before it.
 
 Numbers come from the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
 generators") applied to a key and a counter; all functions work on whole arrays.
@@ -15,20 +15,24 @@ UInt64 = NDArray[np.uint64]
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _FEISTEL_ROUNDS = 6
-# Of so few, a network of so few bits would favour some permutations: they are sorted by chance instead.
+# For fewer items, a network of so few bits would favour some permutations. They are sorted by random numbers instead.
 _FEW = 256
 
 
-def derive_key(*parts: Any) -> int:
-    """A 64-bit key from anything printable, such as (seed, epoch, "masking")."""
-    text = "\x1f".join(map(repr, parts))
+def derive_key(*values: object) -> int:
+    """Hash values to a 64-bit key by their `repr`.
+
+    >>> derive_key(0, 3, "masking") == derive_key(0, 3, "masking") != derive_key(0, 4, "masking")
+    True
+    """
+    text = "\x1f".join(map(repr, values))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
-    """64 random bits for each counter; `key` and `counters` broadcast against each other."""
+    """Return 64 random bits for each counter; `key` and `counters` broadcast against each other."""
     start = np.uint64(key) if isinstance(key, int) else key
-    # Everything is modulo 2^64, which is what arrays of this type do.
+    # All arithmetic is modulo 2^64, as arrays of this type compute.
     state = start + (counters.astype(np.uint64) + np.uint64(1)) * _INCREMENT
     state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
     state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
@@ -36,15 +40,19 @@ def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
 
 
 def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
-    """A number in [0, 1) for each counter, with 53 random bits."""
+    """Return a number in [0, 1) for each counter, with 53 random bits."""
     return (random_bits(key, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permute(key: int, length: int, positions: NDArray[Any]) -> NDArray[np.int64]:
-    """Where a random permutation of `range(length)` sends each position; no array of `length` is made.
+    """Return where a random permutation of `range(length)` sends each position.
 
-    Beyond a few hundred, a Feistel network over the next even power of two, walked until the value falls inside the
-    range again (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): fewer than four rounds on average.
+    From `_FEW` items on, no array of `length` is made. Each value goes through a Feistel network over the next even
+    power of two until it falls inside the range again (Black and Rogaway 2002, "Ciphers with arbitrary finite
+    domains"): fewer than four passes on average.
+
+    >>> sorted(permute(1, 5, np.arange(5)).tolist())
+    [0, 1, 2, 3, 4]
     """
     if length <= _FEW:
         order: NDArray[np.int64] = np.argsort(random_bits(key, np.arange(length)), kind="stable")

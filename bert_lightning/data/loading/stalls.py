@@ -1,22 +1,22 @@
-"""Says when training waits long for its data, which otherwise looks like any other standstill."""
+"""A warning when training waits long for its data, which would otherwise look like any other standstill."""
 
 import logging
 import threading
 import time
 
 log = logging.getLogger(__name__)
-# Reading and masking a batch takes milliseconds, filling a shuffled window of packed rows some seconds; a minute is a
-# file system, a disk or a worker that hangs.
+# Reading and masking a batch takes milliseconds, and filling a pool of packed samples takes seconds. A minute means
+# that a file system, a disk or a worker hangs.
 SECONDS = 60.0
 
 
 class StallWatch:
-    """Warns once for each item that takes longer than `SECONDS`.
+    """A thread that warns once for each item that takes longer than `SECONDS`.
 
-    A thread of its own looks at four points of that time and costs nothing in between; it keeps no process alive.
+    It looks four times in that time, costs nothing in between, and keeps no process alive.
 
     Args:
-        what: what the items are, for the message: step or batch.
+        what: the name of an item in the message: step or batch.
     """
 
     def __init__(self, what: str) -> None:
@@ -26,26 +26,25 @@ class StallWatch:
         threading.Thread(target=self._look, name="stall-watch", daemon=True).start()
 
     def begin(self, number: int) -> None:
-        """Item `number`, from 0, is waited for from now."""
+        """Start waiting for item `number`, counted from 0."""
         self._awaited = (number, time.monotonic())
 
     def end(self) -> None:
-        """It came."""
         self._awaited = None
 
     def stop(self) -> None:
-        """Nothing is waited for any more."""
+        """End the thread."""
         self._stopped.set()
 
     def _look(self) -> None:
-        told = None
+        reported = None
         while not self._stopped.wait(SECONDS / 4):
             awaited = self._awaited
-            if awaited is None or awaited is told:
+            if awaited is None or awaited is reported:
                 continue
             number, since = awaited
             if (waited := time.monotonic() - since) >= SECONDS:
-                told = awaited
+                reported = awaited
                 log.warning(
-                    "%s %d: its data is not there after %.0f seconds; still waiting", self.what, number + 1, waited
+                    "%s %d: its data has not arrived after %.0f seconds; still waiting", self.what, number + 1, waited
                 )

@@ -1,4 +1,4 @@
-"""Processes that make batches: signals are for the training that they serve, which ends them itself."""
+"""Worker processes that make batches. They ignore signals; the training process stops them."""
 
 import ctypes
 import signal
@@ -10,27 +10,28 @@ from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
 
-# What a terminal or a scheduler sends to all processes of a job at once.
+# A terminal or a scheduler sends these to all processes of a job at once.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
-_SECONDS_TO_BEGIN = 10.0
+_SECONDS_TO_START = 10.0
 
-# Of linux/prctl.h.
+# From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 
 class _KilledWhenTerminated(Popen):
     def terminate(self) -> None:
-        # Torch, and Python's own exit, end a worker that does not end by itself with the SIGTERM that it ignores,
-        # and would then wait for ever.
+        # Torch and Python's exit send SIGTERM to a worker that does not end by itself. It ignores that, so they would
+        # wait for it forever.
         self.kill()
 
 
 class _Worker(ForkProcess):
-    """One that never begins is forked again.
+    """A worker that is forked again if it never starts.
 
-    Python before 3.12 may leave a lock of its own closed that another thread held at the fork: the new process then
-    stands still before its first line (github.com/python/cpython/issues/112275), and training would wait for it.
+    If another thread holds one of Python's locks at the fork, Python before 3.12 may leave it locked in the new
+    process. That process then hangs before its first line (github.com/python/cpython/issues/112275), and training
+    would wait for it forever.
     """
 
     _ends: tuple[socket.socket, socket.socket]
@@ -38,7 +39,7 @@ class _Worker(ForkProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Popen:  # noqa: N802 - multiprocessing's name
         assert isinstance(process_obj, _Worker)
-        seconds = _SECONDS_TO_BEGIN
+        seconds = _SECONDS_TO_START
         while True:
             ours, its = process_obj._ends = socket.socketpair()
             with ours, its:
@@ -49,17 +50,17 @@ class _Worker(ForkProcess):
                     if ours.recv(1):
                         with suppress(BrokenPipeError):
                             ours.send(b".")
-                    # One that died is missed by whoever waits for what it makes.
+                    # If it died, the reader of its batches notices.
                     return started
                 except TimeoutError:
-                    # Where it is but slow it holds nothing yet: it does not begin without an answer.
+                    # It may only be slow, but it holds nothing yet: it does not start without an answer.
                     started.kill()
                     started.wait()
                     started.close()
                     seconds *= 2
 
     def run(self) -> None:
-        """Say that it is there, and do its work once it may."""
+        """Report that the process runs, and start the work after the answer."""
         ours, its = self._ends
         ours.close()
         with its:
@@ -70,14 +71,14 @@ class _Worker(ForkProcess):
 
 
 class WorkerContext(ForkContext):
-    """What makes the items of a loader is no module-level function, which all other ways to begin a process need."""
+    """Forked processes: `spawn` would have to pickle `make`, which is no module-level function."""
 
     Process = _Worker
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Workers begun in here receive no signal before `ignore_signals` has run in them."""
+    """Hold back signals to workers started in here until `ignore_signals` has run in them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -86,10 +87,10 @@ def signals_held() -> Iterator[None]:
 
 
 def ignore_signals(worker: int) -> None:
-    """For the start of a worker: torch has by then set a handler of its own, which dies of SIGTERM."""
+    """Ignore signals in a worker, at its start. Before that, torch has set a handler that dies on SIGTERM."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
-        # Else it would outlive a parent that is killed until it looks, which torch's workers do every five seconds.
+        # If the parent is killed, torch's workers notice only every five seconds; this ends them at once.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -1,1 +1,1 @@
-"""Pre-training data: samples of a token store, masking, batches, and the published generator."""
+"""From token stores to masked batches: samples, mixtures, masking, and the published generator."""

@@ -1,32 +1,43 @@
-"""Samples of one part, for masked language modelling alone; RoBERTa (Liu et al. 2019), section 4.2."""
+"""Samples of one text, for masked language modelling alone.
+
+RoBERTa (Liu et al. 2019, arXiv:1907.11692), section 4.2.
+"""
 
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.pretraining.samples import DocumentSamples, Sample, Samples, Tokens, beginning, first_behind
+from bert_lightning.data.pretraining.samples import (
+    DocumentSamples,
+    Draws,
+    Sample,
+    Samples,
+    Tokens,
+    sentence_at,
+    sentence_start,
+)
 
 
 class DocumentSentences(DocumentSamples):
-    """DOC-SENTENCES: whole sentences of one document, as many as there is room for."""
+    """DOC-SENTENCES: as many whole sentences of one document as fit."""
 
     metric: ClassVar[str | None] = None
     num_special: ClassVar[int] = 2
 
-    def _of_document(self, document: int, chunk: int, draw: list[float]) -> Sample:
-        target = self._target(draw)
+    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
+        target = self.target_length(draws)
         shard, first, last, offset = self.store.locate(document)
         ends = shard.sentences[first:last]
-        place = self._start(chunk, draw, int(ends[-1]) - offset, target) + offset
-        start = _beginning(ends, place, target, offset)
-        return Sample(shard.tokens[start : _whole(ends, start, target)], None, 0)
+        position = self.start_position(chunk, draws, int(ends[-1]) - offset, target) + offset
+        start = _start(ends, position, target, offset)
+        return Sample(shard.tokens[start : _last_end(ends, start, target)], None, 0)
 
 
 class FullSentences(Samples):
-    """FULL-SENTENCES: whole sentences, on into the next document, with a [SEP] between two documents.
+    """FULL-SENTENCES: whole sentences that continue into the next document, after a [SEP].
 
-    A shard of T tokens has ceil(T / room) of them; a sample that reaches a shard's end is shorter.
+    A shard of T tokens has ceil(T / room) samples. A sample that reaches the end of a shard is shorter.
     """
 
     metric: ClassVar[str | None] = None
@@ -35,40 +46,41 @@ class FullSentences(Samples):
     def _count_up(self, shard: int) -> NDArray[np.int64]:
         return np.array([-(-self.store.shard(shard).num_tokens // self.room)])
 
-    def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
+    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
         arrays = self.store.shard(shard)
-        chances = draw.tolist()
-        target = self._target(chances)
-        start = _beginning(arrays.sentences, self._start(place, chances, arrays.num_tokens, target), target)
-        documents = arrays.documents[:, 1]
-        stop, breaks = start, documents[:0]
+        target = self.target_length(draws)
+        position = self.start_position(index, draws, arrays.num_tokens, target)
+        start = _start(arrays.sentences, position, target)
+        document_ends = arrays.documents[:, 1]
+        stop, breaks = start, document_ends[:0]
+        # The [SEP] between documents need room too: take fewer tokens until both fit.
         room = target
         while room:
-            stop = _whole(arrays.sentences, start, room)
-            first, last = documents.searchsorted(np.array((start, stop), documents.dtype))
-            breaks = documents[first:last]
+            stop = _last_end(arrays.sentences, start, room)
+            first, last = document_ends.searchsorted(np.array((start, stop), document_ends.dtype))
+            breaks = document_ends[first:last]
             breaks = breaks[breaks > start]
             if stop - start + len(breaks) <= target:
                 break
             room -= 1
-        places = breaks.astype(np.int64) - start
-        tokens: Tokens = np.insert(arrays.tokens[start:stop], places, self.store.tokenizer.sep_id)
+        positions = breaks.astype(np.int64) - start
+        tokens: Tokens = np.insert(arrays.tokens[start:stop], positions, self.store.tokenizer.sep_id)
         return Sample(tokens, None, 0)
 
 
-def _beginning(ends: NDArray[np.uint32], place: int, room: int, lowest: int = 0) -> int:
-    """As `beginning`, but with the next sentence where the text then ends within `room`."""
-    start = beginning(ends, place, room, lowest)
+def _start(ends: NDArray[np.uint32], position: int, room: int, lowest: int = 0) -> int:
+    """Return the start of a sample, as `sentence_start`, but so that samples reach the end of the text."""
+    start = sentence_start(ends, position, room, lowest)
     last = int(ends[-1])
-    if start + room >= last or place + room < last:
+    if start + room >= last or position + room < last:
         return start
-    # The last tokens would be missed from there.
-    number = first_behind(ends, start)
-    return int(ends[number]) if number + 1 < len(ends) else place
+    # From this sentence the last tokens would not fit: start with the next one.
+    number = sentence_at(ends, start)
+    return int(ends[number]) if number + 1 < len(ends) else position
 
 
-def _whole(ends: NDArray[np.uint32], start: int, room: int) -> int:
-    """The end of the last sentence that fits into `room` tokens from `start`; a longer first one is cut."""
-    last = first_behind(ends, start + room)
-    stop = int(ends[last - 1]) if last else 0
+def _last_end(ends: NDArray[np.uint32], start: int, room: int) -> int:
+    """Return the end of the last sentence that fits into `room` tokens; a longer first sentence is cut."""
+    num_ended = sentence_at(ends, start + room)
+    stop = int(ends[num_ended - 1]) if num_ended else 0
     return stop if stop > start else min(start + room, int(ends[-1]))

@@ -1,4 +1,19 @@
-"""Which tokens are hidden from the model, and what stands in their place."""
+"""Masking: which tokens the model has to predict, and what replaces them in its input.
+
+BERT (Devlin et al. 2019, arXiv:1810.04805, section 3.1) selects 15 % of the tokens. Of these 80 % become [MASK], 10 %
+become a random token, and 10 % stay as they are. The model predicts all of them.
+
+Masking has two steps. `Masking.select` selects tokens of a micro-batch, and `apply_masks` replaces them. Both depend
+only on the text and on one 64-bit key per sequence. So a sequence is masked alike in every batch and process.
+
+>>> ids = np.array([[101, 7, 8, 9, 102]])  # [CLS] three tokens [SEP]
+>>> candidates = np.array([[False, True, True, True, False]])
+>>> sequences = Sequences(candidates, candidates, lengths=np.array([5]), keys=np.array([42], dtype=np.uint64))
+>>> masking = TokenMasking(num_predictions=3, mask_share=1.0, random_share=0.0)
+>>> selection = masking.select(sequences)
+>>> apply_masks(ids, selection, masking, mask_id=103, random_ids=np.array([7, 8, 9]), keys=~sequences.keys)
+array([[101, 103, 103, 103, 102]])
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,51 +22,57 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import RefusedValue, require_at_least
 from bert_lightning.data.loading.randomness import UInt64, uniforms
 
-# Draws of different kinds count from different numbers, beyond any sequence's length.
-_SECOND, _THIRD = 1 << 20, 1 << 21
-# So many spans are drawn for a sequence before single words fill what is left of its budget.
+# A sequence has one key for all its draws. Draws of different kinds use counters that start at different numbers,
+# beyond the length of any sequence. Selection and replacement use different keys, so they may share a start.
+_SPAN_LENGTHS, _SPAN_STARTS = 1 << 20, 1 << 21
+_RANDOM_TOKENS = 1 << 20
+# Number of spans drawn per sequence. Single words then fill what is left of the number to select.
 _NUM_SPAN_DRAWS = 64
+# A uniform number is below 1, so tokens and words with this number come last in a random order.
+_LAST = 2.0
 
 
 class Sequences(NamedTuple):
-    """What a masking may look at."""
+    """The properties of a micro-batch that a masking may use."""
 
     candidates: NDArray[np.bool_]
-    """(B, S) tokens that may be chosen: real ones that are not special"""
+    """(B, S) tokens that may be selected: no padding, no special tokens"""
     starts: NDArray[np.bool_]
     """(B, S) candidates that begin a word"""
     lengths: NDArray[np.int64]
-    """(B,) real tokens, special ones counted"""
+    """(B,) tokens per sequence, special tokens included and padding excluded"""
     keys: UInt64
-    """(B,) chance of each sequence"""
+    """(B,) source of all random numbers of a sequence"""
 
 
-class Chosen(NamedTuple):
-    """What a masking chose."""
+class Selection(NamedTuple):
+    """The tokens that a masking selected."""
 
     positions: NDArray[np.bool_]
-    """(B, S) a subset of the candidates"""
+    """(B, S) selected tokens, a subset of the candidates"""
     units: NDArray[np.int64]
-    """(B, S) tokens of one number are replaced alike: all by [MASK], all by random tokens, or none"""
+    """(B, S) tokens with equal numbers are replaced alike: all by [MASK], all by random tokens, or none"""
 
 
 @dataclass(frozen=True)
 class Masking(ABC):
-    """What all maskings have in common: how much is chosen, and what replaces it.
+    """Base of all maskings: how many tokens are selected, and what replaces them.
 
     Attributes:
-        rate: share of a sequence's tokens, special ones counted, that is to be predicted; 0.15 in the paper, section
-            3.1, as `max(1, round(rate * length))`: `create_pretraining_data.py: create_masked_lm_predictions`.
-        final_rate: the rate at the end of training, where it changes, linearly in the samples consumed.
-        num_predictions: a fixed number a sequence, in place of the rate.
-        max_predictions: at most so many a sequence.
-        mask_share: 0.8 of the chosen become [MASK].
-        random_share: 0.1 of the chosen become a random token; the rest stays as it is.
-        random_tokens: where random tokens come from: the `ordinary` entries of the vocabulary, or `all` of them, the
-            special ones too, as published.
+        rate: share of a sequence's tokens to predict, special tokens included in the count; 0.15 in the paper,
+            section 3.1. The number is `max(1, round(rate * length))`, as in `create_pretraining_data.py:
+            create_masked_lm_predictions`.
+        final_rate: the rate at the end of training; if set, the rate changes linearly with the samples consumed.
+        num_predictions: a fixed number of predictions per sequence, in place of the rate.
+        max_predictions: limit of predictions per sequence.
+        mask_share: share of the selected tokens that become [MASK]; 0.8 in the paper.
+        random_share: share of the selected tokens that become a random token; 0.1 in the paper. The rest stays as it
+            is.
+        random_tokens: the vocabulary entries that random tokens are drawn from: the `ordinary` ones, or `all` of
+            them, special tokens included, as published.
     """
 
     rate: float = 0.15
@@ -63,79 +84,76 @@ class Masking(ABC):
     random_tokens: Literal["ordinary", "all"] = "ordinary"
 
     def __post_init__(self) -> None:
-        for name in ("rate", "final_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise RefusedValue(name, value, "be between 0 and 1")
-        for name in ("num_predictions", "max_predictions"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RefusedValue(name, value, "be at least 1")
+        _require_probability("rate", self.rate)
+        if self.final_rate is not None:
+            _require_probability("final_rate", self.final_rate)
+        require_at_least(self, 1, "num_predictions", "max_predictions")
         if self.num_predictions is not None and self.final_rate is not None:
-            raise ValueError("final_rate does nothing where num_predictions is set")
+            raise ValueError("final_rate has no effect if num_predictions is set: remove one of them")
         if not (min(self.mask_share, self.random_share) >= 0 and self.mask_share + self.random_share <= 1):
             raise ValueError(
-                f"mask_share {self.mask_share} and random_share {self.random_share} must be shares of one"
+                f"mask_share is {self.mask_share} and random_share is {self.random_share}; both must be at least 0 "
+                "and their sum at most 1"
             )
 
-    def wanted(self, sequences: Sequences, progress: float) -> NDArray[np.int64]:
-        """(B,) how many tokens are to be chosen, `progress` (0 to 1) into the training."""
+    def num_to_select(self, sequences: Sequences, progress: float) -> NDArray[np.int64]:
+        """Return how many tokens of each sequence to select, (B,); `progress` through training is from 0 to 1."""
         num_candidates = sequences.candidates.sum(axis=1)
         if self.num_predictions is not None:
-            wanted = np.full_like(num_candidates, self.num_predictions)
+            number = np.full_like(num_candidates, self.num_predictions)
         else:
             rate = self.rate if self.final_rate is None else self.rate + (self.final_rate - self.rate) * progress
             # np.rint rounds half to even, as Python 3's round does in the original.
-            wanted = np.maximum(1, np.rint(rate * sequences.lengths)).astype(np.int64)
+            number = np.maximum(1, np.rint(rate * sequences.lengths)).astype(np.int64)
         if self.max_predictions is not None:
-            wanted = np.minimum(wanted, self.max_predictions)
-        return np.minimum(wanted, num_candidates)
+            number = np.minimum(number, self.max_predictions)
+        return np.minimum(number, num_candidates)
 
     @abstractmethod
-    def select(self, sequences: Sequences, progress: float = 0.0) -> Chosen:
-        """Choose what is to be predicted, `progress` (0 to 1) into the training."""
+    def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
+        """Select the tokens to predict; `progress` through training is from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class TokenMasking(Masking):
     """Single tokens, as published."""
 
-    def select(self, sequences: Sequences, progress: float = 0.0) -> Chosen:
-        """The candidates with the smallest random numbers, as many as the rate asks for."""
+    def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
+        """Select the candidates with the smallest random numbers."""
         shape = sequences.candidates.shape
         chance = uniforms(sequences.keys[:, None], np.arange(shape[1])[None, :])
-        chance[~sequences.candidates] = 2.0
+        chance[~sequences.candidates] = _LAST
         ranks = chance.argsort(axis=1).argsort(axis=1)
-        chosen = ranks < self.wanted(sequences, progress)[:, None]
-        return Chosen(chosen, np.broadcast_to(np.arange(shape[1]), shape))
+        return Selection(ranks < self.num_to_select(sequences, progress)[:, None], _one_unit_per_token(shape))
 
 
 @dataclass(frozen=True)
 class WholeWordMasking(Masking):
-    """Whole words in random order, none that would exceed the number wanted; `do_whole_word_mask` of the original.
+    """Whole words, as with `do_whole_word_mask` of the original.
 
-    Each token draws its own replacement, also inside a word, as published. A word never reaches over [SEP].
+    Words are taken in random order. A word that would exceed the number to select is left out. Each token draws its
+    own replacement, also inside a word, as published. A word never extends across [SEP].
     """
 
-    def select(self, sequences: Sequences, progress: float = 0.0) -> Chosen:
-        """Walk the words in random order until the number is reached."""
+    def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
+        """Select words in random order until the number is reached."""
         words = _Words(sequences)
-        chosen = words.none()
-        words.fill(chosen, self.wanted(sequences, progress))
-        shape = sequences.candidates.shape
-        return Chosen(words.tokens_of(chosen), np.broadcast_to(np.arange(shape[1]), shape))
+        selected = words.none_selected()
+        words.fill(selected, self.num_to_select(sequences, progress))
+        return Selection(words.tokens_of(selected), _one_unit_per_token(sequences.candidates.shape))
 
 
 @dataclass(frozen=True)
 class SpanMasking(Masking):
-    """Spans of whole words, their lengths geometric; SpanBERT (Joshi et al. 2020), section 3.1.
+    """Spans of whole words with geometric lengths; SpanBERT (Joshi et al. 2020, arXiv:1907.10529), section 3.1.
 
-    All tokens of a span are replaced alike, as there. A span ends early where the number wanted or its part of the
-    pair does, one that would overlap another is drawn again, and single words fill what is left.
+    All tokens of a span are replaced alike, as in SpanBERT. A span ends early at the end of its segment and where the
+    number to select is reached. A span that would touch or overlap another one is drawn again. Single words fill what
+    is left of the number.
 
     Attributes:
-        stop_probability: p of the geometric distribution; 0.2.
-        max_span: longest span in words; longer draws are drawn again, which is the paper's clipped mean of 3.8.
+        stop_probability: p of the geometric distribution; 0.2 in SpanBERT.
+        max_span: longest span in words; longer draws are drawn again, which gives SpanBERT's mean of 3.8 words.
     """
 
     stop_probability: float = 0.2
@@ -143,49 +161,53 @@ class SpanMasking(Masking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.stop_probability < 1:
-            raise RefusedValue("stop_probability", self.stop_probability, "be between 0 and 1")
-        if self.max_span < 1:
-            raise RefusedValue("max_span", self.max_span, "be at least 1")
+        _require_probability("stop_probability", self.stop_probability)
+        require_at_least(self, 1, "max_span")
 
     def span_probabilities(self) -> NDArray[np.float64]:
-        """(max_span,) of spans of 1, 2, ... words."""
+        """Return the probability of spans of 1, 2, ... words, (max_span,).
+
+        >>> SpanMasking(max_span=3).span_probabilities().round(2)
+        array([0.41, 0.33, 0.26])
+        """
         lengths = np.arange(1, self.max_span + 1)
         weights = self.stop_probability * (1 - self.stop_probability) ** (lengths - 1)
         return weights / weights.sum()
 
-    def select(self, sequences: Sequences, progress: float = 0.0) -> Chosen:
-        """Draw spans one after the other, for all sequences at once."""
-        chosen, units = _select_spans(sequences, self.wanted(sequences, progress), self.span_probabilities())
-        return Chosen(chosen, units)
+    def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
+        """Select one random span after the other, in all sequences at once."""
+        return _select_spans(sequences, self.num_to_select(sequences, progress), self.span_probabilities())
 
 
 @dataclass(frozen=True)
 class NgramMasking(Masking):
-    """N-grams of whole words, P(n) proportional to 1 / n; ALBERT (Lan et al. 2020), section 3.1.
+    """N-grams of whole words, P(n) proportional to 1 / n; ALBERT (Lan et al. 2020, arXiv:1909.11942), section 3.1.
 
     Each token draws its own replacement, as in ALBERT's code.
 
     Attributes:
-        max_span: longest n-gram in words; 3.
+        max_span: longest n-gram in words; 3 in ALBERT.
     """
 
     max_span: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_span < 1:
-            raise RefusedValue("max_span", self.max_span, "be at least 1")
+        require_at_least(self, 1, "max_span")
 
     def span_probabilities(self) -> NDArray[np.float64]:
-        """(max_span,) of spans of 1, 2, ... words."""
+        """Return the probability of n-grams of 1, 2, ... words, (max_span,).
+
+        >>> NgramMasking(max_span=2).span_probabilities().round(2)
+        array([0.67, 0.33])
+        """
         weights = 1 / np.arange(1, self.max_span + 1)
         return weights / weights.sum()
 
-    def select(self, sequences: Sequences, progress: float = 0.0) -> Chosen:
-        """Draw n-grams one after the other, for all sequences at once."""
-        chosen, _ = _select_spans(sequences, self.wanted(sequences, progress), self.span_probabilities())
-        return Chosen(chosen, np.broadcast_to(np.arange(chosen.shape[1]), chosen.shape))
+    def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
+        """Select one random n-gram after the other, in all sequences at once."""
+        selection = _select_spans(sequences, self.num_to_select(sequences, progress), self.span_probabilities())
+        return selection._replace(units=_one_unit_per_token(sequences.candidates.shape))
 
 
 MASKINGS: dict[str, type[Masking]] = {
@@ -196,127 +218,171 @@ MASKINGS: dict[str, type[Masking]] = {
 }
 
 
-class _Words:
-    """The words of each sequence, numbered from 0 in order; W is the most words of any sequence."""
-
-    def __init__(self, sequences: Sequences) -> None:
-        self.sequences = sequences
-        # Which word a candidate belongs to.
-        self.of_token = sequences.starts.cumsum(axis=1) - 1
-        self.counts = sequences.starts.sum(axis=1)
-        self.num_words = int(self.counts.max(initial=0))
-        rows = np.arange(len(self.counts))[:, None]
-        flat = (rows * self.num_words + self.of_token)[sequences.candidates]
-        shape = (len(self.counts), self.num_words)
-        # (B, W) tokens of each word; 0 where there is none.
-        self.lengths = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
-
-    def none(self) -> NDArray[np.bool_]:
-        """(B, W) no word chosen."""
-        return np.zeros(self.lengths.shape, dtype=bool)
-
-    def tokens_of(self, words: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(B, W) words -> (B, S) their tokens."""
-        if not self.num_words:
-            return np.zeros_like(self.sequences.candidates)
-        of_token = np.maximum(self.of_token, 0)
-        return np.take_along_axis(words, of_token, axis=1) & self.sequences.candidates
-
-    def fill(self, chosen: NDArray[np.bool_], wanted: NDArray[np.int64]) -> None:
-        """Choose words in random order, in place, leaving out those that would exceed what is wanted."""
-        if not self.num_words:
-            return
-        chance = uniforms(self.sequences.keys[:, None], np.arange(self.num_words)[None, :])
-        chance[(self.lengths == 0) | chosen] = 2.0
-        order = chance.argsort(axis=1)
-        rows = np.arange(len(order))
-        total = (self.lengths * chosen).sum(axis=1)
-        for column in order.T:
-            length = self.lengths[rows, column]
-            taken = (total + length <= wanted) & (length > 0) & ~chosen[rows, column]
-            chosen[rows[taken], column[taken]] = True
-            total += length * taken
-            if (total >= wanted).all():
-                break
-
-
-def _select_spans(
-    sequences: Sequences, wanted: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """(B, S) tokens of random spans of words, and the number of each token's span, or of its word outside spans."""
-    words = _Words(sequences)
-    chosen = words.none()
-    num_rows, num_words = chosen.shape
-    spans = np.broadcast_to(np.arange(num_words), chosen.shape).copy()
-    if num_words:
-        cumulative = np.cumsum(probabilities)
-        part_ends = _part_ends(words)
-        ends = np.concatenate([np.zeros((num_rows, 1), np.int64), words.lengths.cumsum(axis=1)], axis=1)
-        rows = np.arange(num_rows)
-        total = np.zeros(num_rows, dtype=np.int64)
-        for draw in range(_NUM_SPAN_DRAWS):
-            length = 1 + np.searchsorted(cumulative, uniforms(sequences.keys, np.full(num_rows, _SECOND + draw)))
-            length = np.minimum(length, len(probabilities))
-            start = (uniforms(sequences.keys, np.full(num_rows, _THIRD + draw)) * words.counts).astype(np.int64)
-            # A span ends with its part of the pair, and with the last word that the number wanted has room for.
-            fits = (ends[:, 1:] <= (ends[rows, start] + wanted - total)[:, None]).sum(axis=1)
-            stop = np.minimum(np.minimum(start + length, part_ends[rows, start]), fits)
-            size = ends[rows, np.maximum(stop, start)] - ends[rows, start]
-            taken = stop > start
-            columns = np.arange(num_words)[None, :]
-            span = (columns >= start[:, None]) & (columns < stop[:, None])
-            # Spans do not touch, or two would look like one.
-            near = (columns >= start[:, None] - 1) & (columns <= stop[:, None])
-            taken &= ~(near & chosen).any(axis=1)
-            span &= taken[:, None]
-            chosen |= span
-            spans = np.where(span, start[:, None], spans)
-            total += size * taken
-            if (total >= wanted).all():
-                break
-        words.fill(chosen, wanted)
-    units = np.take_along_axis(spans, np.maximum(words.of_token, 0), axis=1) if num_words else words.of_token
-    return words.tokens_of(chosen), units
-
-
-def _part_ends(words: _Words) -> NDArray[np.int64]:
-    """(B, W) behind the last word of each word's part of the pair: a part ends where a token is no candidate."""
-    candidates = words.sequences.candidates
-    before = np.concatenate([np.zeros((len(candidates), 1), bool), candidates[:, :-1]], axis=1)
-    runs = (candidates & ~before).cumsum(axis=1)
-    part = np.full(words.lengths.shape, candidates.shape[1] + 1, dtype=np.int64)
-    rows, columns = np.nonzero(words.sequences.starts)
-    part[rows, words.of_token[rows, columns]] = runs[rows, columns]
-    return (part[:, None, :] <= part[:, :, None]).sum(axis=2)
-
-
-def word_starts(candidates: NDArray[np.bool_], continues: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(B, S) candidates, (B, S) pieces that go on with a word (`##`) -> (B, S) candidates that begin one.
-
-    A piece behind a token that is no candidate begins a word, so that none reaches over [SEP].
-    """
-    before = np.zeros_like(candidates)
-    before[:, 1:] = candidates[:, :-1]
-    return candidates & (~continues | ~before)
-
-
-def replace(
+def apply_masks(
     input_ids: NDArray[np.int64],
-    chosen: Chosen,
+    selection: Selection,
     masking: Masking,
     mask_id: int,
     random_ids: NDArray[np.int64],
     keys: UInt64,
 ) -> NDArray[np.int64]:
-    """(B, S) ids -> (B, S) ids in which each chosen token, or unit, draws: [MASK], a random token, or as it was.
+    """Replace each selected token by [MASK] or a random token, or keep it, with the shares of `masking`.
 
-    Random tokens come from `random_ids`, each token its own.
+    Tokens of one unit are replaced alike, but each random token is drawn by itself.
+
+    Args:
+        input_ids: (B, S) the original tokens.
+        selection: the tokens to predict.
+        masking: gives `mask_share` and `random_share`.
+        mask_id: id of [MASK].
+        random_ids: (N,) ids that random tokens are drawn from.
+        keys: (B,) keys of the random numbers; other ones than those of the selection.
+
+    Returns:
+        (B, S) the ids that the model reads.
     """
-    kind = uniforms(keys[:, None], chosen.units)
-    positions = np.arange(input_ids.shape[1])[None, :]
-    pick = uniforms(keys[:, None], positions + _SECOND)
-    drawn = random_ids[(pick * len(random_ids)).astype(np.int64)]
-    replaced = np.where(kind < masking.mask_share, mask_id, input_ids)
-    is_random = (kind >= masking.mask_share) & (kind < masking.mask_share + masking.random_share)
-    replaced = np.where(is_random, drawn, replaced)
-    return np.where(chosen.positions, replaced, input_ids)
+    outcome = uniforms(keys[:, None], selection.units)
+    becomes_mask = outcome < masking.mask_share
+    becomes_random = ~becomes_mask & (outcome < masking.mask_share + masking.random_share)
+    position = np.arange(input_ids.shape[1])[None, :]
+    chance = uniforms(keys[:, None], position + _RANDOM_TOKENS)
+    random_tokens = random_ids[(chance * len(random_ids)).astype(np.int64)]
+    replaced = np.where(becomes_mask, mask_id, np.where(becomes_random, random_tokens, input_ids))
+    return np.where(selection.positions, replaced, input_ids)
+
+
+def word_starts(candidates: NDArray[np.bool_], continues: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the candidates that begin a word.
+
+    A piece that continues a word begins one if the token before it is no candidate. So no word extends across [SEP].
+
+    Args:
+        candidates: (B, S) tokens that may be selected.
+        continues: (B, S) pieces that continue a word, which `##` marks in the vocabulary.
+
+    >>> candidates = np.array([[False, True, True, True, False]])  # [CLS] un ##able we [SEP]
+    >>> word_starts(candidates, np.array([[False, False, True, False, False]]))
+    array([[False,  True, False,  True, False]])
+    """
+    follows_candidate = np.zeros_like(candidates)
+    follows_candidate[:, 1:] = candidates[:, :-1]
+    return candidates & (~continues | ~follows_candidate)
+
+
+def _require_probability(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise RefusedValue(name, value, "be more than 0 and less than 1")
+
+
+def _one_unit_per_token(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return (B, S) units with which each token draws its own replacement."""
+    return np.broadcast_to(np.arange(shape[1]), shape)
+
+
+class _Words:
+    """The words of each sequence, numbered from 0; W is the largest number of words in a sequence.
+
+    Attributes:
+        sequences: the micro-batch.
+        of_token: (B, S) the word of each candidate; meaningless for other tokens.
+        counts: (B,) words per sequence.
+        lengths: (B, W) tokens per word; 0 beyond the last word of a sequence.
+    """
+
+    def __init__(self, sequences: Sequences) -> None:
+        self.sequences = sequences
+        self.of_token = sequences.starts.cumsum(axis=1) - 1
+        self.counts = sequences.starts.sum(axis=1)
+        num_sequences, num_words = len(self.counts), int(self.counts.max(initial=0))
+        flat = (np.arange(num_sequences)[:, None] * num_words + self.of_token)[sequences.candidates]
+        self.lengths = np.bincount(flat, minlength=num_sequences * num_words).reshape(num_sequences, num_words)
+
+    def none_selected(self) -> NDArray[np.bool_]:
+        """Return a selection (B, W) that holds no word."""
+        return np.zeros(self.lengths.shape, dtype=bool)
+
+    def tokens_of(self, words: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the tokens (B, S) of selected words (B, W)."""
+        if not words.size:
+            return np.zeros_like(self.sequences.candidates)
+        return np.take_along_axis(words, np.maximum(self.of_token, 0), axis=1) & self.sequences.candidates
+
+    def fill(self, selected: NDArray[np.bool_], num_to_select: NDArray[np.int64]) -> None:
+        """Select more words in random order, in place, except those that would exceed the number of tokens."""
+        num_sequences, num_words = selected.shape
+        chance = uniforms(self.sequences.keys[:, None], np.arange(num_words)[None, :])
+        chance[(self.lengths == 0) | selected] = _LAST
+        every = np.arange(num_sequences)
+        num_selected = (self.lengths * selected).sum(axis=1)
+        # One word of each sequence at a time.
+        for word in chance.argsort(axis=1).T:
+            length = self.lengths[every, word]
+            fits = (num_selected + length <= num_to_select) & (length > 0) & ~selected[every, word]
+            selected[every[fits], word[fits]] = True
+            num_selected += length * fits
+            if (num_selected >= num_to_select).all():
+                break
+
+    def segment_ends(self) -> NDArray[np.int64]:
+        """Return the number (B, W) of the word after the last one of each word's segment.
+
+        A segment ends at a token that is no candidate.
+        """
+        candidates = self.sequences.candidates
+        before = np.concatenate([np.zeros((len(candidates), 1), bool), candidates[:, :-1]], axis=1)
+        of_token = (candidates & ~before).cumsum(axis=1)
+        # A number beyond any segment's for words that do not exist.
+        of_word = np.full(self.lengths.shape, candidates.shape[1] + 1, dtype=np.int64)
+        sequence, position = np.nonzero(self.sequences.starts)
+        of_word[sequence, self.of_token[sequence, position]] = of_token[sequence, position]
+        return (of_word[:, None, :] <= of_word[:, :, None]).sum(axis=2)
+
+
+def _select_spans(
+    sequences: Sequences, num_to_select: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> Selection:
+    """Select random spans of whole words, then single words until the number of tokens is reached.
+
+    Units are the spans, and the words outside them.
+
+    Args:
+        sequences: the micro-batch.
+        num_to_select: (B,) tokens to select per sequence.
+        probabilities: of spans of 1, 2, ... words.
+    """
+    words = _Words(sequences)
+    selected = words.none_selected()
+    num_sequences, num_words = selected.shape
+    if not num_words:
+        return Selection(words.tokens_of(selected), words.of_token)
+    # (B, W) the first word of each word's span, or the word itself.
+    span_of_word = np.broadcast_to(np.arange(num_words), selected.shape).copy()
+    cumulative = np.cumsum(probabilities)
+    segment_ends = words.segment_ends()
+    # (B, W + 1) tokens before each word.
+    tokens_before = np.concatenate([np.zeros((num_sequences, 1), np.int64), words.lengths.cumsum(axis=1)], axis=1)
+    every = np.arange(num_sequences)
+    word = np.arange(num_words)[None, :]
+    num_selected = np.zeros(num_sequences, dtype=np.int64)
+    for draw in range(_NUM_SPAN_DRAWS):
+        chance = uniforms(sequences.keys, np.full(num_sequences, _SPAN_LENGTHS + draw))
+        length = np.minimum(1 + np.searchsorted(cumulative, chance), len(probabilities))
+        chance = uniforms(sequences.keys, np.full(num_sequences, _SPAN_STARTS + draw))
+        start = (chance * words.counts).astype(np.int64)
+        # The first word that exceeds the number of tokens left, counted from the start of the span.
+        last_token = tokens_before[every, start] + num_to_select - num_selected
+        too_far = (tokens_before[:, 1:] <= last_token[:, None]).sum(axis=1)
+        stop = np.minimum(np.minimum(start + length, segment_ends[every, start]), too_far)
+        # Spans must not touch, or two would look like one.
+        near = (word >= start[:, None] - 1) & (word <= stop[:, None])
+        accepted = (stop > start) & ~(near & selected).any(axis=1)
+        span = (word >= start[:, None]) & (word < stop[:, None]) & accepted[:, None]
+        selected |= span
+        span_of_word = np.where(span, start[:, None], span_of_word)
+        size = tokens_before[every, np.maximum(stop, start)] - tokens_before[every, start]
+        num_selected += size * accepted
+        if (num_selected >= num_to_select).all():
+            break
+    words.fill(selected, num_to_select)
+    units = np.take_along_axis(span_of_word, np.maximum(words.of_token, 0), axis=1)
+    return Selection(words.tokens_of(selected), units)

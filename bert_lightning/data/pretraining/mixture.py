@@ -1,4 +1,4 @@
-"""Several sources of samples as one, each with its share, any sample reached in O(1)."""
+"""A mixture of sources, each with its share of the training; any sample is reached in O(1)."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,27 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.loading.batching import shuffled
 from bert_lightning.data.loading.randomness import derive_key, permute
-from bert_lightning.data.pretraining.samples import Sample, Samples
+from bert_lightning.data.pretraining.samples import NumberedSample, Sample, Samples
 from bert_lightning.errors import InputError
 
-# Shares are kept exactly in every block of so many samples, so they are rounded to a thousandth.
+# Each block of this many samples holds the exact shares, so they are rounded to a thousandth.
 BLOCK = 1000
 
 
 class Mixture:
-    """Sources one after the other: sample `index` of all is counted through them.
+    """Samples of several sources.
+
+    The sources stand one after the other, so one index counts through the samples of all of them.
 
     Args:
         sources: at least one.
-        weights: the share of each in training, relative to the others; one source needs none.
+        weights: share of each source in training, relative to the others.
 
     Attributes:
-        num_samples: of all sources together.
+        num_samples: samples of all sources together.
 
     Raises:
-        InputError: a weight is not positive, or less than half a thousandth of all.
+        InputError: a weight is not positive, or so small that its share rounds to 0.
     """
 
     def __init__(self, sources: Sequence[Samples], weights: Sequence[float] = (1.0,)) -> None:
@@ -35,53 +37,71 @@ class Mixture:
         self.num_samples = int(self._ends[-1])
 
     def draw(self, seed: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Samples `start` to `stop` of an endless training: the epoch of each in its source, and its index.
+        """Draw samples `start` to `stop` of an endless training.
 
-        Each source is gone through in an order of its own, epoch after epoch.
+        Each source is read in a random order of its own, epoch after epoch.
+
+        Returns:
+            For each sample the epoch in its source, and the index in the mixture.
         """
         numbers = np.arange(start, stop, dtype=np.int64)
         if len(self.sources) == 1:
             return shuffled(seed, self.num_samples, numbers)
+        blocks = numbers // BLOCK
+        # A slot is a number in a block. Each source has its slots; each block shuffles them.
         slots = np.empty_like(numbers)
-        for block in np.unique(numbers // BLOCK):
-            at = numbers // BLOCK == block
-            slots[at] = permute(derive_key(seed, int(block), "mixture"), BLOCK, numbers[at] % BLOCK)
-        ends = np.cumsum(self._counts)
-        chosen = np.searchsorted(ends, slots, side="right")
-        # Each of a source's slots in a block is one more of its samples.
-        ranks = numbers // BLOCK * self._counts[chosen] + slots - (ends - self._counts)[chosen]
+        for block in np.unique(blocks):
+            in_block = blocks == block
+            slots[in_block] = permute(derive_key(seed, int(block), "mixture"), BLOCK, numbers[in_block] % BLOCK)
+        slot_ends = np.cumsum(self._counts)
+        source_of = np.searchsorted(slot_ends, slots, side="right")
+        # The number of each sample among those that training draws from its source.
+        ranks = blocks * self._counts[source_of] + slots - (slot_ends - self._counts)[source_of]
         epochs, indices = np.empty_like(numbers), np.empty_like(numbers)
         for number, source in enumerate(self.sources):
-            at = chosen == number
-            epochs[at], own = shuffled(derive_key(seed, number), source.num_samples, ranks[at])
-            indices[at] = own + (int(self._ends[number]) - source.num_samples)
+            drawn = source_of == number
+            epochs[drawn], within = shuffled(derive_key(seed, number), source.num_samples, ranks[drawn])
+            indices[drawn] = within + self._first_index(number)
         return epochs, indices
 
     def samples(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Sample]:
-        """The samples of some epochs and indices."""
-        found: list[Sample | None] = [None] * len(indices)
-        chosen = np.searchsorted(self._ends, indices, side="right")
+        """Return the samples with some epochs and indices."""
+        samples: list[Sample | None] = [None] * len(indices)
+        source_of = np.searchsorted(self._ends, indices, side="right")
         for number, source in enumerate(self.sources):
-            for epoch in np.unique(epochs[chosen == number]):
-                rows = np.flatnonzero((chosen == number) & (epochs == epoch))
-                own = indices[rows] - (int(self._ends[number]) - source.num_samples)
-                for row, sample in zip(rows, source.samples(int(epoch), own), strict=True):
-                    found[row] = sample
-        return [sample for sample in found if sample is not None]
+            for epoch in np.unique(epochs[source_of == number]):
+                positions = np.flatnonzero((source_of == number) & (epochs == epoch))
+                within = indices[positions] - self._first_index(number)
+                for position, sample in zip(positions, source.samples(int(epoch), within), strict=True):
+                    samples[position] = sample
+        return [sample for sample in samples if sample is not None]
+
+    def numbered_samples(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[NumberedSample]:
+        """Return the samples with some epochs and indices, each with its own."""
+        samples = self.samples(epochs, indices)
+        return [NumberedSample(*each) for each in zip(epochs.tolist(), indices.tolist(), samples, strict=True)]
+
+    def _first_index(self, source: int) -> int:
+        return int(self._ends[source]) - self.sources[source].num_samples
 
 
 def block_counts(weights: Sequence[float]) -> NDArray[np.int64]:
-    """(sources,) samples of each in a block, by largest remainder.
+    """Return the samples of each source in a block, by the largest remainders, (sources,).
 
     Raises:
-        InputError: as `Mixture`.
+        InputError: a weight is not positive, or so small that its share rounds to 0.
+
+    >>> block_counts([1, 2])
+    array([333, 667])
     """
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
-        raise InputError(f"data.train: the weights of a mixture must be more than 0, not {list(weights)}")
+        raise InputError(f"data.train: the weights are {list(weights)}; each must be a number above 0")
     exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * BLOCK
     counts = np.floor(exact).astype(np.int64)
     for number in np.argsort(counts - exact, kind="stable")[: BLOCK - counts.sum()]:
         counts[number] += 1
     if not counts.all():
-        raise InputError(f"data.train: a weight is less than a thousandth of all: {list(weights)}")
+        raise InputError(
+            f"data.train: the weights are {list(weights)}; each must be at least a thousandth of their sum"
+        )
     return counts

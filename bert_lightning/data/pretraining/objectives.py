@@ -1,4 +1,4 @@
-"""The objectives beside masking, by name: what the two parts of a sample are, or that it has one."""
+"""The table of objectives beside masking: which samples each one trains on."""
 
 from typing import Literal
 

@@ -1,10 +1,11 @@
-"""Samples arranged by length: those of some steps are drawn together, then sorted into buckets or packed into rows.
+"""Pools: the samples of several steps, drawn together and arranged by length, in buckets or in packed bins.
 
-Any row of any step is still a pure function of its number: a window is made from the numbers of its samples alone.
+A step consists of bins. With buckets, a bin holds one sample, and the bins of a step have similar lengths. With
+packing, a bin holds several samples end to end. The bins of any step depend only on its number: a pool is made from
+the numbers of its samples alone.
 """
 
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +13,32 @@ from numpy.typing import NDArray
 from bert_lightning.data.loading.batching import fit_into_rows
 from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.mixture import Mixture
-from bert_lightning.data.pretraining.samples import Sample
+from bert_lightning.data.pretraining.samples import NumberedSample
 
-# Samples are arranged among no fewer rows than these, so that short ones find each other.
-MIN_WINDOW_ROWS = 2048
-# A step's rows are arranged in at most so many lanes of at least so many rows: a rank need not see the others'.
-_MAX_LANES, _MIN_LANE_ROWS = 16, 64
+# A pool has at least this many bins, so that short samples find each other.
+MIN_POOL_BINS = 2048
+# The bins of a step are cut into at most so many groups of at least so many bins, each with pools of its own. So a
+# process does not have to build the pools of the others.
+_MAX_GROUPS, _MIN_GROUP_BINS = 16, 64
+# Packing is tried out on this many samples, to find how many fit into a pool.
 _NUM_MEASURED = 2048
-# Of the samples that fitted when measured: what does not fit in the end is lost, and there is a spread.
+# A pool takes this share of that number. Lengths vary from pool to pool, and samples that do not fit are lost.
 _FILL = 0.993
 
 
-class Drawn(NamedTuple):
-    """A sample, and where it comes from: its epoch and its number in the mixture."""
+class Pools:
+    """The bins of a training, or of one stage of it.
 
-    epoch: int
-    number: int
-    sample: Sample
-
-
-class Windows:
-    """The rows of a training, or of a stage of it.
-
-    A lane is always the same part of each step's rows; there are as many, a power of two, as the batch size allows,
-    whatever the number of ranks.
+    A group is the same stretch of each step's bins. The number of groups is a power of two that depends on the batch
+    size alone, so it is the same for any number of processes.
 
     Args:
-        mixture: where samples come from.
-        seed: of their order.
-        batch_size: rows of a step.
-        max_seq_length: tokens that a row has room for.
-        packed: several samples a row, as they fit; else one, rows of about one length in a step.
-        num_steps: of the training; its last window is shorter.
+        mixture: the samples.
+        seed: seed of their order.
+        batch_size: bins per step.
+        max_seq_length: tokens that fit into a bin.
+        packed: put several samples into a bin; otherwise one.
+        num_steps: steps in all; the last pool may have fewer steps than the others.
     """
 
     def __init__(
@@ -55,81 +50,81 @@ class Windows:
         self.max_seq_length = max_seq_length
         self.packed = packed
         self.num_steps = num_steps
-        self.num_lanes = 1
-        while self.num_lanes < _MAX_LANES and batch_size % (2 * self.num_lanes * _MIN_LANE_ROWS) == 0:
-            self.num_lanes *= 2
-        self.lane_rows = batch_size // self.num_lanes
-        self.window_steps = max(1, MIN_WINDOW_ROWS // self.lane_rows)
-        self._window = lru_cache(2 * _MAX_LANES)(self._make)
+        self.num_groups = 1
+        while self.num_groups < _MAX_GROUPS and batch_size % (2 * self.num_groups * _MIN_GROUP_BINS) == 0:
+            self.num_groups *= 2
+        self.group_size = batch_size // self.num_groups
+        self.steps_per_pool = max(1, MIN_POOL_BINS // self.group_size)
+        self._pool = lru_cache(2 * _MAX_GROUPS)(self._make_pool)
 
     @property
     def samples_per_step(self) -> float:
-        """How many samples a step consumes."""
-        return self._lane_samples * self.num_lanes / self.window_steps if self.packed else self.batch_size
+        """Samples that a step consumes on average."""
+        return self._samples_per_pool * self.num_groups / self.steps_per_pool if self.packed else self.batch_size
 
-    def row(self, step: int, row: int) -> list[Drawn]:
-        """The samples in a row of a step."""
-        window, place = divmod(step, self.window_steps)
-        rows = self._window(window, row // self.lane_rows)
-        return rows[place * self.lane_rows + row % self.lane_rows]
+    def bin(self, step: int, number: int) -> list[NumberedSample]:
+        """Return the samples in one bin of a step."""
+        pool, step_of_pool = divmod(step, self.steps_per_pool)
+        bins = self._pool(pool, number // self.group_size)
+        return bins[step_of_pool * self.group_size + number % self.group_size]
 
     @cached_property
-    def _lane_samples(self) -> int:
-        """How many samples a lane of a packed window takes: as many of some measured ones as its rows can hold."""
+    def _samples_per_pool(self) -> int:
+        """Samples that the packed bins of a pool can hold, found by bisection over measured samples."""
         count = min(_NUM_MEASURED, self.mixture.num_samples)
         samples = self.mixture.samples(*self.mixture.draw(derive_key(self.seed, "measured"), 0, count))
         measured = np.array([sample.length for sample in samples], dtype=np.int64)
-        num_rows = self.window_steps * self.lane_rows
-        fits, too_many = 1, int(num_rows * self.max_seq_length / measured.mean()) + 1
+        num_bins = self.steps_per_pool * self.group_size
+        fits, too_many = 1, int(num_bins * self.max_seq_length / measured.mean()) + 1
         while too_many - fits > 1:
             middle = (fits + too_many) // 2
-            rows = fit_into_rows(np.resize(measured, middle), num_rows, self.max_seq_length)
-            if sum(map(len, rows)) == middle:
+            bins = fit_into_rows(np.resize(measured, middle), num_bins, self.max_seq_length)
+            if sum(map(len, bins)) == middle:
                 fits = middle
             else:
                 too_many = middle
         return max(1, int(_FILL * fits))
 
-    def _make(self, window: int, lane: int) -> list[list[Drawn]]:
-        """A lane's rows of a window's first step, of its second, ..."""
-        steps = min(self.window_steps, self.num_steps - window * self.window_steps)
-        num_rows = steps * self.lane_rows
+    def _make_pool(self, pool: int, group: int) -> list[list[NumberedSample]]:
+        """Return the bins of a group in the first step of a pool, then those in its second step, and so on."""
+        num_steps = min(self.steps_per_pool, self.num_steps - pool * self.steps_per_pool)
+        num_bins = num_steps * self.group_size
         if self.packed:
-            start = (window * self.num_lanes + lane) * self._lane_samples
-            count = max(1, self._lane_samples * steps // self.window_steps)
+            start = (pool * self.num_groups + group) * self._samples_per_pool
+            count = max(1, self._samples_per_pool * num_steps // self.steps_per_pool)
         else:
-            start = window * self.window_steps * self.batch_size + lane * num_rows
-            count = num_rows
-        epochs, indices = self.mixture.draw(self.seed, start, start + count)
-        samples = self.mixture.samples(epochs, indices)
-        drawn = [Drawn(*each) for each in zip(epochs.tolist(), indices.tolist(), samples, strict=True)]
-        lengths = np.array([sample.length for sample in samples], dtype=np.int64)
-        arranged = (
-            self._packed(lengths, num_rows, window, lane) if self.packed else self._sorted(lengths, window, lane)
-        )
-        return [[drawn[number] for number in row] for row in arranged]
+            start = pool * self.steps_per_pool * self.batch_size + group * num_bins
+            count = num_bins
+        samples = self.mixture.numbered_samples(*self.mixture.draw(self.seed, start, start + count))
+        lengths = np.array([each.sample.length for each in samples], dtype=np.int64)
+        bins = self._packed(lengths, num_bins, pool, group) if self.packed else self._bucketed(lengths, pool, group)
+        return [[samples[number] for number in numbers] for numbers in bins]
 
-    def _packed(self, lengths: NDArray[np.int64], num_rows: int, window: int, lane: int) -> list[list[int]]:
-        rows = packed_rows(lengths, num_rows, self.max_seq_length)
-        order = permute(derive_key(self.seed, window, lane, "rows"), num_rows, np.arange(num_rows))
-        return [rows[row] for row in order]
+    def _packed(self, lengths: NDArray[np.int64], num_bins: int, pool: int, group: int) -> list[list[int]]:
+        bins = pack(lengths, num_bins, self.max_seq_length)
+        order = permute(derive_key(self.seed, pool, group, "rows"), num_bins, np.arange(num_bins))
+        return [bins[number] for number in order]
 
-    def _sorted(self, lengths: NDArray[np.int64], window: int, lane: int) -> list[list[int]]:
-        by_length = np.argsort(lengths, kind="stable").reshape(-1, self.lane_rows)
-        steps = permute(derive_key(self.seed, window, "buckets"), len(by_length), np.arange(len(by_length)))
-        rows: list[list[int]] = []
-        for step in steps.tolist():
-            # In random order, so that the parts given to ranks and micro-batches are alike.
-            key = derive_key(self.seed, window, lane, step, "places")
-            rows += [[number] for number in by_length[step][permute(key, self.lane_rows, np.arange(self.lane_rows))]]
-        return rows
+    def _bucketed(self, lengths: NDArray[np.int64], pool: int, group: int) -> list[list[int]]:
+        buckets = np.argsort(lengths, kind="stable").reshape(-1, self.group_size)
+        order = permute(derive_key(self.seed, pool, "buckets"), len(buckets), np.arange(len(buckets)))
+        bins: list[list[int]] = []
+        for bucket in order.tolist():
+            # Shuffle inside the bucket, so that all processes and micro-batches get samples of like length.
+            key = derive_key(self.seed, pool, group, bucket, "places")
+            shuffled = permute(key, self.group_size, np.arange(self.group_size))
+            bins += [[number] for number in buckets[bucket][shuffled]]
+        return bins
 
 
-def packed_rows(lengths: NDArray[np.int64], num_rows: int, room: int) -> list[list[int]]:
-    """Samples in rows; where they do not all fit, those drawn last are left out, whatever their length."""
+def pack(lengths: NDArray[np.int64], num_bins: int, room: int) -> list[list[int]]:
+    """Pack samples into bins of `room` tokens, and return the numbers of the samples in each bin.
+
+    If not all samples fit, the last ones are left out whatever their length, so that no length is disfavoured.
+    """
     while True:
-        rows = fit_into_rows(lengths, num_rows, room)
-        surplus = len(lengths) - sum(map(len, rows))
+        bins = fit_into_rows(lengths, num_bins, room)
+        surplus = len(lengths) - sum(map(len, bins))
         if not surplus:
-            return rows
+            return bins
         lengths = lengths[:-surplus]

@@ -1,8 +1,8 @@
 """The published instance generator, draw for draw: `google-research/bert`, `create_pretraining_data.py`.
 
 The same text, vocabulary, seed and settings give the same instances in the same order as the original code. Its
-oddities are kept: B may come from A's own document and still be called random; a word piece at the cut front of B
-joins the last word of A; a random token may be a special one. `dynamic` mode corrects them (`objectives.py`).
+oddities are kept: a B that is labelled random may come from the document of A; a word piece at the cut front of B
+joins the last word of A; a random token may be a special one. The dynamic samples of `objectives.py` correct them.
 """
 
 import json
@@ -21,25 +21,25 @@ _NUM_DOCUMENT_DRAWS = 10
 
 
 class Encoder(Protocol):
-    """Anything that turns a line of text into word pieces."""
+    """Anything that splits a line of text into word pieces."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Word pieces of a text."""
+        """Return the word pieces of a text."""
         ...
 
 
 @dataclass(frozen=True)
 class GoogleSettings:
-    """Settings of the original generator under their original meaning; defaults as published.
+    """Settings of the original generator with their original names, meanings and defaults.
 
     Attributes:
-        max_seq_length: longest pair, special tokens included.
-        max_predictions_per_seq: most masked tokens of a pair.
-        masked_lm_prob: share of a pair's tokens, special ones counted, that is masked.
-        dupe_factor: passes over the text, each with masks and pairs of its own.
-        short_seq_prob: share of documents whose pairs of a pass are made shorter.
+        max_seq_length: longest pair in tokens, special tokens included.
+        max_predictions_per_seq: limit of masked tokens per pair.
+        masked_lm_prob: share of a pair's tokens to mask, special tokens included in the count.
+        dupe_factor: passes over the text, each with other masks and pairs.
+        short_seq_prob: share of documents whose pairs are made shorter, drawn anew in each pass.
         whole_word: mask whole words.
-        seed: of Python's generator, the only source of chance.
+        seed: seed of Python's generator, from which all random numbers come.
     """
 
     max_seq_length: int = 128
@@ -51,7 +51,7 @@ class GoogleSettings:
     seed: int = 12345
 
     def __post_init__(self) -> None:
-        # Below 5 the original fails: a pair needs a token in each part.
+        # Below 5 the original fails, because a pair needs a token in each text.
         for name, least in {"max_seq_length": 5, "max_predictions_per_seq": 1, "dupe_factor": 1}.items():
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
@@ -61,7 +61,7 @@ class GoogleSettings:
 
 
 class Instance(NamedTuple):
-    """One masked pair, as the original writes it."""
+    """One masked pair, with the fields that the original writes."""
 
     tokens: list[str]
     segment_ids: list[int]
@@ -70,7 +70,7 @@ class Instance(NamedTuple):
     masked_lm_labels: list[str]
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(self._asdict(), ensure_ascii=False)
 
 
@@ -83,19 +83,19 @@ def google_instances(
     repairs: Repairs | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[str]:
-    """All instances of some plain text files, as lines of JSON, in the original order.
+    """Yield all instances of some plain text files, as lines of JSON, in the original order.
 
-    The documents are held in memory, as drawing from them at random asks for; instances wait on disk for the last
-    shuffle.
+    All documents are held in memory, because a random B may come from any of them. Instances are kept in a temporary
+    file until the final shuffle.
 
     Args:
-        sources: text files: a line is a segment, a blank one ends a document; a file's end does not.
+        sources: text files: a line is a segment, and a blank line ends a document; the end of a file does not.
         encoder: the original encoding (`text/original.py`).
         vocabulary: entries in file order, from which random tokens are drawn.
-        settings: of the generator.
-        errors: what becomes of bytes that are not UTF-8.
-        repairs: counts what had to be mended.
-        progress: told documents done and documents to do, over all passes.
+        settings: settings of the generator.
+        errors: the treatment of bytes that are not UTF-8.
+        repairs: counts what had to be repaired.
+        progress: callback that receives the number of documents done, and of all, over all passes.
 
     Raises:
         InputError: a source cannot be read, or there is no text.
@@ -113,7 +113,7 @@ def google_instances(
                 offsets.append(file.tell())
                 file.write(instance.to_json().encode() + b"\n")
             progress(number + 1, settings.dupe_factor * len(documents))
-        # A shuffle draws by the number of items alone.
+        # The order is that of shuffled instances, because a shuffle draws by the number of items alone.
         generator.shuffle(offsets)
         for offset in offsets:
             file.seek(offset)
@@ -129,7 +129,7 @@ def _read_documents(
         for _, line in numbered_lines(source, errors, repairs, keep_mark=True, carriage_returns="keep"):
             num_lines += 1
             joined = "\r" in line.rstrip("\r\n")
-            # TensorFlow's reader drops every carriage return, and no byte-order mark.
+            # TensorFlow's reader drops every carriage return, and keeps a byte-order mark.
             text = line.replace("\r", "").strip()
             if not text:
                 documents.append([])
@@ -137,8 +137,8 @@ def _read_documents(
                 documents[-1].append(segment)
         if num_lines == 1 and joined:
             raise InputError(
-                f"{source}: its lines end in carriage returns alone, which the published generator reads as one "
-                "line: end them in LF"
+                f"{source}: its lines end in carriage returns alone, so the published generator reads them as one "
+                "line: convert the line ends to LF"
             )
     return [document for document in documents if document]
 
@@ -146,44 +146,47 @@ def _read_documents(
 def _of_document(
     documents: list[list[Segment]], number: int, words: Sequence[str], settings: GoogleSettings, generator: Random
 ) -> Iterator[Instance]:
-    """`create_instances_from_document`."""
+    """Yield the instances of one document: `create_instances_from_document`."""
     document = documents[number]
     max_num_tokens = settings.max_seq_length - 3
     target = max_num_tokens
-    # Once a document and pass, not once a chunk.
+    # Drawn once per document and pass, not once per chunk.
     if generator.random() < settings.short_seq_prob:
         target = generator.randint(2, max_num_tokens)
     chunk: list[Segment] = []
-    length = place = 0
-    while place < len(document):
-        chunk.append(document[place])
-        length += len(document[place])
-        if place == len(document) - 1 or length >= target:
+    length = position = 0
+    while position < len(document):
+        chunk.append(document[position])
+        length += len(document[position])
+        if position == len(document) - 1 or length >= target:
             num_first = generator.randint(1, len(chunk) - 1) if len(chunk) >= 2 else 1
             first = _joined(chunk[:num_first])
-            # A chunk of one segment has no second part: no coin is tossed.
+            # A chunk of one segment has no B of its own, so no coin is tossed.
             is_random = len(chunk) == 1 or generator.random() < 0.5
             if is_random:
                 second = _random_second(documents, number, target - len(first), generator)
-                # The segments behind A were not used: they are read again.
-                place -= len(chunk) - num_first
+                # The segments after A were not used, so they are read again.
+                position -= len(chunk) - num_first
             else:
                 second = _joined(chunk[num_first:])
-            first, second = _truncated(first, second, max_num_tokens, generator)
+            first, second = _truncate(first, second, max_num_tokens, generator)
             tokens = [CLS, *first, SEP, *second, SEP]
             segment_ids = [0] * (len(first) + 2) + [1] * (len(second) + 1)
             masked, positions, labels = _mask(tokens, words, settings, generator)
             yield Instance(masked, segment_ids, is_random, positions, labels)
             chunk, length = [], 0
-        place += 1
+        position += 1
 
 
 def _joined(segments: Sequence[Segment]) -> Segment:
     return [token for segment in segments for token in segment]
 
 
-def _random_second(documents: list[list[Segment]], number: int, wanted: int, generator: Random) -> Segment:
-    """Whole segments of a random document, from a random one on; after ten draws its own document will do."""
+def _random_second(documents: list[list[Segment]], number: int, target: int, generator: Random) -> Segment:
+    """Return whole segments of a random document, from a random one on.
+
+    After ten draws the document of A is accepted.
+    """
     other = number
     for _ in range(_NUM_DOCUMENT_DRAWS):
         other = generator.randint(0, len(documents) - 1)
@@ -193,13 +196,13 @@ def _random_second(documents: list[list[Segment]], number: int, wanted: int, gen
     second: Segment = []
     for segment in document[generator.randint(0, len(document) - 1) :]:
         second += segment
-        if len(second) >= wanted:
+        if len(second) >= target:
             break
     return second
 
 
-def _truncated(first: Segment, second: Segment, limit: int, generator: Random) -> tuple[Segment, Segment]:
-    """`truncate_seq_pair`: from the longer part (tie: the second), front or end by a coin."""
+def _truncate(first: Segment, second: Segment, limit: int, generator: Random) -> tuple[Segment, Segment]:
+    """Cut the longer text (at equal lengths the second), at its front or end by a coin: `truncate_seq_pair`."""
     bounds = [[0, len(first)], [0, len(second)]]
     lengths = [len(first), len(second)]
     while sum(lengths) > limit:
@@ -215,7 +218,10 @@ def _truncated(first: Segment, second: Segment, limit: int, generator: Random) -
 def _mask(
     tokens: Sequence[str], words: Sequence[str], settings: GoogleSettings, generator: Random
 ) -> tuple[list[str], list[int], list[str]]:
-    """`create_masked_lm_predictions`: masked tokens, positions in order, and what stood there."""
+    """Return the masked tokens, the sorted positions of masks, and the original tokens there.
+
+    The original calls it `create_masked_lm_predictions`.
+    """
     candidates: list[list[int]] = []
     for position, token in enumerate(tokens):
         if token in (CLS, SEP):
@@ -225,19 +231,19 @@ def _mask(
         else:
             candidates.append([position])
     generator.shuffle(candidates)
-    wanted = min(settings.max_predictions_per_seq, max(1, round(len(tokens) * settings.masked_lm_prob)))
+    num_to_mask = min(settings.max_predictions_per_seq, max(1, round(len(tokens) * settings.masked_lm_prob)))
     masked = list(tokens)
-    chosen: list[int] = []
+    masked_positions: list[int] = []
     for candidate in candidates:
-        if len(chosen) >= wanted:
+        if len(masked_positions) >= num_to_mask:
             break
-        if len(chosen) + len(candidate) > wanted:
+        if len(masked_positions) + len(candidate) > num_to_mask:
             continue
         for position in candidate:
             if generator.random() < 0.8:
                 masked[position] = MASK
             elif generator.random() >= 0.5:
                 masked[position] = words[generator.randint(0, len(words) - 1)]
-        chosen += candidate
-    chosen.sort()
-    return masked, chosen, [tokens[position] for position in chosen]
+        masked_positions += candidate
+    masked_positions.sort()
+    return masked, masked_positions, [tokens[position] for position in masked_positions]

@@ -1,7 +1,9 @@
-"""A sample of pre-training before it is masked, and how any of them is reached at once."""
+"""Pre-training samples before they are masked.
+
+Any sample is reached without those before it: it depends only on the seed, the epoch and its index.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -16,44 +18,73 @@ Tokens = NDArray[np.unsignedinteger]
 
 
 class Sample(NamedTuple):
-    """The tokens of a sample without [CLS] and the [SEP] behind its parts."""
+    """A text or a pair of texts, without [CLS] and the [SEP] after each text."""
 
     first: Tokens
     second: Tokens | None
     label: int
-    """0 where B follows A, 1 where it does not; of no meaning where there is no B"""
+    """label of a pair, such as 0 if B follows A and 1 if it does not; meaningless without a second text"""
 
     @property
     def length(self) -> int:
-        """Tokens with [CLS] and [SEP]."""
+        """Tokens, [CLS] and [SEP] included."""
         return len(self.first) + (2 if self.second is None else len(self.second) + 3)
 
     def copied(self) -> "Sample":
-        """The same in memory of its own: views of many shards at once would keep all of them in memory."""
+        """Return a copy in memory, because views into many shards would keep all of these in memory."""
         return Sample(self.first.copy(), None if self.second is None else self.second.copy(), self.label)
 
 
-class Samples(ABC):
-    """All samples of a token store, each a pure function of (seed, epoch, index), reached in O(1).
+class NumberedSample(NamedTuple):
+    """A sample, its epoch, and its number among the samples of an epoch."""
 
-    A document of T tokens has ceil(T / room) of them, so an epoch reads each token about once. Where a sample begins
-    is drawn around its own place, so that chunks fall differently in each epoch.
+    epoch: int
+    number: int
+    sample: Sample
+
+
+class Draws(NamedTuple):
+    """The random numbers of one sample, each uniform in [0, 1)."""
+
+    shortened: float
+    """below `short_sequence_probability`, the sample is cut to a random length"""
+    short_length: float
+    """that length"""
+    start: float
+    """the start of the sample, near that of its chunk"""
+    cut: float
+    """the sentence after which a chunk is cut into A and B"""
+    label: float
+    """the label of a pair"""
+    other_document: float
+    """the document of a random B"""
+    other_sentence: float
+    """the sentence in it with which B begins"""
+    kept: float
+    """which stretch of a text is kept if it is too long"""
+
+
+class Samples(ABC):
+    """All samples of a token store; each is a function of (seed, epoch, index) and is reached in O(1).
+
+    A document of T tokens has ceil(T / room) samples, so an epoch reads each token about once. A sample starts near a
+    multiple of `room`, at a random distance from it, so that each epoch cuts the document differently.
 
     Args:
         store: the corpus.
         max_seq_length: longest sample, special tokens included.
         short_sequence_probability: share of samples cut to a random length.
-        seed: of everything random.
+        seed: seed of all random numbers.
 
     Attributes:
-        metric: what the metrics of the sentence head are named by; None where samples are no pairs.
-        num_special: [CLS] and [SEP] of a sample.
-        num_samples: in all documents.
+        metric: prefix of the metrics of the sentence head; None if samples are single texts.
+        num_special: number of [CLS] and [SEP] in a sample.
+        room: longest sample, special tokens excluded.
+        num_samples: samples per epoch.
     """
 
     metric: ClassVar[str | None]
     num_special: ClassVar[int] = 3
-    num_draws: ClassVar[int] = 8
 
     def __init__(self, store: TokenStore, max_seq_length: int, short_sequence_probability: float, seed: int) -> None:
         self.store = store
@@ -68,65 +99,83 @@ class Samples(ABC):
         self.num_samples = int(self._shard_ends[-1])
 
     def samples(self, epoch: int, indices: NDArray[np.int64]) -> list[Sample]:
-        """The samples `indices` of an epoch."""
+        """Return the samples with some indices in an epoch."""
         shards = np.searchsorted(self._shard_ends, indices, side="right")
         within = indices - np.concatenate(([0], self._shard_ends))[shards]
         keys = random_bits(derive_key(self.seed, epoch, "pairs"), indices)
-        draws = uniforms(keys[:, None], np.arange(self.num_draws)[None, :])
+        draws = uniforms(keys[:, None], np.arange(len(Draws._fields))[None, :])
         return [
-            self._sample(shard, place, draw).copied()
-            for shard, place, draw in zip(shards.tolist(), within.tolist(), draws, strict=True)
+            self._sample(shard, index, Draws(*numbers)).copied()
+            for shard, index, numbers in zip(shards.tolist(), within.tolist(), draws.tolist(), strict=True)
         ]
 
     @abstractmethod
     def _count_up(self, shard: int) -> NDArray[np.int64]:
-        """(units,) the samples in each unit of a shard and in those before it; the last is that of the shard."""
+        """Return the samples of a shard up to and including each of its units, such as documents: (units,)."""
 
     @abstractmethod
-    def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
-        """Sample `place` of a shard, from its draws (num_draws,)."""
+    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
+        """Return the sample with an index in a shard."""
 
-    def _target(self, draw: Sequence[float]) -> int:
-        """How many tokens this sample is to have: all there is room for, or now and then fewer."""
-        if draw[0] < self.short_sequence_probability:
-            return 2 + int(draw[1] * (self.room - 1))
+    def target_length(self, draws: Draws) -> int:
+        """Return the tokens to fill, special tokens excluded: all that fit, or fewer in some samples."""
+        if draws.shortened < self.short_sequence_probability:
+            return 2 + int(draws.short_length * (self.room - 1))
         return self.room
 
-    def _start(self, chunk: int, draw: Sequence[float], length: int, target: int) -> int:
-        """Somewhere around the chunk's place, but not so late that the text ends before the sample is full."""
-        start = int((chunk - 0.5 + draw[2]) * self.room)
+    def start_position(self, chunk: int, draws: Draws, length: int, target: int) -> int:
+        """Return a random position near the start of a chunk in a text of `length` tokens.
+
+        If the text allows it, `target` tokens follow the position.
+        """
+        start = int((chunk - 0.5 + draws.start) * self.room)
         return min(max(start, 0), max(length - target, 0))
 
 
-def first_behind(ends: NDArray[np.uint32], token: int) -> int:
-    """How many stretches end at a token or before it: the number of the stretch that holds it."""
-    # In the array's own type, or the whole of it would be converted first.
-    return int(ends.searchsorted(ends.dtype.type(token), side="right"))
+def sentence_at(ends: NDArray[np.uint32], position: int) -> int:
+    """Return the number of the sentence that holds a position, which is also how many sentences end before it.
 
+    Args:
+        ends: for each sentence the position after its last token.
+        position: a token.
 
-def beginning(ends: NDArray[np.uint32], token: int, room: int, lowest: int = 0) -> int:
-    """Where a sample begins whose place is `token`: with the sentence that holds it.
-
-    A sentence of more than `room` tokens is entered at the token itself, or what lies behind its first ones would
-    never be seen. `lowest` is where the first sentence begins.
+    >>> ends = np.array([3, 5, 9], dtype=np.uint32)
+    >>> [sentence_at(ends, position) for position in (0, 2, 3, 8)]
+    [0, 0, 1, 2]
     """
-    number = first_behind(ends, token)
+    # NumPy would convert the whole array if the position had another type.
+    return int(ends.searchsorted(ends.dtype.type(position), side="right"))
+
+
+def sentence_start(ends: NDArray[np.uint32], position: int, room: int, lowest: int = 0) -> int:
+    """Return the start of a sample that is drawn at a position: the start of the sentence that holds it.
+
+    A sentence of more than `room` tokens is entered at the position itself. Otherwise a sample would never show the
+    tokens after its first ones.
+
+    Args:
+        ends: for each sentence the position after its last token.
+        position: the token drawn.
+        room: tokens that fit into a sample.
+        lowest: start of the first sentence.
+    """
+    number = sentence_at(ends, position)
     start = int(ends[number - 1]) if number else lowest
-    return token if int(ends[number]) - start > room else start
+    return position if int(ends[number]) - start > room else start
 
 
 class DocumentSamples(Samples):
-    """Samples that each lie in one document, or begin in one."""
+    """Base of samples that each start in one document."""
 
     def _count_up(self, shard: int) -> NDArray[np.int64]:
         return np.cumsum(-(-self.store.shard(shard).document_lengths() // self.room))
 
-    def _sample(self, shard: int, place: int, draw: NDArray[np.float64]) -> Sample:
+    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
         ends = self._counts(shard)
-        local = int(ends.searchsorted(place, side="right"))
-        chunk = place - (int(ends[local - 1]) if local else 0)
-        return self._of_document(self.store.first_document(shard) + local, chunk, draw.tolist())
+        document = int(ends.searchsorted(index, side="right"))
+        chunk = index - (int(ends[document - 1]) if document else 0)
+        return self._of_document(self.store.first_document(shard) + document, chunk, draws)
 
     @abstractmethod
-    def _of_document(self, document: int, chunk: int, draw: list[float]) -> Sample:
-        """Sample `chunk` of a document."""
+    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
+        """Return the sample with the number `chunk` of a document."""

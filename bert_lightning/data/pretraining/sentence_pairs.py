@@ -1,12 +1,21 @@
-"""Pairs of text: does B follow A, or are they in order?"""
+"""Pairs of texts for two objectives: does B follow A, and are A and B in order?"""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.corpus.token_store import Shard, TokenStore
-from bert_lightning.data.pretraining.samples import DocumentSamples, Sample, Tokens, beginning, first_behind
+from bert_lightning.data.corpus.shards import Shard
+from bert_lightning.data.corpus.token_store import TokenStore
+from bert_lightning.data.loading.encoding import pair_lengths
+from bert_lightning.data.pretraining.samples import (
+    DocumentSamples,
+    Draws,
+    Sample,
+    Tokens,
+    sentence_at,
+    sentence_start,
+)
 from bert_lightning.errors import InputError
 
 IS_NEXT, IS_RANDOM = 0, 1
@@ -14,16 +23,21 @@ IN_ORDER, SWAPPED = 0, 1
 
 
 class SentencePairs(DocumentSamples):
-    """Next-sentence pairs, as published (`create_pretraining_data.py`, paper section 3.1).
+    """Next-sentence pairs (`create_pretraining_data.py`; BERT, arXiv:1810.04805, section 3.1).
 
-    A chunk of consecutive sentences is cut at random into A and B, or half of the time B is replaced by text of
-    another document; now and then the pair is made short. Four faults of the original are corrected: B never comes
-    from A's own document when it is labelled random; a chunk of one sentence takes a neighbour, so that only
-    documents of a single sentence are always random; a sentence longer than the pair is entered anywhere; and of a
-    part that is cut, any stretch may be kept, where coins token by token all but always keep its middle.
+    A chunk of consecutive sentences is cut at random into A and B. Half of the time B is replaced by text of another
+    document. Some pairs are made short.
+
+    Four faults of the original are corrected:
+
+    - B never comes from the document of A if it is labelled random.
+    - A chunk of one sentence takes a neighbour. Only documents of a single sentence always have a random B.
+    - A sentence longer than the pair is entered anywhere, not only at its start.
+    - Any stretch of a text may be kept when it is cut. In the original a coin is tossed for each token, so it nearly
+      always keeps the middle.
 
     Raises:
-        InputError: fewer than two documents.
+        InputError: there are fewer than two documents.
     """
 
     metric: ClassVar[str | None] = "nsp"
@@ -33,41 +47,43 @@ class SentencePairs(DocumentSamples):
         first, last = store.same_document(0)
         if last - first + 1 == store.num_documents:
             raise InputError(
-                f"{store.path}: the corpus is too small for one pair: a random second part comes from another "
+                f"{store.path}: the corpus is too small for one pair: a random second text comes from another "
                 "document, but there is only 1. Plain text in paragraphs counts each file as one document; with "
                 "`prepare --layout sentences` a blank line separates documents"
             )
 
-    def _of_document(self, document: int, chunk: int, draw: list[float]) -> Sample:
-        target = self._target(draw)
-        chunk_of = _Chunk(self, document, chunk, draw, target)
-        start, middle, stop = chunk_of.start, chunk_of.middle, chunk_of.stop
-        a = chunk_of.shard.tokens[start:middle]
-        # Nothing can follow where the document has no second sentence.
-        if middle == stop or draw[4] < 0.5:
-            b = self._random_second(document, draw, target - (middle - start))
-            return Sample(*truncated(a, b, self.room, draw[7]), IS_RANDOM)
-        return Sample(*truncated(a, chunk_of.shard.tokens[middle:stop], self.room, draw[7]), IS_NEXT)
+    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
+        target = self.target_length(draws)
+        shard, start, middle, stop = _cut_chunk(self, document, chunk, draws, target)
+        a, b = shard.tokens[start:middle], shard.tokens[middle:stop]
+        label = IS_NEXT
+        # No B can follow in a document of one sentence.
+        if middle == stop or draws.label < 0.5:
+            b, label = self._random_second(document, draws, target - len(a)), IS_RANDOM
+        return Sample(*truncate_pair(a, b, self.room, draws.kept), label)
 
-    def _random_second(self, document: int, draw: list[float], target: int) -> Tokens:
-        """Whole sentences of another document from a random one on, until `target` tokens; at least one sentence."""
+    def _random_second(self, document: int, draws: Draws, target: int) -> Tokens:
+        """Return whole sentences of another document, from a random one on, until there are `target` tokens.
+
+        There is at least one sentence.
+        """
         first, last = self.store.same_document(document)
-        others = self.store.num_documents - (last - first + 1)
-        other = int(draw[5] * others)
+        num_same = last - first + 1
+        other = int(draws.other_document * (self.store.num_documents - num_same))
         if other >= first:
-            other += last - first + 1
+            other += num_same
         shard, begin, end, offset = self.store.locate(other)
         ends = shard.sentences[begin:end]
-        sentence = int(draw[6] * len(ends))
+        sentence = int(draws.other_sentence * len(ends))
         start = int(ends[sentence - 1]) if sentence else offset
         final = min(int(ends.searchsorted(ends.dtype.type(start + max(target, 1)))), len(ends) - 1)
         return shard.tokens[start : int(ends[final])]
 
 
 class OrderedPairs(DocumentSamples):
-    """Two consecutive stretches of a document, swapped half of the time; ALBERT (Lan et al. 2020), section 3.1.
+    """Consecutive texts of a document, swapped half of the time; ALBERT (arXiv:1909.11942), section 3.1.
 
-    A document of one sentence is cut in its middle; one of a single token has no pair.
+    A document of one sentence is cut in its middle. A document of one token has no pair.
 
     Raises:
         InputError: no document has two tokens.
@@ -75,65 +91,69 @@ class OrderedPairs(DocumentSamples):
 
     metric: ClassVar[str | None] = "sop"
 
-    def _count_up(self, shard: int) -> NDArray[np.int64]:
-        lengths = self.store.shard(shard).document_lengths()
-        return np.cumsum(np.where(lengths > 1, -(-lengths // self.room), 0))
-
     def __init__(self, store: TokenStore, max_seq_length: int, short_sequence_probability: float, seed: int) -> None:
         super().__init__(store, max_seq_length, short_sequence_probability, seed)
         if not self.num_samples:
             raise InputError(f"{store.path}: the corpus is too small for one pair: no document has two tokens")
 
-    def _of_document(self, document: int, chunk: int, draw: list[float]) -> Sample:
-        chunk_of = _Chunk(self, document, chunk, draw, self._target(draw))
-        start, middle, stop = chunk_of.start, chunk_of.middle, chunk_of.stop
+    def _count_up(self, shard: int) -> NDArray[np.int64]:
+        lengths = self.store.shard(shard).document_lengths()
+        return np.cumsum(np.where(lengths > 1, -(-lengths // self.room), 0))
+
+    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
+        shard, start, middle, stop = _cut_chunk(self, document, chunk, draws, self.target_length(draws))
         if middle == stop:
             middle = start + (stop - start) // 2
-        tokens = chunk_of.shard.tokens
-        a, b = truncated(tokens[start:middle], tokens[middle:stop], self.room, draw[7])
-        return Sample(b, a, SWAPPED) if draw[4] < 0.5 else Sample(a, b, IN_ORDER)
+        a, b = truncate_pair(shard.tokens[start:middle], shard.tokens[middle:stop], self.room, draws.kept)
+        return Sample(b, a, SWAPPED) if draws.label < 0.5 else Sample(a, b, IN_ORDER)
 
 
-class _Chunk:
-    """Consecutive sentences of a document, about `target` tokens of them, cut between two at random.
-
-    Attributes:
-        shard: where its tokens lie.
-        start: its first token.
-        middle: the first token of its second half; `stop` where the document has one sentence alone.
-        stop: behind its last token.
-    """
+class _Chunk(NamedTuple):
+    """Consecutive sentences of a document, cut between two of them."""
 
     shard: Shard
-
-    def __init__(self, samples: DocumentSamples, document: int, chunk: int, draw: list[float], target: int) -> None:
-        self.shard, begin, end, offset = samples.store.locate(document)
-        ends = self.shard.sentences[begin:end]
-        place = samples._start(chunk, draw, int(ends[-1]) - offset, target) + offset
-        start = beginning(ends, place, samples.room, offset)
-        first = first_behind(ends, start)
-        last = min(int(ends.searchsorted(ends.dtype.type(start + target))) + 1, len(ends))
-        if last - first == 1 and len(ends) > 1:
-            if last < len(ends):
-                last += 1
-            else:
-                first -= 1
-                before = int(ends[first - 1]) if first else offset
-                start = max(before, int(ends[first]) - samples.room)
-        self.start, self.stop = start, int(ends[last - 1])
-        single = last - first == 1
-        self.middle = self.stop if single else int(ends[first + int(draw[3] * (last - first - 1))])
+    """the shard that holds the tokens"""
+    start: int
+    """the first token"""
+    middle: int
+    """the first token of the second half; `stop` if there is only one sentence"""
+    stop: int
+    """the position after the last token"""
 
 
-def truncated(a: Tokens, b: Tokens, limit: int, draw: float) -> tuple[Tokens, Tokens]:
-    """Cut the longer part (tie: B) as far as needed, as the original; what is kept of it stands anywhere in it."""
-    if len(a) + len(b) > limit:
-        # What one token at a time from the longer part comes to.
-        keep_a = min(len(a), max(limit - len(b), -(-limit // 2)))
-        a, b = _cut(a, keep_a, draw), _cut(b, limit - keep_a, draw)
-    return a, b
+def _cut_chunk(samples: DocumentSamples, document: int, chunk: int, draws: Draws, target: int) -> _Chunk:
+    """Take sentences of about `target` tokens and cut them between two at random."""
+    shard, begin, end, offset = samples.store.locate(document)
+    ends = shard.sentences[begin:end]
+    position = samples.start_position(chunk, draws, int(ends[-1]) - offset, target) + offset
+    start = sentence_start(ends, position, samples.room, offset)
+    first = sentence_at(ends, start)
+    last = min(int(ends.searchsorted(ends.dtype.type(start + target))) + 1, len(ends))
+    if last - first == 1 and len(ends) > 1:
+        if last < len(ends):
+            last += 1
+        else:
+            first -= 1
+            before = int(ends[first - 1]) if first else offset
+            start = max(before, int(ends[first]) - samples.room)
+    stop = int(ends[last - 1])
+    num_cuts = last - first - 1
+    middle = int(ends[first + int(draws.cut * num_cuts)]) if num_cuts else stop
+    return _Chunk(shard, start, middle, stop)
 
 
-def _cut(tokens: Tokens, keep: int, draw: float) -> Tokens:
-    front = int(draw * (len(tokens) - keep + 1)) if len(tokens) > keep else 0
-    return tokens[front : front + keep]
+def truncate_pair(a: Tokens, b: Tokens, limit: int, draw: float) -> tuple[Tokens, Tokens]:
+    """Cut the longer text (at equal lengths B) until a pair has at most `limit` tokens, as the original does.
+
+    A text keeps a stretch, and `draw`, in [0, 1), decides which one.
+
+    >>> truncate_pair(np.arange(6), np.arange(10, 12), limit=5, draw=0.5)
+    (array([2, 3, 4]), array([10, 11]))
+    """
+    keep_a, keep_b = pair_lengths(len(a), len(b), limit)
+    return _stretch(a, keep_a, draw), _stretch(b, keep_b, draw)
+
+
+def _stretch(tokens: Tokens, length: int, draw: float) -> Tokens:
+    start = int(draw * (len(tokens) - length + 1)) if len(tokens) > length else 0
+    return tokens[start : start + length]

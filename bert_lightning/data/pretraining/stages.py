@@ -1,4 +1,4 @@
-"""What changes in the course of pre-training: stages, and batches that grow over the first steps."""
+"""Stages of pre-training, which change its length and batch size, and batches that grow over the first steps."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from bert_lightning.data.loading.module import TrainingPlan
 
 @dataclass(frozen=True)
 class PretrainingStage:
-    """What changes at a step of the training.
+    """A change of settings at a step of the training.
 
     Attributes:
-        from_step: the optimiser step it begins with.
-        max_seq_length: longest sample from then on.
-        batch_size: samples of one optimiser step from then on.
-        accumulate_grad_batches: micro-batches of a step from then on.
+        from_step: the optimiser step with which the stage begins.
+        max_seq_length: longest sample from this step on; unchanged unless given.
+        batch_size: samples per optimiser step from this step on; unchanged unless given.
+        accumulate_grad_batches: micro-batches per step from this step on; unchanged unless given.
     """
 
     from_step: int
@@ -30,17 +30,19 @@ class PretrainingStage:
 
 @dataclass(frozen=True)
 class BatchSizeWarmup:
-    """Small batches first, `start`, `start + increment`, ..., each for about equally many steps; then `batch_size`.
+    """Batches that grow over the first steps: `start`, `start + increment`, and so on, up to `batch_size`.
 
-    As `--rampup-batch-size` of Megatron-LM (`num_microbatches_calculator.py`), which counts samples, and in GPT-3
-    (Brown et al. 2020, arXiv 2005.14165, appendix B), which counts tokens; here it is steps. A step of the warm-up
-    has as many micro-batches as its share of the full batch asks for, rounded up, so none is larger than those of the
-    full batch.
+    Each size is used for about the same number of steps. Megatron-LM has the same as `--rampup-batch-size`
+    (`num_microbatches_calculator.py`), counted in samples; so does GPT-3 (Brown et al. 2020, arXiv:2005.14165,
+    appendix B), counted in tokens. Here it is counted in steps.
+
+    The number of micro-batches grows with the batch and is rounded up, so that no micro-batch is larger than those of
+    the full batch.
 
     Attributes:
-        start: samples of the first steps; null for no warm-up.
-        increment: by how many samples the batches grow at a time; `start` where it is null.
-        num_steps: the first step of the full batch size.
+        start: samples per step in the first steps; null for no warm-up.
+        increment: samples by which the batch grows each time; null for `start`.
+        num_steps: the first step with the full batch size.
     """
 
     start: int | None = None
@@ -51,13 +53,16 @@ class BatchSizeWarmup:
         require_at_least(self, 1, "start", "increment", "num_steps")
         for name, needed in (("start", "num_steps"), ("num_steps", "start"), ("increment", "start")):
             if getattr(self, name) is not None and getattr(self, needed) is None:
-                raise ValueError(f"{name} needs data.batch_size_warmup.{needed} beside it")
+                raise ValueError(f"{name} needs data.batch_size_warmup.{needed} to be set as well")
 
     def sizes(self, batch_size: int) -> list[tuple[int, int]]:
-        """(first step, samples of a step) of each size, from step 0 to the full batch; one without a warm-up.
+        """Return (first step, samples per step) for each batch size; a single one without a warm-up.
 
         Raises:
-            ValueError: they do not lead from `start` to `batch_size`, or there are more of them than steps.
+            ValueError: the sizes do not lead from `start` to `batch_size`, or there are more sizes than steps.
+
+        >>> BatchSizeWarmup(start=64, increment=64, num_steps=300).sizes(256)
+        [(0, 64), (100, 128), (200, 192), (300, 256)]
         """
         if self.start is None or self.num_steps is None:
             return [(0, batch_size)]
@@ -65,12 +70,13 @@ class BatchSizeWarmup:
         num_sizes, rest = divmod(batch_size - self.start, increment)
         if num_sizes < 1 or rest:
             raise ValueError(
-                f"batch_size_warmup does not lead to batch_size {batch_size} from {self.start} by {increment}s"
+                f"batch_size_warmup does not lead to batch_size {batch_size} from {self.start} by increments of "
+                f"{increment}: batch_size must be start plus one or more increments"
             )
         if num_sizes > self.num_steps:
             raise ValueError(
-                f"batch_size_warmup.num_steps is {self.num_steps}, but there are {num_sizes} sizes before the full "
-                "batch: make the increment larger"
+                f"batch_size_warmup.num_steps is {self.num_steps}; it must be at least {num_sizes}, the number of "
+                "smaller batch sizes: or make the increment larger"
             )
         return [
             (number * self.num_steps // num_sizes, self.start + number * increment) for number in range(num_sizes + 1)
@@ -78,17 +84,17 @@ class BatchSizeWarmup:
 
 
 class ResolvedStage(NamedTuple):
-    """A stage with all that it takes over from the one before.
+    """A stage with all its values, including those it takes over from the stage before.
 
     Attributes:
         number: counted from 0.
-        key: the setting that its batch size is from.
-        first_step: the optimiser step it begins with.
+        key: the configuration key of its batch size, for messages.
+        first_step: the optimiser step with which it begins.
         max_seq_length: longest sample.
-        batch_size: samples of a step.
-        full_batch_size: what the batch size is on its way to in a warm-up, else itself.
-        accumulate: micro-batches of a step, where not the trainer's.
-        samples_before: consumed by the stages before.
+        batch_size: samples per step.
+        full_batch_size: the batch size after the warm-up; the batch size itself after that.
+        accumulate: micro-batches per step; None for those of the trainer.
+        samples_before: samples that the stages before consume.
     """
 
     number: int
@@ -101,14 +107,19 @@ class ResolvedStage(NamedTuple):
     samples_before: int
 
     def num_micro_batches(self, plan: TrainingPlan) -> int:
-        """Micro-batches of a step."""
+        """Return the micro-batches per step and process."""
         return self.accumulate or -(-plan.accumulate * self.batch_size // self.full_batch_size)
 
 
-def resolved(
+def resolve_stages(
     max_seq_length: int, batch_size: int, warmup: BatchSizeWarmup, changes: list[PretrainingStage]
 ) -> list[ResolvedStage]:
-    """All stages of a training, those of its warm-up first; at least one."""
+    """Return all stages of a training, at least one; each batch size of the warm-up is a stage.
+
+    >>> stages = resolve_stages(128, 32, BatchSizeWarmup(), [PretrainingStage(from_step=900, max_seq_length=512)])
+    >>> [(stage.first_step, stage.max_seq_length, stage.batch_size) for stage in stages]
+    [(0, 128, 32), (900, 512, 32)]
+    """
     [(_, size), *larger] = warmup.sizes(batch_size)
     key = "data.batch_size_warmup: batch size" if larger else "data.batch_size"
     stages = [ResolvedStage(0, key, 0, max_seq_length, size, batch_size, None, 0)]

@@ -1,1 +1,1 @@
-"""What all fine-tuning tasks share: their data, their LightningModule, and heads that choose one class."""
+"""The base of all fine-tuning tasks: settings, splits, data module and LightningModule."""

@@ -1,6 +1,4 @@
-"""What tasks share whose every example is one of several classes or choices."""
-
-from typing import Any
+"""The base of tasks in which each example is exactly one of several classes or choices."""
 
 import numpy as np
 import torch
@@ -9,32 +7,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits, Split
 
 
-class OneOfSeveralTask(FineTuningTask):
-    """Cross-entropy over (B, L) scores, and the share of examples whose highest score is the right one's."""
+class OneOfSeveralTask(FineTuningTask[Split, Logits]):
+    """Cross-entropy over (B, L) scores, and the share of examples whose highest score is the gold one."""
 
-    shown = (
-        ("train/loss", "loss", ".3f"),
-        ("train/accuracy", "accuracy", ".1%"),
-        ("train/tokens_per_second", "tok/s", ",.0f"),
-        ("train/mfu", "MFU", ".0%"),
-    )
+    progress_scores = (("train/accuracy", "accuracy", ".1%"),)
     loss_names = ("loss", "accuracy")
 
     def counts(self, batch: Batch) -> Tensor:
-        """Examples, for the loss and the accuracy."""
+        """(2,) the number of examples, for the loss and the accuracy."""
         return torch.full((2,), len(batch["labels"]), device=batch["labels"].device)
 
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """Loss, examples right."""
+        """(2,) the loss and the number of examples whose highest score is the gold one."""
         labels = batch["labels"]
         loss = F.cross_entropy(computed, labels, reduction="sum")
         return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])
 
 
-def softmax(scores: NDArray[np.float32]) -> NDArray[Any]:
-    """(L,) probabilities of (L,) scores, in float64."""
-    exponentials = np.exp(scores.astype(np.float64) - scores.max())
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the (L,) probabilities of (L,) scores, in float64.
+
+    >>> softmax(np.array([0.0, 0.0], dtype=np.float32)).tolist()
+    [0.5, 0.5]
+    """
+    exponentials: NDArray[np.float64] = np.exp(scores.astype(np.float64) - scores.max())
     return exponentials / exponentials.sum()

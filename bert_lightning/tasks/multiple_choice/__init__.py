@@ -1,1 +1,1 @@
-"""Multiple choice: one of several endings."""
+"""Multiple choice: one of several answers or endings."""

@@ -1,8 +1,6 @@
-"""Questions with several choices, of which one is right."""
+"""The data of multiple choice: questions with several choices, of which one is right."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,36 +8,20 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.datasets.readers.choices import read_choices
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
-from bert_lightning.data.loading.module import Stage
-from bert_lightning.tasks.fine_tuning.data import (
-    EncodedSplit,
-    FineTuningData,
-    FineTuningDataModule,
-    Part,
-    check_all_or_none,
-)
-from bert_lightning.tasks.text_classification.data import encode_texts
+from bert_lightning.data.loading.encoding import encode_texts
+from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset, check_all_or_none
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
-@dataclass(frozen=True)
-class MultipleChoiceData(FineTuningData):
-    """SWAG tables, DREAM and RACE files, or tables with `context`, `question`, `choices` and `label`."""
+class EncodedChoices(EncodedSplit[ChoiceQuestion]):
+    """Questions, encoded. Each choice is [CLS] context [SEP] question choice [SEP]; paper section 4.4.
 
-    task: ClassVar[str] = "multiple-choice"
-    shortest: ClassVar[int] = 5
-
-    @property
-    def is_pair(self) -> bool:
-        """Return True: a sequence holds a context and a choice."""
-        return True
-
-
-class EncodedChoices(EncodedSplit):
-    """Questions, encoded: each choice a sequence [CLS] context [SEP] question choice [SEP]; paper section 4.4.
-
-    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, K, S), `choice_mask` (B, K), `numbers` (B,), and
-    where the right choice is known `labels` (B,). K is the most choices in the batch.
+    The sequence of a question stands for all of its choices. A batch holds `input_ids`, `token_type_ids`,
+    `attention_mask` (B, K, S), `choice_mask` (B, K), `numbers` (B,) and, if the right choice is known, `labels` (B,).
+    K is the largest number of choices in the batch.
     """
 
     def __init__(
@@ -47,9 +29,9 @@ class EncodedChoices(EncodedSplit):
         examples: Sequence[ChoiceQuestion],
         tokenizer: WordPieceTokenizer,
         settings: MultipleChoiceData,
-        parts: Sequence[Part] | None = None,
+        subsets: Sequence[Subset] | None = None,
     ) -> None:
-        super().__init__(examples, parts)
+        super().__init__(examples, subsets)
         self.settings, self.tokenizer = settings, tokenizer
         contexts = [example.context for example in examples for _ in example.choices]
         choices = [f"{example.question} {choice}".strip() for example in examples for choice in example.choices]
@@ -59,7 +41,7 @@ class EncodedChoices(EncodedSplit):
         self.num_choices = np.array([len(example.choices) for example in examples], dtype=np.int64)
         self.starts = np.cumsum(self.num_choices) - self.num_choices
         lengths = [len(a) + len(b) for a, b in zip(self.contexts, self.choices, strict=True)]
-        # That of the longest choice, which its batch is padded to.
+        # The length of a question is that of its longest choice, because batches are padded to it.
         self.lengths = np.array(
             [max(lengths[start : start + n]) for start, n in zip(self.starts, self.num_choices, strict=True)],
             dtype=np.int64,
@@ -67,19 +49,19 @@ class EncodedChoices(EncodedSplit):
 
     @property
     def is_labelled(self) -> bool:
-        """Whether the right choices are known."""
+        """The right choices are known."""
         return self.examples[0].label is not None
 
-    def batch(self, features: NDArray[np.int64]) -> Batch:
-        """Features to tensors."""
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        """Turn the questions of these numbers into tensors."""
         tokenizer = self.tokenizer
-        most = int(self.num_choices[features].max(initial=1))
-        mask = np.arange(most)[None, :] < self.num_choices[features][:, None]
-        # A choice that is not there is a copy of the first, and masked.
-        rows = (self.starts[features][:, None] + np.where(mask, np.arange(most)[None, :], 0)).flatten()
+        num_choices = int(self.num_choices[numbers].max(initial=1))
+        mask = np.arange(num_choices)[None, :] < self.num_choices[numbers][:, None]
+        # Missing choices are copies of the first one, and masked.
+        choices = (self.starts[numbers][:, None] + np.where(mask, np.arange(num_choices)[None, :], 0)).flatten()
         arrays = assemble(
-            [self.contexts[row] for row in rows],
-            [self.choices[row] for row in rows],
+            [self.contexts[choice] for choice in choices],
+            [self.choices[choice] for choice in choices],
             tokenizer.cls_id,
             tokenizer.sep_id,
             tokenizer.pad_id,
@@ -87,37 +69,41 @@ class EncodedChoices(EncodedSplit):
         )
         labels = {}
         if self.is_labelled:
-            labels["labels"] = np.array([self.examples[number].label for number in features], dtype=np.int64)
-        batch = to_batch(*arrays, numbers=features, choice_mask=mask, **labels)
-        # The copies are no real tokens.
+            labels["labels"] = np.array([self.examples[number].label for number in numbers], dtype=np.int64)
+        batch = to_batch(*arrays, numbers=numbers, choice_mask=mask, **labels)
+        # The tokens of the copies do not count.
         lengths = arrays[2][mask.flatten()]
         batch |= {"num_tokens": int(lengths.sum()), "num_token_pairs": int((lengths**2).sum())}
         batch["num_sequences"] = len(lengths)
-        for name in ("input_ids", "token_type_ids", "attention_mask"):
-            if batch[name] is not None:
-                batch[name] = batch[name].unflatten(0, (len(features), most))
+        shape = len(numbers), num_choices
+        batch["input_ids"] = batch["input_ids"].unflatten(0, shape)
+        batch["token_type_ids"] = batch["token_type_ids"].unflatten(0, shape)
+        attention_mask = batch["attention_mask"]
+        batch["attention_mask"] = attention_mask.unflatten(0, shape) if attention_mask is not None else None
         return batch
 
 
-class MultipleChoiceDataModule(FineTuningDataModule):
+class MultipleChoiceDataModule(FineTuningDataModule[ChoiceQuestion, EncodedChoices]):
     """Serves questions with their choices.
 
     Raises:
         InputError: a file is missing or empty, or a question has no label though the first one has.
     """
 
-    def __init__(
-        self, settings: MultipleChoiceData, tokenizer: WordPieceTokenizer, *, stage: Stage | None = None
-    ) -> None:
-        super().__init__(settings, tokenizer)
-        for split, (examples, parts, _) in self._read(stage).items():
-            check_all_or_none(examples, split, "question", "label")
-            self.splits[split] = EncodedChoices(examples, tokenizer, settings, parts)
+    settings: MultipleChoiceData
 
-    @property
-    def head(self) -> dict[str, Any]:
-        """Nothing: a choice's score is the same for all data."""
-        return {}
+    def __init__(
+        self,
+        settings: MultipleChoiceData,
+        tokenizer: WordPieceTokenizer,
+        *,
+        split: EvaluationSplit | None = None,
+        length: TrainingLength | None = None,
+    ) -> None:
+        super().__init__(settings, tokenizer, length)
+        for name, (examples, subsets, _) in self._read(split).items():
+            check_all_or_none(examples, name, "question", "label")
+            self.splits[name] = EncodedChoices(examples, tokenizer, settings, subsets)
 
     def _own(self, source: str, split: str) -> Iterator[ChoiceQuestion]:
         return read_choices(source)

@@ -1,4 +1,4 @@
-"""Masked language modelling, with next-sentence prediction as published, another objective, or alone."""
+"""Pre-training: masked language modelling alone, or with a sentence objective such as next-sentence prediction."""
 
 from typing import Any
 
@@ -9,13 +9,14 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
-from bert_lightning.tasks.task import Task
-from bert_lightning.tasks.text_classification.data import encode_texts, text_batch
+from bert_lightning.tasks.fine_tuning.report import rounded
+from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
 
 NUM_CANDIDATES = 5
@@ -24,16 +25,16 @@ NUM_CANDIDATES = 5
 class PretrainingTask(Task):
     """Loss: mean over masked tokens plus mean over pairs, unweighted; `run_pretraining.py: model_fn_builder`.
 
-    Validation also logs what guessing reaches: `val/mlm_unigram_loss`, `val/mlm_unigram_accuracy` (frequencies of
-    the training text) and `val/nsp_majority_accuracy`.
+    Validation also logs baselines: `val/mlm_unigram_loss` and `val/mlm_unigram_accuracy` predict by the frequencies
+    of the training text, `val/nsp_majority_accuracy` always predicts the more frequent label.
 
     Args:
-        model: with both heads, or the masked-language-model head alone where there are no pairs.
-        config: of the model.
+        model: model with both heads, or with the masked-language-model head alone if there are no pairs.
+        config: architecture of the model.
         tokenizer: text to ids.
-        max_seq_length: longest input.
-        token_counts: (V,) of the training text, for the baseline.
-        objective: what sentences are for; decides the names of the metrics: `nsp_...`, `sop_...`, or none.
+        max_seq_length: longest sequence, special tokens included.
+        token_counts: (V,) counts of the tokens in the training text, for the baseline.
+        objective: how sentences are used. It decides the names of the metrics: `nsp_...`, `sop_...`, or none.
     """
 
     name = "pretraining"
@@ -50,8 +51,10 @@ class PretrainingTask(Task):
         max_seq_length: int,
         token_counts: Tensor | None = None,
         objective: ObjectiveName = "next-sentence",
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer)
+        super().__init__(model, config, tokenizer, optimization=optimization)
         self.max_seq_length = max_seq_length
         self.token_counts = token_counts
         self.objective: ObjectiveName = objective
@@ -60,18 +63,13 @@ class PretrainingTask(Task):
         self.num_losses = len(heads)
         self.loss_names = [f"{head}_{value}" for value in ("loss", "accuracy") for head in heads]
         self.validation_metrics = self.loss_names
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            *((f"train/{head}_accuracy", head, ".1%") for head in heads),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        self.progress_scores = [(f"train/{head}_accuracy", head, ".1%") for head in heads]
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "first_label")})
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 
     @property
     def task_settings(self) -> dict[str, Any]:
-        """The longest input, the token counts behind the baseline, and the objective."""
+        """The longest sequence, the token counts of the baseline, and the objective."""
         return {
             "max_seq_length": self.max_seq_length,
             "token_counts": self.token_counts,
@@ -79,23 +77,23 @@ class PretrainingTask(Task):
         }
 
     def compile_whole(self) -> None:
-        """Compile the model's losses, which is what training and validation call."""
+        """Compile the model's `losses`, which training and validation call."""
         model: Any = self.model
         model.losses = torch.compile(model.losses, dynamic=True)
 
     def counts(self, batch: Batch) -> Tensor:
-        """Masked tokens and pairs, each twice: for the losses and the accuracies."""
+        """(K,) the numbers of masked tokens and of pairs, each twice: for the losses and the accuracies."""
         numbers = [len(batch["masked_labels"])]
         if self.sentence_metric:
             numbers.append(len(batch["sentence_labels"]))
         return torch.tensor(numbers * 2)
 
     def num_scored(self, batch: Batch) -> int:
-        """Masked tokens."""
+        """Return the number of masked tokens."""
         return len(batch["masked_labels"])
 
     def sums(self, batch: Batch) -> Tensor:
-        """MLM loss, sentence loss, masked tokens right, pairs right; nothing of pairs where there are none."""
+        """(K,) MLM loss, sentence loss, right tokens, right pairs. Without pairs: MLM loss and right tokens."""
         tokens, pairs = self.model.losses(
             batch["input_ids"],
             batch["token_type_ids"],
@@ -113,7 +111,7 @@ class PretrainingTask(Task):
         return torch.stack([tokens.loss, loss, tokens.num_right, right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Gather sums; an empty batch only keeps ranks in step."""
+        """Add up the sums. An empty batch only keeps ranks in step."""
         if not batch["num_tokens"]:
             return
         sums, counts = self.sums(batch), self.counts(batch)
@@ -155,48 +153,55 @@ class PretrainingTask(Task):
         self.log_split(values)
 
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
-        """Fill in each [MASK] of a text: the five likeliest word pieces with their probabilities.
+        """Return the five likeliest word pieces for each [MASK] of a text, with their probabilities.
 
-        Probabilities sum to 1 over the entries of the vocabulary, since a model may have more rows than entries.
+        Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger.
 
         Raises:
-            InputError: a row without text or without [MASK], or with one that a sequence has no room for.
+            InputError: a row has no text or no [MASK], or a [MASK] is beyond the longest sequence.
         """
         results = []
-        entry_ids = torch.tensor(self.tokenizer.entry_ids)
         for start in range(0, len(rows), batch_size):
-            block = rows[start : start + batch_size]
-            texts = [_text_with_mask(row) for row in block]
-            firsts, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
-            for row, text, first in zip(block, texts, firsts, strict=True):
-                count, num_read = text.count(MASK), first.count(self.tokenizer.mask_id)
-                if num_read < count:
-                    raise InputError(
-                        f"{row.location}: {count - num_read} of {count} {MASK} stand beyond the "
-                        f"{self.max_seq_length} tokens that the model reads: shorten the text"
-                    )
-            batch = text_batch(self.tokenizer, firsts, None, self.max_seq_length)
-            rows_at, columns_at = (batch["input_ids"] == self.tokenizer.mask_id).nonzero(as_tuple=True)
-            positions = rows_at * batch["input_ids"].shape[1] + columns_at
-            inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], positions
-            output = self.model(*move_data_to_device(inputs, self.device))
-            logits = output.prediction_logits if self.sentence_metric else output
-            probabilities, places = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
-            ids = entry_ids[places.cpu()]
-            filled: list[list[Any]] = [[] for _ in texts]
-            for row, values, tokens in zip(rows_at.tolist(), probabilities.tolist(), ids.tolist(), strict=True):
-                filled[row].append(
-                    [
-                        {"token": self.tokenizer.entries[token], "probability": round(value, 6)}
-                        for token, value in zip(tokens, values, strict=True)
-                    ]
-                )
-            results += [{"text": text, "masks": masks} for text, masks in zip(texts, filled, strict=True)]
+            rows_of_batch = rows[start : start + batch_size]
+            texts = [_text_with_mask(row) for row in rows_of_batch]
+            sequences, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
+            for row, text, sequence in zip(rows_of_batch, texts, sequences, strict=True):
+                self._check_masks_fit(row, text, sequence)
+            candidates = self._candidates(text_batch(self.tokenizer, sequences, None, self.max_seq_length))
+            results += [{"text": text, "masks": masks} for text, masks in zip(texts, candidates, strict=True)]
         return results
+
+    def _check_masks_fit(self, row: Row, text: str, sequence: list[int]) -> None:
+        count, num_read = text.count(MASK), sequence.count(self.tokenizer.mask_id)
+        if num_read < count:
+            raise InputError(
+                f"{row.location}: {count - num_read} of {count} {MASK} stand beyond the "
+                f"{self.max_seq_length} tokens that the model reads: shorten the text"
+            )
+
+    def _candidates(self, batch: Batch) -> list[list[list[dict[str, object]]]]:
+        """Return, for each sequence and each of its masks, the likeliest entries with their probabilities."""
+        ids = batch["input_ids"]
+        entry_ids = torch.tensor(self.tokenizer.entry_ids)
+        numbers, columns = (ids == self.tokenizer.mask_id).nonzero(as_tuple=True)
+        inputs = ids, batch["token_type_ids"], batch["attention_mask"], numbers * ids.shape[1] + columns
+        output = self.model(*move_data_to_device(inputs, self.device))
+        logits = output.prediction_logits if self.sentence_metric else output
+        probabilities, indices = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
+        tokens = entry_ids[indices.cpu()]
+        candidates: list[list[list[dict[str, object]]]] = [[] for _ in range(len(ids))]
+        for number, best, values in zip(numbers.tolist(), tokens.tolist(), probabilities.tolist(), strict=True):
+            candidates[number].append(
+                [
+                    {"token": self.tokenizer.entries[token], "probability": rounded(value)}
+                    for token, value in zip(best, values, strict=True)
+                ]
+            )
+        return candidates
 
 
 def _text_with_mask(row: Row) -> str:
     text = column(row, "text")
     if MASK not in text:
-        raise InputError(f"{row.location}: no {MASK} in the text: a pre-trained model fills these in")
+        raise InputError(f"{row.location}: there is no {MASK} in the text, which a pre-trained model could fill in")
     return text

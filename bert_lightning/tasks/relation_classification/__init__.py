@@ -1,1 +1,1 @@
-"""Relation classification: how two marked entities of a text relate."""
+"""Relation classification: the relation between two marked entities of a text."""

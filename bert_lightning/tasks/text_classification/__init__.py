@@ -1,1 +1,1 @@
-"""Classification and regression of texts and pairs of texts."""
+"""Text classification: labels or a number for a text or a pair of texts."""

@@ -1,4 +1,4 @@
-"""Single texts or pairs: one of several classes, any number of them, or a number."""
+"""Classification or regression of texts and pairs of texts."""
 
 import logging
 from collections.abc import Sequence
@@ -22,38 +22,43 @@ from bert_lightning.metrics.classification import (
 from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
 from bert_lightning.model.losses import sequence_losses
-from bert_lightning.tasks.fine_tuning.data import Part
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report, rounded
-from bert_lightning.tasks.text_classification.data import EncodedTexts, Problem, TextClassificationData
+from bert_lightning.tasks.fine_tuning.report import Report, rounded
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits
+from bert_lightning.tasks.task import Optimization
+from bert_lightning.tasks.text_classification.data import EncodedTexts
+from bert_lightning.tasks.text_classification.settings import Problem, TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
 
-# What validation logs for each problem; the first decides which checkpoint is the best.
+# Validation metrics of each problem. The first one decides which checkpoint is the best.
 _METRICS: dict[Problem, tuple[str, ...]] = {
     "single-label": ("accuracy", "macro_f1", "matthews"),
     "multi-label": ("micro_f1", "macro_f1", "accuracy"),
     "regression": ("pearson", "spearman", "mean_squared_error"),
 }
-
+# Keys of a prediction, besides the texts.
 _RESULTS = ("label", "labels", "score", "probabilities", "gold")
+_NUM_WORST = 20
 
 
-class TextClassificationTask(FineTuningTask):
+class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
     """One linear layer on the pooled [CLS]; `run_classifier.py`.
 
-    One class: cross-entropy; accuracy, macro F1, Matthews correlation, and with two classes the F1 of one of them.
-    Several: binary cross-entropy; micro and macro F1, and as accuracy the share of rows right in every label.
-    A number: squared error; Pearson and Spearman correlation and the mean squared error.
+    - single-label: cross-entropy; accuracy, macro F1, Matthews correlation and, for two classes, the F1 of one.
+    - multi-label: binary cross-entropy; micro and macro F1. Accuracy is the share of rows right in every label.
+    - regression: squared error; Pearson and Spearman correlation and the mean squared error.
 
     Attributes:
-        labels: label names in id order.
-        class_weights: (L,) of the loss, or None.
+        labels: label names in the order of their ids.
+        class_weights: (L,) weights in the loss, or None.
     """
 
     name = "text-classification"
     model: BertForSequenceClassification
+    settings: TextClassificationData
 
     def __init__(
         self,
@@ -63,11 +68,13 @@ class TextClassificationTask(FineTuningTask):
         settings: TextClassificationData,
         labels: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.kind = settings.kind
-        self._said_constant = False
+        self._warned_of_constant = False
         self.class_weights = torch.tensor(class_weights) if class_weights is not None else None
         extra = ("f1",) if self.kind == "single-label" and len(self.labels) == 2 else ()
         names = (*_METRICS[self.kind], *extra)
@@ -77,19 +84,15 @@ class TextClassificationTask(FineTuningTask):
         second = "absolute_error" if self.kind == "regression" else "accuracy"
         self.loss_names = ("loss", second)
         self.validation_metrics = ("loss", *names)
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            (f"train/{second}", second.replace("_", " "), ".3f" if self.kind == "regression" else ".1%"),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        form = ".3f" if self.kind == "regression" else ".1%"
+        self.progress_scores = ((f"train/{second}", second.replace("_", " "), form),)
         self.line_columns = [settings.text_column]
         if settings.is_pair:
             self.line_columns.append(settings.text_pair_column or "text_pair")
 
     @property
     def task_settings(self) -> dict[str, Any]:
-        """Labels, problem type, and how examples become features."""
+        """Labels, problem type, and how examples become sequences."""
         weights = self.class_weights.tolist() if self.class_weights is not None else None
         return {
             "labels": self.labels,
@@ -99,7 +102,7 @@ class TextClassificationTask(FineTuningTask):
         }
 
     def counts(self, batch: Batch) -> Tensor:
-        """Texts, weighted for the loss as their classes are."""
+        """(2,) the number of texts; for the loss each counts with the weight of its class."""
         labels = batch["labels"]
         number = torch.tensor(float(len(labels)), device=labels.device)
         weights = self._weights(labels).sum() if self.class_weights is not None else number
@@ -115,7 +118,7 @@ class TextClassificationTask(FineTuningTask):
         return self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
 
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """Loss, and texts right or the absolute error."""
+        """(2,) the loss, and the number of right texts or the absolute error."""
         labels, guess = batch["labels"], computed.detach()
         losses = sequence_losses(computed, labels, self.model.problem_type)
         if self.class_weights is not None:
@@ -128,119 +131,134 @@ class TextClassificationTask(FineTuningTask):
             second = (guess.argmax(-1) == labels).float()
         return torch.stack([losses.sum(), second.sum()])
 
-    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Any]:
+    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
         """(L,) logits of each text."""
         return list(computed.cpu().numpy())
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
-        """The metrics of the problem; a degenerate one is 0 and said."""
-        inside = slice(part.start, part.stop)
-        logits, gold = np.stack(outputs[inside]), split.labels[inside]
+    # -- scores --------------------------------------------------------------------------------------------------
+
+    def scores(self, split: EncodedTexts, outputs: list[Logits], subset: Subset) -> dict[str, float]:
+        """Return the metrics of the problem. A correlation that is not defined counts as 0, with a warning."""
         if self.kind == "regression":
-            guess = logits[:, 0].astype(np.float64)
-            scores = {
-                "pearson": pearson(guess, gold),
-                "spearman": spearman(guess, gold),
-                "mean_squared_error": float(np.mean((guess - gold) ** 2)),
-            }
-            constant = len(np.unique(guess)) == 1
-            if len(gold) > 1 and len(np.unique(gold)) == 1 and not self._said_constant:
-                self._said_constant = True
-                log.warning("every gold number of a split is %g; correlations are counted as 0", gold[0])
-        else:
-            report = self._report(split, outputs, inside)
-            scores = {"accuracy": report.accuracy, "macro_f1": report.macro.f1}
-            if self.kind == "multi-label":
-                return {**scores, "micro_f1": report.micro.f1}
-            scores["matthews"] = matthews(self._confusion(split, outputs, inside))
-            constant = len(np.unique(logits.argmax(-1))) == 1
-            if len(self.labels) == 2:
-                scores["f1"] = report.per_label[self.settings.positive_label or self.labels[1]].f1
-        if constant and len(logits) > 1 and not self._said_constant:
-            self._said_constant = True
-            log.warning("every prediction of a split is the same; correlations are counted as 0")
+            return self._regression_scores(np.stack(outputs[subset.examples]), _labels(split)[subset.examples])
+        report = self._report(split, outputs, subset.examples)
+        scores = {"accuracy": report.accuracy, "macro_f1": report.macro.f1}
+        if self.kind == "multi-label":
+            return {**scores, "micro_f1": report.micro.f1}
+        scores["matthews"] = matthews(self._confusion(split, outputs, subset.examples))
+        if len(self.labels) == 2:
+            scores["f1"] = report.per_label[self.settings.positive_label or self.labels[1]].f1
+        self._warn_if_constant(np.stack(outputs[subset.examples]).argmax(-1))
         return scores
 
-    def _confusion(self, split: Any, outputs: list[Any], inside: slice) -> NDArray[np.int64]:
-        return confusion_matrix(split.labels[inside], np.stack(outputs[inside]).argmax(-1), len(self.labels))
+    def _regression_scores(self, logits: NDArray[np.float32], gold: NDArray[Any]) -> dict[str, float]:
+        guess, gold = logits[:, 0].astype(np.float64), gold.astype(np.float64)
+        if len(gold) > 1 and len(np.unique(gold)) == 1 and not self._warned_of_constant:
+            self._warned_of_constant = True
+            log.warning("every gold number of a split is %g; correlations are counted as 0", gold[0])
+        self._warn_if_constant(guess)
+        return {
+            "pearson": pearson(guess, gold),
+            "spearman": spearman(guess, gold),
+            "mean_squared_error": float(np.mean((guess - gold) ** 2)),
+        }
 
-    def _report(self, split: Any, outputs: list[Any], inside: slice) -> ClassificationReport:
+    def _warn_if_constant(self, guess: NDArray[np.generic]) -> None:
+        if len(guess) > 1 and len(np.unique(guess)) == 1 and not self._warned_of_constant:
+            self._warned_of_constant = True
+            log.warning("every prediction of a split is the same; correlations are counted as 0")
+
+    def _confusion(self, split: EncodedTexts, outputs: list[Logits], which: slice) -> NDArray[np.int64]:
+        return confusion_matrix(_labels(split)[which], np.stack(outputs[which]).argmax(-1), len(self.labels))
+
+    def _report(self, split: EncodedTexts, outputs: list[Logits], which: slice) -> ClassificationReport:
         if self.kind == "multi-label":
-            guess = _sigmoid(np.stack(outputs[inside])) >= self.settings.threshold
-            return multi_label_report(split.labels[inside].astype(bool), guess, self.labels)
-        return classification_report(self._confusion(split, outputs, inside), self.labels)
+            guess = _sigmoid(np.stack(outputs[which])) >= self.settings.threshold
+            return multi_label_report(_labels(split)[which].astype(bool), guess, self.labels)
+        return classification_report(self._confusion(split, outputs, which), self.labels)
 
-    def report(self, split: Any, outputs: list[Any]) -> Report:
-        """Scores a class and the confusion matrix; of numbers, the worst."""
-        if self.kind != "regression":
-            every = slice(None)
-            confusion = self._confusion(split, outputs, every) if self.kind == "single-label" else None
-            report = self._report(split, outputs, every)
-            rows = [[label, *score] for label, score in report.per_label.items()]
-            return Report(
-                "\n".join(report.lines()),
-                {"classes": (["class", "precision", "recall", "f1", "support"], rows)},
-                (self.labels, confusion) if confusion is not None else None,
-            )
-        worst = sorted(
-            ((abs(float(output[0]) - float(gold)), float(gold), float(output[0]), example.text)
-            for output, gold, example in zip(outputs, split.labels, split.examples, strict=True)),
-            reverse=True,
-        )[:20]  # fmt: skip
+    def report(self, split: EncodedTexts, outputs: list[Logits]) -> Report:
+        """Return the scores per class and the confusion matrix; for a regression, the largest errors."""
+        if self.kind == "regression":
+            return self._largest_errors(split, outputs)
+        every = slice(None)
+        report = self._report(split, outputs, every)
+        rows = [[label, *score] for label, score in report.per_label.items()]
+        return Report(
+            "\n".join(report.lines()),
+            {"classes": (["class", "precision", "recall", "f1", "support"], rows)},
+            (self.labels, self._confusion(split, outputs, every)) if self.kind == "single-label" else None,
+        )
+
+    def _largest_errors(self, split: EncodedTexts, outputs: list[Logits]) -> Report:
+        errors = [
+            (abs(float(output[0]) - float(gold)), float(gold), float(output[0]), example.text)
+            for output, gold, example in zip(outputs, _labels(split), split.examples, strict=True)
+        ]
+        worst = sorted(errors, reverse=True)[:_NUM_WORST]
         lines = [f"{'error':>8} {'gold':>8} {'predicted':>10}  text"]
         lines += [f"{error:8.3f} {gold:8.3f} {guess:10.3f}  {text[:70]}" for error, gold, guess, text in worst]
         return Report("\n".join(lines), {"largest errors": (["error", "gold", "predicted", "text"], worst)})
 
-    def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
-        """The text, and the likeliest label with the probability of each, the labels, or the score."""
+    # -- predictions ---------------------------------------------------------------------------------------------
+
+    def predictions(self, split: EncodedTexts, outputs: list[Logits]) -> list[dict[str, Any]]:
+        """Return the text with its likeliest label or its labels and all probabilities, or with its score."""
         rows = []
-        # A text column with the name of a result is renamed, or the result would replace its text.
-        pairs = zip(self.line_columns, ("text", "text_pair"), strict=False)
-        names = [plain if name in _RESULTS else name for name, plain in pairs]
-        for number, (example, logits) in enumerate(zip(split.examples, outputs, strict=True)):
-            row: dict[str, Any] = dict(zip(names, (example.text, example.text_pair), strict=False))
-            if self.kind == "regression":
-                row["score"] = rounded(logits[0])
-            else:
-                multiple = self.kind == "multi-label"
-                chances = _sigmoid(logits) if multiple else softmax(logits)
-                if multiple:
-                    row["labels"] = [
-                        label
-                        for label, chance in zip(self.labels, chances, strict=True)
-                        if chance >= self.settings.threshold
-                    ]
-                else:
-                    row["label"] = self.labels[int(np.argmax(logits))]
-                row["probabilities"] = {label: rounded(p) for label, p in zip(self.labels, chances, strict=True)}
+        # A text column with the name of a result is renamed. Otherwise the result would replace the text.
+        columns = zip(self.line_columns, ("text", "text_pair"), strict=False)
+        names = [plain if name in _RESULTS else name for name, plain in columns]
+        for example, logits in zip(split.examples, outputs, strict=True):
+            row: dict[str, object] = dict(zip(names, (example.text, example.text_pair), strict=False))
+            row |= self._prediction(logits)
             if split.labels is not None:
-                gold = split.examples[number].label
-                row["gold"] = list(gold) if isinstance(gold, tuple) else gold
+                row["gold"] = list(example.label) if isinstance(example.label, tuple) else example.label
             rows.append(row)
         return rows
 
-    def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
-        """`<task>.tsv` of the GLUE submission for each part that has one: `index` and `prediction`."""
+    def _prediction(self, logits: Logits) -> dict[str, object]:
+        if self.kind == "regression":
+            return {"score": rounded(logits[0])}
+        probabilities = _sigmoid(logits) if self.kind == "multi-label" else softmax(logits)
+        by_label = {label: rounded(p) for label, p in zip(self.labels, probabilities, strict=True)}
+        if self.kind == "single-label":
+            return {"label": self._likeliest(logits), "probabilities": by_label}
+        likely = probabilities >= self.settings.threshold
+        return {
+            "labels": [label for label, is_likely in zip(self.labels, likely, strict=True) if is_likely],
+            "probabilities": by_label,
+        }
+
+    def _likeliest(self, logits: Logits) -> str:
+        return self.labels[int(np.argmax(logits))]
+
+    def files(self, split: EncodedTexts, outputs: list[Logits]) -> dict[str, str]:
+        """Return `<task>.tsv` of the GLUE submission for each subset that has one: `index` and `prediction`."""
         files = {}
-        for part in split.parts:
-            if part.submission is not None:
+        for subset in split.subsets:
+            if subset.submission is not None:
                 lines = ["index\tprediction"]
-                for number in range(part.start, part.stop):
-                    logits = outputs[number]
-                    guess = f"{logits[0]:.3f}" if self.kind == "regression" else self.labels[int(np.argmax(logits))]
-                    lines.append(f"{number - part.start}\t{guess}")
-                files[f"{part.submission}.tsv"] = "\n".join(lines) + "\n"
+                for index, logits in enumerate(outputs[subset.examples]):
+                    guess = f"{logits[0]:.3f}" if self.kind == "regression" else self._likeliest(logits)
+                    lines.append(f"{index}\t{guess}")
+                files[f"{subset.submission}.tsv"] = "\n".join(lines) + "\n"
         return files
 
     def example_of(self, row: Row) -> LabelledText:
-        """A row with the text column, and the second one for a model of pairs."""
+        """Turn a row with the text column, and the second one if the model reads pairs, into an example."""
         texts = [column(row, name) for name in self.line_columns]
         return LabelledText(row.location, texts[0], texts[1] if len(texts) > 1 else None, None, "")
 
     def encode(self, examples: list[LabelledText]) -> EncodedTexts:
-        """Texts to features."""
+        """Turn texts into sequences."""
         return EncodedTexts(examples, self.tokenizer, self.settings, self.labels)
 
 
+def _labels(split: EncodedTexts) -> NDArray[np.int64] | NDArray[np.float32]:
+    assert split.labels is not None, "only labelled splits are scored"
+    return split.labels
+
+
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))
+    probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))
+    return probabilities

@@ -8,27 +8,17 @@ from typing import Literal
 from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import has_columns, read_tagged, word_location
 from bert_lightning.errors import InputError
-from bert_lightning.model.tag_schemes import OUTSIDE, TagScheme
-from bert_lightning.tasks.token_classification.tag_schemes import (
-    SchemeCheck,
-    TagVerdict,
-    detect_scheme,
-    has_type,
-    is_fraction,
-    is_several,
-    is_span_tag,
-    judge_tags,
-    similar_types,
-    tag_problem,
-)
+from bert_lightning.tags import OUTSIDE, PREFIXES_OF, TagScheme, has_type, is_span_tag
+from bert_lightning.tasks.token_classification.nearest_tag import is_fraction, similar_types, tag_problem
+from bert_lightning.tasks.token_classification.tag_schemes import detect_scheme, first_break
+from bert_lightning.tasks.token_classification.tag_verdict import TagVerdict, is_several, judge_tags
 
 log = logging.getLogger(__name__)
 _NUM_SEARCHED_COLUMNS, _NUM_SEARCHED_SENTENCES = 16, 200
-_LETTERS: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES", "BILOU": "BILU"}
 
 
 def tags_in(examples: Sequence[TaggedSentence]) -> set[str]:
-    """Return the tags that occur."""
+    """Return the distinct tags of sentences."""
     return {tag for tags in _sequences(examples) for tag in tags}
 
 
@@ -39,7 +29,8 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
         InputError: a tag is nearly that of a span, or marks no span although other tags do; or all words are tags of
             spans.
     """
-    verdict = judge_tags(tags_in(examples))
+    tags = tags_in(examples)
+    verdict = judge_tags(tags)
     if verdict.refused:
         raise _refusal(examples, verdict.refused)
     if not verdict.spans and _words_mark_spans(examples):
@@ -54,13 +45,13 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
             "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
             _first(examples, verdict.doubtful),
         )
-    if (tags := tags_in(examples)) and all(map(is_fraction, tags)):
+    if tags and all(map(is_fraction, tags)):
         log.warning("%s is a number like all tags; data.tag_column names another column", _first(examples, tags))
     return verdict.spans
 
 
 def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
-    """Return whether the columns were taken for each other; it stops at the first word that is no tag."""
+    """Return whether the columns of words and tags were confused; stop at the first word that is no tag."""
     words = (word for example in examples for word in example.words)
     if not all(map(is_span_tag, words)):
         return False
@@ -75,19 +66,19 @@ def warn_of_other_columns(source: str, token_column: int | str | None) -> None:
         try:
             examples = list(islice(read_tagged(source, token_column, column), _NUM_SEARCHED_SENTENCES))
         except InputError:
-            # There is no such column, or it is that of the words.
+            # There is no such column, or it holds the words.
             continue
-        tags = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
-        if tags and judge_tags(tags_in(examples)) == TagVerdict(True):
+        starts = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
+        if starts and judge_tags(tags_in(examples)) == TagVerdict(True):
             log.warning(
                 "%s marks a span, but the last column is read, which holds plain labels; data.tag_column %d reads it",
-                _first(examples, tags), column,
+                _first(examples, starts), column,
             )  # fmt: skip
             return
 
 
 def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
-    """Refuse tags that mark no span, and tags with a type where those of training have none, or the reverse.
+    """Refuse tags that mark no span, and tags with a type if those of training have none, or the reverse.
 
     Args:
         examples: the sentences of one file.
@@ -96,25 +87,32 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
     Raises:
         InputError: there is such a tag.
     """
-    typed = {has_type(tag) for tag in known if tag != OUTSIDE and is_span_tag(tag)}
-    strange = {tag for tag in tags_in(examples) if tag != OUTSIDE and not _fits(tag, typed)}
-    if strange:
-        raise _refusal(examples, strange, known)
-    if several := {tag for tag in tags_in(examples) if is_several(tag)}:
+    tags = tags_in(examples)
+    forms = {has_type(tag) for tag in known if tag != OUTSIDE and is_span_tag(tag)}
+    unfit = {tag for tag in tags if tag != OUTSIDE and not _fits(tag, forms)}
+    if unfit:
+        raise _refusal(examples, unfit, known)
+    if several := {tag for tag in tags if is_several(tag)}:
         log.warning(
             "%s holds several tags, but is read as one, whose type is all that follows", _first(examples, several)
         )
-    if pair := similar_types(tag[2:] for tag in tags_in(examples) | {*known} if has_type(tag)):
+    if pair := similar_types({tag[2:] for tag in tags | {*known} if has_type(tag)}):
         log.warning("%s: the types %r and %r are similar, but are read as two", examples[0].location, *pair)
 
 
-def _fits(tag: str, typed: set[bool]) -> bool:
-    # Training tags of both forms are refused. Training with O alone has no form, and is refused for that.
-    return is_span_tag(tag) and (not typed or has_type(tag) is (True in typed))
+def _fits(tag: str, forms: set[bool]) -> bool:
+    """Return whether a tag marks a span as those of training do.
+
+    Args:
+        tag: the tag.
+        forms: holds True if a tag of training has a type, and False if one has none. Training tags of both forms are
+            refused. A training file with O alone has no form, and is refused later for that reason.
+    """
+    return is_span_tag(tag) and (not forms or has_type(tag) is (True in forms))
 
 
 def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> None:
-    """Refuse tags of spans where those of training are plain labels.
+    """Refuse tags of spans if those of training are plain labels.
 
     Args:
         examples: the sentences of one file.
@@ -124,28 +122,28 @@ def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> 
         InputError: the tags mark spans, or look like tags that do.
     """
     tags = tags_in(examples)
-    strange = tags - set(known)
+    unknown = tags - set(known)
     verdict = judge_tags(tags)
-    if strange and verdict.refused:
+    if unknown and verdict.refused:
         raise _refusal(examples, verdict.refused)
-    strange -= {OUTSIDE}
-    if strange and verdict.spans:
+    unknown -= {OUTSIDE}
+    if unknown and verdict.spans:
         raise InputError(
-            f"{_first(examples, strange)} marks a span, but the tags of training are plain labels, such as "
+            f"{_first(examples, unknown)} marks a span, but the tags of training are plain labels, such as "
             f"{min(known)!r}; data.source_scheme none takes all tags as plain labels"
         )
 
 
 def schemes_of(
-    splits: Mapping[str, Sequence[TaggedSentence]], given: TagScheme | Literal["auto"]
+    splits: Mapping[str, Sequence[TaggedSentence]], source_scheme: TagScheme | Literal["auto"]
 ) -> dict[str, TagScheme]:
     """Return the scheme of each split that has tags, all of which mark spans.
 
-    A split with another scheme than the first one is warned about; its spans are read by its own scheme.
+    If a split has another scheme than the first one, its spans are read by its own scheme, with a warning.
     """
     labelled = {split: examples for split, examples in splits.items() if examples[0].tags is not None}
-    if given != "auto":
-        return dict.fromkeys(labelled, given)
+    if source_scheme != "auto":
+        return dict.fromkeys(labelled, source_scheme)
     schemes: dict[str, TagScheme] = {split: detect_scheme(_sequences(each)) for split, each in labelled.items()}
     # Few words tell IOB1 from IOB2, so all files that may be either decide together.
     two_letters = [split for split, scheme in schemes.items() if scheme in ("IOB1", "IOB2")]
@@ -153,6 +151,7 @@ def schemes_of(
     schemes |= dict.fromkeys(two_letters, together)
     for split in schemes:
         first = next(iter(schemes))
+        # A file that uses only some tags of a scheme may look like one of another scheme.
         if schemes[split] != schemes[first] and _keeps_to(labelled[split], schemes[first]):
             schemes[split] = schemes[first]
         if schemes[split] != schemes[first]:
@@ -169,32 +168,29 @@ def check_scheme(
     """Refuse tags that a scheme does not have; refuse or warn about sequences that break it.
 
     Raises:
-        InputError: there is such a tag, or a broken sequence where `broken_tags` is `error`.
+        InputError: there is such a tag, or a broken sequence and `broken_tags` is `error`.
     """
-    strange = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
-    if strange:
-        place = _first(examples, strange)
-        raise InputError(f"{place} is not of the scheme {scheme}; data.source_scheme says what the tags keep to")
-    check = SchemeCheck(scheme, tags_in(examples))
-    broken = [(example, word) for example in examples if (word := check.first_break(example.tags or ())) is not None]
-    if not broken:
+    foreign = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
+    if foreign:
+        tag = _first(examples, foreign)
+        raise InputError(f"{tag} is not of the scheme {scheme}; data.source_scheme says what the tags keep to")
+    breaks = [(e, word) for e in examples if (word := first_break(e.tags or (), scheme)) is not None]
+    if not breaks:
         return
-    message = f"{_tag_at(*broken[0])} breaks the scheme {scheme}"
+    message = f"{_tag_at(*breaks[0])} breaks the scheme {scheme}"
     if broken_tags == "error":
         raise InputError(message)
-    log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(broken))
+    log.warning("%s; %d sentence(s) in all, read as conlleval reads them", message, len(breaks))
 
 
 def _is_of(tag: str, scheme: TagScheme) -> bool:
-    return tag == OUTSIDE or tag[0] in _LETTERS[scheme]
+    return tag == OUTSIDE or tag[0] in PREFIXES_OF[scheme]
 
 
 def _keeps_to(examples: Sequence[TaggedSentence], scheme: TagScheme) -> bool:
-    tags = tags_in(examples)
-    if not all(_is_of(tag, scheme) for tag in tags):
+    if not all(_is_of(tag, scheme) for tag in tags_in(examples)):
         return False
-    check = SchemeCheck(scheme, tags)
-    return all(check.first_break(each) is None for each in _sequences(examples))
+    return all(first_break(tags, scheme) is None for tags in _sequences(examples))
 
 
 def _sequences(examples: Sequence[TaggedSentence]) -> Iterator[Sequence[str]]:
@@ -207,6 +203,7 @@ def _find(examples: Sequence[TaggedSentence], tags: Collection[str]) -> tuple[Ta
 
 
 def _first(examples: Sequence[TaggedSentence], tags: Collection[str]) -> str:
+    """Describe the first occurrence of one of the tags, with its line."""
     return _tag_at(*_find(examples, tags))
 
 

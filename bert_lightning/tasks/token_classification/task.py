@@ -1,7 +1,6 @@
-"""A tag for each word: named entities, parts of speech, chunks; by a softmax a word, or a CRF over the sentence."""
+"""A tag for each word: named entities, parts of speech, chunks; by a softmax per word or a CRF per sentence."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +16,35 @@ from bert_lightning.data.reading.lines import format_suffix
 from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
-from bert_lightning.metrics.classification import classification_report, confusion_matrix
-from bert_lightning.metrics.entities import conlleval_report, entity_errors, score_entities, spans_of
+from bert_lightning.metrics.classification import ClassificationReport, classification_report, confusion_matrix
+from bert_lightning.metrics.entities import EntityScores, conlleval_report, score_entities
+from bert_lightning.metrics.entity_errors import EntityErrors, entity_errors
+from bert_lightning.metrics.spans import Span, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
+from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.tasks.fine_tuning.data import Part
-from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Report
-from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationData, labels_mark_spans
+from bert_lightning.tasks.fine_tuning.report import Report
+from bert_lightning.tasks.fine_tuning.splits import Subset
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.task import Optimization
+from bert_lightning.tasks.token_classification.data import EncodedWords, labels_mark_spans
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import convert
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# Sentences decoded at once by the CRF.
-_DECODED_TOGETHER = 256
-_SHOWN_ERRORS = 30
+# Sentences that the CRF decodes at once.
+_DECODING_BATCH_SIZE = 256
+_MAX_REPORTED_ERRORS = 300
+WordScores = NDArray[np.float32]
+"""(words, L) the scores of the words of a window or a sentence."""
 COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
 
-class TokenClassificationTask(FineTuningTask):
+class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores]):
     """Cross-entropy on the first piece of each word (paper section 5.3), or the likelihood of a linear-chain CRF.
 
-    Tags of spans are scored as conlleval does, over IOB2 whatever the model's own scheme; the windows of a long
-    sentence are put together before a CRF decodes it.
+    Tags of spans are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence
+    are joined before a CRF decodes it.
 
     Attributes:
         labels: tags in id order.
@@ -46,6 +53,7 @@ class TokenClassificationTask(FineTuningTask):
 
     name = "token-classification"
     model: BertForTokenClassification
+    settings: TokenClassificationData
 
     def __init__(
         self,
@@ -54,8 +62,10 @@ class TokenClassificationTask(FineTuningTask):
         tokenizer: WordPieceTokenizer,
         settings: TokenClassificationData,
         labels: Sequence[str],
+        *,
+        optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(model, config, tokenizer, settings)
+        super().__init__(model, config, tokenizer, settings, optimization=optimization)
         self.labels = list(labels)
         self.spans = labels_mark_spans(self.labels, settings)
         names = ("entity_f1", "entity_precision", "entity_recall", "accuracy")
@@ -63,29 +73,24 @@ class TokenClassificationTask(FineTuningTask):
         self.monitor = f"val/{self.validation_metrics[1]}"
         self.monitor_mode = "max"
         self.loss_names = ("loss", "accuracy")
-        self.shown = (
-            ("train/loss", "loss", ".3f"),
-            ("train/accuracy", "accuracy", ".1%"),
-            ("train/tokens_per_second", "tok/s", ",.0f"),
-            ("train/mfu", "MFU", ".0%"),
-        )
+        self.progress_scores = (("train/accuracy", "accuracy", ".1%"),)
 
     @property
-    def task_settings(self) -> dict[str, Any]:
-        """Labels, the scheme that a CRF keeps to, and how examples become features."""
+    def task_settings(self) -> dict[str, object]:
+        """The labels, the scheme of a CRF, and the settings that encode examples."""
         return {**self.model.head_settings, **super().task_settings}
 
     def counts(self, batch: Batch) -> Tensor:
-        """Labelled pieces, for the loss and the accuracy."""
+        """Count labelled pieces, once for the loss and once for the accuracy."""
         return (batch["labels"] != IGNORED).sum().expand(2)
 
     def compute(self, batch: Batch) -> Tensor:
-        """(B, W, L) scores at the words' pieces."""
+        """Return the scores (B, W, L) at the pieces of the words."""
         scores = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
-        return scores.gather(1, batch["places"][:, :, None].expand(-1, -1, scores.shape[2]))
+        return scores.gather(1, batch["positions"][:, :, None].expand(-1, -1, scores.shape[2]))
 
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """Loss, and pieces whose likeliest tag, each taken alone, is right."""
+        """Sum the loss, and count the pieces whose likeliest tag is right. The accuracy ignores the CRF."""
         labels = batch["labels"]
         if self.model.crf is not None:
             loss = -self.model.crf.log_likelihood(computed, labels, labels != IGNORED).sum()
@@ -94,51 +99,53 @@ class TokenClassificationTask(FineTuningTask):
         right = (computed.detach().argmax(-1) == labels).sum()
         return torch.stack([loss, right.to(loss.dtype)])
 
-    def outputs_of(self, computed: Tensor, batch: Batch) -> list[Any]:
-        """(words, L) scores of each window's words."""
+    def outputs_of(self, computed: Tensor, batch: Batch) -> list[WordScores]:
+        """Return the scores (words, L) of each window's words."""
         scores, mask = computed.cpu().numpy(), batch["word_mask"].cpu().numpy()
         return [row[valid] for row, valid in zip(scores, mask, strict=True)]
 
     # -- tags ----------------------------------------------------------------------------------------------------
 
-    def tags(self, split: Any, outputs: list[Any]) -> list[list[str]]:
-        """The predicted tags of each sentence; those of spans in IOB2."""
-        scores: list[list[NDArray[np.float32]]] = [[] for _ in split.examples]
-        for window, output in zip(split.windows, outputs, strict=True):
-            scores[window.sentence].append(output)
-        sentences = [np.concatenate(parts) for parts in scores]
+    def tags(self, split: EncodedWords, outputs: list[WordScores]) -> list[list[str]]:
+        """Return the predicted tags of each sentence; tags of spans in IOB2."""
+        windows: list[list[WordScores]] = [[] for _ in split.examples]
+        for window, scores in zip(split.windows, outputs, strict=True):
+            windows[window.sentence].append(scores)
+        sentences = [np.concatenate(each) for each in windows]
         crf = self.model.crf
-        ids = self._decoded(sentences) if crf is not None else [sentence.argmax(-1) for sentence in sentences]
+        ids = [scores.argmax(-1) for scores in sentences] if crf is None else self._decode(crf, sentences)
         tags = [[self.labels[number] for number in sentence] for sentence in ids]
         return [convert(sentence, "IOB2") for sentence in tags] if self.spans else tags
 
-    def _decoded(self, sentences: list[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
-        crf = self.model.crf
-        assert crf is not None
+    def _decode(self, crf: LinearChainCRF, sentences: list[WordScores]) -> list[NDArray[np.int64]]:
+        """Return the likeliest tags of each sentence, from its scores (words, L)."""
         decoded: dict[int, NDArray[np.int64]] = {}
-        order = np.argsort([len(sentence) for sentence in sentences], kind="stable")
-        for start in range(0, len(order), _DECODED_TOGETHER):
-            chosen = order[start : start + _DECODED_TOGETHER]
-            width = max(1, *(len(sentences[number]) for number in chosen))
-            emissions = np.zeros((len(chosen), width, len(self.labels)), dtype=np.float32)
-            mask = np.zeros((len(chosen), width), dtype=bool)
-            for row, number in enumerate(chosen):
-                emissions[row, : len(sentences[number])] = sentences[number]
-                mask[row, : len(sentences[number])] = True
-            given = torch.from_numpy(emissions), torch.from_numpy(mask)
-            tags = crf.decode(*move_data_to_device(given, self.device))
-            for number, row_tags, valid in zip(chosen.tolist(), tags.cpu().numpy(), mask, strict=True):
-                decoded[number] = row_tags[valid]
+        by_length = np.argsort([len(sentence) for sentence in sentences], kind="stable").tolist()
+        for start in range(0, len(by_length), _DECODING_BATCH_SIZE):
+            numbers = by_length[start : start + _DECODING_BATCH_SIZE]
+            width = max(1, *(len(sentences[number]) for number in numbers))
+            emissions = np.zeros((len(numbers), width, len(self.labels)), dtype=np.float32)
+            mask = np.zeros((len(numbers), width), dtype=bool)
+            for i, number in enumerate(numbers):
+                emissions[i, : len(sentences[number])] = sentences[number]
+                mask[i, : len(sentences[number])] = True
+            inputs = torch.from_numpy(emissions), torch.from_numpy(mask)
+            tags = crf.decode(*move_data_to_device(inputs, self.device)).cpu().numpy()
+            decoded.update((number, tags[i, mask[i]]) for i, number in enumerate(numbers))
         return [decoded[number] for number in range(len(sentences))]
 
-    def _gold(self, split: Any) -> list[list[str]]:
-        return [convert(e.tags, "IOB2") if self.spans else list(e.tags) for e in split.examples]
+    def _gold(self, split: EncodedWords) -> list[list[str]]:
+        tags = [example.tags or [] for example in split.examples]
+        return [convert(each, "IOB2") for each in tags] if self.spans else tags
 
     # -- scores --------------------------------------------------------------------------------------------------
 
-    def scores(self, split: Any, outputs: list[Any], part: Part) -> dict[str, float]:
-        """Spans: micro F1, precision and recall as conlleval has them, and the accuracy of tags."""
-        inside = slice(part.start, part.stop)
+    def scores(self, split: EncodedWords, outputs: list[WordScores], subset: Subset) -> dict[str, float]:
+        """Score spans by F1, precision and recall (micro averages of conlleval), and tags by accuracy.
+
+        Plain labels are scored by accuracy and macro F1.
+        """
+        inside = subset.examples
         gold, predicted = self._gold(split)[inside], self.tags(split, outputs)[inside]
         if self.spans:
             result = score_entities(gold, predicted)
@@ -148,55 +155,42 @@ class TokenClassificationTask(FineTuningTask):
                 "entity_recall": result.overall.recall,
                 "accuracy": result.accuracy,
             }
-        report = self._tag_report(gold, predicted)[0]
+        report, _, _ = self._label_report(gold, predicted)
         return {"accuracy": report.accuracy, "macro_f1": report.macro.f1}
 
-    def _tag_report(self, gold: list[list[str]], predicted: list[list[str]]) -> Any:
-        """The report on tags that mark no spans, over those of training and of the gold; names; confusion."""
+    def _label_report(
+        self, gold: list[list[str]], predicted: list[list[str]]
+    ) -> tuple[ClassificationReport, list[str], NDArray[np.int64]]:
+        """Report on plain labels, those of training and of the gold.
+
+        Returns:
+            The report, the names of the labels, and their confusion matrix.
+        """
         names = sorted({*self.labels, *(tag for tags in gold for tag in tags)})
         ids = {name: number for number, name in enumerate(names)}
-        wanted, found = (
+        gold_ids, predicted_ids = (
             np.array([ids[tag] for tags in side for tag in tags], dtype=np.int64) for side in (gold, predicted)
         )
-        confusion = confusion_matrix(wanted, found, len(names))
+        confusion = confusion_matrix(gold_ids, predicted_ids, len(names))
         return classification_report(confusion, names), names, confusion
 
-    def report(self, split: Any, outputs: list[Any]) -> Report:
-        """Spans: conlleval's report and the errors by kind; other tags: scores a tag and the confusion matrix."""
+    def report(self, split: EncodedWords, outputs: list[WordScores]) -> Report:
+        """Report spans by conlleval's table and errors by kind, and plain labels by scores and confusion matrix."""
         gold, predicted = self._gold(split), self.tags(split, outputs)
-        if not self.spans:
-            report, names, confusion = self._tag_report(gold, predicted)
-            rows = [[name, *score] for name, score in report.per_label.items()]
-            columns = ["tag", "precision", "recall", "f1", "support"]
-            return Report("\n".join(report.lines()), {"tags": (columns, rows)}, (names, confusion))
-        result, errors = score_entities(gold, predicted), entity_errors(gold, predicted)
-        counts = errors.counts
-        lines = [conlleval_report(result).rstrip("\n"), ""]
-        lines += [f"{kind:>9} {number:6,}" for kind, number in counts.items()]
-        examples = []
-        for kind, cases in vars(errors).items():
-            for case in cases if kind != "correct" else ():
-                example = split.examples[case.sentence]
-                shown = [_shown(example.words, span) for span in (case.gold, case.predicted)]
-                examples.append([kind, *shown, example.location])
-        kinds = [[kind, number] for kind, number in counts.items()]
-        rows = [[name, s.precision, s.recall, s.f1, s.num_gold] for name, s in result.per_type.items()]
-        return Report(
-            "\n".join(lines),
-            {
-                "entities": (["type", "precision", "recall", "f1", "support"], rows),
-                "errors by kind": (["kind", "number"], kinds),
-                "errors": (["kind", "gold", "predicted", "location"], examples[: 10 * _SHOWN_ERRORS]),
-            },
-        )
+        if self.spans:
+            return _span_report(score_entities(gold, predicted), entity_errors(gold, predicted), split.examples)
+        report, names, confusion = self._label_report(gold, predicted)
+        rows = [[name, *score] for name, score in report.per_label.items()]
+        columns = ["tag", "precision", "recall", "f1", "support"]
+        return Report("\n".join(report.lines()), {"tags": (columns, rows)}, (names, confusion))
 
     # -- predictions ---------------------------------------------------------------------------------------------
 
-    def predictions(self, split: Any, outputs: list[Any]) -> list[dict[str, Any]]:
-        """Words, tags, and the spans that they mark: word numbers (the end not included) and their words."""
+    def predictions(self, split: EncodedWords, outputs: list[WordScores]) -> list[dict[str, object]]:
+        """Return words, tags, and the spans that they mark: word numbers (end excluded) and the text of the words."""
         rows = []
         for example, tags in zip(split.examples, self.tags(split, outputs), strict=True):
-            row: dict[str, Any] = {"tokens": example.words, "tags": tags}
+            row: dict[str, object] = {"tokens": example.words, "tags": tags}
             if self.spans:
                 row["entities"] = [
                     {"type": s.type, "start": s.start, "end": s.end, "text": " ".join(example.words[s.start : s.end])}
@@ -207,8 +201,8 @@ class TokenClassificationTask(FineTuningTask):
             rows.append(row)
         return rows
 
-    def files(self, split: Any, outputs: list[Any]) -> dict[str, str]:
-        """Return columns that conlleval reads: word, gold tag where there is one, predicted tag; blanks as _."""
+    def files(self, split: EncodedWords, outputs: list[WordScores]) -> dict[str, str]:
+        """Return columns that conlleval reads: word, gold tag if there is one, predicted tag; blanks become _."""
         gold = self._gold(split) if split.is_labelled else None
         lines: list[str] = []
         for number, (example, tags) in enumerate(zip(split.examples, self.tags(split, outputs), strict=True)):
@@ -218,7 +212,7 @@ class TokenClassificationTask(FineTuningTask):
         return {"predictions.conll": "\n".join(lines) + "\n"}
 
     def read_raw(self, source: str) -> Iterator[Row] | None:
-        """Words of a column file, one a line."""
+        """Read a column file, one word per line; return None for other files."""
         if format_suffix(source) not in COLUMN_SUFFIXES:
             return None
         return (
@@ -227,7 +221,7 @@ class TokenClassificationTask(FineTuningTask):
         )
 
     def example_of(self, row: Row) -> TaggedSentence:
-        """A row with `tokens`, or with a `text` whose words and punctuation marks are split as BERT does."""
+        """Read a row with `tokens`, or with a `text` that is split into words and punctuation marks as in BERT."""
         words = row.values.get("tokens")
         if words is None:
             split = self.tokenizer.backend.pre_tokenizer.pre_tokenize_str(column(row, "text"))
@@ -242,9 +236,31 @@ class TokenClassificationTask(FineTuningTask):
         return TaggedSentence(row.location, words, None, document)
 
     def encode(self, examples: list[TaggedSentence]) -> EncodedWords:
-        """Sentences to features."""
         return EncodedWords(examples, self.tokenizer, self.settings, self.labels, spans=self.spans)
 
 
-def _shown(words: Sequence[str], span: Any) -> str:
+def _span_report(scores: EntityScores, errors: EntityErrors, examples: Sequence[TaggedSentence]) -> Report:
+    counts = errors.counts
+    lines = [conlleval_report(scores).rstrip("\n"), ""]
+    lines += [f"{kind:>9} {number:6,}" for kind, number in counts.items()]
+    wrong = []
+    for kind, cases in vars(errors).items():
+        for case in cases if kind != "correct" else ():
+            example = examples[case.sentence]
+            wrong.append(
+                [kind, *(_shown(example.words, span) for span in (case.gold, case.predicted)), example.location]
+            )
+    kinds = [[kind, number] for kind, number in counts.items()]
+    types = [[name, s.precision, s.recall, s.f1, s.num_gold] for name, s in scores.per_type.items()]
+    return Report(
+        "\n".join(lines),
+        {
+            "entities": (["type", "precision", "recall", "f1", "support"], types),
+            "errors by kind": (["kind", "number"], kinds),
+            "errors": (["kind", "gold", "predicted", "location"], wrong[:_MAX_REPORTED_ERRORS]),
+        },
+    )
+
+
+def _shown(words: Sequence[str], span: Span | None) -> str:
     return f"{' '.join(words[span.start : span.end])} [{span.type}]" if span is not None else ""

@@ -95,7 +95,7 @@ def test_a_row_is_a_document_or_with_layout_sentences_a_line(tmp_path: Path):
 
 
 def test_a_heading_can_begin_a_document(tmp_path: Path):
-    # As WikiText is published: a row a line, blank rows between paragraphs, titles between equals signs.
+    # As WikiText is published: one row per line, blank rows between paragraphs, titles between equals signs.
     path = tmp_path / "wiki.csv"
     path.write_text('text\n""\n = Apple = \n""\nA fruit.\n = = Use = = \nEaten.\n""\n = Pear = \nTwo.\n')
     assert texts(path, document_start=r"^= [^=].* =$") == [
@@ -112,7 +112,7 @@ def test_text_without_documents_can_be_cut_into_some(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"document_start": "("}, "no regular expression"), ({"lines_per_document": 0}, "must be at least 1")],
+    [({"document_start": "("}, "must be a regular expression"), ({"lines_per_document": 0}, "must be at least 1")],
 )
 def test_impossible_formats_are_errors(settings, message):
     with pytest.raises(InputError, match=message):

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from bert_lightning.checkpoints.files import write_bytes
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus import documents as documents_module
-from bert_lightning.data.corpus import preparation, shards
+from bert_lightning.data.corpus import shard_jobs, shard_writer
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.store_settings import UNFINISHED
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePairs
 from bert_lightning.errors import InputError, WorkError
@@ -30,7 +31,7 @@ SENTENCES = CorpusFormat(layout="sentences")
 def unfinish(folder: Path) -> None:
     """Bring a finished store into the state that a kill before its manifest leaves."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / preparation.UNFINISHED).write_text(json.dumps(manifest["settings"]))
+    (folder / UNFINISHED).write_text(json.dumps(manifest["settings"]))
     (folder / "manifest.json").unlink()
 
 
@@ -41,7 +42,7 @@ def kill_self(*_) -> None:
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
+    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 2000)
 
 
 def test_the_store_holds_the_text(store, documents, tokenizer):
@@ -82,9 +83,9 @@ def test_a_killed_preparation_goes_on_and_keeps_its_finished_shards(tmp_path, co
     tokenizer.save(tmp_path / "tokenizer")
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from bert_lightning.data.corpus import preparation\n"
+        "from bert_lightning.data.corpus import preparation, shard_jobs\n"
         "from bert_lightning.text.wordpiece import load_tokenizer\n"
-        "preparation.CHARACTERS_PER_SHARD = 2000\n"
+        "shard_jobs.CHARACTERS_PER_SHARD = 2000\n"
         "def slow(done):\n    print('shard', flush=True)\n    time.sleep(0.3)\n"
         f"preparation.prepare([{str(corpus)!r}], load_tokenizer({str(tmp_path / 'tokenizer')!r}),"
         f" Path({str(tmp_path / 'killed')!r}), num_workers=1, progress=slow)\n"
@@ -155,12 +156,12 @@ def long_document(tmp_path_factory, tokenizer, documents):
     """A store in which the second of three documents lies in several shards, and the text of the three."""
     texts = [documents[0], [s for document in documents for s in document], documents[1]]
     folder = tmp_path_factory.mktemp("long")
-    before = preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE
-    preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = 2000, 500
+    before = shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE
+    shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE = 2000, 500
     try:
         summary = prepare([str(write_corpus(folder / "c.txt", texts))], tokenizer, folder / "s", num_workers=1)
     finally:
-        preparation.CHARACTERS_PER_SHARD, documents_module.PASSAGE = before
+        shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE = before
     assert summary.num_documents == 3
     return TokenStore(folder / "s"), texts
 
@@ -177,9 +178,9 @@ def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(l
     assert stretches[1][1] - stretches[1][0] >= 2
     for (first, last), text in zip(stretches, texts, strict=True):
         stored: list[int] = []
-        for part in range(first, last + 1):
-            assert store.same_document(part) == (first, last)
-            stored += store.tokens(part, 0, int(store.sentence_ends(part)[-1])).tolist()
+        for number in range(first, last + 1):
+            assert store.same_document(number) == (first, last)
+            stored += store.tokens(number, 0, int(store.sentence_ends(number)[-1])).tolist()
         assert stored == [t for ids in tokenizer.encode_batch(text) for t in ids]
 
 
@@ -203,8 +204,8 @@ def test_a_random_second_never_comes_from_another_part_of_the_same_document(long
     pairs = SentencePairs(store, 40, 0.0, seed=1)
     labels = set()
     for epoch in range(3):
-        for place, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
-            owner = next(n for n in range(store.num_documents) if place < samples_up_to(pairs)[n])
+        for index, pair in enumerate(pairs.samples(epoch, np.arange(pairs.num_samples))):
+            owner = next(n for n in range(store.num_documents) if index < samples_up_to(pairs)[n])
             second = {n for n in range(store.num_documents) if holds(store, n, pair.second)}
             if pair.label != IS_NEXT:
                 assert not (first <= owner <= last and second and second <= set(range(first, last + 1)))
@@ -249,11 +250,11 @@ def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, 
         written.append(path)
         write_bytes(path, content)
 
-    monkeypatch.setattr(shards, "write_bytes", write)
+    monkeypatch.setattr(shard_writer, "write_bytes", write)
     with pytest.raises(WorkError, match=r"shard-00002: cannot be written: No space left"):
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     monkeypatch.undo()
-    monkeypatch.setattr(preparation, "CHARACTERS_PER_SHARD", 2000)
+    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 2000)
     left = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert left == ["shard-00000", "shard-00001", "unfinished.json"]
     assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
@@ -333,7 +334,7 @@ def test_an_open_store_holds_no_file_open(tmp_path, corpus, tokenizer, small_sha
 
 
 def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
-    monkeypatch.setattr(preparation, "make_shard", kill_self)
+    monkeypatch.setattr(shard_jobs, "make_shard", kill_self)
     with pytest.raises(WorkError, match="a worker process was killed"):
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=2)
 
@@ -398,7 +399,7 @@ def test_a_manifest_that_is_no_json_is_named(tmp_path, corpus, tokenizer):
 def test_folders_of_the_users_own_are_never_touched(tmp_path, corpus, tokenizer):
     (tmp_path / "s/shard-photos").mkdir(parents=True)
     (tmp_path / "s/shard-photos/me.jpg").touch()
-    with pytest.raises(InputError, match="shard-photos, which is no part of a token store"):
+    with pytest.raises(InputError, match="shard-photos, which does not belong to a token store"):
         prepare([str(corpus)], tokenizer, tmp_path / "s")
     assert (tmp_path / "s/shard-photos/me.jpg").exists()
 

@@ -9,7 +9,8 @@ from datasets import ClassLabel, Features, Value
 
 from bert_lightning.data.datasets.catalogue import locate, standard_set
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 
 
 def write(path: Path, *rows: str, mark: str = "") -> str:
@@ -58,7 +59,7 @@ def test_mrpc_without_the_list_trains_on_all_pairs_and_says_how_to_validate(tmp_
     assert {split: len(encoded.examples) for split, encoded in data.splits.items()} == {"train": 2, "validation": 2}
     # The labels of the test file are public in this form.
     scored = TextClassificationDataModule(
-        TextClassificationData(**settings), tokenizer, labels=["0", "1"], stage="test"
+        TextClassificationData(**settings), tokenizer, labels=["0", "1"], split="test"
     )
     assert scored.splits["test"].labels.tolist() == [1, 0]
 
@@ -134,7 +135,7 @@ def test_the_hidden_labels_of_multinlis_test_sets_are_none_and_hidden_nowhere_el
     source = write(tmp_path / "multinli_0.9_test_matched_unlabeled.jsonl", row, row)
     labels = ["contradiction", "entailment", "neutral"]
     settings = TextClassificationData(dataset="glue/mnli", test=source)
-    data = TextClassificationDataModule(settings, tokenizer, labels=labels, stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=labels, split="test")
     assert not data.splits["test"].is_labelled
     assert len(data.splits["test"].examples) == 2
     with pytest.raises(InputError, match="line 1: the label 'hidden' is none of"):

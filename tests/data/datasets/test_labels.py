@@ -11,14 +11,14 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes
 from bert_lightning.data.datasets.readers.tagged import read_tagged
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData, MultipleChoiceDataModule
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData, QuestionAnsweringDataModule
-from bert_lightning.tasks.relation_classification.data import (
-    RelationClassificationData,
-    RelationClassificationDataModule,
-    with_markers,
-)
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
+from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 NAN = float("nan")
@@ -36,9 +36,9 @@ def jsonl(path: Path, labels: list, key: str = "label", **other) -> str:
     return write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def texts(tokenizer, stage=None, labels=None, **settings) -> TextClassificationDataModule:
+def texts(tokenizer, split=None, labels=None, **settings) -> TextClassificationDataModule:
     """Build the data of text classification."""
-    return TextClassificationDataModule(TextClassificationData(**settings), tokenizer, stage=stage, labels=labels)
+    return TextClassificationDataModule(TextClassificationData(**settings), tokenizer, split=split, labels=labels)
 
 
 # -- indicators ----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_every_split_of_every_format_refuses_indicators(tmp_path: Path, tokenize
         write(path, "".join(("," if path.suffix == ".csv" else "\t").join(row) + "\n" for row in cells))
     good = jsonl(tmp_path / "good.jsonl", [["x"], ["y", "z"]])
     files = {"train": good, "validation": good, split: str(path)}
-    known = {"stage": "test", "labels": ["x", "y", "z"]} if split == "test" else {}
+    known = {"split": "test", "labels": ["x", "y", "z"]} if split == "test" else {}
     with pytest.raises(InputError, match=rf"{name}: (line|row) \d: 1, 0, 1 are indicators"):
         texts(tokenizer, problem="multi-label", label_separator="|", **files, **known)
 
@@ -200,7 +200,7 @@ def test_pairs_without_agreement_are_left_out_of_every_split_with_a_warning(tmp_
     data = texts(tokenizer, train=train, validation=train)
     assert data.labels == ["contradiction", "entailment", "neutral"]
     assert [example.id for example in data.splits["validation"].examples] == ["0", "2", "3"]
-    assert data.splits["validation"].parts[0].stop == 3
+    assert data.splits["validation"].subsets[0].stop == 3
     assert caplog.text.count("2 pair(s) are left out, because their label '-' says") == 2
     scored = texts(tokenizer, "test", data.labels, test=train)
     assert len(scored.splits["test"].examples) == 3
@@ -323,7 +323,7 @@ def test_choices_may_be_hidden_all_together_in_a_test_file_only(tmp_path: Path, 
 
     def build(labels: list, split: str = "test") -> MultipleChoiceDataModule:
         settings = MultipleChoiceData(**{split: jsonl(tmp_path / "t.jsonl", labels, key, **row)})
-        return MultipleChoiceDataModule(settings, tokenizer, stage="test" if split == "test" else None)
+        return MultipleChoiceDataModule(settings, tokenizer, split="test" if split == "test" else None)
 
     for labels in HIDDEN:
         assert not build(labels).splits["test"].is_labelled
@@ -340,7 +340,7 @@ def test_choices_may_be_hidden_all_together_in_a_test_file_only(tmp_path: Path, 
 def test_answers_of_a_file_of_race_may_be_hidden(tmp_path: Path, tokenizer, answers):
     content = {"article": "a", "questions": ["q", "r"], "options": [["a", "b"]] * 2}
     write(tmp_path / "1.txt", json.dumps(content if answers is KeyError else {**content, "answers": answers}))
-    data = MultipleChoiceDataModule(MultipleChoiceData(test=str(tmp_path)), tokenizer, stage="test")
+    data = MultipleChoiceDataModule(MultipleChoiceData(test=str(tmp_path)), tokenizer, split="test")
     assert not data.splits["test"].is_labelled
 
 
@@ -352,7 +352,7 @@ def test_relations_may_be_hidden_all_together_in_a_test_file_only(tmp_path: Path
         data = RelationClassificationData(**{split: source}, **settings)
         is_test = split == "test"
         known = ["x", "y"] if is_test else None
-        return RelationClassificationDataModule(data, marked, labels=known, stage="test" if is_test else None)
+        return RelationClassificationDataModule(data, marked, labels=known, split="test" if is_test else None)
 
     for labels in HIDDEN:
         for column in (None, "relation"):
@@ -378,14 +378,14 @@ def test_questions_without_any_answer_are_unlabelled_in_a_test_file(tmp_path: Pa
     for test in (table, write(tmp_path / "t.json", json.dumps(squad))):
         for no_answer in (True, False):
             settings = QuestionAnsweringData(test=test)
-            data = QuestionAnsweringDataModule(settings, tokenizer, no_answer=no_answer, stage="test")
+            data = QuestionAnsweringDataModule(settings, tokenizer, no_answer=no_answer, split="test")
             assert not data.splits["test"].is_labelled
 
 
 def test_questions_that_are_said_to_be_impossible_are_labelled(tmp_path: Path, tokenizer):
     row = {"id": "1", "question": "q", "context": "the cat", "answers": [], "is_impossible": True}
     test = write(tmp_path / "t.jsonl", json.dumps(row))
-    data = QuestionAnsweringDataModule(QuestionAnsweringData(test=test), tokenizer, no_answer=True, stage="test")
+    data = QuestionAnsweringDataModule(QuestionAnsweringData(test=test), tokenizer, no_answer=True, split="test")
     assert data.splits["test"].is_labelled
 
 
@@ -394,7 +394,7 @@ def test_a_question_without_the_key_of_its_answers_among_others_is_named(tmp_pat
     answered = {**row, "id": "2", "answers": [{"text": "cat", "answer_start": 4}]}
     test = write(tmp_path / "t.jsonl", json.dumps(answered) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(InputError, match=r"line 2 \(id '1'\): there is no key 'answers'"):
-        QuestionAnsweringDataModule(QuestionAnsweringData(test=test), tokenizer, no_answer=True, stage="test")
+        QuestionAnsweringDataModule(QuestionAnsweringData(test=test), tokenizer, no_answer=True, split="test")
 
 
 @pytest.mark.parametrize("tags", [None, [None, None], [-1, -1], ["", ""], "", []])

@@ -97,7 +97,7 @@ def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeyp
     monkeypatch.setattr(threading.Event, "wait", counted)
     assert list(StepLoader(make, 4, 0, pin_memory=False)) == [0, 1, 2, 3]
     [message] = seen.messages
-    assert message.startswith("step 3: its data is not there after 0 seconds")
+    assert message.startswith("step 3: its data has not arrived after 0 seconds")
 
 
 def test_the_watch_of_a_loader_ends_with_it_and_holds_up_no_process(seen):

@@ -39,5 +39,5 @@ def test_uniforms_are_uniform_along_any_stride(stride: int):
 
 
 def test_where_permutations_send_the_first_element_is_uniform():
-    places = [permute(derive_key(seed), 10, np.array([0]))[0] for seed in range(3000)]
-    assert stats.chisquare(np.bincount(places, minlength=10)).pvalue > 1e-4
+    positions = [permute(derive_key(seed), 10, np.array([0]))[0] for seed in range(3000)]
+    assert stats.chisquare(np.bincount(positions, minlength=10)).pvalue > 1e-4

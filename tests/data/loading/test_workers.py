@@ -18,7 +18,7 @@ def test_a_worker_that_stands_still_at_its_fork_is_killed_and_forked_again(monke
         return process
 
     monkeypatch.setattr(popen_fork.os, "fork", fork_that_stands_still_twice)
-    monkeypatch.setattr(workers, "_SECONDS_TO_BEGIN", 0.1)
+    monkeypatch.setattr(workers, "_SECONDS_TO_START", 0.1)
     context = workers.WorkerContext()
     answers = context.SimpleQueue()
     process = context.Process(target=lambda: answers.put(os.getpid()))

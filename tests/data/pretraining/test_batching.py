@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.data.loading.batching import fit_into_rows
-from bert_lightning.data.loading.module import TrainingPlan
-from bert_lightning.data.pretraining import pools as windows
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
-from bert_lightning.data.pretraining.stages import BatchSizeWarmup, PretrainingStage, resolved
+from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
+from bert_lightning.data.pretraining import pools
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.settings import PretrainingData
+from bert_lightning.data.pretraining.stages import BatchSizeWarmup, PretrainingStage, resolve_stages
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining
 
@@ -27,14 +28,13 @@ def test_rows_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_ro
     assert all(lengths[number] > free for number in left)
 
 
-def module(store, **settings) -> PretrainingDataModule:
-    return PretrainingDataModule(
-        PretrainingData(str(store), **{"max_seq_length": 40, "batch_size": 8, "num_workers": 0, **settings})
-    )
+def module(store, length=None, **settings) -> PretrainingDataModule:
+    values = {"max_seq_length": 40, "batch_size": 8, "num_workers": 0, **settings}
+    return PretrainingDataModule(PretrainingData(str(store), **values), length=length)
 
 
 def sequences(batch) -> list[tuple]:
-    """The sequences of a padded or packed batch: ids, segments, and (place, label) of what is masked."""
+    """The sequences of a padded or packed batch: ids, segments, and (position, label) of each mask."""
     ids, segments = batch["input_ids"], batch["token_type_ids"]
     if "packing" in batch:
         bounds = batch["packing"].boundaries.tolist()
@@ -49,7 +49,7 @@ def sequences(batch) -> list[tuple]:
     masked = list(zip(batch["masked_positions"].tolist(), batch["masked_labels"].tolist(), strict=True))
     spans = itertools.pairwise(bounds) if bounds else ((n * width, n * width + k) for n, k in enumerate(lengths))
     for number, (start, stop) in enumerate(spans):
-        own = tuple((place - start, label) for place, label in masked if start <= place < stop)
+        own = tuple((position - start, label) for position, label in masked if start <= position < stop)
         found.append(
             (
                 tuple(ids[start:stop].tolist()),
@@ -62,26 +62,26 @@ def sequences(batch) -> list[tuple]:
 
 
 @pytest.fixture
-def small_windows(monkeypatch):
-    monkeypatch.setattr(windows, "MIN_WINDOW_ROWS", 32)
-    # Lanes of four of eight rows.
-    monkeypatch.setattr(windows, "_MIN_LANE_ROWS", 4)
+def small_pools(monkeypatch):
+    monkeypatch.setattr(pools, "MIN_POOL_BINS", 32)
+    # Groups of four of eight bins.
+    monkeypatch.setattr(pools, "_MIN_GROUP_BINS", 4)
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
 @pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (1, 2), (2, 4)])
-def test_ranks_and_micro_batches_only_share_out_a_step(store, small_windows, batching, accumulate, world_size):
+def test_ranks_and_micro_batches_only_share_out_a_step(store, small_pools, batching, accumulate, world_size):
     data = module(store, batching=batching)
     for step in (0, 3, 17):
         [whole] = data.training_batches(step, TrainingPlan(20, 1, seed=1), 0, 1)
         plan = TrainingPlan(20, accumulate, seed=1)
-        parts = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
-        assert len(parts) == accumulate * world_size
-        assert sorted(s for part in parts for s in sequences(part)) == sorted(sequences(whole))
+        batches = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
+        assert len(batches) == accumulate * world_size
+        assert sorted(s for batch in batches for s in sequences(batch)) == sorted(sequences(whole))
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-def test_a_step_is_the_same_wherever_one_begins(store, small_windows, batching):
+def test_a_step_is_the_same_wherever_one_begins(store, small_pools, batching):
     plan = TrainingPlan(30, 1, seed=1)
     first, second = module(store, batching=batching), module(store, batching=batching)
     whole = [sequences(first.training_batches(step, plan, 0, 1)[0]) for step in range(30)]
@@ -89,7 +89,7 @@ def test_a_step_is_the_same_wherever_one_begins(store, small_windows, batching):
         assert sequences(second.training_batches(step, plan, 0, 1)[0]) == whole[step]
 
 
-def test_buckets_hold_every_sample_of_their_window_and_little_padding(store, small_windows):
+def test_buckets_hold_every_sample_of_their_pool_and_little_padding(store, small_pools):
     settings = {"short_sequence_probability": 0.6}
     plan = TrainingPlan(8, 1, seed=1)
     padded, bucketed = (
@@ -104,20 +104,20 @@ def test_buckets_hold_every_sample_of_their_window_and_little_padding(store, sma
     assert share(bucketed) > share(padded) + 0.05
 
 
-def test_packed_rows_are_full_lose_hardly_a_sample_and_never_hold_one_twice(store, monkeypatch):
-    monkeypatch.setattr(windows, "MIN_WINDOW_ROWS", 256)
+def test_packed_bins_are_full_lose_hardly_a_sample_and_never_hold_one_twice(store, monkeypatch):
+    monkeypatch.setattr(pools, "MIN_POOL_BINS", 256)
     data = module(store, batching="packed", short_sequence_probability=0.1)
     plan = TrainingPlan(32, 1, seed=1)
     batches = [b for step in range(32) for b in data.training_batches(step, plan, 0, 1)]
     num_tokens = sum(b["num_tokens"] for b in batches)
     assert all(b["input_ids"].ndim == 1 and len(b["input_ids"]) == b["num_tokens"] <= 8 * 40 for b in batches)
     assert num_tokens / (32 * 8 * 40) > 0.9
-    number = data._windows(data._stages[0], 1, 32).samples_per_step * 32
+    number = data._pools(data._stages[0], 1, 32).samples_per_step * 32
     held = [s for b in batches for s in sequences(b)]
     assert 0.95 * number < len(held) <= number
 
 
-def test_a_packed_batch_gives_the_model_what_its_padded_form_does(store, small_windows):
+def test_a_packed_batch_gives_the_model_what_its_padded_form_does(store, small_pools):
     data = module(store, batching="packed", short_sequence_probability=0.5)
     [packed] = data.training_batches(2, TrainingPlan(9, 1, seed=1), 0, 1)
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_a_packed_batch_gives_the_model_what_its_padded_form_does(store, small_w
     logits = []
     for number, (ids, segments, masked, _) in enumerate(sequences(packed)):
         alone = model(torch.tensor([ids]), torch.tensor([segments]))
-        logits.append(alone.prediction_logits[0, [place for place, _ in masked]])
+        logits.append(alone.prediction_logits[0, [position for position, _ in masked]])
         torch.testing.assert_close(out.seq_relationship_logits[number], alone.seq_relationship_logits[0])
     torch.testing.assert_close(out.prediction_logits, torch.cat(logits))
 
@@ -153,9 +153,8 @@ def test_a_stage_does_not_draw_again_what_the_one_before_drew(store):
 
 def test_a_stage_is_shared_out_by_its_own_numbers(store):
     stages = [PretrainingStage(from_step=3, batch_size=6, accumulate_grad_batches=4)]
-    data = module(store, stages=stages)
-    data.plan = TrainingPlan(7, 2, seed=1)
-    with pytest.raises(InputError, match=r"data\.stages\.0\.batch_size 6 cannot be shared out.* multiple of 4"):
+    data = module(store, length=TrainingLength(7, accumulate=2, seed=1), stages=stages)
+    with pytest.raises(InputError, match=r"data\.stages\.0\.batch_size is 6; it must be a multiple of 4"):
         data.check_shares(1)
     stages = [PretrainingStage(from_step=3, batch_size=8, accumulate_grad_batches=4)]
     data = module(store, stages=stages)
@@ -167,7 +166,7 @@ def test_a_warm_up_of_the_batch_size_goes_through_all_sizes_evenly(start, increm
     num_steps = data.draw(st.integers(num_sizes, 60))
     full = start + num_sizes * increment
     changes = [PretrainingStage(num_steps + 2, max_seq_length=64), PretrainingStage(num_steps + 3, batch_size=5)]
-    stages = resolved(128, full, BatchSizeWarmup(start, increment, num_steps), changes)
+    stages = resolve_stages(128, full, BatchSizeWarmup(start, increment, num_steps), changes)
     sizes = [start + number * increment for number in range(num_sizes)]
     assert [stage.batch_size for stage in stages] == [*sizes, full, full, 5]
     assert [stage.max_seq_length for stage in stages] == [128] * (num_sizes + 1) + [64, 64]
@@ -194,13 +193,13 @@ def test_a_warm_up_of_the_batch_size_serves_what_the_same_stages_do(store, batch
 
 
 def test_micro_batches_of_a_warm_up_are_never_larger_than_those_of_the_full_batch(store):
-    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 4))
-    plan = data.plan = TrainingPlan(6, 4, seed=1)
+    data = module(store, length=TrainingLength(6, accumulate=4, seed=1), batch_size_warmup=BatchSizeWarmup(2, 2, 4))
+    plan = data.plan
     data.check_shares(1)
     shapes = [[len(b["input_ids"]) for b in data.training_batches(step, plan, 0, 1)] for step in range(6)]
     assert shapes == [[2], [2] * 2, [2] * 3, [2] * 3, [2] * 4, [2] * 4]
     with pytest.raises(
-        InputError, match=r"data\.batch_size_warmup: batch size 2 cannot be shared out.* multiple of 4$"
+        InputError, match=r"data\.batch_size_warmup: batch size is 2; it must be a multiple of 4, which"
     ):
         data.check_shares(4)
     # Rounded up: 6 of 10 samples in one micro-batch would be more than the 5 of the full batch's two.
@@ -210,8 +209,7 @@ def test_micro_batches_of_a_warm_up_are_never_larger_than_those_of_the_full_batc
 
 
 def test_a_warm_up_of_the_batch_size_that_does_not_end_is_named(store):
-    data = module(store, batch_size_warmup=BatchSizeWarmup(2, 2, 7))
-    data.plan = TrainingPlan(7, 1, seed=1)
+    data = module(store, length=TrainingLength(7, accumulate=1, seed=1), batch_size_warmup=BatchSizeWarmup(2, 2, 7))
     with pytest.raises(InputError, match=r"data\.batch_size_warmup\.num_steps 7 is never reached"):
         data.check_shares(1)
     with pytest.raises(InputError, match=r"cannot be used with data\.batch_size_warmup: set trainer\.max_steps"):
@@ -224,7 +222,7 @@ def test_epochs_of_several_stages_cannot_be_counted(store):
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-def test_an_epoch_has_about_as_many_steps_as_its_samples_fill(store, small_windows, batching):
+def test_an_epoch_has_about_as_many_steps_as_its_samples_fill(store, small_pools, batching):
     data = module(store, batching=batching, short_sequence_probability=0.5)
     steps = data.num_steps_of(2.0)
     plan = TrainingPlan(steps, 1, seed=1)
@@ -265,15 +263,15 @@ def test_random_tokens_come_from_the_whole_vocabulary_where_asked(store):
     assert found["all"] & special
 
 
-def test_what_is_left_out_of_packed_rows_does_not_depend_on_its_length():
+def test_samples_are_left_out_of_packed_bins_whatever_their_length():
     lengths = np.random.default_rng(0).integers(1, 33, 400).tolist()
-    rows = windows.packed_rows(np.array(lengths), 100, 40)
-    held = {number for row in rows for number in row}
+    bins = pools.pack(np.array(lengths), 100, 40)
+    held = {number for numbers in bins for number in numbers}
     assert held == set(range(len(held)))
     assert 100 < len(held) < 400
 
 
-def test_the_buckets_of_an_epoch_that_ends_inside_a_window_hold_all_its_samples(store, small_windows):
+def test_the_buckets_of_an_epoch_that_ends_inside_a_pool_hold_all_its_samples(store, small_pools):
     data = module(store, batching="bucketed")
     plan = TrainingPlan(data.num_training_samples // 8, 1, seed=1)
     assert plan.num_steps % 8
@@ -284,8 +282,8 @@ def test_the_buckets_of_an_epoch_that_ends_inside_a_window_hold_all_its_samples(
     )
 
 
-def test_a_stage_behind_the_end_of_training_is_an_error(store):
-    data = module(store, stages=[PretrainingStage(from_step=7, batch_size=4)])
-    data.plan = TrainingPlan(7, 1, seed=1)
+def test_a_stage_after_the_end_of_training_is_an_error(store):
+    stages = [PretrainingStage(from_step=7, batch_size=4)]
+    data = module(store, length=TrainingLength(7, accumulate=1, seed=1), stages=stages)
     with pytest.raises(InputError, match=r"data\.stages\.0\.from_step 7 is never reached"):
         data.check_shares(1)

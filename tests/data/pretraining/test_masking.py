@@ -1,4 +1,4 @@
-"""One battery over every masking strategy in the table, and what each has of its own."""
+"""Tests of every masking in the table, and of the properties of each one."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from bert_lightning.data.pretraining.masking import (
     SpanMasking,
     TokenMasking,
     WholeWordMasking,
-    replace,
+    apply_masks,
     word_starts,
 )
 
 B, S, MASK_ID, V = 400, 64, 4, 100
 ORDINARY = np.arange(5, V)
-# Entries that go on with a word, as those with `##` do.
+# Entries that continue a word, like those with `##`.
 CONTINUES = np.arange(V) >= 75
 CLS, SEP, PAD = 2, 3, 0
 
@@ -28,26 +28,26 @@ def strategy(request):
     return request.param
 
 
-def rows(seed: int = 0, num_rows: int = B):
-    """Ids with [CLS] and two [SEP] in place, padded, of all lengths; what a masking may see of them."""
+def micro_batch(seed: int = 0, num_sequences: int = B):
+    """Padded ids of all lengths with [CLS] and two [SEP], and the properties that a masking may use."""
     generator = np.random.default_rng(seed)
-    lengths = generator.integers(5, S + 1, num_rows)
-    ids = generator.integers(5, V, (num_rows, S))
+    lengths = generator.integers(5, S + 1, num_sequences)
+    ids = generator.integers(5, V, (num_sequences, S))
     position = np.arange(S)[None, :]
     ids[:, 0] = CLS
-    ids[np.arange(num_rows), lengths // 2] = ids[np.arange(num_rows), lengths - 1] = SEP
+    ids[np.arange(num_sequences), lengths // 2] = ids[np.arange(num_sequences), lengths - 1] = SEP
     ids[position >= lengths[:, None]] = PAD
     candidates = (ids > 4) & (position < lengths[:, None])
-    keys = random_bits(derive_key(seed), np.arange(num_rows))
+    keys = random_bits(derive_key(seed), np.arange(num_sequences))
     return ids, Sequences(candidates, word_starts(candidates, CONTINUES[ids]), lengths, keys)
 
 
-def part_of(sequences: Sequences, at) -> Sequences:
+def slice_of(sequences: Sequences, at) -> Sequences:
     return Sequences(*(array[at] for array in sequences))
 
 
 def words_of(candidates, starts):
-    """The words of one row, each a list of positions, by walking over it."""
+    """The words of one sequence, each a list of positions, found by walking over it."""
     words: list[list[int]] = []
     for position in range(len(candidates)):
         if starts[position]:
@@ -58,36 +58,36 @@ def words_of(candidates, starts):
 
 
 def test_masking_never_selects_special_tokens_or_padding(strategy):
-    _, sequences = rows()
+    _, sequences = micro_batch()
     assert not (strategy(rate=0.9).select(sequences).positions & ~sequences.candidates).any()
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
 def test_masking_holds_its_rate(strategy, rate):
-    _, sequences = rows()
-    chosen = strategy(rate=rate).select(sequences).positions
-    assert chosen.sum() / sequences.lengths.sum() == pytest.approx(rate, abs=0.02)
-    assert (chosen.sum(axis=1) <= np.maximum(1, np.rint(rate * sequences.lengths))).all()
+    _, sequences = micro_batch()
+    selection = strategy(rate=rate).select(sequences).positions
+    assert selection.sum() / sequences.lengths.sum() == pytest.approx(rate, abs=0.02)
+    assert (selection.sum(axis=1) <= np.maximum(1, np.rint(rate * sequences.lengths))).all()
 
 
 def test_masking_repeats_under_a_key_and_differs_under_another(strategy):
-    _, sequences = rows()
+    _, sequences = micro_batch()
     first = strategy().select(sequences).positions
     assert (strategy().select(sequences).positions == first).all()
     other = sequences._replace(keys=sequences.keys + np.uint64(1))
     assert (strategy().select(other).positions != first).any(axis=1).mean() > 0.9
 
 
-def test_masking_of_a_row_does_not_depend_on_its_neighbours(strategy):
-    _, sequences = rows()
+def test_masking_of_a_sequence_does_not_depend_on_its_neighbours(strategy):
+    _, sequences = micro_batch()
     whole = strategy().select(sequences)
-    part = strategy().select(part_of(sequences, slice(7, 9)))
-    assert (whole.positions[7:9] == part.positions).all()
-    assert (whole.units[7:9][part.positions] == part.units[part.positions]).all()
+    neighbours = strategy().select(slice_of(sequences, slice(7, 9)))
+    assert (whole.positions[7:9] == neighbours.positions).all()
+    assert (whole.units[7:9][neighbours.positions] == neighbours.units[neighbours.positions]).all()
 
 
 def test_a_fixed_number_is_never_exceeded_and_a_cap_neither(strategy):
-    _, sequences = rows()
+    _, sequences = micro_batch()
     fixed = strategy(num_predictions=3).select(sequences).positions.sum(axis=1)
     assert fixed.max() == 3
     assert (fixed == np.minimum(3, sequences.candidates.sum(axis=1))).mean() > 0.9
@@ -95,7 +95,7 @@ def test_a_fixed_number_is_never_exceeded_and_a_cap_neither(strategy):
 
 
 def test_the_rate_moves_from_first_to_last_over_training(strategy):
-    _, sequences = rows()
+    _, sequences = micro_batch()
     shares = [
         strategy(rate=0.4, final_rate=0.1).select(sequences, progress).positions.sum() / sequences.lengths.sum()
         for progress in (0.0, 0.5, 1.0)
@@ -104,32 +104,34 @@ def test_the_rate_moves_from_first_to_last_over_training(strategy):
 
 
 def test_replacements_stay_inside_the_given_entries_and_only_where_chosen(strategy):
-    ids, sequences = rows()
-    chosen = strategy().select(sequences)
-    masked = replace(ids, chosen, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~sequences.keys)
-    assert (masked[~chosen.positions] == ids[~chosen.positions]).all()
-    assert np.isin(masked[chosen.positions], ORDINARY).all()
+    ids, sequences = micro_batch()
+    selection = strategy().select(sequences)
+    masked = apply_masks(
+        ids, selection, strategy(mask_share=0.0, random_share=1.0), MASK_ID, ORDINARY, ~sequences.keys
+    )
+    assert (masked[~selection.positions] == ids[~selection.positions]).all()
+    assert np.isin(masked[selection.positions], ORDINARY).all()
 
 
 @pytest.mark.parametrize(("mask_share", "random_share"), [(1.0, 0.0), (0.0, 0.0)])
 def test_shares_of_one_give_the_hand_written_output(strategy, mask_share, random_share):
-    ids, sequences = rows()
+    ids, sequences = micro_batch()
     masking = strategy(mask_share=mask_share, random_share=random_share)
-    chosen = masking.select(sequences)
-    expected = np.where(chosen.positions, MASK_ID, ids) if mask_share else ids
-    assert (replace(ids, chosen, masking, MASK_ID, ORDINARY, ~sequences.keys) == expected).all()
+    selection = masking.select(sequences)
+    expected = np.where(selection.positions, MASK_ID, ids) if mask_share else ids
+    assert (apply_masks(ids, selection, masking, MASK_ID, ORDINARY, ~sequences.keys) == expected).all()
 
 
 def replaced(strategy, num_seeds: int = 10):
     """Before and after, for one token of every unit."""
     pairs = []
     for seed in range(num_seeds):
-        ids, sequences = rows(seed)
-        chosen = strategy().select(sequences)
-        after = replace(ids, chosen, strategy(), MASK_ID, ORDINARY, ~sequences.keys)
-        row, column = np.nonzero(chosen.positions)
-        _, first = np.unique(row * 1000 + chosen.units[row, column], return_index=True)
-        pairs.append(np.stack([ids[row, column][first], after[row, column][first]]))
+        ids, sequences = micro_batch(seed)
+        selection = strategy().select(sequences)
+        after = apply_masks(ids, selection, strategy(), MASK_ID, ORDINARY, ~sequences.keys)
+        sequence, position = np.nonzero(selection.positions)
+        _, first = np.unique(sequence * 1000 + selection.units[sequence, position], return_index=True)
+        pairs.append(np.stack([ids[sequence, position][first], after[sequence, position][first]]))
     return np.concatenate(pairs, axis=1)
 
 
@@ -146,19 +148,19 @@ def test_random_tokens_are_spread_evenly_over_the_vocabulary(strategy):
     before, after = replaced(strategy, 40)
     drawn = after[(after != MASK_ID) & (after != before)]
     counts = np.bincount(drawn, minlength=V)[ORDINARY]
-    # The original token cannot be told from a kept one, so each entry is seen a little less often where it stood.
+    # A random token equal to the original looks like a kept one, so each entry is counted a little less often.
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
 def test_every_candidate_is_chosen_equally_often_in_the_long_run():
-    # Single tokens and whole words of equal length: no place is favoured.
+    # Single tokens and whole words of equal length: no position is favoured.
     candidates = np.zeros((4000, 20), dtype=bool)
     candidates[:, 1:-1] = True
     lengths = np.full(4000, 20)
     for strategy in (TokenMasking, WholeWordMasking):
         keys = random_bits(derive_key(strategy.__name__), np.arange(4000))
-        chosen = strategy().select(Sequences(candidates, candidates, lengths, keys)).positions
-        assert stats.chisquare(chosen.sum(axis=0)[1:-1]).pvalue > 1e-4
+        selection = strategy().select(Sequences(candidates, candidates, lengths, keys)).positions
+        assert stats.chisquare(selection.sum(axis=0)[1:-1]).pvalue > 1e-4
 
 
 def test_token_masking_chooses_as_many_as_the_original():
@@ -166,48 +168,48 @@ def test_token_masking_chooses_as_many_as_the_original():
     lengths = np.arange(5, 65)
     candidates = np.arange(64)[None, :] < (lengths - 3)[:, None]
     keys = random_bits(1, np.arange(len(lengths)))
-    chosen = TokenMasking().select(Sequences(candidates, candidates, lengths, keys)).positions
-    assert chosen.sum(axis=1).tolist() == [max(1, round(0.15 * n)) for n in lengths.tolist()]
+    selection = TokenMasking().select(Sequences(candidates, candidates, lengths, keys)).positions
+    assert selection.sum(axis=1).tolist() == [max(1, round(0.15 * n)) for n in lengths.tolist()]
 
 
 @pytest.mark.parametrize("masking", [WholeWordMasking(), SpanMasking(), NgramMasking()], ids=repr)
 def test_words_are_never_split_and_never_reach_over_a_separator(masking):
-    ids, sequences = rows()
-    chosen = masking.select(sequences).positions
-    for row in range(B):
-        for word in words_of(sequences.candidates[row], sequences.starts[row]):
-            assert len(set(chosen[row, word])) == 1
-            assert not np.isin(ids[row, word[0] : word[-1] + 1], (CLS, SEP, PAD)).any()
+    ids, sequences = micro_batch()
+    selection = masking.select(sequences).positions
+    for sequence in range(B):
+        for word in words_of(sequences.candidates[sequence], sequences.starts[sequence]):
+            assert len(set(selection[sequence, word])) == 1
+            assert not np.isin(ids[sequence, word[0] : word[-1] + 1], (CLS, SEP, PAD)).any()
 
 
 def test_whole_words_are_taken_as_long_as_one_fits():
-    _, sequences = rows()
+    _, sequences = micro_batch()
     masking = WholeWordMasking()
-    chosen = masking.select(sequences).positions
-    wanted = masking.wanted(sequences, 0.0)
-    for row in range(B):
-        left = wanted[row] - chosen[row].sum()
-        words = words_of(sequences.candidates[row], sequences.starts[row])
-        assert all(len(word) > left for word in words if not chosen[row, word[0]])
+    selection = masking.select(sequences).positions
+    expected = masking.num_to_select(sequences, 0.0)
+    for sequence in range(B):
+        left = expected[sequence] - selection[sequence].sum()
+        words = words_of(sequences.candidates[sequence], sequences.starts[sequence])
+        assert all(len(word) > left for word in words if not selection[sequence, word[0]])
 
 
-def spans_of(masking, num_rows: int):
-    """What is chosen in long rows of words of one token."""
-    candidates = np.zeros((num_rows, 400), dtype=bool)
+def spans_of(masking, num_sequences: int):
+    """The selection in long sequences of words of one token."""
+    candidates = np.zeros((num_sequences, 400), dtype=bool)
     candidates[:, 1:-1] = True
-    keys = random_bits(derive_key("spans"), np.arange(num_rows))
-    return masking.select(Sequences(candidates, candidates, np.full(num_rows, 400), keys))
+    keys = random_bits(derive_key("spans"), np.arange(num_sequences))
+    return masking.select(Sequences(candidates, candidates, np.full(num_sequences, 400), keys))
 
 
 def test_a_span_is_replaced_alike_and_an_n_gram_token_by_token():
     for masking, alike in ((SpanMasking(rate=0.3), True), (NgramMasking(rate=0.3), False)):
-        chosen = spans_of(masking, 200)
-        ids = np.full(chosen.positions.shape, 50)
+        selection = spans_of(masking, 200)
+        ids = np.full(selection.positions.shape, 50)
         keys = random_bits(7, np.arange(200))
-        masked = replace(ids, chosen, masking, MASK_ID, ORDINARY, keys) == MASK_ID
-        both = chosen.positions[:, 1:] & chosen.positions[:, :-1]
+        masked = apply_masks(ids, selection, masking, MASK_ID, ORDINARY, keys) == MASK_ID
+        both = selection.positions[:, 1:] & selection.positions[:, :-1]
         if alike:
-            both &= chosen.units[:, 1:] == chosen.units[:, :-1]
+            both &= selection.units[:, 1:] == selection.units[:, :-1]
         neighbours = (masked[:, 1:] == masked[:, :-1])[both]
         assert neighbours.all() == alike
 

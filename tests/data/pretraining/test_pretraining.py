@@ -9,9 +9,10 @@ from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.batching import shuffled
-from bert_lightning.data.loading.module import TrainingPlan
-from bert_lightning.data.pretraining.module import PretrainingData, PretrainingDataModule
-from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncated
+from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
+from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncate_pair
+from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.errors import InputError
 from tests.support.small_corpus import write_corpus
 
@@ -44,7 +45,7 @@ def test_pairs_fit_and_both_parts_hold_tokens(pairs):
 
 
 def test_a_next_pair_is_one_stretch_of_a_document_and_a_random_one_is_not(tmp_path, tokenizer):
-    # Sentences that say where they stand, so that each token run is in one document only.
+    # Each sentence names its position, so that each run of tokens is in one document only.
     words = [w for w in tokenizer.entries if w.isalpha()][:36]
     triples = itertools.permutations(words, 3)
     documents = [[" ".join(next(triples)) for _ in range(8)] for _ in range(12)]
@@ -99,12 +100,12 @@ def test_every_token_of_the_corpus_is_reached(store):
     seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
     for epoch in range(30):
         for pair in all_pairs(source, epoch):
-            for part in (pair.first.tolist(), pair.second.tolist()):
+            for text in (pair.first.tolist(), pair.second.tolist()):
                 for document, marks in enumerate(seen):
                     whole = opened.tokens(document, 0, len(marks)).tolist()
-                    for i in range(len(whole) - len(part) + 1):
-                        if whole[i : i + len(part)] == part:
-                            marks[i : i + len(part)] = True
+                    for i in range(len(whole) - len(text) + 1):
+                        if whole[i : i + len(text)] == text:
+                            marks[i : i + len(text)] = True
     assert np.concatenate(seen).mean() > 0.99
 
 
@@ -118,7 +119,7 @@ def test_truncation_is_the_one_token_at_a_time_rule():
         return a, b
 
     for a, b in itertools.product(range(1, 90, 4), repeat=2):
-        first, second = truncated(np.arange(a), np.arange(b), 37, a * 7 % 10 / 10)
+        first, second = truncate_pair(np.arange(a), np.arange(b), 37, a * 7 % 10 / 10)
         assert (len(first), len(second)) == reference(a, b, 37)
         assert (np.diff(first) == 1).all()
 
@@ -131,11 +132,17 @@ def test_a_corpus_of_one_document_is_an_error_that_says_why(tmp_path, tokenizer,
 
 
 @pytest.fixture
-def data(store, validation_store) -> PretrainingDataModule:
+def make(store, validation_store):
+    """A function from the number of steps and micro-batches to a data module."""
     settings = PretrainingData(str(store), str(validation_store), max_seq_length=40, batch_size=8)
-    module = PretrainingDataModule(settings)
-    module.plan = TrainingPlan(num_steps=20, accumulate=2, seed=1)
-    return module
+    return lambda steps, accumulate: PretrainingDataModule(
+        settings, length=TrainingLength(steps, accumulate=accumulate, seed=1)
+    )
+
+
+@pytest.fixture
+def data(make) -> PretrainingDataModule:
+    return make(20, 2)
 
 
 def test_labels_are_the_tokens_behind_the_masks(data):
@@ -172,8 +179,8 @@ class Ranks:
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(data, monkeypatch, world_size, accumulate):
-    data.plan = TrainingPlan(3, accumulate, seed=1)
+def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
+    data = make(3, accumulate)
     seen = []
     for rank in range(world_size):
         monkeypatch.setattr(data, "_rank", lambda rank=rank: (rank, world_size))
@@ -184,9 +191,9 @@ def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(data, monke
     assert len(seen) == world_size * accumulate
 
 
-def test_micro_batches_differ_in_their_number_of_masked_tokens(data):
+def test_micro_batches_differ_in_their_number_of_masked_tokens(make):
     # Else no test could tell a mean over the step from a mean of micro-batch means.
-    data.plan = TrainingPlan(5, accumulate=4, seed=1)
+    data = make(5, 4)
     assert len({len(batch["masked_labels"]) for step in data.train_dataloader() for batch in step}) > 1
 
 
@@ -224,7 +231,6 @@ def test_every_epoch_sees_each_sample_once(data):
         assert sorted(indices[epochs == epoch]) == list(range(total))
 
 
-def test_a_batch_that_does_not_divide_names_the_keys(data):
-    data.plan = TrainingPlan(3, accumulate=3, seed=1)
+def test_a_batch_that_does_not_divide_names_the_keys(make):
     with pytest.raises(InputError, match="multiple of 3"):
-        data.train_dataloader()
+        make(3, 3).train_dataloader()

@@ -1,10 +1,10 @@
-"""One battery over every objective in the table, and what each has of its own."""
+"""Tests of every objective in the table, and of the properties of each one."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bert_lightning.checkpoints.tokenizer_files import Vocabulary
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
@@ -18,19 +18,19 @@ NUM_WORDS = 3000
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory) -> TokenStore:
-    """A corpus in which every token occurs once, in order, so that a token tells where it stands.
+    """A corpus in which every token occurs once, in order, so that a token shows its position.
 
     Documents of one sentence, of one token, and of many sentences.
     """
     words = [f"w{n}" for n in range(NUM_WORDS)]
     generator = np.random.default_rng(0)
-    documents, place = [], 0
-    while place < NUM_WORDS:
+    documents, position = [], 0
+    while position < NUM_WORDS:
         sentences = []
         for _ in range(int(generator.choice([1, 1, 3, 8, 20]))):
             length = int(generator.integers(1, 12))
-            sentences.append(" ".join(words[place : place + length]))
-            place += length
+            sentences.append(" ".join(words[position : position + length]))
+            position += length
         documents.append("\n".join(sentence for sentence in sentences if sentence))
     documents.insert(3, "alone")
     folder = tmp_path_factory.mktemp("numbered")
@@ -50,15 +50,15 @@ def all_samples(source, epoch: int = 0):
 
 
 def documents_of(store: TokenStore, tokens) -> set[int]:
-    """Which documents tokens are of."""
+    """The documents that hold some tokens."""
     ends = np.cumsum(store.shard(0).document_lengths())
     all_tokens = store.shard(0).tokens
-    place = {int(token): n for n, token in enumerate(all_tokens)}
-    return {int(np.searchsorted(ends, place[int(token)], side="right")) for token in tokens}
+    position = {int(token): n for n, token in enumerate(all_tokens)}
+    return {int(np.searchsorted(ends, position[int(token)], side="right")) for token in tokens}
 
 
 @pytest.mark.parametrize("length", [5, 6, 24, 512])
-def test_samples_fit_and_every_part_holds_tokens(numbered, objective, length):
+def test_samples_fit_and_every_text_holds_tokens(numbered, objective, length):
     for sample in all_samples(objective(numbered, length, 0.3, seed=1)):
         assert sample.length <= length
         assert len(sample.first) >= 1
@@ -100,19 +100,19 @@ def test_sentences_longer_than_a_sample_are_seen_to_their_ends(tmp_path, objecti
         token
         for epoch in range(200)
         for sample in all_samples(source, epoch)
-        for part in (sample.first, sample.second)
-        if part is not None
-        for token in part.tolist()
+        for text in (sample.first, sample.second)
+        if text is not None
+        for token in text.tolist()
     }
     assert len(seen - set(range(len(SPECIAL_TOKENS)))) > 0.98 * 600
 
 
-def test_a_part_is_one_stretch_of_text(numbered, objective):
+def test_a_text_is_one_stretch_of_the_corpus(numbered, objective):
     separator = numbered.tokenizer.sep_id
     for sample in all_samples(objective(numbered, 24, 0.1, seed=1)):
-        for part in (sample.first, sample.second):
-            if part is not None:
-                words = part[part != separator].astype(int)
+        for text in (sample.first, sample.second):
+            if text is not None:
+                words = text[text != separator].astype(int)
                 # `alone` stands between two numbered words.
                 numbers = words[words != len(numbered.tokenizer) - 1]
                 assert (np.diff(numbers) == 1).all()
@@ -156,14 +156,14 @@ def test_other_documents_are_drawn_evenly(numbered):
     assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-4
 
 
-def test_full_sentences_go_on_into_the_next_document_behind_a_separator(numbered):
+def test_full_sentences_continue_into_the_next_document_after_a_separator(numbered):
     source = OBJECTIVES["full-sentences"](numbered, 64, 0.0, seed=1)
     separator = numbered.tokenizer.sep_id
     crossing = 0
     for sample in all_samples(source):
         tokens = sample.first.astype(int)
-        parts = np.split(tokens, np.flatnonzero(tokens == separator))
-        documents = [documents_of(numbered, part[part != separator]) for part in parts]
+        texts = np.split(tokens, np.flatnonzero(tokens == separator))
+        documents = [documents_of(numbered, text[text != separator]) for text in texts]
         assert all(len(one) == 1 for one in documents)
         numbers = [next(iter(one)) for one in documents]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

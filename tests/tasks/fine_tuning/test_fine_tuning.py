@@ -3,12 +3,13 @@
 import pytest
 
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.fine_tuning.data import PartSource, part_sources
-from bert_lightning.tasks.multiple_choice.data import MultipleChoiceData
-from bert_lightning.tasks.question_answering.data import QuestionAnsweringData
-from bert_lightning.tasks.relation_classification.data import RelationClassificationData
-from bert_lightning.tasks.text_classification.data import TextClassificationData, TextClassificationDataModule
-from bert_lightning.tasks.token_classification.data import TokenClassificationData
+from bert_lightning.tasks.fine_tuning.sources import SubsetSource, subset_sources
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 
 HEADED = "sentence\tlabel\nThe cat.\t0\nThe dog.\t1\n"
 
@@ -24,34 +25,34 @@ def sst2(tmp_path):
 
 def test_a_split_that_is_named_outright_is_read_in_the_layout_of_its_file(sst2, tokenizer):
     settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "dev.tsv"))
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     split = data.splits["test"]
     assert [example.text for example in split.examples] == ["The cat.", "The dog."]
     assert split.is_labelled
-    assert split.parts[0].submission is None
+    assert split.subsets[0].submission is None
     settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2))
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     assert not data.splits["test"].is_labelled
-    assert data.splits["test"].parts[0].submission == "SST-2"
+    assert data.splits["test"].subsets[0].submission == "SST-2"
 
 
 def test_a_part_of_a_test_set_makes_no_submission(sst2, tokenizer):
     settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2), max_evaluation_samples=1)
-    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], stage="test")
-    assert data.splits["test"].parts[0].submission is None
+    data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
+    assert data.splits["test"].subsets[0].submission is None
 
 
 def test_a_file_whose_name_does_not_say_its_layout_is_refused(sst2):
     settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "mine.tsv"))
     with pytest.raises(InputError, match=r"mine\.tsv: the columns of glue/sst2 depend on the file, .* train\.tsv"):
-        part_sources(settings, "test")
+        subset_sources(settings, "test")
 
 
 def test_a_standard_set_without_validation_trains_without_one(tmp_path):
     (tmp_path / "TRAIN_FILE.TXT").touch()
     settings = RelationClassificationData(dataset="semeval2010-task8", folder=str(tmp_path))
-    assert part_sources(settings, None) == {
-        "train": [PartSource("", str(tmp_path / "TRAIN_FILE.TXT"), "train", None)],
+    assert subset_sources(settings, None) == {
+        "train": [SubsetSource("", str(tmp_path / "TRAIN_FILE.TXT"), "train", None)],
     }
 
 
@@ -63,7 +64,7 @@ def test_a_standard_set_without_validation_trains_without_one(tmp_path):
         (TextClassificationData, {"dataset": "swag"}, "which is of the task multiple-choice"),
         (TextClassificationData, {"dataset": "glue/sst"}, "did you mean 'glue/sst2'"),
         (TextClassificationData, {"folder": "x"}, "folder does nothing without data.dataset"),
-        (TextClassificationData, {"label_separator": ";"}, "label_separator is a text between the labels where"),
+        (TextClassificationData, {"label_separator": ";"}, "label_separator must be a text between labels"),
         (TextClassificationData, {"label_separator": "", "problem": "multi-label"}, "label_separator"),
         (TextClassificationData, {"threshold": 0.3}, "threshold does nothing"),
         (TextClassificationData, {"class_weights": {"a": 0.0}}, "at least one must be more than 0"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.task_models import SpanOutput
-from bert_lightning.tasks.question_answering.data import EncodedQuestions, QuestionAnsweringData
+from bert_lightning.tasks.question_answering.data import EncodedQuestions
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
 
 
@@ -28,7 +29,7 @@ def slow_answers(split, logits, longest):
     for number, window in enumerate(split.windows):
         starts, ends = logits[number]
         nulls.append(starts[0] + ends[0])
-        offset = split.first_place(window)
+        offset = split.text_position(window)
         for i in range(window.length):
             for j in range(i, min(window.length, i + longest)):
                 if owned[number][i]:
@@ -98,4 +99,4 @@ def test_perfect_scores_give_perfect_marks(tokenizer):
     scores[0, batch["start_positions"]] = 9.0
     scores[1, batch["end_positions"]] = 9.0
     outputs = task.outputs_of(SpanOutput(scores[:1], scores[1:], torch.zeros(1), None), batch)
-    assert task.scores(split, outputs, split.parts[0]) == {"squad_exact": 100.0, "squad_f1": 100.0}
+    assert task.scores(split, outputs, split.subsets[0]) == {"squad_exact": 100.0, "squad_f1": 100.0}

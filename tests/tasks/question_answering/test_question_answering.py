@@ -11,10 +11,10 @@ from bert_lightning.data.datasets.examples import Answer, Question
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.question_answering.data import (
     EncodedQuestions,
-    QuestionAnsweringData,
     QuestionAnsweringDataModule,
     answer_range,
 )
+from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from tests.support.task_data import squad
 
 
@@ -25,7 +25,7 @@ def encode(tokenizer, context, answers=(), question="What sees?", training=True,
 
 
 def google_spans(total: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """The windows of `run_squad.py`, written down independently."""
+    """The windows of `run_squad.py`, implemented independently."""
     spans, start = [], 0
     while start < total:
         length = min(total - start, room)
@@ -58,7 +58,7 @@ def test_windows_and_max_context_are_those_of_run_squad(tokenizer, number, strid
     for window, owned in enumerate(split.max_context(0)):
         start = spans[window][0]
         assert owned.tolist() == [
-            google_is_max_context(spans, window, start + place) for place in range(spans[window][1])
+            google_is_max_context(spans, window, start + position) for position in range(spans[window][1])
         ]
 
 
@@ -73,7 +73,7 @@ def test_step_and_overlap_are_the_two_measures_of_the_protocol(tokenizer):
         QuestionAnsweringData(doc_stride=1, doc_overlap=1)
 
 
-def test_positions_mark_the_answer_where_a_window_holds_all_of_it_and_cls_elsewhere(tokenizer):
+def test_positions_mark_the_answer_or_cls_if_a_window_does_not_hold_all_of_it(tokenizer):
     context = "The old cat sees the young dog. " * 4 + "The river finds the horse."
     start = context.index("river")
     split = encode(tokenizer, context, [Answer("river finds", start)])
@@ -105,7 +105,7 @@ def test_positions_mark_the_answer_where_a_window_holds_all_of_it_and_cls_elsewh
         (Answer("", 4), (-1, -1)),
     ],
 )
-def test_an_answer_is_where_it_says_or_at_the_nearest_place_of_its_text(answer, expected):
+def test_an_answer_is_at_its_start_or_at_the_nearest_occurrence_of_its_text(answer, expected):
     assert answer_range("The cat sees another cat.", answer) == expected
 
 
@@ -114,7 +114,7 @@ def write(path, content):
     return str(path)
 
 
-def test_answers_that_are_nowhere_are_counted_and_left_out_of_training(tmp_path, tokenizer, caplog):
+def test_answers_that_are_not_in_the_text_are_counted_and_left_out_of_training(tmp_path, tokenizer, caplog):
     content = squad(random.Random(0), 4)
     content["data"][0]["paragraphs"][2]["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]
     content["data"][0]["paragraphs"][3]["qas"][0]["answers"][0]["answer_start"] += 1
@@ -124,14 +124,14 @@ def test_answers_that_are_nowhere_are_counted_and_left_out_of_training(tmp_path,
         data = QuestionAnsweringDataModule(settings, tokenizer)
     assert data.num_training_samples == 3
     assert "no answer that is in the text; 1 such question(s)" in caplog.text
-    assert "1 answer(s) stand elsewhere" in caplog.text
+    assert "1 answer(s) are not at their answer_start" in caplog.text
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]
     with pytest.raises(InputError, match="no question has an answer"):
         QuestionAnsweringDataModule(QuestionAnsweringData(train=write(tmp_path / "other.json", content)), tokenizer)
 
 
-def test_questions_without_answer_are_learnt_as_cls_only_where_they_are_wanted(tmp_path, tokenizer):
+def test_questions_without_answer_are_learnt_as_cls_only_if_they_are_allowed(tmp_path, tokenizer):
     path = write(tmp_path / "train.json", squad(random.Random(0), 6, no_answer=True))
     data = QuestionAnsweringDataModule(QuestionAnsweringData(train=path), tokenizer)
     assert data.no_answer

@@ -5,12 +5,8 @@ from hypothesis import strategies as st
 
 from bert_lightning.data.datasets.examples import RelationExample
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.relation_classification.data import (
-    MARKERS,
-    EncodedRelations,
-    RelationClassificationData,
-    with_markers,
-)
+from bert_lightning.tasks.relation_classification.data import MARKERS, EncodedRelations, with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
@@ -48,7 +44,7 @@ def test_markers_stand_around_their_entities(marked, first, second, expected):
     ids = batch["input_ids"][0].tolist()
     tokens = [marked.entries[i] for i in ids[1 : batch["num_tokens"] - 1]]
     assert " ".join(tokens) == expected
-    assert [marked.entries[ids[place]] for place in batch["entity_places"][0]] == ["[E1]", "[E2]"]
+    assert [marked.entries[ids[place]] for place in batch["entity_positions"][0]] == ["[E1]", "[E2]"]
 
 
 @settings(max_examples=100)
@@ -70,7 +66,7 @@ def test_both_entities_survive_any_cut(marked, before, one, between, other, afte
     assert [token for token in tokens if token in MARKERS] == list(MARKERS)
     assert "cat" in tokens
     assert "dog" in tokens
-    assert [tokens[place - 1] for place in split.places[0]] == ["[E1]", "[E2]"]
+    assert [tokens[place - 1] for place in split.positions[0]] == ["[E1]", "[E2]"]
 
 
 def test_a_relation_that_training_lacks_is_named(marked):

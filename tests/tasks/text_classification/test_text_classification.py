@@ -4,21 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.data.loading.batching import length_bucketed
+from bert_lightning.data.loading.encoding import encode_texts
 from bert_lightning.errors import InputError
-from bert_lightning.tasks.text_classification.data import (
-    TextClassificationData,
-    TextClassificationDataModule,
-    encode_texts,
-    sort_labels,
-)
+from bert_lightning.tasks.fine_tuning.data import sort_labels
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 
 COLUMNS = {"text_column": "sentence", "label_column": "topic"}
 
 
-def build(tables, tokenizer, stage=None, labels=None, **changes):
+def build(tables, tokenizer, split=None, labels=None, **changes):
     paths = {split: str(path) for split, path in tables.items()}
     return TextClassificationDataModule(
-        TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer, stage=stage, labels=labels
+        TextClassificationData(**{**paths, **COLUMNS, **changes}), tokenizer, split=split, labels=labels
     )
 
 
@@ -148,7 +146,7 @@ def test_a_label_column_that_is_another_in_every_row_is_warned_about(tables, tok
     for num_rows, is_warned in ((9, False), (10, True)):
         path.write_text("sentence,topic\n" + "".join(f"cat,{n / 7:.3f}\n" for n in range(num_rows)))
         build(tables, tokenizer, train=str(path), validation=str(path))
-        assert (f"each of the {num_rows} rows has a label of its own, such as '0.000'" in caplog.text) == is_warned
+        assert (f"each of the {num_rows} rows has a different label, such as '0.000'" in caplog.text) == is_warned
 
 
 @pytest.mark.parametrize(

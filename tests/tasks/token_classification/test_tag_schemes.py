@@ -2,18 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.metrics.entities import Span, spans_of, strict_spans_of
+from bert_lightning.metrics.spans import Span, spans_of, strict_spans_of
+from bert_lightning.tags import is_span_tag
+from bert_lightning.tasks.token_classification.nearest_tag import nearest_tag
 from bert_lightning.tasks.token_classification.tag_schemes import (
-    SchemeCheck,
-    TagVerdict,
     all_tags,
     convert,
     detect_scheme,
-    is_span_tag,
-    judge_tags,
-    nearest_tag,
+    first_break,
     tags_of,
 )
+from bert_lightning.tasks.token_classification.tag_verdict import TagVerdict, judge_tags
 
 SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 
@@ -21,12 +20,12 @@ SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 @st.composite
 def spans(draw):
     """Spans in order that do not overlap, and the length of their sentence."""
-    found, place = [], 0
+    found, position = [], 0
     for _ in range(draw(st.integers(0, 6))):
-        start = place + draw(st.integers(0, 2))
-        place = start + draw(st.integers(1, 4))
-        found.append(Span(draw(st.sampled_from(["PER", "LOC", "a-b", ""])), start, place))
-    return found, place + draw(st.integers(0, 3))
+        start = position + draw(st.integers(0, 2))
+        position = start + draw(st.integers(1, 4))
+        found.append(Span(draw(st.sampled_from(["PER", "LOC", "a-b", ""])), start, position))
+    return found, position + draw(st.integers(0, 3))
 
 
 @given(spans(), st.sampled_from(SCHEMES))
@@ -36,7 +35,7 @@ def test_spans_survive_every_scheme(sentence, scheme):
     assert spans_of(tags) == found
     # seqeval calls a type without a name `_`.
     assert [(span.type.strip("_"), *span[1:]) for span in strict_spans_of(tags, scheme)] == found
-    assert SchemeCheck(scheme, tags).first_break(tags) is None
+    assert first_break(tags, scheme) is None
 
 
 @given(spans(), st.sampled_from(SCHEMES), st.sampled_from(SCHEMES))
@@ -177,7 +176,7 @@ def test_tags_that_may_be_either_are_plain_and_doubtful(tags):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "tags", "place"),
+    ("scheme", "tags", "position"),
     [
         ("IOB2", ["O", "I-PER"], 1),
         ("IOB2", ["B-PER", "I-LOC"], 1),
@@ -187,8 +186,8 @@ def test_tags_that_may_be_either_are_plain_and_doubtful(tags):
         ("IOB1", ["I-PER", "B-PER"], None),
     ],
 )
-def test_the_first_tag_that_breaks_its_scheme_is_found(scheme, tags, place):
-    assert SchemeCheck(scheme, tags).first_break(tags) == place
+def test_the_first_tag_that_breaks_its_scheme_is_found(scheme, tags, position):
+    assert first_break(tags, scheme) == position
 
 
 def test_a_model_has_every_tag_of_its_scheme():

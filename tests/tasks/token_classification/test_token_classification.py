@@ -10,13 +10,10 @@ from bert_lightning.data.datasets.examples import TaggedSentence
 from bert_lightning.data.datasets.readers.tagged import read_tagged, word_location
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import IGNORED
-from bert_lightning.tasks.token_classification.data import (
-    EncodedWords,
-    TokenClassificationData,
-    TokenClassificationDataModule,
-    _cut,
-)
+from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import all_tags
+from bert_lightning.tasks.token_classification.windows import cut_sentence
 
 LABELS = all_tags(["animals", "places"], "IOB2")
 WORDS = ["cat", "dog", "house", "housecatriverdog", "\x01", "The", "river", "x" * 300]
@@ -40,29 +37,28 @@ def test_every_word_is_answered_once_and_no_window_is_too_long(tokenizer, words,
     for window in split.windows:
         seen[window.sentence] += window.words
         assert len(window.pieces) <= 14
-        for word, place in zip(window.words, window.places, strict=True):
+        for word, position in zip(window.words, window.positions, strict=True):
             expected = tokenizer.encode_batch([words[window.sentence][word]])[0][:14] or [tokenizer.unknown_id]
             length = window.num_pieces[word - window.words.start]
-            assert window.pieces[place - 1 : place - 1 + length] == expected
+            assert window.pieces[position - 1 : position - 1 + length] == expected
     assert all(seen[number] == list(range(len(words[number]))) for number in seen)
 
 
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 10), min_size=3, max_size=60), overlap=st.integers(0, 5))
-def test_a_word_belongs_to_the_window_that_shows_most_around_it(lengths, overlap):
+def test_a_word_belongs_to_the_window_with_most_context(lengths, overlap):
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    windows = list(_cut(starts, ends, 12, overlap))
-    assert all(ends[last] - starts[first] <= 12 for first, last, _ in windows)
+    windows = list(cut_sentence(starts, ends, 12, overlap))
+    assert all(ends[shown[-1]] - starts[shown[0]] <= 12 for shown, _ in windows)
 
-    def poorer_side(word, window):
-        first, last, _ = window
-        return min(starts[word] - starts[first], ends[last] - ends[word])
+    def smaller_context(word, shown):
+        return min(starts[word] - starts[shown[0]], ends[shown[-1]] - ends[word])
 
-    for window in windows:
-        for word in window[2]:
-            holding = [each for each in windows if each[0] <= word <= each[1]]
-            assert poorer_side(word, window) == max(poorer_side(word, each) for each in holding)
+    for shown, answered in windows:
+        for word in answered:
+            contexts = [smaller_context(word, each) for each, _ in windows if word in each]
+            assert smaller_context(word, shown) == max(contexts)
 
 
 def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
@@ -74,10 +70,10 @@ def test_context_is_of_the_same_document_and_is_not_labelled(tokenizer):
     assert split.windows[3].pieces == ids["house"]
     batch = split.batch(np.array([1]))
     assert batch["labels"].tolist() == [[LABELS.index("O")]]
-    assert batch["input_ids"][0, batch["places"][0, 0]] == ids["dog"][0]
+    assert batch["input_ids"][0, batch["positions"][0, 0]] == ids["dog"][0]
 
 
-def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_its_own(tokenizer):
+def test_labels_are_at_first_pieces_and_a_window_that_cuts_a_span_starts_a_new_one(tokenizer):
     words = [["cat"] * 40]
     tags = [["B-animals", *["I-animals"] * 39]]
     split = encode(words, tokenizer, tags, training=True)
@@ -86,10 +82,10 @@ def test_labels_stand_at_first_pieces_and_a_window_cut_in_a_span_starts_one_of_i
         batch = split.batch(np.array([number]))
         labels = [LABELS[label] for label in batch["labels"][0].tolist()]
         assert labels == ["B-animals", *["I-animals"] * (len(window.words) - 1)]
-        assert batch["places"][0].tolist() == window.places
+        assert batch["positions"][0].tolist() == window.positions
 
 
-def test_every_piece_is_trained_where_that_is_asked_for(tokenizer):
+def test_label_all_pieces_trains_every_piece(tokenizer):
     word = "housecatriverdog"
     number = len(tokenizer.encode_batch([word])[0])
     assert 1 < number < 14
@@ -251,7 +247,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
     def read_test(text, labels):
         path.write_text(text)
         return TokenClassificationDataModule(
-            TokenClassificationData(test=str(path)), tokenizer, labels=labels, stage="test"
+            TokenClassificationData(test=str(path)), tokenizer, labels=labels, split="test"
         )
 
     assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
@@ -296,7 +292,7 @@ def test_types_that_differ_only_in_case_or_look_alike_are_warned_about(tmp_path,
     assert not caplog.text
 
 
-def test_numbers_without_names_are_warned_about_where_spans_are_expected(tmp_path, caplog):
+def test_numbers_without_names_are_warned_about_if_spans_are_expected(tmp_path, caplog):
     path = tmp_path / "x.jsonl"
     path.write_text('{"tokens": ["a", "b"], "ner_tags": [0, 3]}\n' * 2)
     assert [each.tags for each in read_tagged(str(path))] == [["0", "3"]] * 2
@@ -325,7 +321,7 @@ def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys
     with pytest.raises(InputError, match=r"train.conll: line 1: 'B-A' is read as a word .* data.token_column and"):
         module(tmp_path, tokenizer, text)
     assert module(tmp_path, tokenizer, text, token_column=1, tag_column=0).labels == ["O", "B-A", "I-A"]
-    # Words that are letters, beside others.
+    # Words that are letters, next to other words.
     assert module(tmp_path, tokenizer, "I PRON\nB NOUN\nwas VERB\n").labels == ["NOUN", "PRON", "VERB"]
 
 
@@ -343,7 +339,7 @@ def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
     with pytest.raises(InputError, match=rf"{split}.jsonl: line 1: this sentence has no tag; data.tag_column names"):
         TokenClassificationDataModule(TokenClassificationData(**paths), tokenizer)
     settings = TokenClassificationData(test=paths[split])
-    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], stage="test")
+    tested = TokenClassificationDataModule(settings, tokenizer, labels=["O", "B-A", "I-A"], split="test")
     assert not tested.splits["test"].is_labelled
 
 

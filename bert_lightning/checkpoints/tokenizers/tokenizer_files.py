@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_lightning.checkpoints.added_tokens import (
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.files import refuse_pointer, write_bytes, write_json, write_text
+from bert_lightning.checkpoints.tokenizers.added_tokens import (
     ADDED,
     BERT_TOKENS,
     EXTRA_BEFORE,
@@ -24,9 +26,7 @@ from bert_lightning.checkpoints.added_tokens import (
     has_decoder,
     token_obstacles,
 )
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.files import refuse_pointer, write_bytes, write_json, write_text
-from bert_lightning.checkpoints.serialized_tokenizer import (
+from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import (
     BLANKS,
     SERIALIZED,
     SerializedTokenizer,
@@ -41,7 +41,7 @@ _FILES = (VOCABULARY, SERIALIZED, SETTINGS, ADDED, SPECIAL_MAP)
 # transformers' classes that read text as BERT does. The first ones build BERT's tokenizer from the settings; the
 # others use `tokenizer.json` unchanged.
 _BUILT = tuple(f"{family}Tokenizer{kind}" for family in ("Bert", "Electra", "MobileBert") for kind in ("", "Fast"))
-_TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_UNCHANGED = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _NUM_NAMED = 3
 _ASCII_CAPITAL = re.compile("[A-Z]")
 _ASCII_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
@@ -53,10 +53,10 @@ class Vocabulary:
 
     Attributes:
         entries: WordPiece entries in id order; empty at an id that has no entry.
-        lowercase: whether text is lower-cased first; None where the files do not say.
-        strip_accents: whether accents are removed; None means where text is lower-cased, as in the original code.
+        lowercase: whether text is lower-cased first; None if the files do not say.
+        strip_accents: whether accents are removed; None removes them if text is lower-cased, as in the original code.
         tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
-        special_tokens: entries beside BERT's five that are never split and never masked.
+        special_tokens: entries besides BERT's five that are never split and never masked.
         obstacle: why our tokenizer cannot read text as these files say; None if it can.
         originals: name and content of the files if there is an obstacle; they are written unchanged.
     """
@@ -74,7 +74,7 @@ class Vocabulary:
 
         Special tokens do not count, nor do entries with punctuation among letters, which no word of a text equals:
         the uncased Chinese BERT holds `<S>` and `<T>`. Fewer than one ASCII capital in a thousand entries does not
-        count either, because people put such names into unused places. An uncased vocabulary of many languages may
+        count either, because people put such names into unused entries. An uncased vocabulary of many languages may
         hold a few letters that newer versions of Unicode call capital. Outside ASCII, capitals therefore count only
         from one entry in a hundred on.
         """
@@ -107,41 +107,41 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
     """
     folder = path if path.is_dir() else path.parent
     file = folder / VOCABULARY if path.is_dir() else path
-    content = _read_if_there(folder / SERIALIZED) if path.is_dir() else None
+    content = _read_optional(folder / SERIALIZED) if path.is_dir() else None
     if content is None and not file.is_file():
         return None
-    settings = _read_if_there(folder / SETTINGS) or {}
-    named = settings.get("tokenizer_class") or (_read_if_there(folder / _MODEL_SETTINGS) or {}).get("tokenizer_class")
+    settings = _read_optional(folder / SETTINGS) or {}
+    named = settings.get("tokenizer_class") or (_read_optional(folder / _MODEL_SETTINGS) or {}).get("tokenizer_class")
     try:
         serialized = parse_serialized(content) if content is not None else None
     except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise CheckpointError(f"{folder / SERIALIZED}: not the file of a tokenizer: {error}") from None
-    taken = serialized is not None and named in _TAKEN
+    unchanged = serialized is not None and named in _UNCHANGED
     entries = serialized.entries if serialized is not None else ()
     if not entries and file.is_file():
         entries = _read_entries(file)
-    found = Vocabulary(entries, *_casing(settings, serialized, folder, taken=taken))
-    smaller = [{} if has_decoder(settings) else _read_if_there(folder / name) or {} for name in (SPECIAL_MAP, ADDED)]
+    vocabulary = Vocabulary(entries, *_casing(settings, serialized, folder, unchanged=unchanged))
+    smaller = [{} if has_decoder(settings) else _read_optional(folder / name) or {} for name in (SPECIAL_MAP, ADDED)]
     files = TokenFiles(settings, smaller[0], content or {}, smaller[1])
     try:
-        tokens = gather_tokens(files, taken=taken)
+        tokens = gather_tokens(files, unchanged=unchanged)
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / SETTINGS}: not the settings of a tokenizer: {error}") from None
     obstacles = [
         *_obstacles(settings, named),
         *(serialized.faults if serialized is not None else ()),
-        *(serialized.differences if serialized is not None and taken else ()),
-        *token_obstacles(files, tokens, entries, taken=taken),
+        *(serialized.differences if serialized is not None and unchanged else ()),
+        *token_obstacles(files, tokens, entries, unchanged=unchanged),
     ]
     if obstacles:
         originals = _originals(folder, settings, named) if path.is_dir() else ()
-        return dataclasses.replace(found, obstacle=obstacles[0], originals=originals)
-    _warn_of_unused(found, settings, serialized, folder, taken=taken)
-    return dataclasses.replace(found, special_tokens=tuple(t for t in tokens if t not in BERT_TOKENS.values()))
+        return dataclasses.replace(vocabulary, obstacle=obstacles[0], originals=originals)
+    _warn_of_unused(vocabulary, settings, serialized, folder, unchanged=unchanged)
+    return dataclasses.replace(vocabulary, special_tokens=tuple(t for t in tokens if t not in BERT_TOKENS.values()))
 
 
 def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
-    """Lower-case text where the files do not say, unless an entry holds a capital letter.
+    """Lower-case text if the files do not say, unless an entry holds a capital letter.
 
     transformers would lower-case always, and then never find an entry with a capital letter. The difference is warned
     about.
@@ -161,7 +161,7 @@ def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | None = None) -> None:
-    """Write `tokenizer_config.json` and `vocab.txt`, and remove tokenizer files of before that would contradict them.
+    """Write `tokenizer_config.json` and `vocab.txt`, and remove older tokenizer files that would contradict them.
 
     `max_length` is the longest sequence of the model. A tokenizer that is not ours is written as it was read.
     """
@@ -186,16 +186,16 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        CheckpointError: it is missing, damaged or something else.
+        CheckpointError: the file is missing or damaged, or holds something else.
     """
     try:
         refuse_pointer(path)
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        # Half of a surrogate pair can be escaped in JSON, but not written again.
+        # JSON can escape half of a surrogate pair, but it could not be written again.
         json.dumps(value, ensure_ascii=False).encode()
     except CheckpointError:
         raise
@@ -206,7 +206,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_if_there(path: Path) -> dict[str, Any] | None:
+def _read_optional(path: Path) -> dict[str, Any] | None:
     return read_json_object(path) if path.is_file() else None
 
 
@@ -224,7 +224,7 @@ def _read_entries(file: Path) -> tuple[str, ...]:
 
     Blanks at the end of a line are removed. A repeated entry has the id of its last line, and its other lines become
     empty. A byte-order mark is left out, although `tokenizers` makes it part of the first entry. A pointer of Git LFS
-    in place of the file is refused.
+    instead of the file is refused.
     """
     refuse_pointer(file)
     try:
@@ -261,10 +261,10 @@ def _read_entries(file: Path) -> tuple[str, ...]:
 
 
 def _casing(
-    settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
+    settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, unchanged: bool
 ) -> tuple[bool | None, bool | None, bool]:
     """Return `lowercase`, `strip_accents` and `tokenize_chinese_chars` from the file that transformers uses."""
-    if serialized is not None and taken:
+    if serialized is not None and unchanged:
         return serialized.lowercase, serialized.strip_accents, serialized.tokenize_chinese_chars
     lowercase = settings.get("do_lower_case", serialized.lowercase if serialized is not None else None)
     accents, chinese = settings.get("strip_accents"), settings.get("tokenize_chinese_chars", True)
@@ -280,7 +280,7 @@ def _casing(
 
 def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
     """Yield a message for each setting of `tokenizer_config.json` that makes it differ from BERT's tokenizer."""
-    if named is not None and named not in (*_BUILT, *_TAKEN):
+    if named is not None and named not in (*_BUILT, *_UNCHANGED):
         file = SETTINGS if settings.get("tokenizer_class") else _MODEL_SETTINGS
         yield f"in {file} its tokenizer_class is {named!r}, but BERT's is 'BertTokenizer'"
     if settings.get("auto_map"):
@@ -293,39 +293,44 @@ def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
 
 
 def _warn_of_unused(
-    found: Vocabulary, settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, taken: bool
+    vocabulary: Vocabulary,
+    settings: dict[str, Any],
+    serialized: SerializedTokenizer | None,
+    folder: Path,
+    *,
+    unchanged: bool,
 ) -> None:
     """Warn about settings that neither transformers nor our tokenizer uses."""
     unused = [f"{name} ({settings[name]!r})" for name in ("never_split",) if settings.get(name)]
     if settings.get("do_basic_tokenize", True) is not True:
         unused.append(f"do_basic_tokenize ({settings['do_basic_tokenize']!r})")
     in_use = {
-        "do_lower_case": found.lowercase,
-        "strip_accents": found.strip_accents,
-        "tokenize_chinese_chars": found.tokenize_chinese_chars,
+        "do_lower_case": vocabulary.lowercase,
+        "strip_accents": vocabulary.strip_accents,
+        "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
     }
-    if taken:
+    if unchanged:
         unused += [f"{key} ({settings[key]!r})" for key, value in in_use.items() if settings.get(key, value) != value]
     elif serialized is not None:
-        said = dict(zip(in_use, serialized[1:4], strict=True))
-        for values in (said, in_use):
+        stated = dict(zip(in_use, serialized[1:4], strict=True))
+        for values in (stated, in_use):
             values["strip_accents"] = _strips_accents(values["do_lower_case"], values["strip_accents"])
         unused += [
-            f"{name} in {SERIALIZED} ({said[key]!r})"
+            f"{name} in {SERIALIZED} ({stated[key]!r})"
             for name, key in zip(("lowercase", "strip_accents", "handle_chinese_chars"), in_use, strict=True)
-            if said[key] != in_use[key]
+            if stated[key] != in_use[key]
         ]
         unused += serialized.differences
     if unused:
         log.warning("%s: not used, as in transformers: %s", folder, "; ".join(unused))
     if serialized is None:
         return
-    if taken and not serialized.frames:
+    if unchanged and not serialized.frames:
         log.warning(
             "%s has no post_processor, so transformers adds neither [CLS] nor [SEP]; we add them",
             folder / SERIALIZED,
         )
-    if not taken and found.lowercase is False and "do_lower_case" not in settings:
+    if not unchanged and vocabulary.lowercase is False and "do_lower_case" not in settings:
         log.warning(
             "%s does not lower-case text, and %s does not set do_lower_case. Text keeps its case and accents here; "
             "transformers' BertTokenizer would lower-case it",
@@ -333,7 +338,7 @@ def _warn_of_unused(
             SETTINGS,
         )
     file = folder / VOCABULARY
-    if file.is_file() and _read_entries(file) != found.entries:
+    if file.is_file() and _read_entries(file) != vocabulary.entries:
         log.warning("%s differs from %s, which is used, as in transformers", file, SERIALIZED)
 
 

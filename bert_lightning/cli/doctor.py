@@ -1,4 +1,4 @@
-"""`doctor`: what a bug report needs, and what would stop a run, in one screen."""
+"""`doctor`: one screen with what a bug report needs and what would stop a run."""
 
 import importlib
 import os
@@ -7,10 +7,11 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bert_lightning.cli.summaries import Terminal
+from bert_lightning.runs.choices import has_fast_bfloat16
 from bert_lightning.runs.directory import VERSIONED, processor_name
 from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__
@@ -21,7 +22,7 @@ _MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
 
 def report() -> bool:
-    """Print the table; whether nothing is missing."""
+    """Print the table, and return whether nothing is missing."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     faults: list[str] = []
     table.add_row("bert_lightning", __version__)
@@ -39,25 +40,22 @@ def report() -> bool:
         table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
         table.add_row(
             "bf16-mixed",
-            "in hardware, and what `auto` takes" if has_fast_bfloat16() else "not in hardware, so `auto` takes 32",
+            "in hardware, so `auto` chooses it" if has_fast_bfloat16() else "not in hardware, so `auto` chooses 32",
         )
     table.add_row("free disk here", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB")
     table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         if variable in os.environ:
-            # Not a plain string, in which rich would look for markup: a path may hold brackets.
+            # A path may hold brackets, which rich would take for markup in a plain string.
             table.add_row(variable, Text(os.environ[variable]))
     if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in os.environ:
         faults.append("unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: it lets checkpoints execute code, so none is loaded")
-    console = Console(highlight=False, soft_wrap=True)
-    # Captured first, because rich ends the process if the reader of its output leaves.
-    with console.capture() as shown:
-        console.print(table)
-        for fault in faults:
-            console.print(Text.assemble(("!", "bold red"), f" {fault}"))
-        if not faults:
-            console.print("Nothing is missing.")
-    print(shown.get(), end="")
+    terminal = Terminal(highlight=False, soft_wrap=True)
+    terminal.print(table)
+    for fault in faults:
+        terminal.print(Text.assemble(("!", "bold red"), f" {fault}"))
+    if not faults:
+        terminal.print("Nothing is missing.")
     return not faults
 
 
@@ -73,16 +71,3 @@ def _version(name: str, faults: list[str]) -> str:
     if name == "lightning" and version in _MALICIOUS_LIGHTNING:
         faults.append(f"lightning {version} is a tampered release (GHSA-w37p-236h-pfx3): install 2.6.6 or later")
     return version
-
-
-def has_fast_bfloat16(accelerator: str = "auto") -> bool:
-    """Whether the device that training would use multiplies bfloat16 in hardware."""
-    import torch
-
-    if torch.cuda.is_available() and accelerator != "cpu":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

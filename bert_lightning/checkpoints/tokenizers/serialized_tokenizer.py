@@ -15,19 +15,19 @@ class SerializedTokenizer(NamedTuple):
     entries: tuple[str, ...]
     """in id order, with added tokens; empty at an id that has no entry"""
     lowercase: bool | None = None
-    """None where the normalizer is not BERT's"""
+    """None if the normalizer is not BERT's"""
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
     faults: tuple[str, ...] = ()
-    """parts of another type than BERT's, which our tokenizer does not have"""
+    """components of another type than BERT's, which our tokenizer does not have"""
     differences: tuple[str, ...] = ()
-    """values other than BERT's in parts of BERT's types"""
+    """values other than BERT's in components of BERT's types"""
     frames: bool = True
     """whether it has a post-processor, which adds [CLS] and [SEP]"""
 
 
 def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
-    """Compare a `tokenizer.json` with BERT's tokenizer, part by part.
+    """Compare a `tokenizer.json` with BERT's tokenizer, component by component.
 
     `truncation`, `padding` and `decoder` are ignored, because they do not change the ids of an untruncated text.
 
@@ -74,12 +74,12 @@ def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
             yield f"in {SERIALIZED} its {name} is {value!r}, but BERT's is {expected!r}"
 
 
-def _single(part: dict[str, Any] | None, key: str) -> dict[str, Any]:
-    """Unwrap a part from sequences of one part."""
-    part = part or {}
-    while part.get("type") == "Sequence" and len(part[key]) == 1:
-        part = part[key][0]
-    return part
+def _single(component: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    """Unwrap a component from sequences of one component."""
+    component = component or {}
+    while component.get("type") == "Sequence" and len(component[key]) == 1:
+        component = component[key][0]
+    return component
 
 
 def _entries(vocab: dict[str, Any], added: list[dict[str, Any]]) -> tuple[tuple[str, ...], str | None]:
@@ -107,19 +107,19 @@ def _entries(vocab: dict[str, Any], added: list[dict[str, Any]]) -> tuple[tuple[
 _BERT_FRAME = "[CLS] A [SEP] B:1 [SEP]:1"
 
 
-def _frame(part: dict[str, Any], entries: tuple[str, ...]) -> str:
+def _frame(processor: dict[str, Any], entries: tuple[str, ...]) -> str:
     """Describe how a post-processor frames a pair, with `:1` for the second segment; else return its type."""
-    kind = part.get("type")
+    kind = processor.get("type")
     if kind == "BertProcessing":
-        (separator, separator_id), (start, start_id) = part["sep"], part["cls"]
+        (separator, separator_id), (start, start_id) = processor["sep"], processor["cls"]
         ids = {separator: separator_id, start: start_id}
         pair = f"{start} A {separator} B:1 {separator}:1"
         single = f"{start} A {separator}"
     elif kind == "TemplateProcessing":
         ids = {}
-        for name, token in part["special_tokens"].items():
+        for name, token in processor["special_tokens"].items():
             ids[name] = token["ids"][0] if len(token["ids"]) == 1 else None
-        single, pair = _template(part["single"]), _template(part["pair"])
+        single, pair = _template(processor["single"]), _template(processor["pair"])
     else:
         return str(kind)
     for token, number in ids.items():

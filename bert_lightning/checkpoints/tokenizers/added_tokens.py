@@ -6,7 +6,7 @@ transformers gathers them from four files; source: `tokenization_utils_base.py: 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bert_lightning.checkpoints.serialized_tokenizer import BLANKS, SERIALIZED
+from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import BLANKS, SERIALIZED
 
 SETTINGS, ADDED, SPECIAL_MAP = "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"
 # The keys of special tokens other than BERT's: before version 5 of transformers, and since.
@@ -30,7 +30,7 @@ class AddedToken(NamedTuple):
 
 
 class TokenFiles(NamedTuple):
-    """The parsed files that hold tokens; empty where one is missing or transformers does not read it."""
+    """The parsed files that hold tokens; empty if one is missing or transformers does not read it."""
 
     settings: dict[str, Any]
     """`tokenizer_config.json`"""
@@ -47,16 +47,16 @@ def has_decoder(settings: dict[str, Any]) -> bool:
     return settings.get("added_tokens_decoder") is not None
 
 
-def gather_tokens(files: TokenFiles, *, taken: bool) -> dict[str, AddedToken]:
+def gather_tokens(files: TokenFiles, *, unchanged: bool) -> dict[str, AddedToken]:
     """Return every token that transformers adds, and the way in which it is found.
 
-    `taken` says that transformers uses `tokenizer.json` unchanged instead of building BERT's tokenizer.
+    `unchanged` says that transformers uses `tokenizer.json` unchanged instead of building BERT's tokenizer.
 
     Raises:
         AttributeError, KeyError, TypeError: a value does not have the form of a token.
     """
     tokens: dict[str, AddedToken] = {}
-    for token, how in _in_order(files, taken=taken):
+    for token, how in _in_order(files, unchanged=unchanged):
         first = tokens.setdefault(token, how)
         if how.file == SETTINGS and not how.is_plain and first.file == SERIALIZED:
             tokens[token] = how
@@ -66,14 +66,14 @@ def gather_tokens(files: TokenFiles, *, taken: bool) -> dict[str, AddedToken]:
 
 
 def token_obstacles(
-    files: TokenFiles, tokens: dict[str, AddedToken], entries: tuple[str, ...], *, taken: bool
+    files: TokenFiles, tokens: dict[str, AddedToken], entries: tuple[str, ...], *, unchanged: bool
 ) -> Iterator[str]:
     """Yield a message for each token that our tokenizer cannot treat as transformers does."""
     named = {**files.settings, **files.special_map}
     for key, expected in BERT_TOKENS.items():
         value = named.get(key, expected)
         name = value.get("content") if isinstance(value, dict) else value
-        if name != expected and not (taken and name is None):
+        if name != expected and not (unchanged and name is None):
             file = SPECIAL_MAP if key in files.special_map else SETTINGS
             yield f"in {file} its {key} is {name!r}, but BERT's is {expected!r}"
     known = set(entries)
@@ -91,11 +91,11 @@ def token_obstacles(
             yield f"{token!r} is not among its special tokens ({key})"
 
 
-def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedToken]]:
+def _in_order(files: TokenFiles, *, unchanged: bool) -> Iterator[tuple[str, AddedToken]]:
     """Yield every token in the order in which transformers adds them. The first description of a token counts."""
     settings, legacy = files.settings, not has_decoder(files.settings)
     named = {**settings, **files.special_map}
-    if taken or legacy:
+    if unchanged or legacy:
         for value in files.serialized.get("added_tokens") or []:
             yield _token(value, SERIALIZED)
     for value in (settings.get("added_tokens_decoder") or {}).values():
@@ -106,7 +106,7 @@ def _in_order(files: TokenFiles, *, taken: bool) -> Iterator[tuple[str, AddedTok
         yield token, AddedToken(ADDED, is_plain=token in roles)
     yield from _named_tokens(named)
     yield from _extra_tokens(settings, files.special_map)
-    if not taken:
+    if not unchanged:
         yield from _named_tokens({key: token for key, token in BERT_TOKENS.items() if key not in settings})
 
 
@@ -120,12 +120,12 @@ def _named_tokens(settings: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
 def _extra_tokens(settings: dict[str, Any], special_map: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
     """Yield further special tokens from their lists. A list under the new key replaces the old key."""
     extra, before = settings.get(_EXTRA), settings.get(EXTRA_BEFORE)
-    found = [extra, special_map.get(_EXTRA)]
+    lists = [extra, special_map.get(_EXTRA)]
     if not extra or isinstance(extra, dict):
-        found.append(before)
+        lists.append(before)
     if _EXTRA not in settings and EXTRA_BEFORE not in settings:
-        found.append(special_map.get(EXTRA_BEFORE))
-    for tokens in found:
+        lists.append(special_map.get(EXTRA_BEFORE))
+    for tokens in lists:
         for value in tokens.values() if isinstance(tokens, dict) else tokens or []:
             yield _token(value, SETTINGS)
 

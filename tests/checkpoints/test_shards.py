@@ -8,7 +8,7 @@ import torch
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import damage, load_native, step_name, step_of
-from bert_lightning.checkpoints.parts import MANIFEST, Rows, part_name, write_parts
+from bert_lightning.checkpoints.shards import MANIFEST, TensorSlice, shard_name, write_shards
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
 
 
@@ -32,14 +32,14 @@ def write(folder, step, num_processes=2, failing=None):
 
         def rows(whole):
             pieces = whole.chunk(num_processes)
-            return Rows(pieces[rank] if rank < len(pieces) else whole[:0], tuple(whole.shape))
+            return TensorSlice(pieces[rank] if rank < len(pieces) else whole[:0], tuple(whole.shape))
 
         own = content(step)
         own["state_dict"] = {name: rows(whole) for name, whole in own["state_dict"].items()}
         if rank == failing:
-            own["state_dict"]["matrix"] = Rows(Unwritable(), (5, 3))
+            own["state_dict"]["matrix"] = TensorSlice(Unwritable(), (5, 3))
         try:
-            write_parts(folder / step_name(step), own, step, rank, exchange)
+            write_shards(folder / step_name(step), own, step, rank, exchange)
         except CheckpointError as error:
             raised.append(str(error))
 
@@ -68,7 +68,7 @@ def test_what_was_written_in_parts_is_read_whole(tmp_path, num_processes):
 
 
 def spoil(path, how):
-    part, manifest = path / part_name(1), path / MANIFEST
+    part, manifest = path / shard_name(1), path / MANIFEST
     flipped = part if how == "flipped" else manifest
     if how == "missing":
         part.unlink()
@@ -77,7 +77,7 @@ def spoil(path, how):
     elif how == "truncated":
         part.write_bytes(part.read_bytes()[:-9])
     elif how == "mixed":
-        shutil.copy(path.with_name(step_name(5)) / part_name(1), part)
+        shutil.copy(path.with_name(step_name(5)) / shard_name(1), part)
     elif how == "manifest of another":
         shutil.copy(path.with_name(step_name(5)) / MANIFEST, manifest)
     else:
@@ -139,7 +139,7 @@ def test_a_pickle_in_a_part_is_not_executed(tmp_path):
 
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    write_parts(tmp_path / step_name(1), {"bert_lightning": Evil()}, 1, 0, lambda value: [value])
+    write_shards(tmp_path / step_name(1), {"bert_lightning": Evil()}, 1, 0, lambda value: [value])
     with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
         load_native(tmp_path / step_name(1))
     assert not (tmp_path / "executed").exists()

@@ -1,0 +1,99 @@
+"""Configurations that runs saved, read by a version that may have other keys, and compared by typed values."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bert_lightning.config.experiment import CHOICES, Experiment, load_experiment
+from bert_lightning.config.extensions import extensions_in, without_extensions
+from bert_lightning.config.nested import at, copied, split
+from bert_lightning.errors import InputError
+
+
+def read_saved(values: dict[str, object], path: Path, allowed: Sequence[str] = ()) -> Experiment:
+    """Read a run's saved configuration: keys that it does not have get their defaults, and moved keys move.
+
+    Args:
+        values: the content of `path`.
+        path: the file, for messages.
+        allowed: modules that a `class_path` may name.
+
+    Raises:
+        InputError: this version does not know a key, or does not accept a value.
+    """
+    try:
+        return load_experiment([], (), values, allowed)
+    except InputError as error:
+        raise InputError(f"{path}: this version cannot read the saved configuration: {error}") from None
+
+
+def with_defaults(values: dict[str, object], path: Path) -> dict[str, object]:
+    """Return a run's saved configuration with defaults for keys that it does not have, to compare several runs.
+
+    Extensions stay as they were saved, and no module is imported for them.
+
+    Args:
+        values: the content of `path`.
+        path: the file, for messages.
+
+    Raises:
+        InputError: this version cannot read the saved configuration.
+    """
+    completed: dict[str, object] = read_saved(without_extensions(values, CHOICES), path).to_dict()
+    for choice in extensions_in(values, CHOICES):
+        section_path, key = split(choice)
+        completed, section = copied(completed, section_path)
+        section[key] = at(values, choice)
+    return completed
+
+
+class Difference(NamedTuple):
+    """A key whose value differs between two experiments."""
+
+    key: str
+    """the dotted key"""
+    old: object
+    new: object
+
+
+def differences(old: Experiment, new: Experiment) -> list[Difference]:
+    """Compare two experiments key by key, in order of the keys. Floats are equal if they are close."""
+    return list(_differences(old.to_dict(), new.to_dict()))
+
+
+def differences_from_saved(values: dict[str, object], path: Path, experiment: Experiment) -> list[Difference]:
+    """Compare a run's saved configuration with an experiment, key by key.
+
+    An extension that the experiment does not use is a difference, and its module is not imported.
+
+    Args:
+        values: the content of `path`.
+        path: the file of the saved configuration, for messages.
+        experiment: the experiment to compare.
+
+    Raises:
+        InputError: the saved configuration cannot be read.
+    """
+    own = extensions_in(experiment.to_dict(), CHOICES)
+    saved = extensions_in(values, CHOICES)
+    others = {choice: class_path for choice, class_path in saved.items() if own.get(choice) != class_path}
+    # Classes that the experiment uses were imported with the user's consent.
+    allowed = [class_path.rpartition(".")[0] for class_path in own.values()]
+    readable = without_extensions(values, {choice: CHOICES[choice] for choice in others})
+    differing = [
+        difference
+        for difference in differences(read_saved(readable, path, allowed), experiment)
+        if not any(f"{difference.key}.".startswith(f"{choice}.") for choice in others)
+    ]
+    for choice, class_path in others.items():
+        differing.append(Difference(f"{choice}.class_path", class_path, own.get(choice)))
+    return sorted(differing, key=lambda difference: difference.key)
+
+
+def _differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    elif old != new and not (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new)):
+        yield Difference(path, old, new)

@@ -1,0 +1,63 @@
+"""Texts and pairs of texts to token ids that fit a model, and from there to a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bert_lightning.data.loading.batching import Batch, assemble, to_batch
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+
+def pair_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
+    """Return how many tokens of each text of a pair to keep, so that together they fit `limit`.
+
+    The longer text loses one token at a time; at equal lengths the second does. The original code has the same rule
+    in `create_pretraining_data.py: truncate_seq_pair` and `run_classifier.py: _truncate_seq_pair`.
+
+    >>> pair_lengths(10, 4, limit=12)
+    (8, 4)
+    >>> pair_lengths(10, 9, limit=7)
+    (4, 3)
+    """
+    if first + second <= limit:
+        return first, second
+    half = -(-limit // 2)
+    keep = min(first, max(limit - second, half))
+    return keep, limit - keep
+
+
+def encode_texts(
+    tokenizer: WordPieceTokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_seq_length: int
+) -> tuple[list[list[int]], list[list[int]] | None]:
+    """Encode texts, or pairs of texts, and cut them at the end so that they and the special tokens fit.
+
+    Args:
+        tokenizer: text to ids.
+        texts: the texts, or the first text of each pair.
+        pairs: the second text of each pair; None if the texts are no pairs.
+        max_seq_length: limit of a sequence, with [CLS] and [SEP].
+
+    Returns:
+        Ids of the first and of the second texts, without special tokens.
+    """
+    firsts = tokenizer.encode_batch(texts)
+    if pairs is None:
+        return [first[: max_seq_length - 2] for first in firsts], None
+    seconds = tokenizer.encode_batch(pairs)
+    for number, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        keep_first, keep_second = pair_lengths(len(first), len(second), max_seq_length - 3)
+        firsts[number], seconds[number] = first[:keep_first], second[:keep_second]
+    return firsts, seconds
+
+
+def text_batch(
+    tokenizer: WordPieceTokenizer,
+    firsts: list[list[int]],
+    seconds: list[list[int]] | None,
+    max_seq_length: int,
+    **labels: NDArray[Any],
+) -> Batch:
+    """Turn encoded texts into a padded batch; `labels` are arrays with one entry per text."""
+    arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, max_seq_length)
+    return to_batch(*arrays, **labels)

@@ -1,0 +1,124 @@
+"""Features: hidden states of any checkpoint's encoder."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from numpy.typing import NDArray
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.data.loading.encoding import encode_texts, text_batch
+from bert_lightning.errors import InputError
+from bert_lightning.model import BertEncoder
+from bert_lightning.runs.predictor import BATCH_SIZE, chosen_device, in_blocks
+from bert_lightning.runs.starting_point import checkpoint_tokenizer
+from bert_lightning.runs.trainer import quiet, share_out_cores
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+FeatureForm = Literal["tokens", "cls", "mean", "max", "pooler"]
+
+
+class Features(NamedTuple):
+    """Hidden states of a text."""
+
+    tokens: list[str]
+    """its word pieces, [CLS] and [SEP] included"""
+    states: NDArray[np.float32]
+    """(layers, S, H), or (layers, H) if the form is one vector per text"""
+
+
+class FeatureExtractor:
+    """Extractor of hidden states from any checkpoint's encoder.
+
+    Args:
+        checkpoint: a checkpoint with a vocabulary, from bert_lightning, transformers or TensorFlow.
+        device: `cpu`, `cuda`, ...; by default CUDA if it is available.
+
+    Raises:
+        InputError: the checkpoint has no vocabulary, or the device cannot be used.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+        quiet()
+        share_out_cores(1)
+        tokenizer = checkpoint_tokenizer(checkpoint)
+        if tokenizer is None:
+            raise InputError(f"{checkpoint.path} has no vocabulary, so text cannot become tokens")
+        self.tokenizer: WordPieceTokenizer = tokenizer
+        self.path = checkpoint.path
+        self.device = chosen_device(device)
+        self.encoder = BertEncoder.from_checkpoint(checkpoint).eval().to(self.device)
+        # The encoder of a model that was trained without a pooler gets random weights for it.
+        self._has_pooler = "encoder.pooler.weight" in checkpoint.tensors
+
+    def layers(self, numbers: Sequence[int]) -> list[int]:
+        """Return layers as numbers from 0: 0 is the embeddings, 1 the first block, and -1 the last one.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        total = self.encoder.config.num_hidden_layers + 1
+        for layer in numbers:
+            if not -total <= layer < total:
+                raise InputError(
+                    f"layer is {layer}; {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top"
+                )
+        return [layer % total for layer in numbers]
+
+    def extract(
+        self,
+        texts: Iterable[str],
+        layers: Sequence[int] = (-1,),
+        form: FeatureForm = "tokens",
+        max_seq_length: int | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Features]:
+        """Extract the features of each text in order.
+
+        Args:
+            texts: the texts, of which some thousand are read at a time.
+            layers: numbers as in `layers`.
+            form: states of every token, of [CLS], their mean or maximum, or the pooler's output.
+            max_seq_length: longest sequence; longer texts are cut. By default all positions of the model.
+            batch_size: number of texts per forward pass.
+
+        Raises:
+            InputError: there is no such layer, the model lacks a pooler, or it has fewer positions.
+        """
+        numbers = self.layers(layers)
+        if form == "pooler" and not self._has_pooler:
+            raise InputError(f"{self.path} has no pooler; features may be tokens, cls, mean or max")
+        limit = max_seq_length or self.encoder.config.max_position_embeddings
+        if not 3 <= limit <= self.encoder.config.max_position_embeddings:
+            raise InputError(
+                f"max_seq_length is {limit}; {self.path} allows 3 to {self.encoder.config.max_position_embeddings}"
+            )
+        for block in in_blocks(texts):
+            ids, _ = encode_texts(self.tokenizer, block, None, limit)
+            order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+            features: dict[int, Features] = {}
+            for start in range(0, len(order), batch_size):
+                own = order[start : start + batch_size]
+                features.update(zip(own, self._batch([ids[n] for n in own], numbers, form, limit), strict=True))
+            yield from (features[number] for number in range(len(block)))
+
+    def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
+        batch = text_batch(self.tokenizer, ids, None, limit)
+        inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
+        with torch.inference_mode():
+            output = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
+        assert output.hidden_states is not None
+        states = torch.stack([output.hidden_states[layer] for layer in layers], 1).float().cpu().numpy()
+        pooled = output.pooler_output.float().cpu().numpy()
+        for number, pieces in enumerate(ids):
+            length = len(pieces) + 2
+            own = states[number, :, :length]
+            tokens = [self.tokenizer.entries[i] for i in batch["input_ids"][number, :length].tolist()]
+            if form == "pooler":
+                yield Features(tokens, pooled[number][None])
+            elif form == "tokens":
+                yield Features(tokens, own)
+            else:
+                yield Features(tokens, {"cls": own[:, 0], "mean": own.mean(1), "max": own.max(1)}[form])

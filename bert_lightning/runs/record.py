@@ -1,0 +1,216 @@
+"""The record of a run on disk: its configuration, manifest and logs, from before training to its end."""
+
+import errno
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+
+from lightning import Trainer
+from lightning.pytorch.loggers import Logger
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.digests import current_form, weights_digest
+from bert_lightning.checkpoints.native import LAST, read_native
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.errors import InputError, Interrupted, WorkError
+from bert_lightning.runs import weights_and_biases
+from bert_lightning.runs.directory import RunDirectory, circumstances, now
+from bert_lightning.runs.evaluation_files import write_evaluation
+from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.processes import is_first_process
+from bert_lightning.runs.resuming import MAY_CHANGE, ResumePoint
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.task import Task
+from bert_lightning.training import metrics_file
+from bert_lightning.training.checkpointing import set_aside
+from bert_lightning.training.metrics_file import MetricsFile
+from bert_lightning.training.signals import StoppedBySignal
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data and the start of a training, as the manifest identifies them.
+
+    Attributes:
+        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
+        model_revision: commit of the hub model to start from.
+        start: the checkpoint that training starts from.
+    """
+
+    fingerprints: dict[str, str]
+    model_revision: str | None
+    start: Checkpoint | None = None
+
+    @classmethod
+    def of(cls, data: StepDataModule, start: Checkpoint | None) -> "Inputs":
+        """Identify the data and the checkpoint that training starts from."""
+        origin = start.provenance if start is not None else None
+        if origin is None:
+            return cls(data.fingerprints, None)
+        return cls({**data.fingerprints, "model": origin.digest}, origin.revision, start)
+
+    def check(self, directory: RunDirectory, expected: Mapping[str, str] | None) -> None:
+        """Check that the inputs are those that the directory's run began with.
+
+        Args:
+            directory: the directory to train in.
+            expected: fingerprints of another run that this one repeats.
+
+        Raises:
+            InputError: the data or the model changed.
+        """
+        if expected is not None and not self._are(expected):
+            raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
+        if not self._are(directory.read_manifest().get("data", self.fingerprints)):
+            raise InputError(
+                f"the data or the model to start from changed since {directory.path} was started: to train on what "
+                "there is now, choose another directory, or --resume never"
+            )
+
+    def _are(self, recorded: Mapping[str, str]) -> bool:
+        """Return whether recorded fingerprints are these. Earlier versions had another SHA-256 of the weights."""
+        fingerprints = dict(recorded)
+        if self.start is not None and "model" in fingerprints:
+            fingerprints["model"] = current_form(fingerprints["model"], self.start.tensors)
+        return fingerprints == self.fingerprints
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of `fit`, as the manifest records it.
+
+    Attributes:
+        directory: of the run.
+        experiment: its settings, all of them settled that can be.
+        run_id: the same for all sessions of a run, also in W&B.
+        inputs: data and start of the training.
+        point: where this session begins.
+    """
+
+    directory: RunDirectory
+    experiment: Experiment
+    run_id: str
+    inputs: Inputs
+    point: ResumePoint
+
+    def loggers(self) -> list[Logger]:
+        """Make the loggers of this process. They write nothing before training.
+
+        Raises:
+            InputError: W&B is asked to log online without an API key.
+        """
+        folder = self.directory.path
+        wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
+        return [MetricsFile(folder), *wandb]
+
+
+def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
+    """Return the id of the run in a directory, or a new one that begins with the identity of the configuration."""
+    return directory.read_manifest().get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
+
+
+@contextmanager
+def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterator[None]:
+    """Prepare the directory of a run; on leaving, record how training ended and close W&B.
+
+    The first process alone writes.
+
+    Raises:
+        InputError: another process trains in the directory, or its path cannot be one.
+        WorkError: the directory cannot be written.
+    """
+    if not is_first_process():
+        yield
+        return
+    _begin(session, lock)
+    ending = "failed"
+    try:
+        yield
+        ending = FINISHED
+    except StoppedBySignal as stop:
+        ending = str(stop)
+        raise
+    except Interrupted:
+        ending = "interrupted"
+        raise
+    finally:
+        try:
+            # On a full disk, the error that ended training is the message.
+            with nullcontext() if ending == FINISHED else suppress(OSError):
+                _record_end(session.directory, ending, trainer.global_step)
+        finally:
+            weights_and_biases.finish(ending == FINISHED)
+
+
+def record_result(session: Session, task: Task, metrics: dict[str, float]) -> None:
+    """Write the files of the last validation, and the SHA-256 of the final weights into the manifest."""
+    if not is_first_process():
+        return
+    directory = session.directory
+    _write_last_validation(directory, task, metrics)
+    last = directory.checkpoints / LAST
+    final = last.resolve() if last.exists() else session.point.checkpoint
+    assert final is not None, "training began with a checkpoint or wrote one"
+    directory.update_manifest(weights=weights_digest(read_native(final).tensors))
+
+
+def _begin(session: Session, lock: DirectoryLock) -> None:
+    """Take the directory, remove what is after the resume point, and write configuration and manifest."""
+    directory = session.directory
+    was_taken = lock.taken
+    try:
+        lock.take()
+        if directory.exists and not was_taken:
+            raise InputError(f"{directory.path}: another command began a run there just now: give this one again")
+        directory.remove_leftovers()
+        directory.write_config(session.experiment.to_dict())
+        if directory.metrics.exists():
+            metrics_file.forget_after(directory.metrics, session.point.step)
+        if directory.checkpoints.exists():
+            set_aside(directory.checkpoints, session.point.step)
+        _record_beginning(session)
+    except OSError as error:
+        wrong_path = isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError)
+        kind = InputError if wrong_path or error.errno == errno.ENAMETOOLONG else WorkError
+        raise kind(f"{directory.path}: cannot be written: {error.strerror or error}") from None
+
+
+def _record_beginning(session: Session) -> None:
+    directory, values, checkpoint = session.directory, session.experiment.to_dict(), session.point.checkpoint
+    manifest = directory.read_manifest()
+    entry = {
+        "started": now(),
+        "resumed_from": str(checkpoint) if checkpoint is not None else None,
+        "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
+        **circumstances(),
+    }
+    directory.update_manifest(
+        run_id=session.run_id,
+        experiment=values["experiment"],
+        task=values["task"],
+        seed=values["seed_everything"],
+        data=session.inputs.fingerprints,
+        model_revision=session.inputs.model_revision,
+        started=manifest.get("started", entry["started"]),
+        ended=None,
+        sessions=[*manifest.get("sessions", []), entry],
+    )
+
+
+def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
+    sessions = directory.read_manifest()["sessions"]
+    sessions[-1] |= {"finished": now(), "ended": ending, "step": step}
+    directory.update_manifest(sessions=sessions, ended=ending, step=step)
+
+
+def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[str, float]) -> None:
+    """Write predictions and report of the validation after the last step."""
+    if isinstance(task, FineTuningTask) and task.evaluation is not None:
+        scores = {name: value for name, value in metrics.items() if name.startswith("val/")}
+        report = write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
+        if report is not None:
+            weights_and_biases.log_report(report)

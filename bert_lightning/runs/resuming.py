@@ -1,0 +1,179 @@
+"""Resuming: which settings may change, and from which checkpoint and step training continues."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.errors import InputError
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.task import Task
+from bert_lightning.training.checkpointing import newest_valid
+
+log = logging.getLogger(__name__)
+
+# Settings that may change on resume: they alter how steps are computed and stored, not their result.
+MAY_CHANGE = {
+    *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
+    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
+    *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
+    "data.num_workers",
+}
+# Keys of an optimiser's group that hold the state of training, or only decide how a step is computed.
+_STATE_KEYS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
+# Keys that some optimisers have and others lack. Checkpoints of earlier versions do not name their optimiser.
+_TELLING_KEYS = ("betas", "momentum", "bias_correction", "layer_adaptation")
+# Keys of `data` that map a step to samples.
+_POSITION_KEYS = ("batch_size", "stages")
+
+
+class ResumePoint(NamedTuple):
+    """Where training begins."""
+
+    checkpoint: Path | None
+    """the checkpoint to continue from; None at the start of a training"""
+    step: int
+    """the optimiser steps already done"""
+
+
+def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
+    """Check that a directory holds no run, or a run of the same settings except those that may change.
+
+    The first process alone checks. The others may find what it has written since.
+
+    Raises:
+        InputError: the directory holds a run with other settings.
+    """
+    if not is_first_process() or not directory.exists:
+        return
+    refused = [difference.key for difference in directory.differences(experiment) if not may_change(*difference)]
+    if refused:
+        raise InputError(
+            f"{directory.path} holds a run with other settings ({', '.join(refused)}): choose another directory"
+        )
+
+
+def may_change(key: str, old: object, new: object) -> bool:
+    """Return whether a run may resume although a setting changed.
+
+    `data.source_scheme` may change from `auto` to `none`: earlier versions took tags such as B and I for plain labels
+    under `auto`. If the tags marked spans, the labels of the checkpoint differ, which is refused later.
+
+    >>> may_change("trainer.devices", 1, 2), may_change("data.batch_size", 32, 64)
+    (True, False)
+    """
+    if key == "data.source_scheme":
+        return (old, new) == ("auto", "none")
+    return key in MAY_CHANGE
+
+
+def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, task: Task, steps: int) -> ResumePoint:
+    """Find the checkpoint to continue from, and check that this training can.
+
+    Args:
+        directory: the run's own directory.
+        resume: `auto`, `never` or the path of a checkpoint, as in `fit`.
+        experiment: the settings of this training.
+        task: the task of this training, with its optimisation settings.
+        steps: the length of this training.
+
+    Raises:
+        InputError: no checkpoint lies at the path, or it does not fit this training.
+        CheckpointError: the directory has checkpoints, but all of them are damaged.
+    """
+    if resume == "never":
+        return ResumePoint(None, 0)
+    if resume == "auto":
+        checkpoint = newest_valid(directory.checkpoints)
+        return ResumePoint(checkpoint, _check_checkpoint(checkpoint, task, steps) if checkpoint is not None else 0)
+    checkpoint = find_native(Path(resume), (LAST, BEST))
+    if checkpoint is None:
+        raise InputError(f"--resume is {resume}; it must be auto, never or the path of a checkpoint")
+    step = _check_checkpoint(checkpoint, task, steps)
+    if is_first_process():
+        _warn_of_other_samples(checkpoint, experiment)
+    return ResumePoint(checkpoint, step)
+
+
+def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
+    """Return the step of a checkpoint after checking that this training can continue from it.
+
+    Raises:
+        InputError: the checkpoint has another task, architecture, vocabulary, labels, kind of weights or optimiser,
+            or its step is after the end of this training.
+    """
+    content = load_native(checkpoint)
+    saved, own = content[ENTRY], task.checkpoint_entry()
+    names = {"task": "task", "config": "architecture", "vocabulary": "vocabulary", "lowercase": "casing"}
+    for key, name in names.items():
+        if saved[key] != own[key]:
+            raise InputError(f"{checkpoint} cannot be resumed here: its {name} is another one")
+    if saved["task_settings"].get("labels") != own["task_settings"].get("labels"):
+        # Earlier versions took tags without types, such as B and I, for plain labels.
+        hint = "; data.source_scheme none takes all tags as plain labels" if getattr(task, "spans", False) else ""
+        raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones{hint}")
+    step = int(content["global_step"])
+    if step > steps:
+        raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
+    saved_in = {tensor.dtype for name, tensor in content["state_dict"].items() if name.startswith("model.")}
+    if ({torch.bfloat16} == saved_in) != (task.model.backbone.embeddings.word.weight.dtype == torch.bfloat16):
+        raise InputError(f"{checkpoint} cannot be resumed here: bf16-true and other precisions keep other weights")
+    saved_groups = content["optimizer_states"][0]["param_groups"]
+    own_groups = task.configure_optimizers()["optimizer"].param_groups
+    _check_optimizer(checkpoint, saved.get("optimizer"), own.get("optimizer"), saved_groups, own_groups)
+    return step
+
+
+def _check_optimizer(
+    checkpoint: Path,
+    saved_name: str | None,
+    own_name: str | None,
+    saved: Sequence[Mapping[str, Any]],
+    own: Sequence[Mapping[str, Any]],
+) -> None:
+    """Check that a checkpoint's optimiser and its parameter groups are those of this training.
+
+    Loading a checkpoint restores its groups too. Other rates would be ignored without a word, and other groups would
+    assign moments to the wrong parameters.
+
+    Raises:
+        InputError: the optimisers differ.
+    """
+    message = f"{checkpoint} cannot be resumed here: its optimiser"
+    if saved_name is not None and own_name is not None and saved_name != own_name:
+        raise InputError(f"{message} is another one: {saved_name}, not {own_name}")
+    if any((key in saved[0]) != (key in own[0]) for key in _TELLING_KEYS):
+        raise InputError(f"{message} is another one")
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:
+        raise InputError(f"{message} has other groups of parameters (by parameter_groups, freeze or weight decay)")
+    for old, new in zip(saved, own, strict=True):
+        for key in new:
+            if key in old and key not in _STATE_KEYS and old[key] != new[key]:
+                raise InputError(f"{message} has another {key}: {old[key]}, not {new[key]}")
+
+
+def _warn_of_other_samples(checkpoint: Path, experiment: Experiment) -> None:
+    """Warn if the checkpoint's own run mapped steps to samples in another way."""
+    run = RunDirectory(checkpoint.parent.parent)
+    if not run.exists:
+        return
+    old: dict[str, object] = {}
+    with suppress(InputError):
+        old = run.read_config().get("data", {})
+    new = experiment.to_dict()["data"]
+    for key in _POSITION_KEYS:
+        if key in old and key in new and old[key] != new[key]:
+            log.warning(
+                "%s: its run had data.%s %s, and this one has %s. The step is kept, so training continues at another "
+                "position in the data: some samples are repeated or skipped",
+                checkpoint,
+                key,
+                old[key],
+                new[key],
+            )

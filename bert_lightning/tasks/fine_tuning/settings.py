@@ -1,0 +1,96 @@
+"""Settings that every fine-tuning task has."""
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
+
+from bert_lightning.checks import refuse_empty_paths, require_at_least
+from bert_lightning.data.datasets.catalogue import standard_set
+from bert_lightning.data.datasets.standard_set import StandardSet
+from bert_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class FineTuningData:
+    """Data of a fine-tuning task.
+
+    Attributes:
+        dataset: name of a standard data set, which decides how its files are read; none for custom data.
+        folder: folder with the files of `dataset`; without it they come from the hub.
+        train: file to train on; by default that of `dataset`.
+        validation: file to validate on, or none.
+        test: file for `bert-lightning test`, or none.
+        tokenizer: vocabulary file or folder; by default that of the pre-trained checkpoint.
+        cased: whether a bare vocabulary file is cased.
+        max_seq_length: longest sequence, special tokens included.
+        batch_size: samples of one optimiser step, over all processes and accumulated micro-batches.
+        evaluation_batch_size: samples of one batch in validation and test.
+        max_train_samples: use only this many training examples, the first ones.
+        max_evaluation_samples: use only this many examples of validation and test, the first ones.
+        num_workers: processes that make batches ahead; 0 makes them in the training process.
+    """
+
+    task: ClassVar[str]
+    """The task whose data sets can be named."""
+    shortest: ClassVar[int] = 3
+    """The smallest `max_seq_length`."""
+
+    dataset: str | None = None
+    folder: str | None = None
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    tokenizer: str | None = None
+    cased: bool = False
+    max_seq_length: int = 128
+    batch_size: int = 32
+    evaluation_batch_size: int = 64
+    max_train_samples: int | None = None
+    max_evaluation_samples: int | None = None
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_empty_paths(self, "folder", "train", "validation", "test", "tokenizer")
+        require_at_least(self, self.shortest, "max_seq_length")
+        require_at_least(
+            self, 1, "batch_size", "evaluation_batch_size", "max_train_samples", "max_evaluation_samples"
+        )
+        require_at_least(self, 0, "num_workers")
+        if self.folder is not None and self.dataset is None:
+            raise ValueError("folder does nothing without data.dataset: name the files with data.train and its like")
+        if self.standard is not None and self.standard.task != self.task:
+            raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence, special tokens included."""
+        return self.max_seq_length
+
+    @property
+    def is_pair(self) -> bool:
+        """A sequence holds two texts, of which the second has token type 1."""
+        return False
+
+    @property
+    def standard(self) -> StandardSet | None:
+        """The standard data set that `dataset` names."""
+        try:
+            return standard_set(self.dataset) if self.dataset is not None else None
+        except InputError as error:
+            raise ValueError(f"dataset: {error}") from None
+
+    def refuse_with_dataset(self, *names: str) -> None:
+        """Check that columns are not set together with a standard data set, which knows its own.
+
+        Raises:
+            ValueError: a column is set; the message names it.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if self.dataset is not None and getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} does nothing with data.dataset, which knows its columns")
+
+    def for_prediction(self) -> Self:
+        """Return the settings that prediction needs: how text is encoded, not where the data is."""
+        return replace(
+            self, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
+        )

@@ -1,0 +1,18 @@
+"""The description of multiple choice."""
+
+from bert_lightning.model import BertForMultipleChoice
+from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
+from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
+from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
+from bert_lightning.tasks.spec import TaskSpec
+
+MULTIPLE_CHOICE = TaskSpec(
+    name=MultipleChoiceTask.name,
+    settings=MultipleChoiceData,
+    data=MultipleChoiceDataModule,
+    model=BertForMultipleChoice,
+    task=MultipleChoiceTask,
+    task_arguments=lambda data, saved: {"settings": data.settings},
+    saved_head_arguments=BertForMultipleChoice.arguments_of,
+    saved_task_arguments=lambda saved: {"settings": MultipleChoiceData(**saved["data"])},
+)

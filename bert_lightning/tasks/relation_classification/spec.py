@@ -1,0 +1,24 @@
+"""The description of relation classification."""
+
+from bert_lightning.model import BertForRelationClassification
+from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
+from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
+from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
+from bert_lightning.tasks.spec import TaskSpec
+
+RELATION_CLASSIFICATION = TaskSpec(
+    name=RelationClassificationTask.name,
+    settings=RelationClassificationData,
+    data=RelationClassificationDataModule,
+    model=BertForRelationClassification,
+    task=RelationClassificationTask,
+    head_arguments=lambda head, data: {"labels": data.labels},
+    task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
+    data_arguments=lambda saved: {"labels": saved.get("labels")},
+    saved_head_arguments=BertForRelationClassification.arguments_of,
+    saved_task_arguments=lambda saved: {
+        "settings": RelationClassificationData(**saved["data"]),
+        "labels": saved["labels"],
+    },
+    prepare_vocabulary=with_markers,
+)

@@ -1,0 +1,75 @@
+"""The description of one task: its settings, data, model and LightningModule, and how a checkpoint rebuilds them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.tasks.task import Task
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+Arguments = dict[str, Any]
+"""Keyword arguments of a constructor."""
+Saved = Mapping[str, Any]
+"""The `task_settings` of a checkpoint that a run of the same task wrote; empty when training starts."""
+
+
+@dataclass(frozen=True)
+class NoHeadSettings:
+    """Settings of a head without options: `model.head` has no keys."""
+
+
+def _nothing(*_: object) -> Arguments:
+    return {}
+
+
+def _unchanged(vocabulary: Vocabulary) -> Vocabulary:
+    return vocabulary
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Everything that the framework needs to know about one task.
+
+    A run builds its data module first, then the model, then the task. For each of the three there is a class and a
+    function that returns its own keyword arguments. To predict, a checkpoint alone rebuilds model and task.
+
+    Attributes:
+        name: the value of the key `task`.
+        settings: dataclass of the keys under `data`.
+        data: data module; its positional arguments are settings and tokenizer, its keywords `split` and `length`.
+        model: encoder with its head; its positional argument is the architecture.
+        task: LightningModule; its positional arguments are model, architecture and tokenizer, its keyword is
+            `optimization`.
+        task_arguments: data module, saved values -> arguments of `task`.
+        saved_task_arguments: saved values -> arguments of `task`.
+        saved_head_arguments: checkpoint -> arguments of `model`.
+        head: dataclass of the keys under `model.head`.
+        head_arguments: head settings, data module -> arguments of `model`.
+        data_arguments: saved values -> arguments of `data`, to score a checkpoint: its labels, for example.
+        prepare_vocabulary: adds the entries that the task needs, before training.
+        stored_tokenizer: settings, split -> the tokenizer of data that is stored as token ids. None if the data is
+            text, which any tokenizer can encode.
+        num_segments: settings -> number of token types that a sequence has.
+        keeps_every_head: start from every head tensor of a checkpoint. Otherwise training starts from a checkpoint's
+            head only if the task and the labels are the same.
+    """
+
+    name: str
+    settings: type
+    data: Callable[..., StepDataModule]
+    model: Callable[..., PretrainedModel]
+    task: Callable[..., Task]
+    task_arguments: Callable[[Any, Saved], Arguments]
+    saved_task_arguments: Callable[[Saved], Arguments]
+    saved_head_arguments: Callable[[Checkpoint], Arguments]
+    head: type = NoHeadSettings
+    head_arguments: Callable[[Any, Any], Arguments] = _nothing
+    data_arguments: Callable[[Saved], Arguments] = _nothing
+    prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged
+    stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None
+    num_segments: Callable[[Any], int] = lambda settings: 2 if settings.is_pair else 1
+    keeps_every_head: bool = False

@@ -1,0 +1,152 @@
+"""One optimiser step over micro-batches: seeding of dropout, counts, sums, backward passes, and the update."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from lightning.pytorch.strategies import ParallelStrategy, Strategy
+from torch import Tensor
+
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.loading.randomness import derive_key
+from bert_lightning.distributed.collectives import data_rank, holds_everywhere, sum_over_shares
+from bert_lightning.optim.freezing import drop_gradients
+from bert_lightning.training.finite import FiniteSteps, clip_gradients
+
+if TYPE_CHECKING:
+    from bert_lightning.tasks.task import Optimization, Task
+
+
+class StepMethod(Protocol):
+    """A way to turn one micro-batch into gradients. Distillation or adversarial training is one such class."""
+
+    def counts(self, task: "Task", batch: Batch) -> Tensor:
+        """Return (K,) the divisor of each training sum, known before the forward pass."""
+
+    def sums(self, task: "Task", batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+        """Return (K,) the training sums, without gradients.
+
+        Args:
+            task: holds the model.
+            batch: one micro-batch.
+            backward: takes (L,) the summed losses and adds their gradients, divided by the counts of the whole batch;
+                to be called at least once.
+        """
+
+
+class PlainStep:
+    """The task's own losses: one forward and one backward pass."""
+
+    def counts(self, task: "Task", batch: Batch) -> Tensor:
+        return task.counts(batch)
+
+    def sums(self, task: "Task", batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+        sums = task.sums(batch)
+        backward(sums[: task.num_losses])
+        return sums.detach()
+
+
+class StepSums(NamedTuple):
+    """The training sums of this process's micro-batches, (K,), and what each is divided by, (K,)."""
+
+    sums: Tensor
+    counts: Tensor
+
+    def only_if(self, finite: Tensor) -> "StepSums":
+        """Return zeros instead, unless the step is finite."""
+        return StepSums(torch.where(finite, self.sums, 0), torch.where(finite, self.counts, 0))
+
+
+def accumulate_gradients(
+    task: "Task", optimization: "Optimization", method: StepMethod, micro_batches: Sequence[Batch]
+) -> StepSums:
+    """Add up the gradients of this process's micro-batches.
+
+    Each sum is divided by its count over all micro-batches of all processes. Dropout is seeded for each micro-batch.
+    """
+    trainer, step = task.trainer, task.trainer.global_step
+    rank, num_shares = data_rank(trainer)
+    counts = torch.stack([method.counts(task, batch) for batch in micro_batches]).sum(0).float().to(task.device)
+    divisors = sum_over_shares(counts, num_shares)[: task.num_losses].clamp(min=1)
+    weights = torch.tensor(loss_weights(task, optimization), device=task.device)
+
+    def backward(losses: Tensor) -> None:
+        # Gradients are averaged over processes; the factor makes that a sum.
+        task.manual_backward((losses / divisors * weights).sum() * num_shares)
+
+    sums = torch.zeros_like(counts)
+    for number, batch in enumerate(micro_batches):
+        torch.manual_seed(derive_key(optimization.seed, "dropout", step, rank, number))
+        is_last = number == len(micro_batches) - 1
+        with nullcontext() if is_last else _without_gradient_exchange(trainer.strategy):
+            sums += method.sums(task, batch, backward)
+    return StepSums(sums, counts)
+
+
+def update_weights(
+    task: "Task",
+    optimization: "Optimization",
+    finite_steps: FiniteSteps,
+    losses: Tensor,
+    sums: Tensor,
+    micro_batches: Sequence[Batch],
+) -> Tensor:
+    """Clip the gradients, move the weights unless something is not finite, and advance the schedule.
+
+    Args:
+        task: holds the model, its gradients, the optimiser and the schedule.
+        optimization: the settings of the step.
+        finite_steps: decides about steps that are not finite.
+        losses: (L,) the losses among the sums.
+        sums: (K,) the training sums of this process.
+        micro_batches: those of this process, for the report of a step that is not finite.
+
+    Returns:
+        () bool: whether loss and gradients were finite in all processes.
+
+    Raises:
+        SharedWorkError: they were not, and training is to stop.
+    """
+    step = task.trainer.global_step
+    optimizer, scheduler, scaler = task.optimizers(), task.lr_schedulers(), loss_scaler(task)
+    assert not isinstance(optimizer, list)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    drop_gradients(task.model, optimization.releases, step)
+    if scaler is not None:
+        scaler.unscale_(optimizer.optimizer)
+    norm = clip_gradients(task.model.parameters(), optimization.gradient_clip_val)
+    finite = holds_everywhere(norm.isfinite() & sums.isfinite().all())
+    overflows = scaler is not None and _overflows(scaler, finite, losses)
+    if overflows or not finite_steps.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, task.model):
+        # The optimiser then moves nothing, but the step counts.
+        optimizer.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
+    scheduler.step()
+    return finite
+
+
+def loss_weights(task: "Task", optimization: "Optimization") -> list[float]:
+    """Return the factor on each loss."""
+    return [optimization.loss_weights.get(name, 1.0) for name in task.loss_names[: task.num_losses]]
+
+
+def loss_scaler(task: "Task") -> torch.amp.GradScaler | None:
+    """Return the scaler of the loss, which only 16-mixed has."""
+    return getattr(task.trainer.precision_plugin, "scaler", None)
+
+
+def _overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
+    """Return whether the loss scale made gradients overflow. The scale is then halved.
+
+    The scale starts too high and is doubled from time to time, so such a step is skipped and nothing is wrong. With a
+    scale below 1, or if the loss itself is not finite, the scale is not to blame.
+    """
+    scale = scaler.get_scale()
+    scaler.update()
+    return not finite and scale >= 1 and bool(holds_everywhere(losses.isfinite().all()))
+
+
+def _without_gradient_exchange(strategy: Strategy) -> AbstractContextManager[None]:
+    return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()

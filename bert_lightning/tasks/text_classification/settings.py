@@ -1,0 +1,90 @@
+"""Settings of text classification."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from bert_lightning.checks import RefusedValue
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+
+Problem = Literal["single-label", "multi-label", "regression"]
+
+
+@dataclass(frozen=True)
+class TextClassificationData(FineTuningData):
+    """Data of text classification.
+
+    Sources are tables of labelled texts (TSV, CSV, JSONL, Parquet, also compressed), `hub:NAME[:CONFIG[:SPLIT]]`,
+    folders with one folder of text files per label, or a standard data set.
+
+    Attributes:
+        problem: single-label (one of several classes), multi-label (any number of them) or regression (a number); by
+            default that of the standard data set, or single-label.
+        text_column: column of the text, or of the first of two.
+        text_pair_column: column of the second text, if there is one.
+        label_column: column of the label.
+        column_names: names of the columns, if the file's first line does not give them.
+        label_separator: text between the labels of a multi-label row, if they are not a list.
+        class_weights: weight of each class in the loss; with `balanced` each class has the same total weight.
+        positive_label: the class whose F1 is logged if there are two classes; the second one by default.
+        threshold: probability from which a label is predicted, if the problem is multi-label.
+    """
+
+    task: ClassVar[str] = "text-classification"
+
+    problem: Problem | None = None
+    text_column: str = "text"
+    text_pair_column: str | None = None
+    label_column: str = "label"
+    column_names: list[str] | None = None
+    label_separator: str | None = None
+    class_weights: dict[str, float] | Literal["balanced"] | None = None
+    positive_label: str | None = None
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_pair and self.max_seq_length < 5:
+            # [CLS] and [SEP] around one token of each text.
+            raise RefusedValue("max_seq_length", self.max_seq_length, "be at least 5")
+        if not 0 < self.threshold < 1:
+            raise RefusedValue("threshold", self.threshold, "be more than 0 and less than 1")
+        self.refuse_with_dataset(
+            "text_column", "text_pair_column", "label_column", "column_names", "label_separator", "problem"
+        )
+        if self.text_pair_column == self.text_column:
+            raise ValueError(f"text_pair_column is {self.text_pair_column!r}, which is text_column too")
+        if self.label_column in (self.text_column, self.text_pair_column):
+            raise ValueError(f"label_column is {self.label_column!r}, which is the column of a text too")
+        if self.label_separator is not None and (self.kind != "multi-label" or not self.label_separator):
+            raise ValueError("label_separator must be a text between labels, and needs data.problem multi-label")
+        for name, is_set, kind in (
+            ("threshold", self.threshold != 0.5, "multi-label"),
+            ("class_weights", self.class_weights is not None, "single-label"),
+            ("positive_label", self.positive_label is not None, "single-label"),
+        ):
+            if is_set and self.kind != kind:
+                raise ValueError(f"{name} does nothing if the problem is {self.kind}")
+        self._check_class_weights()
+
+    def _check_class_weights(self) -> None:
+        weights = self.class_weights
+        if not isinstance(weights, dict):
+            return
+        if not all(isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights.values()):
+            raise ValueError(f"class_weights is {weights}; every weight must be a number, 0 or more")
+        if weights and not any(weights.values()):
+            raise ValueError(f"class_weights is {weights}; at least one must be more than 0")
+
+    @property
+    def kind(self) -> Problem:
+        """The problem that is set, or else that of the standard data set."""
+        if self.problem is not None:
+            return self.problem
+        standard = self.standard
+        return (standard.problem_type if standard is not None else None) or "single-label"
+
+    @property
+    def is_pair(self) -> bool:
+        """A sequence holds two texts."""
+        return self.standard.is_pair if self.standard is not None else self.text_pair_column is not None

@@ -1,0 +1,35 @@
+"""The description of text classification."""
+
+from bert_lightning.model import BertForSequenceClassification
+from bert_lightning.tasks.spec import Arguments, NoHeadSettings, Saved, TaskSpec
+from bert_lightning.tasks.text_classification.data import PROBLEM_TYPES, TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+
+
+def _head_arguments(head: NoHeadSettings, data: TextClassificationDataModule) -> Arguments:
+    return {"labels": data.labels, "problem_type": PROBLEM_TYPES[data.settings.kind]}
+
+
+def _task_arguments(data: TextClassificationDataModule, saved: Saved) -> Arguments:
+    weights = saved.get("class_weights", data.class_weights)
+    return {"settings": data.settings, "labels": data.labels, "class_weights": weights}
+
+
+def _saved_task_arguments(saved: Saved) -> Arguments:
+    settings = TextClassificationData(**saved["data"])
+    return {"settings": settings, "labels": saved["labels"], "class_weights": saved.get("class_weights")}
+
+
+TEXT_CLASSIFICATION = TaskSpec(
+    name=TextClassificationTask.name,
+    settings=TextClassificationData,
+    data=TextClassificationDataModule,
+    model=BertForSequenceClassification,
+    task=TextClassificationTask,
+    head_arguments=_head_arguments,
+    task_arguments=_task_arguments,
+    data_arguments=lambda saved: {"labels": saved.get("labels")},
+    saved_head_arguments=BertForSequenceClassification.arguments_of,
+    saved_task_arguments=_saved_task_arguments,
+)

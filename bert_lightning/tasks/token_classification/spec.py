@@ -1,0 +1,29 @@
+"""The description of token classification."""
+
+from bert_lightning.model import BertForTokenClassification
+from bert_lightning.tasks.spec import Arguments, TaskSpec
+from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
+from bert_lightning.tasks.token_classification.settings import TokenClassificationData, TokenClassificationHead
+from bert_lightning.tasks.token_classification.task import TokenClassificationTask
+
+
+def _head_arguments(head: TokenClassificationHead, data: TokenClassificationDataModule) -> Arguments:
+    return {"labels": data.labels, "crf": head.crf, "tag_scheme": data.tag_scheme if head.crf else None}
+
+
+TOKEN_CLASSIFICATION = TaskSpec(
+    name=TokenClassificationTask.name,
+    settings=TokenClassificationData,
+    data=TokenClassificationDataModule,
+    model=BertForTokenClassification,
+    task=TokenClassificationTask,
+    head=TokenClassificationHead,
+    head_arguments=_head_arguments,
+    task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
+    data_arguments=lambda saved: {"labels": saved.get("labels")},
+    saved_head_arguments=BertForTokenClassification.arguments_of,
+    saved_task_arguments=lambda saved: {
+        "settings": TokenClassificationData(**saved["data"]),
+        "labels": saved["labels"],
+    },
+)

@@ -1,0 +1,89 @@
+"""The table of tasks, and what its descriptions promise."""
+
+import dataclasses
+
+import pytest
+
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.data.loading.module import TrainingLength
+from bert_lightning.errors import InputError
+from bert_lightning.runs.building import build
+from bert_lightning.tasks.catalogue import TASKS, register_task, task_spec
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.spec import TEXT_CLASSIFICATION
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from tests.support.task_data import task_data
+
+
+@pytest.fixture
+def experiment(tables, tokenizer, tmp_path):
+    """A function from `trainer` to an experiment of text classification."""
+    tokenizer.save(tmp_path / "tokenizer")
+    data = task_data("text-classification", tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer")}
+    values = {
+        "experiment": "texts",
+        "task": "text-classification",
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "data": data | {"max_seq_length": 40, "batch_size": 8},
+    }
+    return lambda **trainer: load_experiment([], [], values | {"trainer": {"accelerator": "cpu", **trainer}})
+
+
+def test_an_unknown_task_is_an_error_that_names_the_nearest():
+    with pytest.raises(InputError, match=r"'text-clasification', which does not exist; did you mean 'text-class"):
+        task_spec("text-clasification")
+
+
+def test_every_description_has_the_name_of_its_task_and_its_key_in_the_table():
+    for name, spec in TASKS.items():
+        assert spec.name == name == spec.task.name
+
+
+def test_a_custom_task_is_built_without_a_change_elsewhere(experiment, monkeypatch):
+    class Mine(TextClassificationTask):
+        name = "mine"
+
+    monkeypatch.setattr("bert_lightning.tasks.catalogue.TASKS", dict(TASKS))
+    register_task(dataclasses.replace(TEXT_CLASSIFICATION, name="mine", task=Mine))
+    setup = build(dataclasses.replace(experiment(max_steps=4), task="mine"), None)
+    assert isinstance(setup.task, Mine)
+    assert setup.task.checkpoint_entry()["task"] == "mine"
+    with pytest.raises(ValueError, match="already called 'mine'"):
+        register_task(dataclasses.replace(TEXT_CLASSIFICATION, name="mine"))
+
+
+def test_a_setup_that_scores_has_no_length_and_no_optimisation(experiment, tmp_path):
+    trained = build(experiment(max_steps=4), None).task
+    checkpoint = dataclasses.replace(
+        trained.model.to_checkpoint(tmp_path, trained.tokenizer.vocabulary),
+        task=trained.name,
+        task_settings=trained.task_settings,
+    )
+    scored = build(experiment(max_steps=4), checkpoint, "validation")
+    assert scored.task.optimization is None
+    assert list(scored.data.splits) == ["validation"]
+    with pytest.raises(AssertionError, match="without a length"):
+        scored.data.plan  # noqa: B018
+
+
+def test_the_length_in_epochs_becomes_steps(experiment):
+    setup = build(experiment(max_epochs=1.5), None)
+    samples = setup.data.num_training_samples
+    assert setup.data.plan.num_steps == int(samples / 8 * 1.5) == setup.task.optimization.num_steps
+    with pytest.raises(InputError, match=rf"max_epochs 0\.05 of {samples} samples are less than one batch of 8"):
+        build(experiment(max_epochs=0.05), None)
+
+
+def test_a_length_is_either_in_steps_or_in_epochs():
+    for values in ({}, {"max_steps": 1, "max_epochs": 1.0}):
+        with pytest.raises(ValueError, match="and not both"):
+            TrainingLength(**values)
+
+
+def test_micro_batches_that_are_chosen_later_replace_those_of_the_length(experiment):
+    data = build(experiment(max_steps=4), None).data
+    assert isinstance(data, TextClassificationDataModule)
+    assert len(data.training_batches(0, data.plan, 0, 1)) == 1
+    data.use_micro_batches(4)
+    assert data.plan.accumulate == 4
+    assert len(data.training_batches(0, data.plan, 0, 1)) == 4
