@@ -196,7 +196,7 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
     if not isinstance(task, str) or task not in TASKS:
         _check_without_task(values, tables, faults)
         return None
-    values = without_needless(values, "model.head", field_names(TASKS[task].head))
+    values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
     experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
@@ -231,8 +231,8 @@ def _experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])
-    model = _subclass(ModelSettings, [("head", spec.head, field(default_factory=spec.head))])
-    return _subclass(Experiment, [("data", spec.settings, field()), ("model", model, field())])
+    model = _subclass(ModelSettings, [("head", spec.head_settings, field(default_factory=spec.head_settings))])
+    return _subclass(Experiment, [("data", spec.data_settings, field()), ("model", model, field())])
 
 
 def _subclass(cls: type, fields: list[tuple[str, Any, Any]]) -> type:

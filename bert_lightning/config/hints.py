@@ -38,8 +38,8 @@ def with_hint(key: str, message: str, sections: Mapping[str, Sequence[str]]) -> 
 def _task_classes() -> dict[str, dict[str, type]]:
     """Return the sections whose keys depend on the task: section -> task -> dataclass."""
     return {
-        "model.head": {name: spec.head for name, spec in TASKS.items()},
-        "data": {name: spec.settings for name, spec in TASKS.items()},
+        "model.head": {name: spec.head_settings for name, spec in TASKS.items()},
+        "data": {name: spec.data_settings for name, spec in TASKS.items()},
     }
 
 

@@ -108,7 +108,7 @@ def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
         return f"unknown key {full!r}: YAML reads yes, no, on and off as true and false, unless they are quoted"
     parent, dot, name = str(key).partition(".")
     if dot and parent in known:
-        return f"unknown key {full!r}: in a file, keys stand inside each other, {parent}: {{{name}: ...}}"
+        return f"unknown key {full!r}: in a file, write nested keys, {parent}: {{{name}: ...}}"
     return f"unknown key {full!r}{nearest(str(key), known, path)}"
 
 
@@ -153,7 +153,7 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
         is_section = full in tables or dataclasses.is_dataclass(value)
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
-    # A section that has only defaults may be missing in a version that does not know it.
+    # Sections that hold only defaults are left out, so that a new section does not change the hash.
     values = {name: value for name, value in values.items() if value != {}}
     return _as_choice(settings, values, path, tables)
 

@@ -119,7 +119,7 @@ class BertForTokenClassification(_LabelledModel):
         config: the architecture; the model has no pooler.
         num_labels: L, the number of labels.
         labels: the names of the labels; either they or `num_labels` suffice.
-        crf: add a linear-chain CRF over the scores, `model.crf`.
+        crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
     """
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.files import write_json, write_text
@@ -25,6 +26,7 @@ from bert_lightning.config.saved import Difference, differences_from_saved, read
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml, read_yaml
 from bert_lightning.errors import InputError
+from bert_lightning.runs.processes import is_first_process
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
@@ -41,6 +43,10 @@ VERSIONED = (
     "wandb",
     "safetensors",
 )
+
+
+# The first process sets it for the processes that Lightning starts, so that they know where the run is.
+DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 
 
 class RunDirectory:
@@ -126,6 +132,39 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read all entries of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
+
+
+def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> RunDirectory:
+    """Return the directory of a run: `path` if it is given, otherwise one named after the configuration.
+
+    With `resume` `never`, a number is added to the name until no run is there.
+
+    Raises:
+        InputError: `never` with a directory that holds a run, or a directory with other files in it.
+    """
+    if DIRECTORY_VARIABLE in os.environ and not is_first_process():
+        return RunDirectory(os.environ[DIRECTORY_VARIABLE])
+    base = default_directory(experiment)
+    if not is_first_process():
+        # torchrun and srun start all processes at once: the first one checks, the others follow.
+        return RunDirectory(path or base)
+    if resume == "never" and path is None and ("TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()):
+        raise InputError(
+            "--resume never under torchrun or srun needs --run-directory, so that all processes agree on it"
+        )
+    if path is not None:
+        directory = RunDirectory(path)
+        if directory.exists and resume == "never":
+            raise InputError(f"{path} holds a run already, and --resume never starts a new one")
+        if not directory.exists and not directory.is_free:
+            raise InputError(f"{path} is not empty and no run directory: choose another --run-directory")
+        return directory
+    directory = RunDirectory(base)
+    number = 2
+    while resume == "never" and directory.exists:
+        directory = RunDirectory(base.with_name(f"{base.name}-{number}"))
+        number += 1
+    return directory
 
 
 def default_directory(experiment: Experiment) -> Path:

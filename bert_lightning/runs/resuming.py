@@ -84,7 +84,7 @@ def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, t
         steps: the length of this training.
 
     Raises:
-        InputError: no checkpoint lies at the path, or it does not fit this training.
+        InputError: there is no checkpoint at the path, or it does not fit this training.
         CheckpointError: the directory has checkpoints, but all of them are damaged.
     """
     if resume == "never":

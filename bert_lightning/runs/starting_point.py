@@ -89,7 +89,7 @@ def shared_tokenizer(
     carried = checkpoint_tokenizer(start) if start is not None else None
     if tokenizer is None or carried is None:
         if (either := tokenizer or carried) is None:
-            raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
+            raise InputError("data.tokenizer is not set: a vocabulary is needed, because no checkpoint has one")
         return either
     if split is not None and not data_decides:
         return carried

@@ -101,7 +101,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         }
 
     def counts(self, batch: Batch) -> Tensor:
-        """(2,) the number of texts; for the loss each counts with the weight of its class."""
+        """Return (2,): the summed class weights, which divide the loss, and the number of texts."""
         labels = batch["labels"]
         number = torch.tensor(float(len(labels)), device=labels.device)
         weights = self._weights(labels).sum() if self.class_weights is not None else number
