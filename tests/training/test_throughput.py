@@ -164,7 +164,7 @@ def test_compiling_is_chosen_for_long_runs_on_a_gpu(config, monkeypatch, value, 
 
 def test_profile_and_seeds_do_not_go_together(config, capsys):
     assert main(["fit", "--config", str(config), "--seeds", "1", "2", "--profile"]) == 2
-    assert "--profile is of one run" in capsys.readouterr().err
+    assert "--profile and --seeds contradict each other" in capsys.readouterr().err
 
 
 def test_stages_have_their_own_micro_batches(config):
