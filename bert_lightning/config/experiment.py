@@ -114,7 +114,7 @@ class Experiment:
 
 
 def load_experiment(
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     overrides: Sequence[str] = (),
     below: dict[str, Any] | None = None,
     allowed: Sequence[str] = (),
@@ -141,7 +141,7 @@ def load_experiment(
     sources: list[tuple[str, dict[str, Any]]] = []
     for file in files:
         try:
-            sources.append((str(file), _layer(read_yaml(file), str(file))))
+            sources.append((str(file), _layer(read_yaml(Path(file)), str(file))))
         except InputError as error:
             unread.append(str(error))
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from bert_lightning.tasks.spec import NoHeadSettings
 
 ARCHITECTURE = [field.name for field in dataclasses.fields(BertConfig)]
 """Keys under `model.config`."""
+_TYPES = typing.get_type_hints(BertConfig)
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,20 @@ class ModelSettings:
             raise ValueError("reinitialize_layers does nothing if model.weights is random")
         if self.interpolate_positions and "max_position_embeddings" not in self.config:
             raise ValueError("interpolate_positions needs model.config.max_position_embeddings")
+        # 0 and 0.0 are one value, so they must also be one in the hash of the experiment.
+        numbers = {name: float(value) for name, value in self.config.items() if _is_float_as_int(name, value)}
+        object.__setattr__(self, "config", {**self.config, **numbers})
         if self.size is not None and set(self.config) <= set(ARCHITECTURE):
             try:
                 # The vocabulary is not known yet.
                 BertConfig.preset(self.size, **{"vocab_size": 2**31 - 1, **self.config})
             except ValueError as error:
                 raise ValueError(f"config: {error}") from None
+
+
+def _is_float_as_int(name: str, value: object) -> bool:
+    """Return whether a field of `BertConfig` that holds a float was given as an integer."""
+    return type(value) is int and float in (_TYPES.get(name), *typing.get_args(_TYPES.get(name)))
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class BertLayer(nn.Module):
     Attributes:
         column_parallel: names of the column-parallel linear layers, with the number of matrices stacked in each.
         row_parallel: names of the row-parallel linear layers; the column-parallel ones feed them.
-        draws_apart: context manager for the dropout of attention under tensor parallelism, where each process has some
-            of the heads and draws its own masks.
+        draws_apart: context manager for attention dropout under tensor parallelism: each process has some of the
+            heads and draws its own masks.
     """
 
     column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}

@@ -60,6 +60,9 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
 
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
     @property
     def exists(self) -> bool:
         """True if a run was started here."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
 Mode = Literal["online", "offline", "disabled"]
+# Values of the setting and of WANDB_MODE; `run` and `dryrun` are W&B's older names.
+_MODES = {name: name for name in ("auto", "online", "offline", "disabled")} | {"run": "online", "dryrun": "offline"}
 # A run waits no longer than this for a server, and then continues offline.
 SECONDS_TO_CONNECT = 20
 # Of the name of a run or a group, in characters.
@@ -31,9 +33,15 @@ def chosen_mode(settings: WandbSettings) -> Mode:
     """Return the mode of W&B; the environment variable WANDB_MODE overrides the settings, except `disabled`.
 
     Raises:
-        InputError: the mode is online, but there is no API key.
+        InputError: the mode is online, but there is no API key; or WANDB_MODE has an unknown value.
     """
+    if os.environ.get("WANDB_MODE") == "":
+        # W&B refuses an empty value; everywhere else an empty variable counts as unset.
+        del os.environ["WANDB_MODE"]
     mode = os.environ.get("WANDB_MODE", settings.mode)
+    if mode not in _MODES:
+        raise InputError(f"the environment variable WANDB_MODE is {mode!r}; it must be online, offline or disabled")
+    mode = _MODES[mode]
     if settings.mode == "disabled" or mode == "disabled":
         return "disabled"
     if mode == "online" and not has_api_key():

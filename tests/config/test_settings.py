@@ -65,6 +65,13 @@ def test_a_choice_given_by_its_name_alone_keeps_it_under_overrides(tmp_path):
     assert loaded.to_dict()["schedule"] == {"name": "constant", "warmup_share": 0.5, "warmup_steps": None}
 
 
+@pytest.mark.parametrize(("one", "other"), [("0", "0.0"), ("1e-1", "0.1")])
+def test_two_spellings_of_a_number_of_the_architecture_have_one_identity(tmp_path, one, other):
+    path = write(tmp_path, MINIMAL)
+    keys = [["--model.config.hidden_dropout_prob", value] for value in (one, other)]
+    assert load_experiment([path], keys[0]).identity == load_experiment([path], keys[1]).identity
+
+
 def test_any_changed_value_changes_the_identity(tmp_path):
     path = write(tmp_path, MINIMAL)
     identities = {
