@@ -59,7 +59,7 @@ def test_the_guard_fails_with_a_line_for_each_ratio_that_fell_by_more_than_the_t
     assert lines[-1].startswith(f"{num_lines} of 2 ratios in 1 files")
 
 
-def test_the_guard_does_not_pass_where_there_is_nothing_to_compare(tmp_path, monkeypatch):
+def test_the_guard_does_not_pass_with_nothing_to_compare(tmp_path, monkeypatch):
     committed = write_results(tmp_path / "committed", steps={"a": 2.0})
     measured = write_results(tmp_path / "measured", others={"a": 2.0})
     monkeypatch.setattr(sys, "argv", ["guard.py", str(measured), "--against", str(committed)])
@@ -160,7 +160,7 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
         assert gpu_checks.outcome(name, setting)["result"] == "failed"
 
 
-def test_without_cuda_the_suite_says_so_in_a_line_and_exits_with_2(tmp_path, monkeypatch, capsys):
+def test_without_cuda_the_suite_exits_with_2_and_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(tmp_path / "out")])
     assert gpu_suite.main() == 2
@@ -178,7 +178,7 @@ def test_the_limits_of_the_suite_are_less_than_eight_minutes_together():
 
 
 @pytest.mark.slow
-def test_the_suite_runs_in_its_tiny_form_on_a_processor(tmp_path):
+def test_the_suite_runs_in_its_tiny_form_on_a_cpu(tmp_path):
     command = [sys.executable, str(ROOT / "experiments/benchmarks/gpu_suite.py"), "--quick", "--device", "cpu"]
     ended = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr

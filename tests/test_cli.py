@@ -237,7 +237,7 @@ def test_the_module_is_the_command():
     assert done.stdout.count(".") == 2
 
 
-def test_instances_are_written_as_the_design_says(place):
+def test_instances_are_written_in_the_documented_form(place):
     for algorithm in ("google", "dynamic"):
         arguments = ["--input", "good.txt", "--tokenizer", "tok", "--algorithm", algorithm, "--output", "i.jsonl"]
         assert main(["instances", *arguments, "--max-seq-length", "32"]) == 0
@@ -269,7 +269,7 @@ def test_dynamic_instances_are_what_training_draws(place):
         assert len(instances) == data.num_training_samples
 
 
-def test_instances_are_shown_with_what_stands_behind_the_masks(place, capsys):
+def test_instances_are_shown_with_their_masked_tokens(place, capsys):
     assert main(["instances", "--input", "good.txt", "--tokenizer", "tok", "--show", "2", "--masking", "span"]) == 0
     shown = capsys.readouterr().out
     assert "[MASK]→" in shown

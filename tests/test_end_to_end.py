@@ -36,7 +36,7 @@ def logged(run: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
 
-def test_a_run_leaves_what_the_design_says(home):
+def test_a_run_leaves_the_documented_files(home):
     run = RunDirectory(home / "runs/whole")
     manifest = run.read_manifest()
     assert manifest["ended"] == "finished"
@@ -92,7 +92,7 @@ def die_at(step: int, command: list[str]) -> None:
     assert done.returncode == -signal.SIGABRT, done.stderr
 
 
-def test_the_best_checkpoint_stays_the_best_over_a_kill(home, tmp_path):
+def test_the_best_checkpoint_stays_the_best_after_a_kill(home, tmp_path):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.val_check_interval", "4"]
     command += ["--optimizer.learning_rate", "0.5", "--checkpoint.keep_last", "1", "--run-directory"]
     assert main([*command, str(tmp_path / "whole")]) == 0
@@ -104,7 +104,7 @@ def test_the_best_checkpoint_stays_the_best_over_a_kill(home, tmp_path):
     assert logged(tmp_path / "whole") == logged(tmp_path / "killed")
 
 
-def test_going_on_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp_path):
+def test_resuming_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(home / "runs/whole", run, symlinks=True)
     (run / "checkpoints/.step-000000012.ckpt.99.tmp").touch()
@@ -139,7 +139,7 @@ def test_a_finished_run_whose_data_changed_is_not_reported_as_finished(home, cla
     assert "changed since" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_reported_and_left_as_it_is(home, capsys):
+def test_a_finished_run_is_reported_and_not_changed(home, capsys):
     before = (home / "runs/whole/manifest.json").read_bytes()
     assert main(["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(home / "runs/whole")]) == 0
     assert "finished before" in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_other_settings_in_the_same_directory_are_refused_by_name(home, capsys):
     assert "optimizer.learning_rate" in capsys.readouterr().err
 
 
-def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home, tmp_path):
+def test_settings_of_splitting_and_saving_may_change_in_the_same_directory(home, tmp_path):
     shutil.copytree(home / "runs/whole", tmp_path / "run", symlinks=True)
     for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
         if path.name != "step-000000003.ckpt":
@@ -185,7 +185,7 @@ def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home
         pytest.param("SIGINT", 130, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, name, status):
+def test_a_signal_saves_a_checkpoint_and_the_same_command_continues(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
@@ -219,7 +219,7 @@ def test_two_processes_train_like_one(home, tmp_path):
     assert two.stdout.count("run directory") == 1
 
 
-def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier, tables, capsys):
+def test_the_predictions_of_a_tested_run_give_its_score(classifier, tables, capsys):
     assert main(["test", "--checkpoint", str(classifier)]) == 0
     lines = capsys.readouterr().out.splitlines()
     printed = dict(line.split() for line in lines if line.strip().startswith("test/"))
@@ -275,7 +275,7 @@ def test_validate_repeats_the_last_validation(home, capsys):
     assert float(printed["val/mlm_unigram_loss"]) == pytest.approx(last["val/mlm_unigram_loss"], abs=1e-4)
 
 
-def test_a_report_holds_every_score_and_leads_back_to_the_runs(home, classifier, tmp_path):
+def test_a_report_holds_every_score_and_names_the_runs(home, classifier, tmp_path):
     runs = [str(home / "runs/whole"), str(classifier)]
     for name in ("report.html", "report.md"):
         assert main(["report", *runs, "--output", str(tmp_path / name)]) == 0

@@ -48,7 +48,7 @@ def evil(place):
     return Evil(place / "marker")
 
 
-def test_the_battery_is_armed(evil, tmp_path):
+def test_an_unprotected_load_makes_the_marker(evil, tmp_path):
     """Else its silence would say nothing."""
     torch.save(evil, "evil.pt")
     torch.load("evil.pt", weights_only=False)
@@ -92,7 +92,7 @@ def assert_refused(commands, capsys):
 
 @pytest.mark.parametrize("form", ["zip", "raw"])
 @pytest.mark.parametrize("way", ["file", "last", "best"])
-def test_our_own_checkpoints_run_nothing(home, evil, capsys, form, way):
+def test_our_own_checkpoints_execute_nothing(home, evil, capsys, form, way):
     folder = Path("run/checkpoints")
     file = folder / "step-000000012.ckpt"
     shutil.copytree(home / "runs/whole", "run", symlinks=True)
@@ -121,7 +121,7 @@ def folder(home, place):
 
 
 @pytest.mark.parametrize("form", ["zip", "raw", "sharded"])
-def test_pickled_weights_of_others_run_nothing(home, folder, evil, capsys, form):
+def test_pickled_weights_of_others_execute_nothing(home, folder, evil, capsys, form):
     tensors = to_huggingface(read_checkpoint(folder).tensors)
     (folder / "model.safetensors").unlink()
     content = {**tensors, "extra": evil}
@@ -137,7 +137,7 @@ def test_pickled_weights_of_others_run_nothing(home, folder, evil, capsys, form)
     assert_refused(readers(home, folder), capsys)
 
 
-def test_what_lies_beside_a_hugging_face_folder_is_not_opened(home, folder, tokenizer, evil):
+def test_other_files_in_a_hugging_face_folder_are_not_opened(home, folder, tokenizer, evil):
     tokenizer.save(folder)
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"):
         torch.save(evil, folder / name)
@@ -153,7 +153,7 @@ def test_what_lies_beside_a_hugging_face_folder_is_not_opened(home, folder, toke
     assert "modeling_evil" not in sys.modules
 
 
-def test_arrays_of_a_token_store_run_nothing(home, store, evil, capsys):
+def test_arrays_of_a_token_store_execute_nothing(home, store, evil, capsys):
     arrays = [path.relative_to(store) for path in store.rglob("*.npy")]
     assert len(arrays) >= 3
     for name in arrays:
@@ -168,7 +168,7 @@ def test_arrays_of_a_token_store_run_nothing(home, store, evil, capsys):
         assert "Traceback" not in error
 
 
-def test_a_damaged_store_that_is_prepared_again_runs_nothing(store, corpus, tokenizer, evil):
+def test_preparing_a_damaged_store_again_executes_nothing(store, corpus, tokenizer, evil):
     shutil.copytree(store, "store")
     tokenizer.save(Path("tok"))
     for path in Path("store").rglob("*.npy"):
@@ -176,7 +176,7 @@ def test_a_damaged_store_that_is_prepared_again_runs_nothing(store, corpus, toke
     main(["prepare", "--input", str(corpus), "--tokenizer", "tok", "--output", "store", "--workers", "1"])
 
 
-def test_the_configuration_of_a_run_runs_nothing(home, classifier, evil, capsys):
+def test_the_configuration_of_a_run_executes_nothing(home, classifier, evil, capsys):
     shutil.copytree(home / "runs/whole", "run", symlinks=True)
     for tag in ("apply:os.mkdir", "new:os.mkdir", "name:os.mkdir", "module:evil_module"):
         text = f"experiment: small\ntask: !!python/object/{tag} ['{evil.marker}']\n"
@@ -198,7 +198,7 @@ def test_the_configuration_of_a_run_runs_nothing(home, classifier, evil, capsys)
         )
 
 
-def test_scripts_in_a_folder_of_data_are_not_run(home, tokenizer, evil):
+def test_scripts_in_a_folder_of_data_are_not_executed(home, tokenizer, evil):
     data = Path("data")
     data.mkdir()
     for name in ("data.py", "__init__.py", "conftest.py", "dataset_infos.py"):

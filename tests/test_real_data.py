@@ -61,7 +61,7 @@ def test_novels_are_encoded_as_transformers_does_with_the_released_vocabularies(
         assert ours.encode_batch(texts) == expected
 
 
-def test_hardly_a_word_of_the_novels_is_unknown(real_data):
+def test_few_words_of_the_novels_are_unknown(real_data):
     tokenizer = load_tokenizer(real_data / "vocab/bert-base-uncased.txt")
     segments = [
         segment

@@ -29,7 +29,9 @@ def handlers():
 
 @pytest.mark.parametrize("name", STATUS)
 @pytest.mark.parametrize("place", ["_parser", "_doctor"])
-def test_a_signal_before_and_in_a_command_is_its_status_and_one_message(monkeypatch, capsys, handlers, name, place):
+def test_a_signal_before_or_during_a_command_gives_its_status_and_one_message(
+    monkeypatch, capsys, handlers, name, place
+):
     monkeypatch.setattr(cli, place, lambda *_: send(name))
     assert cli.main(["doctor"]) == STATUS[name]
     [message] = capsys.readouterr().err.splitlines()
@@ -44,7 +46,7 @@ def test_a_signal_before_and_in_a_command_is_its_status_and_one_message(monkeypa
         ({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT"}, 0),
     ],
 )
-def test_a_lost_terminal_ends_training_only_where_torchrun_would_kill_it(monkeypatch, handlers, variables, status):
+def test_a_lost_terminal_ends_training_only_if_torchrun_would_kill_it(monkeypatch, handlers, variables, status):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(training, "_fit", lambda options: send("SIGHUP") or 0)
@@ -52,7 +54,7 @@ def test_a_lost_terminal_ends_training_only_where_torchrun_would_kill_it(monkeyp
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")])
-def test_a_signal_behind_another_does_not_tear_what_is_said_about_that(monkeypatch, capsys, handlers, first, second):
+def test_a_second_signal_does_not_interrupt_the_message_about_the_first(monkeypatch, capsys, handlers, first, second):
     complain = cli._complain
 
     def signalled(message, status):
@@ -65,7 +67,7 @@ def test_a_signal_behind_another_does_not_tear_what_is_said_about_that(monkeypat
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_signal_while_a_fault_is_told_is_the_status(monkeypatch, handlers):
+def test_a_signal_while_a_fault_is_reported_gives_the_status(monkeypatch, handlers):
     def faulty(*_):
         raise cli.WorkError("a fault")
 
@@ -76,7 +78,7 @@ def test_a_signal_while_a_fault_is_told_is_the_status(monkeypatch, handlers):
 
 
 @pytest.mark.parametrize("name", STATUS)
-def test_a_signal_behind_the_command_neither_changes_nor_tears_its_end(name):
+def test_a_signal_after_the_command_neither_changes_nor_interrupts_its_end(name):
     script = f"""
 import atexit, os, signal
 from bert_lightning import cli
@@ -88,7 +90,7 @@ cli.console()
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_who_interrupts_twice_does_not_wait_for_what_is_tidied_up():
+def test_a_second_interrupt_does_not_wait_for_cleaning_up():
     script = """
 import os, signal
 from bert_lightning import cli
@@ -106,7 +108,7 @@ cli.console()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_while_a_checkpoint_is_scored_is_its_status(home, monkeypatch, handlers, name):
+def test_a_signal_while_a_checkpoint_is_scored_gives_its_status(home, monkeypatch, handlers, name):
     from bert_lightning.tasks.pretraining.task import PretrainingTask
 
     monkeypatch.setattr(PretrainingTask, "validation_step", lambda *_: send(name))
@@ -114,7 +116,7 @@ def test_a_signal_while_a_checkpoint_is_scored_is_its_status(home, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_training_goes_on_when_the_reader_of_its_output_has_left(home, tmp_path):
+def test_training_continues_after_the_reader_of_its_output_has_left(home, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--trainer.max_steps", "2", "--run-directory", str(run)]

@@ -86,22 +86,20 @@ def in_parts(home, two_ranks, tmp_path_factory):
     return fit(home, run, *PARTS, ranks=two_ranks)
 
 
-def test_processes_that_share_the_model_draw_dropout_of_their_own_and_train_like_those_that_do_not(
-    home, in_parts, two_ranks, tmp_path
-):
+def test_sharded_training_draws_dropout_per_rank_and_equals_unsharded_training(home, in_parts, two_ranks, tmp_path):
     ddp = fit(home, tmp_path / "ddp", *DDP, ranks=two_ranks)
     # Rank 1 with rank 0's masks would be off by 1e-3; the norm of the gradients is added up in another order.
     assert difference(weights(ddp), weights(in_parts)) <= 2e-6
 
 
-def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, two_ranks, tmp_path):
+def test_a_sharded_checkpoint_resumes_bit_for_bit(home, in_parts, two_ranks, tmp_path):
     parts = in_parts / "checkpoints/step-000000002.ckpt"
     assert sorted(path.name for path in parts.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
     resumed = fit(home, tmp_path / "resumed", *PARTS, "--resume", str(parts), ranks=two_ranks)
     assert bitwise(weights(in_parts), weights(resumed))
 
 
-def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, tmp_path, capsys):
+def test_every_command_reads_a_sharded_checkpoint_like_a_file(home, in_parts, tmp_path, capsys):
     export = ["export", "--checkpoint", str(in_parts), "--format", "huggingface", "--output"]
     assert main([*export, str(tmp_path / "exported")]) == 0
     one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--checkpoint.sharded", "false"]
@@ -133,7 +131,7 @@ def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, t
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
-def test_what_cannot_be_is_one_message(home, tmp_path, capsys, options, message):
+def test_an_impossible_strategy_is_one_message(home, tmp_path, capsys, options, message):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     assert main([*command, *options]) == 2
     error = capsys.readouterr().err
@@ -142,7 +140,7 @@ def test_what_cannot_be_is_one_message(home, tmp_path, capsys, options, message)
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_in_bfloat16_train_and_are_not_mixed_with_others(home, tmp_path, capsys):
+def test_weights_in_bfloat16_train_and_do_not_resume_in_another_precision(home, tmp_path, capsys):
     command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, "--run-directory"]
     assert main([*command, str(tmp_path / "true"), "--trainer.precision", "bf16-true"]) == 0
     saved = load_native(tmp_path / "true/checkpoints/step-000000004.ckpt")
@@ -154,7 +152,7 @@ def test_weights_in_bfloat16_train_and_are_not_mixed_with_others(home, tmp_path,
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False), (2, False)])
-def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path, status, requeued):
+def test_the_job_script_requeues_only_jobs_that_a_signal_stopped(tmp_path, status, requeued):
     for name, line in {"srun": f"exit {status}", "scontrol": f'echo "$@" > {tmp_path}/requeued'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
@@ -179,7 +177,7 @@ def test_one_process_and_two_of_either_strategy_agree(home, two_ranks, tmp_path,
 
 
 @pytest.mark.slow
-def test_one_process_alone_may_have_all_rows(home, tmp_path):
+def test_sharding_works_with_one_process(home, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT)
     # Not in this process, where the others of its group would be left to tests behind this one.
     with started(1) as ranks:
@@ -198,7 +196,7 @@ def test_two_processes_resume_bit_for_bit_from_a_file(home, two_ranks, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [FSDP, PARTS], ids=["file", "parts"])
-def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints(home, two_ranks, tmp_path, strategy):
+def test_two_sharded_processes_resume_bit_for_bit_from_eight_checkpoints(home, two_ranks, tmp_path, strategy):
     options = [*strategy, "--trainer.max_steps", "9"]
     whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     for step in range(1, 9):
@@ -207,7 +205,7 @@ def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_two_processes_become_one_and_two_again(home, two_ranks, tmp_path):
+def test_a_run_of_two_processes_continues_on_one_and_on_two_again(home, two_ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *PARTS, ranks=two_ranks)
     first = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
     one = fit(home, tmp_path / "one", *NO_DROPOUT, *first)
@@ -222,7 +220,7 @@ def ranks(request):
     return request.getfixturevalue(request.param)
 
 
-def test_processes_that_share_heads_and_widths_train_what_one_trains(home, ranks, tmp_path):
+def test_tensor_parallel_processes_train_what_one_process_trains(home, ranks, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT)
     several = fit(home, tmp_path / "several", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=ranks)
     assert difference(weights(one), weights(several)) <= 1e-6
@@ -233,7 +231,7 @@ def test_processes_that_share_heads_and_widths_train_what_one_trains(home, ranks
         assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
 
 
-def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, ranks, tmp_path):
+def test_tensor_parallel_processes_resume_bit_for_bit_from_a_file_and_from_shards(home, ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *FSDP, *TENSOR_PARALLEL, ranks=ranks)
     parts = fit(home, tmp_path / "parts", *PARTS, *TENSOR_PARALLEL, ranks=ranks)
     assert bitwise(weights(whole), weights(parts))
@@ -243,7 +241,7 @@ def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home,
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_that(home, two_ranks, tmp_path):
+def test_one_process_resumes_a_tensor_parallel_checkpoint_and_the_other_way_round(home, two_ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT)
     shared = [*NO_DROPOUT, *PARTS, *TENSOR_PARALLEL]
     first = fit(home, tmp_path / "first", *shared, ranks=two_ranks)
@@ -256,7 +254,7 @@ def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_th
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("strategy", [DDP, FSDP, [*FSDP, *TENSOR_PARALLEL]], ids=["ddp", "fsdp", "heads"])
-def test_sixteen_bits_train_on_two_processes_and_resume(home, two_ranks, tmp_path, precision, strategy):
+def test_sixteen_bit_precision_trains_on_two_processes_and_resumes(home, two_ranks, tmp_path, precision, strategy):
     options = [*strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
     whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
@@ -266,7 +264,7 @@ def test_sixteen_bits_train_on_two_processes_and_resume(home, two_ranks, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, two_ranks, tmp_path):
+def test_compiled_sharded_blocks_train_like_plain_ones_and_resume_bit_for_bit(home, two_ranks, tmp_path):
     compiled = [*PARTS, "--trainer.compile", "true"]
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=two_ranks)
     plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=two_ranks)
@@ -277,7 +275,7 @@ def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_f
 
 
 @pytest.mark.slow
-def test_a_crf_is_trained_and_decoded_with_shared_rows(home, two_ranks, tmp_path):
+def test_a_crf_is_trained_and_decoded_under_fsdp(home, two_ranks, tmp_path):
     values = {
         "experiment": "tags",
         "task": "token-classification",
@@ -322,7 +320,7 @@ def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_groups_of_processes_wait_as_long_as_the_run_says(home, tmp_path):
+def test_all_process_groups_have_the_timeout_of_the_run(home, tmp_path):
     with started(2) as ranks:
         fit(home, tmp_path / "run", *FSDP, *TENSOR_PARALLEL, "--trainer.timeout_seconds", "77", ranks=ranks)
         code = """
@@ -334,7 +332,7 @@ answer = [group._get_backend(torch.device("cpu")).options._timeout.total_seconds
             assert {*timeouts} == {77.0}
 
 
-def test_markers_of_relations_are_drawn_from_the_seed(home, two_ranks, tmp_path):
+def test_markers_of_relations_are_initialised_from_the_seed(home, two_ranks, tmp_path):
     values = {
         "experiment": "relations",
         "task": "relation-classification",

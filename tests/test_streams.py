@@ -52,7 +52,7 @@ LEFT = [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "> >(true)",
 
 
 @pytest.mark.parametrize("redirection", LEFT)
-def test_training_ends_well_whatever_becomes_of_its_streams(tmp_path, redirection):
+def test_training_succeeds_with_broken_streams(tmp_path, redirection):
     status, done, _ = run(tmp_path, "fit", redirection)
     assert status == 0
     # A file that is opened is none of the standard streams.
@@ -69,7 +69,7 @@ def test_training_ends_well_whatever_becomes_of_its_streams(tmp_path, redirectio
         ("2>&-", 0, ""),
     ],
 )
-def test_a_command_whose_result_is_its_output_fails_where_that_is_lost(tmp_path, redirection, status, message):
+def test_a_command_fails_if_its_result_on_standard_output_is_lost(tmp_path, redirection, status, message):
     ended, done, errors = run(tmp_path, "predict", redirection)
     assert (ended, done is not None) == (status, redirection.startswith("2"))
     assert [line for line in errors.splitlines() if line.startswith("bert-lightning")] == (
@@ -79,7 +79,7 @@ def test_a_command_whose_result_is_its_output_fails_where_that_is_lost(tmp_path,
     assert "Exception ignored" not in errors
 
 
-def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_disk(monkeypatch):
+def test_a_result_still_buffered_at_the_end_is_a_failure_on_a_full_disk(monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     script = "from bert_lightning import cli\nfrom bert_lightning.cli import scoring\n"
     script += "scoring._score_conll = lambda options: print('{}') or 0\ncli.console()"
@@ -97,7 +97,7 @@ def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_
     ("redirection", "status", "message"),
     [(">/dev/full", 1, "No space left on device"), (">&-", 1, "Bad file descriptor"), ("> >(true)", 0, None)],
 )
-def test_help_that_is_lost_is_a_failure_unless_its_reader_left(monkeypatch, variable, redirection, status, message):
+def test_lost_help_is_a_failure_unless_its_reader_left(monkeypatch, variable, redirection, status, message):
     monkeypatch.setenv("PYTHONUNBUFFERED", variable)
     whole = ["bash", "-c", f'"$@" {redirection}', "-", sys.executable, "-m", "bert_lightning", "fit", "--help"]
     ended = subprocess.run(whole, capture_output=True, text=True)
@@ -106,7 +106,7 @@ def test_help_that_is_lost_is_a_failure_unless_its_reader_left(monkeypatch, vari
 
 
 @pytest.mark.parametrize(("variable", "lines"), [("1", True), ("", False)])
-def test_lines_are_written_at_once_where_python_is_asked_for_it(variable, lines):
+def test_lines_are_written_at_once_if_python_is_unbuffered(variable, lines):
     script = "from bert_lightning.cli import streams; streams.keep_standard_streams(); print('a line')\n"
     script += "import os; os._exit(0)"
     environment = {**os.environ, "PYTHONUNBUFFERED": variable}
@@ -130,7 +130,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
     assert (status, "\\u65e5" in errors) == (0, True)
 
 
-def test_training_goes_on_when_its_terminal_goes_away(tmp_path):
+def test_training_continues_without_its_terminal(tmp_path):
     """Imitate a broken connection: SIGHUP to the whole group, and a terminal that takes no more output."""
     master, terminal = pty.openpty()
     done = tmp_path / "done"
@@ -150,7 +150,7 @@ def test_training_goes_on_when_its_terminal_goes_away(tmp_path):
     assert done.exists()
 
 
-def test_a_descriptor_drops_what_cannot_be_written_and_tells_the_size_of_it():
+def test_a_descriptor_drops_unwritable_output_and_returns_its_size():
     reader, writer = os.pipe()
     os.close(reader)
     raw = Descriptor(writer, was_closed=False)
@@ -159,7 +159,7 @@ def test_a_descriptor_drops_what_cannot_be_written_and_tells_the_size_of_it():
     assert raw.write(memoryview(b"lost")) == 4
 
 
-def test_a_slow_reader_of_a_descriptor_that_does_not_block_gets_all():
+def test_a_slow_reader_of_a_non_blocking_descriptor_gets_everything():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     received = []
@@ -199,7 +199,9 @@ def test_an_error_of_standard_output_names_it():
     "arguments", [[], ["--trainer.devices", "2"], ["--data.num_workers", "2"], ["--wandb.mode", "offline"]]
 )
 @pytest.mark.parametrize("redirection", ["&> >(true)", "<&- >&- 2>&-", "&>/dev/full"])
-def test_every_process_of_a_training_goes_on_without_its_streams(home, tmp_path, monkeypatch, arguments, redirection):
+def test_every_process_of_a_training_continues_without_its_streams(
+    home, tmp_path, monkeypatch, arguments, redirection
+):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
@@ -209,7 +211,7 @@ def test_every_process_of_a_training_goes_on_without_its_streams(home, tmp_path,
 
 
 @pytest.mark.slow
-def test_the_bar_of_a_training_outlives_its_terminal(home, tmp_path):
+def test_the_progress_bar_survives_the_loss_of_its_terminal(home, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--trainer.max_steps", "200", "--run-directory", str(folder), "--trainer.devices", "2"]

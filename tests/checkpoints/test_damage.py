@@ -104,7 +104,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_what_cannot_be_the_weights_is_refused_by_name(folder, tmp_path, capsys, name):
+def test_a_file_that_cannot_hold_the_weights_is_refused_by_name(folder, tmp_path, capsys, name):
     edit, message = EDITS[name]
     change(folder, edit)
     with pytest.raises(CheckpointError, match=message):
@@ -144,7 +144,7 @@ def test_a_config_nested_too_deeply_is_refused(folder, tmp_path, capsys):
     assert "not readable as JSON" in export(folder, tmp_path / "out", capsys)
 
 
-def test_a_config_changed_beside_weights_of_ours_is_said(tmp_path, caplog):
+def test_a_config_changed_beside_our_weights_is_reported(tmp_path, caplog):
     BertEncoder(CONFIG).save_pretrained(tmp_path)
     BertEncoder.from_pretrained(tmp_path)
     assert not caplog.text
@@ -166,7 +166,7 @@ def to_pickled(folder: Path) -> Path:
     return folder / "pytorch_model.bin"
 
 
-def test_a_part_of_an_archive_marked_as_a_folder_is_refused(folder):
+def test_an_archive_entry_marked_as_a_folder_is_refused(folder):
     # torch would read it as whatever lies in memory, and its sum would still be right.
     path = to_pickled(folder)
     with zipfile.ZipFile(path) as archive:
@@ -186,7 +186,7 @@ def test_a_part_of_an_archive_marked_as_a_folder_is_refused(folder):
 
 
 @pytest.mark.parametrize("content", [b"<html></html>", b"", b"\x80\x02"])
-def test_what_is_no_weights_file_is_not_advised_to_be_executed(folder, tmp_path, capsys, content):
+def test_the_error_for_a_file_without_weights_does_not_advise_to_execute_it(folder, tmp_path, capsys, content):
     to_pickled(folder).write_bytes(content)
     error = export(folder, tmp_path / "out", capsys)
     assert "pytorch_model.bin is damaged, or holds more than names and tensors, which is not executed" in error
@@ -241,7 +241,7 @@ def test_values_that_are_not_finite_do_not_leave_a_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("missing", ["config", "vocabulary", "task_settings", "state_dict"])
-def test_an_incomplete_entry_is_not_a_checkpoint_of_ours(tmp_path, capsys, missing):
+def test_an_incomplete_entry_is_not_taken_for_our_checkpoint(tmp_path, capsys, missing):
     content = whole_content()
     (content if missing == "state_dict" else content[ENTRY]).pop(missing)
     assert "is not a checkpoint of ours" in export(native(tmp_path / "a.ckpt", content), tmp_path / "out", capsys)
@@ -283,7 +283,7 @@ def test_export_keeps_both_heads_of_a_model_that_calls_itself_a_masked_one(tmp_p
     assert type(model_of(read_checkpoint(tmp_path))) is BertForMaskedLM
 
 
-def test_export_says_what_it_leaves_behind(folder, tmp_path, capsys):
+def test_export_reports_what_it_leaves_out(folder, tmp_path, capsys):
     change(folder, lambda tensors: tensors | {"adapter.weight": torch.zeros(2)})
     command = ["export", "--checkpoint", str(folder), "--format", "huggingface", "--output", str(tmp_path / "out")]
     assert main(command) == 0
@@ -299,7 +299,7 @@ def test_the_number_of_labels_does_not_lose_their_names(folder):
     assert BertForSequenceClassification.from_pretrained(folder, num_labels=2).labels == ["bad", "good"]
 
 
-def test_saving_over_a_folder_leaves_no_tokenizer_of_before(tmp_path):
+def test_saving_over_a_folder_removes_its_earlier_tokenizer(tmp_path):
     WordPieceTokenizer(Vocabulary((*WORDS[:5], "cat", "the"), lowercase=True)).save(tmp_path)
     BertEncoder(CONFIG).save_pretrained(tmp_path, Vocabulary(WORDS, lowercase=True))
     assert transformers.AutoTokenizer.from_pretrained(tmp_path)("the cat")["input_ids"] == [2, 5, 6, 3]
@@ -339,7 +339,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_files_of_another_tokenizer_are_taken_along_untouched_and_not_used(folder, tmp_path, name):
+def test_the_files_of_another_tokenizer_are_copied_unchanged_and_not_used(folder, tmp_path, name):
     edit, message = OTHERS[name]
     edit(folder)
     ours = ("config.json", "model.safetensors", "README.md")
@@ -409,7 +409,7 @@ def test_a_crafted_index_is_refused_at_once(tmp_path, name):
         read_bundle(index_of(tmp_path, records))
 
 
-def test_partitioned_variables_are_called_what_they_are(tmp_path):
+def test_partitioned_variables_are_reported_as_such(tmp_path):
     write_bundle(
         tmp_path / "m.ckpt", {"v": torch.zeros(2).numpy(), "\0sliced": torch.zeros(2).numpy()}, {"float32": 1}, 1
     )
@@ -417,13 +417,13 @@ def test_partitioned_variables_are_called_what_they_are(tmp_path):
         read_bundle(tmp_path / "m.ckpt")
 
 
-def test_the_right_folder_is_left_alone_by_all_this(tmp_path):
+def test_an_intact_folder_passes_every_check(tmp_path):
     folder = Path(shutil.copytree(HERE / "released", tmp_path / "released"))
     assert len(read_checkpoint(folder).tensors) == 38
 
 
 @pytest.mark.parametrize("name", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
-def test_settings_beside_a_vocabulary_file_alone_are_read(folder, name):
+def test_settings_beside_a_lone_vocabulary_file_are_read(folder, name):
     edit_json(folder / "tokenizer_config.json", **{name: False})
     vocabulary = read_checkpoint(folder).vocabulary
     read = {

@@ -111,14 +111,14 @@ def test_a_name_is_downloaded_with_its_commit_and_later_found_without_a_network(
     assert read(f"hub:{NAME}@{COMMIT}", online=False) == expected
 
 
-def test_what_is_not_there_is_an_error_that_names_it(read):
+def test_a_missing_model_is_an_error_that_names_it(read):
     assert "hub:someone/else could not be taken from the hub" in read("hub:someone/else")
     assert f"{NAME}@v9 could not be taken from the hub" in read(f"hub:{NAME}@v9")
     message = read("runs/mistyped", online=False)
     assert message.startswith("error: runs/mistyped does not exist; ")
 
 
-def test_pickled_weights_are_taken_where_there_are_no_others(read, model):
+def test_pickled_weights_are_used_if_there_are_no_others(read, model):
     tensors = to_huggingface(read_huggingface(model).tensors)
     (model / "model.safetensors").unlink()
     torch.save(tensors, model / "pytorch_model.bin")

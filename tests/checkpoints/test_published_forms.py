@@ -429,7 +429,7 @@ TENSORFLOW = {
 
 
 @pytest.mark.parametrize("name", TENSORFLOW)
-def test_a_release_of_tensorflow_computes_what_its_tensors_do(tmp_path: Path, name: str):
+def test_a_tensorflow_release_computes_what_its_tensors_do(tmp_path: Path, name: str):
     prefix, keys, optimizer = TENSORFLOW[name]
     tensors = pretrained()
     (tmp_path / "bert_config.json").write_text(json.dumps(PLAIN | keys))
@@ -472,7 +472,7 @@ def test_an_activation_function_is_transformers_own_or_refused_by_name(tmp_path:
         ({"model_type": "ernie"}, "model_type is 'ernie'"),
     ],
 )
-def test_a_setting_with_which_another_model_is_meant_is_refused_by_key(tmp_path: Path, values: dict, message: str):
+def test_a_setting_that_means_another_model_is_refused_by_key(tmp_path: Path, values: dict, message: str):
     folder = write_form(FORMS["few settings"], tmp_path)
     (folder / "config.json").write_text(json.dumps(SIZES | values))
     with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
@@ -487,14 +487,14 @@ def test_a_setting_with_which_another_model_is_meant_is_refused_by_key(tmp_path:
         {"embedding_size": None, "pooler": True},
     ],
 )
-def test_a_setting_without_an_effect_is_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict):
+def test_a_setting_without_an_effect_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture, values: dict):
     form = Form(VERSION_4 | {"architectures": ["BertModel"]} | values, bare, safetensors)
     encoder = BertEncoder.from_pretrained(write_form(form, tmp_path))
     assert encoder.loading_report == (encoder.loading_report.path, [], [])
     assert not caplog.records
 
 
-def test_metadata_of_another_program_is_no_matter(tmp_path: Path):
+def test_metadata_of_another_program_is_ignored(tmp_path: Path):
     folder = write_form(FORMS["transformers 4.31"], tmp_path)
     content = {"format": "pt", "config": "base, see the paper"}
     save_file(bare(pretrained()), folder / "model.safetensors", metadata=content)
@@ -512,7 +512,7 @@ def test_an_encoder_whose_class_is_unknown_is_exported_as_an_encoder(tmp_path: P
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "vocab.txt", "config.json"])
-def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, file: str):
+def test_a_pointer_of_git_lfs_is_reported_as_such(tmp_path: Path, file: str):
     write = pickled if file == "pytorch_model.bin" else safetensors
     folder = write_form(Form(VERSION_4, bare, write), tmp_path)
     (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n")
@@ -520,7 +520,7 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, file: str):
         BertEncoder.from_pretrained(folder)
 
 
-def test_a_sparse_tensor_is_refused_by_what_it_is(tmp_path: Path):
+def test_a_sparse_tensor_is_refused_as_such(tmp_path: Path):
     form = Form(VERSION_4, lambda t: bare(t) | {"head.weight": torch.eye(3).to_sparse()}, pickled)
     with pytest.raises(CheckpointError, match=r"head\.weight is no plain .* \(sparse_coo of float32 on cpu\)"):
         BertEncoder.from_pretrained(write_form(form, tmp_path))
@@ -536,7 +536,7 @@ def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, plac
 
 @pytest.mark.parametrize("part", ["weight", "bias"])
 @pytest.mark.parametrize("keep_bert", [True, False])
-def test_a_decoder_that_contradicts_its_tying_costs_the_head_alone(tmp_path: Path, part: str, keep_bert: bool):
+def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path, part: str, keep_bert: bool):
     name = f"cls.predictions.decoder.{part}"
 
     def contradictory(tensors: Tensors) -> Tensors:

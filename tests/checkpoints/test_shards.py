@@ -57,7 +57,7 @@ class Unwritable:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
-def test_what_was_written_in_parts_is_read_whole(tmp_path, num_processes):
+def test_a_sharded_checkpoint_is_read_as_a_whole(tmp_path, num_processes):
     assert not write(tmp_path, 7, num_processes)
     read, expected = load_native(tmp_path / step_name(7)), content(7)
     assert read.keys() == expected.keys()
@@ -97,7 +97,7 @@ def spoil(path, how):
         ("manifest of another", "manifest.json differs"),
     ],
 )
-def test_a_fault_in_a_folder_of_parts_is_named_and_the_one_before_is_used(tmp_path, caplog, how, named):
+def test_a_fault_in_a_sharded_checkpoint_is_named_and_the_earlier_one_is_used(tmp_path, caplog, how, named):
     write(tmp_path, 5)
     write(tmp_path, 10)
     bad = tmp_path / step_name(10)
@@ -109,14 +109,14 @@ def test_a_fault_in_a_folder_of_parts_is_named_and_the_one_before_is_used(tmp_pa
     assert step_name(10) in caplog.text
 
 
-def test_where_one_process_cannot_write_all_fail_and_nothing_is_left(tmp_path):
+def test_all_processes_fail_and_leave_nothing_if_one_cannot_write(tmp_path):
     raised = write(tmp_path, 5, failing=1)
     assert len(raised) == 2
     assert all("process 1" in error and "no space left" in error for error in raised)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_parts_is_moved_aside_and_removed_as_a_file_is(tmp_path):
+def test_a_sharded_checkpoint_is_moved_aside_and_removed_like_a_file(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 10)
     (tmp_path / f".{step_name(15)}.99.tmp").mkdir()
@@ -132,7 +132,7 @@ def test_a_folder_of_parts_is_moved_aside_and_removed_as_a_file_is(tmp_path):
     assert not list(tmp_path.glob("step-*"))
 
 
-def test_a_pickle_in_a_part_is_not_executed(tmp_path):
+def test_a_pickle_in_a_shard_is_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             import os

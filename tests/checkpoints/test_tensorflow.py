@@ -69,7 +69,7 @@ def test_a_folder_a_prefix_and_an_index_are_the_same_checkpoint(released, path):
     assert model.vocabulary.entries == tuple(WORDS)
 
 
-def test_the_model_equals_transformers_with_the_variables_in_its_places(released, tmp_path):
+def test_the_model_equals_transformers_with_the_same_variables(released, tmp_path):
     # transformers' own layout, filled by hand: no name passes through our code.
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**{**CONFIG, "hidden_act": "gelu_new"})).eval()
     state = {}
@@ -103,7 +103,7 @@ def test_casing_is_taken_from_the_vocabulary(released):
     assert read_checkpoint(released).vocabulary.lowercase is True
 
 
-def test_the_highest_step_is_read_where_there_are_several(released):
+def test_the_highest_of_several_steps_is_read(released):
     for step in (9, 10):
         for name in (INDEX, DATA):
             (released / name.replace("bert_model.ckpt", f"model.ckpt-{step}")).write_bytes(
@@ -152,7 +152,7 @@ def test_a_truncated_file_is_named(released, name, size):
         read_checkpoint(released)
 
 
-def test_missing_parts_are_named(released):
+def test_missing_files_of_a_checkpoint_are_named(released):
     (released / DATA).unlink()
     with pytest.raises(CheckpointError, match=rf"{DATA} is missing"):
         read_checkpoint(released)
@@ -161,7 +161,7 @@ def test_missing_parts_are_named(released):
         read_checkpoint(released)
 
 
-def test_a_config_that_lies_about_a_shape_names_the_tensor(released):
+def test_a_config_with_a_wrong_shape_is_an_error_that_names_the_tensor(released):
     (released / "bert_config.json").write_text(json.dumps({**CONFIG, "intermediate_size": 64}))
     with pytest.raises(CheckpointError, match=r"layers\.0\.intermediate\.bias has shape \(32,\), expected \(64,\)"):
         BertEncoder.from_pretrained(released)
@@ -225,7 +225,7 @@ def write_bundle(prefix: Path, tensors: dict[str, np.ndarray], dtypes: dict[str,
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_bundles_of_several_parts_blocks_and_types_are_read(tmp_path, num_shards):
+def test_bundles_of_several_shards_blocks_and_types_are_read(tmp_path, num_shards):
     generator = np.random.default_rng(0)
     tensors = {f"v{i}": generator.normal(size=(i, 3)).astype(t) for i, t in enumerate(("f4", "f8", "f2", "f4") * 4)}
     tensors |= {"step": np.array(7, dtype="i8"), "small": np.arange(3, dtype="i4")}
@@ -239,14 +239,14 @@ def test_bundles_of_several_parts_blocks_and_types_are_read(tmp_path, num_shards
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_base_size_that_tensorflow_writes_now_is_read(tmp_path):
+def test_a_checkpoint_of_base_size_by_current_tensorflow_is_read(tmp_path):
     pytest.importorskip("tensorflow", reason="tensorflow is not installed: `pip install tensorflow-cpu`")
     config = {**CONFIG, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 30522}
     write(tmp_path, config)
     assert_holds_the_variables(tmp_path, config)
 
 
-def test_the_checkpoint_says_where_it_came_from(released):
+def test_the_checkpoint_records_its_origin(released):
     checkpoint = read_checkpoint(released)
     assert checkpoint.path == released / "bert_model.ckpt"
     assert (checkpoint.provenance.source, checkpoint.provenance.revision) == ("bert_model.ckpt", None)

@@ -386,7 +386,7 @@ def test_a_setting_that_is_not_used_is_warned_about(tmp_path, caplog, content, v
     assert re.search(message, record.getMessage())
 
 
-def test_tokenizer_json_counts_where_vocab_txt_differs(tmp_path, caplog):
+def test_tokenizer_json_counts_if_vocab_txt_differs(tmp_path, caplog):
     files = {"tokenizer.json": serialized(), "vocab.txt": lines(reversed(WORDS)), "tokenizer_config.json": config()}
     assert_ids_of_transformers(folder_of(tmp_path / "folder", files))
     assert "vocab.txt differs from tokenizer.json, which is used" in caplog.text
@@ -427,13 +427,13 @@ def test_a_refusal_names_the_folder_and_the_file_of_the_setting(tmp_path, file, 
         load_tokenizer(folder)
 
 
-def test_a_tokenizer_json_without_a_table_of_entries_is_called_damaged(tmp_path):
+def test_a_tokenizer_json_without_a_table_of_entries_is_reported_as_damaged(tmp_path):
     folder = folder_of(tmp_path / "folder", {"tokenizer.json": serialized(model={"vocab": ["the", "a"]})})
     with pytest.raises(InputError, match=r"tokenizer\.json: .*its vocab is no object of entries and ids"):
         load_tokenizer(folder)
 
 
-def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map(tmp_path):
+def test_a_special_token_of_the_map_counts_only_if_transformers_reads_the_map(tmp_path):
     files = {
         "vocab.txt": lines(),
         "tokenizer_config.json": config(),
@@ -444,7 +444,7 @@ def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map
     assert_ids_of_transformers(folder_of(tmp_path / "not read", files))
 
 
-def test_special_tokens_have_one_order_whichever_file_is_read(tmp_path):
+def test_the_order_of_special_tokens_does_not_depend_on_the_file_read(tmp_path):
     tokenizer = WordPieceTokenizer(Vocabulary(WORDS, lowercase=True, special_tokens=("river", "boat")))
     tokenizer.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
@@ -463,7 +463,7 @@ def test_the_class_of_config_json_survives_a_copy_of_the_folder(tmp_path):
 # -- casing that no file states -----------------------------------------------------------------------------------
 
 
-def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path, caplog):
+def test_a_cased_vocabulary_without_settings_keeps_the_case_with_a_warning(tmp_path, caplog):
     folder = folder_of(tmp_path / "folder", {"vocab.txt": lines()})
     assert ours(folder).vocabulary.lowercase is False
     assert "('É'). Text keeps its case" in caplog.text
@@ -472,13 +472,13 @@ def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path
     assert load_tokenizer(folder / "vocab.txt").fingerprint == ours(folder).fingerprint
 
 
-def test_an_uncased_vocabulary_without_settings_is_lower_cased_without_a_word(tmp_path, caplog):
+def test_an_uncased_vocabulary_without_settings_is_lower_cased_silently(tmp_path, caplog):
     words = [word for word in WORDS if word != "É"]
     assert_ids_of_transformers(folder_of(tmp_path / "folder", {"vocab.txt": lines(words)}))
     assert not caplog.records
 
 
-def test_entries_that_no_word_of_a_text_is_like_do_not_make_a_vocabulary_cased(tmp_path, caplog):
+def test_entries_unlike_any_word_do_not_make_a_vocabulary_cased(tmp_path, caplog):
     # The uncased Chinese BERT holds the first two right after [MASK].
     words = [*SPECIAL_TOKENS, "<S>", "<T>", *(word for word in WORDS if word not in (*SPECIAL_TOKENS, "É"))]
     assert_ids_of_transformers(
@@ -500,7 +500,7 @@ def test_rare_capital_letters_do_not_make_a_vocabulary_cased():
     assert not Vocabulary((*SPECIAL_TOKENS, "@USER", *words), special_tokens=("@USER",)).looks_cased()
 
 
-def test_a_serialized_tokenizer_that_keeps_case_does_so_without_settings_and_says_so(tmp_path, caplog):
+def test_a_serialized_tokenizer_keeps_case_without_settings_with_a_warning(tmp_path, caplog):
     files = {"tokenizer.json": serialized(normalizer={"lowercase": False}), "tokenizer_config.json": {}}
     assert ours(folder_of(tmp_path / "folder", files)).vocabulary.lowercase is False
     assert "BertTokenizer would lower-case it" in caplog.text
@@ -543,7 +543,7 @@ def test_the_lines_of_a_vocabulary_give_the_ids_that_they_give_in_transformers(t
     assert load_tokenizer(folder).fingerprint == WordPieceTokenizer(vocabulary).fingerprint
 
 
-def test_an_entry_that_is_there_twice_is_named_with_its_lines(tmp_path, caplog):
+def test_a_repeated_entry_is_named_with_its_lines(tmp_path, caplog):
     (tmp_path / "vocab.txt").write_bytes(lines([*SPECIAL_TOKENS, "a", "b", "a", "c", "b", "a"]))
     tokenizer = load_tokenizer(tmp_path)
     assert "'a' in lines 6 and 8 and 11, 'b' in lines 7 and 10" in caplog.text
@@ -551,7 +551,7 @@ def test_an_entry_that_is_there_twice_is_named_with_its_lines(tmp_path, caplog):
     assert tokenizer.encode_batch(["a b c"]) == [[10, 9, 8]]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_entry(tmp_path):
+def test_a_byte_order_mark_does_not_belong_to_the_first_entry(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf" + lines())
     assert load_tokenizer(tmp_path).entries == WORDS
 
@@ -561,7 +561,7 @@ def test_a_vocabulary_with_cr_as_line_end_is_read_line_by_line(tmp_path):
     assert load_tokenizer(tmp_path).entries == WORDS
 
 
-def test_ids_that_tokenizer_json_leaves_out_belong_to_no_entry(tmp_path):
+def test_ids_missing_in_tokenizer_json_belong_to_no_entry(tmp_path):
     vocab = {**{word: number for number, word in enumerate(WORDS)}, "zz": len(WORDS) + 2, "the\n": len(WORDS) + 1}
     files = {"tokenizer.json": serialized(model={"vocab": vocab}), "tokenizer_config.json": config()}
     folder = folder_of(tmp_path / "folder", files)

@@ -107,7 +107,7 @@ def test_predict_reads_the_finished_run(finished):
     assert prediction["label"] in ("animals", "nature", "places")
 
 
-def test_report_takes_the_finished_run_and_one_of_today_for_two_seeds_of_one_experiment(finished):
+def test_report_takes_an_earlier_and_a_new_run_for_two_seeds_of_one_experiment(finished):
     assert main(["fit", "--config", "texts.yaml", "--run-directory", "now", "--seed_everything", "2"]) == 0
     assert main(["report", str(finished), "now", "--output", "report.html"]) == 0
     assert Path("report.html").is_file()
@@ -126,7 +126,7 @@ def test_reproduce_trains_the_finished_run_again_and_compares_the_weights(finish
     assert ("final weights: equal" in out) == all(equal)
 
 
-def test_the_saved_files_name_no_folder_of_the_machine_that_wrote_them():
+def test_the_saved_files_name_no_folder_of_their_machine():
     for path in SAVED.rglob("*"):
         if path.is_file():
             content = path.read_bytes()

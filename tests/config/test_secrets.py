@@ -42,7 +42,7 @@ PLACES = ["", "wandb.", "trainer.", "data.", "data.masking.", "model.", "model.c
 
 @pytest.mark.parametrize("key", ["api_key", "token", "password", "secret"])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_secret_as_a_key_is_refused_without_saying_it(home, tmp_path, monkeypatch, capsys, key, place):
+def test_a_secret_as_a_key_is_refused_without_showing_it(home, tmp_path, monkeypatch, capsys, key, place):
     monkeypatch.chdir(tmp_path)
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
     inner = values

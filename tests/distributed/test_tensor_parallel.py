@@ -96,7 +96,7 @@ MOST = 1e-10
 
 
 @pytest.mark.parametrize("name", ["adamw", "published", "sgd", "lamb", "muon"])
-def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name):
+def test_tensor_parallel_processes_train_what_one_process_trains(found, name):
     assert found[name]["weights"] <= MOST
     assert found[name]["losses"] <= MOST
     assert found[name]["norms"] <= MOST
@@ -104,11 +104,11 @@ def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name
     assert found[name]["rows"]
 
 
-def test_each_process_keeps_its_part_of_the_blocks(found):
+def test_each_process_holds_its_slice_of_the_blocks(found):
     assert found["adamw"]["kept"] < 0.7
 
 
-def test_heads_of_different_processes_draw_different_dropout_and_all_else_the_same(found):
+def test_only_the_heads_draw_different_dropout_on_different_processes(found):
     draws = found["draws"]
     assert draws[0][:3] != draws[1][:3]
     assert all(each[3:] == draws[0][3:] for each in draws)

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("claim", CHECKS)
-def test_on_cuda(claim):
+def test_the_checks_of_the_model_hold_on_cuda(claim):
     try:
         figures = CHECKS[claim](Setting(torch.device("cuda")))
     except UnsuitableError as error:

@@ -91,7 +91,7 @@ def test_a_multi_label_report_is_that_of_torchmetrics(rows):
     assert report.accuracy == pytest.approx(float(reference.multilabel_exact_match(guess, truth, 3)), abs=1e-6)
 
 
-def test_nothing_to_score_is_zero():
+def test_a_report_without_examples_scores_zero():
     report = classification_report(np.zeros((2, 2), int), ["a", "b"])
     assert report.accuracy == report.micro.f1 == report.macro.f1 == report.weighted.f1 == 0
     assert multi_label_report(np.zeros((0, 2)), np.zeros((0, 2)), ["a", "b"]).accuracy == 0

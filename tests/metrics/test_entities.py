@@ -425,7 +425,7 @@ def test_the_largest_overlap_is_paired_first_and_the_right_type_between_equal_on
 
 @given(sentences_of(tags_of("BI")))
 @example(([["B-X", "I-X"]], [["B-X", "B-X"]]))
-def test_every_span_stands_in_one_case_only(sentences):
+def test_every_span_is_counted_in_exactly_one_case(sentences):
     errors, scores = entity_errors(*sentences), score_entities(*sentences)
     cases = [case for kind in vars(errors).values() for case in kind]
     for side, tags in zip(("gold", "predicted"), sentences, strict=True):

@@ -164,7 +164,7 @@ def test_a_sequence_without_a_real_token_does_not_become_nan():
         ("flash", False, "attention is 'flash'; known: auto, eager, sdpa, varlen"),
     ],
 )
-def test_a_backend_that_cannot_run_says_why(name, weights, message):
+def test_the_error_of_a_backend_that_cannot_run_has_the_reason(name, weights, message):
     encoder = BertEncoder(small())
     encoder.attention = name
     with pytest.raises(ValueError, match=message):
@@ -175,7 +175,7 @@ def test_a_backend_that_cannot_run_says_why(name, weights, message):
     ("dtype", "width", "message"),
     [(torch.float32, 64, "16-bit numbers, not float32"), (torch.bfloat16, 20, "multiples of 8, not 20")],
 )
-def test_varlen_names_what_its_kernels_lack(dtype, width, message):
+def test_varlen_names_the_missing_support_of_its_kernels(dtype, width, message):
     with pytest.raises(ValueError, match=message):
         choose_backend("varlen", torch.device("cuda"), dtype, width, packed=True, weights=False)
 

@@ -56,7 +56,7 @@ def test_a_padded_batch_is_unpadded_before_the_blocks_and_padded_after_them(pack
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-def test_every_model_runs_on_it(packed_lengths, architecture):
+def test_every_model_runs_on_varlen(packed_lengths, architecture):
     model = MODELS[architecture](BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16)).double().eval()
     ids, segments, mask = batch()
     if isinstance(model, BertForMultipleChoice):

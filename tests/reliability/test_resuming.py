@@ -153,7 +153,7 @@ def test_no_sample_is_lost_or_repeated_over_kills_epoch_ends_and_more_steps(expe
 
 
 @pytest.mark.parametrize("how", ["bit", "truncation", "zeros"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_same(home, tmp_path, how, caplog):
+def test_after_damage_the_earlier_checkpoint_leads_to_the_same_result(home, tmp_path, how, caplog):
     import random
 
     run = killed_after(home / "runs/whole", 9, tmp_path / "run")
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_sam
     assert_equal(home / "runs/whole", run)
 
 
-def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment, tmp_path):
+def test_a_run_keeps_an_earlier_checkpoint_by_default(experiment, tmp_path):
     values = yaml.safe_load(experiment.read_text())
     values["checkpoint"] = {"every_n_steps": 2}
     # The best is the last one here, so it is not what is left.
@@ -182,7 +182,7 @@ def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment
 # -- killed between two writes -----------------------------------------------------------------------------------
 
 
-def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
+def test_a_run_killed_after_its_last_checkpoint_ends_as_an_uninterrupted_one(home, classifier, tmp_path, capsys):
     run = killed_after(classifier, 10**6, tmp_path / "run")
     predictions = (run / "predictions/validation.jsonl").read_text()
     shutil.rmtree(run / "predictions")
@@ -202,7 +202,7 @@ def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home,
     assert not list(run.rglob("step-000099999*"))
 
 
-def test_a_run_killed_before_its_first_file_was_whole_starts(experiment, tmp_path):
+def test_a_run_killed_before_its_first_file_was_complete_starts_anew(experiment, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / ".config.yaml.99.tmp").write_text("experi")
@@ -239,7 +239,7 @@ def test_nothing_is_written_before_devices_shares_and_loggers_are_checked(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experiment, tmp_path, monkeypatch, fails):
+def test_the_run_of_weights_and_biases_is_closed_in_every_end_of_training(experiment, tmp_path, monkeypatch, fails):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if fails:
         kill_at(monkeypatch, 1)
@@ -253,7 +253,7 @@ def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experimen
 # -- 8: signals --------------------------------------------------------------------------------------------------
 
 
-def test_a_signal_within_an_accumulated_step_lets_the_step_end_each_time(experiment, tmp_path, taken, monkeypatch):
+def test_a_signal_within_an_accumulated_step_lets_the_step_finish(experiment, tmp_path, taken, monkeypatch):
     options = ["--trainer.accumulate_grad_batches", "2"]
     assert fit(experiment, tmp_path / "whole", *options) == 0
     [(_, uninterrupted)] = taken
@@ -327,7 +327,7 @@ def on_two(watched, experiment, tmp_path_factory) -> Path:
     return run
 
 
-def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
+def test_ranks_and_steps_draw_different_dropout(on_two):
     seeds = [re.findall(r"\d+ (\d+)", (on_two.parent / f"seeds-{rank}").read_text()) for rank in (0, 1)]
     assert [len(each) for each in seeds] == [STEPS, STEPS]
     assert len({*seeds[0], *seeds[1]}) == 2 * STEPS
@@ -363,7 +363,7 @@ def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(watched, exper
 
 
 @pytest.mark.slow
-def test_three_ranks_add_up_in_the_same_order_after_a_resume(experiment, tmp_path):
+def test_three_ranks_sum_in_the_same_order_after_a_resume(experiment, tmp_path):
     # A resume is another session: processes of their own.
     with started(3) as ranks:
         ranks.execute(WATCHED)

@@ -95,7 +95,7 @@ def temporary(tmp_path, far):
 
 
 @pytest.mark.parametrize(("form", "kills", "megabytes", "far"), NEAR_AND_FAR)
-def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(
+def test_a_kill_while_saving_leaves_one_complete_checkpoint_and_nothing_else(
     tmp_path, temporary, form, kills, megabytes, far
 ):
     generator = random.Random(0)
@@ -129,7 +129,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(
     assert not list(temporary.iterdir()), "nothing goes through TMPDIR"
 
 
-def test_a_folder_that_must_not_be_written_to_is_an_error_that_names_it():
+def test_a_read_only_folder_is_an_error_that_names_it():
     def save_as_an_ordinary_user(folder, answer):
         if os.geteuid() == 0:
             os.setgid(65534)
@@ -168,7 +168,7 @@ def test_a_kill_leaves_every_row_that_was_logged(tmp_path, num_rows):
     assert [row["step"] for row in metrics_file.read(tmp_path / "metrics.jsonl")] == list(range(num_rows))
 
 
-def test_rows_that_stay_after_a_resume_are_still_plain_json(tmp_path):
+def test_rows_kept_by_a_resume_are_still_plain_json(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3):
         metrics_file.append(path, {"step": step, "val/pearson": math.nan})

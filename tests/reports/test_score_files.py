@@ -90,7 +90,7 @@ def test_spaces_of_unicode_are_tokens(folder, capsys):
 
 
 @pytest.mark.parametrize(("last", "single"), [("E", "S"), ("L", "U")])
-def test_tags_of_other_schemes_are_the_same_entities_in_conlleval_mode(folder, capsys, last, single):
+def test_tags_of_other_schemes_give_the_same_entities_in_conlleval_mode(folder, capsys, last, single):
     changed = GOLD.replace("I-LOC", f"{last}-LOC").replace("B-PER", f"{single}-PER")
     scores = conll(capsys, GOLD, changed)
     assert (scores["f1"], scores["accuracy"]) == (100.0, 60.0)

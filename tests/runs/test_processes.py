@@ -105,7 +105,7 @@ class Fit:
         assert load_native((self.run.checkpoints / "last.ckpt").resolve())["global_step"] == manifest["step"] > 0
 
 
-def test_a_signal_to_the_whole_group_saves_with_workers_at_work(home, tmp_path):
+def test_a_signal_to_the_whole_group_saves_while_workers_run(home, tmp_path):
     fit = Fit(home, tmp_path, *WORKERS).begun()
     fit.to_group(signal.SIGTERM)
     status, errors = fit.end()
@@ -135,7 +135,7 @@ def test_a_signal_to_one_of_two_ranks_saves_on_both_at_the_same_step(home, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_signals_over_and_over_never_hang_nor_tear_the_end(home, tmp_path, name, status):
+def test_repeated_signals_neither_hang_nor_interrupt_the_end(home, tmp_path, name, status):
     fit = Fit(home, tmp_path, *TWO_RANKS, "--data.num_workers", "1").begun()
     while fit.process.poll() is None:
         fit.to_group(getattr(signal, name))
@@ -155,7 +155,7 @@ def test_a_signal_before_the_first_step_ends_all_ranks(home, tmp_path, name, sec
     assert fit.end()[0] in (143 if name == "SIGTERM" else 130, -number)
 
 
-def test_the_others_end_soon_when_a_rank_is_killed(home, tmp_path):
+def test_the_other_ranks_end_soon_after_a_rank_is_killed(home, tmp_path):
     fit = Fit(home, tmp_path, *TWO_RANKS).begun()
     [_, other] = fit.ranks()
     os.kill(other, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_the_others_end_soon_when_a_rank_is_killed(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_others_end_soon_when_the_first_rank_is_killed(home, tmp_path):
+def test_the_other_ranks_end_soon_after_the_first_is_killed(home, tmp_path):
     fit = Fit(home, tmp_path, *TWO_RANKS).begun()
     [first, other] = fit.ranks()
     os.kill(first, signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_the_others_end_soon_when_the_first_rank_is_killed(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_path):
+def test_a_stopped_rank_ends_the_others_after_the_timeout(home, tmp_path):
     fit = Fit(home, tmp_path, *TWO_RANKS, "--trainer.timeout_seconds", "10").begun()
     os.kill(fit.ranks()[1], signal.SIGSTOP)
     status, [message] = fit.end()
@@ -192,7 +192,7 @@ def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("skips", [False, True])
-def test_what_is_not_finite_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
+def test_a_non_finite_loss_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
     arguments = ["--optimizer.learning_rate", "1e30", "--trainer.non_finite", "skip" if skips else "stop"]
     fit = Fit(home, tmp_path, *TWO_RANKS, *arguments)
     status, errors = fit.end()
@@ -259,7 +259,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home,
 
 
 @pytest.mark.slow
-def test_a_part_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
+def test_a_shard_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
     arguments = ["--trainer.strategy", "fsdp", "--checkpoint.sharded", "true", "--checkpoint.every_n_steps", "3"]
     fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 19))
     status, errors = fit.end()
@@ -272,7 +272,7 @@ def test_a_part_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round_number", range(6))
-def test_a_kill_after_an_asynchronous_save_leaves_the_one_before_whole(home, tmp_path, round_number):
+def test_a_kill_after_an_asynchronous_save_leaves_the_earlier_checkpoint_complete(home, tmp_path, round_number):
     fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "1", "--checkpoint.asynchronous", "true")
     fit.begun(2)
     time.sleep(0.013 * round_number)
@@ -283,7 +283,7 @@ def test_a_kill_after_an_asynchronous_save_leaves_the_one_before_whole(home, tmp
     assert load_native(last.resolve())["global_step"] >= 1
 
 
-def test_checkpoints_written_during_training_are_those_of_the_training(home, tmp_path):
+def test_checkpoints_written_asynchronously_hold_the_weights_of_their_step(home, tmp_path):
     from bert_lightning.checkpoints.digests import weights_digest
     from bert_lightning.checkpoints.native import read_native
     from bert_lightning.cli import main

@@ -122,7 +122,7 @@ GOLD_FILES = {
 
 
 @pytest.mark.parametrize("name", GOLD_FILES)
-def test_every_gold_file_is_scored_against_what_the_run_wrote_with_the_figures_of_the_run(tmp_path, tokenizer, name):
+def test_scoring_a_runs_predictions_against_any_gold_file_gives_the_runs_figures(tmp_path, tokenizer, name):
     suffix, text = GOLD_FILES[name]
     gold = tmp_path / f"gold{suffix}"
     gold.write_text(text, encoding="utf-8", newline="")
@@ -160,7 +160,7 @@ def test_other_columns_of_the_gold_file_are_named(tmp_path, tokenizer, monkeypat
         ({"dataset": "conll2003-pos"}, "-DOCSTART- -X- O O\n\nAnn NNP I-NP B-PER\nsold VBD O O\n"),
     ],
 )
-def test_predictions_in_a_run_directory_have_their_gold_read_as_the_run_reads_it(tmp_path, tokenizer, data, text):
+def test_the_gold_file_of_predictions_in_a_run_directory_is_read_as_by_the_run(tmp_path, tokenizer, data, text):
     gold = tmp_path / "train.txt"
     gold.write_text(text)
     values = {
@@ -189,7 +189,7 @@ def test_predicted_rows_are_read_as_data_and_as_raw_input(tmp_path, tokenizer):
     assert [each.words for each in raw] == [each.words for each in split.examples]
 
 
-def test_a_column_has_no_blank_and_stays_as_it_is_without(tmp_path):
+def test_only_columns_with_blanks_are_changed(tmp_path):
     assert [as_column(word) for word in ("a b", "\u00a0", "\ufeffa", "-X-", " a\u2028 ")] == [
         "a_b",
         "_",
@@ -207,7 +207,7 @@ def test_a_column_has_no_blank_and_stays_as_it_is_without(tmp_path):
 
 
 @pytest.mark.parametrize("no_answer", [False, True])
-def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_answer):
+def test_scoring_a_runs_answers_gives_the_runs_figures(tmp_path, tokenizer, no_answer):
     gold = squad(random.Random(0), 9, no_answer)
     for number, paragraph in enumerate(gold["data"][0]["paragraphs"]):
         question = paragraph["qas"][0]
@@ -363,7 +363,7 @@ def odd_tokenizer(tokenizer) -> WordPieceTokenizer:
     return WordPieceTokenizer(Vocabulary(tuple(entries), lowercase=True))
 
 
-def test_a_vocabulary_with_odd_entries_is_read_back_as_it_was(tmp_path, tokenizer):
+def test_a_vocabulary_with_odd_entries_is_read_back_unchanged(tmp_path, tokenizer):
     odd = odd_tokenizer(tokenizer)
     odd.save(tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
@@ -492,7 +492,7 @@ def test_a_tagging_run_is_scored_from_its_files_by_every_command(tmp_path, token
 
 
 @pytest.mark.slow
-def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
+def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_named(
     tmp_path, tokenizer, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -523,5 +523,5 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
 
 @pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
 @pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
-def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
+def test_a_run_continues_with_another_scheme_only_if_plain_labels_are_named(old, new):
     assert may_change("data.source_scheme", old, new) is ((old, new) == ("auto", "none"))

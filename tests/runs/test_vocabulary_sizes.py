@@ -76,7 +76,9 @@ def predicted(setup: Setup, rows: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables, store, validation_store, tmp_path):
+def test_every_task_starts_from_a_model_with_a_rounded_up_vocabulary(
+    task, tokenizer, tables, store, validation_store, tmp_path
+):
     assert len(tokenizer) == 120
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
     setup = built(values)
@@ -96,7 +98,7 @@ def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_every_command_takes_a_rounded_up_vocabulary(
+def test_every_command_takes_a_model_with_a_rounded_up_vocabulary(
     task, tokenizer, tables, store, validation_store, tmp_path, capsys
 ):
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
@@ -122,7 +124,7 @@ def test_every_command_takes_a_rounded_up_vocabulary(
 
 
 @pytest.mark.parametrize("model_class", [BertForPreTraining, BertForMaskedLM])
-def test_a_mask_is_filled_with_real_entries_alone(model_class):
+def test_a_mask_is_filled_with_real_entries_only(model_class):
     torch.manual_seed(0)
     # An entry that is there twice leaves an id that no text gets.
     entries = (*SPECIAL_TOKENS, "a", "", "b", "c")

@@ -32,7 +32,7 @@ wandb: {{mode: disabled}}
     return place / "run"
 
 
-def test_a_run_is_trained_again_and_comes_out_the_same_to_the_bit(run, tmp_path, capsys):
+def test_a_run_trained_again_is_the_same_to_the_bit(run, tmp_path, capsys):
     assert main(["reproduce", str(run), "--output", str(tmp_path / "again")]) == 0
     out = capsys.readouterr().out
     num_values = sum(
@@ -45,7 +45,7 @@ def test_a_run_is_trained_again_and_comes_out_the_same_to_the_bit(run, tmp_path,
     assert RunDirectory(tmp_path / "again").read_config()["trainer"]["deterministic"] is True
 
 
-def test_scores_of_later_are_no_part_of_the_training(run, tmp_path, capsys):
+def test_later_scores_are_not_compared(run, tmp_path, capsys):
     other = tmp_path / "scored"
     shutil.copytree(run, other, symlinks=True)
     assert main(["validate", "--checkpoint", str(other)]) == 0
@@ -62,7 +62,7 @@ def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):
     assert "trainer.devices 1 -> 2" in compare(RunDirectory(run), other).circumstances
 
 
-def test_nothing_finished_is_compared_in_place_of_a_training(run, tmp_path, capsys, monkeypatch):
+def test_a_finished_run_is_not_compared_in_place_of_a_new_training(run, tmp_path, capsys, monkeypatch):
     assert main(["reproduce", str(run), "--output", str(run)]) == 2
     assert "holds a finished run" in capsys.readouterr().err
     monkeypatch.chdir(run)
@@ -72,7 +72,7 @@ def test_nothing_finished_is_compared_in_place_of_a_training(run, tmp_path, caps
     assert main(["reproduce", "."]) == 2
 
 
-def test_what_came_out_otherwise_is_named_with_its_step(run, tmp_path, capsys):
+def test_a_different_metric_is_named_with_its_step(run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run, other, symlinks=True)
     rows = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
@@ -102,7 +102,7 @@ def test_other_weights_differ_though_the_metrics_agree(run, tmp_path):
         ({"data": {"train": "0" * 64}}, "no longer what the run had"),
     ],
 )
-def test_what_cannot_be_repeated_is_refused_and_nothing_written(run, tmp_path, capsys, change, message):
+def test_an_unrepeatable_run_is_refused_and_nothing_is_written(run, tmp_path, capsys, change, message):
     other = tmp_path / "other"
     shutil.copytree(run, other, symlinks=True)
     RunDirectory(other).update_manifest(**change)

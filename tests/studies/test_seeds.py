@@ -66,7 +66,7 @@ def last_score(run: Path, name: str) -> float:
     return [row for row in RunDirectory(run).read_metrics() if name in row][-1][name]
 
 
-def test_each_seed_is_the_run_of_that_seed_and_the_table_is_their_statistics(config, statuses, capsys):
+def test_each_seed_gives_the_run_of_that_seed_and_the_table_their_statistics(config, statuses, capsys):
     command = ["fit", "--config", "experiment.yaml", "--run-directory", "runs/all"]
     assert main([*command, "--seeds", "3", "1", "2"]) == 0
     table = capsys.readouterr().out.split("3 of 3 seeds finished\n")[1]
@@ -92,7 +92,7 @@ def test_default_directories_are_those_of_fit_and_finished_seeds_are_left_alone(
     assert Path(f"runs/seeds/{alone}-2").is_dir()
 
 
-def test_a_seed_that_fails_leaves_the_others_and_the_status_tells(config, statuses, capsys):
+def test_a_failed_seed_changes_the_status_but_not_the_other_seeds(config, statuses, capsys):
     failing, begun = statuses
     failing[2] = -9
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "1", "2", "3"]) == 1
@@ -107,7 +107,7 @@ def test_a_seed_that_fails_leaves_the_others_and_the_status_tells(config, status
 
 
 @pytest.mark.parametrize("status", [2, 130, 143])
-def test_bad_input_and_a_request_to_stop_end_it_all(config, statuses, status):
+def test_bad_input_and_a_request_to_stop_end_all_seeds(config, statuses, status):
     failing, begun = statuses
     failing[2] = status
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "2", "3"]) == status
@@ -126,14 +126,14 @@ def test_bad_input_and_a_request_to_stop_end_it_all(config, statuses, status):
         ("--seeds 1 --run-directory tokenizer/vocab.txt", "vocab.txt is a file"),
     ],
 )
-def test_seeds_that_cannot_be_begin_nothing(config, statuses, capsys, arguments, message):
+def test_impossible_seeds_start_nothing(config, statuses, capsys, arguments, message):
     assert main(["fit", "--config", "experiment.yaml", *arguments.split()]) == 2
     assert message in capsys.readouterr().err
     assert statuses[1] == []
     assert not Path("runs").exists()
 
 
-def test_a_run_directory_does_not_become_the_parent_of_others(config, statuses, capsys):
+def test_a_run_directory_cannot_become_the_parent_of_other_runs(config, statuses, capsys):
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "run"]) == 0
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "run", "--seeds", "1"]) == 2
     assert "run is a run directory" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_torchrun_is_refused(config, statuses, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_seeds_run_in_processes_of_their_own_that_a_signal_reaches(config):
+def test_each_seed_runs_in_its_own_process_that_a_signal_reaches(config):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", "experiment.yaml", "--run-directory", "all"]
     command += ["--seeds", "1", "2"]
     done = subprocess.run(command, capture_output=True, text=True)

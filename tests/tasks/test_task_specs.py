@@ -80,7 +80,7 @@ def test_a_length_is_either_in_steps_or_in_epochs():
             TrainingLength(**values)
 
 
-def test_micro_batches_that_are_chosen_later_replace_those_of_the_length(experiment):
+def test_micro_batches_chosen_later_replace_those_of_the_length(experiment):
     data = build(experiment(max_steps=4), None).data
     assert isinstance(data, TextClassificationDataModule)
     assert len(data.training_batches(0, data.plan, 0, 1)) == 1

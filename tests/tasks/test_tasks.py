@@ -99,7 +99,7 @@ def spoiled(value, bad):
 
 
 @pytest.mark.parametrize("bad", ["a \ud83d", float("nan"), None])
-def test_half_a_character_or_a_missing_value_in_any_text_to_predict_is_an_error_with_its_place(make, bad):
+def test_half_a_character_or_a_missing_value_in_any_text_is_an_error_with_its_location(make, bad):
     task = build(make(), None).task.eval()
     rows = [values for row in RAW[task.name] for values in spoiled(row, bad)]
     assert len(rows) >= 2

@@ -88,12 +88,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 EXPECTED = (STOP_STEP, f"step-{BEST_STEP:09}.ckpt", "finished")
 
 
-def test_the_tasks_own_metric_decides_what_is_best_and_when_to_stop(command, scored, tmp_path):
+def test_the_metric_of_the_task_decides_the_best_checkpoint_and_early_stopping(command, scored, tmp_path):
     assert main([*command, str(tmp_path / "run")]) == 0
     assert ended(tmp_path / "run") == EXPECTED
 
 
-def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
+def test_patience_continues_after_a_kill(command, scored, tmp_path):
     whole = tmp_path / "whole"
     assert main([*command, str(whole)]) == 0
     # Before, at and behind a validation, and at the one that stops training, before its end was recorded.
@@ -115,7 +115,7 @@ def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
 
 
 @pytest.mark.parametrize("restored", ["before on_fit_start", "before on_train_start"])
-def test_what_was_stopped_stays_so_whenever_the_strategy_reads_the_checkpoint(restored):
+def test_a_stopped_run_stays_stopped_under_every_strategy(restored):
     stopped, again = (ResumableEarlyStopping("val/loss", patience=1) for _ in range(2))
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     for loss in (1.0, 2.0):
@@ -131,7 +131,7 @@ def test_what_was_stopped_stays_so_whenever_the_strategy_reads_the_checkpoint(re
 
 
 @pytest.mark.parametrize("step", [6, STOP_STEP])
-def test_patience_counts_on_behind_a_signal_during_validation(command, scored, tmp_path, step):
+def test_patience_continues_after_a_signal_during_validation(command, scored, tmp_path, step):
     """The checkpoint that a signal leaves knows what early stopping made of the validation that it came in."""
     pending = [step]
 
@@ -149,7 +149,7 @@ def test_patience_counts_on_behind_a_signal_during_validation(command, scored, t
     assert ended(run) == EXPECTED
 
 
-def test_another_metric_is_followed_in_the_direction_that_is_given(command, scored, tmp_path, monkeypatch):
+def test_another_metric_is_followed_in_the_given_direction(command, scored, tmp_path, monkeypatch):
     monitor = TextClassificationTask.monitor
     monkeypatch.setattr(TextClassificationTask, "monitor", "val/macro_f1")
     upwards = "max" if monitor == "val/accuracy" else "min"

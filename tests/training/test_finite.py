@@ -107,7 +107,7 @@ def told(request, monkeypatch):
 
 
 @pytest.mark.parametrize("only_gradient", [False, True])
-def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path, told, only_gradient):
+def test_a_non_finite_step_stops_training_and_names_its_samples(tmp_path, told, only_gradient):
     task, error = trained(tmp_path, poisoned=(4,), only_gradient=only_gradient)
     assert "step 4" in str(error)
     assert "12, 13, 14, 15" in str(error)
@@ -122,7 +122,7 @@ def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path
     assert torch.equal(weights, task.history[2])
 
 
-def test_a_skipped_step_leaves_the_weights_and_training_goes_on(tmp_path, told):
+def test_a_skipped_step_changes_no_weight_and_training_continues(tmp_path, told):
     task, error = trained(tmp_path, poisoned=(3,), non_finite="skip")
     assert error is None
     assert torch.equal(task.history[2], task.history[1])
@@ -132,14 +132,14 @@ def test_a_skipped_step_leaves_the_weights_and_training_goes_on(tmp_path, told):
     assert np.isfinite(task.training_metrics["train/loss"])
 
 
-def test_a_skipped_step_moves_no_moment_either(tmp_path):
+def test_a_skipped_step_changes_no_moment(tmp_path):
     # Plain descent over the other steps, by hand: the skipped one is as if it had not been drawn.
     with_skip, _ = trained(tmp_path, poisoned=(6,), non_finite="skip", optimizer=SGD(learning_rate=0.1, momentum=0.9))
     without, _ = trained(tmp_path, num_steps=5, optimizer=SGD(learning_rate=0.1, momentum=0.9))
     assert torch.equal(with_skip.history[-1], without.history[-1])
 
 
-def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
+def test_diverged_training_is_not_skipped_for_ever(tmp_path):
     steps = MOST_SKIPPED_IN_A_ROW + 3
     _, error = trained(tmp_path, poisoned=tuple(range(2, steps + 1)), non_finite="skip", num_steps=steps)
     assert "has diverged" in str(error)
@@ -148,7 +148,7 @@ def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
 
 @given(st.integers(0, 2**32), st.floats(1e-3, 1e3))
 @settings(max_examples=50)
-def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
+def test_clipping_equals_that_of_torch_to_the_bit(seed, largest):
     generator = torch.Generator().manual_seed(seed)
     ours = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in (3, 70, 1)]
     for parameter in ours:
@@ -161,7 +161,7 @@ def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
     assert all(torch.equal(mine.grad, other.grad) for mine, other in zip(ours, theirs, strict=True))
 
 
-def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
+def test_a_spike_of_the_loss_is_reported_and_noise_is_not(caplog):
     spikes = LossSpikes()
     generator = np.random.default_rng(0)
     with caplog.at_level(logging.WARNING):
@@ -173,7 +173,7 @@ def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 200"]
 
 
-def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypatch):
+def test_a_spike_of_the_loss_is_reported_by_the_first_process_only(caplog, monkeypatch):
     monkeypatch.setattr(finite, "process_rank", lambda: 1)
     spikes = LossSpikes()
     for step in range(9):
@@ -182,7 +182,7 @@ def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypat
     assert spikes.losses[-1] == 9.0
 
 
-def test_the_first_windows_are_compared_with_nothing(caplog):
+def test_the_first_log_intervals_are_not_compared(caplog):
     spikes = LossSpikes()
     for step, loss in enumerate([1.0, 50.0, 2.0, 90.0]):
         spikes.add(step, loss)
@@ -190,7 +190,7 @@ def test_the_first_windows_are_compared_with_nothing(caplog):
 
 
 @pytest.mark.parametrize("scale", [2.0**10, 2.0**4])
-def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(tmp_path, scale):
+def test_a_scaled_loss_changes_the_weights_like_an_unscaled_one(tmp_path, scale):
     precision = ScaledFloat16("cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     plain_sgd = {"optimizer": SGD(learning_rate=0.1, momentum=0.0), "num_steps": 3}
@@ -202,7 +202,7 @@ def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(tmp_path, scale
     assert not torch.equal(scaled.history[-1], scaled.history[0])
 
 
-def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(tmp_path, caplog):
+def test_a_loss_scale_too_large_is_halved_and_its_steps_are_silently_skipped(tmp_path, caplog):
     precision = ScaledFloat16("cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
     task, error = trained(tmp_path, plugins=[precision])
@@ -212,6 +212,6 @@ def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(t
     assert not list(tmp_path.glob("non-finite-*.json"))
 
 
-def test_with_a_scaled_loss_too_a_loss_that_is_not_finite_stops_training(tmp_path):
+def test_a_non_finite_loss_stops_training_also_with_loss_scaling(tmp_path):
     _, error = trained(tmp_path, poisoned=(2,), plugins=[ScaledFloat16("cpu")], num_steps=3)
     assert "the loss is not finite" in str(error)

@@ -24,7 +24,7 @@ from bert_lightning.training.ranks import RankWatch
         (-2, "was killed by SIGINT", 130),
     ],
 )
-def test_a_lost_rank_is_a_failure_at_work_unless_a_signal_asked_it_to_end(ended, how, status):
+def test_a_lost_rank_is_a_work_error_unless_a_signal_asked_it_to_end(ended, how, status):
     watch = RankWatch([])
     watch.stop()
     watch.others = [SimpleNamespace(poll=lambda: None, pid=6), SimpleNamespace(poll=lambda: ended, pid=7)]

@@ -47,7 +47,7 @@ class Saves:
 
 
 @pytest.mark.parametrize(("backend", "group"), [("nccl", "of processors"), ("gloo", None)])
-def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatch, backend, group):
+def test_ranks_agree_through_the_cpu_on_every_device(ranks, monkeypatch, backend, group):
     made, reduced = ranks
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
     timeout = timedelta(seconds=7)

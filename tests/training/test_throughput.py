@@ -49,7 +49,7 @@ def fit(config, run, *more):
     return RunDirectory(run)
 
 
-def test_every_training_row_says_how_fast_it_was_and_where_the_time_went(config, tmp_path):
+def test_every_training_row_holds_its_speed_and_the_time_of_each_section(config, tmp_path):
     rows = [row for row in fit(config, tmp_path / "run").read_metrics() if "train/loss" in row]
     assert len(rows) == 6
     for row in rows:
@@ -75,7 +75,7 @@ def test_the_clock_gives_each_section_its_own_time(monkeypatch):
     assert clock.read() == dict.fromkeys(("data", "forward_backward", "optimizer"), 0.0)
 
 
-def test_the_measured_peak_counts_two_operations_a_pair_of_numbers(monkeypatch):
+def test_the_measured_peak_counts_two_operations_per_product(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
     # One second a measurement, and as many products in it as make up 10^9 operations.
@@ -84,7 +84,7 @@ def test_the_measured_peak_counts_two_operations_a_pair_of_numbers(monkeypatch):
     assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
 
 
-def test_a_profile_is_a_trace_that_a_browser_opens_and_a_table(config, tmp_path):
+def test_a_profile_is_a_table_and_a_trace_for_a_browser(config, tmp_path):
     run = fit(config, tmp_path / "run", "--profile")
     trace = json.loads((run.path / "profile/trace.json").read_text())
     names = {event.get("name") for event in trace["traceEvents"]}
@@ -92,7 +92,7 @@ def test_a_profile_is_a_trace_that_a_browser_opens_and_a_table(config, tmp_path)
     assert "aten::addmm" in (run.path / "profile/operators.txt").read_text()
 
 
-def test_the_fewest_micro_batches_that_fit_are_taken():
+def test_the_fewest_micro_batches_that_fit_are_chosen():
     for most in (1, 2, 3, 5, 12):
         assert (
             fewest_micro_batches(12, lambda number, most=most: 12 // number <= most)
@@ -107,7 +107,9 @@ def test_the_fewest_micro_batches_that_fit_are_taken():
     assert fewest_micro_batches(12, lambda number: False) == 12
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(config, tmp_path, monkeypatch, capsys):
+def test_a_batch_that_does_not_fit_is_split_into_micro_batches_that_a_resume_keeps(
+    config, tmp_path, monkeypatch, capsys
+):
     """Room for two samples at a time: four micro-batches of the eight; the loss stays that of the whole."""
     sizes, compute = [], TextClassificationTask.compute
 
@@ -135,7 +137,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(conf
     assert set(sizes) == {2}
 
 
-def test_precision_auto_is_what_the_device_multiplies_and_a_run_keeps_it(config, tmp_path, monkeypatch):
+def test_precision_auto_is_the_types_of_the_device_and_a_run_keeps_it(config, tmp_path, monkeypatch):
     for fast, expected in ((True, "bf16-mixed"), (False, "32")):
         monkeypatch.setattr(choices, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
         run = fit(config, tmp_path / expected, "--trainer.precision", "auto")

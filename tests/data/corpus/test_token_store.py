@@ -77,7 +77,7 @@ def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store,
         assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
 
 
-def test_a_killed_preparation_goes_on_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
+def test_a_killed_preparation_continues_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
     whole = tmp_path / "whole"
     num_shards = prepare([str(corpus)], tokenizer, whole, num_workers=1).num_shards
     tokenizer.save(tmp_path / "tokenizer")
@@ -166,7 +166,7 @@ def long_document(tmp_path_factory, tokenizer, documents):
     return TokenStore(folder / "s"), texts
 
 
-def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(long_document, tokenizer):
+def test_a_document_longer_than_a_shard_keeps_its_text_and_its_extent(long_document, tokenizer):
     store, texts = long_document
     assert store.num_shards > 3
     stretches, document = [], 0
@@ -198,7 +198,7 @@ def holds(store, document, tokens) -> bool:
     return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))
 
 
-def test_a_random_second_never_comes_from_another_part_of_the_same_document(long_document):
+def test_a_random_second_never_comes_from_the_same_document(long_document):
     store, _ = long_document
     first, last = store.same_document(1)
     pairs = SentencePairs(store, 40, 0.0, seed=1)
@@ -260,7 +260,7 @@ def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, 
     assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
 
 
-def test_undecodable_bytes_are_counted_where_they_are_replaced(tmp_path, tokenizer):
+def test_undecodable_bytes_are_counted_if_they_are_replaced(tmp_path, tokenizer):
     (tmp_path / "c.txt").write_bytes(b"the cat\xff sees\n\xc3\nthe dog\n")
     corpus = CorpusFormat(layout="sentences", errors="replace")
     summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=corpus)
@@ -289,7 +289,7 @@ def test_an_unfinished_store_of_another_corpus_is_left_alone(tmp_path, corpus, t
     assert digest(tmp_path / "s") == before
 
 
-def test_a_deleted_shard_is_made_again_as_the_error_says(tmp_path, corpus, tokenizer, small_shards):
+def test_a_deleted_shard_is_made_again_in_the_way_the_error_names(tmp_path, corpus, tokenizer, small_shards):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     before = digest(tmp_path / "s")
     shutil.rmtree(tmp_path / "s/shard-00001")
@@ -308,7 +308,7 @@ def test_an_edited_record_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer)
     assert digest(tmp_path / "s") == before
 
 
-def test_the_same_text_elsewhere_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
+def test_the_same_text_in_another_folder_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     monkeypatch.chdir(corpus.parent)
     assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_shards == 1
@@ -412,7 +412,7 @@ def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corp
         assert TokenStore(output).num_documents == summary.num_documents
 
 
-def test_a_store_killed_before_its_manifest_goes_on(tmp_path, corpus, tokenizer):
+def test_a_preparation_killed_before_its_manifest_continues(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     unfinish(tmp_path / "s")

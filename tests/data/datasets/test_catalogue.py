@@ -421,7 +421,7 @@ def test_label_sets_have_their_published_size():
     assert standard_set("wnut17").labels[:3] == ("O", "B-corporation", "I-corporation")
 
 
-def test_without_a_folder_the_hub_is_named():
+def test_without_a_folder_the_error_names_the_hub():
     assert locate("glue/mnli", "validation") == [
         (STANDARD_SETS["glue/mnli"].splits["validation"][0], "hub:nyu-mll/glue:mnli:validation_matched"),
         (STANDARD_SETS["glue/mnli"].splits["validation"][1], "hub:nyu-mll/glue:mnli:validation_mismatched"),

@@ -12,7 +12,7 @@ from bert_lightning.data.loading.loader import StepLoader
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_workers_outlive_the_signals_that_end_training_and_end_with_it(number):
+def test_workers_ignore_the_signals_that_end_training_and_end_with_it(number):
     loader = StepLoader(lambda step: (step, os.getpid()), 40, 2, pin_memory=False)
     items = iter(loader)
     received = [next(items)]
@@ -75,7 +75,7 @@ def seen(monkeypatch):
     stalls.log.removeHandler(handler)
 
 
-def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeypatch):
+def test_a_late_batch_is_reported_once_with_its_step(seen, monkeypatch):
     looks = threading.Semaphore(0)
     wait = threading.Event.wait
 
@@ -100,7 +100,7 @@ def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeyp
     assert message.startswith("step 3: its data has not arrived after 0 seconds")
 
 
-def test_the_watch_of_a_loader_ends_with_it_and_holds_up_no_process(seen):
+def test_the_watch_of_a_loader_ends_with_it_and_blocks_no_process(seen):
     before = set(threading.enumerate())
     items = iter(StepLoader(lambda step: step, 4, 0, pin_memory=False))
     assert next(items) == 0
@@ -112,7 +112,7 @@ def test_the_watch_of_a_loader_ends_with_it_and_holds_up_no_process(seen):
     assert not seen.messages
 
 
-def test_batches_that_come_in_time_are_not_told():
+def test_batches_in_time_are_not_reported():
     handler = Seen()
     stalls.log.addHandler(handler)
     try:

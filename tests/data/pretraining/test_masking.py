@@ -86,7 +86,7 @@ def test_masking_of_a_sequence_does_not_depend_on_its_neighbours(strategy):
     assert (whole.units[7:9][neighbours.positions] == neighbours.units[neighbours.positions]).all()
 
 
-def test_a_fixed_number_is_never_exceeded_and_a_cap_neither(strategy):
+def test_neither_a_fixed_number_nor_a_cap_is_exceeded(strategy):
     _, sequences = micro_batch()
     fixed = strategy(num_predictions=3).select(sequences).positions.sum(axis=1)
     assert fixed.max() == 3
@@ -103,7 +103,7 @@ def test_the_rate_moves_from_first_to_last_over_training(strategy):
     assert shares == pytest.approx([0.4, 0.25, 0.1], abs=0.02)
 
 
-def test_replacements_stay_inside_the_given_entries_and_only_where_chosen(strategy):
+def test_replacements_are_at_chosen_positions_and_from_the_given_entries(strategy):
     ids, sequences = micro_batch()
     selection = strategy().select(sequences)
     masked = apply_masks(
@@ -182,7 +182,7 @@ def test_words_are_never_split_and_never_reach_over_a_separator(masking):
             assert not np.isin(ids[sequence, word[0] : word[-1] + 1], (CLS, SEP, PAD)).any()
 
 
-def test_whole_words_are_taken_as_long_as_one_fits():
+def test_whole_words_are_chosen_while_one_fits():
     _, sequences = micro_batch()
     masking = WholeWordMasking()
     selection = masking.select(sequences).positions
@@ -201,7 +201,7 @@ def spans_of(masking, num_sequences: int):
     return masking.select(Sequences(candidates, candidates, np.full(num_sequences, 400), keys))
 
 
-def test_a_span_is_replaced_alike_and_an_n_gram_token_by_token():
+def test_a_span_is_replaced_as_one_and_an_n_gram_token_by_token():
     for masking, alike in ((SpanMasking(rate=0.3), True), (NgramMasking(rate=0.3), False)):
         selection = spans_of(masking, 200)
         ids = np.full(selection.positions.shape, 50)

@@ -37,7 +37,7 @@ def all_pairs(pairs: SentencePairs, epoch: int = 0):
     return pairs.samples(epoch, np.arange(pairs.num_samples))
 
 
-def test_pairs_fit_and_both_parts_hold_tokens(pairs):
+def test_pairs_fit_and_both_texts_hold_tokens(pairs):
     for pair in all_pairs(pairs):
         assert len(pair.first) >= 1
         assert len(pair.second) >= 1
@@ -94,7 +94,7 @@ def test_epochs_and_seeds_draw_different_pairs(store):
     assert drawn(1, 0) != drawn(2, 0)
 
 
-def test_every_token_of_the_corpus_is_reached(store):
+def test_every_token_of_the_corpus_is_drawn(store):
     source = SentencePairs(TokenStore(store), 40, 0.0, seed=1)
     opened = TokenStore(store)
     seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
@@ -124,7 +124,7 @@ def test_truncation_is_the_one_token_at_a_time_rule():
         assert (np.diff(first) == 1).all()
 
 
-def test_a_corpus_of_one_document_is_an_error_that_says_why(tmp_path, tokenizer, documents):
+def test_a_corpus_of_one_document_is_an_error_with_its_reason(tmp_path, tokenizer, documents):
     text = write_corpus(tmp_path / "one.txt", documents[:1])
     prepare([str(text)], tokenizer, tmp_path / "store")
     with pytest.raises(InputError, match="too small for one pair"):
@@ -145,7 +145,7 @@ def data(make) -> PretrainingDataModule:
     return make(20, 2)
 
 
-def test_labels_are_the_tokens_behind_the_masks(data):
+def test_labels_are_the_masked_tokens(data):
     plan = data.plan
     _, indices = shuffled(plan.seed, data.num_training_samples, np.arange(8))
     [batch] = data.training_batches(0, replace(plan, accumulate=1), 0, 1)
@@ -162,7 +162,7 @@ def test_labels_are_the_tokens_behind_the_masks(data):
     assert batch["num_tokens"] == sum(map(len, original))
 
 
-def test_segments_change_behind_the_first_separator(data):
+def test_segments_change_after_the_first_separator(data):
     plan = data.plan
     [batch] = data.training_batches(1, replace(plan, accumulate=1), 0, 1)
     for ids, segments, mask in zip(
@@ -179,7 +179,7 @@ class Ranks:
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
+def test_ranks_and_accumulation_only_split_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
     data = make(3, accumulate)
     seen = []
     for rank in range(world_size):
@@ -198,7 +198,7 @@ def test_micro_batches_differ_in_their_number_of_masked_tokens(make):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, world_size):
+def test_validation_sees_each_sample_once_on_any_number_of_ranks(data, monkeypatch, world_size):
     total = data.num_evaluation_samples("validation")
     data.evaluation_batch_size = 7
     counts = []
@@ -210,7 +210,7 @@ def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, 
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_goes_on_where_it_was(data, num_workers):
+def test_a_loader_resumes_at_its_position(data, num_workers):
     data.num_workers = num_workers
     whole = [step[0]["input_ids"] for step in data.train_dataloader()]
     first = data.train_dataloader()

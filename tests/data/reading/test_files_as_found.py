@@ -116,7 +116,7 @@ def test_second_copies_and_halves_of_files_are_left_out_too(tmp_path: Path, name
     assert find_sources([str(tmp_path / name)], CORPUS_SUFFIXES) == [str(tmp_path / name)]
 
 
-def test_links_to_folders_are_followed_and_never_round_a_circle(tmp_path: Path):
+def test_links_to_folders_are_followed_but_never_in_a_circle(tmp_path: Path):
     corpus = tmp_path / "corpus"
     write(corpus / "a.txt", "One.")
     write(corpus / "b" / "c.txt", "Two.")
@@ -351,7 +351,7 @@ def test_every_reader_gives_the_same_from_every_kind_of_line_end(tmp_path: Path,
 
 
 @pytest.mark.parametrize("suffix", READERS)
-def test_a_file_that_begins_with_cr_may_go_on_with_lf_and_crlf(tmp_path: Path, suffix):
+def test_a_file_that_begins_with_cr_may_continue_with_lf_and_crlf(tmp_path: Path, suffix):
     content, read = READERS[suffix]
     first, rest = content.split("\n", 1)
     mixed = (

@@ -76,7 +76,7 @@ def test_the_threshold_decides_on_no_answer(tokenizer):
     assert task.predictions(split, outputs)[0]["null_odds"] == 4.0
 
 
-def test_a_question_as_long_as_the_model_and_an_empty_text_get_an_answer_all_the_same(tokenizer):
+def test_a_question_as_long_as_the_model_and_an_empty_text_still_get_an_answer(tokenizer):
     task = make_task(tokenizer, no_answer=False)
     rows = [
         Question("x", "1", "the cat " * 50, "the dog", (), False, ""),

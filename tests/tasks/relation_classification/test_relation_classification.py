@@ -21,7 +21,7 @@ def encode(marked, text, first, second, length=40, label=None):
     return EncodedRelations([example], marked, RelationClassificationData(max_seq_length=length), ["a", "b"])
 
 
-def test_markers_come_behind_all_other_entries_and_only_once(tokenizer, marked):
+def test_markers_come_after_all_other_entries_and_only_once(tokenizer, marked):
     assert marked.entries[: len(tokenizer)] == tokenizer.entries
     assert marked.entries[len(tokenizer) :] == MARKERS
     assert with_markers(marked.vocabulary).entries == marked.entries
