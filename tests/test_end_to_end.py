@@ -1,4 +1,4 @@
-"""The main job from the shell: vocabulary, store, pre-training with a resume, fine-tuning, test, predict, report."""
+"""The main commands from the shell: vocabulary, store, pre-training, resuming, fine-tuning, test, predict, report."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def logged(run: Path) -> list[dict]:
-    """Metrics without what differs between machines and moments."""
+    """Return metrics without those that depend on machine and time."""
     rows = RunDirectory(run).read_metrics()
     return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
@@ -87,7 +87,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def die_at(step: int, command: list[str]) -> None:
-    """Run a command whose training dies at the start of a step, as if killed: nothing more is written."""
+    """Run a command whose training dies at the start of a step, as if killed. Nothing more is written."""
     done = subprocess.run([sys.executable, "-c", DYING, str(step), *command], capture_output=True, text=True)
     assert done.returncode == -signal.SIGABRT, done.stderr
 
@@ -368,7 +368,7 @@ def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     assert main([*command, "--trainer.max_steps", "2", "--wandb.mode", "auto"]) == 0
-    # W&B's own process may still be writing; this waits for its end.
+    # W&B's own process may still be writing. This waits for its end.
     wandb.teardown()
     [log] = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
     assert b"train/mlm_loss" in log.read_bytes()

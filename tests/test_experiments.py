@@ -1,4 +1,4 @@
-"""Every experiment file loads strictly, and what README and docs name exists."""
+"""Experiment files load strictly, and everything that README and docs name exists."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_experiment_file_loads_strictly(path, monkeypatch):
 
 
 def commands(page: Path) -> list[str]:
-    """Commands of ours in the code blocks of a page, continued lines joined."""
+    """Return our commands in the code blocks of a page, with continued lines joined."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     lines = (
         "\n".join(block for language, block in fences if language in ("bash", "console"))
@@ -57,9 +57,9 @@ def test_every_path_and_target_that_a_page_names_exists(page):
     text = page.read_text()
     rooms = r"(?:bert_lightning|experiments|tests|docs|runs|tasks|data|model|text|metrics|training|checkpoints)"
     for path in re.findall(rf"`({rooms}/[\w/.-]*\w)`", text):
-        places = [ROOT / path, ROOT / "bert_lightning" / path]
+        candidates = [ROOT / path, ROOT / "bert_lightning" / path]
         generated = path.startswith(("runs/", "docs/_build"))
-        assert generated or any(place.exists() for place in places), path
+        assert generated or any(candidate.exists() for candidate in candidates), path
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for target in re.findall(r"`make ([a-z-]+)`", text):
         assert target in targets, target

@@ -1,4 +1,4 @@
-"""Files made to run code, over every command that reads files: a marker never appears."""
+"""Files made to execute code, read by every command that reads files: their marker never appears."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.support.small_corpus import make_documents, write_corpus
 
 
 class Evil:
-    """Makes the marker when it is unpickled."""
+    """Object that makes the marker when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -35,8 +35,8 @@ SOURCE = "from pathlib import Path\nPath({marker!r}).mkdir()\n"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory whose `marker` must never be there."""
+def working_folder(tmp_path, monkeypatch):
+    """A working directory in which `marker` must never appear."""
     monkeypatch.chdir(tmp_path)
     Path("raw.txt").write_text("The old cat sees the dog.\n")
     yield tmp_path
@@ -44,12 +44,12 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def evil(place):
-    return Evil(place / "marker")
+def evil(working_folder):
+    return Evil(working_folder / "marker")
 
 
 def test_an_unprotected_load_makes_the_marker(evil, tmp_path):
-    """Else its silence would say nothing."""
+    """Without this, a missing marker would prove nothing."""
     torch.save(evil, "evil.pt")
     torch.load("evil.pt", weights_only=False)
     os.rmdir("marker")
@@ -67,7 +67,7 @@ def object_array(evil, path):
 
 
 def readers(home, path):
-    """Every command that takes a checkpoint."""
+    """Return every command that reads a checkpoint."""
     config = str(home / "pretraining.yaml")
     start = ["--model.size", "null", "--model.pretrained", str(path)]
     return [
@@ -100,7 +100,7 @@ def test_our_own_checkpoints_execute_nothing(home, evil, capsys, form, way):
         path.unlink()
     content = {"bert_lightning": evil, "state_dict": {}, "global_step": 12}
     write = (lambda f: torch.save(content, f)) if form == "zip" else (lambda f: pickle.dump(content, f))
-    # The author of the file makes its checksum, too.
+    # The author of a malicious file writes its checksum, too.
     write_with_checksum(file, write)
     if way != "file":
         (folder / f"{way}.ckpt").symlink_to(file.name)
@@ -113,7 +113,7 @@ def test_our_own_checkpoints_execute_nothing(home, evil, capsys, form, way):
 
 
 @pytest.fixture
-def folder(home, place):
+def folder(home, working_folder):
     """A Hugging Face folder."""
     export = ["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", "folder"]
     assert main(export) == 0
@@ -221,7 +221,7 @@ def test_scripts_in_a_folder_of_data_are_not_executed(home, tokenizer, evil):
     assert not Path("marker").exists()
 
 
-def test_a_url_is_refused_and_not_fetched(home, place, capsys):
+def test_a_url_is_refused_and_not_fetched(home, working_folder, capsys):
     asked = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Every target that `make help` lists does its work."""
+"""Targets that `make help` lists."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ TARGETS: dict[str, tuple[dict[str, str], str]] = {
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run make in a checkout; the packages that are installed stay as they are."""
-    # The tests may themselves be run by make, whose settings are not those of this one.
+    """Run make in a checkout without changing installed packages."""
+    # make may run the tests themselves; its settings must not reach this make.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }

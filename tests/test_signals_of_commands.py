@@ -1,4 +1,4 @@
-"""A signal is heard from the first moment of a command to its last, and never a traceback."""
+"""Signals to commands: handled from start to end, and never with a traceback."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def send(name, times=1):
 
 @pytest.fixture
 def handlers():
-    """What handles the signals: the same before a command and behind it."""
+    """The signal handlers, which must be the same before and after a command."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before

@@ -1,4 +1,4 @@
-"""Messages that nobody can read never end the work that they are about; a result that is lost is a failure."""
+"""Broken streams: unreadable messages never end a training, but a lost result is a failure."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from bert_lightning import cli
 from bert_lightning.cli.streams import STANDARD_OUTPUT, Descriptor
 
-# A command in a light process: what it prints is longer than a buffer, so that it is written before the end.
+# A light command whose output is longer than a buffer, so that some is written before the end.
 COMMAND = """
 import logging, os, signal, sys, warnings
 from bert_lightning import cli
@@ -38,7 +38,7 @@ ARGUMENTS = {"fit": ["fit", "--config", "x"], "predict": ["predict", "--checkpoi
 
 
 def run(tmp_path, command, redirection, more="pass", reads=False):
-    """The exit status, what the command wrote into its file at its end, and standard error where it is open."""
+    """Run a command, and return its exit status, the content of its file, and standard error if it is open."""
     done = tmp_path / "done"
     script = COMMAND.format(done=str(done), more=more, reads=reads)
     shell = f'"$@" {redirection}; echo $? >{tmp_path}/status'
@@ -55,7 +55,7 @@ LEFT = [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "> >(true)",
 def test_training_succeeds_with_broken_streams(tmp_path, redirection):
     status, done, _ = run(tmp_path, "fit", redirection)
     assert status == 0
-    # A file that is opened is none of the standard streams.
+    # A file that the command opens must not become a standard stream.
     assert int(done.split()[0]) > 2
 
 

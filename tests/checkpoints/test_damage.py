@@ -1,4 +1,4 @@
-"""Files that are damaged, foreign or made to do harm: one clear message each, and nothing wrong is loaded."""
+"""Damaged, foreign and malicious files: each gives one clear message, and nothing wrong is loaded."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "new
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of transformers, without what we add to our own."""
+    """A folder of transformers, without our own additions."""
     model = BertForSequenceClassification(CONFIG, labels=["bad", "good"])
     model.save_pretrained(tmp_path / "model", Vocabulary(WORDS, lowercase=True))
     change(tmp_path / "model", lambda tensors: tensors)
@@ -54,7 +54,7 @@ def reconfigure(folder: Path, **values) -> None:
 
 
 def export(checkpoint: object, output: Path, capsys) -> str:
-    """What a refused export says: one line, and no output."""
+    """Return the message of a refused export, which is one line, and leaves no output."""
     command = ["export", "--checkpoint", str(checkpoint), "--format", "huggingface", "--output", str(output)]
     assert main(command) == 2
     error = capsys.readouterr().err
@@ -84,15 +84,15 @@ EDITS = {
         lambda t: t | {"classifier.bias": torch.zeros(2).to(torch.float8_e4m3fn)},
         r"float8_e4m3fn on cpu",
     ),
-    "unequal parts": (
+    "unequal tensors": (
         lambda t: t | {f"{LAYER}.query.weight": torch.zeros(256, 128), f"{LAYER}.key.weight": torch.zeros(64, 128)},
         r"layers\.0\.query_key_value\.weight: the matrices have the shapes",
     ),
-    "parts without size": (
-        lambda t: t | {f"{LAYER}.{part}.bias": torch.zeros(()) for part in ("query", "key", "value")},
+    "tensors without size": (
+        lambda t: t | {f"{LAYER}.{module}.bias": torch.zeros(()) for module in ("query", "key", "value")},
         "the matrices have the shapes",
     ),
-    "a part missing": (
+    "a tensor missing": (
         lambda t: {n: v for n, v in t.items() if n != f"{LAYER}.key.bias"},
         "the matrix 'key' is missing",
     ),
@@ -167,21 +167,21 @@ def to_pickled(folder: Path) -> Path:
 
 
 def test_an_archive_entry_marked_as_a_folder_is_refused(folder):
-    # torch would read it as whatever lies in memory, and its sum would still be right.
+    # torch would read uninitialised memory, and the checksum would still be right.
     path = to_pickled(folder)
     with zipfile.ZipFile(path) as archive:
-        parts = [info.filename for info in archive.infolist() if "/data/" in info.filename]
+        entries = [info.filename for info in archive.infolist() if "/data/" in info.filename]
     content = bytearray(path.read_bytes())
     at, marked = content.find(b"PK\x01\x02"), 0
     while at != -1:
         name_length = struct.unpack_from("<H", content, at + 28)[0]
-        if bytes(content[at + 46 : at + 46 + name_length]).decode() == parts[3]:
+        if bytes(content[at + 46 : at + 46 + name_length]).decode() == entries[3]:
             content[at + 38] ^= 0x10
             marked += 1
         at = content.find(b"PK\x01\x02", at + 4)
     assert marked == 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its entry {parts[3]}"):
+    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its entry {entries[3]}"):
         read_checkpoint(folder)
 
 
@@ -272,7 +272,7 @@ def test_paths_without_a_checkpoint_are_one_message(tmp_path, capsys, monkeypatc
     export(path, tmp_path / "out", capsys)
 
 
-# -- what is kept and what is said -------------------------------------------------------------------------------
+# -- results and messages ----------------------------------------------------------------------------------------
 
 
 def test_export_keeps_both_heads_of_a_model_that_calls_itself_a_masked_one(tmp_path):
@@ -314,7 +314,7 @@ def edit_json(path: Path, **values) -> None:
 
 
 def with_new_token(folder: Path) -> None:
-    # transformers 4 wrote the added token in a file of its own.
+    # transformers 4 wrote the added token to a separate file.
     edit_json(folder / "added_tokens.json", **{"[NEW]": 12})
 
 
@@ -363,7 +363,7 @@ def test_a_tokenizer_file_of_another_shape_is_named(folder, tmp_path, capsys, co
 
 
 def index_of(tmp_path: Path, records: list[tuple[bytes, bytes]]) -> Path:
-    """An index with right sums around any records."""
+    """Build an index with correct checksums around any records."""
     table = block(records)
     handle = varint(0) + varint(len(table) - 5)
     metaindex, blocks = block([]), block([(records[-1][0], handle)])
@@ -389,7 +389,7 @@ def entry(shape: bytes, size: int) -> bytes:
 HEADER = (b"", b"\x08\x01")
 HUGE = b"\x12\x0b\x08" + varint(2**63 + 1)
 CRAFTED = {
-    "more parts than there are files": (
+    "more shards than files": (
         [(b"", b"\x08" + varint(2**40)), (b"v", entry(b"", 4))],
         "is missing or empty",
     ),

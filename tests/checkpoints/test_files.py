@@ -96,14 +96,14 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, content: bytes, data):
 @pytest.mark.parametrize("content", [[torch.arange(5)], [torch.zeros(300, 300), {"a": torch.ones(2)}]])
 def test_the_checksum_covers_the_bytes_given_and_not_those_on_the_disk(tmp_path: Path, monkeypatch, content):
     class Torn(io.FileIO):
-        """A disk that loses a byte and says nothing of it."""
+        """A disk that silently loses a byte."""
 
         def write(self, given):
             return super().write(bytes(given)[:-1] + b"?") and len(given)
 
     write_with_checksum(tmp_path / "file", lambda file: torch.save(content, file))
     assert damage(tmp_path / "file") is None
-    # As sha256sum has it.
+    # The format of sha256sum.
     written = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert checksum_path(tmp_path / "file").read_text() == f"{written}  file\n"
     assert write_hashed(tmp_path / "other", lambda file: torch.save(content, file)) == written

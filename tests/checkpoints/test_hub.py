@@ -1,4 +1,4 @@
-"""Hub names, through the hub's own client, against a hub that answers on this machine."""
+"""Hub names, read through the hub's own client from a local server."""
 
 import fnmatch
 import hashlib
@@ -33,7 +33,7 @@ except CheckpointError as error:
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The four answers that downloading a model takes."""
+    """Server of the four answers that downloading a model needs."""
 
     folder: Path
 
@@ -81,7 +81,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(model: Path, tmp_path: Path):
-    """Read a hub name in a process of its own, as the client takes its address when it is imported."""
+    """Read a hub name in a new process, because the client reads the address of the hub on import."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Hub,), {"folder": model}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     environment = os.environ | {

@@ -196,7 +196,7 @@ def test_every_entrance_refuses_a_left_over_tensor_of_the_encoder(tmp_path: Path
     name = "bert.encoder.layer.0.output.adapters.t.adapter_down.0.weight"
     form = FORMS["google-bert, safetensors"]
     folder = write_form(form._replace(tensors=lambda t: untied(t) | {name: torch.ones(4, 24)}), tmp_path / "model")
-    said = rf"model\.safetensors: {re.escape(name)} is in the encoder"
+    message = rf"model\.safetensors: {re.escape(name)} is in the encoder"
     (tmp_path / "texts.txt").write_text("the boat\n")
     for enter in (
         BertEncoder.from_pretrained,
@@ -204,11 +204,11 @@ def test_every_entrance_refuses_a_left_over_tensor_of_the_encoder(tmp_path: Path
         lambda path: FeatureExtractor(read_checkpoint(path)),
         lambda path: start_checkpoint(ModelSettings(pretrained=str(path))),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             enter(folder)
     command = ["export", "--checkpoint", str(folder), "--format", "huggingface", "--output", str(tmp_path / "out")]
     assert main(command) == 2
-    assert re.search(said, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""A tiny stand-in for each form in which BERT families are released, opened as it is and compared with transformers.
+"""A tiny model for each form in which BERT families are released, opened unchanged and compared with transformers.
 
 Files, tensor names, types and keys of the configurations are those of the releases; the sizes are tiny and the values
 random. `docs/checkpoints.md` has the same table in words.
@@ -110,7 +110,7 @@ def pretrained() -> Tensors:
     """Make the tensors of an encoder with both heads of pre-training, under `bert.` and `cls.`."""
     torch.manual_seed(0)
     model = transformers.BertForPreTraining(transformers.BertConfig(**SIZES, initializer_range=0.5))
-    # LayerNorm and biases begin at 1 and 0, where exchanged ones would not show.
+    # LayerNorm weights and biases start at 1 and 0, which would hide an exchange.
     return {name: torch.randn_like(t) if t.ndim == 1 else t.clone() for name, t in model.state_dict().items()}
 
 
@@ -161,7 +161,7 @@ def cast(dtype: torch.dtype, tensors: Tensors) -> Tensors:
 
 
 def safetensors(tensors: Tensors, folder: Path) -> None:
-    # Files of one tensor shared under two names do not exist.
+    # A safetensors file cannot share one tensor under two names.
     contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -316,7 +316,7 @@ FORMS = {
         VERSION_4_31 | {"architectures": ["BertModel"]}, lambda t: with_positions(bare(t)), safetensors_in_shards
     ),
     "pickled in shards": Form(VERSION_4, lambda t: with_positions(tied(t)), pickled_in_shards),
-    # Settings that transformers' BERT ignores, by names that count in our own folders.
+    # transformers' BERT ignores these settings, but their names have a meaning in our own folders.
     "keys of other programs": Form(
         VERSION_4 | {"pooling": "mean", "pooler": False, "embedding_size": 8, "pre_layer_norm": True},
         untied,
@@ -482,7 +482,7 @@ def test_a_setting_that_means_another_model_is_refused_by_key(tmp_path: Path, va
 @pytest.mark.parametrize(
     "values",
     [
-        # MuRIL says it so, although BERT has no embeddings of another width.
+        # MuRIL's config has this key, although BERT has no embeddings of another width.
         {"embedding_size": SIZES["hidden_size"]},
         {"embedding_size": None, "pooler": True},
     ],

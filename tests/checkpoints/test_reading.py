@@ -127,10 +127,10 @@ def shard(folder: Path, save, name: str, suffix: str) -> None:
     """Split a folder's weights over two files and an index, as transformers does for large models."""
     tensors = to_huggingface(read_checkpoint(folder).tensors)
     (folder / "model.safetensors").unlink()
-    places = {key: f"{name}-0000{1 + n % 2}-of-00002.{suffix}" for n, key in enumerate(sorted(tensors))}
-    for file in set(places.values()):
-        save({key: tensors[key].clone() for key in tensors if places[key] == file}, folder / file)
-    (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    files = {key: f"{name}-0000{1 + n % 2}-of-00002.{suffix}" for n, key in enumerate(sorted(tensors))}
+    for file in set(files.values()):
+        save({key: tensors[key].clone() for key in tensors if files[key] == file}, folder / file)
+    (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
 
 SHARDED = pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_a_tensor_in_two_shards_is_refused_by_file_and_name(folder: Path):
 
 def test_an_index_cannot_reach_out_of_its_folder(folder: Path):
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
-    places = {"x": "../outside.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    files = {"x": "../outside.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     with pytest.raises(CheckpointError, match=r"'\.\./outside\.safetensors', which is not a file beside it"):
         read_checkpoint(folder)
 

@@ -1,4 +1,4 @@
-"""Folders of parts: complete or absent, and any fault is named."""
+"""Sharded checkpoints: complete or absent, and every fault is named."""
 
 import shutil
 import threading
@@ -19,7 +19,7 @@ def content(step):
 
 
 def write(folder, step, num_processes=2, failing=None):
-    """As many threads as processes; what each of them raised."""
+    """Write with one thread per process, and return the messages that they raised."""
     barrier, shared, raised = threading.Barrier(num_processes), [None] * num_processes, []
 
     def process(rank):
@@ -68,16 +68,16 @@ def test_a_sharded_checkpoint_is_read_as_a_whole(tmp_path, num_processes):
 
 
 def spoil(path, how):
-    part, manifest = path / shard_name(1), path / MANIFEST
-    flipped = part if how == "flipped" else manifest
+    shard, manifest = path / shard_name(1), path / MANIFEST
+    flipped = shard if how == "flipped" else manifest
     if how == "missing":
-        part.unlink()
+        shard.unlink()
     elif how == "torn":
         manifest.unlink()
     elif how == "truncated":
-        part.write_bytes(part.read_bytes()[:-9])
+        shard.write_bytes(shard.read_bytes()[:-9])
     elif how == "mixed":
-        shutil.copy(path.with_name(step_name(5)) / shard_name(1), part)
+        shutil.copy(path.with_name(step_name(5)) / shard_name(1), shard)
     elif how == "manifest of another":
         shutil.copy(path.with_name(step_name(5)) / MANIFEST, manifest)
     else:
@@ -120,7 +120,7 @@ def test_a_sharded_checkpoint_is_moved_aside_and_removed_like_a_file(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 10)
     (tmp_path / f".{step_name(15)}.99.tmp").mkdir()
-    # A kill hit the removal of an older one that bore the same name.
+    # A kill interrupted the removal of an older one of the same name.
     (tmp_path / "set-aside" / f".{step_name(10)}.99.gone.tmp").mkdir(parents=True)
     set_aside(tmp_path, 5)
     assert not list((tmp_path / "set-aside").glob(".*"))

@@ -28,7 +28,7 @@ def released(tmp_path: Path) -> Path:
 
 
 def assert_holds_the_variables(folder: Path, config: dict) -> None:
-    """Every variable, under transformers' name, in transformers' orientation."""
+    """Check every variable, under transformers' name, in transformers' orientation."""
     theirs = to_huggingface(read_checkpoint(folder).tensors)
     for name, shape in shapes(config).items():
         expected = value(name, shape)
@@ -70,20 +70,20 @@ def test_a_folder_a_prefix_and_an_index_are_the_same_checkpoint(released, path):
 
 
 def test_the_model_equals_transformers_with_the_same_variables(released, tmp_path):
-    # transformers' own layout, filled by hand: no name passes through our code.
+    # transformers' own layout, filled by hand without our mapping of names.
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**{**CONFIG, "hidden_act": "gelu_new"})).eval()
     state = {}
     for name, shape in shapes(CONFIG).items():
         tensor = torch.from_numpy(value(name, shape))
-        parts = name.split("/")
-        *path, last = [part.replace("layer_", "layer.") for part in parts]
+        components = name.split("/")
+        *path, last = [component.replace("layer_", "layer.") for component in components]
         if last in ("kernel", "gamma", "output_weights"):
             last = "weight"
         elif last in ("beta", "output_bias"):
             last = "bias"
         elif last.endswith("_embeddings"):
             last += ".weight"
-        state[".".join([*path, last])] = tensor.T if parts[-1] == "kernel" else tensor
+        state[".".join([*path, last])] = tensor.T if components[-1] == "kernel" else tensor
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert not unexpected
     assert {name.rsplit(".", 1)[0] for name in missing} <= {"cls.predictions.decoder", "bert.embeddings"}
@@ -127,7 +127,7 @@ def test_any_flipped_bit_is_noticed_and_named(released):
     original = read_bundle(released / "bert_model.ckpt")
     for name in (INDEX, DATA):
         whole = (released / name).read_bytes()
-        # Every 97th bit, which passes through every part of the files.
+        # Every 97th bit reaches every section of the files.
         for bit in range(0, 8 * len(whole), 97 if name == INDEX else 971):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
@@ -186,7 +186,7 @@ def masked(content: bytes) -> int:
 
 
 def block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """Keys stored in full, a restart point each."""
+    """Build a block whose keys are stored in full, each with a restart point."""
     content, restarts = b"", []
     for key, entry in entries:
         restarts.append(len(content))
@@ -217,9 +217,9 @@ def write_bundle(prefix: Path, tensors: dict[str, np.ndarray], dtypes: dict[str,
         handles.append((records[min(start + 2, len(records) - 1)][0], handle))
         table += block(records[start : start + 3])
     footer = b""
-    for part in (block([]), block(handles)):
-        footer += varint(len(table)) + varint(len(part) - 5)
-        table += part
+    for content in (block([]), block(handles)):
+        footer += varint(len(table)) + varint(len(content) - 5)
+        table += content
     table += footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
     prefix.with_name(prefix.name + ".index").write_bytes(table)
 

@@ -1,4 +1,4 @@
-"""Every setting of tokenizer files: the ids are those of transformers, or the setting is refused by its name."""
+"""Settings of tokenizer files: each gives the ids of transformers, or is refused by its name."""
 
 import json
 import re
@@ -210,7 +210,7 @@ OBEYED = {
     ),
     "class of MobileBERT": (serialized(), config(tokenizer_class="MobileBertTokenizerFast", do_lower_case=False)),
 }
-# name -> tokenizer.json, tokenizer_config.json, what the message names.
+# name -> tokenizer.json, tokenizer_config.json, words of the message.
 REFUSED = {
     "clean_text": (serialized(normalizer={"clean_text": False}), {"tokenizer_class": FAST}, "clean_text is False"),
     "longest word": (
@@ -349,7 +349,7 @@ MAPS = often(None, {"mask_token": "[MASK]"}, {"additional_special_tokens": ["riv
 @given(parts=st.none() | SERIALIZED_PARTS, values=SETTINGS_PARTS, special_map=MAPS, added=often(None, {"river": 21}))
 def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(parts, values, special_map, added):
     files: dict = {"tokenizer_config.json": without_absent(values)}
-    # Without the file that it takes, transformers refuses the class.
+    # Without the file that the class needs, transformers refuses it.
     if parts is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
         files["tokenizer_config.json"]["tokenizer_class"] = BERT
     if parts is None:
@@ -535,7 +535,7 @@ def test_the_lines_of_a_vocabulary_give_the_ids_that_they_give_in_transformers(t
     assert_ids_of_transformers(folder)
     vocabulary = ours(folder).vocabulary
     assert len(vocabulary.entries) == size
-    # What we write gives the same again, here and there.
+    # The files that we write give the same again, here and in transformers.
     write_vocabulary(vocabulary, folder)
     assert read_vocabulary(folder) == vocabulary
     assert_ids_of_transformers(folder)
@@ -587,6 +587,6 @@ def test_more_entries_than_rows_are_refused_unless_the_tokenizer_is_not_used(tmp
     )
     with pytest.raises(CheckpointError, match="the tokenizer has 24 entries, more than the vocab_size 23"):
         read_checkpoint(tmp_path)
-    # Of a tokenizer that is not used, no id is either.
+    # An unused tokenizer uses no ids.
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
     assert read_checkpoint(tmp_path).vocabulary.obstacle

@@ -1,4 +1,4 @@
-"""`class_path` and `init_args`: classes of the user's own, of modules that the user allows."""
+"""`class_path` and `init_args`: the user's classes, from modules that the user allows."""
 
 import sys
 from pathlib import Path
@@ -63,7 +63,7 @@ PARTS = {
 
 @pytest.fixture
 def config(home, tmp_path, monkeypatch):
-    """An experiment whose parts are of a module in the working directory."""
+    """An experiment whose extensions are in a module in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "extensions_here", raising=False)
@@ -126,7 +126,7 @@ def test_a_package_is_allowed_with_its_modules(config):
     change = ["--optimizer.class_path", "own_package.inner.Plain"]
     experiment = load_experiment([config], change, allowed=["own_package", "extensions_here"])
     assert experiment.to_dict()["optimizer"]["class_path"] == "own_package.inner.Plain"
-    # Another class begins with its own defaults.
+    # Another class starts with its own defaults.
     assert experiment.optimizer.learning_rate == 0.1
 
 

@@ -122,7 +122,7 @@ def test_any_changed_value_changes_the_identity(tmp_path):
             "data.stages.0.from_step is 5; it must be more than 5, the step at which batch_size_warmup ends",
         ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
-        # Keys that stand in a wrong place.
+        # Keys in a wrong section.
         ({"learning_rate": 1}, "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ({"trainer": {"batch_size": 1}}, "unknown key 'trainer.batch_size'; did you mean 'data.batch_size'?"),
         (
@@ -196,7 +196,7 @@ def test_a_malformed_override_is_named(arguments, message):
     )
 )
 def test_both_spellings_of_overrides_mean_the_same(values):
-    spaced = [part for key, value in values.items() for part in (f"--{key}", value)]
+    spaced = [word for key, value in values.items() for word in (f"--{key}", value)]
     joined = [f"--{key}={value}" for key, value in values.items()]
     try:
         expected = parse_overrides(joined)
@@ -237,7 +237,7 @@ def test_all_faults_are_reported_together_even_if_the_task_is_unknown(tmp_path, 
     values = {"trainer": {"max_step": 3, "devices": "two"}, "data": {"trian": "x", "masking": {"rat": 0.1}}, "lr": 1}
     values["model"] = {"size": "tiny", "config": {"hiden_size": 3}}
     message = faults(tmp_path, values if task is None else {**values, "task": task})
-    for part in (
+    for words in (
         "the key task is missing; known: pretraining" if task is None else f"task is {task!r}",
         "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?",
         "trainer.devices: expected int, got 'two'",
@@ -247,7 +247,7 @@ def test_all_faults_are_reported_together_even_if_the_task_is_unknown(tmp_path, 
         "unknown key 'lr'",
         "the key experiment is missing",
     ):
-        assert f" 0.yaml: {part}" in message
+        assert f" 0.yaml: {words}" in message
     assert message.startswith("8 faults: (1) 0.yaml: ")
 
 
@@ -261,14 +261,14 @@ def test_each_fault_names_the_source_of_the_value_that_counts(tmp_path):
     first = {**MINIMAL, "trainer": {"max_steps": 3, "devices": "two", "acelerator": "cpu"}}
     second = {"data": {"batch_sise": 3}, "trainer": {"devices": "three"}}
     message = faults(tmp_path, first, second, overrides=["--trainer.lr", "4", "--data.max_seq_length=long"])
-    for part in (
+    for words in (
         "1.yaml: trainer.devices: expected int, got 'three'",
         "0.yaml: unknown key 'trainer.acelerator'; did you mean 'trainer.accelerator'?",
         "1.yaml: unknown key 'data.batch_sise'; did you mean 'data.batch_size'?",
         "command line: unknown key 'trainer.lr'",
         "command line: data.max_seq_length: expected int, got 'long'",
     ):
-        assert part in message
+        assert words in message
     assert message.startswith("5 faults: ")
 
 
@@ -276,8 +276,8 @@ def test_every_refused_value_of_a_section_is_reported(tmp_path):
     change = {"trainer": {"max_steps": 0, "devices": 0, "log_every_n_steps": -1}, "data": {"batch_size": 0}}
     message = faults(tmp_path, merge(MINIMAL, change))
     assert message.startswith("4 faults: ")
-    for part in ("max_steps is 0", "devices is 0", "log_every_n_steps is -1", "data.batch_size is 0"):
-        assert part in message
+    for words in ("max_steps is 0", "devices is 0", "log_every_n_steps is -1", "data.batch_size is 0"):
+        assert words in message
 
 
 def test_a_value_that_no_architecture_has_is_reported_with_the_other_faults(tmp_path):
@@ -291,8 +291,8 @@ def test_all_unreadable_files_are_reported_together(tmp_path):
     broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
     with pytest.raises(InputError) as caught:
         load_experiment([tmp_path / "none.yaml", broken], ["--x"])
-    for part in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
-        assert part in str(caught.value)
+    for words in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
+        assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(("override", "fault"), [("--x", "--x has no value"), ("lr", "unexpected argument 'lr'")])
@@ -332,10 +332,15 @@ def test_an_experiment_whose_name_cannot_be_a_folder_is_refused(tmp_path, name):
 )
 def test_a_number_that_is_not_finite_is_refused_by_its_key(tmp_path, key, value):
     *parents, last = key.split(".")
-    values = place = {**MINIMAL, "model": {"size": "tiny"}, "trainer": {"max_steps": 10}, "data": {"train": "store"}}
+    values = section = {
+        **MINIMAL,
+        "model": {"size": "tiny"},
+        "trainer": {"max_steps": 10},
+        "data": {"train": "store"},
+    }
     for parent in parents:
-        place = place.setdefault(parent, {})
-    place[last] = float(value)
+        section = section.setdefault(parent, {})
+    section[last] = float(value)
     with pytest.raises(InputError, match=rf"{key}: a finite number is expected, got {value}$"):
         load_experiment([write(tmp_path, values)])
     with pytest.raises(InputError, match=rf"{key}: (a finite number is|expected float)"):

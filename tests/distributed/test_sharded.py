@@ -1,9 +1,9 @@
-"""Optimisers and clipping over shared rows do what they do over whole tensors: two processes against one."""
+"""Optimisers and clipping over slices: two processes compute what one computes over whole tensors."""
 
 import pytest
 import torch
 
-# Rows 5, 3 and 1 over two processes: uneven, and none on the second.
+# 5, 3 and 1 rows over two processes: unequal slices, and an empty one on the second.
 SCRIPT = """
 import copy
 from datetime import timedelta

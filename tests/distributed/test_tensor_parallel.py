@@ -1,10 +1,10 @@
-"""Processes that share heads and widths compute what one process computes: model, gradients and optimisers."""
+"""Tensor-parallel processes compute what one process computes: model, gradients and optimisers."""
 
 import pytest
 
 from tests.support.ranks import started
 
-# On `tensor` processes that share the blocks, times `data` that share the rows of what each has.
+# `tensor` processes split the blocks; each slice is split again over `data` processes.
 SCRIPT = """
 import copy
 import torch
@@ -90,8 +90,8 @@ def found(request, two_ranks):
         return ranks.execute(script)[0]
 
 
-# Gradients differ by rounding in float64, 1e-15 of them, as sums are over other terms. Adam divides by epsilon, 1e-6,
-# where the gradient is 0 but for that, as of the key's bias: 3 steps of rate 0.01 then differ by less than 1e-10.
+# Sums have another order, so gradients differ by rounding in float64, relatively 1e-15. The key's bias has a gradient of
+# 0 except for rounding, which Adam divides by epsilon, 1e-6, so 3 steps of rate 0.01 differ by less than 1e-10.
 MOST = 1e-10
 
 

@@ -1,9 +1,9 @@
-"""On CUDA the fused optimiser leaves a step out itself, and nobody waits for it."""
+"""Non-finite steps on CUDA, which the fused optimiser skips without synchronisation."""
 
 import pytest
 import torch
 
-from tests.training.test_finite import trained
+from tests.support.poisoned_training import trained
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,6 +1,6 @@
-"""What only an accelerator can show of the model and its training; run by `make test-gpu`.
+"""Checks of the model and its training that need an accelerator; run by `make test-gpu`.
 
-The checks are plain functions, so that `experiments/benchmarks/gpu_suite.py` can run them where there is no pytest.
+The checks are plain functions, so that `experiments/benchmarks/gpu_suite.py` can run them without pytest.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Reports of classification against torchmetrics and counting by hand."""
+"""Reports of classification, compared with torchmetrics and counting by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ NAMES = ["a", "b", "c", "d"]
 
 @st.composite
 def labelled(draw):
-    """Gold and predicted ids of 2 to 4 labels, and how many labels there are."""
+    """Draw gold and predicted ids of 2 to 4 labels, and the number of labels."""
     num_labels = draw(st.integers(2, 4))
     ids = st.integers(0, num_labels - 1)
     pairs = draw(st.lists(st.tuples(ids, ids), min_size=1, max_size=40))

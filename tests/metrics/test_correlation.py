@@ -1,4 +1,4 @@
-"""Correlations against scipy."""
+"""Correlations, compared with scipy."""
 
 import math
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 from bert_lightning.metrics.correlation import average_ranks, pearson, spearman
 
-# Thousandths, as scores are; many ties come by themselves.
+# Thousandths, like scores; many values are tied.
 VALUES = st.integers(-50, 50).map(lambda number: number / 8)
 PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=30)
 

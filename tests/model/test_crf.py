@@ -1,4 +1,4 @@
-"""The CRF against enumeration of every tag sequence, and against pytorch-crf, an independent implementation."""
+"""The CRF, compared with enumeration of every tag sequence and with pytorch-crf, an independent implementation."""
 
 import itertools
 import re

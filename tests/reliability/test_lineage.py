@@ -1,4 +1,4 @@
-"""What the soak counts: samples along the history of the final weights, and faults put into files."""
+"""Arithmetic of the soak test: samples along the history of the final weights, and faults put into files."""
 
 import json
 import random
@@ -58,8 +58,8 @@ def test_each_kind_of_damage_changes_the_file_as_named(how):
         assert spoiled != content
         changed = [n for n, (one, other) in enumerate(zip(content, spoiled, strict=False)) if one != other]
         if how == "bit":
-            [place] = changed
-            assert (content[place] ^ spoiled[place]).bit_count() == 1
+            [offset] = changed
+            assert (content[offset] ^ spoiled[offset]).bit_count() == 1
         elif how == "truncation":
             assert content.startswith(spoiled)
         else:
@@ -100,14 +100,14 @@ def test_a_damaged_checkpoint_counts_once_however_often_it_is_refused_before_it_
     faults = Faults(random.Random(0))
     assert faults.damage(checkpoints[:1]) is None
     assert "step-000000015.ckpt: " in faults.damage(checkpoints)
-    # Killed before it looked; killed before it moved it; went on.
+    # Killed before it looked; killed before it moved the file; continued.
     faults.found(set(), has_trained=False)
     assert faults.damage(checkpoints[1:]) is None, "one at a time"
     faults.found({"step-000000015.ckpt"}, has_trained=False)
     faults.found({"step-000000015.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (1, 1)
     assert faults.damage(checkpoints[1:])
-    # What nobody damaged is one more than there should be.
+    # A refusal without damage is one more than there should be.
     faults.found({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (2, 3)
 

@@ -1,4 +1,4 @@
-"""`export` from the shell: what it writes, transformers and onnxruntime compute with as we do."""
+"""`export` from the shell: transformers and onnxruntime compute the same with its files as we do."""
 
 import json
 import os
@@ -150,7 +150,7 @@ def test_the_auto_classes_open_every_model_without_missing_or_unexpected_weights
     assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")) == len(WORDS)
 
 
-# One with two outputs, one with one; `make test-slow` has the others.
+# A model with two outputs and one with one; `make test-slow` tests the others.
 QUICK = ("BertForPreTraining", "BertForSequenceClassification")
 
 
@@ -190,7 +190,7 @@ def test_an_onnx_folder_holds_labels_tokenizer_and_card(classifier, tmp_path, ca
 
 
 def viterbi(logits, starts, transitions, ends):
-    """Find the best path over (n, L) logits by dynamic programming, in numpy alone."""
+    """Find the best path over (n, L) logits by dynamic programming, with numpy only."""
     best, pointers = starts + logits[0], []
     for scores in logits[1:]:
         reached = best[:, None] + transitions
@@ -294,7 +294,7 @@ def built(head, settings):
 
 
 def inputs_of(model, rows=5, length=9):
-    """Ids, segments and masks with padding at the end, in front and in the middle."""
+    """Make ids, segments and masks with padding at the end, in front and in the middle."""
     shape = (rows, 4, length) if isinstance(model, BertForMultipleChoice) else (rows, length)
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, ..., -3:] = mask[1, ..., :2] = mask[2, ..., 4:6] = 0
@@ -334,10 +334,10 @@ def test_deviations_are_exactly_the_settings_that_transformers_computes_differen
     for name, settings in SETTINGS.items():
         model = built(head, settings)
         folder = tmp_path / name
-        # As if transformers had everything.
+        # Pretend that transformers has everything.
         write_huggingface(model.to_checkpoint(folder), model.architecture, folder, published=True)
         given = inputs_of(model)
-        # What stands at the first position is what transformers pools.
+        # transformers pools the first position.
         given[2][..., 0] = 1
         real = given[2].bool()
         try:
@@ -353,14 +353,14 @@ def test_deviations_are_exactly_the_settings_that_transformers_computes_differen
                 for a, b in zip(parts, found, strict=True)
             ]
             equal = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
-        # Those of a head lie beyond the logits.
+        # The weights of a head come after the logits.
         assert equal == (not set(model.deviations) - {"crf", "answerability"}), name
         own = [each for each in ("crf", "answerability") if each in HEADS[head][1]]
         assert set(model.deviations) >= set(own)
 
 
 def bytes_of(folder):
-    """Name -> content of every file."""
+    """Return name -> content of every file."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -384,7 +384,7 @@ def test_weights_with_metadata_in_any_order_are_read_and_verified(tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = json.loads(path.read_bytes()[8:][: int.from_bytes(path.read_bytes()[:8], "little")])
     assert list(header["__metadata__"]) == ["config", "crc32", "format"]
-    # As safetensors itself writes them.
+    # The order in which safetensors itself writes them.
     path.write_bytes(save(tensors, metadata))
     again = BertForSequenceClassification.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
@@ -412,7 +412,7 @@ def test_two_processes_export_a_run_as_equal_bytes(classifier, tmp_path, form):
 
 
 def write_run(task, path):
-    """A checkpoint as a run of the task leaves it."""
+    """Write a checkpoint like that of a run of the task."""
     weights = {f"model.{name}": tensor for name, tensor in task.model.state_dict().items()}
     content = {"state_dict": weights, ENTRY: task.checkpoint_entry(), "global_step": 1}
     write_with_checksum(path, lambda file: torch.save(content, file))

@@ -1,4 +1,4 @@
-"""Names from a user's data and configuration are shown as they are, wherever they go, and never cost a result."""
+"""Odd names in a user's data and configuration: they are shown unchanged everywhere, and never cost a result."""
 
 import json
 import sys

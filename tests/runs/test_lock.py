@@ -1,4 +1,4 @@
-"""One training at a time in a run directory."""
+"""The lock that allows one training at a time in a run directory."""
 
 import errno
 import fcntl
@@ -30,14 +30,14 @@ sys.stdin.read()
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that has the folder; one that it forked, as those of a loader are, outlives it."""
+    """Start a process that holds the folder. A process that it forked, like those of a loader, outlives it."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
-    # At which the other ends.
+    # The other process ends at this line.
     process.stdin.close()
     process.wait()
 
@@ -45,7 +45,7 @@ def holder(tmp_path):
 def test_a_lock_lasts_until_its_process_ends_in_any_way(tmp_path, holder):
     named = f"{tmp_path}: process {holder.pid} on {socket.gethostname()} is training there"
     for _ in range(2):
-        # What the one that was refused closes takes nothing from the one that has it.
+        # The refused process closes the file, but the lock of the other remains.
         with pytest.raises(InputError, match=named):
             DirectoryLock(tmp_path).take()
     holder.kill()

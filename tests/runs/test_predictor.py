@@ -45,7 +45,7 @@ def test_input_that_cannot_be_predicted_is_named(classifier, items, message):
 
 @pytest.fixture(scope="module")
 def folder(home, tmp_path_factory):
-    """The pre-trained encoder as transformers opens it."""
+    """The pre-trained encoder in a folder that transformers opens."""
     path = tmp_path_factory.mktemp("exported") / "model"
     assert (
         main(["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(path)])

@@ -79,7 +79,7 @@ def logged(run):
 
 
 def go_back(run, copy, step):
-    """Copy a run as a kill after a step leaves it."""
+    """Copy a run to the state that a kill after a step leaves."""
     shutil.copytree(run, copy, symlinks=True)
     for path in (copy / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:

@@ -1,4 +1,4 @@
-"""Every file that we write can be read by its consumers, even with odd words, labels and names."""
+"""Files that we write: their consumers read them, even with odd words, labels and names."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def tiny(tokenizer) -> BertConfig:
 
 
 def tagged_run(path, tokenizer, folder, **settings):
-    """The scores that a run would log, and the files that it would write, of random outputs on a file."""
+    """Return the scores that a run would log, and write its files, for random outputs on a file."""
     data = TokenClassificationDataModule(
         TokenClassificationData(train=str(path), validation=str(path), **settings), tokenizer
     )
@@ -71,7 +71,7 @@ def tagged_run(path, tokenizer, folder, **settings):
     split = data.splits["validation"]
     generator = np.random.default_rng(1)
     outputs = [generator.normal(size=(len(window.words), len(data.labels))) for window in split.windows]
-    # Half of the words right, so that entities are found.
+    # Half of the tags are correct, so that entities are found.
     for window, output in zip(split.windows, outputs, strict=True):
         gold = task._gold(split)[window.sentence]
         for row, word in enumerate(window.words):
@@ -132,7 +132,7 @@ def test_scoring_a_runs_predictions_against_any_gold_file_gives_the_runs_figures
     if task.spans:
         assert scores["f1"] == pytest.approx(100 * logged["entity_f1"], abs=0.005001)
         assert scores["recall"] == pytest.approx(100 * logged["entity_recall"], abs=0.005001)
-    # Every line has the three columns that conlleval.pl asks for, none of which is its sentence boundary.
+    # Every line has the three columns that conlleval.pl needs; none is its sentence boundary.
     lines = (tmp_path / "predictions.conll").read_text(encoding="utf-8").split("\n")
     assert {len(line.split(" ")) for line in lines if line} == {3}
     assert not any(line.startswith("-X- ") for line in lines)
@@ -433,7 +433,7 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     config = configuration(place, "#.yaml", task="text-classification", data=data)
     run = place / "run"
     assert main(["fit", "--config", config, "--run-directory", str(run)]) == 0
-    # The resolved configuration is that of the same run, which is finished.
+    # The resolved configuration belongs to the same run, which is finished.
     assert main(["fit", "--config", str(run / "config.yaml"), "--run-directory", str(run)]) == 0
     assert load_experiment([run / "config.yaml"]).identity == load_experiment([place / "#.yaml"]).identity
     assert main(["reproduce", str(run), "--output", str(place / "again")]) == 0
@@ -504,7 +504,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_nam
     command = ["fit", "--config", config, "--run-directory", "run"]
     assert main(command) == 0
 
-    # As an earlier version left it, which read such tags so without being told, and was stopped.
+    # The state of a stopped run of an earlier version, which read such tags as labels without a setting.
     directory = RunDirectory(tmp_path / "run")
     values = directory.read_config()
     values["data"]["source_scheme"] = "auto"
@@ -517,7 +517,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_nam
     assert main([*command, "none"]) == 0
     assert directory.read_config()["data"]["source_scheme"] == "none"
     assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]
-    # Back again would be another training.
+    # The other direction would be another training.
     assert main([*command, "auto"]) == 2
 
 

@@ -1,4 +1,4 @@
-"""What an experiment can change about the checkpoint it starts from, and what is recorded of it."""
+"""Changes that an experiment makes to the checkpoint it starts from, and the record of that checkpoint."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def final(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Path:
-    """The pre-trained run as a folder for transformers."""
+    """The pre-trained run exported as a folder for transformers."""
     output = tmp_path / "start"
     command = ["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(output)]
     assert main(command) == 0
@@ -78,7 +78,7 @@ def test_positions_are_stretched_and_top_layers_reinitialised_before_training(ho
     torch.testing.assert_close(after[position][[0, -1]], before[position][[0, -1]])
     assert torch.equal(after["encoder.layers.0.output.weight"], before["encoder.layers.0.output.weight"])
     assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
-    # The trained checkpoint is scored as it is: nothing is stretched or drawn again.
+    # The trained checkpoint is scored unchanged: nothing is stretched or reinitialised.
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 0
 
 
@@ -157,7 +157,7 @@ def test_a_hub_model_is_pinned_in_the_configuration_and_the_manifest(home, start
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["model_revision"] == COMMIT
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["pretrained"] == pin
-    # The same command finds its run, and goes on from the commit that it began with.
+    # The same command finds its run, and continues from the commit that it started with.
     (tmp_path / "run/manifest.json").write_text(json.dumps({**manifest, "ended": None}))
     assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT) == 0
     assert asked == ["someone/bert-tiny", pin]

@@ -1,4 +1,4 @@
-"""A finished run repeats: metrics step by step, weights to the bit; and what differs is told."""
+"""Reproduction of a finished run: metrics step by step, weights to the bit, and a report of differences."""
 
 import json
 import shutil

@@ -46,7 +46,7 @@ def config(tables, tokenizer, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def statuses(monkeypatch):
-    """Runs `fit` in this process.
+    """Run `fit` in this process.
 
     Gives a dictionary of the seeds that are to end with a status instead, and a list of the seeds begun.
     """

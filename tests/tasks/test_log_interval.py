@@ -1,4 +1,4 @@
-"""The log interval, by itself: sums of several processes, and those of checkpoints of any version."""
+"""The log interval alone: sums of several processes, and sums from checkpoints of any version."""
 
 import pytest
 import torch
@@ -45,12 +45,12 @@ def test_values_of_the_flat_form_are_read_by_name():
 @pytest.mark.parametrize(
     ("written", "share", "expected"),
     [
-        # As many shares as before: each its own.
+        # As many processes as before: each continues with its own sums.
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(1, 2), 2.0),
-        # Other shares: the first one has all.
+        # Another number of processes: the first one gets all sums.
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(0, 4), 3.0),
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(3, 4), 0.0),
-        # Of a version that wrote the sum over all.
+        # The form of a version that wrote the sum over all.
         ([5.0, 5, 5, 5, 5], DataRank(0, 1), 5.0),
         ([5.0, 5, 5, 5, 5], DataRank(1, 2), 0.0),
     ],

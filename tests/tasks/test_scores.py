@@ -1,4 +1,4 @@
-"""Every fine-tuning task: perfect outputs score full marks, and scores are those of an independent count."""
+"""Scores of every fine-tuning task, for perfect outputs and compared with independent counts."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}
 
 
 def perfect(split, task):
-    """An output for each feature that says what the gold labels say."""
+    """Make the output for each sequence that agrees with its gold labels."""
     if task == "token-classification":
         batch = split.batch(np.arange(len(split.windows)))
         rows = zip(batch["labels"].numpy(), batch["word_mask"].numpy(), strict=True)
@@ -58,7 +58,7 @@ def perfect(split, task):
 
 @pytest.fixture(params=[name for name in TASKS if name != "pretraining"])
 def setup(request, tables, tokenizer, tmp_path):
-    """Data and task of each fine-tuning task."""
+    """The data module and the task of each fine-tuning task."""
     tokenizer.save(tmp_path / "tokenizer")
     values = {
         "experiment": "scores",
@@ -101,7 +101,7 @@ def test_the_loss_is_finite_when_no_label_counts(setup):
     if setup.task.name == "token-classification":
         batch["labels"].fill_(-100)
     elif setup.task.name == "question-answering":
-        # As of a window that holds no answer.
+        # Like a window that holds no answer.
         batch["start_positions"].fill_(0)
         batch["end_positions"].fill_(0)
     else:
@@ -181,7 +181,7 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     class Split:
         labels = gold
 
-    # The data set knows which label stands for none.
+    # The data set defines which label stands for none.
     settings = RelationClassificationData(dataset="semeval2010-task8")
     config = BertConfig.preset("tiny", vocab_size=len(tokenizer))
     task = RelationClassificationTask(

@@ -1,4 +1,4 @@
-"""The table of tasks, and what its descriptions promise."""
+"""The table of tasks and its descriptions."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from tests.support.task_data import task_data
 
 @pytest.fixture
 def experiment(tables, tokenizer, tmp_path):
-    """A function from `trainer` to an experiment of text classification."""
+    """A function that makes an experiment of text classification from `trainer`."""
     tokenizer.save(tmp_path / "tokenizer")
     data = task_data("text-classification", tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer")}
     values = {

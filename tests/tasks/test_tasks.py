@@ -1,4 +1,4 @@
-"""One battery over every task: it learns, its loss does not depend on how a batch is split, it saves and loads."""
+"""Tests of every task: it learns, its loss does not depend on how a batch is split, and it saves and loads."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attenti
 
 @pytest.fixture(params=TASKS)
 def make(request, store, validation_store, tables, tokenizer, tmp_path):
-    """A function from overrides to an experiment of the task."""
+    """A function that makes an experiment of the task from overrides."""
     tokenizer.save(tmp_path / "tokenizer")
     values = {
         "experiment": "battery",
@@ -39,7 +39,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 
 def train(experiment, folder: Path):
-    """Train, and give the task, the data and the trainer."""
+    """Train, and return the task, the data and the trainer."""
     data, task, _ = build(experiment, None)
     steps = data.plan.num_steps
     callbacks = training_callbacks(experiment, task, folder, steps, validates=True)
@@ -71,7 +71,7 @@ def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
     split, _, _ = train(make(*NO_DROPOUT, f"--trainer.accumulate_grad_batches={accumulate}"), tmp_path / "split")
     for (name, expected), actual in zip(whole.model.named_parameters(), split.model.parameters(), strict=True):
         if whole.name == "multiple-choice" and name == "classifier.bias":
-            # What is added to every choice cancels: its gradient is noise, which Adam scales up.
+            # A term added to every choice cancels, so its gradient is noise, which Adam scales up.
             continue
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=2e-6, msg=name)
 
@@ -86,13 +86,11 @@ def test_a_checkpoint_alone_predicts_as_the_trained_model_does(make, tmp_path):
 
 
 def spoiled(value, bad):
-    """Copies of a row in each of which one text is replaced by `bad`."""
+    """Yield copies of a row, each with one text replaced by `bad`."""
     if isinstance(value, str):
         yield bad
-    for key, part in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
-        for other in spoiled(part, bad):
+    for key, row in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        for other in spoiled(row, bad):
             copy = value.copy()
             copy[key] = other
             yield copy
@@ -105,7 +103,7 @@ def test_half_a_character_or_a_missing_value_in_any_text_is_an_error_with_its_lo
     assert len(rows) >= 2
     for values in rows:
         if values.get("question", bad) is None and "choices" in values:
-            # A question before choices may be missing.
+            # The question of choices may be missing.
             continue
         with pytest.raises(InputError, match="item 7: "):
             task.predict_rows([Row("item 7", values)], 1)

@@ -126,7 +126,7 @@ def test_nothing_is_loaded_while_the_protection_is_switched_off(tmp_path, monkey
 
 
 class Disk:
-    """A disk that fills: an error at a number of bytes, or where all is to be on it."""
+    """Disk that is full after a number of bytes, or on fsync."""
 
     def __init__(self, monkeypatch, at):
         self.full = False
@@ -134,7 +134,7 @@ class Disk:
         fsync, opened = os.fsync, open
 
         def failing_fsync(descriptor):
-            # There is room for a checksum still.
+            # There is still room for a checksum.
             if self.full and at == "fsync" and os.fstat(descriptor).st_size > 500:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fsync(descriptor)
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_message_and_leaves_earlier_files(tmp_path, monkeypat
     io.wait()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     disk.full = True
-    # A new file, and one in the place of an older.
+    # A new file, and one that replaces an older one.
     for path in (tmp_path / step_name(7), same):
         linked = []
 
@@ -225,7 +225,7 @@ def test_an_asynchronous_checkpoint_holds_the_state_of_its_step(tmp_path, monkey
     content = {"bert_lightning": {"a": [weights]}, "weights": weights, "given": [given]}
     io.save_checkpoint(content, tmp_path / step_name(1), ("given",))
     weights += 1
-    # What is said to be nobody else's is not copied again.
+    # A state that nobody else uses is not copied again.
     given += 1
     assert not list(tmp_path.iterdir())
     go.set()

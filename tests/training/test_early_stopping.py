@@ -1,4 +1,4 @@
-"""The best checkpoint and early stopping follow the task's metric, whichever way is up, and survive a resume."""
+"""The best checkpoint and early stopping follow the task's metric in its direction, and survive a resume."""
 
 import os
 import shutil
@@ -49,14 +49,14 @@ def command(tables, tokenizer, tmp_path) -> list[str]:
 
 @pytest.fixture(params=["max", "min"])
 def scored(request, monkeypatch):
-    """A task whose validation gives the scores, as accuracy or, below zero, as a loss; gives a function to call then.
+    """Make validation return the scores, as accuracy or, if negative, as a loss.
 
-    The function is called with the step of each validation.
+    The value is a function that sets a callback. The callback receives the step of each validation.
     """
     sign, name = (1.0, "accuracy") if request.param == "max" else (-1.0, "loss")
     listeners = []
 
-    def scores(task, split, outputs, part):
+    def scores(task, split, outputs, subset):
         step = task.trainer.global_step
         for listener in listeners:
             listener(step)
@@ -76,7 +76,7 @@ def scored(request, monkeypatch):
 
 
 def ended(run: Path) -> tuple[int, str, str]:
-    """Last step, best checkpoint, and how it ended."""
+    """Return the last step, the best checkpoint, and how the run ended."""
     manifest = RunDirectory(run).read_manifest()
     return manifest["step"], (run / "checkpoints/best.ckpt").resolve().name, manifest["ended"]
 
@@ -96,7 +96,7 @@ def test_the_metric_of_the_task_decides_the_best_checkpoint_and_early_stopping(c
 def test_patience_continues_after_a_kill(command, scored, tmp_path):
     whole = tmp_path / "whole"
     assert main([*command, str(whole)]) == 0
-    # Before, at and behind a validation, and at the one that stops training, before its end was recorded.
+    # Before, at and after a validation, and at the one that stops training, before its end was recorded.
     for step in (5, 6, 7, STOP_STEP):
         killed = tmp_path / f"killed-{step}"
         shutil.copytree(whole, killed, symlinks=True)
@@ -108,7 +108,7 @@ def test_patience_continues_after_a_kill(command, scored, tmp_path):
         file = resumed.stat().st_ino if resumed.exists() else None
         assert main([*command, str(killed)]) == 0
         assert ended(killed) == EXPECTED, step
-        # Written again, it could be lost by a kill.
+        # If it were written again, a kill could lose it.
         assert not resumed.exists() or resumed.stat().st_ino == file
         end = weights(killed)
         assert all(torch.equal(tensor, end[name]) for name, tensor in weights(whole).items())
@@ -132,7 +132,7 @@ def test_a_stopped_run_stays_stopped_under_every_strategy(restored):
 
 @pytest.mark.parametrize("step", [6, STOP_STEP])
 def test_patience_continues_after_a_signal_during_validation(command, scored, tmp_path, step):
-    """The checkpoint that a signal leaves knows what early stopping made of the validation that it came in."""
+    """The checkpoint that a signal leaves holds the decision of early stopping in the same validation."""
     pending = [step]
 
     def interrupt(now):
@@ -142,7 +142,7 @@ def test_patience_continues_after_a_signal_during_validation(command, scored, tm
 
     scored(interrupt)
     run = tmp_path / "run"
-    # Where training stops at that validation anyway, it is finished.
+    # If training stops at that validation anyway, it is finished.
     assert main([*command, str(run)]) == (0 if step == STOP_STEP else 143)
     assert RunDirectory(run).read_manifest()["step"] == step
     assert main([*command, str(run)]) == 0

@@ -1,4 +1,4 @@
-"""What is not finite never reaches the weights; jumps of the loss are told."""
+"""Non-finite steps, which never reach the weights, and spikes of the loss, which are reported."""
 
 import json
 import logging
@@ -8,106 +8,30 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning import Trainer
-from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
-from bert_lightning.data.loading.batching import to_batch
-from bert_lightning.errors import WorkError
-from bert_lightning.model import BertConfig, BertForPreTraining
-from bert_lightning.optim.optimizers import SGD, AdamW
-from bert_lightning.optim.schedules import Constant
+from bert_lightning.optim.optimizers import SGD
 from bert_lightning.tasks import task as base
-from bert_lightning.tasks.pretraining.task import PretrainingTask
-from bert_lightning.tasks.task import Optimization
-from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from bert_lightning.training import finite
 from bert_lightning.training.finite import MOST_SKIPPED_IN_A_ROW, LossSpikes, clip_gradients
 from bert_lightning.training.precision import ScaledFloat16
-
-
-class Poisoned(PretrainingTask):
-    """The loss of some steps is not a number; remembers the weights behind each step."""
-
-    poisoned: tuple[int, ...] = ()
-    only_gradient = False
-
-    def sums(self, batch):
-        sums = super().sums(batch)
-        if self.trainer.global_step + 1 in self.poisoned:
-            if self.only_gradient:
-                sums.register_hook(lambda gradient: gradient * float("inf"))
-                return sums
-            return sums * float("nan")
-        return sums
-
-    def on_train_batch_end(self, *arguments):
-        super().on_train_batch_end(*arguments)
-        self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
+from tests.support.poisoned_training import trained
 
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
-    """What a processor reaches in float16 takes seconds to measure."""
+    """Replace the measurement of a CPU's speed in float16, which takes seconds."""
     monkeypatch.setattr(base, "peak_operations", lambda *_: 1.0)
 
 
-def trained(
-    folder,
-    poisoned=(),
-    non_finite="stop",
-    optimizer=None,
-    num_steps=6,
-    only_gradient=False,
-    accelerator="cpu",
-    plugins=(),
-):
-    """The task after training, or as it was when training stopped, and what stopped it."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    tokenizer = WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS))
-    optimization = Optimization(
-        optimizer or AdamW(learning_rate=1e-2), Constant(), num_steps, 1.0, 0, 2, non_finite=non_finite
-    )
-    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8, optimization=optimization)
-    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
-    generator = np.random.default_rng(0)
-    steps = []
-    for step in range(num_steps):
-        ids = generator.integers(5, 50, (4, 8))
-        labels = {"masked_positions": np.array([1, 9]), "masked_labels": np.array([7, 8])}
-        batch = to_batch(
-            ids, np.zeros_like(ids), np.full(4, 8), sentence_labels=np.zeros(4, dtype=np.int64), **labels
-        )
-        steps.append([{**batch, "samples": np.arange(4) + 4 * step}])
-    trainer = Trainer(
-        accelerator=accelerator,
-        max_steps=num_steps,
-        plugins=list(plugins),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    try:
-        trainer.fit(task, DataLoader(steps, batch_size=None, collate_fn=lambda batch: batch))
-    except WorkError as error:
-        return task, error
-    return task, None
-
-
 @pytest.fixture(params=["at once", "later"])
-def told(request, monkeypatch):
-    """Whether the step is refused at once, or left out by the fused kernel and reported later, as on a GPU."""
+def report_time(request, monkeypatch):
+    """Refuse the step at once, or let the fused kernel skip it and report it later, as on a GPU."""
     if request.param == "later":
         monkeypatch.setattr(finite, "_skips_by_itself", lambda device, optimizer: True)
 
 
 @pytest.mark.parametrize("only_gradient", [False, True])
-def test_a_non_finite_step_stops_training_and_names_its_samples(tmp_path, told, only_gradient):
+def test_a_non_finite_step_stops_training_and_names_its_samples(tmp_path, report_time, only_gradient):
     task, error = trained(tmp_path, poisoned=(4,), only_gradient=only_gradient)
     assert "step 4" in str(error)
     assert "12, 13, 14, 15" in str(error)
@@ -122,7 +46,7 @@ def test_a_non_finite_step_stops_training_and_names_its_samples(tmp_path, told, 
     assert torch.equal(weights, task.history[2])
 
 
-def test_a_skipped_step_changes_no_weight_and_training_continues(tmp_path, told):
+def test_a_skipped_step_changes_no_weight_and_training_continues(tmp_path, report_time):
     task, error = trained(tmp_path, poisoned=(3,), non_finite="skip")
     assert error is None
     assert torch.equal(task.history[2], task.history[1])
@@ -133,7 +57,7 @@ def test_a_skipped_step_changes_no_weight_and_training_continues(tmp_path, told)
 
 
 def test_a_skipped_step_changes_no_moment(tmp_path):
-    # Plain descent over the other steps, by hand: the skipped one is as if it had not been drawn.
+    # Plain descent over the other steps: the skipped step has no effect at all.
     with_skip, _ = trained(tmp_path, poisoned=(6,), non_finite="skip", optimizer=SGD(learning_rate=0.1, momentum=0.9))
     without, _ = trained(tmp_path, num_steps=5, optimizer=SGD(learning_rate=0.1, momentum=0.9))
     assert torch.equal(with_skip.history[-1], without.history[-1])
@@ -197,7 +121,7 @@ def test_a_scaled_loss_changes_the_weights_like_an_unscaled_one(tmp_path, scale)
     scaled, error = trained(tmp_path, plugins=[precision], **plain_sgd)
     assert error is None
     plain, _ = trained(tmp_path, **plain_sgd)
-    # Clipped to a norm of 1 behind the scale: before it, steps would be as many times shorter.
+    # Clipping to a norm of 1 comes after unscaling. Before it, steps would be shorter by the scale.
     torch.testing.assert_close(scaled.history[-1], plain.history[-1], rtol=2e-2, atol=2e-3)
     assert not torch.equal(scaled.history[-1], scaled.history[0])
 

@@ -42,7 +42,7 @@ def test_a_row_truncated_by_a_kill_costs_no_other_row(tmp_path):
 
 def test_a_full_disk_is_one_message_that_names_the_file(tmp_path, monkeypatch):
     path = tmp_path / metrics_file.NAME
-    # A disk that fills takes part of a row, and says nothing.
+    # A full disk writes a truncated row without an error.
     monkeypatch.setattr(metrics_file.os, "write", lambda descriptor, content: len(content) // 2)
     with pytest.raises(WorkError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
         metrics_file.append(path, {"step": 1})

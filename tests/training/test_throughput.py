@@ -1,4 +1,4 @@
-"""What a run says of its speed, and what it settles by itself."""
+"""Reports of speed, and settings that a run chooses by itself."""
 
 import itertools
 import json
@@ -78,7 +78,7 @@ def test_the_clock_gives_each_section_its_own_time(monkeypatch):
 def test_the_measured_peak_counts_two_operations_per_product(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
-    # One second a measurement, and as many products in it as make up 10^9 operations.
+    # One second per measurement, with products of 10^9 operations in it.
     shape, cpu = (100, 200, 300), torch.device("cpu")
     operations = 2 * 100 * 200 * 300
     assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
@@ -110,7 +110,7 @@ def test_the_fewest_micro_batches_that_fit_are_chosen():
 def test_a_batch_that_does_not_fit_is_split_into_micro_batches_that_a_resume_keeps(
     config, tmp_path, monkeypatch, capsys
 ):
-    """Room for two samples at a time: four micro-batches of the eight; the loss stays that of the whole."""
+    """Leave room for two samples at a time: eight make four micro-batches, with the same loss."""
     sizes, compute = [], TextClassificationTask.compute
 
     def small(task, batch):
@@ -123,17 +123,17 @@ def test_a_batch_that_does_not_fit_is_split_into_micro_batches_that_a_resume_kee
     whole = fit(config, tmp_path / "whole", *no_dropout)
     monkeypatch.setattr(TextClassificationTask, "compute", small)
     auto = ["--trainer.accumulate_grad_batches", "auto", *no_dropout]
-    parts = fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    split = fit(config, tmp_path / "split", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
     assert "micro-batches: 4 per step, of 2 samples" in capsys.readouterr().out
-    assert parts.read_manifest()["micro_batches"] == 4
+    assert split.read_manifest()["micro_batches"] == 4
     assert sizes[:2] == [8, 4]
-    losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, parts)]
+    losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, split)]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]))
 
-    (tmp_path / "parts/checkpoints/step-000000012.ckpt").unlink()
-    parts.update_manifest(ended=None)
+    (tmp_path / "split/checkpoints/step-000000012.ckpt").unlink()
+    split.update_manifest(ended=None)
     sizes.clear()
-    fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    fit(config, tmp_path / "split", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
     assert set(sizes) == {2}
 
 

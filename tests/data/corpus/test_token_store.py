@@ -36,7 +36,7 @@ def unfinish(folder: Path) -> None:
 
 
 def kill_self(*_) -> None:
-    """Die as an out-of-memory kill has it."""
+    """Die as after an out-of-memory kill."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -153,7 +153,7 @@ def test_swapped_shards_are_noticed(tmp_path, corpus, tokenizer, small_shards):
 
 @pytest.fixture(scope="module")
 def long_document(tmp_path_factory, tokenizer, documents):
-    """A store in which the second of three documents lies in several shards, and the text of the three."""
+    """A store in which the second of three documents spans several shards, and the text of the three."""
     texts = [documents[0], [s for document in documents for s in document], documents[1]]
     folder = tmp_path_factory.mktemp("long")
     before = shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE
@@ -185,14 +185,14 @@ def test_a_document_longer_than_a_shard_keeps_its_text_and_its_extent(long_docum
 
 
 def samples_up_to(pairs):
-    """Samples up to each document."""
+    """Return the number of samples up to each document."""
     return np.cumsum(
         [-(-int(pairs.store.sentence_ends(n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
     )
 
 
 def holds(store, document, tokens) -> bool:
-    """Whether a document holds a run of tokens."""
+    """Return whether a document holds a run of tokens."""
     whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
     wanted = tokens.tolist()
     return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))

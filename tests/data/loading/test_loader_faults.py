@@ -1,4 +1,4 @@
-"""What befalls the processes that make batches."""
+"""Faults of the processes that make batches."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ def test_workers_ignore_the_signals_that_end_training_and_end_with_it(number):
 
 
 def test_a_worker_that_hangs_is_killed_with_its_loader(tmp_path):
-    """Torch sends it SIGTERM, and Python would wait for it at the end for ever."""
+    """Torch sends it SIGTERM, which it ignores, so Python would wait for it at the end for ever."""
     pipe = tmp_path / "never-written"
     os.mkfifo(pipe)
     started, tell = os.pipe()
@@ -54,16 +54,16 @@ def test_a_worker_that_hangs_is_killed_with_its_loader(tmp_path):
 
 
 class Seen(logging.Handler):
-    """Warnings, and an event for each."""
+    """Log handler that keeps warnings and sets an event at each."""
 
     def __init__(self):
         super().__init__()
         self.messages = []
-        self.told = threading.Event()
+        self.received = threading.Event()
 
     def emit(self, record):
         self.messages.append(record.getMessage())
-        self.told.set()
+        self.received.set()
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_a_late_batch_is_reported_once_with_its_step(seen, monkeypatch):
 
     def make(step):
         if step == 2:
-            assert seen.told.wait(60)
-            # Some more looks of the watch, at the same stall.
+            assert seen.received.wait(60)
+            # The watch looks at the same stall several more times.
             while looks.acquire(blocking=False):
                 pass
             for _ in range(5):

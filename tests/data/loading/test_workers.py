@@ -1,4 +1,4 @@
-"""A process that makes batches begins, or another one does."""
+"""Start of the processes that make batches."""
 
 import os
 import signal

@@ -139,7 +139,7 @@ def test_stages_change_length_and_batch_size_at_their_step_and_draw_afresh(store
     steps = [sequences(data.training_batches(step, plan, 0, 1)[0]) for step in range(7)]
     assert [len(step) for step in steps] == [8, 8, 8, 4, 4, 2, 2]
     assert [max(len(ids) for ids, *_ in step) for step in steps] == [40, 40, 40, 64, 64, 64, 64]
-    # Samples consumed before each step, of 24 + 8 + 4.
+    # Samples consumed before each step, in batches of 24 + 8 + 4.
     progress = [data._progress(data._stages[n], step, plan) for step, n in enumerate([0, 0, 0, 1, 1, 2, 2])]
     assert progress == pytest.approx([n / 36 for n in (0, 8, 16, 24, 28, 32, 34)])
 

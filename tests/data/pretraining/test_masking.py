@@ -1,4 +1,4 @@
-"""Tests of every masking in the table, and of the properties of each one."""
+"""Every masking in the table, and the properties of each."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def slice_of(sequences: Sequences, at) -> Sequences:
 
 
 def words_of(candidates, starts):
-    """The words of one sequence, each a list of positions, found by walking over it."""
+    """Return the words of one sequence as lists of positions, found by walking over it."""
     words: list[list[int]] = []
     for position in range(len(candidates)):
         if starts[position]:
@@ -123,7 +123,7 @@ def test_shares_of_one_give_the_hand_written_output(strategy, mask_share, random
 
 
 def replaced(strategy, num_seeds: int = 10):
-    """Before and after, for one token of every unit."""
+    """Return one token of every unit before and after masking."""
     pairs = []
     for seed in range(num_seeds):
         ids, sequences = micro_batch(seed)
@@ -138,7 +138,7 @@ def replaced(strategy, num_seeds: int = 10):
 def test_eighty_ten_ten_passes_a_chi_squared_test(strategy):
     before, after = replaced(strategy)
     counts = [(after == MASK_ID).sum(), ((after != MASK_ID) & (after != before)).sum(), (after == before).sum()]
-    # A random token is the original one in one of so many draws.
+    # One random token of that many is the original one.
     same = 0.1 / len(ORDINARY)
     expected = np.sum(counts) * np.array([0.8, 0.1 - same, 0.1 + same])
     assert stats.chisquare(counts, expected).pvalue > 1e-4

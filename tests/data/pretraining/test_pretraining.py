@@ -18,7 +18,7 @@ from tests.support.small_corpus import write_corpus
 
 
 def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:
-    """Documents that hold a run of tokens."""
+    """Return the documents that hold a run of tokens."""
     wanted = tokens.tolist()
     found = set()
     for document in range(store.num_documents):
@@ -192,7 +192,7 @@ def test_ranks_and_accumulation_only_split_the_samples_of_a_step(make, monkeypat
 
 
 def test_micro_batches_differ_in_their_number_of_masked_tokens(make):
-    # Else no test could tell a mean over the step from a mean of micro-batch means.
+    # Otherwise a mean over the step would equal a mean of micro-batch means.
     data = make(5, 4)
     assert len({len(batch["masked_labels"]) for step in data.train_dataloader() for batch in step}) > 1
 

@@ -1,4 +1,4 @@
-"""Tests of every objective in the table, and of the properties of each one."""
+"""Every objective in the table, and the properties of each."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def all_samples(source, epoch: int = 0):
 
 
 def documents_of(store: TokenStore, tokens) -> set[int]:
-    """The documents that hold some tokens."""
+    """Return the documents that hold some tokens."""
     ends = np.cumsum(store.shard(0).document_lengths())
     all_tokens = store.shard(0).tokens
     position = {int(token): n for n, token in enumerate(all_tokens)}
@@ -150,7 +150,7 @@ def test_other_documents_are_drawn_evenly(numbered):
         if sample.label == 1
     ]
     counts = np.bincount(drawn, minlength=numbered.num_documents)
-    # Each is left out for its own samples, so the expected numbers differ a little.
+    # A document is left out for its own samples, so the expected numbers differ slightly.
     own = np.diff(source._count_up(0), prepend=0) * 60
     expected = (len(drawn) - own * len(drawn) / own.sum()) / (numbered.num_documents - 1)
     assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-4

@@ -1,4 +1,4 @@
-"""Files as other programs write them, beside the files that programs leave behind."""
+"""Files as other programs write them, beside the extra files that programs leave."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Where the splits of a fine-tuning task come from, and settings that contradict each other."""
+"""Sources of the splits of a fine-tuning task, and settings that contradict each other."""
 
 import pytest
 

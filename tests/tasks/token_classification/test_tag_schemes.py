@@ -19,7 +19,7 @@ SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 
 @st.composite
 def spans(draw):
-    """Spans in order that do not overlap, and the length of their sentence."""
+    """Draw spans in order that do not overlap, and the length of their sentence."""
     found, position = [], 0
     for _ in range(draw(st.integers(0, 6))):
         start = position + draw(st.integers(0, 2))

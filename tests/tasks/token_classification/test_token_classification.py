@@ -252,7 +252,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
 
     assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
     assert read_test("cat B\n", ["O", "B", "I"]).spans
-    # Of a model that was trained on letters as plain labels.
+    # The labels of a model that was trained on letters as plain labels.
     assert not read_test("cat B\n", ["B", "I", "O"]).spans
     with pytest.raises(InputError, match=r"line 1: the tag 'B_A' of 'cat' marks no span, .*'B-A'"):
         read_test("cat B_A\n", ["O", "B-A", "I-A"])
@@ -269,7 +269,7 @@ def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own_schem
     assert "breaks" not in caplog.text
     assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, 1, 0]]
     caplog.clear()
-    # What keeps to both is no other scheme.
+    # A file that follows both schemes is of no other scheme.
     module(tmp_path, tokenizer, "cat B-A\ndog E-A\ncat S-A\n", "the O\n")
     module(tmp_path, tokenizer, "cat I-A\ndog B-A\n", "the O\ncat I-A\n")
     assert not caplog.text
