@@ -1,5 +1,6 @@
 """The main commands from the shell: vocabulary, store, pre-training, resuming, fine-tuning, test, predict, report."""
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from tests.support.commands import shell
+from tests.support.kills import Killed, kill_at
 
 
 def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
@@ -72,31 +74,14 @@ def test_resuming_from_any_checkpoint_ends_in_the_same_weights_and_metrics(home,
     assert "resumed_from" in json.loads((run / "manifest.json").read_text())["sessions"][-1]
 
 
-DYING = """
-import os, sys
-from bert_lightning.cli import main
-from bert_lightning.tasks.pretraining.task import PretrainingTask
-original = PretrainingTask.training_step
-def dying(self, batches, number):
-    if self.trainer.global_step == int(sys.argv[1]):
-        os.abort()
-    return original(self, batches, number)
-PretrainingTask.training_step = dying
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def die_at(step: int, command: list[str]) -> None:
-    """Run a command whose training dies at the start of a step, as if killed. Nothing more is written."""
-    done = subprocess.run([sys.executable, "-c", DYING, str(step), *command], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGABRT, done.stderr
-
-
-def test_the_best_checkpoint_stays_the_best_after_a_kill(home, tmp_path):
+def test_the_best_checkpoint_stays_the_best_after_a_kill(home, tmp_path, monkeypatch):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.val_check_interval", "4"]
     command += ["--optimizer.learning_rate", "0.5", "--checkpoint.keep_last", "1", "--run-directory"]
     assert main([*command, str(tmp_path / "whole")]) == 0
-    die_at(9, [*command, str(tmp_path / "killed")])
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            main([*command, str(tmp_path / "killed")])
     assert main([*command, str(tmp_path / "killed")]) == 0
     best = [(tmp_path / run / "checkpoints/best.ckpt").resolve().name for run in ("whole", "killed")]
     assert best[0] == best[1]
@@ -177,15 +162,9 @@ def test_settings_of_splitting_and_saving_may_change_in_the_same_directory(home,
     assert now[0] == before[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
-        ("SIGUSR1", 143),
-        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_saves_a_checkpoint_and_the_same_command_continues(home, tmp_path, name, status):
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_a_signal_saves_a_checkpoint_and_gives_its_status(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
@@ -259,10 +238,10 @@ def test_predict_on_raw_lines_agrees_with_test(classifier, tmp_path, capsys):
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in predicted)
 
 
-def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, tmp_path):
-    done = shell("predict", "--checkpoint", home / "runs/whole", cwd=tmp_path, input="The old [MASK] sees [MASK].\n")
-    assert done.returncode == 0, done.stderr
-    [row] = [json.loads(line) for line in done.stdout.splitlines()]
+def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The old [MASK] sees [MASK].\n")))
+    assert main(["predict", "--checkpoint", str(home / "runs/whole")]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(candidates) for candidates in row["masks"]] == [5, 5]
 
 

@@ -4,10 +4,10 @@ import fnmatch
 import hashlib
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,27 @@ from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model import BertConfig, BertForPreTraining
 
 COMMIT, NAME = "a1b2" * 10, "someone/bert-tiny"
-READ = """
-import sys
+# Answers each request in a fork, so that only the hub's client has to be imported each time.
+READER = """
+import json, os, sys
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-try:
-    checkpoint = read_checkpoint(sys.argv[1])
-    print(checkpoint.provenance.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
-except CheckpointError as error:
-    print("error:", error)
+assert "huggingface_hub" not in sys.modules
+for line in sys.stdin:
+    name, variables = json.loads(line)
+    if os.fork():
+        os.wait()
+        print(flush=True)
+        continue
+    os.environ |= variables
+    os.dup2(1, 2)
+    try:
+        checkpoint = read_checkpoint(name)
+        print(checkpoint.provenance.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
+    except CheckpointError as error:
+        print("error:", error)
+    sys.stdout.flush()
+    os._exit(0)
 """
 
 
@@ -79,25 +91,35 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.fixture(scope="module")
+def reader() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def read(model: Path, tmp_path: Path):
+def read(model: Path, reader: subprocess.Popen[str], tmp_path: Path):
     """Read a hub name in a new process, because the client reads the address of the hub on import."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Hub,), {"folder": model}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = os.environ | {
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_OFFLINE": "0",
-    }
+    # It looks this often whether it is to stop.
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
 
     def run(name: str, *, online: bool = True) -> str:
         port = server.server_address[1] if online else 9
-        address = {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
-        done = subprocess.run(
-            [sys.executable, "-c", READ, name], env=environment | address, capture_output=True, text=True
-        )
-        assert not done.stderr, done.stderr
-        return done.stdout.strip()
+        variables = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        print(json.dumps([name, variables]), file=reader.stdin, flush=True)
+        lines = [line.rstrip("\n") for line in iter(reader.stdout.readline, "\n")]
+        assert len(lines) == 1, lines
+        return lines[0]
 
     yield run
     server.shutdown()

@@ -90,8 +90,8 @@ def found(request, two_ranks):
         return ranks.execute(script)[0]
 
 
-# Sums have another order, so gradients differ by rounding in float64, relatively 1e-15. The key's bias has a gradient of
-# 0 except for rounding, which Adam divides by epsilon, 1e-6, so 3 steps of rate 0.01 differ by less than 1e-10.
+# Sums have another order, so gradients differ by rounding in float64, by 1e-15. The gradient of the key's bias is
+# only rounding. Adam divides it by epsilon, 1e-6, so 3 steps of rate 0.01 differ by less than 1e-10.
 MOST = 1e-10
 
 

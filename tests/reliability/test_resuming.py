@@ -26,6 +26,7 @@ from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
+from tests.support.kills import Killed, kill_at
 from tests.support.ranks import Ranks, started
 from tests.support.small_corpus import PRETRAINING
 
@@ -78,22 +79,6 @@ def taken(monkeypatch):
 
     monkeypatch.setattr(Task, "training_step", traced)
     return sessions
-
-
-class Killed(BaseException):
-    """Imitation of a kill: nothing is written any more."""
-
-
-def kill_at(monkeypatch, step: int) -> None:
-    """Let training die within a step, after its samples are drawn and before the weights change."""
-    original = PretrainingTask.sums
-
-    def dying(task, batch):
-        if task.training and task.trainer.global_step == step:
-            raise Killed
-        return original(task, batch)
-
-    monkeypatch.setattr(PretrainingTask, "sums", dying)
 
 
 # -- 1: from every checkpoint ------------------------------------------------------------------------------------

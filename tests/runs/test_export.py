@@ -473,7 +473,7 @@ def test_a_missing_package_is_named_with_what_to_install(home, tmp_path, monkeyp
     assert "needs onnx, onnxscript, onnxruntime: pip install 'bert_lightning[onnx]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", [float("nan"), 100.0])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(100.0, marks=pytest.mark.slow)])
 def test_a_runtime_with_other_results_leaves_no_file(home, tmp_path, monkeypatch, capsys, value):
     original = onnxruntime.InferenceSession
 

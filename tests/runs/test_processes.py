@@ -19,12 +19,12 @@ from bert_lightning.runs.directory import RunDirectory
 
 TWO_RANKS = ["--trainer.devices", "2"]
 WORKERS = ["--data.num_workers", "2"]
-# More than a machine needs to load what it needs and to end, less than the timeouts of gloo.
+# More than a process needs to start and to end, less than the timeouts of gloo.
 LIMIT = 120
 
 
 class Fit:
-    """A long `fit` in a process group of its own."""
+    """A long `fit` in its own process group."""
 
     def __init__(self, home, folder, *arguments, **keywords):
         self.run = RunDirectory(folder / "run")
@@ -59,7 +59,7 @@ class Fit:
         os.killpg(self.process.pid, number)
 
     def ranks(self):
-        """Process ids of rank 0, 1, ..."""
+        """Return the process ids of rank 0, 1, ..."""
         others = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -70,7 +70,7 @@ class Fit:
         return [self.process.pid, *sorted(others)]
 
     def end(self):
-        """Exit status and lines on standard error; nothing of the group is left."""
+        """Return exit status and lines on standard error; no process of the group may be left."""
         try:
             _, errors = self.process.communicate(timeout=LIMIT)
         finally:
@@ -80,7 +80,7 @@ class Fit:
         return self.process.returncode, errors.splitlines()
 
     def _left(self):
-        """Kill what is left of the group after a moment, and say what it was; zombies do not count."""
+        """Kill the processes left of the group after a moment, and return them. Zombies do not count."""
         deadline = time.monotonic() + 4
         while (left := self._members()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -150,7 +150,7 @@ def test_a_signal_before_the_first_step_ends_all_ranks(home, tmp_path, name, sec
     fit = Fit(home, tmp_path, *TWO_RANKS)
     time.sleep(seconds)
     fit.to_group(getattr(signal, name))
-    # In the first moments of Python itself nobody listens.
+    # Until Python has started, nobody handles signals.
     number = getattr(signal, name)
     assert fit.end()[0] in (143 if name == "SIGTERM" else 130, -number)
 
@@ -197,7 +197,7 @@ def test_a_non_finite_loss_on_two_ranks_is_one_message_and_one_file_with_the_sam
     fit = Fit(home, tmp_path, *TWO_RANKS, *arguments)
     status, errors = fit.end()
     assert status == 1
-    # Those that are left out, to one before the last, and what ends training.
+    # One message per skipped step, and the one that ends training.
     assert len(errors) == (10 if skips else 1), errors
     assert ("has diverged" if skips else "is not finite") in errors[-1]
     reports = sorted(fit.run.path.glob("non-finite-*"))
@@ -221,7 +221,7 @@ def contents(folder):
 def test_a_second_command_in_a_run_directory_changes_nothing_and_a_restart_after_a_kill_continues(home, tmp_path):
     arguments = ["--checkpoint.every_n_steps", "3", *WORKERS]
     fit = Fit(home, tmp_path, *arguments).begun()
-    # So that what it writes itself is not in the way.
+    # Stopped, it writes nothing during the comparison.
     os.kill(fit.process.pid, signal.SIGSTOP)
     before = contents(fit.run.path)
     status, [message] = Fit(home, tmp_path, *arguments).end()
@@ -248,8 +248,8 @@ def limited(size):
     ],
 )
 def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home, tmp_path, arguments):
-    """The system refuses files of more than a megabyte, as a full disk or a quota would."""
-    fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "3", *arguments, preexec_fn=limited(1 << 20))
+    """Let the system refuse files of more than 64 kilobytes, like a full disk or a quota."""
+    fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "3", *arguments, preexec_fn=limited(1 << 16))
     status, errors = fit.end()
     assert status == 1, errors
     [message] = errors
@@ -261,7 +261,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home,
 @pytest.mark.slow
 def test_a_shard_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
     arguments = ["--trainer.strategy", "fsdp", "--checkpoint.sharded", "true", "--checkpoint.every_n_steps", "3"]
-    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 19))
+    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 16))
     status, errors = fit.end()
     assert status == 1
     [message] = errors

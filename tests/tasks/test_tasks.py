@@ -14,6 +14,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build, task_of
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
+from tests.support.small_corpus import SMALL_MODEL
 from tests.support.task_data import RAW, task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
@@ -26,7 +27,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
     values = {
         "experiment": "battery",
         "task": request.param,
-        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "model": SMALL_MODEL,
         "trainer": {"max_steps": 4, "accelerator": "cpu"},
         "wandb": {"mode": "disabled"},
         "data": {"max_seq_length": 40, "batch_size": 8},
@@ -49,7 +50,7 @@ def train(experiment, folder: Path):
 
 
 def test_a_task_overfits_eight_samples(make, tmp_path):
-    experiment = make("--optimizer.learning_rate", "1e-3", *NO_DROPOUT)
+    experiment = make("--optimizer.learning_rate", "5e-3", *NO_DROPOUT)
     setup = build(experiment, None)
     plan = TrainingPlan(60, 1, 1)
     batch = setup.data.training_batches(0, plan, 0, 1)[0]
@@ -65,7 +66,7 @@ def test_a_task_overfits_eight_samples(make, tmp_path):
     assert (accuracies == 1).all()
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_splitting_a_batch_does_not_change_training(make, tmp_path, accumulate):
     whole, _, _ = train(make(*NO_DROPOUT), tmp_path / "whole")
     split, _, _ = train(make(*NO_DROPOUT, f"--trainer.accumulate_grad_batches={accumulate}"), tmp_path / "split")
@@ -151,7 +152,7 @@ def test_every_objective_trains_scores_and_predicts(store, validation_store, tmp
     values = {
         "experiment": "objectives",
         "task": "pretraining",
-        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "model": SMALL_MODEL,
         "trainer": {"max_steps": 3, "accelerator": "cpu", "accumulate_grad_batches": 2},
         "wandb": {"mode": "disabled"},
         "data": {
@@ -178,7 +179,7 @@ def test_loss_weights_scale_the_gradient_of_each_loss(store, tmp_path):
     values = {
         "experiment": "weights",
         "task": "pretraining",
-        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "model": SMALL_MODEL,
         "trainer": {"max_steps": 1, "accelerator": "cpu", "gradient_clip_val": None},
         "optimizer": {"learning_rate": 1.0, "weight_decay": 0.0},
         "schedule": {"name": "constant"},
