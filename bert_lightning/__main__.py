@@ -1,4 +1,4 @@
-"""`python -m bert_lightning` is the command `bert-lightning`."""
+"""The command `bert-lightning`, run as `python -m bert_lightning`."""
 
 from bert_lightning.cli import console
 

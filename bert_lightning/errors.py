@@ -1,29 +1,29 @@
-"""What a user did wrong, as one class that the command line turns into one message."""
+"""Errors that the command line turns into one message and an exit status."""
 
 
 class InputError(ValueError):
-    """Bad input: the message names the file and line, or the key and its nearest known neighbour.
+    """Bad input from the user. The message names the file and line, or the key and the nearest existing one.
 
     The commands print the message alone and end with exit status 2.
     """
 
 
 class WorkError(RuntimeError):
-    """Work that failed through no mistake of the user; the message says what and where.
+    """Failure that is not the user's mistake, such as a full disk. The message describes what failed and where.
 
     Attributes:
-        status: what the commands exit with.
+        status: exit status of the command.
     """
 
     status = 1
 
 
 class SharedWorkError(WorkError):
-    """Work that failed on every process of a training alike: all end with its status, and the first one says it."""
+    """Failure that every process of a training reports alike. All end with its status; the first prints it."""
 
 
 class Interrupted(BaseException):
-    """SIGINT asks this process to end where it stands.
+    """Request to end this process at once, sent by SIGINT.
 
-    No KeyboardInterrupt, for which Lightning ends the process with status 1.
+    It is not a KeyboardInterrupt, because Lightning turns that into exit status 1.
     """

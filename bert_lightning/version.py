@@ -1,3 +1,3 @@
-"""The version of the package, readable without importing anything else."""
+"""The version of the package, which imports nothing else."""
 
 __version__ = "0.1.0"

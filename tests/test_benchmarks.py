@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic and data, and the suite for a GPU in its tiny form."""
+"""Arithmetic and data of the benchmarks, and the GPU suite in its tiny form."""
 
 import json
 import subprocess
@@ -8,12 +8,14 @@ from pathlib import Path
 import finetuning
 import generated
 import gpu_checks
+import gpu_setting
 import gpu_suite
 import guard
 import numpy as np
 import pytest
 import torch
 import transformers
+import transformers_encoding
 
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
@@ -59,7 +61,7 @@ def test_the_guard_fails_with_a_line_for_each_ratio_that_fell_by_more_than_the_t
     assert lines[-1].startswith(f"{num_lines} of 2 ratios in 1 files")
 
 
-def test_the_guard_does_not_pass_with_nothing_to_compare(tmp_path, monkeypatch):
+def test_the_guard_does_not_pass_if_there_is_nothing_to_compare(tmp_path, monkeypatch):
     committed = write_results(tmp_path / "committed", steps={"a": 2.0})
     measured = write_results(tmp_path / "measured", others={"a": 2.0})
     monkeypatch.setattr(sys, "argv", ["guard.py", str(measured), "--against", str(committed)])
@@ -96,7 +98,7 @@ def test_both_contenders_of_squad_train_on_the_same_windows_and_answers(tmp_path
     )
     ours = QuestionAnsweringDataModule(settings, WordPieceTokenizer(vocabulary)).splits["train"]
     WordPieceTokenizer(vocabulary).save(tmp_path / "tokenizer")
-    theirs = finetuning.window_features(
+    theirs = transformers_encoding.window_features(
         transformers.AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), length, 12, ours.examples
     )
     assert len(theirs) == len(ours.lengths) >= 150
@@ -128,10 +130,10 @@ def test_a_share_of_squad_is_whole_paragraphs_and_always_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [
-        ({"a": gpu_checks.Measured(1.0, 1.0)}, "ok"),
-        ({"a": gpu_checks.Measured(0.0, 1.0), "b": gpu_checks.Measured(1.1, 1.0)}, "failed"),
-        ({"a": gpu_checks.Measured(float("nan"), 1.0)}, "failed"),
-        (gpu_checks.UnsuitableError("no"), "left out"),
+        ({"a": gpu_setting.Measured(1.0, 1.0)}, "ok"),
+        ({"a": gpu_setting.Measured(0.0, 1.0), "b": gpu_setting.Measured(1.1, 1.0)}, "failed"),
+        ({"a": gpu_setting.Measured(float("nan"), 1.0)}, "failed"),
+        (gpu_setting.UnsuitableError("no"), "left out"),
         (RuntimeError("no"), "failed"),
     ],
 )
@@ -142,7 +144,7 @@ def test_a_check_fails_by_its_figures_or_an_error(monkeypatch, figures, expected
         return figures
 
     monkeypatch.setitem(gpu_checks.CHECKS, "check", check)
-    assert gpu_checks.outcome("check", gpu_checks.Setting(torch.device("cpu")))["result"] == expected
+    assert gpu_checks.outcome("check", gpu_setting.Setting(torch.device("cpu")))["result"] == expected
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
@@ -155,12 +157,12 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
 
     right = attention._BACKENDS[backend].attend
     monkeypatch.setitem(attention._BACKENDS, backend, attention.Backend(a_tenth_too_large))
-    setting = gpu_checks.Setting(torch.device("cpu"), quick=True)
+    setting = gpu_setting.Setting(torch.device("cpu"), quick=True)
     for name in ("every_backend_and_form_agrees_with_float64", "every_backend_has_the_gradients_of_eager"):
         assert gpu_checks.outcome(name, setting)["result"] == "failed"
 
 
-def test_without_cuda_the_suite_exits_with_2_and_one_line(tmp_path, monkeypatch, capsys):
+def test_without_cuda_the_suite_prints_one_line_and_exits_with_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(tmp_path / "out")])
     assert gpu_suite.main() == 2

@@ -1,4 +1,4 @@
-"""Mistakes of users: exit status 2, one message that names the location, no traceback, no incomplete output."""
+"""Mistakes of users: exit status 2, one message that names the location, no traceback, no partial output."""
 
 import json
 import os
@@ -23,8 +23,8 @@ COMMANDS = (
 
 
 @pytest.fixture
-def working_folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
-    """A working folder with good and bad files under short names."""
+def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
+    """Working folder with good and bad files under short names."""
     monkeypatch.chdir(tmp_path)
     Path("good.txt").write_bytes(corpus.read_bytes())
     Path("empty.txt").touch()
@@ -91,16 +91,19 @@ def working_folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> P
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
             "instances --input good.txt --tokenizer tok --output out --dupe-factor 2",
-            "--dupe-factor is not of the dyn",
+            "--dupe-factor is no option of the dynamic",
         ),
         ("instances --input good.txt --tokenizer tok --output out --masking spam", "did you mean 'span'"),
         ("instances --input good.txt --tokenizer tok --output out --objective nxt-sentence", "'next-sentence'"),
         ("instances --input good.txt --tokenizer tok --output out --whole-word --masking span", "contradict"),
         ("instances --input good.txt --tokenizer tok --output out --masked-lm-prob 0", "--masked-lm-prob is 0.0"),
-        ("instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1", "--epoch is not of"),
+        (
+            "instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1",
+            "--epoch is no option of",
+        ),
         (
             "instances --input good.txt --tokenizer tok --output out --algorithm google --layout paragraphs",
-            "segments",
+            "one segment per line",
         ),
         ("instances --input train.tsv --tokenizer tok --output out --algorithm google", "reads plain text"),
         ("instances --input empty.txt --tokenizer tok --output out --algorithm google", "the corpus is empty"),
@@ -162,26 +165,26 @@ def working_folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> P
         ("tokenise", "invalid choice"),
     ],
 )
-def test_a_mistake_gives_one_message_status_two_and_no_output(working_folder, store, capsys, command, message):
-    before = sorted(p.name for p in working_folder.rglob("*"))
+def test_a_mistake_gives_one_message_status_two_and_no_output(folder, store, capsys, command, message):
+    before = sorted(p.name for p in folder.rglob("*"))
     try:
-        status = main([word.replace("EMPTY", "") for word in command.replace("STORE", str(store)).split()])
+        status = main([part.replace("EMPTY", "") for part in command.replace("STORE", str(store)).split()])
     except SystemExit as stop:
         status = stop.code
     error = capsys.readouterr().err
     assert status == 2
     assert message in error
     assert "Traceback" not in error
-    assert sorted(p.name for p in working_folder.rglob("*")) == before
+    assert sorted(p.name for p in folder.rglob("*")) == before
 
 
-def test_a_warning_about_a_vocabulary_names_it(working_folder, caplog):
+def test_a_warning_about_a_vocabulary_names_it(folder, caplog):
     Path("other.txt").write_bytes(Path("tok/vocab.txt").read_bytes())
     assert main(["prepare", "--input", "good.txt", "--tokenizer", "other.txt", "--output", "out", "--cased"]) == 0
     assert "other.txt has no entry with a capital letter" in caplog.text
 
 
-def test_a_vocabulary_that_does_not_fit_the_store_is_named(working_folder, tmp_path, store, capsys):
+def test_a_vocabulary_that_does_not_fit_the_store_is_named(folder, tmp_path, store, capsys):
     from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
     from bert_lightning.model import BertConfig, BertForPreTraining
     from bert_lightning.text.wordpiece import SPECIAL_TOKENS
@@ -237,7 +240,7 @@ def test_the_module_is_the_command():
     assert done.stdout.count(".") == 2
 
 
-def test_instances_are_written_in_the_documented_form(working_folder):
+def test_instances_are_written_in_the_documented_form(folder):
     for algorithm in ("google", "dynamic"):
         arguments = ["--input", "good.txt", "--tokenizer", "tok", "--algorithm", algorithm, "--output", "i.jsonl"]
         assert main(["instances", *arguments, "--max-seq-length", "32"]) == 0
@@ -256,7 +259,7 @@ def test_instances_are_written_in_the_documented_form(working_folder):
             assert instance["masked_lm_positions"] == sorted(instance["masked_lm_positions"])
 
 
-def test_dynamic_instances_are_what_training_draws(working_folder):
+def test_dynamic_instances_are_what_training_draws(folder):
     arguments = ["--input", "good.txt", "--tokenizer", "tok", "--max-seq-length", "40", "--seed", "1", "--output"]
     assert main(["prepare", "--input", "good.txt", "--tokenizer", "tok", "--output", "s"]) == 0
     data = PretrainingDataModule(
@@ -269,14 +272,14 @@ def test_dynamic_instances_are_what_training_draws(working_folder):
         assert len(instances) == data.num_training_samples
 
 
-def test_instances_are_shown_with_their_masked_tokens(working_folder, capsys):
+def test_instances_are_shown_with_the_tokens_behind_the_masks(folder, capsys):
     assert main(["instances", "--input", "good.txt", "--tokenizer", "tok", "--show", "2", "--masking", "span"]) == 0
     shown = capsys.readouterr().out
     assert "[MASK]→" in shown
     assert shown.count("predicted") == 2
 
 
-def test_special_tokens_of_a_vocabulary_are_kept_whole_and_never_masked(working_folder):
+def test_special_tokens_of_a_vocabulary_are_kept_whole_and_never_masked(folder):
     Path("marked.txt").write_text(Path("good.txt").read_text().replace("The", "[E1] The"))
     arguments = ["--input", "marked.txt", "--vocab-size", "130", "--special-tokens", "[E1]"]
     assert main(["tokenizer", *arguments, "--output", "marked"]) == 0
@@ -291,7 +294,7 @@ def test_special_tokens_of_a_vocabulary_are_kept_whole_and_never_masked(working_
     assert not any("[E1]" in instance["masked_lm_labels"] for instance in instances)
 
 
-def test_output_goes_through_links_and_into_pipes(working_folder):
+def test_output_goes_through_links_and_into_pipes(folder):
     os.mkfifo("pipe")
     Path("link.jsonl").symlink_to("target.jsonl")
     command = [sys.executable, "-m", "bert_lightning", "instances", "--algorithm", "google", "--input", "good.txt"]

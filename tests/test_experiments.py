@@ -1,4 +1,4 @@
-"""Experiment files load strictly, and everything that README and docs name exists."""
+"""Every experiment file loads strictly, and everything that README and docs name exists."""
 
 import re
 from pathlib import Path
@@ -26,15 +26,15 @@ def test_every_experiment_file_loads_strictly(path, monkeypatch):
 
 
 def commands(page: Path) -> list[str]:
-    """Return our commands in the code blocks of a page, with continued lines joined."""
+    """Return the `bert-lightning` commands in the code blocks of a page, with continued lines joined."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     lines = (
         "\n".join(block for language, block in fences if language in ("bash", "console"))
         .replace("\\\n", " ")
         .splitlines()
     )
-    found = (re.search(r"(?:^|\$ |\| )(bert-lightning .*)", line) for line in lines)
-    return [match[1] for match in found if match]
+    matches = (re.search(r"(?:^|\$ |\| )(bert-lightning .*)", line) for line in lines)
+    return [match[1] for match in matches if match]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

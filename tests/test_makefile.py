@@ -1,4 +1,4 @@
-"""Targets that `make help` lists."""
+"""Every target that `make help` lists does its work."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ TARGETS: dict[str, tuple[dict[str, str], str]] = {
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run make in a checkout without changing installed packages."""
-    # make may run the tests themselves; its settings must not reach this make.
+    """Run make in a checkout without changing the installed packages."""
+    # Make may run these tests, and its settings must not reach the inner make.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }

@@ -1,4 +1,4 @@
-"""Signals to commands: handled from start to end, and never with a traceback."""
+"""Commands react to signals from their first moment to their last, and never with a traceback."""
 
 import json
 import os
@@ -21,18 +21,18 @@ def send(name, times=1):
 
 @pytest.fixture
 def handlers():
-    """The signal handlers, which must be the same before and after a command."""
+    """Check that the signal handlers after a command are those from before it."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
 
 
 @pytest.mark.parametrize("name", STATUS)
-@pytest.mark.parametrize("place", ["_parser", "_doctor"])
-def test_a_signal_before_or_during_a_command_gives_its_status_and_one_message(
-    monkeypatch, capsys, handlers, name, place
+@pytest.mark.parametrize("function", ["_parser", "_doctor"])
+def test_a_signal_before_or_in_a_command_gives_its_status_and_one_message(
+    monkeypatch, capsys, handlers, name, function
 ):
-    monkeypatch.setattr(cli, place, lambda *_: send(name))
+    monkeypatch.setattr(cli, function, lambda *_: send(name))
     assert cli.main(["doctor"]) == STATUS[name]
     [message] = capsys.readouterr().err.splitlines()
     assert message == f"bert-lightning: {'interrupted' if name == 'SIGINT' else 'terminated'}"
@@ -67,18 +67,18 @@ def test_a_second_signal_does_not_interrupt_the_message_about_the_first(monkeypa
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_signal_while_a_fault_is_reported_gives_the_status(monkeypatch, handlers):
+def test_a_signal_during_an_error_message_decides_the_status(monkeypatch, handlers):
     def faulty(*_):
         raise cli.WorkError("a fault")
 
     complain = cli._complain
     monkeypatch.setattr(cli, "_doctor", faulty)
-    monkeypatch.setattr(cli, "_complain", lambda *given: (send("SIGTERM"), complain(*given))[1])
+    monkeypatch.setattr(cli, "_complain", lambda *arguments: (send("SIGTERM"), complain(*arguments))[1])
     assert cli.main(["doctor"]) == 143
 
 
 @pytest.mark.parametrize("name", STATUS)
-def test_a_signal_after_the_command_neither_changes_nor_interrupts_its_end(name):
+def test_a_signal_after_the_command_does_not_change_its_end(name):
     script = f"""
 import atexit, os, signal
 from bert_lightning import cli
@@ -90,7 +90,7 @@ cli.console()
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_second_interrupt_does_not_wait_for_cleaning_up():
+def test_a_second_interrupt_does_not_wait_for_the_clean_up():
     script = """
 import os, signal
 from bert_lightning import cli
@@ -108,7 +108,7 @@ cli.console()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_while_a_checkpoint_is_scored_gives_its_status(home, monkeypatch, handlers, name):
+def test_a_signal_during_scoring_gives_its_status(home, monkeypatch, handlers, name):
     from bert_lightning.tasks.pretraining.task import PretrainingTask
 
     monkeypatch.setattr(PretrainingTask, "validation_step", lambda *_: send(name))
@@ -116,7 +116,7 @@ def test_a_signal_while_a_checkpoint_is_scored_gives_its_status(home, monkeypatc
 
 
 @pytest.mark.slow
-def test_training_continues_after_the_reader_of_its_output_has_left(home, tmp_path):
+def test_training_continues_when_the_reader_of_its_output_has_left(home, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--trainer.max_steps", "2", "--run-directory", str(run)]

@@ -1,4 +1,4 @@
-"""Broken streams: unreadable messages never end a training, but a lost result is a failure."""
+"""Unreadable messages never end the work that they report; a lost result is a failure."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from bert_lightning import cli
 from bert_lightning.cli.streams import STANDARD_OUTPUT, Descriptor
 
-# A light command whose output is longer than a buffer, so that some is written before the end.
+# A command in a light process. Its output is longer than a buffer, so that it is written before the end.
 COMMAND = """
 import logging, os, signal, sys, warnings
 from bert_lightning import cli
@@ -38,7 +38,7 @@ ARGUMENTS = {"fit": ["fit", "--config", "x"], "predict": ["predict", "--checkpoi
 
 
 def run(tmp_path, command, redirection, more="pass", reads=False):
-    """Run a command, and return its exit status, the content of its file, and standard error if it is open."""
+    """Return the exit status, the content of the command's output file, and standard error if it is open."""
     done = tmp_path / "done"
     script = COMMAND.format(done=str(done), more=more, reads=reads)
     shell = f'"$@" {redirection}; echo $? >{tmp_path}/status'
@@ -52,10 +52,10 @@ LEFT = [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "> >(true)",
 
 
 @pytest.mark.parametrize("redirection", LEFT)
-def test_training_succeeds_with_broken_streams(tmp_path, redirection):
+def test_training_succeeds_with_any_state_of_its_streams(tmp_path, redirection):
     status, done, _ = run(tmp_path, "fit", redirection)
     assert status == 0
-    # A file that the command opens must not become a standard stream.
+    # A file that is opened does not become one of the standard streams.
     assert int(done.split()[0]) > 2
 
 
@@ -69,7 +69,7 @@ def test_training_succeeds_with_broken_streams(tmp_path, redirection):
         ("2>&-", 0, ""),
     ],
 )
-def test_a_command_fails_if_its_result_on_standard_output_is_lost(tmp_path, redirection, status, message):
+def test_a_command_fails_if_its_output_is_its_result_and_is_lost(tmp_path, redirection, status, message):
     ended, done, errors = run(tmp_path, "predict", redirection)
     assert (ended, done is not None) == (status, redirection.startswith("2"))
     assert [line for line in errors.splitlines() if line.startswith("bert-lightning")] == (
@@ -130,7 +130,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
     assert (status, "\\u65e5" in errors) == (0, True)
 
 
-def test_training_continues_without_its_terminal(tmp_path):
+def test_training_continues_when_its_terminal_goes_away(tmp_path):
     """Imitate a broken connection: SIGHUP to the whole group, and a terminal that takes no more output."""
     master, terminal = pty.openpty()
     done = tmp_path / "done"

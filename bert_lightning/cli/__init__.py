@@ -1,6 +1,7 @@
-"""The command `bert-lightning`: from arguments to an exit status, and what faults and signals make of it.
+"""The command `bert-lightning`: parse the arguments, run one command, and turn errors and signals into exit statuses.
 
-A command is a parser and a thin function, side by side in the file of its family; what is heavy is imported inside.
+Each command is a parser and a thin function, side by side in the file of its family. The function imports heavy
+modules itself, so that `--help` stays fast.
 """
 
 import argparse
@@ -9,10 +10,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.cli import corpora, prediction, publishing, scoring, training
@@ -25,27 +26,33 @@ from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _TRAINING = ("fit", "reproduce")
-# Commands whose result is what they print, unless --output names a file.
+# The result of these commands is their output, unless --output names a file.
 _PRINTING = ("instances", "validate", "test", "score", "predict", "doctor")
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: 0 success, 1 failure, 2 bad input, 143 and 130 on signals."""
-    return _heeding_signals(arguments, {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGHUP)})
+    """Run one command and return its exit status.
+
+    Returns:
+        0 for success, 1 for a failure, 2 for bad input, 143 and 130 after SIGTERM and SIGINT.
+    """
+    return _run_guarded(arguments, {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGHUP)})
 
 
 def console() -> None:
-    """The entry point of the installed command."""
+    """Run the installed command."""
     keep_standard_streams()
-    # Behind the command a signal has nothing left to end, but may tear the exit.
-    leave(_heeding_signals(None, dict.fromkeys((*_SIGNALS, signal.SIGHUP), signal.SIG_IGN)))
+    # After the command there is nothing left to stop, and a signal could only disturb the exit.
+    leave(_run_guarded(None, dict.fromkeys((*_SIGNALS, signal.SIGHUP), signal.SIG_IGN)))
 
 
 def leave(status: int) -> NoReturn:
-    """End the process; one that trained with others without taking torch's threads down.
+    """End the process. After distributed training, end it without shutting torch's threads down.
 
-    Taking them down sometimes aborts the process (gloo, torch 2.13: "terminate called without an active exception").
-    torchrun then ends the others while the first may still be writing.
+    Shutting them down sometimes aborts the process (gloo, torch 2.13: "terminate called without an active
+    exception"). torchrun then ends the other processes while the first may still be writing.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
@@ -62,16 +69,19 @@ def _is_text(argument: str) -> bool:
         argument.encode()
     except UnicodeEncodeError:
         return False
-    # No name of a file can hold it.
+    # No file name can hold a zero byte.
     return "\0" not in argument
 
 
 class _Terminated(BaseException):
-    """A signal asked this process to end."""
+    """A request to end this process, sent by SIGTERM or SIGUSR1."""
 
 
-class _Heed:
-    """Ends the command by an exception, so that what was begun is tidied up; a second SIGINT does not wait."""
+class _SignalGuard:
+    """Signal handler that ends the command by an exception, so that it can clean up.
+
+    A second SIGINT ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.is_running = True
@@ -88,33 +98,36 @@ class _Heed:
         raise Interrupted
 
 
-def _heeding_signals(arguments: Sequence[str] | None, behind: dict[signal.Signals, Any]) -> int:
-    """Run one command; training, while it runs, takes the signals over. `behind` handles them afterwards."""
-    heed = _Heed()
+def _run_guarded(arguments: Sequence[str] | None, afterwards: dict[signal.Signals, _Handler]) -> int:
+    """Run one command under a signal guard, and install the handlers of `afterwards` when it has ended.
+
+    Training replaces the guard by its own handlers while it runs.
+    """
+    guard = _SignalGuard()
     try:
         try:
             for number in _SIGNALS:
-                signal.signal(number, heed)
-            return _guarded(arguments)
+                signal.signal(number, guard)
+            return _run(arguments)
         finally:
-            # What comes behind the command, or while it is said how it ended, tears nothing.
-            heed.is_running = False
+            # A signal after the command must not interrupt the message about its end.
+            guard.is_running = False
     except _Terminated:
         return _complain("terminated", TERMINATED)
     except Interrupted:
         return _complain("interrupted", INTERRUPTED)
     finally:
-        for number, handler in behind.items():
+        for number, handler in afterwards.items():
             signal.signal(number, handler)
 
 
-def _guarded(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    broken = next((argument for argument in given if not _is_text(argument)), None)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    broken = next((argument for argument in words if not _is_text(argument)), None)
     if broken is not None:
         parser.error(f"the argument {broken!r} is not {sys.getfilesystemencoding().upper()} or holds a zero byte")
-    options, rest = _parsed(parser, given)
+    options, rest = _parse(parser, words)
     if rest and not getattr(options, "takes_overrides", False):
         # A value may be a secret.
         shown = rest[0].partition("=")[0]
@@ -123,14 +136,14 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     options.overrides = rest
     drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
-        # A training must not end with the terminal that started it, except where it would be killed soon after.
-        ends = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
-        signal.signal(signal.SIGHUP, ends)
-    # Said outright, or the tokenizers library warns whenever a loader forks.
+        # Training outlives the terminal that started it, unless it would be killed soon after.
+        on_hang_up = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
+        signal.signal(signal.SIGHUP, on_hang_up)
+    # Without this variable the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") and options.command != "doctor":
-            raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, with which files can run code: unset it")
+            raise InputError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, which lets files run code: unset it")
         status = options.run(options)
         # Flush now, while a full disk can still change the exit status.
         sys.stdout.flush()
@@ -146,25 +159,25 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         if error.filename == STANDARD_OUTPUT or options.command not in (*_TRAINING, "prepare"):
             # The reader of our output closed the pipe, as `head` does.
             return OK
-        return _complain("a pipe broke", FAILURE)
+        return _complain("a pipe was closed by its reader", FAILURE)
     except OSError as error:
         drop_output(True)
         wrong_path = isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError | PermissionError)
         wrong_path |= error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP)
         status = BAD_INPUT if wrong_path else FAILURE
-        place = error.filename or getattr(options, "output", None) or "input or output"
+        path = error.filename or getattr(options, "output", None) or "input or output"
         reason = "this is a file; a folder is expected" if isinstance(error, FileExistsError) else error.strerror
-        return _complain(f"{place}: {reason or error}", status)
+        return _complain(f"{path}: {reason or error}", status)
     except Exception as error:
-        return _by_class(error)
+        return _report_by_class(error)
 
 
-def _parsed(parser: argparse.ArgumentParser, given: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Parse the arguments; what --help and --version print is a result, so its loss is an error."""
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the arguments. The output of --help and --version is a result, so losing it is an error."""
     drop_output(False)
     try:
         try:
-            return parser.parse_known_args(given)
+            return parser.parse_known_args(words)
         except SystemExit:
             sys.stdout.flush()
             raise
@@ -176,8 +189,8 @@ def _parsed(parser: argparse.ArgumentParser, given: list[str]) -> tuple[argparse
         raise SystemExit(_complain(f"{error.filename}: {error.strerror}", FAILURE)) from None
 
 
-def _by_class(error: Exception) -> int:
-    """Endings whose classes live in heavy modules, which are loaded by now if one of them was raised."""
+def _report_by_class(error: Exception) -> int:
+    """Report errors whose classes live in heavy modules. If one was raised, its module is loaded already."""
     from bert_lightning.checkpoints.errors import CheckpointError
     from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal
 
@@ -186,17 +199,17 @@ def _by_class(error: Exception) -> int:
     if isinstance(error, StoppedBySignal):
         status = EXIT_STATUS[error.signal]
         if is_first_process():
-            return _complain(f"{error}; the checkpoint is written, and the same command goes on", status)
-        # torchrun ends the first process, which may still be writing, as soon as another one has failed.
+            return _complain(f"{error}; the checkpoint is written, and the same command resumes the run", status)
+        # torchrun ends the first process as soon as another one has failed, even while the first is still writing.
         return OK if os.environ.get("LOCAL_RANK", "0") != "0" else status
     raise error
 
 
 def _complain(message: str, status: int) -> int:
     if status in (INTERRUPTED, TERMINATED) and not is_first_process():
-        # The first process says it for all.
+        # The first process reports for all.
         return status
-    # Names of files and values may hold control characters of the terminal.
+    # File names and values may hold control characters.
     print(f"bert-lightning: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 
@@ -217,5 +230,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = Commands(parser)
     for family in (corpora, training, scoring, prediction, publishing):
         family.add(commands)
-    commands.add("doctor", _doctor, "show versions, devices, threads and what is missing")
+    commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

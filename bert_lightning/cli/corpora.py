@@ -1,87 +1,149 @@
 """Commands on text: `tokenizer`, `prepare`, `instances`."""
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
 
-from bert_lightning.cli.parsing import Commands, path_argument, refuse_own_input, whole_number
+from bert_lightning.checks import require_at_least
+from bert_lightning.cli.parsing import Commands, checked_options, path_argument, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import console, text_progress
 from bert_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from bert_lightning.data.corpus.documents import CorpusFormat
 
 LAYOUTS = ("auto", "sentences", "paragraphs")
 
 
 def add(commands: Commands) -> None:
-    """The three commands."""
-    tokenizer = commands.add("tokenizer", _tokenizer, "train a WordPiece vocabulary")
-    _corpus_options(tokenizer)
-    tokenizer.set_defaults(language="en")
-    tokenizer.add_argument("--vocab-size", type=whole_number, required=True, metavar="N", help="number of entries")
-    tokenizer.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="gets vocab.txt and tokenizer.json"
+    """Add the commands of this file."""
+    _add_tokenizer(commands)
+    _add_prepare(commands)
+    _add_instances(commands)
+
+
+def _add_tokenizer(commands: Commands) -> None:
+    parser = commands.add("tokenizer", _tokenizer, "train a WordPiece vocabulary")
+    _corpus_options(parser)
+    parser.set_defaults(language="en")
+    parser.add_argument(
+        "--vocab-size", type=whole_number, required=True, metavar="N", help="number of vocabulary entries"
     )
-    tokenizer.add_argument("--cased", action="store_true", help="keep case and accents")
-    tokenizer.add_argument(
-        "--min-frequency", type=whole_number, default=2, metavar="N", help="a piece must occur so often (default: 2)"
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="folder for vocab.txt and tokenizer.json",
     )
-    tokenizer.add_argument(
+    parser.add_argument("--cased", action="store_true", help="keep upper case and accents")
+    parser.add_argument(
+        "--min-frequency",
+        type=whole_number,
+        default=2,
+        metavar="N",
+        help="leave out word pieces that occur less often (default: 2)",
+    )
+    parser.add_argument(
         "--special-tokens",
         nargs="+",
         default=[],
         metavar="TOKEN",
-        help="further entries, such as [E1], that are never split and never masked",
+        help="additional entries, such as [E1], that are never split and never masked",
     )
 
-    prepare = commands.add(
-        "prepare", _prepare, "encode a corpus into a token store", "Restartable: finished shards are kept."
-    )
-    _corpus_options(prepare)
-    prepare.add_argument(
-        "--tokenizer",
-        required=True,
-        metavar="DIR_OR_VOCAB",
-        help="folder with vocab.txt, or a vocabulary file",
-    )
-    prepare.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="the token store")
-    prepare.add_argument("--workers", type=whole_number, metavar="N", help="processes (default: one a core)")
-    prepare.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
-    prepare.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
-    _language_option(prepare)
 
-    instances = commands.add(
+def _add_prepare(commands: Commands) -> None:
+    parser = commands.add(
+        "prepare",
+        _prepare,
+        "encode a corpus into a token store",
+        "An interrupted command can be repeated: finished shards are kept.",
+    )
+    _corpus_options(parser)
+    _tokenizer_options(parser)
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder for the token store"
+    )
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="number of processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="address of a Dask cluster that does the work, instead of processes"
+    )
+
+
+def _add_instances(commands: Commands) -> None:
+    parser = commands.add(
         "instances",
         _instances,
         "look at pre-training instances",
-        "Shows them, or writes them all as JSON lines. google: the published generator, draw for draw; input lines "
-        "are segments, and blank lines end documents. dynamic: what training draws.",
+        "Shows instances in the terminal, or writes all of them as JSON lines. The google algorithm repeats the "
+        "published generator draw for draw; its input has one segment per line, and blank lines end documents. The "
+        "dynamic algorithm shows the instances that training draws.",
     )
-    _corpus_options(instances)
-    instances.add_argument(
-        "--tokenizer", required=True, metavar="DIR_OR_VOCAB", help="folder with vocab.txt, or a vocabulary file"
+    _corpus_options(parser)
+    _tokenizer_options(parser)
+    parser.add_argument(
+        "--algorithm",
+        choices=("google", "dynamic"),
+        default="dynamic",
+        help="how instances are made (default: dynamic)",
     )
-    instances.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
-    _language_option(instances)
-    instances.add_argument("--algorithm", choices=("google", "dynamic"), default="dynamic", help="default: dynamic")
-    instances.add_argument("--max-seq-length", type=whole_number, default=128, metavar="N", help="default: 128")
-    instances.add_argument(
-        "--max-predictions-per-seq", type=whole_number, default=20, metavar="N", help="default: 20"
+    parser.add_argument(
+        "--max-seq-length",
+        type=whole_number,
+        default=128,
+        metavar="N",
+        help="longest sequence, with [CLS] and [SEP] (default: 128)",
     )
-    instances.add_argument("--masked-lm-prob", type=float, default=0.15, metavar="P", help="default: 0.15")
-    instances.add_argument(
-        "--dupe-factor", type=whole_number, metavar="N", help="passes over the text; google only, default 10"
+    parser.add_argument(
+        "--max-predictions-per-seq",
+        type=whole_number,
+        default=20,
+        metavar="N",
+        help="most masked tokens per sequence (default: 20)",
     )
-    instances.add_argument("--short-seq-prob", type=float, default=0.1, metavar="P", help="default: 0.1")
-    instances.add_argument("--whole-word", action="store_true", help="mask whole words")
-    instances.add_argument("--masking", metavar="NAME", help="dynamic only: token, whole-word, span, n-gram")
-    instances.add_argument("--objective", metavar="NAME", help="dynamic only: next-sentence, sentence-order, ...")
-    instances.add_argument(
-        "--epoch", type=whole_number, metavar="N", help="dynamic only: which pass over the text, from 0"
+    parser.add_argument(
+        "--masked-lm-prob", type=float, default=0.15, metavar="P", help="share of masked tokens (default: 0.15)"
     )
-    instances.add_argument("--seed", type=int, default=12345, metavar="N", help="default: 12345")
-    instances.add_argument(
-        "--show", type=whole_number, default=10, metavar="N", help="how many to show without --output (default: 10)"
+    parser.add_argument(
+        "--short-seq-prob",
+        type=float,
+        default=0.1,
+        metavar="P",
+        help="how often a shorter sequence is made on purpose (default: 0.1)",
     )
-    instances.add_argument("--output", type=path_argument, metavar="FILE", help="gets all of them as JSON lines")
+    parser.add_argument("--whole-word", action="store_true", help="mask whole words")
+    _algorithm_options(parser)
+    parser.add_argument(
+        "--seed", type=int, default=12345, metavar="N", help="seed of the random choices (default: 12345)"
+    )
+    parser.add_argument(
+        "--show", type=whole_number, default=10, metavar="N", help="number to show without --output (default: 10)"
+    )
+    parser.add_argument("--output", type=path_argument, metavar="FILE", help="file for all instances as JSON lines")
+
+
+def _algorithm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dupe-factor", type=whole_number, metavar="N", help="google only: passes over the text (default: 10)"
+    )
+    parser.add_argument(
+        "--masking", metavar="NAME", help="dynamic only: token, whole-word, span or n-gram (default: token)"
+    )
+    parser.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="dynamic only: next-sentence, sentence-order, ... (default: next-sentence)",
+    )
+    parser.add_argument(
+        "--epoch",
+        type=whole_number,
+        metavar="N",
+        help="dynamic only: number of the pass over the text, from 0 (default: 0)",
+    )
 
 
 def _corpus_options(parser: argparse.ArgumentParser) -> None:
@@ -98,27 +160,38 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         "--layout",
         choices=LAYOUTS,
         default="auto",
-        help="of plain text: one sentence a line, or running text; in a table a row is a document, or with sentences "
-        "a line",
+        help="plain text: one sentence per line (sentences), running text (paragraphs), or detect which (auto, the "
+        "default); tables: each row is a document, or a line of one (sentences)",
     )
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
+    )
     parser.add_argument(
         "--errors",
         choices=("strict", "replace"),
         default="strict",
-        help="bytes that are not UTF-8: stop (default), or put U+FFFD there and count",
+        help="bytes that are not UTF-8: stop (strict, the default), or replace them by U+FFFD and count them",
     )
     parser.add_argument(
-        "--document-start", metavar="REGEX", help="a line with a match begins a document, and blank ones end none"
+        "--document-start",
+        metavar="REGEX",
+        help="begin a document at each line that matches; blank lines then end none",
     )
     parser.add_argument(
         "--lines-per-document", type=whole_number, metavar="N", help="begin a document after so many lines"
     )
 
 
-def _language_option(parser: argparse.ArgumentParser) -> None:
+def _tokenizer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--language", default="en", metavar="CODE", help="of the text, for sentence splitting (default: en)"
+        "--tokenizer", required=True, metavar="DIR_OR_VOCAB", help="folder with vocab.txt, or a vocabulary file"
+    )
+    parser.add_argument("--cased", action="store_true", help="the vocabulary file is cased")
+    parser.add_argument(
+        "--language",
+        default="en",
+        metavar="CODE",
+        help="language of the text, for sentence splitting (default: en)",
     )
 
 
@@ -130,20 +203,20 @@ def _tokenizer(options: argparse.Namespace) -> int:
     from bert_lightning.text.wordpiece import TOKENIZER_FILES, load_tokenizer
     from bert_lightning.wording import count
 
-    if options.min_frequency < 1:
-        raise InputError(f"--min-frequency is {options.min_frequency}; it must be at least 1")
+    with checked_options():
+        require_at_least(options, 1, "min_frequency")
     sources, corpus = _sources(options), _corpus_format(options)
     output = options.output
     if output.exists() and (not output.is_dir() or {p.name for p in entries(output)} - {*TOKENIZER_FILES}):
-        raise InputError(f"{output} exists and holds something else: choose another --output")
+        raise InputError(f"{output} exists and holds other files: choose another --output")
     repairs = Repairs()
 
-    def texts() -> Any:
-        with text_progress(sources, "counting words") as done:
+    def texts() -> Iterator[str]:
+        with text_progress(sources, "counting words") as advance:
             for source in sources:
                 for passage in read_passages(source, corpus, repairs):
                     yield from passage.segments
-                    done(sum(map(len, passage.segments)))
+                    advance(sum(map(len, passage.segments)))
 
     tokenizer = train_wordpiece(
         texts(),
@@ -171,8 +244,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
     print(f"{size:,} entries, {casing}, from {count(len(sources), 'source')}: {output}")
     if size < options.vocab_size:
         print(
-            f"The text has no more than {size:,} pieces that occur {options.min_frequency} times; "
-            f"{options.vocab_size:,} were asked for."
+            f"The vocabulary is smaller than --vocab-size {options.vocab_size:,}, because the text has no more word "
+            f"pieces that occur at least {options.min_frequency} times."
         )
     return OK
 
@@ -184,11 +257,12 @@ def _prepare(options: argparse.Namespace) -> int:
 
     if options.scheduler is not None and options.workers is not None:
         raise InputError(
-            "--workers counts processes of this machine: with --scheduler the cluster's workers are used"
+            "--workers and --scheduler contradict each other: --workers counts processes of this machine, but "
+            "--scheduler uses the workers of a cluster"
         )
     sources = _sources(options)
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
-    with text_progress(sources, "encoding") as done:
+    with text_progress(sources, "encoding") as advance:
         summary = prepare(
             sources,
             tokenizer,
@@ -196,7 +270,7 @@ def _prepare(options: argparse.Namespace) -> int:
             corpus=_corpus_format(options),
             num_workers=options.workers,
             scheduler=options.scheduler,
-            progress=done,
+            progress=advance,
         )
     print(*summary_lines(summary, options.output), sep="\n")
     return OK
@@ -207,24 +281,24 @@ def _instances(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from bert_lightning.checkpoints.files import write_atomically
-    from bert_lightning.cli.instances import instances
-    from bert_lightning.cli.summaries import Terminal, shown_instance
+    from bert_lightning.cli.instances import instance_lines
+    from bert_lightning.cli.summaries import Terminal, render_instance
     from bert_lightning.wording import count
 
     if options.output is not None and options.output.is_dir():
         raise InputError(f"--output {options.output} is a folder; a file is expected")
-    if options.show < 1:
-        raise InputError(f"--show is {options.show}; it must be at least 1")
+    with checked_options():
+        require_at_least(options, 1, "show")
     number, sources = 0, _sources(options)
     refuse_own_input(sources, options.output)
-    lines = instances(options, sources, _corpus_format(options), console())
+    lines = instance_lines(options, sources, _corpus_format(options), console())
     if options.output is None:
         terminal = Terminal(highlight=False)
         for number, line in enumerate(islice(lines, options.show)):
-            terminal.print(shown_instance(number, json.loads(line)))
+            terminal.print(render_instance(number, json.loads(line)))
         return OK
 
-    def write(file: Any) -> None:
+    def write(file: IO[bytes]) -> None:
         nonlocal number
         for line in lines:
             file.write(line.encode())
@@ -241,7 +315,7 @@ def _sources(options: argparse.Namespace) -> list[str]:
     return find_sources(options.input, CORPUS_SUFFIXES, options.exclude)
 
 
-def _corpus_format(options: argparse.Namespace) -> Any:
+def _corpus_format(options: argparse.Namespace) -> "CorpusFormat":
     from bert_lightning.data.corpus.documents import CorpusFormat
 
     return CorpusFormat(

@@ -1,4 +1,4 @@
-"""The instances that the command of that name shows or writes, as lines of JSON."""
+"""Pre-training instances as lines of JSON, for the command `instances`."""
 
 import argparse
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bert_lightning.checks import nearest
+from bert_lightning.checks import RefusedValue, nearest, require_at_least, require_between
+from bert_lightning.cli.parsing import checked_options
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.pretraining.masking import MASKINGS
@@ -22,13 +23,13 @@ from bert_lightning.text.original import OriginalEncoding
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
 
-def instances(
+def instance_lines(
     options: argparse.Namespace, sources: Sequence[str], corpus: CorpusFormat, console: Console
 ) -> Iterator[str]:
-    """Instances of `sources` under the options of the command, one line of JSON each.
+    """Yield the instances of `sources` under the options of the command, each as a line of JSON.
 
     Raises:
-        InputError: an option that the algorithm does not know, or a value that cannot be.
+        InputError: the algorithm does not have an option, or a value is not allowed.
     """
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
     if options.algorithm == "google":
@@ -46,12 +47,12 @@ def _google(
 ) -> Iterator[str]:
     for name in ("masking", "objective", "epoch", "document_start", "lines_per_document"):
         if getattr(options, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')} is not of the google algorithm")
+            raise InputError(f"--{name.replace('_', '-')} is no option of the google algorithm")
     if corpus.layout == "paragraphs":
-        raise InputError("--layout paragraphs is not of the google algorithm: its input lines are segments")
+        raise InputError("the google algorithm has no --layout paragraphs: its input has one segment per line")
     table = next((source for source in sources if is_table(source)), None)
     if table is not None:
-        raise InputError(f"{table}: the google algorithm reads plain text")
+        raise InputError(f"{table} is a table, but the google algorithm reads plain text")
     settings = GoogleSettings(
         max_seq_length=options.max_seq_length,
         max_predictions_per_seq=options.max_predictions_per_seq,
@@ -77,31 +78,29 @@ def _google(
 def _dynamic(
     options: argparse.Namespace, sources: Sequence[str], corpus: CorpusFormat, tokenizer: WordPieceTokenizer
 ) -> Iterator[str]:
-    # Torch takes a second to load, which the google algorithm need not wait for.
+    # Torch takes a second to import, and the google algorithm does not need it.
     from bert_lightning.data.pretraining.instances import dynamic_instances
     from bert_lightning.data.pretraining.module import PretrainingDataModule
     from bert_lightning.data.pretraining.settings import PretrainingData
 
     if options.dupe_factor is not None:
-        raise InputError("--dupe-factor is not of the dynamic algorithm, which masks anew in each epoch")
+        raise InputError("--dupe-factor is no option of the dynamic algorithm: it draws new masks in each epoch")
     if options.whole_word and options.masking not in (None, "whole-word"):
         raise InputError(f"--whole-word and --masking {options.masking} contradict each other")
     masking = options.masking or ("whole-word" if options.whole_word else "token")
     objective = options.objective or "next-sentence"
     if masking not in MASKINGS:
-        raise InputError(f"--masking is {masking!r}{nearest(masking, MASKINGS)}")
+        raise InputError(f"--masking {masking!r} does not exist{nearest(masking, MASKINGS)}")
     if objective not in OBJECTIVES:
-        raise InputError(f"--objective is {objective!r}{nearest(objective, OBJECTIVES)}")
-    if not 0 < options.masked_lm_prob < 1:
-        raise InputError(f"--masked-lm-prob is {options.masked_lm_prob}; here it must be more than 0 and less than 1")
-    if options.max_predictions_per_seq < 1:
-        raise InputError(f"--max-predictions-per-seq is {options.max_predictions_per_seq}; it must be at least 1")
-    if options.max_seq_length < 5:
-        raise InputError(f"--max-seq-length is {options.max_seq_length}; it must be at least 5")
-    if not 0 <= options.short_seq_prob <= 1:
-        raise InputError(f"--short-seq-prob is {options.short_seq_prob}; it must be between 0 and 1")
-    if options.epoch is not None and options.epoch < 0:
-        raise InputError(f"--epoch is {options.epoch}; it must be at least 0")
+        raise InputError(f"--objective {objective!r} does not exist{nearest(objective, OBJECTIVES)}")
+    with checked_options():
+        if not 0 < options.masked_lm_prob < 1:
+            allowed = "be more than 0 and less than 1 in the dynamic algorithm"
+            raise RefusedValue("masked_lm_prob", options.masked_lm_prob, allowed)
+        require_at_least(options, 1, "max_predictions_per_seq")
+        require_at_least(options, 5, "max_seq_length")
+        require_between(options, 0, 1, "short_seq_prob")
+        require_at_least(options, 0, "epoch")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         settings = PretrainingData(
@@ -115,7 +114,7 @@ def _dynamic(
         prepare(sources, tokenizer, store, corpus=corpus)
         try:
             data = PretrainingDataModule(settings)
-            data.num_training_samples  # noqa: B018 - says now whether the text is enough
+            data.num_training_samples  # noqa: B018 - raises now if there is too little text
         except InputError as error:
             raise InputError(str(error).replace(str(store), named(sources))) from None
         for instance in dynamic_instances(data, options.seed, options.epoch or 0):

@@ -1,29 +1,37 @@
-"""What the parsers of commands have in common."""
+"""Parsers of the commands, and the types and checks of their options."""
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from bert_lightning.checks import RefusedValue
 from bert_lightning.errors import InputError
 
 
 class Commands:
-    """The commands of a program, each a parser of its own."""
+    """The commands of a program, each with its own parser."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(self, name: str, run: Any, text: str, details: str = "", overrides: bool = False) -> Any:
-        """The parser of a command.
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], int] | None,
+        text: str,
+        details: str = "",
+        overrides: bool = False,
+    ) -> argparse.ArgumentParser:
+        """Add a command and return its parser.
 
         Args:
-            name: of the command.
-            run: takes the parsed options and gives the exit status.
-            text: one line on what it does.
-            details: what else its own help says.
-            overrides: takes keys of the configuration, too.
+            name: word on the command line.
+            run: function that takes the parsed options and returns the exit status; None if subcommands have one.
+            text: one line that describes the command.
+            details: further sentences for the command's own help.
+            overrides: whether the command also accepts keys of the configuration.
         """
         sub = self._parsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}. {details}", allow_abbrev=False
@@ -33,9 +41,16 @@ class Commands:
 
 
 def path_text(text: str) -> str:
-    """Read the name of a file or folder, in which a leading `~/` is the home folder.
+    """Return the name of a file or folder, with a leading `~/` replaced by the home folder.
 
-    A shell does not replace it in `--output=~/a` or in quotes. An empty name would stand for the working directory.
+    The shell leaves `~/` alone in `--output=~/a` and in quotes. An empty name is refused, because it would mean the
+    working directory.
+
+    Raises:
+        argparse.ArgumentTypeError: the name is empty.
+
+    >>> path_text("texts/a.txt")
+    'texts/a.txt'
     """
     if not text:
         raise argparse.ArgumentTypeError("the name is empty: is a variable of the shell not set?")
@@ -43,7 +58,7 @@ def path_text(text: str) -> str:
 
 
 def path_argument(text: str) -> Path:
-    """Read the path of a file or folder, as `path_text` does."""
+    """Return the path of a file or folder (see `path_text`)."""
     return Path(path_text(text))
 
 
@@ -51,29 +66,56 @@ def refuse_own_input(sources: Iterable[str], output: Path | None) -> None:
     """Refuse an output that would replace an input.
 
     Raises:
-        InputError: both are the same file, perhaps under two names.
+        InputError: both are the same file, even under two names.
     """
     if output is None or not output.exists():
         return
     for source in sources:
         if os.path.isfile(source) and os.path.samefile(source, output):
-            raise InputError(f"--output {output} is the file of --input, which it would replace: choose another name")
+            raise InputError(f"--output {output} is the file of --input and would replace it: choose another name")
 
 
 def whole_number(text: str) -> int:
-    """A whole number of a size that counts things."""
+    """Return a whole number that fits into 32 bits.
+
+    Raises:
+        ValueError: the text is no whole number.
+        argparse.ArgumentTypeError: the number is too large.
+
+    >>> whole_number("128")
+    128
+    """
     value = int(text)
     if abs(value) >= 1 << 31:
-        raise argparse.ArgumentTypeError(f"{text} is too large")
+        raise argparse.ArgumentTypeError(f"{text} is too large; at most {(1 << 31) - 1} is allowed")
     return value
 
 
+@contextmanager
+def checked_options() -> Iterator[None]:
+    """Report a value that `checks` refuses under the name of its option.
+
+    Raises:
+        InputError: a value is refused.
+
+    >>> with checked_options():
+    ...     raise RefusedValue("min_frequency", 0, "be at least 1")
+    Traceback (most recent call last):
+    bert_lightning.errors.InputError: --min-frequency is 0; it must be at least 1
+    """
+    try:
+        yield
+    except RefusedValue as error:
+        name = error.name.replace("_", "-")
+        raise InputError(f"--{name}{str(error).removeprefix(error.name)}") from None
+
+
 def module_option(parser: argparse.ArgumentParser) -> None:
-    """`--allow-module`, which says what a configuration may import."""
+    """Add `--allow-module`, the modules that a configuration may import."""
     parser.add_argument(
         "--allow-module",
         action="append",
         default=[],
         metavar="NAME",
-        help="import this module, or package, where a class_path of the configuration names it; repeatable",
+        help="module or package that a class_path of the configuration may import; repeatable",
     )

@@ -3,67 +3,85 @@
 import argparse
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from bert_lightning.cli.parsing import Commands, path_argument, path_text, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
-from bert_lightning.cli.terminal import row_progress, write_lines
+from bert_lightning.cli.terminal import item_progress, write_lines
 
 
 def add(commands: Commands) -> None:
-    """The two commands."""
-    predict = commands.add("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
-    predict.add_argument(
+    """Add the commands of this file."""
+    _add_predict(commands)
+    _add_features(commands)
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
+    parser.add_argument(
         "--checkpoint",
         type=path_argument,
         required=True,
         metavar="RUN_OR_CKPT",
         help="run directory or checkpoint file",
     )
-    predict.add_argument(
-        "--input",
-        type=path_text,
-        default="-",
-        metavar="FILE|-",
-        help="lines of text, or a table; default: standard input",
+    _input_option(parser)
+    parser.add_argument(
+        "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
     )
-    predict.add_argument("--output", type=path_argument, metavar="FILE", help="default: standard output")
 
-    features = commands.add(
+
+def _add_features(commands: Commands) -> None:
+    parser = commands.add(
         "features",
         _features,
         "write hidden states of texts to a file",
-        "Takes any checkpoint with a vocabulary: runs, Hugging Face folders, TensorFlow 1 checkpoints, hub names.",
+        "Reads any checkpoint with a vocabulary: runs, Hugging Face folders, TensorFlow 1 checkpoints, hub names.",
     )
-    features.add_argument(
+    parser.add_argument(
         "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
     )
-    features.add_argument(
-        "--input",
-        type=path_text,
-        default="-",
-        metavar="FILE|-",
-        help="lines of text, or a table; default: standard input",
+    _input_option(parser)
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
-    features.add_argument("--text-column", default="text", metavar="NAME", help="of tables (default: text)")
-    features.add_argument(
-        "--output", type=path_argument, required=True, metavar="FILE", help="ends in .safetensors or .parquet"
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="FILE",
+        help="file for the features; ends in .safetensors or .parquet",
     )
-    features.add_argument(
+    parser.add_argument(
         "--layers",
         nargs="+",
         type=whole_number,
         default=[-1],
         metavar="N",
-        help="0 is the embeddings, 1 the first block, -1 the last (default); several are kept apart",
+        help="one or more layers: 0 is the embeddings, 1 the first block, -1 the last block (default: -1)",
     )
-    features.add_argument(
+    parser.add_argument(
         "--form",
         choices=("tokens", "cls", "mean", "max", "pooler"),
         default="tokens",
-        help="a vector a token (default), or one a text: its [CLS], mean, maximum, or the pooler's output",
+        help="one vector per token (tokens, the default), or one per text: its [CLS] vector, mean, maximum or pooler "
+        "output",
     )
-    features.add_argument("--max-seq-length", type=whole_number, metavar="N", help="default: the model's positions")
+    parser.add_argument(
+        "--max-seq-length",
+        type=whole_number,
+        metavar="N",
+        help="longest sequence; longer texts are cut (default: all positions of the model)",
+    )
+
+
+def _input_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        type=path_text,
+        default="-",
+        metavar="FILE|-",
+        help="lines of text, or a table (default: standard input)",
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -76,17 +94,17 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = load(options.checkpoint)
     is_empty = True
 
-    def predictions() -> Iterator[dict[str, Any]]:
+    def predictions() -> Iterator[dict[str, object]]:
         nonlocal is_empty
-        for row in predictor.predict_rows(predictor.read(options.input)):
+        for prediction in predictor.predict_rows(predictor.read(options.input)):
             is_empty = False
-            yield row
+            yield prediction
 
-    with row_progress("predicting", options.output is not None) as advance:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in advance(predictions()))
+    with item_progress("predicting", options.output is not None) as counted:
+        lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in counted(predictions()))
         write_lines(lines, options.output)
     if is_empty:
-        logging.warning("%s: nothing to predict in the input", named([options.input]))
+        logging.warning("%s: the input holds nothing to predict", named([options.input]))
     return OK
 
 
@@ -94,7 +112,7 @@ def _features(options: argparse.Namespace) -> int:
     from bert_lightning.interpretability.feature_files import write_features
 
     refuse_own_input([options.input], options.output)
-    with row_progress("encoding", True) as advance:
+    with item_progress("encoding", True) as counted:
         line = write_features(
             options.checkpoint,
             options.input,
@@ -103,7 +121,7 @@ def _features(options: argparse.Namespace) -> int:
             form=options.form,
             text_column=options.text_column,
             max_seq_length=options.max_seq_length,
-            progress=advance,
+            progress=counted,
         )
     print(line)
     return OK

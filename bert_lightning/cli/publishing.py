@@ -1,4 +1,4 @@
-"""Commands that hand results on: `submission`, `export`, `report`."""
+"""Commands that publish results: `submission`, `export`, `report`."""
 
 import argparse
 
@@ -9,12 +9,14 @@ FORMATS = ("huggingface", "onnx")
 
 
 def add(commands: Commands) -> None:
-    """The three commands."""
+    """Add the commands of this file."""
     submission = commands.add(
-        "submission", _submission, "zip a GLUE submission", "Takes the runs whose `test` predicted the eleven files."
+        "submission", _submission, "zip a GLUE submission", "Collects the eleven files that `test` wrote in the runs."
     )
     submission.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
-    submission.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="ends in .zip")
+    submission.add_argument(
+        "--output", type=path_argument, required=True, metavar="FILE", help="the archive; ends in .zip"
+    )
 
     export = commands.add(
         "export",
@@ -29,13 +31,15 @@ def add(commands: Commands) -> None:
         "--format",
         required=True,
         choices=FORMATS,
-        help="a folder that transformers opens, or an ONNX file (needs the extra onnx)",
+        help="huggingface: a folder that transformers can open; onnx: an ONNX file (needs the extra onnx)",
     )
     export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
-    report = commands.add("report", _report, "tables and curves over runs")
+    report = commands.add("report", _report, "write tables and curves of runs to a page")
     report.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
-    report.add_argument("--output", type=path_argument, required=True, metavar="FILE", help="ends in .html or .md")
+    report.add_argument(
+        "--output", type=path_argument, required=True, metavar="FILE", help="the page; ends in .html or .md"
+    )
 
 
 def _submission(options: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
@@ -12,13 +12,13 @@ from bert_lightning.runs.processes import is_first_process
 
 
 def add(commands: Commands) -> None:
-    """The three commands."""
+    """Add the commands of this file."""
     for name in ("validate", "test"):
         sub = commands.add(
             name,
             _score,
             f"score a checkpoint on the {'validation' if name == 'validate' else 'test'} split",
-            "Keys of the run's configuration are set with --key.sub value.",
+            "Any key of the run's configuration can be set with --key.sub value.",
             overrides=True,
         )
         sub.add_argument(
@@ -34,19 +34,21 @@ def add(commands: Commands) -> None:
             type=path_text,
             action="extend",
             metavar="FILE",
-            help="on top of the run's own configuration",
+            help="configuration files on top of the run's own configuration; later ones win",
         )
         module_option(sub)
 
     _score_options(
-        commands.add("score", None, "score a file of predictions as its official scorer does", "Prints JSON.")
+        commands.add("score", None, "score a file of predictions like its official scorer", "Prints JSON.")
     )
 
 
 def _score_options(parser: argparse.ArgumentParser) -> None:
     scorers = parser.add_subparsers(dest="scorer", required=True, metavar="SCORER")
 
-    def scorer(name: str, run: Any, text: str, gold: str, predictions: str) -> Any:
+    def scorer(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, gold: str, predictions: str
+    ) -> argparse.ArgumentParser:
         sub = scorers.add_parser(name, help=text, description=f"{text}. Prints JSON.", allow_abbrev=False)
         sub.set_defaults(run=run, parser=sub)
         sub.add_argument("--gold", required=True, metavar="FILE", help=gold)
@@ -56,36 +58,39 @@ def _score_options(parser: argparse.ArgumentParser) -> None:
     conll = scorer(
         "conll",
         _score_conll,
-        "Entities, in percent as conlleval prints",
-        "columns with the tag last and an empty line after each sentence, or any file of tags that fit reads",
-        "the same sentences with predicted tags, such as predictions.conll of a run",
+        "Score entities in percent, like conlleval",
+        "file with the correct tags: columns with the tag last and an empty line after each sentence, or any file of "
+        "tags that fit reads",
+        "file with the same sentences and predicted tags, such as predictions.conll of a run",
     )
     conll.add_argument(
         "--scheme",
         choices=("conlleval", "strict"),
         default="conlleval",
-        help="how entities are counted: as conlleval.pl does, with any tags (default), or as seqeval's strict mode "
-        "does, with IOB2",
+        help="how entities are counted: like conlleval.pl, with any tags (conlleval, the default), or like seqeval's "
+        "strict mode, with IOB2 (strict)",
     )
     for column, meaning in (("token", "words"), ("tag", "tags")):
         conll.add_argument(
             f"--{column}-column",
             metavar="COLUMN",
-            help=f"the {meaning} of the gold file, as data.{column}_column (default: the "
+            help=f"column of the gold file that holds the {meaning}, like data.{column}_column (default: the "
             f"{'first' if column == 'token' else 'last'})",
         )
-    answers = "JSON object of question id and answer"
-    scorer("squad-v1.1", _score_squad_v1, "Answers, as evaluate-v1.1.py", "the data set", answers)
-    squad = scorer("squad-v2.0", _score_squad_v2, "Answers or none, as evaluate-v2.0.py", "the data set", answers)
+    gold, answers = "the SQuAD data set", "JSON object: question id -> answer"
+    scorer("squad-v1.1", _score_squad_v1, "Score answers like evaluate-v1.1.py", gold, answers)
+    squad = scorer("squad-v2.0", _score_squad_v2, "Score answers like evaluate-v2.0.py", gold, answers)
     squad.add_argument(
-        "--no-answer-probability", metavar="FILE", help="JSON object of question id and number; adds the best_* keys"
+        "--no-answer-probability",
+        metavar="FILE",
+        help="JSON object: question id -> probability that there is no answer; adds the best_* keys to the scores",
     )
     squad.add_argument(
         "--no-answer-threshold",
         type=float,
         default=1.0,
         metavar="X",
-        help="an answer counts as empty where that number is above X (default: 1.0)",
+        help="an answer counts as empty if its no-answer probability is above X (default: 1.0)",
     )
 
 
@@ -93,16 +98,16 @@ def _score(options: argparse.Namespace) -> int:
     from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]
-    scored = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
+    result = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
     if not is_first_process():
         return OK
-    if scored.report:
-        print(scored.report, end="\n\n")
-    print_metrics(scored.metrics)
-    if not scored.metrics:
+    if result.report:
+        print(result.report, end="\n\n")
+    print_metrics(result.metrics)
+    if not result.metrics:
         print("no scores, because the file has no labels")
-    if scored.predictions is not None:
-        print(f"predictions: {os.path.relpath(scored.predictions)}")
+    if result.predictions is not None:
+        print(f"predictions: {os.path.relpath(result.predictions)}")
     return OK
 
 

@@ -1,20 +1,23 @@
-"""Standard streams that survive a closed descriptor, a full disk, a lost terminal, or a reader that leaves."""
+"""Standard streams that survive a closed descriptor, a full disk, a lost terminal, or a broken pipe."""
 
 import errno
 import io
 import os
 import select
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 STANDARD_OUTPUT = "standard output"
 _NAMES = ("standard input", STANDARD_OUTPUT, "standard error")
 
 
 class Descriptor(io.FileIO):
-    """The file descriptor of a standard stream, below its buffer and its encoding.
+    """File descriptor of a standard stream, below its buffer and its encoding.
 
-    Messages must never end the work that they report, so output that cannot be written is dropped. Where the output
+    Messages must never end the work that they report, so output that cannot be written is dropped. If the output
     is itself the result of a command, `drops` is False and the error is raised.
 
     Args:
@@ -27,11 +30,11 @@ class Descriptor(io.FileIO):
         self.drops = True
         self._was_closed = was_closed
 
-    def write(self, data: Any) -> int:
-        """Write all bytes or some, and return the number of bytes written or dropped.
+    def write(self, data: "ReadableBuffer") -> int:
+        """Write some or all bytes, and return the number of bytes written or dropped.
 
         Raises:
-            OSError: it cannot be written and `drops` is False; the file name says which stream it is.
+            OSError: the bytes cannot be written and `drops` is False. Its `filename` names the stream.
         """
         try:
             if self._was_closed:
@@ -47,11 +50,11 @@ class Descriptor(io.FileIO):
 
 
 def keep_standard_streams() -> None:
-    """Replace the standard streams by ones whose writes never fail. Call this once, before any file is opened.
+    """Replace the standard streams by ones that never fail to write. Call this once, before any file is opened.
 
     A closed descriptor is opened on /dev/null. Otherwise the next file that is opened, such as a checkpoint, would
-    become standard error, and messages would be written into it. Characters that the encoding of the terminal lacks
-    are escaped.
+    become standard error, and messages would be written into it. Characters outside the terminal's encoding are
+    escaped.
     """
     was_closed = [_open_if_closed(number) for number in range(3)]
     if sys.stdin is None:
@@ -61,7 +64,7 @@ def keep_standard_streams() -> None:
 
 
 def drop_output(drops: bool) -> None:
-    """Choose whether output that cannot be written is dropped; otherwise it is an error, as for a result."""
+    """Choose whether output that cannot be written is dropped or raises an error."""
     descriptor = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(descriptor, Descriptor):
         descriptor.drops = drops
@@ -75,7 +78,7 @@ def _open_if_closed(number: int) -> bool:
         if opened != number:
             os.dup2(opened, number)
             os.close(opened)
-        # The processes that this one starts need it too.
+        # Child processes need it too.
         os.set_inheritable(number, True)
         return True
     return False
@@ -85,7 +88,7 @@ def _stream(stream: TextIO | None, number: int, was_closed: bool) -> io.TextIOWr
     if stream is not None:
         stream.flush()
     raw = Descriptor(number, was_closed)
-    # As in Python: standard error and terminals get each line at once; with PYTHONUNBUFFERED every stream does.
+    # As in Python: standard error and terminals are flushed after each line; with PYTHONUNBUFFERED every stream is.
     by_line = number == 2 or raw.isatty() or getattr(stream, "write_through", False)
     encoding = stream.encoding if stream is not None else "utf-8"
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line)

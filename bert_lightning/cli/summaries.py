@@ -1,7 +1,8 @@
-"""What the commands on text print: the summary of a token store, and instances with their masks in colour."""
+"""Output of the commands on text: the summary of a token store, and instances with their masks in colour."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from rich.console import Console
 from rich.text import Text
@@ -11,42 +12,53 @@ from bert_lightning.text.wordpiece import MASK
 from bert_lightning.wording import count
 
 _BAR = 40
-# What became of a masked token -> how it is shown.
+# Kind of replacement of a masked token -> its style in the terminal.
 _STYLES = {"masked": "bold white on red", "random": "bold white on magenta", "kept": "bold white on blue"}
 
 
 class Terminal(Console):
-    """A console that leaves a broken pipe to the command line."""
+    """Console that leaves a broken pipe to the command line."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the error again; rich would end the process with status 1."""
+        """Raise the error again, because rich would end the process with status 1."""
         raise
 
 
-def summary_lines(summary: PreparationSummary, output: str) -> Iterator[str]:
-    """What a preparation found, line by line."""
+class InstanceRecord(TypedDict):
+    """Pre-training instance as the command writes it."""
+
+    tokens: list[str]
+    segment_ids: list[int]
+    masked_lm_positions: list[int]
+    masked_lm_labels: list[str]
+    is_random_next: NotRequired[bool]
+    is_swapped: NotRequired[bool]
+
+
+def summary_lines(summary: PreparationSummary, output: Path) -> Iterator[str]:
+    """Yield the lines that describe a token store."""
     layouts = ", ".join(f"{name} ({count(number, 'file')})" for name, number in summary.layouts.items())
     if layouts:
         yield f"layout: {layouts}"
     if summary.repairs.num_replaced:
         yield f"{count(summary.repairs.num_replaced, 'undecodable byte')} replaced"
     if summary.repairs.num_cut:
-        yield f"{count(summary.repairs.num_cut, 'line')} too long to be held at once, cut at spaces"
-    yield from _histogram("tokens a sentence", summary.sentence_lengths)
-    yield from _histogram("tokens a document", summary.document_lengths)
+        yield f"{count(summary.repairs.num_cut, 'line')} too long for memory, cut at spaces"
+    yield from _histogram("tokens per sentence", summary.sentence_lengths)
+    yield from _histogram("tokens per document", summary.document_lengths)
     frequent = "  ".join(f"{piece} {number / summary.num_tokens:.1%}" for piece, number in summary.frequent)
     yield f"most frequent: {frequent}"
     yield (
         f"{count(summary.num_documents, 'document')}, {count(summary.num_sentences, 'sentence')}, "
         f"{count(summary.num_tokens, 'token')} "
         f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {count(summary.num_shards, 'shard')}"
-        + (f", {summary.num_kept_shards} of them kept from before" if summary.num_kept_shards else "")
+        + (f", {summary.num_kept_shards} of them kept from an earlier run" if summary.num_kept_shards else "")
         + f": {output}"
     )
 
 
 def _histogram(title: str, counts: Sequence[int]) -> Iterator[str]:
-    """Bars for bins whose upper ends are 1, 2, 4, ..."""
+    """Yield one bar per bin; the upper ends of the bins are 1, 2, 4, ..."""
     first = next((k for k, number in enumerate(counts) if number), 0)
     yield f"{title}:"
     for k in range(first, len(counts)):
@@ -56,26 +68,29 @@ def _histogram(title: str, counts: Sequence[int]) -> Iterator[str]:
         yield f"  {span:>21}  {counts[k]:>11,}  {bar}"
 
 
-def shown_instance(number: int, instance: dict[str, Any]) -> Text:
-    """One instance as a reader wants it: words joined, what is predicted in colour with what stood there."""
-    kinds = {"is_random_next": ("B follows A", "B is random"), "is_swapped": ("in order", "swapped")}
-    said = [names[instance[key]] for key, names in kinds.items() if key in instance]
+def render_instance(number: int, instance: InstanceRecord) -> Text:
+    """Return an instance as coloured text: words joined, and each predicted token beside the original one."""
+    relation = []
+    if "is_random_next" in instance:
+        relation.append("B is random" if instance["is_random_next"] else "B follows A")
+    if "is_swapped" in instance:
+        relation.append("swapped" if instance["is_swapped"] else "in order")
     labels = dict(zip(instance["masked_lm_positions"], instance["masked_lm_labels"], strict=True))
-    heading = ", ".join([*said, count(len(instance["tokens"]), "token"), f"{len(labels)} predicted"])
+    heading = ", ".join([*relation, count(len(instance["tokens"]), "token"), f"{len(labels)} predicted"])
     text = Text(f"{number}  {heading}\n", style="dim")
     body = Text()
     for position, token in enumerate(instance["tokens"]):
-        glued = token.startswith("##")
-        if position and not glued:
+        continues = token.startswith("##")
+        if position and not continues:
             body.append(" ")
         if position in labels:
             label = labels[position]
             kind = "masked" if token == MASK else "kept" if token == label else "random"
             shown = label if kind == "kept" else f"{token}→{label}"
-            body.append(shown.removeprefix("##") if kind == "kept" and glued else shown, _STYLES[kind])
+            body.append(shown.removeprefix("##") if kind == "kept" and continues else shown, _STYLES[kind])
         else:
-            part = "cyan" if instance["segment_ids"][position] else ""
-            body.append(token.removeprefix("##") if glued else token, part)
+            style = "cyan" if instance["segment_ids"][position] else ""
+            body.append(token.removeprefix("##") if continues else token, style)
     text.append_text(body)
     text.append("\n")
     return text

@@ -1,4 +1,4 @@
-"""What commands show and write."""
+"""Output of the commands: progress bars, lines, metrics and JSON."""
 
 import io
 import os
@@ -6,11 +6,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
 
 
-def console() -> Any:
-    """Of the standard error."""
+class Counted(Protocol):
+    """Function that passes items on and counts them."""
+
+    def __call__(self, items: Iterable[T]) -> Iterator[T]: ...
+
+
+def console() -> "Console":
+    """Return a console on standard error."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -18,19 +29,27 @@ def console() -> Any:
 
 @contextmanager
 def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int], None]]:
-    """A bar that is told the characters done; without an end where the sources do not say how many there are."""
+    """Show a progress bar on standard error.
+
+    Args:
+        sources: files that are read; their sizes are the end of the bar, unless they are compressed.
+        text: description beside the bar.
+
+    Yields:
+        A callback that receives the number of characters read since its last call.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bert_lightning.data.reading.lines import is_compressed
 
-    plain = all(os.path.isfile(source) and not is_compressed(source) for source in sources)
-    total = sum(os.path.getsize(source) for source in sources) if plain else None
-    amount = "{task.percentage:.0f} %" if plain else "{task.completed:,} characters"
+    has_total = all(os.path.isfile(source) and not is_compressed(source) for source in sources)
+    total = sum(os.path.getsize(source) for source in sources) if has_total else None
+    amount = "{task.percentage:.0f} %" if has_total else "{task.completed:,} characters"
     columns = (
         TextColumn(text),
         BarColumn(),
         TextColumn(amount),
-        TimeRemainingColumn() if plain else TimeElapsedColumn(),
+        TimeRemainingColumn() if has_total else TimeElapsedColumn(),
     )
     with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=console()) as progress:
         bar = progress.add_task("", total=total)
@@ -38,30 +57,34 @@ def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int],
 
 
 @contextmanager
-def row_progress(text: str, enabled: bool) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
-    """A count of the rows that went through, in a terminal."""
+def item_progress(text: str, enabled: bool) -> Iterator[Counted]:
+    """Show a count of items on standard error, if that is a terminal.
+
+    Yields:
+        A function that passes items on and counts them.
+    """
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(text), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    columns = (TextColumn(text), TextColumn("{task.completed:,} examples"), TimeElapsedColumn())
     shown = enabled and sys.stderr.isatty()
     with Progress(*columns, transient=True, disable=not shown, console=console()) as progress:
         bar = progress.add_task("", total=None)
 
-        def advance(rows: Iterable[Any]) -> Iterator[Any]:
-            for row in rows:
-                yield row
+        def counted(items: Iterable[T]) -> Iterator[T]:
+            for item in items:
+                yield item
                 progress.advance(bar)
 
-        yield advance
+        yield counted
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """To a file, complete or not at all, or to standard output as they come."""
+    """Write lines to a file, completely or not at all, or to standard output one by one."""
     from bert_lightning.checkpoints.files import write_atomically
 
     if output is not None:
 
-        def write(file: Any) -> None:
+        def write(file: IO[bytes]) -> None:
             for line in lines:
                 file.write(line.encode())
 
@@ -75,7 +98,7 @@ def write_lines(lines: Iterable[str], output: Path | None) -> None:
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
-    """A line each, in order of names."""
+    """Print one line per metric, sorted by name."""
     if not metrics:
         return
     width = max(map(len, metrics))
@@ -84,7 +107,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 
 def print_json(values: Mapping[str, object]) -> None:
-    """On lines of their own."""
+    """Print an indented JSON object."""
     import json
 
     print(json.dumps(values, indent=2))

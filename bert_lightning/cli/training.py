@@ -11,15 +11,20 @@ from bert_lightning.runs.processes import is_first_process
 
 
 def add(commands: Commands) -> None:
-    """The two commands."""
-    fit = commands.add(
+    """Add the commands of this file."""
+    _add_fit(commands)
+    _add_reproduce(commands)
+
+
+def _add_fit(commands: Commands) -> None:
+    parser = commands.add(
         "fit",
         _fit,
         "train an experiment",
-        "Keys of the experiment are set with --key.sub value.",
+        "Any key of the experiment can be set with --key.sub value.",
         overrides=True,
     )
-    fit.add_argument(
+    parser.add_argument(
         "--config",
         nargs="+",
         type=path_text,
@@ -28,50 +33,54 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="experiment files; later ones win",
     )
-    fit.add_argument(
+    parser.add_argument(
         "--run-directory",
         type=path_argument,
         metavar="DIR",
-        help="default: runs/<experiment>/<hash of the configuration>",
+        help="folder for the run (default: runs/<experiment>/<hash of the configuration>)",
     )
-    fit.add_argument(
+    parser.add_argument(
         "--seeds",
         nargs="+",
         type=int,
         metavar="N",
-        help="train once for each seed, in DIR/seed-N where --run-directory is given, and print scores over them",
+        help="train once per seed and print the scores over them; with --run-directory DIR, runs are in DIR/seed-N",
     )
-    fit.add_argument(
+    parser.add_argument(
         "--resume",
         type=path_text,
         default="auto",
         metavar="auto|never|PATH",
-        help="go on from the newest checkpoint, start anew, or go on from PATH",
+        help="resume from the newest checkpoint (auto, the default), start anew (never), or resume from PATH",
     )
-    fit.add_argument(
+    parser.add_argument(
         "--profile",
         action="store_true",
-        help="record five steps into the run directory's profile/: trace.json for a browser, operators.txt",
+        help="record five steps in the run directory's profile/: trace.json for a browser, operators.txt",
     )
-
-    fit.add_argument(
+    parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="torch's deterministic algorithms alone (trainer.deterministic): the same bits on the same machine",
+        help="use only torch's deterministic algorithms (trainer.deterministic): the same bits on the same machine",
     )
-    module_option(fit)
+    module_option(parser)
 
-    reproduce = commands.add(
+
+def _add_reproduce(commands: Commands) -> None:
+    parser = commands.add(
         "reproduce",
         _reproduce,
         "train a finished run again and compare",
-        "Metrics step by step, and the hash of the final weights; exit status 1 if one differs.",
+        "Compares the metrics of each step and the hash of the final weights. The exit status is 1 if any differs.",
     )
-    reproduce.add_argument("run_directory", type=path_argument, metavar="RUN_DIR", help="a finished run")
-    reproduce.add_argument(
-        "--output", type=path_argument, metavar="DIR", help="where to train (default: RUN_DIR-reproduced)"
+    parser.add_argument("run_directory", type=path_argument, metavar="RUN_DIR", help="a finished run")
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        metavar="DIR",
+        help="folder for the repeated run (default: RUN_DIR-reproduced)",
     )
-    module_option(reproduce)
+    module_option(parser)
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -79,7 +88,7 @@ def _fit(options: argparse.Namespace) -> int:
         options.overrides += ["--trainer.deterministic", "true"]
     if options.seeds is not None:
         if options.profile:
-            raise InputError("--profile is of one run: leave --seeds out")
+            raise InputError("--profile and --seeds contradict each other: a profile is made of a single run")
         return _fit_seeds(options)
     from bert_lightning.config.experiment import load_experiment
 
@@ -92,7 +101,7 @@ def _fit(options: argparse.Namespace) -> int:
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)
     if metrics is None:
-        print(f"finished before: {directory.path} (a new one: --resume never)")
+        print(f"finished before: {directory.path} (--resume never starts a new run)")
     elif is_first_process():
         from bert_lightning.config.published import compared
 
@@ -104,8 +113,14 @@ def _fit(options: argparse.Namespace) -> int:
 def _fit_seeds(options: argparse.Namespace) -> int:
     from bert_lightning.studies.seeds import exit_status, fit_seeds, summary_lines
 
-    own = (options.overrides, options.seeds, options.run_directory, options.resume, options.allow_module)
-    runs = fit_seeds(options.config, *own)
+    runs = fit_seeds(
+        options.config,
+        options.overrides,
+        options.seeds,
+        options.run_directory,
+        options.resume,
+        options.allow_module,
+    )
     print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 

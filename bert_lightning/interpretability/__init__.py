@@ -1,1 +1,1 @@
-"""Looking inside a model: its hidden states."""
+"""Views inside a model: its hidden states."""

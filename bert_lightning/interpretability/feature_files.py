@@ -1,8 +1,8 @@
-"""`features`: hidden states of texts as a file."""
+"""The command `features`: write hidden states of texts to a file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor, FeatureForm, Features
 from bert_lightning.wording import count
 
-# Texts of one row group of a Parquet file, which are held at once.
+# Number of texts in a row group of a Parquet file; a row group is held in memory.
 _ROW_GROUP = 1024
 
 
@@ -29,54 +29,75 @@ def write_features(
     form: FeatureForm,
     text_column: str,
     max_seq_length: int | None,
-    progress: Callable[[Iterable[Any]], Iterator[Any]],
+    progress: Callable[[Iterable[Features]], Iterator[Features]],
 ) -> str:
-    """Write the states of each text of `source`; a line that says what was written.
+    """Write the hidden states of each text of `source`.
 
-    `.safetensors`, held in memory as a whole: `states` (T, layers, H) of all texts' tokens end to end with
-    `boundaries` (n + 1,), or (n, layers, H) where a text is one vector; `layers` and `form` in the metadata.
-    `.parquet`, written as it comes: a row a text with `text`, `tokens` and, a layer, `layer_N`: (S, H) or (H,).
+    A `.safetensors` file is held in memory as a whole. `states` is (T, layers, H): all tokens of all texts end to
+    end, with `boundaries` (n + 1,) between the n texts. If the form is one vector per text, it is (n, layers, H). The
+    metadata holds `layers` and `form`.
+
+    A `.parquet` file is streamed, one row per text: columns `text`, `tokens`, and one `layer_N` per layer, each
+    (S, H) or (H,).
+
+    Args:
+        checkpoint: any checkpoint that can be read.
+        source: a file, or `-` for standard input.
+        output: the file to write.
+        layers: numbers of the layers, where 0 is the embeddings.
+        form: one vector per token, or how the vectors of a text become one.
+        text_column: column of tables that holds the text.
+        max_seq_length: longest sequence; None for all positions of the model.
+        progress: receives and passes on the features.
+
+    Returns:
+        A line that describes the written file.
 
     Raises:
-        InputError: unreadable input, no text, or a layer or form that the model does not have.
+        InputError: the input is unreadable or has no text, or the model does not have a layer or form.
     """
     if output.suffix not in (".safetensors", ".parquet"):
-        raise InputError(f"--output {output}: features end in .safetensors or .parquet")
+        raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
     extractor = FeatureExtractor(read_checkpoint(checkpoint))
     names = ["pooler"] if form == "pooler" else [f"layer_{layer}" for layer in extractor.layers(layers)]
     texts: list[str] = []
 
     def read() -> Iterator[str]:
-        if source != STANDARD_INPUT and is_table(source):
-            rows = (column(row, text_column) for row in read_rows(source))
-        else:
-            refuse_other_table(source)
-            rows = (line for _, line in read_lines(source))
-        is_empty = True
-        for text in rows:
-            if is_empty and not is_table(source):
-                warn_of_json_row(f"{source}: line 1", text)
-            is_empty = False
+        for text in _read_texts(source, text_column):
             if output.suffix == ".parquet":
                 texts.append(text)
             yield text
-        if is_empty:
-            raise InputError(f"{named([source])}: there is no text in the input")
 
-    found = progress(extractor.extract(read(), layers, form, max_seq_length))
+    features = progress(extractor.extract(read(), layers, form, max_seq_length))
     if output.suffix == ".parquet":
-        number = _write_parquet(output, texts, found, names)
+        number = _write_parquet(output, texts, features, names)
     else:
-        number = _write_safetensors(output, found, names, form)
+        number = _write_safetensors(output, features, names, form)
     width = extractor.encoder.config.hidden_size
     return f"{count(number, 'text')}, {', '.join(names)}, {width} wide: {output}"
 
 
-def _write_safetensors(output: Path, found: Iterator[Features], names: list[str], form: FeatureForm) -> int:
+def _read_texts(source: str, text_column: str) -> Iterator[str]:
+    if source != STANDARD_INPUT and is_table(source):
+        texts = (column(row, text_column) for row in read_rows(source))
+    else:
+        refuse_other_table(source)
+        texts = (line for _, line in read_lines(source))
+    is_empty = True
+    for text in texts:
+        if is_empty and not is_table(source):
+            warn_of_json_row(f"{source}: line 1", text)
+        is_empty = False
+        yield text
+    if is_empty:
+        raise InputError(f"{named([source])}: the input holds no text")
+
+
+def _write_safetensors(output: Path, features: Iterator[Features], names: list[str], form: FeatureForm) -> int:
     from safetensors.numpy import save
 
-    states = [each.states for each in found]
-    tensors: dict[str, NDArray[Any]]
+    states = [each.states for each in features]
+    tensors: dict[str, NDArray[np.generic]]
     if form == "tokens":
         boundaries = np.cumsum([0, *(each.shape[1] for each in states)], dtype=np.int64)
         tensors = {"states": np.concatenate(states, axis=1).swapaxes(0, 1).copy(), "boundaries": boundaries}
@@ -87,16 +108,16 @@ def _write_safetensors(output: Path, found: Iterator[Features], names: list[str]
     return len(states)
 
 
-def _write_parquet(output: Path, texts: list[str], found: Iterator[Features], names: list[str]) -> int:
+def _write_parquet(output: Path, texts: list[str], features: Iterator[Features], names: list[str]) -> int:
     import pyarrow
     from pyarrow import parquet
 
     number = 0
 
-    def write(file: Any) -> None:
+    def write(file: IO[bytes]) -> None:
         nonlocal number
         writer = None
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
 
         def flush() -> None:
             nonlocal writer
@@ -105,10 +126,10 @@ def _write_parquet(output: Path, texts: list[str], found: Iterator[Features], na
             writer.write_table(table)
             rows.clear()
 
-        for each in found:
+        for each in features:
             number += 1
-            # Read ahead of what came out, in order.
-            row: dict[str, Any] = {"text": texts.pop(0), "tokens": each.tokens}
+            # The reader is ahead of the features; the oldest text belongs to these.
+            row: dict[str, object] = {"text": texts.pop(0), "tokens": each.tokens}
             row |= {name: state.tolist() for name, state in zip(names, each.states, strict=True)}
             rows.append(row)
             if len(rows) == _ROW_GROUP:

@@ -30,10 +30,10 @@ class Features(NamedTuple):
 
 
 class FeatureExtractor:
-    """Extracts hidden states from any checkpoint's encoder.
+    """Extractor of hidden states from any checkpoint's encoder.
 
     Args:
-        checkpoint: one with a vocabulary: of bert_lightning, transformers or TensorFlow.
+        checkpoint: a checkpoint with a vocabulary, from bert_lightning, transformers or TensorFlow.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
 
     Raises:
@@ -45,7 +45,7 @@ class FeatureExtractor:
         share_out_cores(1)
         tokenizer = checkpoint_tokenizer(checkpoint)
         if tokenizer is None:
-            raise InputError(f"{checkpoint.path} brings no vocabulary, which text needs to become tokens")
+            raise InputError(f"{checkpoint.path} has no vocabulary, so text cannot become tokens")
         self.tokenizer: WordPieceTokenizer = tokenizer
         self.path = checkpoint.path
         self.device = chosen_device(device)
@@ -78,11 +78,11 @@ class FeatureExtractor:
         """Extract the features of each text in order.
 
         Args:
-            texts: read some thousand at a time.
+            texts: the texts, of which some thousand are read at a time.
             layers: numbers as in `layers`.
             form: states of every token, of [CLS], their mean or maximum, or the pooler's output.
-            max_seq_length: longer texts are cut; by default the model's positions.
-            batch_size: texts computed at once.
+            max_seq_length: longest sequence; longer texts are cut. By default all positions of the model.
+            batch_size: number of texts per forward pass.
 
         Raises:
             InputError: there is no such layer, the model lacks a pooler, or it has fewer positions.

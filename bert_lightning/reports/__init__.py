@@ -1,1 +1,1 @@
-"""What leaves a run: report pages, scores of prediction files, submissions."""
+"""Results for readers outside: report pages, scores of prediction files, submissions."""

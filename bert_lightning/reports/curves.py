@@ -6,12 +6,15 @@ from bert_lightning.runs.figures import as_svg, plain_style, shown
 from bert_lightning.studies.comparison import Group
 
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
-# The width of a figure, in characters.
+# Characters that fit into the width of a figure.
 _LONGEST_LABEL = 70
 
 
 def draw(metric: str, groups: Sequence[Group]) -> str:
-    """One quantity of several groups: training thin, validation with marks, what guessing reaches dashed."""
+    """Draw a metric of several groups as SVG.
+
+    Training curves are thin, validation curves have marks, and the score of guessing is a dashed line.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -41,13 +44,13 @@ def draw(metric: str, groups: Sequence[Group]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         if len(groups) > 1 and lines:
             legend = axes.legend(lines, ["" for _ in lines], fontsize=7, frameon=False)
-            # The names are set afterwards, because matplotlib drops a label that begins with "_".
+            # Set the names afterwards, because matplotlib drops a label that begins with "_".
             for text, name in zip(legend.get_texts(), names, strict=True):
                 text.set_text(shown(name, _LONGEST_LABEL))
     return as_svg(figure, salt=metric, transparent=True)
 
 
-# quantity -> metrics that say what guessing reaches
+# Metric -> the metrics that hold the score of guessing.
 BASELINES = {
     "mlm_loss": ("val/mlm_unigram_loss",),
     "mlm_accuracy": ("val/mlm_unigram_accuracy",),

@@ -1,1 +1,1 @@
-"""Several runs: seeds, comparison, reproduction."""
+"""Studies over several runs: seeds, comparison, reproduction."""

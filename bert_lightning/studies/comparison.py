@@ -1,8 +1,8 @@
-"""Several runs side by side: which differ only in their seed, by what the others differ, and their scores."""
+"""Comparison of several runs: group those that differ only in their seed, and summarise their scores."""
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,20 @@ from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
-# Where a run wrote and how it was watched changes no number.
+# These keys change no score, except the seed, over which runs are grouped.
 _IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a report needs of one run."""
+    """One run as a report reads it.
+
+    Attributes:
+        directory: its run directory.
+        config: its complete configuration.
+        manifest: content of its manifest.json.
+        rows: rows of its metrics.jsonl, at least one.
+    """
 
     directory: RunDirectory
     config: dict[str, Any]
@@ -27,16 +34,15 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The path as given."""
+        """Path as the user wrote it."""
         return str(self.directory.path)
 
     @property
     def seed(self) -> int:
-        """The seed of everything."""
         return self.config.get("seed_everything", 0)
 
     def scores(self) -> dict[str, float]:
-        """The last value of each `val/` metric of training, and of each `test/` metric on the run's own test data."""
+        """Return the last value of each `val/` metric of training and each `test/` metric on the run's test data."""
         test_data = self.config.get("data", {}).get("test")
         values: dict[str, float] = {}
         for row in self.rows:
@@ -46,25 +52,31 @@ class Run:
         return values
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one metric."""
+        """Return the steps and the values of a metric that was logged in training."""
         points = [(row["step"], row[metric]) for row in self.rows if metric in row and "checkpoint" not in row]
         return [step for step, _ in points], [value for _, value in points]
 
     def metrics(self, prefix: str) -> list[str]:
-        """Names of the metrics with a prefix, in the order in which they appear."""
+        """Return the names of the metrics with a prefix, in order of appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row if name.startswith(prefix)))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in their seed.
+
+    Attributes:
+        label: the keys in which the group differs from other groups of its task, with their values.
+        task: name of the task.
+        runs: the runs.
+    """
 
     label: str
     task: str
     runs: list[Run]
 
     def summary(self) -> dict[str, "Summary"]:
-        """Each score over the seeds."""
+        """Return the summary of each score over the seeds."""
         scores = [run.scores() for run in self.runs]
         names = dict.fromkeys(name for score in scores for name in score)
         return {name: Summary.of([score[name] for score in scores if name in score]) for name in names}
@@ -72,7 +84,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of one score over seeds; the deviation is the one with n - 1, None for a single run."""
+    """Summary of one score over seeds.
+
+    Attributes:
+        mean: arithmetic mean.
+        deviation: standard deviation with n - 1; None for a single run.
+        num: number of runs, n.
+        minimum: smallest value.
+        maximum: largest value.
+    """
 
     mean: float
     deviation: float | None
@@ -82,7 +102,11 @@ class Summary:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Summary":
-        """Summarise at least one value."""
+        """Summarise one or more values.
+
+        >>> str(Summary.of([0.5, 0.7]))
+        '0.6000 ± 0.1414'
+        """
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), deviation, len(values), min(values), max(values))
 
@@ -94,7 +118,7 @@ def read_run(path: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        InputError: it is none, or it has logged nothing yet.
+        InputError: the path is no run directory, or its metrics are empty or damaged.
     """
     directory = RunDirectory(path)
     config = directory.read_config()
@@ -103,7 +127,7 @@ def read_run(path: Path) -> Run:
         config = with_defaults(config, directory.config)
     rows = directory.read_metrics()
     if not rows:
-        raise InputError(f"{path}: {directory.metrics.name} has no rows yet")
+        raise InputError(f"{path}: {directory.metrics.name} is still empty")
     for number, row in enumerate(rows, 1):
         numbers = [row.get("step"), *(value for name, value in row.items() if "/" in name)]
         if not all(isinstance(value, int | float) for value in numbers):
@@ -112,12 +136,16 @@ def read_run(path: Path) -> Run:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs by everything but the seed, in the order in which they are given; labels name what differs in a task."""
+    """Group runs that differ only in their seed, and label each group by what differs within its task.
+
+    Args:
+        runs: the runs, whose order the groups keep.
+    """
     flat = {id(run): _flatten({k: v for k, v in run.config.items() if k not in _IRRELEVANT}) for run in runs}
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(json.dumps(flat[id(run)], sort_keys=True, default=str), []).append(run)
-    result = []
+    result: list[Group] = []
     for members in groups.values():
         task = members[0].config.get("task", "")
         same_task = [flat[id(other[0])] for other in groups.values() if other[0].config.get("task") == task]
@@ -128,8 +156,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return result
 
 
-def _flatten(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(values: Mapping[str, object], path: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in values.items():
         full = f"{path}.{key}" if path else key
         if isinstance(value, dict):
@@ -140,7 +168,10 @@ def _flatten(values: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def as_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Scores as header and lines: a line a score where there are fewer groups than scores, else a line a group."""
+    """Return the scores as a header and lines.
+
+    With fewer groups than scores there is one line per score, otherwise one line per group.
+    """
     summaries = [group.summary() for group in groups]
     names = list(dict.fromkeys(name for summary in summaries for name in summary))
     columns = [["", "n", *names]]

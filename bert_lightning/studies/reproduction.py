@@ -1,4 +1,4 @@
-"""`reproduce`: train a run again in a directory of its own, and say whether everything came out the same."""
+"""The command `reproduce`: train a run again in a new directory, and report every difference."""
 
 import math
 import os
@@ -18,46 +18,46 @@ from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
-# What a row says of the clock rather than of the training.
-_OF_THE_CLOCK = {"time", *THROUGHPUT_METRICS}
+# Metrics that measure time, not the training.
+_TIMINGS = {"time", *THROUGHPUT_METRICS}
 
 
 class Difference(NamedTuple):
-    """A metric that came out otherwise."""
+    """One metric at one step that differs between the two runs."""
 
     step: int
     metric: str
     before: float | None
-    """None where the run did not log it"""
+    """None if the run did not log it"""
     now: float | None
 
 
 class Comparison(NamedTuple):
-    """What became of a run that was trained again."""
+    """Result of training a run again."""
 
     num_values: int
-    """metrics compared, each of each step once"""
+    """number of compared values: one per metric and step"""
     differences: list[Difference]
-    """in order of the steps"""
+    """sorted by step"""
     weights: tuple[str, str]
     """SHA-256 of the final weights, before and now"""
     circumstances: list[str]
-    """what is not as it was: versions, hardware, commit"""
+    """changed versions, hardware, settings and commits"""
 
     @property
     def equal(self) -> bool:
-        """Whether all metrics and all weights are the same, to the bit."""
+        """All metrics and all weights are bitwise equal."""
         return not self.differences and self.weights[0] == self.weights[1]
 
     def lines(self) -> Iterator[str]:
-        """What a person reads."""
+        """Yield the lines that the command prints."""
         for text in self.circumstances:
-            yield f"not as it was: {text}"
+            yield f"changed: {text}"
         if self.differences:
             first = self.differences[0]
             yield (
                 f"metrics: {len(self.differences):,} of {self.num_values:,} differ, first at step {first.step}: "
-                f"{first.metric} {_shown(first.before)} before, {_shown(first.now)} now"
+                f"{first.metric} {_as_text(first.before)} before, {_as_text(first.now)} now"
             )
         else:
             yield f"metrics: all {self.num_values:,} equal, step by step"
@@ -67,43 +67,49 @@ class Comparison(NamedTuple):
 
 
 def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> Comparison | None:
-    """Train the run in `path` again in `output` (beside it unless given) and compare; None on ranks but the first.
+    """Train a finished run again and compare the two.
 
-    `allowed` are the modules that a `class_path` of the run may name.
+    Args:
+        path: directory of the finished run.
+        output: directory for the new run; beside the old one if None.
+        allowed: modules that a `class_path` of the run may import.
+
+    Returns:
+        The comparison; None on all ranks except the first.
 
     Raises:
-        InputError: no finished run lies there, its data is no longer what it was, or `output` holds something else.
+        InputError: the run has not finished or cannot be repeated, its data changed, or `output` holds other files.
     """
     run = RunDirectory(path)
     run.read_config()
     manifest = run.read_manifest()
     if manifest.get("ended") != FINISHED:
-        raise InputError(f"{path} has not finished: `bert-lightning fit` with its command goes on with it")
+        raise InputError(f"{path} has not finished: resume it with its `bert-lightning fit` command first")
     if manifest["sessions"][0]["resumed_from"] is not None:
-        raise InputError(f"{path} began with the checkpoint of another run, which a training anew does not")
+        raise InputError(f"{path} began from the checkpoint of another run, so it cannot be repeated from its start")
     if "weights" not in manifest:
-        raise InputError(f"{path}: its manifest does not hold the hash of the final weights")
-    whole = Path(os.path.realpath(path))
-    again = RunDirectory(output or whole.with_name(f"{whole.name}-reproduced"))
+        raise InputError(f"{path}: its manifest.json lacks the hash of the final weights")
+    original = Path(os.path.realpath(path))
+    again = RunDirectory(output or original.with_name(f"{original.name}-reproduced"))
     if is_first_process() and not again.exists and not again.is_free:
-        raise InputError(f"{again.path} is not empty and no run directory: choose another --output")
+        raise InputError(f"{again.path} is not empty and is no run directory: choose another --output")
     experiment = run.read_experiment(allowed)
-    if os.path.realpath(again.path) == str(whole) or again.read_manifest().get("ended") == FINISHED:
+    if os.path.realpath(again.path) == str(original) or again.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{again.path} holds a finished run: choose another --output")
-    known = manifest.get("micro_batches")
-    fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=known)
+    micro_batches = manifest.get("micro_batches")
+    fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=micro_batches)
     return compare(run, again) if is_first_process() else None
 
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
-    """Two finished runs: their metrics, but for those of the clock, and their final weights."""
+    """Compare two finished runs: their metrics, except timings, and their final weights."""
     old, new = _values(before), _values(now)
     keys = sorted({*old, *new})
     differences = [
         Difference(*key, old.get(key), new.get(key)) for key in keys if not _same(old.get(key), new.get(key))
     ]
     manifests = before.read_manifest(), now.read_manifest()
-    # A run of several sessions may have changed on its way already.
+    # A resumed run has several sessions, and something may have changed between two of them.
     sessions = [_circumstances(session) for manifest in manifests for session in manifest["sessions"]]
     changed = [
         f"{name} {first.get(name)} -> {last.get(name)}"
@@ -126,10 +132,10 @@ def _values(run: RunDirectory) -> dict[tuple[int, str], float]:
     return {
         (row["step"], name): value
         for row in run.read_metrics()
-        # Others are of scoring a checkpoint later.
+        # Rows with this key come from scoring a checkpoint after training.
         if "checkpoint" not in row
         for name, value in row.items()
-        if name != "step" and name not in _OF_THE_CLOCK
+        if name != "step" and name not in _TIMINGS
     }
 
 
@@ -139,13 +145,13 @@ def _same(before: float | None, now: float | None) -> bool:
     return before == now or (math.isnan(before) and math.isnan(now))
 
 
-def _circumstances(session: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of a session by name, without its command."""
-    found = {f"version of {name}": version for name, version in session["versions"].items()}
-    found |= session["hardware"] | session.get("settings", {})
+def _circumstances(session: dict[str, Any]) -> dict[str, object]:
+    """Return the circumstances of a session by name, without its command."""
+    values = {f"version of {name}": version for name, version in session["versions"].items()}
+    values |= session["hardware"] | session.get("settings", {})
     git = session["git"] or {}
-    return found | {"commit": git.get("commit"), "modified files": git.get("modified")}
+    return values | {"commit": git.get("commit"), "modified files": git.get("modified")}
 
 
-def _shown(value: float | None) -> str:
+def _as_text(value: float | None) -> str:
     return "none" if value is None else repr(value)

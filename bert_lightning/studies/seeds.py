@@ -1,4 +1,4 @@
-"""`fit --seeds`: one experiment over several seeds, and its scores over them."""
+"""The option `fit --seeds`: train one experiment with several seeds, and summarise its scores."""
 
 import os
 import subprocess
@@ -20,12 +20,12 @@ _BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class SeedRun:
-    """How the training of one seed ended.
+    """One training of `fit --seeds`, after its end.
 
     Attributes:
-        seed: of everything.
-        directory: of its run.
-        status: what its process exited with; negative if a signal killed it.
+        seed: value of `seed_everything`.
+        directory: its run directory.
+        status: exit status of its process; negative if a signal killed it.
     """
 
     seed: int
@@ -41,28 +41,38 @@ def fit_seeds(
     resume: str,
     allowed: Sequence[str] = (),
 ) -> list[SeedRun]:
-    """Train once for each seed, one after the other, and give the runs that were begun.
+    """Train once per seed, one after the other.
 
-    Each is a `fit` in a process of its own, so that a crash, the memory it filled and the processes of its other
-    devices are gone before the next one. Its directory is the one that `fit` would choose, or `parent`/seed-N; a run
-    that finished before says so and is left alone. A seed that fails leaves the others alone; bad input and a
-    request to stop end it all.
+    Each training is a `fit` in its own process. A crash, used memory and the processes of other devices are thus gone
+    before the next one begins. Runs that finished before are not repeated. A failed seed does not stop the others;
+    bad input and stop signals do.
+
+    Args:
+        files: experiment files.
+        overrides: keys and values as on the command line.
+        seeds: values of `seed_everything`.
+        parent: run directories are `parent`/seed-N; if None, `fit` chooses them.
+        resume: `auto` or `never`.
+        allowed: modules that a `class_path` may import.
+
+    Returns:
+        The runs that were started.
 
     Raises:
-        InputError: seeds, settings or directories that cannot be; nothing was begun then.
+        InputError: seeds, settings or directories are not allowed. Nothing was started then.
     """
     _check(overrides, seeds, parent, resume)
-    planned = []
+    plan = []
     for seed in seeds:
-        own = [*overrides, f"--{_SEED}={seed}"]
-        experiment = load_experiment([Path(file) for file in files], own, None, allowed)
+        keys = [*overrides, f"--{_SEED}={seed}"]
+        experiment = load_experiment([Path(file) for file in files], keys, None, allowed)
         directory = choose_directory(experiment, parent / f"seed-{seed}" if parent is not None else None, resume)
-        planned.append((seed, directory, own))
+        plan.append((seed, directory, keys))
     runs: list[SeedRun] = []
-    for seed, directory, own in planned:
+    for seed, directory, keys in plan:
         print(f"seed {seed} ({len(runs) + 1} of {len(seeds)})", flush=True)
-        arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *own]
-        arguments += [part for module in allowed for part in ("--allow-module", module)]
+        arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *keys]
+        arguments += [word for module in allowed for word in ("--allow-module", module)]
         runs.append(SeedRun(seed, directory, _fit(arguments)))
         if runs[-1].status in (_BAD_INPUT, *EXIT_STATUS.values()):
             break
@@ -70,7 +80,7 @@ def fit_seeds(
 
 
 def exit_status(runs: Sequence[SeedRun]) -> int:
-    """0 if all finished; that of the last one where it ended them all; otherwise 1."""
+    """Return 0 if all runs finished, the last run's status if it stopped the others, and otherwise 1."""
     if all(run.status == 0 for run in runs):
         return 0
     last = runs[-1].status
@@ -78,13 +88,16 @@ def exit_status(runs: Sequence[SeedRun]) -> int:
 
 
 def summary_lines(runs: Sequence[SeedRun], num_seeds: int) -> list[str]:
-    """Which seeds finished, and each of their scores: mean and standard deviation (n - 1), n, minimum, maximum."""
+    """Return the lines that report failed seeds and the scores over the finished ones.
+
+    The columns are mean and standard deviation (n - 1), n, minimum and maximum.
+    """
     finished = [run for run in runs if run.status == 0]
     lines = [f"{len(finished)} of {num_seeds} seeds finished"]
     lines += [f"seed {run.seed} failed (status {run.status}): {run.directory.path}" for run in runs if run.status]
     if not finished:
         return lines
-    # Seeds of one experiment differ in nothing else.
+    # Runs of one experiment differ only in their seed, so they are one group.
     [group] = group_runs([read_run(run.directory.path) for run in finished])
     rows = [("", "mean ± sd", "n", "min", "max")]
     for name, score in sorted(group.summary().items()):
@@ -105,17 +118,26 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
     if any(argument.partition("=")[0] == f"--{_SEED}" for argument in overrides):
         raise InputError(f"--{_SEED} and --seeds contradict each other")
     if resume not in ("auto", "never"):
-        raise InputError(f"--resume {resume} goes on with one run, but --seeds makes several: give auto or never")
+        raise InputError(f"--resume {resume} resumes one run, but --seeds trains several: use auto or never")
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("--seeds starts its processes itself: name them with --trainer.devices, without torchrun")
+        raise InputError(
+            "--seeds starts its own processes: set their number with --trainer.devices, without torchrun"
+        )
     if parent is not None and parent.exists() and not parent.is_dir():
-        raise InputError(f"{parent} is a file: with --seeds it gets a run directory for each seed")
+        raise InputError(
+            f"{parent} is a file: with --seeds it must be a folder, which gets one run directory per seed"
+        )
     if parent is not None and RunDirectory(parent).exists:
-        raise InputError(f"{parent} is a run directory: with --seeds it gets one for each seed, so choose another")
+        raise InputError(
+            f"{parent} is a run directory: with --seeds it gets one run directory per seed, so choose another"
+        )
 
 
 def _fit(arguments: Sequence[str]) -> int:
-    """Run `fit` in a process and give its status; what ends this process lets that one write its checkpoint first."""
+    """Run `fit` in a process and return its exit status.
+
+    If this process is ended meanwhile, it waits until the other one has written its checkpoint.
+    """
     process = subprocess.Popen([sys.executable, "-m", "bert_lightning", "fit", *arguments])
     try:
         return process.wait()

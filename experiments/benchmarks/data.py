@@ -1,12 +1,12 @@
-"""How fast text becomes tokens, and tokens become batches, in how much memory; ratios within one run.
+"""Benchmark of data: speed and memory of turning text into tokens and tokens into batches, as ratios within one run.
 
-Text: the novels of the folder that BERT_LIGHTNING_DATA names, or generated sentences where it is not set.
+The text is the novels of the folder that BERT_LIGHTNING_DATA names, or generated sentences if it is not set.
 
     python experiments/benchmarks/data.py [--json FILE] [--megabytes 8] [--original FOLDER] [--copies 20]
 
-`--megabytes` takes only the first novels, up to so much text.
-`--original` is a checkout of google-research/bert that runs (its generator imports TensorFlow 1); `--copies` repeats
-the text under other names to see whether memory grows with it.
+`--megabytes` takes only the first novels, up to so much text. `--original` is a working checkout of
+google-research/bert, whose generator imports TensorFlow 1. `--copies` repeats the text under other names, to see
+whether memory grows with it.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BATCHINGS: tuple[Batching, ...] = ("padded", "bucketed", "packed")
 
 
 def main() -> None:
-    """Print tables; with `--json FILE` also write the figures."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--original", type=Path, metavar="FOLDER")
@@ -57,17 +57,17 @@ def main() -> None:
         if options.copies:
             figures |= memory(files, folder, options.copies)
     table = Table(title=f"data, {processor_name()}, {os.cpu_count()} cores")
-    table.add_column("what")
+    table.add_column("figure")
     table.add_column("median", justify="right")
-    for what, value in figures.items():
-        table.add_row(what, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
     Console().print(table)
     ratios = {name: value for name, value in figures.items() if " / " in name or "share" in name}
     write_json(options.json, {"figures": figures, "ratios": ratios})
 
 
 def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenizer]:
-    """Text files and a vocabulary for them."""
+    """Return text files and a vocabulary for them."""
     data = os.environ.get("BERT_LIGHTNING_DATA")
     if data:
         novels = list(map(str, matches("novels/*.txt", Path(data))))
@@ -81,7 +81,7 @@ def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenize
 def text_to_tokens(
     files: Sequence[str], tokenizer: WordPieceTokenizer, folder: Path, original: Path | None
 ) -> dict[str, float]:
-    """The rate of `prepare` from the shell's point of view, against encoding alone and the original generator."""
+    """Measure `prepare` as a shell command, encoding alone, and the original generator."""
     sentences = []
     for file in files:
         for passage in read_passages(file, CorpusFormat(layout=detect_layout(file))):
@@ -97,25 +97,25 @@ def text_to_tokens(
             ("prepare", lambda: prepare_store(files, folder / "tokenizer", folder / f"store{repeat}")),  # noqa: B023
         ):
             rates[name].append(megabytes / seconds(work))
-    found = {name: statistics.median(values) for name, values in rates.items()}
-    figures = {f"{name}, MB of text/s": rate for name, rate in found.items()}
-    figures["prepare / encode_batch"] = found["prepare"] / found["encode_batch"]
-    figures["prepare / encode_batch_fast"] = found["prepare"] / found["encode_batch_fast"]
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    figures = {f"{name}, MB of text/s": rate for name, rate in medians.items()}
+    figures["prepare / encode_batch"] = medians["prepare"] / medians["encode_batch"]
+    figures["prepare / encode_batch_fast"] = medians["prepare"] / medians["encode_batch_fast"]
     if original is not None:
         rate = original_rate(original, sentences[:20_000], tokenizer, folder)
         figures["original generator, one pass, MB of text/s"] = rate
-        figures["prepare / original generator"] = found["prepare"] / rate
+        figures["prepare / original generator"] = medians["prepare"] / rate
     return figures
 
 
 def prepare_store(files: Sequence[str], tokenizer: Path, store: Path) -> None:
-    """The command, its start included."""
+    """Run the command `prepare`, including its start."""
     command = [sys.executable, "-m", "bert_lightning", "prepare", "--input", *files, "--tokenizer", str(tokenizer)]
     subprocess.run([*command, "--output", str(store)], check=True, capture_output=True)
 
 
 def original_rate(original: Path, sentences: Sequence[str], tokenizer: WordPieceTokenizer, folder: Path) -> float:
-    """MB of text a second of the original generator, with a dupe factor of 1."""
+    """Return the MB of text per second of the original generator, with a dupe factor of 1."""
     lines = [line for start in range(0, len(sentences), 100) for line in (*sentences[start : start + 100], "")]
     text, vocabulary = folder / "original.txt", folder / "original_vocab.txt"
     text.write_text("\n".join(lines))
@@ -126,7 +126,7 @@ def original_rate(original: Path, sentences: Sequence[str], tokenizer: WordPiece
 
 
 def tokens_to_batches(store: Path) -> dict[str, float]:
-    """Real tokens a second of one process, masks included, and how much of each batch is real."""
+    """Measure the real tokens per second of one process, including masking, and their share of each batch."""
     figures: dict[str, float] = {}
     started = time.perf_counter()
     data = PretrainingDataModule(PretrainingData(str(store), batch_size=BATCH_SIZE))
@@ -145,8 +145,11 @@ def tokens_to_batches(store: Path) -> dict[str, float]:
 
 
 def batch_rate(data: PretrainingDataModule) -> tuple[float, float]:
-    """Real tokens a second, and their share of batch size times length (packed) or of the padded batch."""
-    # Whole windows, so that what is arranged for later steps is paid for.
+    """Return the real tokens per second and their share of the batch.
+
+    The size of a batch is batch size times length if it is packed, and its padded size otherwise.
+    """
+    # Measure whole pools, because a pool is arranged at its first step for all of its steps.
     num_steps, rates, shares = 32, [], []
     plan = TrainingPlan(num_steps * (REPEATS + 1), 1, seed=1)
     data.training_batches(0, plan, 0, 1)
@@ -164,7 +167,7 @@ def batch_rate(data: PretrainingDataModule) -> tuple[float, float]:
 
 
 def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
-    """Peak memory of `prepare` (all its processes) and of a loader, on the text once and repeated."""
+    """Measure the peak memory of `prepare` (all its processes) and of a loader, with the text once and repeated."""
     figures: dict[str, float] = {}
     for number in (1, copies):
         text = folder / f"text{number}"
@@ -173,7 +176,7 @@ def memory(files: Sequence[str], folder: Path, copies: int) -> dict[str, float]:
             for file in files:
                 (text / f"{copy}-{Path(file).name}").symlink_to(file)
         store = folder / f"copies{number}"
-        # Content under many names: each file is one source.
+        # Each name is a separate source, although the content is the same.
         sources = "sorted(map(str, Path(sys.argv[1]).iterdir()))"
         work = {
             "prepare": f"prepare({sources}, load_tokenizer(sys.argv[3]), Path(sys.argv[2]))",
@@ -206,7 +209,7 @@ def load(store):
 
 if __name__ == "__main__":
     {code}
-    # Not `ru_maxrss`, which a process takes over from the one that started it.
+    # Not `ru_maxrss`, which a process inherits from its parent.
     own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print((own + os.cpu_count() * child) / 1024)
@@ -214,7 +217,7 @@ if __name__ == "__main__":
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Return the seconds that `work` takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

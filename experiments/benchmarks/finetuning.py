@@ -1,15 +1,15 @@
-"""Fine-tuning: ours against a plain loop over transformers, same start weights, data, recipe and seeds.
+"""Benchmark of fine-tuning: ours and a plain loop over transformers, with equal weights, data, recipe and seeds.
 
-The loop pads each batch to its longest sequence (`dynamic`), or all to the longest allowed (`maximum`), as scripts
-of transformers do unless told otherwise; for `squad` it cuts windows with the fast tokenizer, as their `run_qa.py`.
-Ours is what `fit` runs. Contenders take turns within one run; printed are medians and ratios, of training and of what
-goes before it, turning text into features.
+Ours is what `fit` runs. The loop pads each batch to its longest sequence (`dynamic`), or all batches to the longest
+allowed length (`maximum`), which is the default of transformers' scripts. For `squad` it cuts windows with the fast
+tokenizer, like their `run_qa.py`. Contenders take turns within one run. The figures are medians and ratios of
+training and of encoding, which turns text into sequences.
 
     python experiments/benchmarks/finetuning.py [--task squad] [--checkpoint RUN] [--data FOLDER] [--share 1]
 
-Without `--checkpoint` both start from the same random weights of a model of 6 layers and width 384. Data is that of
-`--data`, of the folder that BERT_LIGHTNING_DATA names, or generated with the published lengths; `--share` of its
-training rows, drawn from a fixed seed, is used, 1 for whole epochs. All contenders are scored by our code.
+Without `--checkpoint` both start from the same random weights of a model with 6 layers and width 384. The data comes
+from `--data`, from the folder that BERT_LIGHTNING_DATA names, or is generated with the published lengths. `--share`
+is the share of its training examples to use, drawn from a fixed seed; 1 uses all. Our code scores all contenders.
 """
 
 import argparse
@@ -33,6 +33,7 @@ import transformers
 from generated import vocabulary, write_squad, write_sst2
 from measuring import write_json
 from torch.utils.data import DataLoader
+from transformers_encoding import Features, text_features, window_features
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary
@@ -43,36 +44,36 @@ from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.runs.trainer import build_trainer
 
-# Rows of SST-2 and paragraphs of SQuAD v1.1 to train on, so many times the share where they are generated.
+# Training examples of SST-2 and training paragraphs of SQuAD v1.1. Generated data has the share of these.
 NUM_SST2, NUM_SQUAD = 67_349, 18_896
 
 
-class TaskRow(NamedTuple):
-    """What differs between the tasks."""
+class TaskEntry(NamedTuple):
+    """Entry of a task in the benchmark."""
 
     name: str
     metric: str
     folder: str
-    """in the folder that BERT_LIGHTNING_DATA names"""
-    data: dict[str, Any]
-    """settings of our data"""
+    """its folder in the one that BERT_LIGHTNING_DATA names"""
+    data: dict[str, str | int]
+    """keys of the configuration below `data`"""
     start: Callable[..., PretrainedModel]
-    """the model of a configuration, or of a checkpoint"""
+    """makes a model from a configuration"""
     num_scored: int
-    """validation rows that are scored"""
+    """number of validation examples that are scored"""
     share: float
-    """of the training rows, unless one is asked for: a minute of a contender on two cores"""
+    """default share of the training examples: one minute per contender on two cores"""
     generate: Callable[[Path, float], None]
-    """writes files with such a share of the training rows"""
+    """writes generated files with a share of the training examples"""
     sample: Callable[[Path, Path, float], None]
-    """copies the files of one folder to another, and of the training rows a share"""
+    """copies files from one folder to another, with a share of the training examples"""
 
 
 # -- data --------------------------------------------------------------------------------------------------------
 
 
 def sample_sst2(source: Path, target: Path, share: float) -> None:
-    """Keep each row with that probability."""
+    """Copy SST-2, keeping each training example with the probability `share`."""
     generator = random.Random(0)
     [header, *rows] = (source / "train.tsv").read_text(encoding="utf-8").splitlines()
     kept = [row for row in rows if generator.random() < share]
@@ -81,7 +82,7 @@ def sample_sst2(source: Path, target: Path, share: float) -> None:
 
 
 def sample_squad(source: Path, target: Path, share: float) -> None:
-    """Keep each paragraph, with its questions, with that probability."""
+    """Copy SQuAD, keeping each training paragraph and its questions with the probability `share`."""
     generator = random.Random(0)
     content = json.loads((source / "train-v1.1.json").read_text(encoding="utf-8"))
     for article in content["data"]:
@@ -91,7 +92,7 @@ def sample_squad(source: Path, target: Path, share: float) -> None:
 
 
 TASKS = {
-    "sst2": TaskRow(
+    "sst2": TaskEntry(
         "text-classification",
         "accuracy",
         "glue/SST-2",
@@ -102,7 +103,7 @@ TASKS = {
         lambda folder, share: write_sst2(folder, round(NUM_SST2 * share), 500),
         sample_sst2,
     ),
-    "squad": TaskRow(
+    "squad": TaskEntry(
         "question-answering",
         "squad_f1",
         "squad",
@@ -117,25 +118,28 @@ TASKS = {
 
 
 def write_data(options: argparse.Namespace, folder: Path) -> Vocabulary:
-    """The share of the data that is used, and the vocabulary for it."""
-    row, known = TASKS[options.task], os.environ.get("BERT_LIGHTNING_DATA")
-    share = options.share if options.share is not None else row.share
-    source = options.data or (Path(known) / row.folder if known else None)
+    """Write the share of the data to use, and return the vocabulary for it."""
+    entry, folder_of_data = TASKS[options.task], os.environ.get("BERT_LIGHTNING_DATA")
+    share = options.share if options.share is not None else entry.share
+    source = options.data or (Path(folder_of_data) / entry.folder if folder_of_data else None)
     (folder / "data").mkdir()
     if source is None:
-        row.generate(folder / "data", share)
+        entry.generate(folder / "data", share)
     else:
-        row.sample(source, folder / "data", share)
-    found = read_vocabulary(Path(known) / "vocab/bert-base-uncased.txt") if known else None
-    return found or vocabulary()
+        entry.sample(source, folder / "data", share)
+    if folder_of_data is not None:
+        published = read_vocabulary(Path(folder_of_data) / "vocab/bert-base-uncased.txt")
+        if published is not None:
+            return published
+    return vocabulary()
 
 
 def write_start(options: argparse.Namespace, words: Vocabulary, folder: Path) -> None:
-    """The weights that both start from, the head's among them, in a folder that transformers reads."""
-    row = TASKS[options.task]
+    """Write the weights that all start from, including the head's, to a folder that transformers reads."""
+    entry = TASKS[options.task]
     torch.manual_seed(0)
     if options.checkpoint is None:
-        # L6 H384: small enough for a processor, with heads 64 wide as published.
+        # L6 H384 is small enough for a processor, and its heads are 64 wide as published.
         config = BertConfig(
             vocab_size=len(words.entries),
             num_hidden_layers=6,
@@ -143,7 +147,7 @@ def write_start(options: argparse.Namespace, words: Vocabulary, folder: Path) ->
             num_attention_heads=6,
             intermediate_size=1536,
         )
-        row.start(config).save_pretrained(folder, words)
+        entry.start(config).save_pretrained(folder, words)
         return
     labels: dict[str, Any] = {"labels": ["0", "1"]} if options.task == "sst2" else {}
     cls = BertForSequenceClassification if options.task == "sst2" else BertForQuestionAnswering
@@ -151,20 +155,20 @@ def write_start(options: argparse.Namespace, words: Vocabulary, folder: Path) ->
 
 
 def experiment_of(options: argparse.Namespace, folder: Path, seed: int) -> Experiment:
-    """Our half of the comparison."""
-    row = TASKS[options.task]
+    """Return the configuration of our contender."""
+    entry = TASKS[options.task]
     return load_experiment(
         [],
         below={
             "experiment": "benchmark",
-            "task": row.name,
+            "task": entry.name,
             "seed_everything": seed,
             "model": {"pretrained": str(folder / "start"), "config": {"hidden_dropout_prob": 0.1}},
             "data": {
-                **row.data,
+                **entry.data,
                 "folder": str(folder / "data"),
                 "batch_size": options.batch_size,
-                "max_evaluation_samples": row.num_scored,
+                "max_evaluation_samples": entry.num_scored,
             },
             "optimizer": {"learning_rate": options.learning_rate},
             "trainer": {"max_epochs": options.epochs, "precision": options.precision, "log_every_n_steps": 50},
@@ -177,33 +181,33 @@ def experiment_of(options: argparse.Namespace, folder: Path, seed: int) -> Exper
 
 
 class Run(NamedTuple):
-    """What a contender gives."""
+    """Times and score of one contender."""
 
     encoding: float
-    """seconds from text to features"""
+    """seconds from text to sequences"""
     training: float
-    """seconds"""
+    """seconds of training"""
     score: float
 
 
 def built(experiment: Experiment) -> Setup:
-    """Our data and task, from the common start."""
+    """Return our data and task, with the common start weights."""
     return build(experiment, start_checkpoint(experiment.model))
 
 
 def score(experiment: Experiment, setup: Setup, folder: Path, metric: str) -> float:
-    """The metric on the validation rows."""
+    """Return the metric on the validation examples."""
     scorer = build_trainer(experiment, folder, [])
     scorer.validate(setup.task, setup.data, verbose=False)
     return float(scorer.callback_metrics[f"val/{metric}"])
 
 
 def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> Run:
-    """What `fit` runs."""
+    """Train as `fit` does."""
     setup = built(experiment)
     training = setup.data.splits["train"]  # type: ignore[attr-defined]
     began = time.perf_counter()
-    # Once more, now that the clock runs, and without the files.
+    # Encode once more to measure the time, without reading the files.
     type(training)(
         training.examples,
         setup.data.tokenizer,
@@ -218,64 +222,22 @@ def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> R
     return Run(encoding, seconds, score(experiment, setup, folder, TASKS[options.task].metric))
 
 
-def text_features(tokenizer: Any, length: int, examples: Any) -> list[dict[str, Any]]:
-    """Labelled texts as `run_glue.py` encodes them."""
-    texts = tokenizer([example.text for example in examples], truncation=True, max_length=length)
-    return [
-        {**{name: texts[name][number] for name in texts}, "label": int(example.label)}
-        for number, example in enumerate(examples)
-    ]
-
-
-def window_features(tokenizer: Any, length: int, overlap: int, examples: Any) -> list[dict[str, Any]]:
-    """Questions as `run_qa.py: prepare_train_features` encodes them: sliding windows, answers by character."""
-    encoded = tokenizer(
-        [example.question for example in examples],
-        [example.context for example in examples],
-        truncation="only_second",
-        max_length=length,
-        stride=overlap,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
-    features = []
-    for number, example in enumerate(encoded["overflow_to_sample_mapping"]):
-        offsets, parts = encoded["offset_mapping"][number], encoded.sequence_ids(number)
-        answer = examples[example].answers[0]
-        begin, end = answer.start, answer.start + len(answer.text)
-        first = parts.index(1)
-        last = len(parts) - 1 - parts[::-1].index(1)
-        start = stop = 0
-        if offsets[first][0] <= begin and offsets[last][1] >= end:
-            start, stop = first, last
-            while start <= last and offsets[start][0] <= begin:
-                start += 1
-            while offsets[stop][1] >= end:
-                stop -= 1
-            start, stop = start - 1, stop + 1
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        features.append(
-            {**{name: encoded[name][number] for name in names}, "start_positions": start, "end_positions": stop}
-        )
-    return features
-
-
 def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, padding: str) -> Run:
-    """The same by a plain loop."""
-    row, start, length = TASKS[options.task], folder / "start", experiment.data.max_seq_length
+    """Train in a plain loop over transformers."""
+    entry, start, length = TASKS[options.task], folder / "start", experiment.data.max_seq_length
     setup = built(experiment)
     examples = setup.data.splits["train"].examples  # type: ignore[attr-defined]
     tokenizer = transformers.AutoTokenizer.from_pretrained(start)
     transformers.set_seed(experiment.seed_everything)
     cls: Any = transformers.BertForSequenceClassification
-    encode: Callable[[Any], list[dict[str, Any]]] = partial(text_features, tokenizer, length)
+    encode: Callable[[Any], list[Features]] = partial(text_features, tokenizer, length)
     if options.task == "squad":
         cls = transformers.BertForQuestionAnswering
-        encode = partial(window_features, tokenizer, length, row.data["doc_overlap"])
-    # The first call sets up.
+        encode = partial(window_features, tokenizer, length, experiment.data.doc_overlap)
+    # The first call prepares the tokenizer, so it is not timed.
     encode(examples[:1])
     began = time.perf_counter()
-    rows = encode(examples)
+    features = encode(examples)
     encoding = time.perf_counter() - began
     model = cls.from_pretrained(start, hidden_dropout_prob=0.1)
     optimizer = torch.optim.AdamW(
@@ -284,7 +246,7 @@ def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, pa
     steps = setup.data.plan.num_steps
     scheduler = transformers.get_linear_schedule_with_warmup(optimizer, int(0.1 * steps), steps)
     batches: Any = DataLoader(
-        rows,  # type: ignore[arg-type]
+        features,  # type: ignore[arg-type]
         batch_size=experiment.data.batch_size,
         shuffle=True,
         drop_last=True,
@@ -311,26 +273,28 @@ def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, pa
     seconds = time.perf_counter() - began
     model.save_pretrained(folder / "trained")
     fill(setup.task.model, read_checkpoint(str(folder / "trained")))
-    return Run(encoding, seconds, score(experiment, setup, folder, row.metric))
+    return Run(encoding, seconds, score(experiment, setup, folder, entry.metric))
 
 
 def main() -> None:
-    """Run all contenders once a seed and print the comparison."""
+    """Run all contenders once per seed and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sst2", choices=tuple(TASKS))
-    parser.add_argument("--checkpoint", help="run or checkpoint whose encoder both start from")
-    parser.add_argument("--data", type=Path, help="folder with train.tsv and dev.tsv, or train-v1.1.json and so on")
+    parser.add_argument("--checkpoint", help="run or checkpoint whose encoder all start from")
     parser.add_argument(
-        "--share", type=float, help="of the training rows, so that a run takes minutes; 1 takes all of them"
+        "--data", type=Path, help="folder with train.tsv and dev.tsv, or train-v1.1.json and dev-v1.1.json"
     )
-    parser.add_argument("--epochs", type=float, default=1, help="over that share")
+    parser.add_argument(
+        "--share", type=float, help="share of the training examples (default: minutes of training); 1 uses all"
+    )
+    parser.add_argument("--epochs", type=float, default=1, help="epochs over that share")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     contenders = ("ours", "dynamic", "maximum")
     parser.add_argument("--contenders", nargs="+", default=list(contenders), choices=contenders)
-    parser.add_argument("--json", type=Path, help="gets the figures")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if options.share is not None and not 0 < options.share <= 1:
         parser.error(f"--share is {options.share}; it must be more than 0 and at most 1")
@@ -344,8 +308,8 @@ def main() -> None:
         for number, seed in enumerate(options.seeds):
             experiment = experiment_of(options, folder, seed)
             for name in options.contenders[:: 1 if number % 2 == 0 else -1]:
-                alone = name == "ours"
-                run = ours(options, experiment, folder) if alone else theirs(options, experiment, folder, name)
+                is_ours = name == "ours"
+                run = ours(options, experiment, folder) if is_ours else theirs(options, experiment, folder, name)
                 results[name].append(run)
                 print(
                     f"seed {seed}  {name:8} {run.encoding:6.1f} s, {run.training:7.1f} s of training  "
@@ -356,7 +320,7 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, results: dict[str, list[Run]]) -> None:
-    """Table and JSON."""
+    """Print the table and write the JSON file."""
     medians = {
         name: Run(*(statistics.median(values) for values in zip(*runs, strict=True)))
         for name, runs in results.items()
@@ -364,7 +328,7 @@ def report(options: argparse.Namespace, results: dict[str, list[Run]]) -> None:
     mine = medians.get("ours", Run(float("nan"), float("nan"), 0.0))
     metric = TASKS[options.task].metric
     print(f"\n{'':10}{'encoding':>9}{'training':>9}{'ours faster by':>22}{metric:>18}")
-    table: dict[str, Any] = {}
+    table: dict[str, dict[str, float]] = {}
     ratios: dict[str, float] = {}
     for name, median in medians.items():
         scores = [run.score for run in results[name]]

@@ -1,11 +1,11 @@
-"""Has anything become slower? Compares the ratios of a folder of results with those that are committed.
+"""Guard against slower code: compare the ratios in a folder of results with the committed ones.
 
     make bench RESULTS=FOLDER
     python experiments/benchmarks/guard.py FOLDER [--against FOLDER] [--tolerance 0.2]
 
-Ratios only, which are larger where ours is faster and hold on other machines of the kind, never times. Files that
-the folder does not have are not compared; what a file of both no longer has counts as fallen. The exit status is 1,
-with a line each, if one fell by more than the tolerance.
+Only ratios are compared, never times, because ratios are similar on similar machines. A ratio is larger if ours is
+faster. Files that the folder lacks are skipped, but a ratio that is missing in a file counts as fallen. The exit
+status is 1 if a ratio fell by more than the tolerance, and each such ratio is printed.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 from bert_lightning.checkpoints.listing import files_below
 
@@ -21,34 +20,34 @@ COMMITTED = Path(__file__).resolve().parent / "results"
 
 
 def ratios_of(folder: Path) -> dict[str, dict[str, float]]:
-    """File -> its ratios, of all results in a folder and those below."""
-    found = {}
+    """Return file -> ratios, for all results in a folder and its subfolders."""
+    ratios = {}
     for path in files_below(folder):
         if path.suffix != ".json":
             continue
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and isinstance(content.get("ratios"), dict):
-            found[path.relative_to(folder).as_posix()] = content["ratios"]
-    return found
+            ratios[path.relative_to(folder).as_posix()] = content["ratios"]
+    return ratios
 
 
 def fallen(
     measured: dict[str, dict[str, float]], committed: dict[str, dict[str, float]], tolerance: float
 ) -> list[str]:
-    """A line for each ratio that is less than 1 - `tolerance` of the committed one, or gone, or no number."""
+    """Return a line for each ratio below 1 - `tolerance` of the committed one, missing, or not a number."""
     lines = []
     for file in sorted(measured.keys() & committed.keys()):
         for name, before in committed[file].items():
             now = measured[file].get(name)
             if now is None:
-                lines.append(f"{file}: {name}: {before:.2f} before, and is not there now")
+                lines.append(f"{file}: {name}: {before:.2f} before, missing now")
             elif math.isnan(now) or now < (1 - tolerance) * before:
                 lines.append(f"{file}: {name}: {before:.2f} before, {now:.2f} now ({now / before - 1:+.0%})")
     return lines
 
 
 def main() -> int:
-    """The exit status: 0, 1 if a ratio fell, 2 if there is nothing to compare."""
+    """Compare, and return the exit status: 0, 1 if a ratio fell, 2 if there is nothing to compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--against", type=Path, default=COMMITTED, metavar="FOLDER")

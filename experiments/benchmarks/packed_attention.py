@@ -1,16 +1,17 @@
-"""The routes of attention over packed sequences on a processor, side by side: why `sdpa` takes them one by one.
+"""Benchmark of attention over packed sequences on a processor, which shows why `sdpa` takes them one by one.
 
-python experiments/benchmarks/packed_attention.py [--repeats N] [--json FILE]
+    python experiments/benchmarks/packed_attention.py [--repeats N] [--json FILE]
 
-Contenders, on the same packed query, key and value: `one_by_one` (a call of PyTorch's attention for each sequence),
-`padded` (all sequences padded for attention alone), `eager` (padded and written out). Forward and backward, in turn;
-medians and the quartiles' distance of the ratio to `one_by_one`.
+The contenders get the same packed query, key and value. `one_by_one` calls PyTorch's attention once per sequence.
+`padded` pads the sequences for attention only. `eager` pads them and computes attention step by step. Each runs
+forward and backward, in turn. The figures are medians and interquartile ranges of the ratio to `one_by_one`.
 """
 
 import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,12 @@ SHAPES = ((64, 32, 256, 4), (128, 32, 256, 4), (128, 32, 768, 12), (512, 8, 768,
 
 
 def padded(query_key_value: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
-    """PyTorch's attention on a padded copy."""
-    wide, places = pad(query_key_value, packing)
+    """Compute PyTorch's attention on a padded copy."""
+    wide, positions = pad(query_key_value, packing)
     mask = (torch.arange(packing.max_length) < packing.lengths[:, None])[:, None, None, :]
     query, key, value = wide.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    return context.transpose(1, 2).flatten(2).flatten(0, 1)[places]
+    return context.transpose(1, 2).flatten(2).flatten(0, 1)[positions]
 
 
 CONTENDERS = {
@@ -39,8 +40,10 @@ CONTENDERS = {
 }
 
 
-def measure(length: int, num_sequences: int, hidden: int, num_heads: int, dropout: float, repeats: int) -> dict:
-    """Milliseconds of each contender, forward and backward, on lengths drawn evenly from length / 8 to length."""
+def measure(
+    length: int, num_sequences: int, hidden: int, num_heads: int, dropout: float, repeats: int
+) -> dict[str, Any]:
+    """Measure each contender, forward and backward, on lengths drawn evenly from length / 8 to length."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(length // 8, length + 1, (num_sequences,), generator=generator)
     packing = packing_of(lengths)
@@ -67,21 +70,21 @@ def measure(length: int, num_sequences: int, hidden: int, num_heads: int, dropou
 
 
 def main() -> None:
-    """Measure all shapes, print a table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser()
+    """Measure all shapes, print a table, and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    print(f"{'length':>6} {'B':>3} {'H':>4} {'dropout':>7} {'real':>5}   over one_by_one (quartile distance)")
+    print(f"{'length':>6} {'B':>3} {'H':>4} {'dropout':>7} {'real':>5}   over one_by_one (interquartile range)")
     rows = []
     for shape in SHAPES:
         for dropout in (0.0, 0.1):
             row = measure(*shape, dropout, options.repeats)
             rows.append(row)
-            shown = "  ".join(f"{n} {row['ratios'][n]:.2f} ({row['spread'][n]:.2f})" for n in ("padded", "eager"))
+            cells = "  ".join(f"{n} {row['ratios'][n]:.2f} ({row['spread'][n]:.2f})" for n in ("padded", "eager"))
             print(
                 f"{row['length']:>6} {row['num_sequences']:>3} {row['hidden_size']:>4} {dropout:>7} "
-                f"{row['share_of_real_tokens']:>5.0%}   {shown}   [{row['milliseconds']['one_by_one']} ms]"
+                f"{row['share_of_real_tokens']:>5.0%}   {cells}   [{row['milliseconds']['one_by_one']} ms]"
             )
     ratios = {
         f"{name}, {row['num_sequences']} x {row['length']} H{row['hidden_size']}, dropout {row['dropout']}": ratio

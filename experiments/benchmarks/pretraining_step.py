@@ -1,12 +1,13 @@
-"""A step of pre-training: ours against transformers' `BertForPreTraining`, both against the best matrix product.
+"""Benchmark of a pre-training step: ours, transformers' `BertForPreTraining`, and the best matrix product.
 
-Forward, loss, backward, clipping and optimiser step on the same batches, dropout 0.1, 15 % of the tokens masked. Ours
-is what `fit` runs, Lightning's loop included; theirs a bare loop with SDPA. Contenders take turns within one run.
+A step is forward, loss, backward, clipping and optimiser step on the same batches, with dropout 0.1 and 15 % of the
+tokens masked. Ours is what `fit` runs, including Lightning's loop. Theirs is a bare loop with SDPA. Contenders take
+turns within one run.
 
     python experiments/benchmarks/pretraining_step.py --size base --batch-size 16 --sequence-length 128
 
-With `--limit` it ends in about so many seconds: it first measures, and writes, what is not compiled, then all
-together, and no round begins when time is up.
+With `--limit` it ends after about so many seconds. It first measures the contenders that are not compiled and writes
+their figures, then measures all together. No round begins when the time is up.
 """
 
 import argparse
@@ -39,13 +40,13 @@ from bert_lightning.training.throughput import best_product
 
 VOCAB_SIZE = 30522
 MASKED_SHARE = 0.15
-# Of the sequences are shorter, as in the published data: `create_pretraining_data.py --short_seq_prob`.
+# Share of shorter sequences, as in the published data: `create_pretraining_data.py --short_seq_prob`.
 SHORT_SHARE = 0.1
 NUM_BATCHES = 8
 
 
 class Sequences:
-    """One batch before it is laid out."""
+    """Sequences of one batch, before they are laid out for a contender."""
 
     def __init__(
         self, lengths: NDArray[np.int64], generator: np.random.Generator, vocab_size: int = VOCAB_SIZE
@@ -60,7 +61,7 @@ class Sequences:
         self.next_sentence = generator.integers(0, 2, len(lengths))
 
     def ours(self, packed: bool) -> Batch:
-        """As our data modules lay it out."""
+        """Return the micro-batch as our data modules lay it out."""
         labels = {"masked_labels": self.labels, "sentence_labels": self.next_sentence}
         if packed:
             positions = np.flatnonzero(self.masked[self.real])
@@ -71,7 +72,7 @@ class Sequences:
         return to_batch(self.input_ids, self.token_type_ids, self.lengths, masked_positions=positions, **labels)
 
     def theirs(self, device: torch.device) -> dict[str, torch.Tensor]:
-        """As transformers takes it."""
+        """Return the inputs of transformers."""
         arrays = {
             "input_ids": self.input_ids,
             "token_type_ids": self.token_type_ids,
@@ -83,7 +84,7 @@ class Sequences:
 
 
 def sequences(options: argparse.Namespace) -> list[Sequences]:
-    """The same for all contenders, from a fixed seed."""
+    """Return the batches of all contenders, drawn from a fixed seed."""
     generator = np.random.default_rng(0)
     longest, batches = options.sequence_length, []
     for _ in range(NUM_BATCHES):
@@ -92,7 +93,7 @@ def sequences(options: argparse.Namespace) -> list[Sequences]:
             short = generator.random(options.batch_size) < SHORT_SHARE
             lengths[short] = generator.integers(8, longest + 1, int(short.sum()))
         else:
-            # Evenly around the mean, as far as the longest allows.
+            # Draw evenly around the mean, as widely as the longest length allows.
             reach = min(options.mean_length - 8, longest - options.mean_length)
             lengths = generator.integers(
                 options.mean_length - reach, options.mean_length + reach + 1, options.batch_size
@@ -102,15 +103,14 @@ def sequences(options: argparse.Namespace) -> list[Sequences]:
 
 
 class StepTimes(Callback):
-    """Seconds of each step but the first, from the end of one to the end of the next."""
+    """Callback that collects the seconds of each step except the first, from end to end."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: list[float] = []
         self.before: float | None = None
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """Take the time."""
+    def on_train_batch_end(self, *arguments: object) -> None:
         synchronize(self.device)
         now = time.perf_counter()
         if self.before is not None:
@@ -121,7 +121,7 @@ class StepTimes(Callback):
 def task_of(
     config: BertConfig, sequence_length: int, learning_rate: float, log_every_n_steps: int
 ) -> PretrainingTask:
-    """Our task on a model drawn from a fixed seed, with a constant learning rate."""
+    """Return our task with a model drawn from a fixed seed, and a constant learning rate."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(SPECIAL_TOKENS)
     optimizer: Any = AdamW(learning_rate=learning_rate)
@@ -135,7 +135,7 @@ def task_of(
 
 
 def train(task: PretrainingTask, batches: list[Batch], device: str, precision: Any, callback: Callback) -> None:
-    """One step a batch, in Lightning's loop."""
+    """Train one step per batch in Lightning's loop."""
     trainer = Trainer(
         accelerator=device,
         devices=1,
@@ -154,7 +154,7 @@ def train(task: PretrainingTask, batches: list[Batch], device: str, precision: A
 def ours(
     config: BertConfig, batches: list[Batch], options: argparse.Namespace, *, compiled: bool
 ) -> Callable[[], list[float]]:
-    """Our task in Lightning's loop."""
+    """Return a contender that trains our task in Lightning's loop."""
     task = task_of(config, options.sequence_length, 1e-4, 10**6)
     if compiled:
         task.compile_training()
@@ -171,7 +171,7 @@ def ours(
 def theirs(
     config: BertConfig, batches: list[Sequences], options: argparse.Namespace, *, fused: bool, compiled: bool
 ) -> Callable[[], list[float]]:
-    """transformers in a bare loop."""
+    """Return a contender that trains transformers' model in a bare loop."""
     device = torch.device(options.device)
     torch.manual_seed(0)
     model: Any = transformers.BertForPreTraining._from_config(
@@ -220,7 +220,7 @@ SHARED = (
 def contenders_of(
     config: BertConfig, batches: list[Sequences], options: argparse.Namespace, names: Sequence[str]
 ) -> dict[str, Callable[[], list[float]]]:
-    """Those of these names."""
+    """Return the contenders with the given names."""
     packed = options.device == "cuda"
     laid_out = [batch.ours(packed) for batch in batches]
     every: dict[str, Callable[[], Callable[[], list[float]]]] = {
@@ -234,7 +234,7 @@ def contenders_of(
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="mini", help="tiny, mini, small, medium, base or large")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -243,16 +243,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a round, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per round, after one that is not timed")
     names = ("ours", "ours_compiled", "transformers", "transformers_fused", "transformers_compiled")
     parser.add_argument("--contenders", nargs="+", default=list(names), choices=names)
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="after which no round begins")
-    parser.add_argument("--json", type=Path, help="gets the figures")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="time after which no round begins")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     began = time.perf_counter()
     options = parse()
     quiet()
@@ -270,10 +270,10 @@ def main() -> None:
     print(
         f"{options.size} (L{config.num_hidden_layers} H{config.hidden_size}), {options.batch_size} x "
         f"{options.sequence_length}, mean length {lengths.mean():.0f}, {options.precision} on {options.device}: "
-        f"{tokens:,.0f} real tokens and {operations / 1e9:,.0f} G operations a step"
+        f"{tokens:,.0f} real tokens and {operations / 1e9:,.0f} G operations per step"
     )
-    rows, hidden, inner = int(tokens), config.hidden_size, config.intermediate_size
-    shapes = [(rows, hidden, 3 * hidden), (rows, hidden, inner), (rows, inner, hidden)]
+    num_tokens, hidden, inner = int(tokens), config.hidden_size, config.intermediate_size
+    shapes = [(num_tokens, hidden, 3 * hidden), (num_tokens, hidden, inner), (num_tokens, inner, hidden)]
     shapes.append((num_masked // len(batches), hidden, VOCAB_SIZE))
     dtype = torch.bfloat16 if options.precision == "bf16-mixed" else torch.float32
     ceiling = best_product(shapes, dtype, device, repeats=7)
@@ -283,7 +283,7 @@ def main() -> None:
         fresh = [name for name in names if name not in contenders]
         contenders |= contenders_of(config, batches, options, fresh)
         for name in fresh:
-            # Compiling, and what is allocated once.
+            # The first call compiles and allocates memory, so it is not timed.
             contenders[name]()
         seconds = in_turn(contenders, options.rounds, until)
         ceiling = max(ceiling, best_product(shapes, dtype, device, repeats=7))
@@ -292,31 +292,31 @@ def main() -> None:
 
 
 def groups(options: argparse.Namespace) -> list[list[str]]:
-    """Which contenders take turns: all, and in front of that what is not compiled where time is short."""
+    """Return the groups of contenders that take turns. With a limit, those that are not compiled come first."""
     every: list[str] = options.contenders
     plain = [name for name in every if not name.endswith("compiled")]
     return [plain, every] if options.limit is not None and 0 < len(plain) < len(every) else [every]
 
 
 def report(
-    options: argparse.Namespace, speeds: dict[str, dict[str, float]], operations_a_token: float, ceiling: float
+    options: argparse.Namespace, speeds: dict[str, dict[str, float]], operations_per_token: float, ceiling: float
 ) -> None:
-    """Table and JSON."""
+    """Print the table and write the JSON file."""
     medians = {name: speed["median"] for name, speed in speeds.items()}
     mine = {name: value for name, value in medians.items() if name.startswith("ours")}
     others = {name: value for name, value in medians.items() if not name.startswith("ours")}
     best = max(mine.values(), default=float("nan"))
     print(f"\n{'':24}{'tokens/s':>10}{'middle half':>20}{'ours faster by':>16}{'of the ceiling':>16}")
     for name, speed in speeds.items():
-        share = speed["median"] * operations_a_token / ceiling
+        share = speed["median"] * operations_per_token / ceiling
         print(
             f"{name:24}{speed['median']:10,.0f}{speed['low']:10,.0f}-{speed['high']:9,.0f}"
             f"{best / speed['median']:15.2f}x{share:15.1%}"
         )
     at = machine()
-    # What is not there yet, should nothing further come.
+    # These are still to come. If time runs out before, they are missing in the results.
     missing = [name for name in options.contenders if name not in speeds]
-    print(f"ceiling: {ceiling / 1e9:,.0f} G operations a second; {at['processor']}, {at['gpu'] or 'no GPU'}")
+    print(f"ceiling: {ceiling / 1e9:,.0f} G operations per second; {at['processor']}, {at['gpu'] or 'no GPU'}")
     ratios = {name: best / value for name, value in others.items()}
     if others:
         ratios["transformers_best"] = best / max(others.values())
@@ -328,7 +328,7 @@ def report(
         "missing": missing,
         "ratios": ratios,
         "ceiling": ceiling,
-        "ceiling_share": best * operations_a_token / ceiling,
+        "ceiling_share": best * operations_per_token / ceiling,
         "settings": {k: v for k, v in vars(options).items() if k != "json"},
     }
     write_json(options.json, content)

@@ -1,9 +1,9 @@
-"""The same global batch pre-trained by one process and by several (DDP): real tokens a second, and the efficiency.
+"""Benchmark of scaling: pre-train with the same batch size in one process and in several (DDP).
 
-On a processor the processes share the threads that the single one has (OMP_NUM_THREADS, or one a core), so an
-efficiency of 1 says that sharing out costs nothing; on CUDA each process has a device of its own, and the efficiency
-is the ratio divided by the number of devices. Each figure is the median over the steps after the first few of `fit`
-runs, which take turns.
+It measures real tokens per second and the efficiency. On a processor all processes share the threads of the single
+one (OMP_NUM_THREADS, or one per core), so an efficiency of 1 means that several processes cost nothing. On CUDA each
+process has its own device, and the efficiency is the ratio divided by the number of devices. Each figure is the
+median over the steps of `fit` runs except the first few. The runs take turns.
 
     python experiments/benchmarks/scaling.py --processes 1 2 [--device cpu] [--json FILE]
 """
@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -24,12 +23,12 @@ from measuring import in_turn, spread, write_json
 
 from bert_lightning.runs.directory import RunDirectory
 
-# Steps in which memory is allocated and caches fill.
+# The first steps allocate memory and fill caches, so they are not counted.
 NUM_FIRST = 4
 
 
 def write_experiment(folder: Path, data: Path, num_processes: int, options: argparse.Namespace) -> Path:
-    """The pre-training; only the number of processes differs."""
+    """Write the pre-training, in which only the number of processes differs."""
     values = {
         "experiment": f"processes-{num_processes}",
         "task": "pretraining",
@@ -55,18 +54,18 @@ def write_experiment(folder: Path, data: Path, num_processes: int, options: argp
 
 
 def run_of(experiment: Path, folder: Path) -> Callable[[], Sequence[float]]:
-    """A `fit` of it; gives the real tokens a second of each step after the first few, all processes together."""
+    """Return a contender that runs `fit` and returns the real tokens per second of each counted step."""
 
     def run() -> list[float]:
         directory = RunDirectory(tempfile.mkdtemp(dir=folder))
         command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(experiment)]
-        # The number of threads is set by the cores that the processes may use.
+        # The processes choose their number of threads by the cores that they may use.
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         ended = subprocess.run(
             [*command, "--run-directory", str(directory.path)], env=environment, capture_output=True, text=True
         )
         if ended.returncode:
-            raise RuntimeError(f"`fit` ended with {ended.returncode}: {ended.stderr[-2000:]}")
+            raise RuntimeError(f"`fit` ended with status {ended.returncode}: {ended.stderr[-2000:]}")
         return [
             row["train/tokens_per_second"]
             for row in directory.read_metrics()
@@ -77,7 +76,7 @@ def run_of(experiment: Path, folder: Path) -> Callable[[], Sequence[float]]:
 
 
 def limit_threads() -> int:
-    """Keep this process and its children to as many cores as there may be threads; gives that number."""
+    """Limit this process and its children to as many cores as threads, and return that number."""
     cores = sorted(os.sched_getaffinity(0))
     threads = min(int(os.environ.get("OMP_NUM_THREADS", len(cores))), len(cores))
     os.sched_setaffinity(0, cores[:threads])
@@ -85,23 +84,25 @@ def limit_threads() -> int:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--size", default="mini", help="tiny, mini, small, medium, base or large")
-    parser.add_argument("--batch-size", type=int, default=32, help="of all processes together")
+    parser.add_argument("--batch-size", type=int, default=32, help="batch size over all processes")
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--precision", default="bf16-mixed", choices=("32", "bf16-mixed"))
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of a run")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     on_cpu = options.device == "cpu"
     if options.processes[0] != 1:
-        parser.error("--processes begins with 1, which the others are compared with")
+        parser.error("--processes must begin with 1, because the others are compared with it")
     if not on_cpu and max(options.processes) > torch.cuda.device_count():
-        parser.error(f"there are {torch.cuda.device_count()} CUDA devices here")
+        parser.error(
+            f"--processes is {max(options.processes)}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     threads = limit_threads() if on_cpu else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -116,12 +117,12 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, rates: dict[str, dict[str, float]], threads: int | None) -> None:
-    """Table and JSON."""
+    """Print the table and write the JSON file."""
     single = rates["1"]["median"]
-    shown = f"{threads} thread(s) in all" if threads is not None else "one device each"
-    print(f"{options.size}, {options.batch_size} x {options.sequence_length}, {options.precision}, {shown}")
+    resources = f"{threads} thread(s) in all" if threads is not None else "one device each"
+    print(f"{options.size}, {options.batch_size} x {options.sequence_length}, {options.precision}, {resources}")
     print(f"{'processes':10}{'tokens/s':>10}{'middle half':>20}{'efficiency':>12}")
-    efficiency: dict[str, Any] = {}
+    efficiency: dict[str, float] = {}
     for number, rate in rates.items():
         efficiency[number] = rate["median"] / single / (1 if threads is not None else int(number))
         print(

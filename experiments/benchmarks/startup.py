@@ -1,8 +1,9 @@
-"""How long until something happens: `--help`, the imports, the first optimiser step of `fit`; in fresh processes.
+"""Benchmark of start-up: the time of `--help`, imports, and the first optimiser step of `fit`, in new processes.
 
-The yardstick is transformers: its import, its `BertForPreTraining`, and a plain process up to the end of its first
-step with the same tiny model. All from the start of the process, in turn, medians and the middle half; ratios say how
-many times as long transformers takes, for `--help` and `import bert_lightning` its bare import.
+They are compared with transformers: its import, its `BertForPreTraining`, and a plain process up to the end of its
+first step with the same tiny model. Times are measured from the start of the process, in turn, and given as medians
+with the middle half. A ratio is the time of transformers over ours. `--help` and `import bert_lightning` are compared
+with the bare import of transformers.
 
     python experiments/benchmarks/startup.py [--rounds 5] [--json FILE]
 """
@@ -23,7 +24,7 @@ from measuring import in_turn, spread, write_json
 from bert_lightning.runs.directory import RunDirectory
 
 BATCH_SIZE, LENGTH = 8, 128
-# What is measured -> what it is compared with.
+# Contender of ours -> the contender that it is compared with.
 YARDSTICKS = {
     "--help": "import transformers",
     "import bert_lightning": "import transformers",
@@ -50,14 +51,14 @@ print(time.time())
 
 
 def process(*arguments: str) -> float:
-    """Seconds of a Python process from its start to its end."""
+    """Return the seconds of a Python process from its start to its end."""
     began = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def first_step(experiment: Path, folder: Path) -> float:
-    """Seconds from the start of `fit` to the end of its first step, which `metrics.jsonl` gives the time of."""
+    """Return the seconds from the start of `fit` to the end of its first step, by the time in `metrics.jsonl`."""
     directory = RunDirectory(tempfile.mkdtemp(dir=folder))
     began = time.time()
     process("-m", "bert_lightning", "fit", "--config", str(experiment), "--run-directory", str(directory.path))
@@ -65,14 +66,14 @@ def first_step(experiment: Path, folder: Path) -> float:
 
 
 def their_first_step() -> float:
-    """The same of a plain process."""
+    """Return the seconds to the end of the first step of a plain process with transformers."""
     began = time.time()
     ended = subprocess.run([sys.executable, "-c", _THEIRS], check=True, capture_output=True, text=True).stdout
     return float(ended.split()[-1]) - began
 
 
 def write_experiment(folder: Path) -> Path:
-    """A tiny pre-training of one step."""
+    """Write a tiny pre-training of one step."""
     values = {
         "experiment": "startup",
         "task": "pretraining",
@@ -87,7 +88,7 @@ def write_experiment(folder: Path) -> Path:
 
 
 def contenders_of(folder: Path) -> dict[str, Callable[[], Sequence[float]]]:
-    """What takes turns."""
+    """Return the contenders, which take turns."""
     imports = ("bert_lightning", "bert_lightning.model", "torch", "transformers")
     codes = {f"import {name}": f"import {name}" for name in imports}
     codes["from transformers import BertForPreTraining"] = "from transformers import BertForPreTraining"
@@ -102,7 +103,7 @@ def contenders_of(folder: Path) -> dict[str, Callable[[], Sequence[float]]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -110,14 +111,14 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with tempfile.TemporaryDirectory() as name:
         contenders = contenders_of(Path(name))
-        # What a first time reads from disk counts for nobody.
+        # The first round reads files from disk and is not counted.
         in_turn(contenders, 1)
-        seconds = {name: spread(times) for name, times in in_turn(contenders, options.rounds).items()}
+        seconds = {name: spread(values) for name, values in in_turn(contenders, options.rounds).items()}
     ratios = {name: seconds[other]["median"] / seconds[name]["median"] for name, other in YARDSTICKS.items()}
     print(f"{'':46}{'seconds':>8}{'middle half':>14}{'ours faster by':>16}")
-    for name, found in seconds.items():
+    for name, times in seconds.items():
         ratio = f"{ratios[name]:15.2f}x" if name in ratios else ""
-        print(f"{name:46}{found['median']:8.2f}{found['low']:7.2f}-{found['high']:6.2f}{ratio}")
+        print(f"{name:46}{times['median']:8.2f}{times['low']:7.2f}-{times['high']:6.2f}{ratio}")
     write_json(options.json, {"seconds": seconds, "ratios": ratios})
 
 

@@ -1,7 +1,7 @@
-"""The main job in a few minutes, by the same commands that a user types: text -> encoder -> classifier -> report.
+"""Demo in a few minutes, with the commands that a user types: text -> encoder -> classifier -> report.
 
-Everything lands under `demo/`. Needs no network, no account and no data: the corpus are the docstrings of this
-installation.
+Everything is written to `demo/`. The demo needs no network, no account and no data: its corpus is the docstrings of
+this installation.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from docstrings import Docstring, fingerprint, gather, without_name
 from rich.console import Console
@@ -32,16 +31,16 @@ NUM_PACKAGES = 10
 TRAIN_TEXTS_PER_PACKAGE = 40
 TEST_TEXTS_PER_PACKAGE = 60
 SEEDS = (1, 2, 3)
-# Of a hundred documents, eight are kept out of pre-training: half to validate both models, half to test one.
+# Eight of a hundred documents are kept out of pre-training: four validate both models, four test the classifier.
 HELD_OUT_VALIDATION, HELD_OUT_TEST = range(4), range(4, 8)
-# Names under which the packages are usually imported give them away as well.
+# The usual import names of packages would also give the answer away.
 IMPORT_NAMES = ("np", "pd", "nx", "plt", "mpl", "sp", "sm")
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def run() -> None:
-    """All of it."""
+    """Run the whole demo."""
     started = time.monotonic()
     if OUT.exists() and not (OUT / ".demo").exists():
         sys.exit(f"{OUT.resolve()} exists and was not made by the demo: move it away")
@@ -78,7 +77,7 @@ def run() -> None:
             )
             command(f"test --checkpoint {name}")
 
-    section("What came out")
+    section("Results")
     runs = [
         "demo/runs/pretraining",
         *(f"demo/runs/{w}-seed{s}" for w in ("pretrained", "random") for s in SEEDS),
@@ -90,19 +89,19 @@ def run() -> None:
 
 
 def make_files(documents: list[Docstring]) -> None:
-    """Pre-training text by split, and the classifier's tables; which split a document is in depends on its text."""
+    """Write the pre-training text per split and the classifier's tables. A document's text decides its split."""
     splits: dict[str, list[Docstring]] = {"train": [], "validation": [], "test": []}
     for document in documents:
-        place = hashlib.sha256(document.text.encode()).digest()[0] % 100
+        bucket = hashlib.sha256(document.text.encode()).digest()[0] % 100
         held_out = {
             **dict.fromkeys(HELD_OUT_VALIDATION, "validation"),
             **dict.fromkeys(HELD_OUT_TEST, "test"),
         }
-        splits[held_out.get(place, "train")].append(document)
+        splits[held_out.get(bucket, "train")].append(document)
     for split in ("train", "validation"):
         write_lines(OUT / "text" / f"{split}.jsonl", ({"text": document.text} for document in splits[split]))
 
-    # The packages with the most held-out texts, so that each can fill its share of the test.
+    # Take the packages with the most held-out texts, so that each can fill its share of the test split.
     frequent = [p for p, _ in Counter(document.package for document in splits["test"]).most_common(NUM_PACKAGES)]
     names = {document.package for document in documents} - {"standard library"}
     limits = {
@@ -113,26 +112,26 @@ def make_files(documents: list[Docstring]) -> None:
     for split, limit in limits.items():
         rows = []
         for package in frequent:
-            own = sorted(
+            texts = sorted(
                 (d.text for d in splits[split] if d.package == package),
                 key=lambda text: hashlib.sha256(text.encode()).digest(),
             )
-            rows += [{"text": without_names(text, names), "package": package} for text in own[:limit]]
+            rows += [{"text": without_names(text, names), "package": package} for text in texts[:limit]]
         write_lines(OUT / "classification" / f"{split}.jsonl", rows)
 
 
 def without_names(text: str, names: set[str]) -> str:
-    """A docstring on one line, without the words that hold a package name."""
+    """Return a docstring on one line, without the words that contain a package name."""
     return " ".join(without_name(text, names, IMPORT_NAMES).split())
 
 
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """A JSONL file."""
+def write_lines(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Write a JSONL file."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def result_table() -> Table:
-    """What was learnt, each figure beside what guessing reaches."""
+    """Return the table of results, with the score of guessing beside each figure."""
     last = last_values("demo/runs/pretraining", "val/")
     accuracy = {
         weights: [last_values(f"demo/runs/{weights}-seed{seed}", "test/")["test/accuracy"] for seed in SEEDS]
@@ -171,18 +170,22 @@ def result_table() -> Table:
 
 
 def mean_and_deviation(values: list[float]) -> str:
-    """Mean and the deviation with n - 1, as percentages."""
+    """Return the mean and the standard deviation with n - 1, as percentages.
+
+    >>> mean_and_deviation([0.5, 0.7])
+    '60.0% ± 14.1%'
+    """
     return f"{statistics.mean(values):.1%} ± {statistics.stdev(values):.1%}"
 
 
 def last_values(run: str, prefix: str) -> dict[str, float]:
-    """The last row of a run's metrics that holds names with the prefix."""
+    """Return the last row of a run's metrics that has a metric with the prefix."""
     rows = [row for row in RunDirectory(run).read_metrics() if any(name.startswith(prefix) for name in row)]
     return rows[-1]
 
 
 def command(line: str) -> None:
-    """Show and run one command of `bert-lightning`; the demo ends where one fails."""
+    """Print and run one `bert-lightning` command, and exit if it fails."""
     console.print(f"\n[bold]$ bert-lightning {line}[/]")
     status = main(shlex.split(line))
     if status:
@@ -190,18 +193,18 @@ def command(line: str) -> None:
 
 
 def section(title: str) -> None:
-    """A heading."""
+    """Print a heading."""
     console.rule(f"[bold]{title}", align="left")
 
 
 NEXT_STEPS = """
-Where everything lies
+Where to find the results
   demo/report.html             curves and tables; open it in a browser
   demo/runs/pretraining        the pre-trained encoder: config.yaml, manifest.json, metrics.jsonl, checkpoints/
-  demo/runs/pretrained-seed1   a classifier, and the same for each seed and from random weights
+  demo/runs/pretrained-seed1   a classifier; there is one per seed, also from random weights
   demo/stores, demo/tokenizer  the corpus as tokens, and its vocabulary
 
-What to try next
+Next steps
   echo 'Return the [MASK] of the given array.' | bert-lightning predict --checkpoint demo/runs/pretraining
   echo 'Compute the eigenvalues of a matrix.' | bert-lightning predict --checkpoint demo/runs/pretrained-seed1
   bert-lightning fit --config experiments/demo/pretraining.yaml --data.masking.rate 0.3

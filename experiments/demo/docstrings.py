@@ -1,4 +1,4 @@
-"""Real English that every installation holds: the docstrings of the standard library and of installed packages."""
+"""A corpus of real English in every installation: docstrings of the standard library and installed packages."""
 
 import ast
 import hashlib
@@ -13,25 +13,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 MIN_CHARACTERS = 120
-# No package gives more than this, so that none dominates the corpus and gathering takes seconds.
+# The limit keeps any package from dominating the corpus, and gathering takes only seconds.
 MAX_CHARACTERS_PER_PACKAGE = 1 << 20
-# Larger files are generated tables more often than text.
+# Larger files are usually generated tables.
 MAX_FILE_BYTES = 2 << 20
 STANDARD_LIBRARY = "standard library"
 _SKIPPED_FOLDERS = {"test", "tests", "idlelib", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
 
 
 class Docstring(NamedTuple):
-    """One docstring and the package that it comes from."""
+    """A docstring and its package."""
 
     package: str
     text: str
 
 
 def gather() -> list[Docstring]:
-    """Docstrings of some length, standard library first, then packages by name, files by path; none twice.
+    """Return the long docstrings of this installation, each once.
 
-    Files are parsed, never imported.
+    The standard library comes first, then packages by name, and within a package files by path. Files are parsed,
+    never imported.
     """
     paths = sysconfig.get_paths()
     site = {Path(paths["purelib"]), Path(paths["platlib"])}
@@ -40,14 +41,14 @@ def gather() -> list[Docstring]:
     with ProcessPoolExecutor() as pool:
         texts = pool.map(_texts_of, [root for _, root in roots])
     seen: set[str] = set()
-    found = []
+    docstrings = []
     for (package, _), package_texts in zip(roots, texts, strict=True):
         for text in package_texts:
             key = re.sub(r"\W+", " ", text).casefold().strip()
             if key not in seen:
                 seen.add(key)
-                found.append(Docstring(package, text))
-    return found
+                docstrings.append(Docstring(package, text))
+    return docstrings
 
 
 def _texts_of(root: Path) -> list[str]:
@@ -66,7 +67,7 @@ def _texts_of(root: Path) -> list[str]:
 
 
 def fingerprint(docstrings: list[Docstring]) -> str:
-    """SHA-256 over all texts in order: it changes with the installed packages."""
+    """Return the SHA-256 of all texts in order, which changes with the installed packages."""
     digest = hashlib.sha256()
     for docstring in docstrings:
         digest.update(repr(tuple(docstring)).encode())
@@ -74,11 +75,15 @@ def fingerprint(docstrings: list[Docstring]) -> str:
 
 
 def without_name(text: str, names: set[str], abbreviations: Sequence[str]) -> str:
-    """The text without any word that holds one of the names, in any case, or has an abbreviation as a part."""
-    # Longer names first, since one may begin another.
+    """Return the text without words that contain a name, in any case, or an abbreviation as a whole word.
+
+    >>> without_name("Call numpy.dot or np.dot.", {"numpy"}, ["np"]).split()
+    ['Call', 'or']
+    """
+    # Longer names come first, because a name may begin with another one.
     whole = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    parts = "|".join(abbreviations)
-    return re.sub(rf"\S*(?:{whole}|\b(?:{parts})\b)\S*", " ", text, flags=re.IGNORECASE)
+    short = "|".join(abbreviations)
+    return re.sub(rf"\S*(?:{whole}|\b(?:{short})\b)\S*", " ", text, flags=re.IGNORECASE)
 
 
 def _is_package(path: Path) -> bool:
@@ -96,7 +101,7 @@ def _docstrings(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node, clean=False)
             if text:
-                # Some hold lone surrogates, which UTF-8 does not have.
+                # Some contain lone surrogates, which UTF-8 cannot encode.
                 yield inspect.cleandoc(text).encode("utf-8", "ignore").decode()
 
 

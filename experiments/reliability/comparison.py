@@ -1,27 +1,27 @@
-"""Compare two finished runs in everything that must be equal."""
+"""Comparison of two finished runs in everything that must be equal."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+def differences(one: object, other: object, path: str = "") -> Iterator[str]:
     """Yield the paths at which two values of plain containers and tensors differ, bit for bit."""
     import torch
 
     if type(one) is not type(other):
         yield path
-    elif isinstance(one, torch.Tensor):
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
         if not same or one.contiguous().numpy().tobytes() != other.contiguous().numpy().tobytes():
             yield path
-    elif isinstance(one, dict):
+    elif isinstance(one, dict) and isinstance(other, dict):
         for key in {**one, **other}:
             if key not in one or key not in other:
                 yield f"{path}/{key}"
             else:
                 yield from differences(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, list | tuple):
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
         if len(one) != len(other):
             yield path
         for number, (mine, its) in enumerate(zip(one, other, strict=False)):

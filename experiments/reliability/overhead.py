@@ -1,10 +1,10 @@
-"""What safety costs: the time of a checkpoint, and from the start of the command to the first step of a resumed run.
+"""Cost of safety: the time to save a checkpoint, and the time from the start of `fit` to the first resumed step.
 
     python experiments/reliability/overhead.py [--sizes mini base] [--saves 5] [--resumes 3] [--json FILE]
 
-A save is what training waits for: state gathered, written, flushed to the disk, hashed, renamed, links moved. Its
-share is of the time at one checkpoint every five minutes. The resume is of a tiny model, late in a long training;
-beside it stands the time to the first step of the same training from its start.
+The time of a save is the time that training waits: gather the state, write, flush to the disk, hash, rename, move
+links. Its share assumes one checkpoint every five minutes. The resumed run is a tiny model late in a long training.
+The time to the first step of the same training from its start is measured for comparison.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning import Trainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -30,12 +31,12 @@ from traced import main as bert_lightning
 
 SECONDS_BETWEEN = 300.0
 BATCH_SIZE, LENGTH = 8, 128
-# A training of two months at ten steps a second, and a resume at nine tenths of it.
+# Two months of training at ten steps per second, resumed at nine tenths of it.
 NUM_STEPS, POSITION = 50_000_000, 45_000_000
 
 
-def write_experiment(folder: Path, name: str, size: str, steps: int, **checkpoint: Any) -> Path:
-    """A pre-training on generated text, without validation."""
+def write_experiment(folder: Path, name: str, size: str, steps: int, **checkpoint: int) -> Path:
+    """Write a pre-training on generated text, without validation."""
     values = {
         "experiment": name,
         "task": "pretraining",
@@ -51,16 +52,16 @@ def write_experiment(folder: Path, name: str, size: str, steps: int, **checkpoin
 
 
 def save_seconds(folder: Path, size: str, num_saves: int) -> tuple[list[float], int]:
-    """Seconds of each checkpoint of a training in this process that writes one a step, and the bytes of one."""
+    """Train in this process with a checkpoint per step. Return the seconds of each save and the bytes of a file."""
     from bert_lightning.training.checkpointing import Checkpointing
 
     seconds: list[float] = []
     save = Checkpointing.save
 
-    def timed(self: Checkpointing, trainer: Any) -> None:
+    def timed(self: Checkpointing, trainer: Trainer) -> None:
         before, began = self.saved_step, time.perf_counter()
         save(self, trainer)
-        # Where the step had one already, nothing was written.
+        # Nothing was written if the step had a checkpoint already.
         if self.saved_step != before:
             seconds.append(time.perf_counter() - began)
 
@@ -74,18 +75,18 @@ def save_seconds(folder: Path, size: str, num_saves: int) -> tuple[list[float], 
     finally:
         Checkpointing.save = save  # type: ignore[method-assign]
         shutil.rmtree(run, ignore_errors=True)
-    # The first one is of an optimiser that allocates, and a file that is new.
+    # The first save also allocates memory.
     return seconds[1:], num_bytes
 
 
 def move_to(checkpoint: Path, position: int) -> None:
-    """Let a checkpoint of our own stand at another step, as if training had come so far."""
+    """Copy a checkpoint to another step, as if training had come so far."""
     import torch
 
     from bert_lightning.checkpoints.native import load_native, step_name
     from bert_lightning.training.checkpointing import VerifiedCheckpointIO
 
-    def moved(value: Any, old: int) -> Any:
+    def moved(value: object, old: int) -> object:
         if isinstance(value, dict):
             return {key: moved(each, old) for key, each in value.items()}
         if isinstance(value, list):
@@ -104,8 +105,8 @@ def move_to(checkpoint: Path, position: int) -> None:
 
 
 def resume_seconds(folder: Path, num_resumes: int) -> tuple[list[float], list[float]]:
-    """Seconds from the start of `fit` to its first step: from nothing, and from a late checkpoint."""
-    # A number of steps that nothing else in the checkpoint counts.
+    """Return the seconds from the start of `fit` to its first step: of new runs, and from a late checkpoint."""
+    # No other counter in the checkpoint has this value.
     first = 7
     experiment = write_experiment(folder, "resume", "tiny", NUM_STEPS, every_n_steps=first, keep_last=2)
     fresh, resumed = [], []
@@ -120,10 +121,10 @@ def resume_seconds(folder: Path, num_resumes: int) -> tuple[list[float], list[fl
     return fresh, resumed
 
 
-def _until_first_step(run: Run, wanted: int) -> float:
-    """Start the run, wait until there is a checkpoint at a step and a first step was taken, and kill it."""
+def _until_first_step(run: Run, checkpoint_step: int) -> float:
+    """Start the run, and kill it after its first step and a checkpoint. Return the seconds to the first step."""
     session = run.start()
-    while not session.times() or run.newest() < wanted:
+    while not session.times() or run.newest() < checkpoint_step:
         if session.process.poll() is not None:
             sys.exit(f"overhead.py: fit ended: {session.errors.read_text()}")
         time.sleep(0.05)
@@ -133,7 +134,7 @@ def _until_first_step(run: Run, wanted: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["mini", "base"])
     parser.add_argument("--saves", type=int, default=5)
@@ -148,12 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines = []
         for size in options.sizes:
             seconds, num_bytes = save_seconds(folder, size, options.saves)
-            found = spread(seconds)
-            share = found["median"] / SECONDS_BETWEEN
-            content["saves"][size] = {**found, "bytes": num_bytes, "share": share}
-            took = f"{found['median']:8.2f} s ({found['low']:.2f}-{found['high']:.2f})"
+            figures = spread(seconds)
+            share = figures["median"] / SECONDS_BETWEEN
+            content["saves"][size] = {**figures, "bytes": num_bytes, "share": share}
+            took = f"{figures['median']:8.2f} s ({figures['low']:.2f}-{figures['high']:.2f})"
             lines.append(
-                f"{size:6}{num_bytes / 1e6:7.0f} MB {took} {share:8.2%} of the time at one in {SECONDS_BETWEEN:.0f} s"
+                f"{size:6}{num_bytes / 1e6:7.0f} MB {took} {share:8.2%} of training, one per {SECONDS_BETWEEN:.0f} s"
             )
         fresh, resumed = resume_seconds(folder, options.resumes)
         content["resume"] = {
@@ -163,8 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "late": spread(resumed),
         }
     print("a checkpoint", *lines, sep="\n")
-    print(f"to the first step: {statistics.median(fresh):.1f} s from nothing")
-    print(f"to the first new step: {statistics.median(resumed):.1f} s at step {POSITION:,} of {NUM_STEPS:,}")
+    print(f"to the first step of a new run: {statistics.median(fresh):.1f} s")
+    print(
+        f"to the first step after a resume: {statistics.median(resumed):.1f} s at step {POSITION:,} of {NUM_STEPS:,}"
+    )
     write_json(options.json, content)
 
 

@@ -19,15 +19,20 @@ HERE = Path(__file__).resolve().parent
 # The longest delay in seconds, some steps long, before an asynchronous checkpoint is written or its links move.
 SLOWLY = 0.2
 _STEP = re.compile(r"step-(\d{9})\.ckpt$")
-# A file or a folder of parts. One that is being removed has another name.
+# A file or a folder of shards. One that is being removed has another name.
 BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
 _REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
 
 
+def log(text: str) -> None:
+    """Print progress at once, for whoever watches."""
+    print(text, flush=True)
+
+
 def environment() -> dict[str, str]:
-    """Return variables with which a process finds this package and uses one thread unless set otherwise."""
-    known = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([str(HERE.parents[1]), *([known] if known else [])])
+    """Return variables for a process that finds this package and uses one thread, unless set otherwise."""
+    own_path = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(HERE.parents[1]), *([own_path] if own_path else [])])
     return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -36,13 +41,17 @@ class Session:
     """One start of `fit`, with its trace.
 
     Attributes:
-        found: names of half-written checkpoints that existed before it.
+        process: its first process, the leader of its process group.
+        trace: file with a line per step and rank.
+        errors: file with its standard error.
+        leftovers: names of half-written checkpoints that existed before it.
+        began: time of its start.
     """
 
     process: subprocess.Popen[bytes]
     trace: Path
     errors: Path
-    found: set[str]
+    leftovers: set[str]
     began: float = field(default_factory=time.time)
 
     def rejected(self) -> set[str]:
@@ -74,7 +83,7 @@ class Run:
         variables = {**environment(), VARIABLE: str(trace), SLOW: str(SLOWLY)}
         if temporary is not None:
             variables["TMPDIR"] = str(temporary)
-        found = self.half_written()
+        leftovers = self.half_written()
         call = [sys.executable, str(HERE / "traced.py"), "fit", "--config", str(self.experiment)]
         with open(errors, "wb") as file:
             process = subprocess.Popen(
@@ -84,14 +93,18 @@ class Run:
                 stderr=file,
                 start_new_session=True,
             )
-        self.sessions.append(Session(process, trace, errors, found))
+        self.sessions.append(Session(process, trace, errors, leftovers))
         return self.sessions[-1]
 
     def wait(self, session: Session) -> Session:
-        """Wait for the end of a session, which must have the status 0."""
+        """Wait for a session to end with status 0.
+
+        Raises:
+            Failed: it ended with another status.
+        """
         if status := session.process.wait():
             tail = session.errors.read_text(encoding="utf-8", errors="replace")[-4000:]
-            raise Failed(f"{self.directory.name} ended with {status}:\n{tail}")
+            raise Failed(f"{self.directory.name} ended with status {status}:\n{tail}")
         return session
 
     def forget(self) -> None:
@@ -114,8 +127,8 @@ class Run:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, newest first."""
-        found = [match for name in self.files() if (match := _STEP.match(name))]
-        return sorted((int(match[1]) for match in found), reverse=True)
+        matches = [match for name in self.files() if (match := _STEP.match(name))]
+        return sorted((int(match[1]) for match in matches), reverse=True)
 
     def newest(self) -> int:
         """Return the step of the newest checkpoint, or 0."""
@@ -131,7 +144,7 @@ class Run:
 
 
 class Failed(Exception):
-    """The run did what it must never do."""
+    """Failure of the run that is tested, such as a wrong exit status."""
 
 
 def alive(session: Session) -> bool:
@@ -140,8 +153,8 @@ def alive(session: Session) -> bool:
 
 
 def ranks_of(session: Session) -> dict[int, int]:
-    """Return rank -> process id, read from the environment of the processes of the group."""
-    found = {0: session.process.pid}
+    """Return rank -> process id, read from the environment of the processes in the group."""
+    ranks = {0: session.process.pid}
     for folder in Path("/proc").iterdir():
         try:
             if not folder.name.isdigit() or os.getpgid(int(folder.name)) != session.process.pid:
@@ -150,15 +163,15 @@ def ranks_of(session: Session) -> dict[int, int]:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        # Loaders have their rank's variables too, but another parent.
+        # Loader processes have their rank's variables too, but another parent.
         rank = next((int(each[11:]) for each in variables if each.startswith(b"LOCAL_RANK=")), 0)
         if rank and parent == session.process.pid:
-            found[rank] = int(folder.name)
-    return found
+            ranks[rank] = int(folder.name)
+    return ranks
 
 
 def group_lives(group: int) -> bool:
-    """Return whether a process of the group is left that is not a zombie."""
+    """Return whether the group still has a process that is not a zombie."""
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:
@@ -171,7 +184,7 @@ def group_lives(group: int) -> bool:
 
 
 def end_group(session: Session) -> None:
-    """Kill what is left of a session."""
+    """Kill all remaining processes of a session."""
     with suppress(ProcessLookupError):
         os.killpg(session.process.pid, signal.SIGKILL)
     session.process.wait()

@@ -1,12 +1,12 @@
-"""`bert-lightning`, with a line in a file for each step that is taken: which process and rank, and which samples.
+"""The command `bert-lightning` with a trace: a line per training step with its process, rank and samples.
 
     BERT_LIGHTNING_TRACE=FILE python experiments/reliability/traced.py fit --config ...
 
-With BERT_LIGHTNING_SLOW_WRITING=SECONDS what is written behind the training waits up to so long before each piece, as
-on a slow disk: a small checkpoint would be written before the next step.
+BERT_LIGHTNING_SLOW_WRITING=SECONDS imitates a slow disk: each write in the background waits up to so long. Without
+it, a small checkpoint would be complete before the next step.
 
-The package knows nothing of it. A rank writes its line before the step exchanges anything with other ranks, so no
-checkpoint can hold a step that is not in the file. It is one write: a line stands whatever becomes of the process.
+The package knows nothing of the trace. A rank writes its line before the step exchanges anything with other ranks, so
+no checkpoint can hold a step that is missing in the file. Each line is a single write, so a kill cannot tear it.
 """
 
 import json
@@ -31,15 +31,16 @@ SLOW = "BERT_LIGHTNING_SLOW_WRITING"
 
 
 def identities(batch: "Batch") -> list[list[int]]:
-    """Each sample's epoch and index, and the CRC-32 of its tokens as they were masked."""
-    rows = batch["input_ids"].cpu().numpy()
+    """Return each sample's epoch and index, and the CRC-32 of its masked tokens."""
+    sequences = batch["input_ids"].cpu().numpy()
     return [
-        [*numbers, zlib.crc32(row.tobytes())] for numbers, row in zip(batch["samples"].tolist(), rows, strict=True)
+        [*numbers, zlib.crc32(sequence.tobytes())]
+        for numbers, sequence in zip(batch["samples"].tolist(), sequences, strict=True)
     ]
 
 
 def trace(path: str) -> None:
-    """Let every task write a line to `path` for each step it takes."""
+    """Make every task write a line to `path` for each step."""
     from bert_lightning.tasks.task import Task
 
     untraced = Task.training_step
@@ -61,14 +62,14 @@ def trace(path: str) -> None:
 
 
 def slow_down(seconds: float) -> None:
-    """Let what is written behind the training take its time."""
+    """Delay each write in the background by up to `seconds`."""
     from bert_lightning.training.background import Background
 
     at_once = Background.do
 
     def slowly(self: Background, work: Callable[[], object]) -> None:
         def work_slowly() -> None:
-            # Not of the generators that training draws from.
+            # This generator is independent of those that training draws from.
             time.sleep(random.SystemRandom().uniform(0, seconds))
             work()
 

@@ -5,7 +5,8 @@ The checks are plain functions, so that `experiments/benchmarks/gpu_suite.py` ca
 
 import pytest
 import torch
-from gpu_checks import CHECKS, Setting, UnsuitableError
+from gpu_checks import CHECKS
+from gpu_setting import Setting, UnsuitableError
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -1,4 +1,4 @@
-"""Arithmetic of the soak test: samples along the history of the final weights, and faults put into files."""
+"""Counts of the soak: samples in the lineage of the final weights, and faults in checkpoints."""
 
 import json
 import random
@@ -6,8 +6,9 @@ import random
 import pytest
 from comparison import differences
 from faults import DAMAGES, OF_FOLDERS, Faults, damaged, spoil
+from kills import plan_kills
 from lineage import descent, drawn_twice, lost_and_repeated, read_trace
-from soak import parse, planned
+from soak import parse
 
 
 def steps(first, last, session=0):
@@ -51,7 +52,7 @@ def test_a_trace_joins_ranks_and_leaves_out_a_truncated_line(tmp_path):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_each_kind_of_damage_changes_the_file_as_named(how):
+def test_each_kind_of_damage_changes_the_file_accordingly(how):
     content = random.Random(0).randbytes(5000) + bytes(9000) + random.Random(1).randbytes(3000)
     for seed in range(50):
         spoiled = damaged(content, how, random.Random(seed))
@@ -66,7 +67,7 @@ def test_each_kind_of_damage_changes_the_file_as_named(how):
             assert max(changed) // 4096 == min(changed) // 4096
 
 
-def folder_of_parts(folder, step):
+def folder_of_shards(folder, step):
     path = folder / f"step-{step:09d}.ckpt"
     path.mkdir()
     for name in ("manifest.json", "part-00000.pt", "part-00001.pt"):
@@ -78,11 +79,11 @@ def contents(path):
     return {each.name: each.read_bytes() for each in path.iterdir()}
 
 
-def test_faults_in_a_sharded_checkpoint_hit_one_file_at_a_time_and_in_the_end_every_file_in_every_way(tmp_path):
+def test_a_fault_in_a_folder_of_shards_hits_one_file_and_eventually_each_one_in_each_way(tmp_path):
     seen = set()
     for seed in range(200):
         (folder := tmp_path / str(seed)).mkdir()
-        newest, before = folder_of_parts(folder, 10), folder_of_parts(folder, 5)
+        newest, before = folder_of_shards(folder, 10), folder_of_shards(folder, 5)
         whole, other = contents(newest), contents(before)
         how, of, name = spoil(newest, before, random.Random(seed)).split()
         spoiled = contents(newest)
@@ -95,20 +96,20 @@ def test_faults_in_a_sharded_checkpoint_hit_one_file_at_a_time_and_in_the_end_ev
     assert len(seen) == len(DAMAGES + OF_FOLDERS) * 3
 
 
-def test_a_damaged_checkpoint_counts_once_however_often_it_is_refused_before_it_is_set_aside(tmp_path):
-    checkpoints = [folder_of_parts(tmp_path, step) for step in (15, 10, 5)]
+def test_a_damaged_checkpoint_counts_once_even_if_it_is_rejected_several_times(tmp_path):
+    checkpoints = [folder_of_shards(tmp_path, step) for step in (15, 10, 5)]
     faults = Faults(random.Random(0))
     assert faults.damage(checkpoints[:1]) is None
     assert "step-000000015.ckpt: " in faults.damage(checkpoints)
-    # Killed before it looked; killed before it moved the file; continued.
-    faults.found(set(), has_trained=False)
+    # Three sessions: killed before it read, killed before it moved the checkpoint away, and one that trained.
+    faults.count_rejected(set(), has_trained=False)
     assert faults.damage(checkpoints[1:]) is None, "one at a time"
-    faults.found({"step-000000015.ckpt"}, has_trained=False)
-    faults.found({"step-000000015.ckpt"}, has_trained=True)
+    faults.count_rejected({"step-000000015.ckpt"}, has_trained=False)
+    faults.count_rejected({"step-000000015.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (1, 1)
     assert faults.damage(checkpoints[1:])
-    # A refusal without damage is one more than there should be.
-    faults.found({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
+    # A rejected checkpoint that was not damaged counts too, so the soak notices it.
+    faults.count_rejected({"step-000000010.ckpt", "step-000000005.ckpt"}, has_trained=True)
     assert (faults.num_damaged, faults.num_rejected) == (2, 3)
 
 
@@ -126,7 +127,7 @@ def test_a_difference_of_one_bit_is_found_and_nan_equals_itself():
 
 @pytest.mark.parametrize(("number", "processes"), [(0, 1), (1, 2), (3, 1), (20, 2)])
 def test_the_requested_number_of_kills_is_planned_and_a_third_of_them_while_writing(number, processes):
-    kills = planned(number, processes, random.Random(0))
+    kills = plan_kills(number, processes, random.Random(0))
     assert len(kills) == number
     assert 3 * sum(kill.moment == "writing" for kill in kills) >= number
     assert processes > 1 or all(kill.rank is None for kill in kills)

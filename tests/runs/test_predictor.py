@@ -102,7 +102,7 @@ def test_features_in_parquet_hold_text_tokens_and_one_column_per_layer(home, tmp
         (["--layers", "9"], "has 0 (embeddings) to 2, or -3 to -1"),
         (["--output", "x.npy"], "features end in .safetensors or .parquet"),
         (["--max-seq-length", "99"], "max_seq_length is 99"),
-        (["--input", "empty.txt"], "empty.txt: there is no text in the input"),
+        (["--input", "empty.txt"], "empty.txt: the input holds no text"),
         (["--input", "rows.json"], "rows.json: .json is not read as text; write it as JSON lines that end in .jsonl"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_submission_holds_the_eleven_files_of_the_runs(tmp_path, capsys):
     assert main(["submission", *runs[1:], "--output", str(output)]) == 2
     assert "lacks AX.tsv" in capsys.readouterr().err
     assert main(["submission", *runs, runs[3], "--output", str(output)]) == 2
-    assert "is there twice" in capsys.readouterr().err
+    assert "exists twice" in capsys.readouterr().err
     assert not output.exists()
     assert main(["submission", *runs, "--output", str(output)]) == 0
     with zipfile.ZipFile(output) as archive:
@@ -156,7 +156,7 @@ def test_an_empty_input_predicts_nothing_and_is_warned_about(home, tmp_path, mon
     (tmp_path / "empty.txt").touch()
     assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", "empty.txt", *output]) == 0
     assert capsys.readouterr().out == ""
-    assert "empty.txt: nothing to predict in the input" in caplog.text
+    assert "empty.txt: the input holds nothing to predict" in caplog.text
 
 
 def test_a_mask_that_the_model_does_not_read_is_refused_with_its_item(home):

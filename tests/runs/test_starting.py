@@ -218,7 +218,7 @@ def test_reinitialising_layers_of_random_weights_is_not_silent(home, tmp_path, c
     values["model"] = {"pretrained": str(home / "runs/whole"), "weights": "random", "reinitialize_layers": 1}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
-    assert "reinitialize_layers does nothing where weights are random" in capsys.readouterr().err
+    assert "reinitialize_layers does nothing if model.weights is random" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])

@@ -1,4 +1,4 @@
-"""Reproduction of a finished run: metrics step by step, weights to the bit, and a report of differences."""
+"""A finished run is repeated bit for bit, and every difference is reported."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from tests.support.commands import shell
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, store, validation_store):
     """A finished run of pre-training with dropout, made with --deterministic."""
-    place = tmp_path_factory.mktemp("reproduction")
-    config = place / "experiment.yaml"
+    folder = tmp_path_factory.mktemp("reproduction")
+    config = folder / "experiment.yaml"
     config.write_text(
         f"""
 experiment: again
@@ -28,11 +28,11 @@ trainer: {{max_steps: 6, log_every_n_steps: 1, val_check_interval: 3, accelerato
 wandb: {{mode: disabled}}
 """
     )
-    assert main(["fit", "--config", str(config), "--run-directory", str(place / "run"), "--deterministic"]) == 0
-    return place / "run"
+    assert main(["fit", "--config", str(config), "--run-directory", str(folder / "run"), "--deterministic"]) == 0
+    return folder / "run"
 
 
-def test_a_run_trained_again_is_the_same_to_the_bit(run, tmp_path, capsys):
+def test_a_run_is_trained_again_with_bitwise_equal_results(run, tmp_path, capsys):
     assert main(["reproduce", str(run), "--output", str(tmp_path / "again")]) == 0
     out = capsys.readouterr().out
     num_values = sum(
@@ -62,7 +62,7 @@ def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):
     assert "trainer.devices 1 -> 2" in compare(RunDirectory(run), other).circumstances
 
 
-def test_a_finished_run_is_not_compared_in_place_of_a_new_training(run, tmp_path, capsys, monkeypatch):
+def test_a_finished_run_is_not_compared_instead_of_a_new_training(run, tmp_path, capsys, monkeypatch):
     assert main(["reproduce", str(run), "--output", str(run)]) == 2
     assert "holds a finished run" in capsys.readouterr().err
     monkeypatch.chdir(run)
@@ -102,7 +102,7 @@ def test_other_weights_differ_though_the_metrics_agree(run, tmp_path):
         ({"data": {"train": "0" * 64}}, "no longer what the run had"),
     ],
 )
-def test_an_unrepeatable_run_is_refused_and_nothing_is_written(run, tmp_path, capsys, change, message):
+def test_a_run_that_cannot_be_repeated_is_refused_and_nothing_is_written(run, tmp_path, capsys, change, message):
     other = tmp_path / "other"
     shutil.copytree(run, other, symlinks=True)
     RunDirectory(other).update_manifest(**change)

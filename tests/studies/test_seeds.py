@@ -1,4 +1,4 @@
-"""`fit --seeds`: every seed is a run of its own, what failed leaves the others, and scores are summarised."""
+"""`fit --seeds` trains one run per seed, survives failed seeds, and summarises the scores."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def config(tables, tokenizer, tmp_path, monkeypatch) -> Path:
 def statuses(monkeypatch):
     """Run `fit` in this process.
 
-    Gives a dictionary of the seeds that are to end with a status instead, and a list of the seeds begun.
+    Returns a dictionary of seeds that shall end with a status instead, and the list of started seeds.
     """
     failing: dict[int, int] = {}
     begun: list[int] = []
@@ -92,7 +92,7 @@ def test_default_directories_are_those_of_fit_and_finished_seeds_are_left_alone(
     assert Path(f"runs/seeds/{alone}-2").is_dir()
 
 
-def test_a_failed_seed_changes_the_status_but_not_the_other_seeds(config, statuses, capsys):
+def test_a_failed_seed_does_not_stop_the_others_and_changes_the_status(config, statuses, capsys):
     failing, begun = statuses
     failing[2] = -9
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "1", "2", "3"]) == 1
@@ -107,7 +107,7 @@ def test_a_failed_seed_changes_the_status_but_not_the_other_seeds(config, status
 
 
 @pytest.mark.parametrize("status", [2, 130, 143])
-def test_bad_input_and_a_request_to_stop_end_all_seeds(config, statuses, status):
+def test_bad_input_and_a_stop_signal_end_all_seeds(config, statuses, status):
     failing, begun = statuses
     failing[2] = status
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "2", "3"]) == status
@@ -120,13 +120,13 @@ def test_bad_input_and_a_request_to_stop_end_all_seeds(config, statuses, status)
         ("--seeds 1 2 1", "--seeds names 1 twice"),
         ("--seeds 1 --seed_everything=2", "--seed_everything and --seeds contradict each other"),
         ("--seeds 1 --seed_everything 2", "--seed_everything and --seeds contradict each other"),
-        ("--seeds 1 2 --resume some.ckpt", "--resume some.ckpt goes on with one run"),
+        ("--seeds 1 2 --resume some.ckpt", "--resume some.ckpt resumes one run"),
         ("--seeds 1 -2", "seed_everything is -2"),
         ("--seeds 1 --optimizer.lr 2", "unknown key 'optimizer.lr'"),
         ("--seeds 1 --run-directory tokenizer/vocab.txt", "vocab.txt is a file"),
     ],
 )
-def test_impossible_seeds_start_nothing(config, statuses, capsys, arguments, message):
+def test_seeds_that_are_not_allowed_start_nothing(config, statuses, capsys, arguments, message):
     assert main(["fit", "--config", "experiment.yaml", *arguments.split()]) == 2
     assert message in capsys.readouterr().err
     assert statuses[1] == []
@@ -146,7 +146,7 @@ def test_torchrun_is_refused(config, statuses, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_each_seed_runs_in_its_own_process_that_a_signal_reaches(config):
+def test_seeds_run_in_separate_processes_that_a_signal_reaches(config):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", "experiment.yaml", "--run-directory", "all"]
     command += ["--seeds", "1", "2"]
     done = subprocess.run(command, capture_output=True, text=True)
