@@ -50,8 +50,10 @@ SECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("key", ["api_key", "token", "password", "secret"])
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [*((section, "api_key") for section in SECTIONS), *(("wandb.", key) for key in ("token", "password", "secret"))],
+)
 def test_a_secret_as_a_key_is_refused_without_showing_it(home, tmp_path, monkeypatch, capsys, key, section):
     monkeypatch.chdir(tmp_path)
     values = yaml.safe_load((home / "pretraining.yaml").read_text())

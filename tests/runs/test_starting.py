@@ -74,7 +74,7 @@ def test_positions_are_stretched_and_top_layers_reinitialised_before_training(ho
     assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT, *NOT_LEARNT) == 0
     before, after = final(home / "runs/whole"), final(tmp_path / "run")
     position = "encoder.embeddings.position.weight"
-    assert after[position].shape == (96, 128)
+    assert after[position].shape == (96, 32)
     torch.testing.assert_close(after[position][[0, -1]], before[position][[0, -1]])
     assert torch.equal(after["encoder.layers.0.output.weight"], before["encoder.layers.0.output.weight"])
     assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
@@ -136,7 +136,7 @@ def test_a_classifier_without_its_own_tokenizer_takes_longer_positions(home, tmp
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 0
-    assert final(tmp_path / "run")["encoder.embeddings.position.weight"].shape == (96, 128)
+    assert final(tmp_path / "run")["encoder.embeddings.position.weight"].shape == (96, 32)
     assert fit(tmp_path / "e.yaml", tmp_path / "other", "--model.resize_vocabulary", "true") == 2
     assert "model.resize_vocabulary does nothing without data.tokenizer" in capsys.readouterr().err
 
