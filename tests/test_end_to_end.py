@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,23 +18,13 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from tests.support.commands import shell
 from tests.support.kills import Killed, kill_at
-
-
-def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+from tests.support.runs import logged, weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def logged(run: Path) -> list[dict]:
-    """Return metrics without those that depend on machine and time."""
-    rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
 
 def test_a_run_leaves_the_documented_files(home):

@@ -18,18 +18,8 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.huggingface import to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
+from tests.support.hostile import Evil
 from tests.support.small_corpus import make_documents, write_corpus
-
-
-class Evil:
-    """Object that makes the marker when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
 
 SOURCE = "from pathlib import Path\nPath({marker!r}).mkdir()\n"
 

@@ -15,6 +15,7 @@ import yaml
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from tests.support.ranks import Ranks, free_port, started
+from tests.support.runs import weights
 from tests.support.task_data import task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
@@ -24,10 +25,6 @@ DDP, FSDP = (["--trainer.strategy", name] for name in ("ddp", "fsdp"))
 SHARDED = [*FSDP, "--checkpoint.sharded", "true"]
 TWO = ["--trainer.devices", "2"]
 SBATCH = Path(__file__).parents[1] / "experiments/slurm/pretraining.sbatch"
-
-
-def weights(run):
-    return load_native((run / "checkpoints/last.ckpt").resolve())["state_dict"]
 
 
 def bitwise(one, other):

@@ -1,5 +1,4 @@
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
 from bert_lightning.model.architectures import MODELS, model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from tests.support.hostile import Evil
 
 CONFIG = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=32)
 
@@ -69,14 +69,6 @@ def test_a_truncated_weights_file_is_an_error_that_names_it(folder: Path, cut: i
     weights.write_bytes(weights.read_bytes()[:cut])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         read_checkpoint(folder)
-
-
-class Evil:
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
 
 
 def test_a_pickle_that_would_execute_code_is_refused_and_not_executed(folder: Path, tmp_path: Path):

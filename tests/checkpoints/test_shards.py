@@ -10,6 +10,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import damage, load_native, step_name, step_of
 from bert_lightning.checkpoints.shards import MANIFEST, TensorSlice, shard_name, write_shards
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
+from tests.support.hostile import Evil
 
 
 def content(step):
@@ -133,13 +134,9 @@ def test_a_sharded_checkpoint_is_moved_aside_and_removed_like_a_file(tmp_path):
 
 
 def test_a_pickle_in_a_shard_is_not_executed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            import os
-
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    write_shards(tmp_path / step_name(1), {"bert_lightning": Evil()}, 1, 0, lambda value: [value])
+    write_shards(
+        tmp_path / step_name(1), {"bert_lightning": Evil(tmp_path / "executed")}, 1, 0, lambda value: [value]
+    )
     with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
         load_native(tmp_path / step_name(1))
     assert not (tmp_path / "executed").exists()

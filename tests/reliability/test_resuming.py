@@ -21,13 +21,13 @@ from test_end_to_end import weights
 from traced import identities
 
 from bert_lightning.checkpoints.native import load_native
-from bert_lightning.cli import main
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
 from tests.support.kills import Killed, kill_at
 from tests.support.ranks import Ranks, started
+from tests.support.runs import fit
 from tests.support.small_corpus import PRETRAINING
 
 STEPS = 12
@@ -44,10 +44,6 @@ def experiment(tmp_path_factory, store, validation_store) -> Path:
     path = tmp_path_factory.mktemp("resuming") / "experiment.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
-
-
-def fit(experiment: Path, run: Path, *overrides: object) -> int:
-    return main(["fit", "--config", str(experiment), "--run-directory", str(run), *map(str, overrides)])
 
 
 def assert_equal(one: Path, other: Path) -> None:

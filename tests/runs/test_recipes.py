@@ -16,7 +16,7 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.training.throughput import THROUGHPUT_METRICS
+from tests.support.runs import logged
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 LAYERS = 2
@@ -71,11 +71,6 @@ def weights(run, step):
 
 def initial(config, *overrides):
     return build(load_experiment([config], overrides), None).task.model.state_dict()
-
-
-def logged(run):
-    rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
 
 
 def go_back(run, copy, step):

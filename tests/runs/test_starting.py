@@ -12,12 +12,9 @@ import yaml
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
+from tests.support.runs import fit
 
 COMMIT = "c0ffee" * 6 + "beef"
-
-
-def fit(experiment: Path, run: Path, *overrides: object) -> int:
-    return main(["fit", "--config", str(experiment), "--run-directory", str(run), *map(str, overrides)])
 
 
 def final(run: Path) -> dict[str, torch.Tensor]:

@@ -1,7 +1,24 @@
-"""Checksums of folders."""
+"""Files that several tests write, compress, compare or read."""
 
 import hashlib
 from pathlib import Path
+
+import pyarrow as pa
+
+# Runs of an earlier version.
+SAVED_RUNS = Path(__file__).parents[1] / "data/run_directories"
+
+
+def write(path: Path, content: str | bytes) -> str:
+    """Write a file and return its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def zstandard(content: bytes) -> bytes:
+    """Compress into one frame of Zstandard."""
+    return pa.compress(content, codec="zstd", asbytes=True)
 
 
 def digest(folder: Path) -> dict[str, str]:

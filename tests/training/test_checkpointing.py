@@ -19,6 +19,7 @@ from bert_lightning.training.checkpointing import (
     VerifiedCheckpointIO,
     newest_valid,
 )
+from tests.support.hostile import Evil
 
 
 def save(folder, step):
@@ -107,12 +108,8 @@ def test_a_copy_without_its_links_names_a_checkpoint_that_can_be_given(tmp_path)
 
 
 def test_a_pickle_with_a_valid_checksum_is_still_not_executed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
     path = tmp_path / step_name(1)
-    VerifiedCheckpointIO().save_checkpoint({"bert_lightning": Evil()}, path)
+    VerifiedCheckpointIO().save_checkpoint({"bert_lightning": Evil(tmp_path / "executed")}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
         load_native(path)
     assert not (tmp_path / "executed").exists()

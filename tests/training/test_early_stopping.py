@@ -14,6 +14,7 @@ from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
+from tests.support.runs import weights
 
 # Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.
 SCORES = [0.5, 0.7, 0.6, 0.7, 0.9]
@@ -79,10 +80,6 @@ def ended(run: Path) -> tuple[int, str, str]:
     """Return the last step, the best checkpoint, and how the run ended."""
     manifest = RunDirectory(run).read_manifest()
     return manifest["step"], (run / "checkpoints/best.ckpt").resolve().name, manifest["ended"]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
 EXPECTED = (STOP_STEP, f"step-{BEST_STEP:09}.ckpt", "finished")

@@ -23,13 +23,7 @@ from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.datasets.readers.trec import read_trec
 from bert_lightning.data.reading.tables import read_rows
 from bert_lightning.errors import InputError
-
-
-def write(path: Path, content: str | bytes) -> str:
-    """Write a file and return its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
+from tests.support.files import write
 
 
 def write_json(path: Path, value) -> str:

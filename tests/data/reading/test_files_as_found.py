@@ -33,15 +33,9 @@ from bert_lightning.data.reading.tables import is_table, read_rows
 from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
+from tests.support.files import write
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff"
-
-
-def write(path: Path, content: str | bytes) -> str:
-    """Write a file and return its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
 
 
 # -- hidden files --------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@ import lzma
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +10,7 @@ from hypothesis import strategies as st
 from bert_lightning.data.reading import lines
 from bert_lightning.data.reading.lines import Repairs, numbered_lines, read_lines
 from bert_lightning.errors import InputError
-
-
-def zstandard(content: bytes) -> bytes:
-    """Compress into one frame of Zstandard."""
-    return pa.compress(content, codec="zstd", asbytes=True)
+from tests.support.files import zstandard
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,13 @@ from bert_lightning.data.reading.lines import Repairs
 from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
 from bert_lightning.data.reading.tables import TABLE_READERS, column, read_rows
 from bert_lightning.errors import InputError
+from tests.support.files import zstandard
 
 ROWS = [
     {"text": "One. Two.", "label": "a"},
     {"text": 'quoted "here", so', "label": "b"},
     {"text": "é中", "label": "a"},
 ]
-
-
-def zstandard(content: bytes) -> bytes:
-    """Compress into one frame of Zstandard."""
-    return pa.compress(content, codec="zstd", asbytes=True)
 
 
 COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard}
