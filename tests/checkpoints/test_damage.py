@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_tensorflow import HERE, block, masked, varint, write_bundle
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_with_checksum
@@ -29,6 +28,7 @@ from bert_lightning.model import (
 )
 from bert_lightning.model.architectures import model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from tests.support.tensorflow_bundles import block, masked, varint, write_bundle
 
 CONFIG = BertConfig.preset("tiny", vocab_size=12, max_position_embeddings=16)
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "new", "n", "##e", "##w")
@@ -418,7 +418,7 @@ def test_partitioned_variables_are_reported_as_such(tmp_path):
 
 
 def test_an_intact_folder_passes_every_check(tmp_path):
-    folder = Path(shutil.copytree(HERE / "released", tmp_path / "released"))
+    folder = Path(shutil.copytree(Path(__file__).parent / "tensorflow1/released", tmp_path / "released"))
     assert len(read_checkpoint(folder).tensors) == 38
 
 

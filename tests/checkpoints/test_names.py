@@ -8,7 +8,16 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
-from test_published_forms import (
+
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.cli import main
+from bert_lightning.config.sections import ModelSettings
+from bert_lightning.interpretability.features import FeatureExtractor
+from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
+from bert_lightning.runs.starting_point import model_config, start_checkpoint
+from tests.support.published_forms import (
     FORMS,
     PLAIN,
     SIZES,
@@ -26,16 +35,7 @@ from test_published_forms import (
     without,
     write_form,
 )
-from test_tensorflow import write_bundle
-
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
-from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.cli import main
-from bert_lightning.config.sections import ModelSettings
-from bert_lightning.interpretability.features import FeatureExtractor
-from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
-from bert_lightning.runs.starting_point import model_config, start_checkpoint
+from tests.support.tensorflow_bundles import write_bundle
 
 ONE = torch.ones(3)
 PREFIXES = {"bert.": untied, "": lambda t: bare(t)}

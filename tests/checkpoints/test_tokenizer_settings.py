@@ -10,7 +10,6 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -570,7 +569,7 @@ def test_ids_missing_in_tokenizer_json_belong_to_no_entry(tmp_path):
 
 
 def test_more_entries_than_rows_are_refused_of_tensorflow_too(tmp_path):
-    released = shutil.copytree(HERE / "released", tmp_path / "released")
+    released = shutil.copytree(Path(__file__).parent / "tensorflow1/released", tmp_path / "released")
     size = read_checkpoint(released).config["vocab_size"]
     words = (released / "vocab.txt").read_text().splitlines()
     more = [f"more{number}" for number in range(size - len(words) + 1)]

@@ -17,7 +17,6 @@ import yaml
 from comparison import comparable, differences
 from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
-from test_end_to_end import weights
 from traced import identities
 
 from bert_lightning.checkpoints.native import load_native
@@ -27,7 +26,7 @@ from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
 from tests.support.kills import Killed, kill_at
 from tests.support.ranks import Ranks, started
-from tests.support.runs import fit
+from tests.support.runs import fit, weights
 from tests.support.small_corpus import PRETRAINING
 
 STEPS = 12
