@@ -360,18 +360,18 @@ def test_a_run_of_stages_packed_rows_and_a_mixture_resumes_bit_for_bit(home, sto
             }
         )
     )
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     workers = ["--data.num_workers", "0"]
     assert main(["fit", "--config", str(config), "--run-directory", str(whole), *workers]) == 0
     for step in (5, 6, 7):
-        shutil.copytree(whole, parts)
-        shutil.rmtree(parts / "checkpoints")
-        (parts / "checkpoints").mkdir()
+        shutil.copytree(whole, resumed)
+        shutil.rmtree(resumed / "checkpoints")
+        (resumed / "checkpoints").mkdir()
         for name in (f"step-{step:09}.ckpt", f"step-{step:09}.ckpt.sha256"):
-            shutil.copy(whole / "checkpoints" / name, parts / "checkpoints")
-        manifest = RunDirectory(parts)
+            shutil.copy(whole / "checkpoints" / name, resumed / "checkpoints")
+        manifest = RunDirectory(resumed)
         manifest.update_manifest(ended=None)
-        assert main(["fit", "--config", str(config), "--run-directory", str(parts), *workers]) == 0
-        assert same(weights(whole), weights(parts))
-        assert logged(whole) == logged(parts)
-        shutil.rmtree(parts)
+        assert main(["fit", "--config", str(config), "--run-directory", str(resumed), *workers]) == 0
+        assert same(weights(whole), weights(resumed))
+        assert logged(whole) == logged(resumed)
+        shutil.rmtree(resumed)

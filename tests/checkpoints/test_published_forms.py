@@ -190,18 +190,18 @@ def test_a_sparse_tensor_is_refused_as_such(tmp_path: Path):
         BertEncoder.from_pretrained(write_form(form, tmp_path))
 
 
-@pytest.mark.parametrize("places", [None, ["a"], {"embeddings.LayerNorm.bias": None}])
-def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, places: object):
+@pytest.mark.parametrize("files", [None, ["a"], {"embeddings.LayerNorm.bias": None}])
+def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, files: object):
     folder = write_form(Form(VERSION_4, bare, safetensors_in_shards), tmp_path)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     with pytest.raises(CheckpointError, match=r"index\.json has no weight_map from tensors to files"):
         BertEncoder.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("part", ["weight", "bias"])
+@pytest.mark.parametrize("parameter", ["weight", "bias"])
 @pytest.mark.parametrize("keep_bert", [True, False])
-def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path, part: str, keep_bert: bool):
-    name = f"cls.predictions.decoder.{part}"
+def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path, parameter: str, keep_bert: bool):
+    name = f"cls.predictions.decoder.{parameter}"
 
     def contradictory(tensors: Tensors) -> Tensors:
         found = tied(tensors) | {name: torch.randn(tied(tensors)[name].shape)}
@@ -211,7 +211,9 @@ def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path
     encoder = BertEncoder.from_pretrained(folder)
     assert_equal(encoder, transformers.BertModel.from_pretrained(folder, local_files_only=True))
     assert encoder.loading_report.missing == []
-    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from .*tie_word_embeddings makes them one"):
+    with pytest.raises(
+        CheckpointError, match=rf"decoder\.{parameter} differs from .*tie_word_embeddings makes them one"
+    ):
         BertForPreTraining.from_pretrained(folder)
-    with pytest.raises(CheckpointError, match=rf"decoder\.{part} differs from"):
+    with pytest.raises(CheckpointError, match=rf"decoder\.{parameter} differs from"):
         model_of(read_checkpoint(folder))

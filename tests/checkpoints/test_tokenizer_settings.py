@@ -301,7 +301,7 @@ def without_absent(values: dict) -> dict:
     return {key: value for key, value in values.items() if value != "absent"}
 
 
-SERIALIZED_PARTS = st.fixed_dictionaries(
+SERIALIZED_CHANGES = st.fixed_dictionaries(
     {
         "normalizer": st.fixed_dictionaries(
             {
@@ -323,7 +323,7 @@ SERIALIZED_PARTS = st.fixed_dictionaries(
         ),
     }
 )
-SETTINGS_PARTS = st.fixed_dictionaries(
+SETTINGS_VALUES = st.fixed_dictionaries(
     {
         "tokenizer_class": st.sampled_from(["absent", BERT, FAST, "TokenizersBackend"]),
         "do_lower_case": st.booleans(),
@@ -345,16 +345,18 @@ MAPS = often(None, {"mask_token": "[MASK]"}, {"additional_special_tokens": ["riv
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-@given(parts=st.none() | SERIALIZED_PARTS, values=SETTINGS_PARTS, special_map=MAPS, added=often(None, {"river": 21}))
-def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(parts, values, special_map, added):
+@given(
+    changes=st.none() | SERIALIZED_CHANGES, values=SETTINGS_VALUES, special_map=MAPS, added=often(None, {"river": 21})
+)
+def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(changes, values, special_map, added):
     files: dict = {"tokenizer_config.json": without_absent(values)}
     # Without the file that the class needs, transformers refuses it.
-    if parts is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
+    if changes is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
         files["tokenizer_config.json"]["tokenizer_class"] = BERT
-    if parts is None:
+    if changes is None:
         files["vocab.txt"] = lines()
     else:
-        files["tokenizer.json"] = serialized(**parts)
+        files["tokenizer.json"] = serialized(**changes)
     if special_map is not None:
         files["special_tokens_map.json"] = special_map
     if added is not None:

@@ -171,7 +171,9 @@ def test_onnxruntime_computes_what_we_compute_in_any_batch_and_length(architectu
         mask = (torch.arange(shape[-1]) < max(1, shape[-1] - 2)).long().expand(shape).contiguous()
         expected = model(ids, segments, mask)
         expected = (
-            [expected] if isinstance(expected, torch.Tensor) else [part for part in expected if part is not None]
+            [expected]
+            if isinstance(expected, torch.Tensor)
+            else [tensor for tensor in expected if tensor is not None]
         )
         found = session.run(None, dict(zip(INPUTS, (t.numpy() for t in (ids, segments, mask)), strict=True)))
         for ours, theirs in zip(expected, found, strict=True):
@@ -302,7 +304,7 @@ def inputs_of(model, rows=5, length=9):
 
 
 def outputs_of(output):
-    return [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
+    return [output] if isinstance(output, torch.Tensor) else [tensor for tensor in output if tensor is not None]
 
 
 @pytest.mark.slow
@@ -347,10 +349,10 @@ def test_deviations_are_exactly_the_settings_that_transformers_computes_differen
         except RuntimeError:
             equal = False
         else:
-            parts = [each for each in outputs_of(model(*given)) if each.shape != (5,)]
+            expected = [each for each in outputs_of(model(*given)) if each.shape != (5,)]
             pairs = [
                 (a[real], b[real]) if a.shape[: real.ndim] == real.shape else (a, b)
-                for a, b in zip(parts, found, strict=True)
+                for a, b in zip(expected, found, strict=True)
             ]
             equal = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
         # The weights of a head come after the logits.

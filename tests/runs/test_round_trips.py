@@ -226,9 +226,9 @@ def test_scoring_a_runs_answers_gives_the_runs_figures(tmp_path, tokenizer, no_a
     generator = np.random.default_rng(0)
     outputs = []
     for window in split.windows:
-        places = np.sort(generator.choice(np.arange(window.length), min(5, window.length), replace=False))
-        scores = generator.normal(size=(2, len(places))).astype(np.float32)
-        outputs.append(WindowScores(places, scores[0], places, scores[1], float(generator.normal())))
+        positions = np.sort(generator.choice(np.arange(window.length), min(5, window.length), replace=False))
+        scores = generator.normal(size=(2, len(positions))).astype(np.float32)
+        outputs.append(WindowScores(positions, scores[0], places, scores[1], float(generator.normal())))
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
@@ -421,34 +421,34 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     tmp_path, tokenizer, capsys
 ):
     transformers = pytest.importorskip("transformers")
-    place = tmp_path / "a b #1 é=x"
+    folder = tmp_path / "a b #1 é=x"
     odd = odd_tokenizer(tokenizer)
-    odd.save(place / "vocabulary: [x]")
+    odd.save(folder / "vocabulary: [x]")
     labels = ["yes", "null", "1e3", "a: b", "[x]", "on", "a|b", "a\u2028b"]
     rows = [{"a: b": f"{text} cat", "1e3": labels[number % 8]} for number, text in enumerate(ODD)]
-    data = {"tokenizer": str(place / "vocabulary: [x]"), "text_column": "a: b", "label_column": "1e3"}
+    data = {"tokenizer": str(folder / "vocabulary: [x]"), "text_column": "a: b", "label_column": "1e3"}
     for split in ("train", "validation"):
-        data[split] = str(write_jsonl(place / f"{split}.jsonl", rows))
+        data[split] = str(write_jsonl(folder / f"{split}.jsonl", rows))
     data |= {"class_weights": dict.fromkeys(labels, 2.0), "max_seq_length": 16, "batch_size": 4}
-    config = configuration(place, "#.yaml", task="text-classification", data=data)
-    run = place / "run"
+    config = configuration(folder, "#.yaml", task="text-classification", data=data)
+    run = folder / "run"
     assert main(["fit", "--config", config, "--run-directory", str(run)]) == 0
     # The resolved configuration belongs to the same run, which is finished.
     assert main(["fit", "--config", str(run / "config.yaml"), "--run-directory", str(run)]) == 0
-    assert load_experiment([run / "config.yaml"]).identity == load_experiment([place / "#.yaml"]).identity
-    assert main(["reproduce", str(run), "--output", str(place / "again")]) == 0
+    assert load_experiment([run / "config.yaml"]).identity == load_experiment([folder / "#.yaml"]).identity
+    assert main(["reproduce", str(run), "--output", str(folder / "again")]) == 0
     assert main(["validate", "--checkpoint", str(run)]) == 0
-    assert main(["report", str(run), "--output", str(place / "report.html")]) == 0
+    assert main(["report", str(run), "--output", str(folder / "report.html")]) == 0
     capsys.readouterr()
 
     written = run / "predictions/validation.jsonl"
-    output = place / "p.jsonl"
+    output = folder / "p.jsonl"
     assert main(["predict", "--checkpoint", str(run), "--input", str(written), "--output", str(output)]) == 0
     before, now = (list(read_rows(str(path))) for path in (written, output))
     assert [row.values["a: b"] for row in now] == [row["a: b"] for row in rows]
     assert [row.values["label"] for row in now] == [row.values["label"] for row in before]
 
-    first, second = place / "out", place / "2"
+    first, second = folder / "out", place / "2"
     for source, output in ((run, first), (first, second)):
         assert main(["export", "--checkpoint", str(source), "--format", "huggingface", "--output", str(output)]) == 0
     model, again = map(transformers.AutoModelForSequenceClassification.from_pretrained, map(str, (first, second)))
@@ -458,10 +458,10 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
     command = ["features", "--checkpoint", str(second), "--input", str(written), "--text-column", "a: b"]
-    assert main([*command, "--form", "cls", "--output", str(place / "f.parquet")]) == 0
-    assert [row.values["text"] for row in read_rows(str(place / "f.parquet"))] == [row["a: b"] for row in rows]
-    assert main([*command, "--form", "cls", "--output", str(place / "f.safetensors")]) == 0
-    tensors = load_file(place / "f.safetensors")
+    assert main([*command, "--form", "cls", "--output", str(folder / "f.parquet")]) == 0
+    assert [row.values["text"] for row in read_rows(str(folder / "f.parquet"))] == [row["a: b"] for row in rows]
+    assert main([*command, "--form", "cls", "--output", str(folder / "f.safetensors")]) == 0
+    tensors = load_file(folder / "f.safetensors")
     assert len(tensors["states"]) == len(rows)
 
 

@@ -144,7 +144,7 @@ def _question(ours, theirs, batch):
 
 
 def _multiple_choice(ours, theirs, batch):
-    choices = Batch(*(torch.stack([part, part.flip(0)], dim=1) for part in batch))
+    choices = Batch(*(torch.stack([tensor, tensor.flip(0)], dim=1) for tensor in batch))
     labels = torch.tensor([0, 1, 1])
     logits = ours(*choices)
     expected = theirs(**choices._asdict(), labels=labels)
