@@ -6,7 +6,6 @@ the name.
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 
 class RefusedValue(ValueError):
@@ -21,7 +20,7 @@ class RefusedValue(ValueError):
         self.name = name
 
 
-def require_at_least(settings: Any, least: float, *names: str) -> None:
+def require_at_least(settings: object, least: float, *names: str) -> None:
     """Check that fields are not smaller than `least`. None passes.
 
     Raises:
@@ -37,7 +36,7 @@ def require_at_least(settings: Any, least: float, *names: str) -> None:
             raise RefusedValue(name, value, f"be at least {least}")
 
 
-def require_positive(settings: Any, *names: str) -> None:
+def require_positive(settings: object, *names: str) -> None:
     """Check that fields are more than 0. None passes.
 
     Raises:
@@ -48,7 +47,7 @@ def require_positive(settings: Any, *names: str) -> None:
             raise RefusedValue(name, value, "be more than 0")
 
 
-def require_between(settings: Any, low: float, high: float, *names: str) -> None:
+def require_between(settings: object, low: float, high: float, *names: str) -> None:
     """Check that fields lie between two bounds, both included. None passes.
 
     Raises:
@@ -59,7 +58,7 @@ def require_between(settings: Any, low: float, high: float, *names: str) -> None
             raise RefusedValue(name, value, f"be between {low} and {high}")
 
 
-def require_below_one(settings: Any, *names: str) -> None:
+def require_below_one(settings: object, *names: str) -> None:
     """Check that fields lie in [0, 1), such as a dropout rate. None passes.
 
     Raises:
@@ -70,7 +69,7 @@ def require_below_one(settings: Any, *names: str) -> None:
             raise RefusedValue(name, value, "be in [0, 1)")
 
 
-def require_fraction(settings: Any, *names: str) -> None:
+def require_fraction(settings: object, *names: str) -> None:
     """Check that fields lie in (0, 1], such as a decay factor. None passes.
 
     Raises:
@@ -81,17 +80,18 @@ def require_fraction(settings: Any, *names: str) -> None:
             raise RefusedValue(name, value, "be more than 0 and at most 1")
 
 
-def _values(settings: Any, names: Iterable[str]) -> Iterable[tuple[str, Any]]:
+def _values(settings: object, names: Iterable[str]) -> Iterable[tuple[str, float]]:
     return ((name, value) for name in names if (value := getattr(settings, name)) is not None)
 
 
-def refuse_empty_paths(settings: Any, *names: str) -> None:
+def refuse_empty_paths(settings: object, *names: str) -> None:
     """Refuse empty and blank paths, because an empty path would mean the current folder.
 
     Raises:
         ValueError: a path is empty.
     """
-    for name, value in _values(settings, names):
+    for name in names:
+        value = getattr(settings, name)
         if isinstance(value, str) and not value.strip():
             raise ValueError(f"{name} is empty: name a file or folder, or leave the key out")
 

@@ -93,7 +93,7 @@ def test_resuming_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp
 def test_a_checkpoint_of_another_task_or_size_cannot_be_resumed(home, classifier, tmp_path, capsys):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     for change, message in (
-        (["--resume", str(classifier)], "its task is another one"),
+        (["--resume", str(classifier)], "its task differs"),
         (["--resume", str(home / "runs/whole"), "--model.config.hidden_size", "64"], "its architecture"),
         (["--resume", str(home / "runs/whole"), "--trainer.max_steps", "3"], "after the 3 steps of this training"),
     ):

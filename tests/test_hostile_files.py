@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from bert_lightning.checkpoints.files import write_with_checksum
-from bert_lightning.checkpoints.huggingface import to_huggingface
+from bert_lightning.checkpoints.names import to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from tests.support.hostile import Evil

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from bert_lightning.checkpoints.errors import CheckpointError
 
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON to `path`, complete or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -91,8 +91,8 @@ def write_safetensors(path: Path, content: bytes) -> None:
     text += b" " * (-len(text) % _LENGTH.size)
 
     def write(file: IO[bytes]) -> None:
-        for part in (_LENGTH.pack(len(text)), text, memoryview(content)[start:]):
-            file.write(part)
+        for piece in (_LENGTH.pack(len(text)), text, memoryview(content)[start:]):
+            file.write(piece)
 
     write_atomically(path, write)
 
@@ -164,7 +164,7 @@ class _HashedFile:
         self.digest = hashlib.sha256()
         self._file = file
 
-    def write(self, content: Any) -> int:
+    def write(self, content: bytes) -> int:
         self.digest.update(content)
         return self._file.write(content)
 

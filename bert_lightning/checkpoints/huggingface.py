@@ -5,9 +5,8 @@ import logging
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,7 +50,7 @@ _ACTIVATIONS = {
     "swish": "silu",
 }
 # Keys that change what some version of transformers' BERT computes, and the one value of each that is BERT's.
-_FIXED: dict[str, Any] = {
+_FIXED: dict[str, object] = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
@@ -59,7 +58,7 @@ _FIXED: dict[str, Any] = {
     "quantization_config": None,
 }
 # Settings that only our models have, with their defaults. They count only in folders that we wrote.
-_OWN_SETTINGS: dict[str, Any] = {
+_OWN_SETTINGS: dict[str, object] = {
     "embedding_size": None,
     "position_embeddings": "learned",
     "pre_layer_norm": False,
@@ -90,16 +89,16 @@ def read_huggingface(folder: Path) -> Checkpoint:
             does not have would change the encoder's result.
     """
     config_file = folder / (CONFIG if is_huggingface_folder(folder) else _EARLY_CONFIG)
-    given = read_json_object(config_file)
-    config = _architecture(given, config_file)
+    settings = read_json_object(config_file)
+    config = _architecture(settings, config_file)
     weights, theirs = _read_tensors(folder)
     copy = _config_copy(weights)
     if copy is not None:
-        _warn_of_changes(config_file, given, copy)
+        _warn_of_changes(config_file, settings, copy)
     elif config.get("model_type") != OWN:
         config = _without_own_settings(config, config_file)
     try:
-        tensors = from_huggingface(theirs, tied=config.get("tie_word_embeddings", True))
+        tensors = from_huggingface(theirs, tied=bool(config.get("tie_word_embeddings", True)))
     except ValueError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     vocabulary = read_vocabulary(folder)
@@ -148,7 +147,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
     write_json(folder / CONFIG, config)
 
 
-def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: bool) -> dict[str, Any]:
+def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: bool) -> dict[str, object]:
     """Return the content of `config.json` for a checkpoint."""
     config = {"architectures": [architecture], "model_type": PUBLISHED if published else OWN, **checkpoint.config}
     labels = checkpoint.task_settings.get("labels")
@@ -158,7 +157,7 @@ def huggingface_config(checkpoint: Checkpoint, architecture: str, *, published: 
     return config | {key: value for key, value in checkpoint.task_settings.items() if key in _HEAD_SETTINGS}
 
 
-def _config_copy(weights: Path) -> dict[str, Any] | None:
+def _config_copy(weights: Path) -> dict[str, object] | None:
     """Read the config that we write into the weights; return None for weights that others wrote."""
     if weights.name != _WEIGHTS:
         return None
@@ -172,14 +171,14 @@ def _config_copy(weights: Path) -> dict[str, Any] | None:
     return copy if isinstance(copy, dict) else None
 
 
-def _warn_of_changes(path: Path, config: dict[str, Any], copy: dict[str, Any]) -> None:
+def _warn_of_changes(path: Path, config: Mapping[str, object], copy: Mapping[str, object]) -> None:
     """Warn if a `config.json` differs from its copy in weights that we wrote: it was edited or damaged."""
     for key in copy:
         if config.get(key) != copy[key]:
             log.warning("%s: %s is %r, but the weights were written with %r", path, key, config.get(key), copy[key])
 
 
-def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _without_own_settings(config: Mapping[str, object], path: Path) -> dict[str, object]:
     """Drop keys that only our own models use from a config that others wrote: transformers ignores them too."""
     # Some BERTs (MuRIL, say) repeat their width as ELECTRA's embedding_size.
     harmless = _OWN_SETTINGS | {"embedding_size": config.get("hidden_size")}
@@ -191,7 +190,7 @@ def _without_own_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _OWN_SETTINGS}
 
 
-def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _architecture(config: Mapping[str, object], path: Path) -> dict[str, object]:
     """Return the config with our names of values.
 
     Raises:
@@ -216,12 +215,13 @@ def _architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**config, "hidden_act": _ACTIVATIONS[activation], "pad_token_id": 0 if pad is None else pad}
 
 
-def _label_settings(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if isinstance(config.get("id2label"), dict):
+def _label_settings(config: Mapping[str, object], folder: Path) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    id2label = config.get("id2label")
+    if isinstance(id2label, dict):
         try:
-            names = {int(number): str(label) for number, label in config["id2label"].items()}
-            labels = [names[number] for number in range(len(config["id2label"]))]
+            names = {int(number): str(label) for number, label in id2label.items()}
+            labels = [names[number] for number in range(len(id2label))]
         except (ValueError, KeyError):
             raise CheckpointError(f"{folder / CONFIG}: id2label does not number the labels from 0") from None
         if len(set(labels)) < len(labels):
@@ -267,10 +267,10 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
         if name not in shards[shard]:
             raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
     tensors: dict[str, Tensor] = {}
-    for shard, found in shards.items():
-        for name in found.keys() & tensors.keys():
+    for shard, own in shards.items():
+        for name in own.keys() & tensors.keys():
             raise CheckpointError(f"{index.parent / shard} holds {name}, which another file of {index.name} has too")
-        tensors |= found
+        tensors |= own
     return tensors
 
 

@@ -1,6 +1,6 @@
 """The model card, `README.md`, which model hubs show: the model, and the run that made it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,6 @@ def _run(manifest: dict[str, Any]) -> Iterable[str]:
         yield from _table(("data", "SHA-256"), data)
 
 
-def _table(head: tuple[str, str], rows: dict[str, Any]) -> Iterable[str]:
+def _table(head: tuple[str, str], rows: Mapping[str, object]) -> Iterable[str]:
     yield from (f"| {head[0]} | {head[1]} |", "|---|---|")
     yield from (f"| {markdown(str(key))} | {markdown(str(value))} |" for key, value in rows.items())

@@ -44,9 +44,11 @@ _LAYER = {
 _QUERY_KEY_VALUE = ("query", "key", "value")
 _FIXED_BACK = {theirs: ours for ours, theirs in _FIXED.items()}
 _LAYER_BACK = {theirs: ours for ours, theirs in _LAYER.items()}
-_SELF_ATTENTION = {f"attention.self.{part}": part for part in _QUERY_KEY_VALUE}
+_SELF_ATTENTION = {f"attention.self.{name}": name for name in _QUERY_KEY_VALUE}
 # Parameters that only our own models have. They keep our names in a folder that transformers refuses.
-_OWN = {f"encoder.{part}.{kind}" for part in ("embeddings.projection", "final_norm") for kind in ("weight", "bias")}
+_OWN = {
+    f"encoder.{module}.{kind}" for module in ("embeddings.projection", "final_norm") for kind in ("weight", "bias")
+}
 _LAYER_NAME = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _TABLE = "embeddings.word_embeddings.weight"

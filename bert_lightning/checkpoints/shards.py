@@ -13,9 +13,9 @@ The folder is filled under a temporary name beside it and renamed when everythin
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,12 @@ _SHARDS, _SLICES, _OFFSETS, _REST = "parts", "rows", "places", "rest"
 Result = TypeVar("Result")
 
 
+class Exchange(Protocol):
+    """A collective operation that gives the values of all processes to each of them, in order of ranks."""
+
+    def __call__(self, value: Result, /) -> list[Result]: ...
+
+
 class TensorSlice(NamedTuple):
     """The slice of a tensor that one process holds. Slices in the order of the processes make up the whole.
 
@@ -60,9 +66,7 @@ def is_sharded(path: Path) -> bool:
     return bool(path.name) and path.is_dir() and (checksum_path(path).is_file() or (path / MANIFEST).is_file())
 
 
-def write_shards(
-    path: Path, content: dict[str, Any], step: int, rank: int, exchange: Callable[[Any], list[Any]]
-) -> None:
+def write_shards(path: Path, content: Mapping[str, object], step: int, rank: int, exchange: Exchange) -> None:
     """Write a checkpoint in shards, completely or not at all. All processes call this at the same time.
 
     Args:
@@ -71,7 +75,7 @@ def write_shards(
             by the first process alone.
         step: the optimiser step.
         rank: rank of this process.
-        exchange: collective operation that gives the values of all processes to each of them, in order of ranks.
+        exchange: gathers a value of each process.
 
     Raises:
         CheckpointError: a process could not write. It is raised on all processes, and no file remains.
@@ -90,7 +94,7 @@ def write_shards(
         raise
 
 
-def _write_shard(folder: Path, content: dict[str, Any], step: int, rank: int) -> dict[str, Any]:
+def _write_shard(folder: Path, content: Mapping[str, object], step: int, rank: int) -> dict[str, object]:
     """Write the shard of this process, and return its entry of the manifest."""
     slices: dict[str, TensorSlice] = {}
     rest = _without_slices(content, "", slices)
@@ -106,7 +110,7 @@ def _write_shard(folder: Path, content: dict[str, Any], step: int, rank: int) ->
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _commit(path: Path, temporary: Path, step: int, entries: list[dict[str, Any]]) -> None:
+def _commit(path: Path, temporary: Path, step: int, entries: Sequence[Mapping[str, object]]) -> None:
     """Write the manifest and its checksum, and give the folder its name."""
     shards = {shard_name(rank): entry for rank, entry in enumerate(entries)}
     write_json(temporary / MANIFEST, {"format": _FORMAT, "step": step, "world_size": len(entries), _SHARDS: shards})
@@ -181,7 +185,7 @@ def _fresh(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _together(exchange: Callable[[Any], list[Any]], path: Path, act: Callable[[], Result]) -> list[Result]:
+def _together(exchange: Exchange, path: Path, act: Callable[[], Result]) -> list[Result]:
     """Return the result of each process's `act`. If one failed, all fail, so that none waits for it."""
     outcome: tuple[Result | None, str | None]
     try:
@@ -194,10 +198,10 @@ def _together(exchange: Callable[[Any], list[Any]], path: Path, act: Callable[[]
     for rank, (_, fault) in enumerate(outcomes):
         if fault is not None:
             raise CheckpointError(f"{path} cannot be written (process {rank}): {fault}")
-    return [result for result, _ in outcomes]
+    return [cast(Result, result) for result, _ in outcomes]
 
 
-def _without_slices(content: Any, name: str, slices: dict[str, TensorSlice]) -> Any:
+def _without_slices(content: object, name: str, slices: dict[str, TensorSlice]) -> object:
     """Replace each `TensorSlice` in the content by a mark, and add it to `slices` under its name."""
     if isinstance(content, TensorSlice):
         slices[name] = content
@@ -209,7 +213,7 @@ def _without_slices(content: Any, name: str, slices: dict[str, TensorSlice]) -> 
     return content
 
 
-def _with_whole_tensors(content: Any, shards: list[dict[str, Any]]) -> Any:
+def _with_whole_tensors(content: object, shards: list[dict[str, Any]]) -> object:
     """Replace each mark in the content by the whole tensor."""
     if isinstance(content, dict) and content.keys() == {_MARK, _SHAPE}:
         return _whole(content[_MARK], content[_SHAPE], shards)

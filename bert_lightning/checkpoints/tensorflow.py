@@ -86,13 +86,13 @@ def find_tensorflow(path: Path) -> Path | None:
         return path
     if not (path / CONFIG).is_file():
         return None
-    found = [file.with_name(file.name.removesuffix(_INDEX)) for file in matches(f"*{_INDEX}", path)]
+    prefixes = [file.with_name(file.name.removesuffix(_INDEX)) for file in matches(f"*{_INDEX}", path)]
 
     def rank(prefix: Path) -> tuple[bool, int, str]:
         step = re.search(r"-(\d+)$", prefix.name)
         return prefix.name == "bert_model.ckpt", int(step[1]) if step else -1, prefix.name
 
-    return max(found, key=rank, default=None)
+    return max(prefixes, key=rank, default=None)
 
 
 def read_tensorflow(prefix: Path) -> Checkpoint:
@@ -105,9 +105,9 @@ def read_tensorflow(prefix: Path) -> Checkpoint:
         CheckpointError: a file is missing or damaged, or the variables are not BERT's.
     """
     config_file = prefix.parent / CONFIG
-    given = read_json_object(config_file)
-    config: dict[str, Any] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE}
-    config |= {key: given[key] for key in _SETTINGS if key in given}
+    settings = read_json_object(config_file)
+    config: dict[str, object] = {"type_vocab_size": _DEFAULT_TYPE_VOCAB_SIZE}
+    config |= {key: settings[key] for key in _SETTINGS if key in settings}
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{config_file}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")

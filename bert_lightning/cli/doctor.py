@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bert_lightning.cli.summaries import Terminal
-from bert_lightning.runs.choices import has_fast_bfloat16
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import VERSIONED, processor_name
 from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__

@@ -51,7 +51,7 @@ def _add_fit(commands: Commands) -> None:
         type=path_text,
         default="auto",
         metavar="auto|never|PATH",
-        help="resume from the newest checkpoint (auto, the default), start anew (never), or resume from PATH",
+        help="resume from the newest checkpoint (auto, the default), start a new run (never), or resume from PATH",
     )
     parser.add_argument(
         "--profile",
@@ -95,7 +95,7 @@ def _fit(options: argparse.Namespace) -> int:
     files = [Path(file) for file in options.config]
     experiment = load_experiment(files, options.overrides, None, options.allow_module)
 
-    from bert_lightning.runs.choices import choose_directory
+    from bert_lightning.runs.directory import choose_directory
     from bert_lightning.runs.fit import fit
 
     directory = choose_directory(experiment, options.run_directory, options.resume)

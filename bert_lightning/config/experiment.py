@@ -38,9 +38,9 @@ from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
 from bert_lightning.optim.freezing import FreezeSettings
-from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW
+from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
-from bert_lightning.optim.schedules import SCHEDULES, Linear
+from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
@@ -81,8 +81,8 @@ class Experiment:
     seed_everything: int = 1
     published: list[Published] = field(default_factory=list)
     loss_weights: dict[str, float] = field(default_factory=dict)
-    optimizer: Any = field(default_factory=AdamW)
-    schedule: Any = field(default_factory=Linear)
+    optimizer: OptimizerSettings = field(default_factory=AdamW)
+    schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -196,7 +196,7 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
     if not isinstance(task, str) or task not in TASKS:
         _check_without_task(values, tables, faults)
         return None
-    values = without_needless(values, "model.head", field_names(TASKS[task].head))
+    values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
     experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
@@ -231,8 +231,8 @@ def _experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])
-    model = _subclass(ModelSettings, [("head", spec.head, field(default_factory=spec.head))])
-    return _subclass(Experiment, [("data", spec.settings, field()), ("model", model, field())])
+    model = _subclass(ModelSettings, [("head", spec.head_settings, field(default_factory=spec.head_settings))])
+    return _subclass(Experiment, [("data", spec.data_settings, field()), ("model", model, field())])
 
 
 def _subclass(cls: type, fields: list[tuple[str, Any, Any]]) -> type:

@@ -38,8 +38,8 @@ def with_hint(key: str, message: str, sections: Mapping[str, Sequence[str]]) -> 
 def _task_classes() -> dict[str, dict[str, type]]:
     """Return the sections whose keys depend on the task: section -> task -> dataclass."""
     return {
-        "model.head": {name: spec.head for name, spec in TASKS.items()},
-        "data": {name: spec.settings for name, spec in TASKS.items()},
+        "model.head": {name: spec.head_settings for name, spec in TASKS.items()},
+        "data": {name: spec.data_settings for name, spec in TASKS.items()},
     }
 
 
@@ -63,9 +63,9 @@ def check_task_section(section: str, values: object, tables: Tables, faults: lis
     for key, value in (values or {}).items():
         readings: list[list[Fault]] = []
         for cls in (cls for cls, names in fields.items() if key in names):
-            found: list[Fault] = []
-            fill(cls, {key: value}, section, tables, found)
-            readings.append([fault for fault in found if f"{fault[0]}.".startswith(f"{section}.{key}.")])
+            faults_of_reading: list[Fault] = []
+            fill(cls, {key: value}, section, tables, faults_of_reading)
+            readings.append([fault for fault in faults_of_reading if f"{fault[0]}.".startswith(f"{section}.{key}.")])
         if not readings:
             known = dict.fromkeys(name for names in fields.values() for name in names)
             faults.append((f"{section}.{key}", unknown_key(key, known, section)))

@@ -23,10 +23,10 @@ class ModelSettings:
         config: fields of `BertConfig` that differ from those of the size. With a checkpoint: dropout rates, pooling.
         pretrained: the checkpoint to start from, instead of a size. A run directory, checkpoint file, Hugging Face
             folder, TensorFlow checkpoint or hub name.
-        weights: `random` takes only architecture and vocabulary of `pretrained` and initialises the weights anew.
+        weights: `random` takes only architecture and vocabulary of `pretrained` and initialises new weights.
         resize_vocabulary: resize the checkpoint's embeddings if the data has another vocabulary.
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
-        reinitialize_layers: initialise that many of the checkpoint's top layers, and the pooler, anew.
+        reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler.
         head: options of the task's head, which the task declares.
         attention: eager, sdpa, varlen (without padding, on CUDA) or auto.
         activation_checkpointing: keep only each block's input for the backward pass: less memory, more time.
@@ -123,9 +123,9 @@ class TrainerSettings:
         if self.strategy == "fsdp":
             for name, refused in (("precision", "16-mixed"), ("accumulate_grad_batches", "auto")):
                 if getattr(self, name) == refused:
-                    raise ValueError(f"{name} is {refused}, which does not go with trainer.strategy fsdp")
+                    raise ValueError(f"{name} is {refused}, which cannot be combined with trainer.strategy fsdp")
             if self.tensor_parallel_size > 1 and self.compile is True:
-                raise ValueError("compile is true, which does not go with trainer.tensor_parallel_size")
+                raise ValueError("compile is true, which cannot be combined with trainer.tensor_parallel_size")
         elif self.tensor_parallel_size > 1:
             raise ValueError("tensor_parallel_size does nothing without trainer.strategy fsdp")
         if self.num_processes % self.tensor_parallel_size:

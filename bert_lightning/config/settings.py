@@ -18,7 +18,7 @@ Tables = dict[str, dict[str, type]]
 Fault = tuple[str, str]
 
 
-def build(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
+def build(cls: type, values: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
     """Fill the dataclass `cls` from plain values; on faults return None and add an entry to `faults` for each.
 
     A field whose dotted path is in `tables` is a choice: its key `name` picks a dataclass there, and the other keys
@@ -47,7 +47,7 @@ def build(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]
             filled[name] = 1 if default in (None, dataclasses.MISSING) else default
 
 
-def fill(cls: type, values: Any, path: str, tables: Tables, faults: list[Fault]) -> dict[str, Any] | None:
+def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Fault]) -> dict[str, Any] | None:
     """Return typed values for the fields of `cls`, before `cls` itself checks them.
 
     If a key is unknown or missing, or a value has another type, return None and add an entry to `faults` for each.
@@ -82,11 +82,11 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[Any]) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _value(hint: Any, value: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
+def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
     if dataclasses.is_dataclass(hint):
@@ -108,7 +108,7 @@ def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
         return f"unknown key {full!r}: YAML reads yes, no, on and off as true and false, unless they are quoted"
     parent, dot, name = str(key).partition(".")
     if dot and parent in known:
-        return f"unknown key {full!r}: in a file, keys stand inside each other, {parent}: {{{name}: ...}}"
+        return f"unknown key {full!r}: in a file, write nested keys, {parent}: {{{name}: ...}}"
     return f"unknown key {full!r}{nearest(str(key), known, path)}"
 
 
@@ -119,7 +119,7 @@ def as_one_message(faults: Sequence[str]) -> str:
     return f"{len(faults)} faults: " + "  ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
 
 
-def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
+def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as plain values, the reverse of `build`; choices have their `name` or `class_path`."""
     tables = tables or {}
     if isinstance(settings, list | tuple):
@@ -133,7 +133,7 @@ def plain(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
     return _as_choice(settings, values, path, tables)
 
 
-def changed(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
+def changed(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as `plain` does, but without the fields that have their default.
 
     A field without a default stays, and so do the `name` and `class_path` of a choice.
@@ -153,7 +153,7 @@ def changed(settings: Any, path: str = "", tables: Tables | None = None) -> Any:
         is_section = full in tables or dataclasses.is_dataclass(value)
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
-    # A section that has only defaults may be missing in a version that does not know it.
+    # Sections that hold only defaults are left out, so that a new section does not change the hash.
     values = {name: value for name, value in values.items() if value != {}}
     return _as_choice(settings, values, path, tables)
 
@@ -171,7 +171,7 @@ def _defaults(settings: Any) -> dict[str, Any]:
     return {name: getattr(made, name) for name in defaults}
 
 
-def _as_choice(settings: Any, values: dict[str, Any], path: str, tables: Tables) -> dict[str, Any]:
+def _as_choice(settings: object, values: dict[str, object], path: str, tables: Tables) -> dict[str, object]:
     """Add the `name` or `class_path` of a choice to its keys."""
     if path not in tables:
         return values
@@ -181,7 +181,7 @@ def _as_choice(settings: Any, values: dict[str, Any], path: str, tables: Tables)
     return {"class_path": f"{type(settings).__module__}.{type(settings).__qualname__}", "init_args": values}
 
 
-def _build_choice(table: dict[str, type], values: Any, path: str, tables: Tables, faults: list[Fault]) -> Any:
+def _build_choice(table: dict[str, type], values: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{path}: keys and values are expected, got {values!r}")
     rest = dict(values)
@@ -197,7 +197,7 @@ def _item_class(hint: Any) -> type | None:
     return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None
 
 
-def _listed(value: Any, path: str) -> list[Any]:
+def _listed(value: object, path: str) -> list[object]:
     if isinstance(value, str):
         value = yaml_value(value, path)
     if not isinstance(value, list):
@@ -205,7 +205,7 @@ def _listed(value: Any, path: str) -> list[Any]:
     return value
 
 
-def _typed(value: Any, hint: Any, path: str) -> Any:
+def _typed(value: object, hint: Any, path: str) -> Any:
     """Check one value with jsonargparse, which also reads text as the number or list that the type expects."""
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -235,7 +235,7 @@ def _typed(value: Any, hint: Any, path: str) -> Any:
     return typed
 
 
-def _refuse_not_finite(value: Any, path: str) -> None:
+def _refuse_not_finite(value: object, path: str) -> None:
     """Refuse NaN and infinities, alone or in lists and mappings, because no setting allows them.
 
     Raises:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -19,7 +19,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.shards import TensorSlice, write_shards
 from bert_lightning.distributed.collectives import gather_objects
 from bert_lightning.distributed.slices import as_distributed, local, rows_and_columns, slice_for, whole, whole_shape
-from bert_lightning.distributed.tensor_parallel import mark_slices, slice_of, split
+from bert_lightning.distributed.tensor_parallel import Block, mark_slices, slice_of, split
 from bert_lightning.errors import SharedWorkError
 
 # Gradients are added up over processes in float32, whatever type they were computed in. With bf16-mixed, weights are
@@ -46,7 +46,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
     if isinstance(model, FSDPModule):
         return
     if mesh["tensor_parallel"].size() > 1:
-        split(blocks, mesh["tensor_parallel"])
+        split(cast(Sequence[Block], blocks), mesh["tensor_parallel"])
     policy, rows = _POLICIES.get(name, MixedPrecisionPolicy(cast_forward_inputs=False)), mesh["data_parallel"]
     for block in blocks:
         fully_shard(block, mesh=rows, mp_policy=policy)
@@ -81,19 +81,19 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         world_size: number of processes.
         tensor_parallel: how many of them split the heads and inner widths of a block.
-        in_parts: each process writes its slices; otherwise the first process writes everything.
+        sharded_checkpoints: each process writes its slices; otherwise the first process writes everything.
         timeout: how long a process waits for the others.
     """
 
-    def __init__(self, world_size: int, tensor_parallel: int, in_parts: bool, timeout: timedelta) -> None:
+    def __init__(self, world_size: int, tensor_parallel: int, sharded_checkpoints: bool, timeout: timedelta) -> None:
         super().__init__(
             data_parallel_size=world_size // tensor_parallel,
             tensor_parallel_size=tensor_parallel,
-            save_distributed_checkpoint=in_parts,
+            save_distributed_checkpoint=sharded_checkpoints,
             timeout=timeout,
         )
         self.tensor_parallel = tensor_parallel
-        self.in_parts = in_parts
+        self.sharded_checkpoints = sharded_checkpoints
 
     def setup_environment(self) -> None:
         """Start the processes, and give all their groups the same timeout."""
@@ -144,7 +144,7 @@ class ShardedStrategy(ModelParallelStrategy):
             return value
         if not isinstance(value, DTensor):
             return value.detach().to("cpu", copy=True)
-        if self.in_parts:
+        if self.sharded_checkpoints:
             return self._slice(value.to_local().detach().to("cpu", copy=True), parameter)
         # One tensor at a time, so that only the first process ever holds them all.
         full = whole(value.detach(), parameter)
@@ -169,7 +169,7 @@ class ShardedStrategy(ModelParallelStrategy):
             SharedWorkError: a process could not write its file.
         """
         path = Path(self.broadcast(str(filepath)))
-        if self.in_parts:
+        if self.sharded_checkpoints:
             try:
                 write_shards(path, checkpoint, checkpoint["global_step"], self.global_rank, gather_objects)
             except CheckpointError as error:

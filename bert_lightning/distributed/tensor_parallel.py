@@ -5,9 +5,9 @@ column-parallel: each process computes some of its outputs. The second one is ro
 inputs, and its outputs are added up over the processes. A pair needs one exchange forward and one backward.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,8 @@ class Block(Protocol):
     row_parallel: Sequence[str]
     """names of row-parallel linear layers"""
     num_heads: int
-
-    def draws_apart(self) -> AbstractContextManager[None]:
-        """Return a context for the random draws of the block's own heads."""
+    draws_apart: Callable[[], AbstractContextManager[None]]
+    """returns a context for the random draws of the block's own heads"""
 
 
 class Slice(NamedTuple):
@@ -83,11 +82,11 @@ def mark_slices(model: nn.Module) -> None:
             getattr(module, name).tensor_slice = own
 
 
-def split(blocks: Sequence[Any], mesh: DeviceMesh) -> None:
+def split(blocks: Sequence[Block], mesh: DeviceMesh) -> None:
     """Keep this process's heads and inner widths of each block, in place.
 
     Args:
-        blocks: each a `Block`, whole and the same on every process.
+        blocks: whole, and the same on every process.
         mesh: one dimension: the processes that split the blocks.
     """
     size, rank, group = mesh.size(), mesh.get_local_rank(), mesh.get_group()
@@ -143,16 +142,22 @@ class RowParallelLinear(_ParallelLinear):
         return product + self.bias.to(product.dtype)
 
 
+class _GroupContext(Protocol):
+    """The context of an autograd function that remembers its processes."""
+
+    group: ProcessGroup
+
+
 class _Shared(torch.autograd.Function):
     """The identity, whose backward pass adds up the gradients of all processes. `f` of the paper's figure 3."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: ProcessGroup) -> Tensor:
+    def forward(ctx: _GroupContext, values: Tensor, group: ProcessGroup) -> Tensor:
         ctx.group = group
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _GroupContext, *gradients: Tensor) -> tuple[Tensor, None]:
         return sum_over_processes(gradients[0], ctx.group), None
 
 

@@ -48,8 +48,9 @@ class BertLayer(nn.Module):
 
     Attributes:
         column_parallel: names of the column-parallel linear layers, with the number of matrices stacked in each.
-        row_parallel: names of the row-parallel linear layers, which take their outputs.
-        draws_apart: context for random draws of the block's own heads, if other processes hold the other heads.
+        row_parallel: names of the row-parallel linear layers; the column-parallel ones feed them.
+        draws_apart: context manager for the dropout of attention under tensor parallelism, where each process has some
+            of the heads and draws its own masks.
     """
 
     column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}
@@ -133,7 +134,7 @@ class BertEncoder(PretrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> EncoderOutput:
-        """Encode (B, S) x 3 as (B, S, H) and (B, H), or packed (T,) x 2 as (T, H) and (n, H).
+        """Encode three inputs of (B, S) as (B, S, H) and (B, H), or two packed ones of (T,) as (T, H) and (n, H).
 
         `attention_mask` is nonzero at real tokens; None means that nothing is padded. The pooled vector is
         tanh(W h + b) with h from `pooling`, in the published models that of [CLS]. Without a pooler it is h itself.

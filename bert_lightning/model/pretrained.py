@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 
 import torch
 from torch import nn
@@ -99,7 +99,7 @@ class PretrainedModel(nn.Module):
         interpolate_positions: int | None = None,
         reinitialize_layers: int = 0,
         new_head: bool = False,
-        **arguments: Any,
+        **arguments: object,
     ) -> Self:
         """Build the model that a checkpoint describes, and load its weights.
 
@@ -130,7 +130,7 @@ class PretrainedModel(nn.Module):
         return model
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: Any) -> Self:
+    def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: object) -> Self:
         """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
         Raises:
@@ -183,7 +183,7 @@ class PretrainedModel(nn.Module):
         return top if name.startswith(ENCODER) else top + 1
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the constructor's arguments, besides the architecture, for the head that a checkpoint holds.
 
         The `chosen` arguments win over those of the checkpoint.
@@ -191,7 +191,7 @@ class PretrainedModel(nn.Module):
         return chosen
 
     @property
-    def head_settings(self) -> dict[str, Any]:
+    def head_settings(self) -> dict[str, object]:
         """The settings of the head that a checkpoint stores with the weights."""
         return {}
 

@@ -4,7 +4,7 @@ They have the same inputs as the models for pre-training (`model/bert.py`).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ class _LabelledModel(PretrainedModel):
         self.labels = list(labels)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels, or their number if they have no names.
 
         A chosen number of labels keeps the names of the checkpoint if there are as many.
@@ -55,7 +55,7 @@ class _LabelledModel(PretrainedModel):
         return {"num_labels": head.numel(), **chosen}
 
     @property
-    def head_settings(self) -> dict[str, Any]:
+    def head_settings(self) -> dict[str, object]:
         """The labels."""
         return {"labels": self.labels}
 
@@ -86,7 +86,7 @@ class BertForSequenceClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels and the problem type. A single output means regression, as in transformers."""
         arguments = super().arguments_of(checkpoint, **chosen)
         head = checkpoint.tensors.get("classifier.bias")
@@ -96,7 +96,7 @@ class BertForSequenceClassification(_LabelledModel):
         return arguments if problem_type is None else {"problem_type": problem_type, **arguments}
 
     @property
-    def head_settings(self) -> dict[str, Any]:
+    def head_settings(self) -> dict[str, object]:
         """The labels and the problem type."""
         return {**super().head_settings, "problem_type": self.problem_type}
 
@@ -119,7 +119,7 @@ class BertForTokenClassification(_LabelledModel):
         config: the architecture; the model has no pooler.
         num_labels: L, the number of labels.
         labels: the names of the labels; either they or `num_labels` suffice.
-        crf: add a linear-chain CRF over the scores, `model.crf`.
+        crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
     """
 
@@ -147,7 +147,7 @@ class BertForTokenClassification(_LabelledModel):
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels and, if there is a CRF, its scheme."""
         arguments = super().arguments_of(checkpoint, **chosen)
         if "crf.transitions" not in checkpoint.tensors or chosen.get("crf") is False:
@@ -155,7 +155,7 @@ class BertForTokenClassification(_LabelledModel):
         return {"crf": True, "tag_scheme": checkpoint.task_settings.get("tag_scheme"), **arguments}
 
     @property
-    def head_settings(self) -> dict[str, Any]:
+    def head_settings(self) -> dict[str, object]:
         """The labels, and the scheme of the CRF if there is one."""
         return super().head_settings | ({"tag_scheme": self.tag_scheme} if self.tag_scheme is not None else {})
 
@@ -210,7 +210,7 @@ class BertForQuestionAnswering(PretrainedModel):
             initialize(self.answer_head, config.initializer_range)
 
     @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: Any) -> dict[str, Any]:
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return `answerability` if the checkpoint has a head for it."""
         return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
@@ -298,10 +298,10 @@ class BertForRelationClassification(_LabelledModel):
         *,
         entity_positions: Tensor,
     ) -> Tensor:
-        """(B, S) x 3 and places (B, 2) in each sequence, or (n, 2) among packed tokens -> (B, num_labels).
+        """Score (B, S) x 3 with positions (B, 2) in each sequence, or (n, 2) among packed tokens: (B, L).
 
         Raises:
-            ValueError: `entity_positions` does not hold two places for each sequence.
+            ValueError: `entity_positions` does not hold two positions for each sequence.
         """
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
         if tuple(entity_positions.shape) != expected:

@@ -1,8 +1,8 @@
 """Cross-entropy over a vocabulary, computed from hidden states without a float32 copy of the logits.
 
-For M tokens and V entries the usual way stores M * V numbers five times: the logits, their float32 copy, its
-log-softmax, and the gradients of both. Here they are stored once, in the type of the matrix products. A few rows at a
-time are replaced by their gradient while they are in the cache.
+For M tokens and V entries the usual way stores M * V numbers five times: the logits, their float32 copy, the
+log-softmax of that copy, and the gradients of copy and logits. Here they are stored once, in the type of the matrix
+products. A few rows at a time are replaced by their gradient while they are in the cache.
 """
 
 from typing import NamedTuple, Protocol

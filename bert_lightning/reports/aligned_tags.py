@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_lightning.data.datasets.examples import TaggedSentence
-from bert_lightning.data.datasets.readers.tagged import BOUNDARY, as_column, has_columns, read_tagged, word_location
+from bert_lightning.data.datasets.readers.tagged import (
+    SENTENCE_END,
+    as_column,
+    has_columns,
+    read_tagged,
+    word_location,
+)
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.conlleval import split_conlleval_tag
@@ -172,7 +178,7 @@ def _read_columns(source: str) -> Sentences:
     for location, line in read_lines(source):
         # Not split(): real files have tokens that are no-break and other spaces of Unicode.
         columns = re.split(r"[ \t]+", line.rstrip(_BLANKS))
-        if columns == [""] or columns[0] == BOUNDARY:
+        if columns == [""] or columns[0] == SENTENCE_END:
             sentences.append([])
             continue
         if has_tokens is None:

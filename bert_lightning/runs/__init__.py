@@ -1,1 +1,1 @@
-"""A whole run: its configuration as one typed value, its directory, training, scoring, predicting, reporting."""
+"""One run: building, training, resuming, its record on disk, scoring, prediction and export."""

@@ -32,7 +32,7 @@ class Setup(NamedTuple):
     data: StepDataModule
     task: Task
     notes: list[str]
-    """What a user should know about how the setup was made."""
+    """Notes for the user about how the setup was made."""
 
 
 def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
@@ -48,7 +48,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
             fit the task.
     """
     spec, settings = task_spec(experiment.task), experiment.data
-    # A vocabulary that grows draws new embeddings before the model is drawn.
+    # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
     tokenizer = _tokenizer_of_data(spec, experiment, split)
     if split is None:
@@ -79,7 +79,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
-    """Rebuild a task from a checkpoint of a run alone, ready to predict.
+    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
 
     Raises:
         InputError: the checkpoint was not written by a run.
@@ -140,7 +140,7 @@ def _has_head_of(start: Checkpoint, spec: TaskSpec, model: PretrainedModel) -> b
 
 
 def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: int) -> Optimization:
-    """Return what the optimiser step of a model needs.
+    """Return the settings of a model's optimiser step.
 
     Raises:
         InputError: a pattern of parameters matches none, the schedule does not fit into the steps, or gradual

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and the manifest that says how it came about."""
+"""The directory of a run, and the manifest that records how its numbers came about."""
 
 import json
 import os
@@ -6,13 +6,14 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.files import write_json, write_text
@@ -25,6 +26,7 @@ from bert_lightning.config.saved import Difference, differences_from_saved, read
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml, read_yaml
 from bert_lightning.errors import InputError
+from bert_lightning.runs.processes import is_first_process
 from bert_lightning.training import metrics_file
 from bert_lightning.version import __version__
 
@@ -43,6 +45,10 @@ VERSIONED = (
 )
 
 
+# The first process sets it for the processes that Lightning starts, so that they know where the run is.
+DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
+
+
 class RunDirectory:
     """Paths and records of one run."""
 
@@ -56,16 +62,16 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
+        """True if a run was started here."""
         return self.config.is_file()
 
     @property
     def is_free(self) -> bool:
-        """Return whether a run can start here: the folder is missing or holds only hidden and temporary files."""
+        """True if a run can start here: the folder is missing or holds only hidden and temporary files."""
         return not self.path.exists() or (self.path.is_dir() and not entries(self.path))
 
     def remove_leftovers(self) -> None:
-        """Remove what killed processes left half-written; `checkpoints/` is tidied up apart."""
+        """Remove half-written files of killed processes, except in `checkpoints/`, which `Checkpointing` cleans."""
         for folder in (self.path, self.predictions):
             for path in folder.glob(".*.tmp"):
                 path.unlink()
@@ -99,12 +105,12 @@ class RunDirectory:
         """
         return differences_from_saved(self.read_config(), self.config, experiment)
 
-    def write_config(self, values: dict[str, Any]) -> None:
+    def write_config(self, values: Mapping[str, object]) -> None:
         """Write the resolved configuration; `fit --config` on it repeats the run."""
         write_text(self.config, dump_yaml(with_literal_variables(values)))
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest; empty where there is none yet.
+        """Read the manifest; return an empty one if there is none yet.
 
         Raises:
             InputError: it is damaged.
@@ -119,13 +125,46 @@ class RunDirectory:
             raise InputError(f"{self.manifest}: damaged: a JSON object is expected")
         return manifest
 
-    def update_manifest(self, **values: Any) -> None:
+    def update_manifest(self, **values: object) -> None:
         """Replace some of the manifest's entries."""
         write_json(self.manifest, {**self.read_manifest(), **values})
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows of `metrics.jsonl`."""
+        """Read all entries of `metrics.jsonl`."""
         return metrics_file.read(self.metrics)
+
+
+def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> RunDirectory:
+    """Return the directory of a run: `path` if it is given, otherwise one named after the configuration.
+
+    With `resume` `never`, a number is added to the name until no run is there.
+
+    Raises:
+        InputError: `never` with a directory that holds a run, or a directory with other files in it.
+    """
+    if DIRECTORY_VARIABLE in os.environ and not is_first_process():
+        return RunDirectory(os.environ[DIRECTORY_VARIABLE])
+    base = default_directory(experiment)
+    if not is_first_process():
+        # torchrun and srun start all processes at once: the first one checks, the others follow.
+        return RunDirectory(path or base)
+    if resume == "never" and path is None and ("TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()):
+        raise InputError(
+            "--resume never under torchrun or srun needs --run-directory, so that all processes agree on it"
+        )
+    if path is not None:
+        directory = RunDirectory(path)
+        if directory.exists and resume == "never":
+            raise InputError(f"{path} holds a run already, and --resume never starts a new one")
+        if not directory.exists and not directory.is_free:
+            raise InputError(f"{path} is not empty and no run directory: choose another --run-directory")
+        return directory
+    directory = RunDirectory(base)
+    number = 2
+    while resume == "never" and directory.exists:
+        directory = RunDirectory(base.with_name(f"{base.name}-{number}"))
+        number += 1
+    return directory
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -143,7 +182,7 @@ def default_directory(experiment: Experiment) -> Path:
     return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else path
 
 
-def _may_equal(run: RunDirectory, values: dict[str, Any]) -> bool:
+def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
     """Return False for most runs of other settings. This is cheap, because a study may have hundreds of runs."""
     try:
         saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -170,12 +209,12 @@ def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
 
 
 def now() -> str:
-    """The time, in UTC, to the second."""
+    """Return the time, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def circumstances() -> dict[str, Any]:
-    """The command, versions, hardware and git state: what a number depends on beside its configuration."""
+def circumstances() -> dict[str, object]:
+    """Return the command, versions, hardware and git state, on which a number depends besides its configuration."""
     import torch
 
     versions = {"bert_lightning": __version__, "python": platform.python_version()}
@@ -199,7 +238,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor as the system names it."""
+    """Return the name that the system gives the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -209,8 +248,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the working directory and whether files differ from it; None outside a repository."""
+def _git_state() -> dict[str, object] | None:
+    """Return the commit of the working directory and whether files differ from it; None outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -39,7 +39,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     Raises:
         InputError: `output` is not empty, the format lacks a feature of the model, or a package is missing.
         CheckpointError: the checkpoint cannot be read.
-        WorkError: onnxruntime computes something else than the model.
+        WorkError: onnxruntime and the model compute different results.
     """
     # `exists` would miss a broken link.
     if os.path.lexists(output) and (not output.is_dir() or any(output.iterdir())):
@@ -52,7 +52,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     if form == HUGGINGFACE and model.deviations:
         raise InputError(
             f"{source} has {', '.join(model.deviations)}, which transformers' {model.architecture} lacks: "
-            "it would compute something else"
+            "it would compute different results"
         )
     obstacle = onnx_obstacle(model) if form == ONNX else None
     if obstacle is not None:

@@ -7,9 +7,9 @@ from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
-from bert_lightning.runs.choices import DIRECTORY_VARIABLE, compiles, largest_micro_batch, settle
-from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.directory import DIRECTORY_VARIABLE, RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
@@ -33,16 +33,16 @@ def fit(
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; return the last validation's metrics, or None if the run was finished.
 
-    Nothing is written before everything is checked that can be.
+    Everything that can be checked is checked before anything is written.
 
     Args:
         experiment: the settings.
         directory: where the run is, or will be.
-        resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts anew, a path
+        resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.
-        micro_batches: micro-batches of a step over all processes that another run found.
+        micro_batches: number of micro-batches per step, over all processes, that an earlier run found.
 
     Raises:
         InputError: the directory holds another experiment, another process trains there, the data changed since, or

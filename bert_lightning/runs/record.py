@@ -84,8 +84,8 @@ class Session:
     """One call of `fit`, as the manifest records it.
 
     Attributes:
-        directory: of the run.
-        experiment: its settings, all of them settled that can be.
+        directory: the run's directory.
+        experiment: its settings, after `settle`.
         run_id: the same for all sessions of a run, also in W&B.
         inputs: data and start of the training.
         point: where this session begins.
@@ -165,7 +165,7 @@ def _begin(session: Session, lock: DirectoryLock) -> None:
     try:
         lock.take()
         if directory.exists and not was_taken:
-            raise InputError(f"{directory.path}: another command began a run there just now: give this one again")
+            raise InputError(f"{directory.path}: another command has just begun a run there: run this command again")
         directory.remove_leftovers()
         directory.write_config(session.experiment.to_dict())
         if directory.metrics.exists():

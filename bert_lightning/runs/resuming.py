@@ -84,7 +84,7 @@ def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, t
         steps: the length of this training.
 
     Raises:
-        InputError: no checkpoint lies at the path, or it does not fit this training.
+        InputError: there is no checkpoint at the path, or it does not fit this training.
         CheckpointError: the directory has checkpoints, but all of them are damaged.
     """
     if resume == "never":
@@ -113,11 +113,11 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     names = {"task": "task", "config": "architecture", "vocabulary": "vocabulary", "lowercase": "casing"}
     for key, name in names.items():
         if saved[key] != own[key]:
-            raise InputError(f"{checkpoint} cannot be resumed here: its {name} is another one")
-    if saved["task_settings"].get("labels") != own["task_settings"].get("labels"):
+            raise InputError(f"{checkpoint} cannot be resumed here: its {name} differs")
+    if saved["task_settings"].get("labels") != task.task_settings.get("labels"):
         # Earlier versions took tags without types, such as B and I, for plain labels.
         hint = "; data.source_scheme none takes all tags as plain labels" if getattr(task, "spans", False) else ""
-        raise InputError(f"{checkpoint} cannot be resumed here: its labels are other ones{hint}")
+        raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
     step = int(content["global_step"])
     if step > steps:
         raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
@@ -132,14 +132,14 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
 
 def _check_optimizer(
     checkpoint: Path,
-    saved_name: str | None,
-    own_name: str | None,
+    saved_name: object,
+    own_name: object,
     saved: Sequence[Mapping[str, Any]],
     own: Sequence[Mapping[str, Any]],
 ) -> None:
     """Check that a checkpoint's optimiser and its parameter groups are those of this training.
 
-    Loading a checkpoint restores its groups too. Other rates would be ignored without a word, and other groups would
+    Loading a checkpoint restores its groups too. Other rates would be ignored silently, and other groups would
     assign moments to the wrong parameters.
 
     Raises:
@@ -147,9 +147,9 @@ def _check_optimizer(
     """
     message = f"{checkpoint} cannot be resumed here: its optimiser"
     if saved_name is not None and own_name is not None and saved_name != own_name:
-        raise InputError(f"{message} is another one: {saved_name}, not {own_name}")
+        raise InputError(f"{message} differs: {saved_name}, not {own_name}")
     if any((key in saved[0]) != (key in own[0]) for key in _TELLING_KEYS):
-        raise InputError(f"{message} is another one")
+        raise InputError(f"{message} differs")
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in own]:
         raise InputError(f"{message} has other groups of parameters (by parameter_groups, freeze or weight decay)")
     for old, new in zip(saved, own, strict=True):

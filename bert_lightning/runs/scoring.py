@@ -50,7 +50,7 @@ def run_directory_of(checkpoint: Path) -> RunDirectory | None:
 
 def score(
     checkpoint_path: Path,
-    stage: Literal["validate", "test"],
+    command: Literal["validate", "test"],
     files: list[Path],
     overrides: list[str],
     allowed: Sequence[str] = (),
@@ -62,7 +62,7 @@ def score(
 
     Args:
         checkpoint_path: a checkpoint or run directory.
-        stage: the split, as the command is called.
+        command: scores the validation or the test split.
         files: experiment files, read on top of the run's own configuration.
         overrides: keys on top of the files, as on the command line.
         allowed: modules that a `class_path` may name.
@@ -82,11 +82,11 @@ def score(
             f"{checkpoint_path} was trained for {checkpoint.task or 'no task of ours'}, "
             f"but the configuration is for {experiment.task}"
         )
-    split: Literal["validation", "test"] = "validation" if stage == "validate" else "test"
+    split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
     setup = build(_with_weights(experiment), checkpoint, split)
     folder = directory.path if directory is not None else Path.cwd()
     trainer = build_trainer(experiment, folder, [])
-    run = trainer.validate if stage == "validate" else trainer.test
+    run = trainer.validate if command == "validate" else trainer.test
     run(setup.task, setup.data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if directory is None or not trainer.is_global_zero:

@@ -16,6 +16,7 @@ from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from bert_lightning.training.precision import product_type
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
@@ -88,7 +89,7 @@ def shared_tokenizer(
     carried = checkpoint_tokenizer(start) if start is not None else None
     if tokenizer is None or carried is None:
         if (either := tokenizer or carried) is None:
-            raise InputError("data.tokenizer is not set: a vocabulary is needed, since no checkpoint brings one")
+            raise InputError("data.tokenizer is not set: a vocabulary is needed, because no checkpoint has one")
         return either
     if split is not None and not data_decides:
         return carried
@@ -154,7 +155,7 @@ def take_weights(
     """Fill the model with the checkpoint's weights, freeze it, and choose how it is computed.
 
     Returns:
-        What a user should know about it, such as the parameters that the checkpoint lacks.
+        Notes for the user, such as the parameters that the checkpoint lacks.
     """
     settings = experiment.model
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
@@ -179,7 +180,7 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
     """Exclude from training what the settings freeze.
 
     Raises:
-        InputError: there are fewer layers, frozen layers are drawn anew, or nothing is left to train.
+        InputError: there are fewer layers, frozen layers are to be reinitialised, or nothing is left to train.
     """
     settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
     num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers
@@ -189,14 +190,13 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
         raise InputError(f"freeze.layers: {error}") from None
     if num_drawn and num_frozen and num_drawn + num_frozen > model.config.num_hidden_layers:
         key = "encoder" if settings.encoder else "layers"
-        raise InputError(f"freeze.{key} would freeze what model.reinitialize_layers draws anew")
+        raise InputError(f"freeze.{key} would freeze layers that model.reinitialize_layers reinitialises")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("freeze leaves nothing to train")
 
 
 def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:
     on_cuda = torch.cuda.is_available() and experiment.trainer.accelerator != "cpu"
-    types = {"bf16": torch.bfloat16, "16": torch.float16}
-    dtype = types.get(experiment.trainer.precision.split("-")[0], torch.float32)
+    dtype = product_type(experiment.trainer.precision)
     width = config.hidden_size // config.num_attention_heads
     return varlen_obstacle(torch.device("cuda" if on_cuda else "cpu"), dtype, width)

@@ -17,7 +17,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bert_lightning.checks import nearest
-from bert_lightning.config.experiment import Experiment, TrainerSettings
+from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.sections import TrainerSettings
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.task import Task
@@ -127,7 +128,7 @@ def _strategy(experiment: Experiment) -> str | Strategy:
         )
     if settings.strategy == "ddp" or settings.num_processes > 1:
         # Unless DDP looks for unused parameters, it rearranges its buckets after the first step, and so after each
-        # resume. Three ranks or more add up in an order that depends on the position in a bucket, so it must not
+        # resume. Three processes or more add up in an order that depends on the position in a bucket, so it must not
         # change.
         return DDPStrategy(
             gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=settings.num_processes > 2

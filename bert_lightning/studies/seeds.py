@@ -9,8 +9,7 @@ from pathlib import Path
 
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs.choices import choose_directory
-from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.studies.comparison import group_runs, read_run
 from bert_lightning.training.signals import EXIT_STATUS
 

@@ -30,7 +30,7 @@ def task_spec(name: str) -> TaskSpec:
     Raises:
         InputError: there is no task of that name; the message says which is nearest.
 
-    >>> task_spec("multiple-choice").settings.__name__
+    >>> task_spec("multiple-choice").data_settings.__name__
     'MultipleChoiceData'
     """
     if name not in TASKS:

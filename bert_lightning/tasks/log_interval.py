@@ -52,7 +52,7 @@ class IntervalSums(NamedTuple):
 
 @dataclass(frozen=True)
 class IntervalValues:
-    """What a finished log interval is logged as.
+    """The values that are logged for a finished log interval.
 
     Attributes:
         means: (K,) the mean of each training sum over its counts, over all processes.

@@ -39,34 +39,35 @@ class TaskSpec:
 
     Attributes:
         name: the value of the key `task`.
-        settings: dataclass of the keys under `data`.
-        data: data module; its positional arguments are settings and tokenizer, its keywords `split` and `length`.
+        data_settings: dataclass of the keys under `data`.
+        data: data module; its positional arguments are data settings and tokenizer, its keywords are `split` and
+            `length`.
         model: encoder with its head; its positional argument is the architecture.
         task: LightningModule; its positional arguments are model, architecture and tokenizer, its keyword is
             `optimization`.
         task_arguments: data module, saved values -> arguments of `task`.
         saved_task_arguments: saved values -> arguments of `task`.
         saved_head_arguments: checkpoint -> arguments of `model`.
-        head: dataclass of the keys under `model.head`.
+        head_settings: dataclass of the keys under `model.head`.
         head_arguments: head settings, data module -> arguments of `model`.
         data_arguments: saved values -> arguments of `data`, to score a checkpoint: its labels, for example.
         prepare_vocabulary: adds the entries that the task needs, before training.
-        stored_tokenizer: settings, split -> the tokenizer of data that is stored as token ids. None if the data is
-            text, which any tokenizer can encode.
-        num_segments: settings -> number of token types that a sequence has.
+        stored_tokenizer: data settings, split -> the tokenizer of data that is stored as token ids. None if the data
+            is text, which any tokenizer can encode.
+        num_segments: data settings -> number of token types that a sequence has.
         keeps_every_head: start from every head tensor of a checkpoint. Otherwise training starts from a checkpoint's
             head only if the task and the labels are the same.
     """
 
     name: str
-    settings: type
+    data_settings: type
     data: Callable[..., StepDataModule]
     model: Callable[..., PretrainedModel]
     task: Callable[..., Task]
     task_arguments: Callable[[Any, Saved], Arguments]
     saved_task_arguments: Callable[[Saved], Arguments]
     saved_head_arguments: Callable[[Checkpoint], Arguments]
-    head: type = NoHeadSettings
+    head_settings: type = NoHeadSettings
     head_arguments: Callable[[Any, Any], Arguments] = _nothing
     data_arguments: Callable[[Saved], Arguments] = _nothing
     prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged

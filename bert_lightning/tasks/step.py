@@ -18,20 +18,59 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.task import Optimization, Task
 
 
+class Backward:
+    """The backward pass of one micro-batch, which a `StepMethod` calls.
+
+    Args:
+        task: holds the model.
+        loss_of: the loss of the step, (), of (L,) summed losses.
+        exchanges: whether the last pass adds up the gradients over processes; DDP does so once per step.
+    """
+
+    def __init__(self, task: "Task", loss_of: Callable[[Tensor], Tensor], *, exchanges: bool) -> None:
+        self._task = task
+        self._loss_of = loss_of
+        self._exchanges = exchanges
+        self._ended = False
+
+    def __call__(self, losses: Tensor, *, is_last: bool = True) -> None:
+        """Add the gradients of summed losses, each divided by its count over the whole batch.
+
+        Args:
+            losses: (L,) the summed losses of the micro-batch.
+            is_last: whether no other pass of this micro-batch follows.
+
+        Raises:
+            RuntimeError: the last pass has been made already.
+        """
+        if self._ended:
+            raise RuntimeError(
+                "a step method called backward after the last pass: every pass before the last needs is_last=False"
+            )
+        self._ended = is_last
+        strategy = self._task.trainer.strategy
+        with nullcontext() if is_last and self._exchanges else _without_gradient_exchange(strategy):
+            self._task.manual_backward(self._loss_of(losses))
+
+    def check_ended(self) -> None:
+        """Raise a RuntimeError if the last pass is missing: the processes' weights would then differ."""
+        if not self._ended:
+            raise RuntimeError("a step method made no last backward pass: call backward once without is_last=False")
+
+
 class StepMethod(Protocol):
     """A way to turn one micro-batch into gradients. Distillation or adversarial training is one such class."""
 
     def counts(self, task: "Task", batch: Batch) -> Tensor:
         """Return (K,) the divisor of each training sum, known before the forward pass."""
 
-    def sums(self, task: "Task", batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
         """Return (K,) the training sums, without gradients.
 
         Args:
             task: holds the model.
             batch: one micro-batch.
-            backward: takes (L,) the summed losses and adds their gradients, divided by the counts of the whole batch;
-                to be called at least once.
+            backward: to be called at least once. Every call except the last needs `is_last=False`.
         """
 
 
@@ -41,7 +80,7 @@ class PlainStep:
     def counts(self, task: "Task", batch: Batch) -> Tensor:
         return task.counts(batch)
 
-    def sums(self, task: "Task", batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
         sums = task.sums(batch)
         backward(sums[: task.num_losses])
         return sums.detach()
@@ -66,21 +105,21 @@ def accumulate_gradients(
     Each sum is divided by its count over all micro-batches of all processes. Dropout is seeded for each micro-batch.
     """
     trainer, step = task.trainer, task.trainer.global_step
-    rank, num_shares = data_rank(trainer)
+    share, num_shares = data_rank(trainer)
     counts = torch.stack([method.counts(task, batch) for batch in micro_batches]).sum(0).float().to(task.device)
     divisors = sum_over_shares(counts, num_shares)[: task.num_losses].clamp(min=1)
     weights = torch.tensor(loss_weights(task, optimization), device=task.device)
 
-    def backward(losses: Tensor) -> None:
+    def loss_of(losses: Tensor) -> Tensor:
         # Gradients are averaged over processes; the factor makes that a sum.
-        task.manual_backward((losses / divisors * weights).sum() * num_shares)
+        return (losses / divisors * weights).sum() * num_shares
 
     sums = torch.zeros_like(counts)
     for number, batch in enumerate(micro_batches):
-        torch.manual_seed(derive_key(optimization.seed, "dropout", step, rank, number))
-        is_last = number == len(micro_batches) - 1
-        with nullcontext() if is_last else _without_gradient_exchange(trainer.strategy):
-            sums += method.sums(task, batch, backward)
+        torch.manual_seed(derive_key(optimization.seed, "dropout", step, share, number))
+        backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
+        sums += method.sums(task, batch, backward)
+        backward.check_ended()
     return StepSums(sums, counts)
 
 

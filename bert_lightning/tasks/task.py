@@ -33,6 +33,7 @@ from bert_lightning.tasks.step import (
 )
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.finite import FiniteSteps, LossSpikes
+from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
 
 ProgressColumn = tuple[str, str, str]
@@ -76,12 +77,12 @@ class Optimization:
 class Task(LightningModule):
     """A model whose training losses are sums over counted items.
 
-    The loss of a step is, for each of the task's losses, its sum over all micro-batches of all processes divided by
-    the count over all of them, for example of masked tokens. So it does not depend on how the batch is cut.
-    Lightning would average over micro-batches instead, so optimisation is manual in its sense.
+    Each loss of a step is a sum over all micro-batches of all processes, divided by a count over all of them, such as
+    the number of masked tokens. So it does not depend on how the batch is cut. Lightning would average over
+    micro-batches instead, so optimisation is manual in its sense.
 
-    Dropout is seeded for each micro-batch from (seed, step, rank, number of the micro-batch). A resumed run therefore
-    draws what the uninterrupted one would have drawn.
+    Dropout is seeded for each micro-batch from (seed, step, share of the batch, number of the micro-batch). So a
+    resumed run draws what the uninterrupted one would have drawn.
 
     Attributes:
         optimization: None if the task only scores and predicts.
@@ -141,7 +142,7 @@ class Task(LightningModule):
         return 0
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Plain values that prediction needs besides the weights; checkpoints hold them."""
         return {}
 
@@ -151,7 +152,7 @@ class Task(LightningModule):
         return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
 
     @abstractmethod
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Predict from raw input: one prediction per row.
 
         Raises:
@@ -229,7 +230,7 @@ class Task(LightningModule):
         self._finite.skips = self._optimization.non_finite == "skip"
         self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
 
     def on_validation_start(self) -> None:
@@ -252,8 +253,7 @@ class Task(LightningModule):
 
     def _find_peak(self) -> float:
         """Return the FLOP/s that all devices together reach at most."""
-        types = {"bf16": torch.bfloat16, "16": torch.float16}
-        precision = types.get(str(self.trainer.precision).split("-")[0], torch.float32)
+        precision = product_type(str(self.trainer.precision))
         peak = peak_operations(self.device, precision, self.config.hidden_size, self.config.intermediate_size)
         return peak * self.trainer.world_size
 
@@ -316,7 +316,7 @@ class Task(LightningModule):
         self._finite.load_state(checkpoint)
         self._interval.load_state(checkpoint)
 
-    def checkpoint_entry(self) -> dict[str, Any]:
+    def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
         vocabulary = self.tokenizer.vocabulary
         return {

@@ -64,7 +64,9 @@ class CheckpointSettings:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "every_n_steps", "keep_every_n_steps", "keep_last")
         if self.asynchronous and self.sharded:
-            raise ValueError("asynchronous does not go with checkpoint.sharded: each process writes its own shard")
+            raise ValueError(
+                "asynchronous cannot be combined with checkpoint.sharded: each process writes its own shard"
+            )
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStopping, EarlyStopp
 class ResumableEarlyStopping(EarlyStopping):
     """Lightning's early stopping, which also stays stopped after a resume.
 
-    Lightning's checkpoints hold only the patience used so far. A run that was killed between the checkpoint of its
-    last validation and its end would train further.
+    Lightning's checkpoints hold only the number of validations without improvement. A run that was killed between
+    the checkpoint of its last validation and its end would train further.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -16,7 +16,7 @@ class ResumableEarlyStopping(EarlyStopping):
         self._stay_stopped(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do the same again: with `trainer.strategy` fsdp, Lightning reads the checkpoint after `on_fit_start`."""
+        """Stop again: with `trainer.strategy` fsdp, Lightning reads the checkpoint only after `on_fit_start`."""
         self._stay_stopped(trainer)
 
     def _stay_stopped(self, trainer: Trainer) -> None:

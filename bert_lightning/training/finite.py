@@ -46,7 +46,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
 
 
 class _Step(NamedTuple):
-    """What decides about the update of one step, and what its report names."""
+    """The values of one step that decide about its update, and that its report names."""
 
     number: int
     finite: Tensor

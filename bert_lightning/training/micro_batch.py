@@ -37,7 +37,7 @@ class TrainingData(Protocol):
         """Compute each step in this many micro-batches."""
         ...
 
-    def training_batches(self, step: int, plan: Plan, rank: int, world_size: int) -> Sequence[Mapping[str, Any]]:
+    def training_batches(self, step: int, plan: Plan, share: int, num_shares: int) -> Sequence[Mapping[str, Any]]:
         """Return the micro-batches of one share of a batch."""
         ...
 
@@ -63,7 +63,7 @@ class LargestMicroBatch(Callback):
     dropout depend on the number. A resumed run keeps its number.
 
     Args:
-        batch_size: samples of a step in one process.
+        batch_size: samples of a step in one share of the batch, which is one process without tensor parallelism.
         known: the number of a resumed run.
         chosen: callback that receives the number.
     """
@@ -81,12 +81,12 @@ class LargestMicroBatch(Callback):
         self.chosen(number)
 
     def _search(self, trainer: Trainer, task: TrainedTask, data: TrainingData) -> int:
-        rank, num_shares = data_rank(trainer)
+        share, num_shares = data_rank(trainer)
 
         def fits(number: int) -> bool:
             plan = dataclasses.replace(data.plan, accumulate=number)
             steps = range(0, plan.num_steps, max(1, plan.num_steps // _NUM_STEPS_TRIED))
-            batches = (data.training_batches(step, plan, rank, num_shares)[0] for step in steps)
+            batches = (data.training_batches(step, plan, share, num_shares)[0] for step in steps)
             largest = max(batches, key=lambda batch: batch["input_ids"].numel())
             own = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
             return bool(holds_everywhere(torch.tensor(own, device=trainer.strategy.root_device)))

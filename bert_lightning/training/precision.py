@@ -1,4 +1,4 @@
-"""Precisions that Lightning lacks: only the weights in bfloat16, and a loss scaled for float16."""
+"""Precisions: the type of products, and two that Lightning lacks (weights in bfloat16, a loss scaled for float16)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,17 @@ import torch
 from lightning import LightningModule
 from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+
+_TYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+def product_type(precision: str) -> torch.dtype:
+    """Return the type in which a precision computes matrix products.
+
+    >>> product_type("bf16-mixed"), product_type("32-true")
+    (torch.bfloat16, torch.float32)
+    """
+    return _TYPES.get(precision.split("-")[0], torch.float32)
 
 
 class BFloat16Weights(Precision):

@@ -46,7 +46,7 @@ _VENDOR_PEAKS = (
 class StepClock:
     """Adds up the seconds of each section of the steps.
 
-    A GPU works behind its host, so its sections are timed on the device.
+    A GPU computes while its host is already at a later point, so its sections are timed on the device.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bert_lightning.checkpoints.files import write_text
 from bert_lightning.cli import main
-from bert_lightning.runs.choices import has_fast_bfloat16
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import RunDirectory
 
 HERE = Path(__file__).parent

@@ -198,22 +198,20 @@ def test_an_index_that_names_no_files_is_refused_by_its_key(tmp_path: Path, file
         BertEncoder.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("parameter", ["weight", "bias"])
+@pytest.mark.parametrize("name", ["weight", "bias"])
 @pytest.mark.parametrize("keep_bert", [True, False])
-def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path, parameter: str, keep_bert: bool):
-    name = f"cls.predictions.decoder.{parameter}"
+def test_a_decoder_that_contradicts_its_tying_loses_only_the_head(tmp_path: Path, name: str, keep_bert: bool):
+    full_name = f"cls.predictions.decoder.{name}"
 
     def contradictory(tensors: Tensors) -> Tensors:
-        found = tied(tensors) | {name: torch.randn(tied(tensors)[name].shape)}
+        found = tied(tensors) | {full_name: torch.randn(tied(tensors)[full_name].shape)}
         return found if keep_bert else {key.removeprefix("bert."): tensor for key, tensor in found.items()}
 
     folder = write_form(Form(VERSION_4, contradictory, pickled), tmp_path)
     encoder = BertEncoder.from_pretrained(folder)
     assert_equal(encoder, transformers.BertModel.from_pretrained(folder, local_files_only=True))
     assert encoder.loading_report.missing == []
-    with pytest.raises(
-        CheckpointError, match=rf"decoder\.{parameter} differs from .*tie_word_embeddings makes them one"
-    ):
+    with pytest.raises(CheckpointError, match=rf"decoder\.{name} differs from .*tie_word_embeddings makes them one"):
         BertForPreTraining.from_pretrained(folder)
-    with pytest.raises(CheckpointError, match=rf"decoder\.{parameter} differs from"):
+    with pytest.raises(CheckpointError, match=rf"decoder\.{name} differs from"):
         model_of(read_checkpoint(folder))

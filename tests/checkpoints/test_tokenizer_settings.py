@@ -301,7 +301,7 @@ def without_absent(values: dict) -> dict:
     return {key: value for key, value in values.items() if value != "absent"}
 
 
-SERIALIZED_CHANGES = st.fixed_dictionaries(
+SERIALIZED = st.fixed_dictionaries(
     {
         "normalizer": st.fixed_dictionaries(
             {
@@ -345,9 +345,7 @@ MAPS = often(None, {"mask_token": "[MASK]"}, {"additional_special_tokens": ["riv
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    changes=st.none() | SERIALIZED_CHANGES, values=SETTINGS_VALUES, special_map=MAPS, added=often(None, {"river": 21})
-)
+@given(changes=st.none() | SERIALIZED, values=SETTINGS_VALUES, special_map=MAPS, added=often(None, {"river": 21}))
 def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(changes, values, special_map, added):
     files: dict = {"tokenizer_config.json": without_absent(values)}
     # Without the file that the class needs, transformers refuses it.

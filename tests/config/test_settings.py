@@ -133,7 +133,7 @@ def test_any_changed_value_changes_the_identity(tmp_path):
         ({"data": {"tag_column": 1}}, "unknown key 'data.tag_column', which is of the task token-classification"),
         (
             {"wandb.mode": "disabled"},
-            "unknown key 'wandb.mode': in a file, keys stand inside each other, wandb: {mode:",
+            "unknown key 'wandb.mode': in a file, write nested keys, wandb: {mode:",
         ),
         ({"model": {"config": {"hidden_size": "big"}}}, "model.config: hidden_size is 'big'; expected int"),
         ({"loss_weights": {"nsp_loss": True}}, "loss_weights.nsp_loss is True; it must be 0 or more"),

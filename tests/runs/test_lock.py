@@ -100,6 +100,6 @@ def test_a_run_finished_by_another_command_meanwhile_is_not_started_again(home, 
     monkeypatch.setattr(training, "build", beaten)
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(run.path)]
     assert main(command) == 2
-    assert f"{run.path}: another command began a run there just now" in capsys.readouterr().err
+    assert f"{run.path}: another command has just begun a run there" in capsys.readouterr().err
     assert run.read_config() == {"of": "another"}
     assert not run.manifest.exists()

@@ -228,7 +228,7 @@ def test_scoring_a_runs_answers_gives_the_runs_figures(tmp_path, tokenizer, no_a
     for window in split.windows:
         positions = np.sort(generator.choice(np.arange(window.length), min(5, window.length), replace=False))
         scores = generator.normal(size=(2, len(positions))).astype(np.float32)
-        outputs.append(WindowScores(positions, scores[0], places, scores[1], float(generator.normal())))
+        outputs.append(WindowScores(positions, scores[0], positions, scores[1], float(generator.normal())))
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
@@ -448,7 +448,7 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     assert [row.values["a: b"] for row in now] == [row["a: b"] for row in rows]
     assert [row.values["label"] for row in now] == [row.values["label"] for row in before]
 
-    first, second = folder / "out", place / "2"
+    first, second = folder / "out", folder / "2"
     for source, output in ((run, first), (first, second)):
         assert main(["export", "--checkpoint", str(source), "--format", "huggingface", "--output", str(output)]) == 0
     model, again = map(transformers.AutoModelForSequenceClassification.from_pretrained, map(str, (first, second)))
@@ -513,7 +513,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_nam
     command.append("--data.source_scheme")
     capsys.readouterr()
     assert main([*command, "auto"]) == 2
-    assert "its labels are other ones; data.source_scheme none takes all tags as" in capsys.readouterr().err
+    assert "its labels differ; data.source_scheme none takes all tags as" in capsys.readouterr().err
     assert main([*command, "none"]) == 0
     assert directory.read_config()["data"]["source_scheme"] == "none"
     assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]

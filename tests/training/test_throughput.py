@@ -10,7 +10,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
-from bert_lightning.runs import choices
+from bert_lightning.runs import auto_settings
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training import throughput
@@ -139,12 +139,12 @@ def test_a_batch_that_does_not_fit_is_split_into_micro_batches_that_a_resume_kee
 
 def test_precision_auto_is_the_types_of_the_device_and_a_run_keeps_it(config, tmp_path, monkeypatch):
     for fast, expected in ((True, "bf16-mixed"), (False, "32")):
-        monkeypatch.setattr(choices, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
+        monkeypatch.setattr(auto_settings, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
         run = fit(config, tmp_path / expected, "--trainer.precision", "auto")
         assert run.read_config()["trainer"]["precision"] == expected
     # On another machine.
     experiment = load_experiment([config], ["--trainer.precision", "auto"])
-    kept = choices.settle_precision(experiment, RunDirectory(tmp_path / "bf16-mixed"))
+    kept = auto_settings.settle_precision(experiment, RunDirectory(tmp_path / "bf16-mixed"))
     assert kept.trainer.precision == "bf16-mixed"
 
 
@@ -159,19 +159,31 @@ def test_precision_auto_is_the_types_of_the_device_and_a_run_keeps_it(config, tm
 )
 def test_compiling_is_chosen_for_long_runs_on_a_gpu(config, monkeypatch, value, on_gpu, steps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setattr(choices.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(auto_settings.importlib.util, "find_spec", lambda name: object())
     experiment = load_experiment([config], ["--trainer.compile", value, "--trainer.accelerator", "auto"])
-    assert choices.compiles(experiment, steps) is expected
+    assert auto_settings.compiles(experiment, steps) is expected
 
 
 def test_profile_and_seeds_do_not_go_together(config, capsys):
     assert main(["fit", "--config", str(config), "--seeds", "1", "2", "--profile"]) == 2
-    assert "--profile is of one run" in capsys.readouterr().err
+    assert "--profile and --seeds contradict each other" in capsys.readouterr().err
 
 
 def test_stages_have_their_own_micro_batches(config):
     class Staged:
         batch_shares = (("a", 1, None), ("b", 2, None))
 
-    with pytest.raises(InputError, match=r"auto does not go with data\.stages"):
-        choices.largest_micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
+    with pytest.raises(InputError, match=r"auto cannot be combined with data\.stages"):
+        auto_settings.largest_micro_batch(load_experiment([config]), Staged(), RunDirectory(config.parent), None)
+
+
+def test_processes_of_one_tensor_parallel_group_compute_the_same_micro_batches(config):
+    class Data:
+        batch_shares = (("a", 1, None),)
+        batch_size = 8
+
+    options = ["--trainer.devices=4", "--trainer.strategy=fsdp", "--trainer.tensor_parallel_size=2"]
+    directory = RunDirectory(config.parent)
+    search = auto_settings.largest_micro_batch(load_experiment([config], options), Data(), directory, 6)
+    # Two shares of four samples; a share of the six micro-batches is three.
+    assert (search.batch_size, search.known) == (4, 3)

@@ -3,7 +3,7 @@
 transformers gathers them from four files; source: `tokenization_utils_base.py: _from_pretrained`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bert_lightning.checkpoints.tokenizers.serialized_tokenizer import BLANKS, SERIALIZED
@@ -42,7 +42,7 @@ class TokenFiles(NamedTuple):
     """`added_tokens.json`"""
 
 
-def has_decoder(settings: dict[str, Any]) -> bool:
+def has_decoder(settings: Mapping[str, object]) -> bool:
     """Return whether the settings list all added tokens. transformers then ignores the two smaller files."""
     return settings.get("added_tokens_decoder") is not None
 
@@ -110,14 +110,14 @@ def _in_order(files: TokenFiles, *, unchanged: bool) -> Iterator[tuple[str, Adde
         yield from _named_tokens({key: token for key, token in BERT_TOKENS.items() if key not in settings})
 
 
-def _named_tokens(settings: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
+def _named_tokens(settings: Mapping[str, object]) -> Iterator[tuple[str, AddedToken]]:
     """Yield the tokens of keys such as `mask_token`."""
     for key, value in settings.items():
         if key.endswith("_token") and isinstance(value, str | dict) and value:
             yield _token(value, SETTINGS)
 
 
-def _extra_tokens(settings: dict[str, Any], special_map: dict[str, Any]) -> Iterator[tuple[str, AddedToken]]:
+def _extra_tokens(settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> Iterator[tuple[str, AddedToken]]:
     """Yield further special tokens from their lists. A list under the new key replaces the old key."""
     extra, before = settings.get(_EXTRA), settings.get(EXTRA_BEFORE)
     lists = [extra, special_map.get(_EXTRA)]

@@ -68,7 +68,7 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
     )
 
 
-def _unlike(*settings: tuple[str, Any, Any]) -> Iterator[str]:
+def _unlike(*settings: tuple[str, object, object]) -> Iterator[str]:
     for name, value, expected in settings:
         if value != expected:
             yield f"in {SERIALIZED} its {name} is {value!r}, but BERT's is {expected!r}"
@@ -129,8 +129,8 @@ def _frame(processor: dict[str, Any], entries: tuple[str, ...]) -> str:
 
 
 def _template(pieces: list[dict[str, Any]]) -> str:
-    found = []
+    pieces_of_frame = []
     for piece in pieces:
         [value] = piece.values()
-        found.append(value["id"] + (f":{value['type_id']}" if value["type_id"] else ""))
-    return " ".join(found)
+        pieces_of_frame.append(value["id"] + (f":{value['type_id']}" if value["type_id"] else ""))
+    return " ".join(pieces_of_frame)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, max_length: int | Non
         for name, content in vocabulary.originals:
             write_bytes(folder / name, content)
         return
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": vocabulary.lowercase is not False,
         "strip_accents": vocabulary.strip_accents,
@@ -210,7 +210,7 @@ def _read_optional(path: Path) -> dict[str, Any] | None:
     return read_json_object(path) if path.is_file() else None
 
 
-def _originals(folder: Path, settings: dict[str, Any], named: Any) -> tuple[tuple[str, bytes], ...]:
+def _originals(folder: Path, settings: Mapping[str, object], named: object) -> tuple[tuple[str, bytes], ...]:
     """Return the unchanged tokenizer files, plus the class that only the model's `config.json` names."""
     files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
     if named and not settings.get("tokenizer_class"):
@@ -261,7 +261,7 @@ def _read_entries(file: Path) -> tuple[str, ...]:
 
 
 def _casing(
-    settings: dict[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, unchanged: bool
+    settings: Mapping[str, Any], serialized: SerializedTokenizer | None, folder: Path, *, unchanged: bool
 ) -> tuple[bool | None, bool | None, bool]:
     """Return `lowercase`, `strip_accents` and `tokenize_chinese_chars` from the file that transformers uses."""
     if serialized is not None and unchanged:
@@ -278,7 +278,7 @@ def _casing(
     return lowercase, accents, chinese
 
 
-def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
+def _obstacles(settings: Mapping[str, object], named: object) -> Iterator[str]:
     """Yield a message for each setting of `tokenizer_config.json` that makes it differ from BERT's tokenizer."""
     if named is not None and named not in (*_BUILT, *_UNCHANGED):
         file = SETTINGS if settings.get("tokenizer_class") else _MODEL_SETTINGS
@@ -294,7 +294,7 @@ def _obstacles(settings: dict[str, Any], named: Any) -> Iterator[str]:
 
 def _warn_of_unused(
     vocabulary: Vocabulary,
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     serialized: SerializedTokenizer | None,
     folder: Path,
     *,

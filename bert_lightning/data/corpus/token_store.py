@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import sha256
+from bert_lightning.checkpoints.tokenizers.tokenizer_files import VOCABULARY
 from bert_lightning.data.corpus.shards import Shard, ShardRecord, shard_fault, size_fault, with_repair
 from bert_lightning.errors import InputError
-from bert_lightning.text.wordpiece import VOCABULARY, WordPieceTokenizer, load_tokenizer
+from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -41,7 +41,7 @@ class _Glue(NamedTuple):
     hub_labels: tuple[str, ...] | None = None
     """The names of `labels` on the hub, if they differ."""
     has_header: bool = True
-    """Whether train and dev have a header. Test files always have one."""
+    """True if train and dev have a header. Test files always have one."""
     original: tuple[str, Callable[[str, str], Iterator[LabelledText]]] | None = None
     """The files that the authors themselves publish, as a glob of names, and their reader."""
     original_files: Mapping[str, str] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -66,8 +66,8 @@ class Batch(TypedDict):
 
 
 def assemble(
-    firsts: Sequence[Sequence[int] | NDArray[Any]],
-    seconds: Sequence[Sequence[int] | NDArray[Any]] | None,
+    firsts: Sequence[Sequence[int] | NDArray[np.generic]],
+    seconds: Sequence[Sequence[int] | NDArray[np.generic]] | None,
     cls_id: int,
     sep_id: int,
     pad_id: int,
@@ -146,26 +146,26 @@ def _batch(
     }
 
 
-def fit_into_rows(lengths: NDArray[np.int64], num_rows: int, room: int) -> list[list[int]]:
-    """Distribute sequences over rows of `room` tokens each; return the numbers of the sequences in each row.
+def fit_into_bins(lengths: NDArray[np.int64], num_bins: int, room: int) -> list[list[int]]:
+    """Distribute sequences over bins of `room` tokens each; return the numbers of the sequences in each bin.
 
-    The longest sequence comes first, and each goes into the fullest row that has room for it (best-fit decreasing).
+    The longest sequence comes first, and each goes into the fullest bin that has room for it (best-fit decreasing).
     Sequences that fit nowhere are left out.
 
-    >>> fit_into_rows(np.array([2, 5, 3, 4]), num_rows=2, room=7)
+    >>> fit_into_bins(np.array([2, 5, 3, 4]), num_bins=2, room=7)
     [[1, 0], [3, 2]]
     """
-    rows: list[list[int]] = [[] for _ in range(num_rows)]
-    # (free tokens, row), ascending.
-    free = [(room, row) for row in range(num_rows)]
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    # (free tokens, bin), ascending.
+    free = [(room, number) for number in range(num_bins)]
     for number in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[number])
         fullest = bisect_left(free, (length, -1))
         if fullest < len(free):
-            left, row = free.pop(fullest)
-            rows[row].append(number)
-            insort(free, (left - length, row))
-    return rows
+            left, bin_number = free.pop(fullest)
+            bins[bin_number].append(number)
+            insort(free, (left - length, bin_number))
+    return bins
 
 
 def shuffled(seed: int, num_samples: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.loader import StepLoader
-from bert_lightning.distributed.collectives import data_rank
+from bert_lightning.distributed.collectives import DataRank, data_rank
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -27,7 +27,7 @@ class TrainingLength:
     Attributes:
         max_steps: optimiser steps; or
         max_epochs: passes over the training samples.
-        accumulate: micro-batches that each rank computes per step.
+        accumulate: micro-batches of each share of a step.
         seed: seed of everything random in the data.
     """
 
@@ -123,7 +123,7 @@ class StepDataModule(LightningDataModule):
         return steps
 
     def use_micro_batches(self, number: int) -> None:
-        """Compute each step in this many micro-batches per rank, whatever `length` says."""
+        """Compute each step in this many micro-batches per share, whatever `length` says."""
         self._micro_batches = number
 
     @property
@@ -137,7 +137,7 @@ class StepDataModule(LightningDataModule):
         """A digest of each split, which changes if the data does."""
 
     @abstractmethod
-    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
+    def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
         """Return the micro-batches of a step for one share of the batch.
 
         The samples of the step depend neither on the share nor on the number of shares.
@@ -145,8 +145,8 @@ class StepDataModule(LightningDataModule):
         Args:
             step: the optimiser step, from 0.
             plan: how training is cut into steps.
-            rank: the number of the share.
-            world_size: the number of shares.
+            share: the number of the share, from 0.
+            num_shares: the number of shares.
         """
 
     @property
@@ -171,16 +171,16 @@ class StepDataModule(LightningDataModule):
 
     def train_dataloader(self) -> StepLoader[list[Batch]]:
         """Return a loader whose items are this process's micro-batches of one step."""
-        rank, world_size = self._rank()
-        self.check_shares(world_size)
+        share, num_shares = self._share()
+        self.check_shares(num_shares)
 
         def make(step: int) -> list[Batch]:
             # Read late, because the number of micro-batches may be found after the loader was made.
-            return self.training_batches(step, self.plan, rank, world_size)
+            return self.training_batches(step, self.plan, share, num_shares)
 
         return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
 
-    def check_shares(self, world_size: int) -> None:
+    def check_shares(self, num_shares: int) -> None:
         """Check that all micro-batches of a step can have the same size.
 
         Raises:
@@ -189,9 +189,9 @@ class StepDataModule(LightningDataModule):
         plan = self.plan
         for key, size, accumulate in self.batch_shares:
             per_share = accumulate or plan.accumulate
-            if size % (per_share * world_size):
+            if size % (per_share * num_shares):
                 raise InputError(
-                    f"{key} is {size}; it must be a multiple of {per_share * world_size}, which is {world_size} "
+                    f"{key} is {size}; it must be a multiple of {per_share * num_shares}, which is {num_shares} "
                     f"process(es) times trainer.accumulate_grad_batches {per_share}"
                 )
 
@@ -205,18 +205,18 @@ class StepDataModule(LightningDataModule):
         total = self.num_evaluation_samples(split)
         if not total:
             return []
-        rank, world_size = self._rank()
-        # All processes have the same number of batches, and no sample comes twice; so the last batches may be empty.
-        num_batches = -(-total // (self.evaluation_batch_size * world_size))
+        share, num_shares = self._share()
+        # All shares have the same number of batches, and no sample comes twice; so the last batches may be empty.
+        num_batches = -(-total // (self.evaluation_batch_size * num_shares))
 
         def make(number: int) -> Batch:
-            start = (number * world_size + rank) * self.evaluation_batch_size
+            start = (number * num_shares + share) * self.evaluation_batch_size
             return self.evaluation_batch(
                 split, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
         return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")
 
-    def _rank(self) -> tuple[int, int]:
+    def _share(self) -> DataRank:
         trainer = self.trainer
-        return data_rank(trainer) if trainer is not None else (0, 1)
+        return data_rank(trainer) if trainer is not None else DataRank(0, 1)

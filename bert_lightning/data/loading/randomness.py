@@ -5,7 +5,6 @@ generators") applied to a key and a counter; all functions work on whole arrays.
 """
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ def derive_key(*values: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
+def random_bits(key: int | UInt64, counters: NDArray[np.generic]) -> UInt64:
     """Return 64 random bits for each counter; `key` and `counters` broadcast against each other."""
     start = np.uint64(key) if isinstance(key, int) else key
     # All arithmetic is modulo 2^64, as arrays of this type compute.
@@ -39,12 +38,12 @@ def random_bits(key: int | UInt64, counters: NDArray[Any]) -> UInt64:
     return state ^ (state >> np.uint64(31))
 
 
-def uniforms(key: int | UInt64, counters: NDArray[Any]) -> NDArray[np.float64]:
+def uniforms(key: int | UInt64, counters: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each counter, with 53 random bits."""
     return (random_bits(key, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permute(key: int, length: int, positions: NDArray[Any]) -> NDArray[np.int64]:
+def permute(key: int, length: int, positions: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return where a random permutation of `range(length)` sends each position.
 
     From `_FEW` items on, no array of `length` is made. Each value goes through a Feistel network over the next even

@@ -14,8 +14,8 @@ _LABELS = {"nsp": "is_random_next", "sop": "is_swapped"}
 def dynamic_instances(data: PretrainingDataModule, seed: int, epoch: int = 0) -> Iterator[dict[str, object]]:
     """Yield every sample of an epoch, in the order in which training with this seed draws them.
 
-    The keys are those of the original generator (`published_generator.py`). Sentence-order pairs have `is_swapped` in
-    place of `is_random_next`; single texts have neither.
+    The keys are those of the original generator (`published_generator.py`). Sentence-order pairs have `is_swapped`
+    instead of `is_random_next`; single texts have neither.
     """
     total = data.num_training_samples
     first = epoch * total
@@ -24,7 +24,7 @@ def dynamic_instances(data: PretrainingDataModule, seed: int, epoch: int = 0) ->
     num_steps = -(-stop // data.batch_size)
     plan = TrainingPlan(num_steps, accumulate=1, seed=seed)
     for step in range(first // data.batch_size, num_steps):
-        [batch] = data.training_batches(step, plan, rank=0, world_size=1)
+        [batch] = data.training_batches(step, plan, share=0, num_shares=1)
         for number, instance in enumerate(_instances(data, batch, metric), step * data.batch_size):
             if first <= number < stop:
                 yield instance

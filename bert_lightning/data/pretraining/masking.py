@@ -147,9 +147,9 @@ class WholeWordMasking(Masking):
 class SpanMasking(Masking):
     """Spans of whole words with geometric lengths; SpanBERT (Joshi et al. 2020, arXiv:1907.10529), section 3.1.
 
-    All tokens of a span are replaced alike, as in SpanBERT. A span ends early at the end of its segment and where the
-    number to select is reached. A span that would touch or overlap another one is drawn again. Single words fill what
-    is left of the number.
+    All tokens of a span are replaced alike, as in SpanBERT. A span ends early at the end of its segment, or as soon
+    as the number to select is reached. A span that would touch or overlap another one is drawn again. Single words
+    fill what is left of the number.
 
     Attributes:
         stop_probability: p of the geometric distribution; 0.2 in SpanBERT.
@@ -236,7 +236,7 @@ def apply_masks(
         masking: gives `mask_share` and `random_share`.
         mask_id: id of [MASK].
         random_ids: (N,) ids that random tokens are drawn from.
-        keys: (B,) keys of the random numbers; other ones than those of the selection.
+        keys: (B,) keys of the random numbers; they differ from those of the selection.
 
     Returns:
         (B, S) the ids that the model reads.

@@ -110,8 +110,8 @@ class PretrainingDataModule(StepDataModule):
         """Return how often each vocabulary entry occurs in the training stores, (V,)."""
         return np.sum([store.token_counts() for store in self.stores["train"]], axis=0)
 
-    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
-        """Return one process's micro-batches of a step.
+    def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
+        """Return the micro-batches of a step for one share of the batch.
 
         Samples are drawn and masked afresh in each epoch. A process reads only the tokens of its own micro-batches.
         """
@@ -119,12 +119,12 @@ class PretrainingDataModule(StepDataModule):
         seed = plan.seed if not stage.number else derive_key(plan.seed, "stage", stage.number)
         progress = self._progress(stage, step, plan)
         packed = self.settings.batching == "packed"
-        num_micro_batches = stage.num_micro_batches(plan) * world_size
+        num_micro_batches = stage.num_micro_batches(plan) * num_shares
         return [
             self._batches.build(
                 self._samples_of_step(stage, step, plan, seed, numbers), stage.max_seq_length, seed, progress, packed
             )
-            for numbers in np.split(np.arange(stage.batch_size), num_micro_batches)[rank::world_size]
+            for numbers in np.split(np.arange(stage.batch_size), num_micro_batches)[share::num_shares]
         ]
 
     def _samples_of_step(
@@ -180,13 +180,13 @@ class PretrainingDataModule(StepDataModule):
         total = last.samples_before + (plan.num_steps - last.first_step) * last.batch_size
         return (stage.samples_before + (step - stage.first_step) * stage.batch_size) / total
 
-    def check_shares(self, world_size: int) -> None:
+    def check_shares(self, num_shares: int) -> None:
         """Check that the samples of each step can be shared out, and that training reaches each stage.
 
         Raises:
             InputError: a batch size is no multiple of processes times micro-batches, or a stage is not reached.
         """
-        super().check_shares(world_size)
+        super().check_shares(num_shares)
         steps = {"data.batch_size_warmup.num_steps": self.settings.batch_size_warmup.num_steps}
         steps |= {f"data.stages.{n}.from_step": stage.from_step for n, stage in enumerate(self.settings.stages)}
         for key, step in steps.items():

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.loading.batching import fit_into_rows
+from bert_lightning.data.loading.batching import fit_into_bins
 from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.mixture import Mixture
 from bert_lightning.data.pretraining.samples import NumberedSample
@@ -29,8 +29,8 @@ _FILL = 0.993
 class Pools:
     """The bins of a training, or of one stage of it.
 
-    A group is the same stretch of each step's bins. The number of groups is a power of two that depends on the batch
-    size alone, so it is the same for any number of processes.
+    A group is a range of bin numbers, the same in every step. The number of groups is a power of two that depends on
+    the batch size alone, so it is the same for any number of processes.
 
     Args:
         mixture: the samples.
@@ -78,7 +78,7 @@ class Pools:
         fits, too_many = 1, int(num_bins * self.max_seq_length / measured.mean()) + 1
         while too_many - fits > 1:
             middle = (fits + too_many) // 2
-            bins = fit_into_rows(np.resize(measured, middle), num_bins, self.max_seq_length)
+            bins = fit_into_bins(np.resize(measured, middle), num_bins, self.max_seq_length)
             if sum(map(len, bins)) == middle:
                 fits = middle
             else:
@@ -123,7 +123,7 @@ def pack(lengths: NDArray[np.int64], num_bins: int, room: int) -> list[list[int]
     If not all samples fit, the last ones are left out whatever their length, so that no length is disfavoured.
     """
     while True:
-        bins = fit_into_rows(lengths, num_bins, room)
+        bins = fit_into_bins(lengths, num_bins, room)
         surplus = len(lengths) - sum(map(len, bins))
         if not surplus:
             return bins

@@ -2,7 +2,7 @@
 
 The same text, vocabulary, seed and settings give the same instances in the same order as the original code. Its
 oddities are kept: a B that is labelled random may come from the document of A; a word piece at the cut front of B
-joins the last word of A; a random token may be a special one. The dynamic samples of `objectives.py` correct them.
+joins the last word of A; a random token may be a special token. The dynamic samples of `objectives.py` correct them.
 """
 
 import json
@@ -37,7 +37,7 @@ class GoogleSettings:
         max_predictions_per_seq: limit of masked tokens per pair.
         masked_lm_prob: share of a pair's tokens to mask, special tokens included in the count.
         dupe_factor: passes over the text, each with other masks and pairs.
-        short_seq_prob: share of documents whose pairs are made shorter, drawn anew in each pass.
+        short_seq_prob: share of documents whose pairs are made shorter, drawn again in each pass.
         whole_word: mask whole words.
         seed: seed of Python's generator, from which all random numbers come.
     """

@@ -19,7 +19,7 @@ class PretrainingData:
         train: token store to train on, or several with the share of each: {stores/books: 0.2, stores/wiki: 0.8}.
         validation: token store of held-out documents.
         test: token store for `bert-lightning test`.
-        objective: the objective beside masking: next-sentence (pairs; does B follow A? as published), sentence-order
+        objective: the objective besides masking: next-sentence (pairs; does B follow A? as published), sentence-order
             (pairs; are A and B swapped?), full-sentences (single texts that continue into the next document) or
             document-sentences (single texts within one document).
         max_seq_length: longest sample in tokens, special tokens included; validation and test use it in every stage.

@@ -40,7 +40,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         self.splits: dict[str, Encoded] = {}
 
     @abstractmethod
-    def _own(self, source: str, split: str) -> Iterator[Example]:
+    def _read_custom(self, source: str, split: str) -> Iterator[Example]:
         """Read a source that belongs to no standard data set."""
 
     def _read(self, scored: EvaluationSplit | None) -> dict[str, SplitExamples[Example]]:
@@ -56,7 +56,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
             subsets: list[Subset] = []
             for name, source, layout, submission in sources:
                 standard = settings.standard
-                read = standard.read(source, layout) if standard is not None else self._own(source, split)
+                read = standard.read(source, layout) if standard is not None else self._read_custom(source, split)
                 start = len(examples)
                 examples += islice(read, limit)
                 if len(examples) == start:
@@ -76,12 +76,12 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         """SHA-256 over the examples of each split."""
         return {name: split.fingerprint for name, split in self.splits.items()}
 
-    def training_batches(self, step: int, plan: TrainingPlan, rank: int, world_size: int) -> list[Batch]:
-        """Return this rank's micro-batches of a step, of sequences of about the same length."""
+    def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
+        """Return the micro-batches of one share of a step, all of sequences of about the same length."""
         split = self.splits["train"]
         _, numbers = length_bucketed(plan.seed, split.lengths, self.batch_size, step, plan.num_steps)
-        shares = np.split(numbers, plan.accumulate * world_size)[rank::world_size]
-        return [{**split.batch(share), "samples": share} for share in shares]
+        micro_batches = np.split(numbers, plan.accumulate * num_shares)[share::num_shares]
+        return [{**split.batch(samples), "samples": samples} for samples in micro_batches]
 
     def num_evaluation_samples(self, split: EvaluationSplit) -> int:
         """Return the number of sequences of a split, 0 if there is no such split."""

@@ -10,7 +10,7 @@ from bert_lightning.data.loading.batching import Batch
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits, Split
 
 
-class OneOfSeveralTask(FineTuningTask[Split, Logits]):
+class OneOfSeveralTask(FineTuningTask[Split, Logits, Tensor]):
     """Cross-entropy over (B, L) scores, and the share of examples whose highest score is the gold one."""
 
     progress_scores = (("train/accuracy", "accuracy", ".1%"),)

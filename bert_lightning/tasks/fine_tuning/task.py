@@ -25,15 +25,17 @@ from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Split = TypeVar("Split", bound=EncodedSplit)
+Computed = TypeVar("Computed")
+"""The model's output for a batch."""
 Logits = NDArray[np.float32]
 """(L,) the scores of one sequence."""
 
 
-class FineTuningTask(Task, Generic[Split, Output]):
+class FineTuningTask(Task, Generic[Split, Output, Computed]):
     """A task whose examples become sequences, for each of which the model gives one output.
 
-    An output is a plain value, such as the logits of a text. The outputs of all ranks are collected, so a split is
-    scored once over all of its examples, for any number of ranks and any batch size.
+    An output is a plain value, such as the logits of a text. The outputs of all processes are collected, so a split
+    is scored once over all of its examples, for any number of processes and any batch size.
 
     Attributes:
         settings: how examples become sequences.
@@ -65,15 +67,15 @@ class FineTuningTask(Task, Generic[Split, Output]):
     # -- for subclasses to implement -----------------------------------------------------------------------------
 
     @abstractmethod
-    def compute(self, batch: Batch) -> Any:
+    def compute(self, batch: Batch) -> Computed:
         """Return the model's output for a batch, in float32."""
 
     @abstractmethod
-    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+    def sums_of(self, computed: Computed, batch: Batch) -> Tensor:
         """(K,) each training sum of one micro-batch."""
 
     @abstractmethod
-    def outputs_of(self, computed: Any, batch: Batch) -> list[Output]:
+    def outputs_of(self, computed: Computed, batch: Batch) -> list[Output]:
         """Return one plain value for each sequence of a batch."""
 
     @abstractmethod
@@ -81,7 +83,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         """Return the scores of a subset of a labelled split by name, equal to those of the official scorer."""
 
     @abstractmethod
-    def predictions(self, split: Split, outputs: list[Output]) -> list[dict[str, Any]]:
+    def predictions(self, split: Split, outputs: list[Output]) -> list[dict[str, object]]:
         """Return one prediction per example as plain values, with the gold label if there is one."""
 
     @abstractmethod
@@ -109,7 +111,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         return None
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """How examples become sequences."""
         return {"data": asdict(self.settings.for_prediction())}
 
@@ -120,7 +122,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         return self.sums_of(self.compute(batch), batch)
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Collect the outputs. An empty batch only keeps ranks in step."""
+        """Collect the outputs. An empty batch only keeps processes in step."""
         if not len(batch["numbers"]):
             return
         computed = self.compute(batch)
@@ -161,7 +163,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
         return split
 
     def _gathered(self, num_sequences: int) -> list[Output]:
-        """Return the outputs of all ranks in the order of the sequences."""
+        """Return the outputs of all processes in the order of the sequences."""
         outputs, self._outputs = self._outputs, {}
         if self.trainer.world_size > 1:
             outputs = {number: output for share in gather_objects(outputs) for number, output in share.items()}
@@ -171,7 +173,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
     def _evaluation_losses(self) -> dict[str, float]:
         sums, self._evaluation_sums = self._evaluation_sums, None
         if self.trainer.world_size > 1:
-            # A rank without examples has to take part in the sum as well.
+            # A process without examples has to take part in the sum as well.
             sums = (
                 sums if sums is not None else torch.zeros(2, self.num_losses, dtype=torch.float64, device=self.device)
             )
@@ -183,7 +185,7 @@ class FineTuningTask(Task, Generic[Split, Output]):
 
     # -- prediction ----------------------------------------------------------------------------------------------
 
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return one prediction per row of raw input. Batches hold sequences of about the same length.
 
         Raises:

@@ -87,7 +87,7 @@ class MultipleChoiceDataModule(FineTuningDataModule[ChoiceQuestion, EncodedChoic
     """Serves questions with their choices.
 
     Raises:
-        InputError: a file is missing or empty, or a question has no label though the first one has.
+        InputError: a file is missing or empty, or a question has no label although the first one has one.
     """
 
     settings: MultipleChoiceData
@@ -105,5 +105,5 @@ class MultipleChoiceDataModule(FineTuningDataModule[ChoiceQuestion, EncodedChoic
             check_all_or_none(examples, name, "question", "label")
             self.splits[name] = EncodedChoices(examples, tokenizer, settings, subsets)
 
-    def _own(self, source: str, split: str) -> Iterator[ChoiceQuestion]:
+    def _read_custom(self, source: str, split: str) -> Iterator[ChoiceQuestion]:
         return read_choices(source)

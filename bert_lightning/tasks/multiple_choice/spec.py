@@ -8,7 +8,7 @@ from bert_lightning.tasks.spec import TaskSpec
 
 MULTIPLE_CHOICE = TaskSpec(
     name=MultipleChoiceTask.name,
-    settings=MultipleChoiceData,
+    data_settings=MultipleChoiceData,
     data=MultipleChoiceDataModule,
     model=BertForMultipleChoice,
     task=MultipleChoiceTask,

@@ -1,7 +1,6 @@
 """Multiple choice: one of several choices for a question; paper section 4.4."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -83,7 +82,7 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         columns = ["probability", "question", "predicted", "gold"]
         return Report("\n".join(lines), {"wrong answers": (columns, rows[: 10 * _SHOWN])})
 
-    def predictions(self, split: EncodedChoices, outputs: list[Logits]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedChoices, outputs: list[Logits]) -> list[dict[str, object]]:
         """Return the number of the likeliest choice, from 0, its text, and the probability of each choice."""
         rows = []
         for example, scores in zip(split.examples, outputs, strict=True):

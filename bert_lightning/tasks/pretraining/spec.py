@@ -43,7 +43,7 @@ def _task_arguments(data: PretrainingDataModule, saved: Saved) -> Arguments:
 
 PRETRAINING = TaskSpec(
     name=PretrainingTask.name,
-    settings=PretrainingData,
+    data_settings=PretrainingData,
     data=_data,
     model=pretraining_model,
     task=PretrainingTask,

@@ -68,7 +68,7 @@ class PretrainingTask(Task):
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """The longest sequence, the token counts of the baseline, and the objective."""
         return {
             "max_seq_length": self.max_seq_length,
@@ -111,7 +111,7 @@ class PretrainingTask(Task):
         return torch.stack([tokens.loss, loss, tokens.num_right, right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Add up the sums. An empty batch only keeps ranks in step."""
+        """Add up the sums. An empty batch only keeps processes in step."""
         if not batch["num_tokens"]:
             return
         sums, counts = self.sums(batch), self.counts(batch)
@@ -152,7 +152,7 @@ class PretrainingTask(Task):
             metric.reset()
         self.log_split(values)
 
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, Any]]:
+    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return the five likeliest word pieces for each [MASK] of a text, with their probabilities.
 
         Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger.
@@ -160,7 +160,7 @@ class PretrainingTask(Task):
         Raises:
             InputError: a row has no text or no [MASK], or a [MASK] is beyond the longest sequence.
         """
-        results = []
+        results: list[dict[str, object]] = []
         for start in range(0, len(rows), batch_size):
             rows_of_batch = rows[start : start + batch_size]
             texts = [_text_with_mask(row) for row in rows_of_batch]

@@ -243,7 +243,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
                     )
             self.splits[name] = EncodedQuestions(examples, tokenizer, settings, subsets, training, labelled)
 
-    def _own(self, source: str, split: str) -> Iterator[Question]:
+    def _read_custom(self, source: str, split: str) -> Iterator[Question]:
         return read_questions(source, None if split == "test" else True)
 
     def _trainable(self, examples: Sequence[Question], source: str) -> list[Question]:

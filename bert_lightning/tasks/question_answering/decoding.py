@@ -139,8 +139,8 @@ def decode(split: EncodedQuestions, outputs: Sequence[WindowScores], *, has_answ
     Args:
         split: the questions.
         outputs: the scores of each window.
-        has_answer_head: whether a head of its own scores no answer. Then this score alone gives the odds, otherwise
-            its difference from the score of the best answer.
+        has_answer_head: whether a separate head scores no answer. Then this score alone gives the odds; otherwise its
+            difference from the score of the best answer does.
     """
     return [_decode_question(split, number, outputs, has_answer_head) for number in range(len(split.examples))]
 

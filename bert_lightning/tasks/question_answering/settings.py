@@ -56,7 +56,7 @@ class QuestionAnsweringData(FineTuningData):
 
     @property
     def is_pair(self) -> bool:
-        """Return True: a sequence holds a question and its context."""
+        """True, because a sequence holds a question and its context."""
         return True
 
     def step(self, room: int) -> int:

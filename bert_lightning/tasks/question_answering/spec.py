@@ -19,11 +19,11 @@ def _saved_task_arguments(saved: Saved) -> Arguments:
 
 QUESTION_ANSWERING = TaskSpec(
     name=QuestionAnsweringTask.name,
-    settings=QuestionAnsweringData,
+    data_settings=QuestionAnsweringData,
     data=QuestionAnsweringDataModule,
     model=BertForQuestionAnswering,
     task=QuestionAnsweringTask,
-    head=QuestionAnsweringHead,
+    head_settings=QuestionAnsweringHead,
     head_arguments=lambda head, data: {"answerability": head.answerability},
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"no_answer": saved.get("no_answer")},

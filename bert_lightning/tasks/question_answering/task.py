@@ -52,7 +52,7 @@ _V2_NAMES = {
 }
 
 
-class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
+class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanOutput]):
     """Start and end of the answer by a softmax each; `run_squad.py`.
 
     Scores are the official ones in percent: `squad_exact` and `squad_f1`. If questions may have no answer, these are
@@ -95,7 +95,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores]):
 
     @property
     def task_settings(self) -> dict[str, object]:
-        """Whether there may be no answer, the threshold for it, and the settings that encode examples."""
+        """The settings that encode examples, whether questions may have no answer, and the threshold for that."""
         return {"no_answer": self.no_answer, "null_threshold": self.null_threshold, **super().task_settings}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

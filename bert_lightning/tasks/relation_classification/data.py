@@ -92,8 +92,7 @@ class EncodedRelations(EncodedSplit[RelationExample]):
 def _cuts(example: RelationExample) -> list[tuple[int, int]]:
     """Return (character, number of the marker) for each marker, in order. Entities may overlap, as in TACRED."""
     (one, one_end), (other, other_end) = example.first, example.second
-    # Of two markers at the same character, an end comes before a start, an outer start before an inner one, and an
-    # inner end before an outer one.
+    # Markers at the same character are ordered so that entities nest: [E1]a[/E1][E2]b[/E2], [E1][E2]a[/E2]b[/E1].
     marks = [(one, 1, -one_end, 0), (one_end, 0, -one, 1), (other, 1, -other_end, 2), (other_end, 0, -other, 3)]
     return [(character, marker) for character, _, _, marker in sorted(marks)]
 
@@ -170,5 +169,5 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
         for name, (examples, subsets, _) in read.items():
             self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, subsets)
 
-    def _own(self, source: str, split: str) -> Iterator[RelationExample]:
+    def _read_custom(self, source: str, split: str) -> Iterator[RelationExample]:
         return read_relations(source, self.settings.text_column, self.settings.label_column)

@@ -8,7 +8,7 @@ from bert_lightning.tasks.spec import TaskSpec
 
 RELATION_CLASSIFICATION = TaskSpec(
     name=RelationClassificationTask.name,
-    settings=RelationClassificationData,
+    data_settings=RelationClassificationData,
     data=RelationClassificationDataModule,
     model=BertForRelationClassification,
     task=RelationClassificationTask,

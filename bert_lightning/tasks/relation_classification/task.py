@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -73,7 +73,7 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         self.relations = [_DIRECTION.sub("", label) for label in self.labels]
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Labels, and how examples become sequences."""
         return {"labels": self.labels, **super().task_settings}
 
@@ -115,7 +115,7 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         columns = ["relation", "precision", "recall", "f1", "support"]
         return Report("\n".join(report.lines()), {"relations": (columns, rows)}, (self.labels, confusion))
 
-    def predictions(self, split: EncodedRelations, outputs: list[Logits]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedRelations, outputs: list[Logits]) -> list[dict[str, object]]:
         """Return the likeliest relation and the probability of each."""
         rows = []
         for example, logits in zip(split.examples, outputs, strict=True):

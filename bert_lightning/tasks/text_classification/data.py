@@ -93,7 +93,7 @@ def _gold(
     """
     for example in examples:
         if example.label is None:
-            raise InputError(f"{example.location}: this row has no label, though the first one has")
+            raise InputError(f"{example.location}: this row has no label, although the first one has one")
     if kind == "regression":
         return np.array([example.label for example in examples], dtype=np.float32)
     if kind == "single-label":
@@ -176,7 +176,7 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         if positive is not None and len(self.labels) != 2:
             raise InputError(f"data.positive_label is for two labels; there are {len(self.labels)}")
 
-    def _own(self, source: str, split: str) -> Iterator[LabelledText]:
+    def _read_custom(self, source: str, split: str) -> Iterator[LabelledText]:
         settings = self.settings
         return read_labelled_texts(
             source,
@@ -201,8 +201,8 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
     def _is_labelled(self, source: str) -> bool:
         """Return whether a test file has labels. A table has none if the column is empty in every row.
 
-        -1 counts as a label if it may be one, except in a regression whose every row has it. If there is a column
-        whose name differs from the label column's only in case, blanks or a plural s, a warning is logged.
+        -1 counts as a label if it may be one, but not in a regression in which every row has it. A warning is logged
+        if a column's name differs from that of the label column only in case, blanks or a plural s.
         """
         if not source.startswith(HUB) and Path(source).is_dir():
             return True

@@ -23,7 +23,7 @@ def _saved_task_arguments(saved: Saved) -> Arguments:
 
 TEXT_CLASSIFICATION = TaskSpec(
     name=TextClassificationTask.name,
-    settings=TextClassificationData,
+    data_settings=TextClassificationData,
     data=TextClassificationDataModule,
     model=BertForSequenceClassification,
     task=TextClassificationTask,

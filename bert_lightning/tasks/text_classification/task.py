@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ _RESULTS = ("label", "labels", "score", "probabilities", "gold")
 _NUM_WORST = 20
 
 
-class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
+class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     """One linear layer on the pooled [CLS]; `run_classifier.py`.
 
     - single-label: cross-entropy; accuracy, macro F1, Matthews correlation and, for two classes, the F1 of one.
@@ -91,7 +90,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
             self.line_columns.append(settings.text_pair_column or "text_pair")
 
     @property
-    def task_settings(self) -> dict[str, Any]:
+    def task_settings(self) -> dict[str, object]:
         """Labels, problem type, and how examples become sequences."""
         weights = self.class_weights.tolist() if self.class_weights is not None else None
         return {
@@ -102,7 +101,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
         }
 
     def counts(self, batch: Batch) -> Tensor:
-        """(2,) the number of texts; for the loss each counts with the weight of its class."""
+        """Return (2,): the summed class weights, which divide the loss, and the number of texts."""
         labels = batch["labels"]
         number = torch.tensor(float(len(labels)), device=labels.device)
         weights = self._weights(labels).sum() if self.class_weights is not None else number
@@ -151,16 +150,16 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
         self._warn_if_constant(np.stack(outputs[subset.examples]).argmax(-1))
         return scores
 
-    def _regression_scores(self, logits: NDArray[np.float32], gold: NDArray[Any]) -> dict[str, float]:
-        guess, gold = logits[:, 0].astype(np.float64), gold.astype(np.float64)
-        if len(gold) > 1 and len(np.unique(gold)) == 1 and not self._warned_of_constant:
+    def _regression_scores(self, logits: NDArray[np.float32], gold: NDArray[np.generic]) -> dict[str, float]:
+        guess, numbers = logits[:, 0].astype(np.float64), gold.astype(np.float64)
+        if len(numbers) > 1 and len(np.unique(numbers)) == 1 and not self._warned_of_constant:
             self._warned_of_constant = True
-            log.warning("every gold number of a split is %g; correlations are counted as 0", gold[0])
+            log.warning("every gold number of a split is %g; correlations are counted as 0", numbers[0])
         self._warn_if_constant(guess)
         return {
-            "pearson": pearson(guess, gold),
-            "spearman": spearman(guess, gold),
-            "mean_squared_error": float(np.mean((guess - gold) ** 2)),
+            "pearson": pearson(guess, numbers),
+            "spearman": spearman(guess, numbers),
+            "mean_squared_error": float(np.mean((guess - numbers) ** 2)),
         }
 
     def _warn_if_constant(self, guess: NDArray[np.generic]) -> None:
@@ -202,7 +201,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits]):
 
     # -- predictions ---------------------------------------------------------------------------------------------
 
-    def predictions(self, split: EncodedTexts, outputs: list[Logits]) -> list[dict[str, Any]]:
+    def predictions(self, split: EncodedTexts, outputs: list[Logits]) -> list[dict[str, object]]:
         """Return the text with its likeliest label or its labels and all probabilities, or with its score."""
         rows = []
         # A text column with the name of a result is renamed. Otherwise the result would replace the text.

@@ -149,7 +149,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
         """The scheme that a CRF over the labels keeps to; None for plain labels."""
         return self.settings.tag_scheme if self.spans else None
 
-    def _own(self, source: str, split: str) -> Iterator[TaggedSentence]:
+    def _read_custom(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
 
     @property

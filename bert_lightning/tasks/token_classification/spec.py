@@ -13,11 +13,11 @@ def _head_arguments(head: TokenClassificationHead, data: TokenClassificationData
 
 TOKEN_CLASSIFICATION = TaskSpec(
     name=TokenClassificationTask.name,
-    settings=TokenClassificationData,
+    data_settings=TokenClassificationData,
     data=TokenClassificationDataModule,
     model=BertForTokenClassification,
     task=TokenClassificationTask,
-    head=TokenClassificationHead,
+    head_settings=TokenClassificationHead,
     head_arguments=_head_arguments,
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},

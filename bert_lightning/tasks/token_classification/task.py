@@ -40,7 +40,7 @@ WordScores = NDArray[np.float32]
 COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
 
-class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores]):
+class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
     """Cross-entropy on the first piece of each word (paper section 5.3), or the likelihood of a linear-chain CRF.
 
     Tags of spans are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence

@@ -96,7 +96,7 @@ def cut_sentence(
 def _overlapping_windows(
     starts: NDArray[np.int64], ends: NDArray[np.int64], room: int, overlap: int
 ) -> Iterator[range]:
-    """Yield the words of each window: as many as it has room for, from the first word inside the overlap on."""
+    """Yield the words of each window: it starts at the first word inside the overlap and takes all words that fit."""
 
     def stop_of(first: int) -> int:
         return int(np.searchsorted(ends, starts[first] + room, side="right"))
@@ -115,7 +115,7 @@ def _overlapping_windows(
 
 
 def _document_context(
-    number: int, examples: Sequence[TaggedSentence], flat: Sequence[list[int]], num_wanted: int, room: int
+    number: int, examples: Sequence[TaggedSentence], flat: Sequence[list[int]], num_pieces: int, room: int
 ) -> tuple[list[int], list[int]]:
     """Return pieces of the same document before and after a sentence.
 
@@ -123,21 +123,21 @@ def _document_context(
         number: the sentence.
         examples: all sentences.
         flat: the pieces of each sentence.
-        num_wanted: pieces on each side, at most.
+        num_pieces: pieces on each side, at most.
         room: pieces on both sides together, at most. One side may use the room that the other one leaves.
     """
     document = examples[number].document
-    if not num_wanted or not document:
+    if not num_pieces or not document:
         return [], []
 
     def collect(sentences: range) -> list[int]:
         """Return whole sentences in this order until there are enough pieces; the first piece is the nearest."""
         pieces: list[int] = []
         for other in sentences:
-            if len(pieces) >= num_wanted or examples[other].document != document:
+            if len(pieces) >= num_pieces or examples[other].document != document:
                 break
             pieces += flat[other] if sentences.step > 0 else reversed(flat[other])
-        return pieces[:num_wanted]
+        return pieces[:num_pieces]
 
     left, right = collect(range(number - 1, -1, -1)), collect(range(number + 1, len(examples)))
     num_left = min(len(left), max(room // 2, room - len(right)))

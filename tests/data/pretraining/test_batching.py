@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.data.loading.batching import fit_into_rows
+from bert_lightning.data.loading.batching import fit_into_bins
 from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
 from bert_lightning.data.pretraining import pools
 from bert_lightning.data.pretraining.module import PretrainingDataModule
@@ -16,15 +16,15 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForPreTraining
 
 
-@given(lengths=st.lists(st.integers(1, 20), max_size=60), num_rows=st.integers(1, 12))
-def test_bins_hold_each_sequence_at_most_once_and_never_overflow(lengths, num_rows):
-    rows = fit_into_rows(np.array(lengths, dtype=np.int64), num_rows, 20)
-    held = [number for row in rows for number in row]
-    assert len(rows) == num_rows
+@given(lengths=st.lists(st.integers(1, 20), max_size=60), num_bins=st.integers(1, 12))
+def test_bins_hold_each_sequence_once_at_most_and_never_overflow(lengths, num_bins):
+    bins = fit_into_bins(np.array(lengths, dtype=np.int64), num_bins, 20)
+    held = [number for each in bins for number in each]
+    assert len(bins) == num_bins
     assert len(set(held)) == len(held)
-    assert all(sum(lengths[number] for number in row) <= 20 for row in rows)
+    assert all(sum(lengths[number] for number in each) <= 20 for each in bins)
     left = set(range(len(lengths))) - set(held)
-    free = max(20 - sum(lengths[number] for number in row) for row in rows)
+    free = max(20 - sum(lengths[number] for number in each) for each in bins)
     assert all(lengths[number] > free for number in left)
 
 
@@ -69,14 +69,14 @@ def small_pools(monkeypatch):
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-@pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (1, 2), (2, 4)])
-def test_ranks_and_micro_batches_only_split_a_step(store, small_pools, batching, accumulate, world_size):
+@pytest.mark.parametrize(("accumulate", "num_shares"), [(2, 1), (1, 2), (2, 4)])
+def test_shares_and_micro_batches_only_share_out_a_step(store, small_pools, batching, accumulate, num_shares):
     data = module(store, batching=batching)
     for step in (0, 3, 17):
         [whole] = data.training_batches(step, TrainingPlan(20, 1, seed=1), 0, 1)
         plan = TrainingPlan(20, accumulate, seed=1)
-        batches = [b for rank in range(world_size) for b in data.training_batches(step, plan, rank, world_size)]
-        assert len(batches) == accumulate * world_size
+        batches = [b for share in range(num_shares) for b in data.training_batches(step, plan, share, num_shares)]
+        assert len(batches) == accumulate * num_shares
         assert sorted(s for batch in batches for s in sequences(batch)) == sorted(sequences(whole))
 
 
@@ -139,7 +139,7 @@ def test_stages_change_length_and_batch_size_at_their_step_and_draw_afresh(store
     steps = [sequences(data.training_batches(step, plan, 0, 1)[0]) for step in range(7)]
     assert [len(step) for step in steps] == [8, 8, 8, 4, 4, 2, 2]
     assert [max(len(ids) for ids, *_ in step) for step in steps] == [40, 40, 40, 64, 64, 64, 64]
-    # Samples consumed before each step, in batches of 24 + 8 + 4.
+    # Samples consumed before each step, of 24 + 8 + 4.
     progress = [data._progress(data._stages[n], step, plan) for step, n in enumerate([0, 0, 0, 1, 1, 2, 2])]
     assert progress == pytest.approx([n / 36 for n in (0, 8, 16, 24, 28, 32, 34)])
 

@@ -13,6 +13,7 @@ from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
 from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncate_pair
 from bert_lightning.data.pretraining.settings import PretrainingData
+from bert_lightning.distributed.collectives import DataRank
 from bert_lightning.errors import InputError
 from tests.support.small_corpus import write_corpus
 
@@ -173,17 +174,12 @@ def test_segments_change_after_the_first_separator(data):
         assert sum(mask) == last + 1
 
 
-class Ranks:
-    def __init__(self, rank: int, world_size: int):
-        self.global_rank, self.world_size = rank, world_size
-
-
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
 def test_ranks_and_accumulation_only_split_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
     data = make(3, accumulate)
     seen = []
     for rank in range(world_size):
-        monkeypatch.setattr(data, "_rank", lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(data, "_share", lambda rank=rank: DataRank(rank, world_size))
         seen += [batch for step in itertools.islice(data.train_dataloader(), 1) for batch in step]
     labels = sorted(label for batch in seen for label in batch["masked_labels"].tolist())
     [whole] = data.training_batches(0, TrainingPlan(3, 1, seed=1), 0, 1)
@@ -203,7 +199,7 @@ def test_validation_sees_each_sample_once_on_any_number_of_ranks(data, monkeypat
     data.evaluation_batch_size = 7
     counts = []
     for rank in range(world_size):
-        monkeypatch.setattr(data, "_rank", lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(data, "_share", lambda rank=rank: DataRank(rank, world_size))
         counts.append([len(batch["sentence_labels"]) for batch in data.val_dataloader()])
     assert len({len(c) for c in counts}) == 1, "ranks would wait for each other"
     assert sum(map(sum, counts)) == total

@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 log = logging.getLogger(__name__)
 _DOCUMENT = "-DOCSTART-"
 # A line with this first column ends a sentence in conlleval, where `-DOCSTART-` is a token like any other.
-BOUNDARY = "-X-"
+SENTENCE_END = "-X-"
 _BLANKS = " \t"
 # A first line that programs write above a word and its tag; neither is a tag of any published set.
 _COLUMN_NAMES = frozenset(
@@ -139,7 +139,7 @@ def as_column(text: str) -> str:
     ['New_York', '_', '_X_']
     """
     column = "_".join(text.replace("\ufeff", " ").split()) or "_"
-    return "_X_" if column == BOUNDARY else column
+    return "_X_" if column == SENTENCE_END else column
 
 
 def _refuse_names(sentence: TaggedSentence) -> None:

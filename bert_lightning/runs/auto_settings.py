@@ -1,61 +1,24 @@
-"""Choices that a configuration leaves open: directory, precision, hub revision, compiling and micro-batches."""
+"""What `auto` means for one run: precision, compiling and micro-batches; and the commit of a hub model."""
 
 import dataclasses
 import importlib.util
-import os
 from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.runs.directory import RunDirectory, default_directory
+from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.training.micro_batch import LargestMicroBatch
 
-# The first process tells those that Lightning starts for the other ranks where the run is.
-DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 # Compiling takes about a minute. Saving a tenth of each step has to repay it.
 STEPS_THAT_REPAY_COMPILING = 2_000
-
-
-def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> RunDirectory:
-    """Return the directory of a run: `path` if it is given, otherwise one named after the configuration.
-
-    With `resume` `never`, a number is added to the name until no run is there.
-
-    Raises:
-        InputError: `never` with a directory that holds a run, or a directory with other files in it.
-    """
-    if DIRECTORY_VARIABLE in os.environ and not is_first_process():
-        return RunDirectory(os.environ[DIRECTORY_VARIABLE])
-    base = default_directory(experiment)
-    if not is_first_process():
-        # torchrun and srun start all processes at once: the first one checks, the others follow.
-        return RunDirectory(path or base)
-    if resume == "never" and path is None and ("TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()):
-        raise InputError(
-            "--resume never under torchrun or srun needs --run-directory, so that all processes agree on it"
-        )
-    if path is not None:
-        directory = RunDirectory(path)
-        if directory.exists and resume == "never":
-            raise InputError(f"{path} holds a run already, and --resume never starts a new one")
-        if not directory.exists and not directory.is_free:
-            raise InputError(f"{path} is not empty and no run directory: choose another --run-directory")
-        return directory
-    directory = RunDirectory(base)
-    number = 2
-    while resume == "never" and directory.exists:
-        directory = RunDirectory(base.with_name(f"{base.name}-{number}"))
-        number += 1
-    return directory
 
 
 def settle(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment, Checkpoint | None]:
@@ -129,21 +92,23 @@ def largest_micro_batch(
 
     Args:
         experiment: the settings.
-        data: what is split into micro-batches.
-        directory: of the run.
-        found: micro-batches of a step over all processes that were found before, if they were.
+        data: makes the micro-batches.
+        directory: the run's directory.
+        found: number of micro-batches per step, over all processes, that an earlier search found, if any.
 
     Raises:
         InputError: the batch size changes during training.
     """
     if len(data.batch_shares) > 1:
-        raise InputError("trainer.accumulate_grad_batches auto does not go with data.stages: give each stage its own")
-    world_size = experiment.trainer.num_processes
+        raise InputError(
+            "trainer.accumulate_grad_batches auto cannot be combined with data.stages: set the number of each stage"
+        )
+    num_shares = experiment.trainer.num_shares
 
     def record(number: int) -> None:
         if is_first_process():
-            directory.update_manifest(micro_batches=number * world_size)
+            directory.update_manifest(micro_batches=number * num_shares)
 
-    # If the number of processes changed, each takes its share of the micro-batches that were found.
-    own = found // world_size if found is not None and found % world_size == 0 else None
-    return LargestMicroBatch(data.batch_size // world_size, own, record)
+    # If the number of shares has changed, each takes its own of the micro-batches that were found.
+    own = found // num_shares if found is not None and found % num_shares == 0 else None
+    return LargestMicroBatch(data.batch_size // num_shares, own, record)
