@@ -1,4 +1,4 @@
-"""Small files that the tests make themselves; nothing here needs a network or data from elsewhere."""
+"""Fixtures that make small files. None needs a network or data from elsewhere."""
 
 import os
 import random
@@ -13,7 +13,7 @@ import yaml
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-# libgomp's threads wait busily, which starves the other processes of a test.
+# libgomp's threads spin while they wait, which starves the other processes of a test.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from bert_lightning.cli import main
@@ -23,7 +23,7 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.ranks import Ranks, started
 from tests.support.small_corpus import PRETRAINING, make_documents, sentence, write_corpus
 
-# No test is timed: how long an example takes depends on what else the machine does.
+# Examples have no deadline, because their time depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -103,7 +103,7 @@ def home(tmp_path_factory, corpus, store, validation_store) -> Path:
 
 @pytest.fixture(scope="session")
 def two_ranks() -> Iterator[Ranks]:
-    """Two processes that train together as often as asked."""
+    """Two processes that train together, as often as a test asks."""
     with started(2) as ranks:
         yield ranks
 

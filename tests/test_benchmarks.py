@@ -180,7 +180,7 @@ def test_the_limits_of_the_suite_are_less_than_eight_minutes_together():
 
 
 @pytest.mark.slow
-def test_the_suite_runs_in_its_tiny_form_on_a_processor(tmp_path):
+def test_the_suite_runs_in_its_tiny_form_on_a_cpu(tmp_path):
     command = [sys.executable, str(ROOT / "experiments/benchmarks/gpu_suite.py"), "--quick", "--device", "cpu"]
     ended = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,5 +1,6 @@
-"""The main job from the shell: vocabulary, store, pre-training with a resume, fine-tuning, test, predict, report."""
+"""The main commands from the shell: vocabulary, store, pre-training, resuming, fine-tuning, test, predict, report."""
 
+import io
 import json
 import os
 import re
@@ -8,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,25 +18,16 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.training.throughput import THROUGHPUT_METRICS
 from tests.support.commands import shell
-
-
-def weights(run: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+from tests.support.kills import Killed, kill_at
+from tests.support.runs import logged, weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def logged(run: Path) -> list[dict]:
-    """Metrics without what differs between machines and moments."""
-    rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
-
-
-def test_a_run_leaves_what_the_design_says(home):
+def test_a_run_leaves_the_documented_files(home):
     run = RunDirectory(home / "runs/whole")
     manifest = run.read_manifest()
     assert manifest["ended"] == "finished"
@@ -72,31 +63,14 @@ def test_resuming_from_any_checkpoint_ends_in_the_same_weights_and_metrics(home,
     assert "resumed_from" in json.loads((run / "manifest.json").read_text())["sessions"][-1]
 
 
-DYING = """
-import os, sys
-from bert_lightning.cli import main
-from bert_lightning.tasks.pretraining.task import PretrainingTask
-original = PretrainingTask.training_step
-def dying(self, batches, number):
-    if self.trainer.global_step == int(sys.argv[1]):
-        os.abort()
-    return original(self, batches, number)
-PretrainingTask.training_step = dying
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def die_at(step: int, command: list[str]) -> None:
-    """Run a command whose training dies at the start of a step, as if killed: nothing more is written."""
-    done = subprocess.run([sys.executable, "-c", DYING, str(step), *command], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGABRT, done.stderr
-
-
-def test_the_best_checkpoint_stays_the_best_over_a_kill(home, tmp_path):
+def test_the_best_checkpoint_stays_the_best_after_a_kill(home, tmp_path, monkeypatch):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--trainer.val_check_interval", "4"]
     command += ["--optimizer.learning_rate", "0.5", "--checkpoint.keep_last", "1", "--run-directory"]
     assert main([*command, str(tmp_path / "whole")]) == 0
-    die_at(9, [*command, str(tmp_path / "killed")])
+    with monkeypatch.context() as patch:
+        kill_at(patch, 9)
+        with pytest.raises(Killed):
+            main([*command, str(tmp_path / "killed")])
     assert main([*command, str(tmp_path / "killed")]) == 0
     best = [(tmp_path / run / "checkpoints/best.ckpt").resolve().name for run in ("whole", "killed")]
     assert best[0] == best[1]
@@ -104,7 +78,7 @@ def test_the_best_checkpoint_stays_the_best_over_a_kill(home, tmp_path):
     assert logged(tmp_path / "whole") == logged(tmp_path / "killed")
 
 
-def test_going_on_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp_path):
+def test_resuming_from_an_earlier_checkpoint_sets_the_later_ones_aside(home, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(home / "runs/whole", run, symlinks=True)
     (run / "checkpoints/.step-000000012.ckpt.99.tmp").touch()
@@ -139,7 +113,7 @@ def test_a_finished_run_whose_data_changed_is_not_reported_as_finished(home, cla
     assert "changed since" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_reported_and_left_as_it_is(home, capsys):
+def test_a_finished_run_is_reported_and_not_changed(home, capsys):
     before = (home / "runs/whole/manifest.json").read_bytes()
     assert main(["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(home / "runs/whole")]) == 0
     assert "finished before" in capsys.readouterr().out
@@ -163,7 +137,7 @@ def test_other_settings_in_the_same_directory_are_refused_by_name(home, capsys):
     assert "optimizer.learning_rate" in capsys.readouterr().err
 
 
-def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home, tmp_path):
+def test_settings_of_splitting_and_saving_may_change_in_the_same_directory(home, tmp_path):
     shutil.copytree(home / "runs/whole", tmp_path / "run", symlinks=True)
     for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
         if path.name != "step-000000003.ckpt":
@@ -177,15 +151,9 @@ def test_how_steps_are_shared_out_and_kept_may_change_in_the_same_directory(home
     assert now[0] == before[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
-        ("SIGUSR1", 143),
-        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(home, tmp_path, name, status):
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+def test_a_signal_saves_a_checkpoint_and_gives_its_status(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
@@ -219,7 +187,7 @@ def test_two_processes_train_like_one(home, tmp_path):
     assert two.stdout.count("run directory") == 1
 
 
-def test_a_fine_tuned_run_is_tested_and_its_predictions_are_its_score(classifier, tables, capsys):
+def test_the_predictions_of_a_tested_run_give_its_score(classifier, tables, capsys):
     assert main(["test", "--checkpoint", str(classifier)]) == 0
     lines = capsys.readouterr().out.splitlines()
     printed = dict(line.split() for line in lines if line.strip().startswith("test/"))
@@ -259,10 +227,10 @@ def test_predict_on_raw_lines_agrees_with_test(classifier, tmp_path, capsys):
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in predicted)
 
 
-def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, tmp_path):
-    done = shell("predict", "--checkpoint", home / "runs/whole", cwd=tmp_path, input="The old [MASK] sees [MASK].\n")
-    assert done.returncode == 0, done.stderr
-    [row] = [json.loads(line) for line in done.stdout.splitlines()]
+def test_predict_reads_standard_input_and_a_pretrained_run_fills_masks(home, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The old [MASK] sees [MASK].\n")))
+    assert main(["predict", "--checkpoint", str(home / "runs/whole")]) == 0
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(candidates) for candidates in row["masks"]] == [5, 5]
 
 
@@ -275,7 +243,7 @@ def test_validate_repeats_the_last_validation(home, capsys):
     assert float(printed["val/mlm_unigram_loss"]) == pytest.approx(last["val/mlm_unigram_loss"], abs=1e-4)
 
 
-def test_a_report_holds_every_score_and_leads_back_to_the_runs(home, classifier, tmp_path):
+def test_a_report_holds_every_score_and_names_the_runs(home, classifier, tmp_path):
     runs = [str(home / "runs/whole"), str(classifier)]
     for name in ("report.html", "report.md"):
         assert main(["report", *runs, "--output", str(tmp_path / name)]) == 0
@@ -368,7 +336,7 @@ def test_wandb_runs_offline_and_holds_the_metrics(home, tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     assert main([*command, "--trainer.max_steps", "2", "--wandb.mode", "auto"]) == 0
-    # W&B's own process may still be writing; this waits for its end.
+    # W&B's own process may still be writing. This waits for its end.
     wandb.teardown()
     [log] = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
     assert b"train/mlm_loss" in log.read_bytes()
@@ -392,18 +360,18 @@ def test_a_run_of_stages_packed_rows_and_a_mixture_resumes_bit_for_bit(home, sto
             }
         )
     )
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     workers = ["--data.num_workers", "0"]
     assert main(["fit", "--config", str(config), "--run-directory", str(whole), *workers]) == 0
     for step in (5, 6, 7):
-        shutil.copytree(whole, parts)
-        shutil.rmtree(parts / "checkpoints")
-        (parts / "checkpoints").mkdir()
+        shutil.copytree(whole, resumed)
+        shutil.rmtree(resumed / "checkpoints")
+        (resumed / "checkpoints").mkdir()
         for name in (f"step-{step:09}.ckpt", f"step-{step:09}.ckpt.sha256"):
-            shutil.copy(whole / "checkpoints" / name, parts / "checkpoints")
-        manifest = RunDirectory(parts)
+            shutil.copy(whole / "checkpoints" / name, resumed / "checkpoints")
+        manifest = RunDirectory(resumed)
         manifest.update_manifest(ended=None)
-        assert main(["fit", "--config", str(config), "--run-directory", str(parts), *workers]) == 0
-        assert same(weights(whole), weights(parts))
-        assert logged(whole) == logged(parts)
-        shutil.rmtree(parts)
+        assert main(["fit", "--config", str(config), "--run-directory", str(resumed), *workers]) == 0
+        assert same(weights(whole), weights(resumed))
+        assert logged(whole) == logged(resumed)
+        shutil.rmtree(resumed)

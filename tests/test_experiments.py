@@ -14,7 +14,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/R
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
-def test_there_are_experiments():
+def test_there_are_experiment_files():
     assert len(FILES) >= 4
 
 

@@ -1,4 +1,4 @@
-"""Files made to run code, over every command that reads files: a marker never appears."""
+"""Files made to execute code, read by every command that reads files: their marker never appears."""
 
 import json
 import os
@@ -18,25 +18,15 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.names import to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
+from tests.support.hostile import Evil
 from tests.support.small_corpus import make_documents, write_corpus
-
-
-class Evil:
-    """Makes the marker when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
 
 SOURCE = "from pathlib import Path\nPath({marker!r}).mkdir()\n"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory whose `marker` must never be there."""
+def working_folder(tmp_path, monkeypatch):
+    """A working directory in which `marker` must never appear."""
     monkeypatch.chdir(tmp_path)
     Path("raw.txt").write_text("The old cat sees the dog.\n")
     yield tmp_path
@@ -44,12 +34,12 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def evil(place):
-    return Evil(place / "marker")
+def evil(working_folder):
+    return Evil(working_folder / "marker")
 
 
-def test_the_battery_is_armed(evil, tmp_path):
-    """Else its silence would say nothing."""
+def test_an_unprotected_load_makes_the_marker(evil, tmp_path):
+    """Without this, a missing marker would prove nothing."""
     torch.save(evil, "evil.pt")
     torch.load("evil.pt", weights_only=False)
     os.rmdir("marker")
@@ -67,7 +57,7 @@ def object_array(evil, path):
 
 
 def readers(home, path):
-    """Every command that takes a checkpoint."""
+    """Return every command that reads a checkpoint."""
     config = str(home / "pretraining.yaml")
     start = ["--model.size", "null", "--model.pretrained", str(path)]
     return [
@@ -92,7 +82,7 @@ def assert_refused(commands, capsys):
 
 @pytest.mark.parametrize("form", ["zip", "raw"])
 @pytest.mark.parametrize("way", ["file", "last", "best"])
-def test_our_own_checkpoints_run_nothing(home, evil, capsys, form, way):
+def test_our_own_checkpoints_execute_nothing(home, evil, capsys, form, way):
     folder = Path("run/checkpoints")
     file = folder / "step-000000012.ckpt"
     shutil.copytree(home / "runs/whole", "run", symlinks=True)
@@ -100,7 +90,7 @@ def test_our_own_checkpoints_run_nothing(home, evil, capsys, form, way):
         path.unlink()
     content = {"bert_lightning": evil, "state_dict": {}, "global_step": 12}
     write = (lambda f: torch.save(content, f)) if form == "zip" else (lambda f: pickle.dump(content, f))
-    # The author of the file makes its checksum, too.
+    # The author of a malicious file writes its checksum, too.
     write_with_checksum(file, write)
     if way != "file":
         (folder / f"{way}.ckpt").symlink_to(file.name)
@@ -113,7 +103,7 @@ def test_our_own_checkpoints_run_nothing(home, evil, capsys, form, way):
 
 
 @pytest.fixture
-def folder(home, place):
+def folder(home, working_folder):
     """A Hugging Face folder."""
     export = ["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", "folder"]
     assert main(export) == 0
@@ -121,7 +111,7 @@ def folder(home, place):
 
 
 @pytest.mark.parametrize("form", ["zip", "raw", "sharded"])
-def test_pickled_weights_of_others_run_nothing(home, folder, evil, capsys, form):
+def test_pickled_weights_of_others_execute_nothing(home, folder, evil, capsys, form):
     tensors = to_huggingface(read_checkpoint(folder).tensors)
     (folder / "model.safetensors").unlink()
     content = {**tensors, "extra": evil}
@@ -137,7 +127,7 @@ def test_pickled_weights_of_others_run_nothing(home, folder, evil, capsys, form)
     assert_refused(readers(home, folder), capsys)
 
 
-def test_what_lies_beside_a_hugging_face_folder_is_not_opened(home, folder, tokenizer, evil):
+def test_other_files_in_a_hugging_face_folder_are_not_opened(home, folder, tokenizer, evil):
     tokenizer.save(folder)
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "pytorch_model.bin"):
         torch.save(evil, folder / name)
@@ -153,7 +143,7 @@ def test_what_lies_beside_a_hugging_face_folder_is_not_opened(home, folder, toke
     assert "modeling_evil" not in sys.modules
 
 
-def test_arrays_of_a_token_store_run_nothing(home, store, evil, capsys):
+def test_arrays_of_a_token_store_execute_nothing(home, store, evil, capsys):
     arrays = [path.relative_to(store) for path in store.rglob("*.npy")]
     assert len(arrays) >= 3
     for name in arrays:
@@ -168,7 +158,7 @@ def test_arrays_of_a_token_store_run_nothing(home, store, evil, capsys):
         assert "Traceback" not in error
 
 
-def test_a_damaged_store_that_is_prepared_again_runs_nothing(store, corpus, tokenizer, evil):
+def test_preparing_a_damaged_store_again_executes_nothing(store, corpus, tokenizer, evil):
     shutil.copytree(store, "store")
     tokenizer.save(Path("tok"))
     for path in Path("store").rglob("*.npy"):
@@ -176,7 +166,7 @@ def test_a_damaged_store_that_is_prepared_again_runs_nothing(store, corpus, toke
     main(["prepare", "--input", str(corpus), "--tokenizer", "tok", "--output", "store", "--workers", "1"])
 
 
-def test_the_configuration_of_a_run_runs_nothing(home, classifier, evil, capsys):
+def test_the_configuration_of_a_run_executes_nothing(home, classifier, evil, capsys):
     shutil.copytree(home / "runs/whole", "run", symlinks=True)
     for tag in ("apply:os.mkdir", "new:os.mkdir", "name:os.mkdir", "module:evil_module"):
         text = f"experiment: small\ntask: !!python/object/{tag} ['{evil.marker}']\n"
@@ -198,7 +188,7 @@ def test_the_configuration_of_a_run_runs_nothing(home, classifier, evil, capsys)
         )
 
 
-def test_scripts_in_a_folder_of_data_are_not_run(home, tokenizer, evil):
+def test_scripts_in_a_folder_of_data_are_not_executed(home, tokenizer, evil):
     data = Path("data")
     data.mkdir()
     for name in ("data.py", "__init__.py", "conftest.py", "dataset_infos.py"):
@@ -221,7 +211,7 @@ def test_scripts_in_a_folder_of_data_are_not_run(home, tokenizer, evil):
     assert not Path("marker").exists()
 
 
-def test_a_url_is_refused_and_not_fetched(home, place, capsys):
+def test_a_url_is_refused_and_not_fetched(home, working_folder, capsys):
     asked = []
 
     class Handler(BaseHTTPRequestHandler):

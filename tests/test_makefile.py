@@ -56,7 +56,7 @@ def test_the_list_of_targets_is_that_of_make_help():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_works(checkout, target):
+def test_every_target_works(checkout, target):
     variables, expected = TARGETS[target]
     ended = make(checkout, target, *(f"{name}={value}" for name, value in variables.items()))
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
@@ -68,7 +68,7 @@ def test_a_target_works(checkout, target):
 
 
 @pytest.mark.slow
-def test_formatting_leaves_the_code_as_it_is(checkout):
+def test_formatting_does_not_change_the_code(checkout):
     before = {path: path.read_bytes() for path in checkout.rglob("*.py") if ".venv" not in path.parts}
     assert make(checkout, "format").returncode == 0
     assert {path: path.read_bytes() for path in before} == before

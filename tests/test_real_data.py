@@ -1,4 +1,4 @@
-"""What only real files show; skipped where BERT_LIGHTNING_DATA is not set."""
+"""Tests on real files; skipped unless BERT_LIGHTNING_DATA is set."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ def test_no_word_of_a_hard_wrapped_novel_is_lost(real_data):
     path = real_data / "novels/Hardy_Jude_1895.txt"
     segments = [s for passage in read_passages(str(path), CorpusFormat()) for s in passage.segments]
     assert " ".join(segments).split() == path.read_text(encoding="utf-8").split()
-    # Joined to paragraphs, not left as lines.
+    # Lines are joined to paragraphs.
     assert max(map(len, segments)) > 500
 
 
@@ -61,7 +61,7 @@ def test_novels_are_encoded_as_transformers_does_with_the_released_vocabularies(
         assert ours.encode_batch(texts) == expected
 
 
-def test_hardly_a_word_of_the_novels_is_unknown(real_data):
+def test_few_words_of_the_novels_are_unknown(real_data):
     tokenizer = load_tokenizer(real_data / "vocab/bert-base-uncased.txt")
     segments = [
         segment

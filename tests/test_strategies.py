@@ -1,4 +1,4 @@
-"""From the shell: several processes do what one does, and each goes on from the others."""
+"""Strategies from the shell: several processes train like one, and each resumes checkpoints of the others."""
 
 import json
 import os
@@ -15,19 +15,16 @@ import yaml
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from tests.support.ranks import Ranks, free_port, started
+from tests.support.runs import weights
 from tests.support.task_data import task_data
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 SHORT = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
 TENSOR_PARALLEL = ["--trainer.tensor_parallel_size", "2"]
 DDP, FSDP = (["--trainer.strategy", name] for name in ("ddp", "fsdp"))
-PARTS = [*FSDP, "--checkpoint.sharded", "true"]
+SHARDED = [*FSDP, "--checkpoint.sharded", "true"]
 TWO = ["--trainer.devices", "2"]
 SBATCH = Path(__file__).parents[1] / "experiments/slurm/pretraining.sbatch"
-
-
-def weights(run):
-    return load_native((run / "checkpoints/last.ckpt").resolve())["state_dict"]
 
 
 def bitwise(one, other):
@@ -40,7 +37,7 @@ def difference(one, other):
 
 
 def start(command, environment=None):
-    # A run in this process has left there what it would tell processes of its own.
+    # An earlier run in this process left there a value for its own processes.
     inherited = {name: value for name, value in os.environ.items() if name != "BERT_LIGHTNING_RUN_DIRECTORY"}
     return subprocess.Popen(
         command,
@@ -53,7 +50,7 @@ def start(command, environment=None):
 
 
 def finish(process, status=0):
-    """Its output; what hangs is killed with all its processes."""
+    """Return the output of a command; kill it with all its processes if it hangs."""
     try:
         output, errors = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
@@ -71,7 +68,7 @@ def on_four():
 
 
 def fit(home, run, *options, ranks: Ranks | None = None):
-    """Train on `ranks`, or in this process."""
+    """Train on `ranks`, or in this process if there are none."""
     command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, *options, "--run-directory", str(run)]
     number = len(ranks.processes) if ranks is not None else 1
     command += ["--trainer.devices", str(number)]
@@ -80,39 +77,39 @@ def fit(home, run, *options, ranks: Ranks | None = None):
 
 
 @pytest.fixture(scope="module")
-def in_parts(home, two_ranks, tmp_path_factory):
-    """Two processes that share the model's rows, with dropout, and checkpoints in parts."""
-    run = tmp_path_factory.mktemp("strategies") / "parts"
-    return fit(home, run, *PARTS, ranks=two_ranks)
+def sharded_run(home, two_ranks, tmp_path_factory):
+    """A run of two sharded processes with dropout and sharded checkpoints."""
+    run = tmp_path_factory.mktemp("strategies") / "shards"
+    return fit(home, run, *SHARDED, ranks=two_ranks)
 
 
-def test_processes_that_share_the_model_draw_dropout_of_their_own_and_train_like_those_that_do_not(
-    home, in_parts, two_ranks, tmp_path
+def test_sharded_training_draws_dropout_per_rank_and_equals_unsharded_training(
+    home, sharded_run, two_ranks, tmp_path
 ):
     ddp = fit(home, tmp_path / "ddp", *DDP, ranks=two_ranks)
-    # Rank 1 with rank 0's masks would be off by 1e-3; the norm of the gradients is added up in another order.
-    assert difference(weights(ddp), weights(in_parts)) <= 2e-6
+    # With rank 0's masks, rank 1 would differ by 1e-3; the gradient norm is summed in another order.
+    assert difference(weights(ddp), weights(sharded_run)) <= 2e-6
 
 
-def test_a_checkpoint_in_parts_resumes_bit_for_bit(home, in_parts, two_ranks, tmp_path):
-    parts = in_parts / "checkpoints/step-000000002.ckpt"
-    assert sorted(path.name for path in parts.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
-    resumed = fit(home, tmp_path / "resumed", *PARTS, "--resume", str(parts), ranks=two_ranks)
-    assert bitwise(weights(in_parts), weights(resumed))
+def test_a_sharded_checkpoint_resumes_bit_for_bit(home, sharded_run, two_ranks, tmp_path):
+    checkpoint = sharded_run / "checkpoints/step-000000002.ckpt"
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["manifest.json", "part-00000.pt", "part-00001.pt"]
+    resumed = fit(home, tmp_path / "resumed", *SHARDED, "--resume", str(checkpoint), ranks=two_ranks)
+    assert bitwise(weights(sharded_run), weights(resumed))
 
 
-def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, tmp_path, capsys):
-    export = ["export", "--checkpoint", str(in_parts), "--format", "huggingface", "--output"]
+def test_every_command_reads_a_sharded_checkpoint_like_a_file(home, sharded_run, tmp_path, capsys):
+    export = ["export", "--checkpoint", str(sharded_run), "--format", "huggingface", "--output"]
     assert main([*export, str(tmp_path / "exported")]) == 0
     one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--checkpoint.sharded", "false"]
-    assert main(["validate", "--checkpoint", str(in_parts), *one]) == 0
+    assert main(["validate", "--checkpoint", str(sharded_run), *one]) == 0
     assert "val/mlm_loss" in capsys.readouterr().out
     (tmp_path / "raw.txt").write_text("The old [MASK] sees.\n")
-    command = ["predict", "--checkpoint", str(in_parts / "checkpoints/step-000000004.ckpt")]
+    command = ["predict", "--checkpoint", str(sharded_run / "checkpoints/step-000000004.ckpt")]
     assert main([*command, "--input", str(tmp_path / "raw.txt"), "--output", str(tmp_path / "out.jsonl")]) == 0
-    # One process, and no strategy, goes on from what two wrote.
+    # One process without a strategy resumes the checkpoint of two.
     command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, "--run-directory", str(tmp_path / "one")]
-    assert main([*command, "--resume", str(in_parts / "checkpoints/step-000000002.ckpt")]) == 0
+    assert main([*command, "--resume", str(sharded_run / "checkpoints/step-000000002.ckpt")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_every_command_reads_a_checkpoint_in_parts_like_a_file(home, in_parts, t
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without CUDA")
-def test_what_cannot_be_is_one_message(home, tmp_path, capsys, options, message):
+def test_an_impossible_strategy_is_one_message(home, tmp_path, capsys, options, message):
     command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / "run")]
     assert main([*command, *options]) == 2
     error = capsys.readouterr().err
@@ -142,7 +139,7 @@ def test_what_cannot_be_is_one_message(home, tmp_path, capsys, options, message)
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_in_bfloat16_train_and_are_not_mixed_with_others(home, tmp_path, capsys):
+def test_weights_in_bfloat16_train_and_do_not_resume_in_another_precision(home, tmp_path, capsys):
     command = ["fit", "--config", str(home / "pretraining.yaml"), *SHORT, "--run-directory"]
     assert main([*command, str(tmp_path / "true"), "--trainer.precision", "bf16-true"]) == 0
     saved = load_native(tmp_path / "true/checkpoints/step-000000004.ckpt")
@@ -154,7 +151,7 @@ def test_weights_in_bfloat16_train_and_are_not_mixed_with_others(home, tmp_path,
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False), (2, False)])
-def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path, status, requeued):
+def test_the_job_script_requeues_only_jobs_that_a_signal_stopped(tmp_path, status, requeued):
     for name, line in {"srun": f"exit {status}", "scontrol": f'echo "$@" > {tmp_path}/requeued'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
@@ -168,7 +165,7 @@ def test_the_job_script_requeues_what_a_signal_stopped_and_nothing_else(tmp_path
 
 
 def test_one_process_and_two_of_either_strategy_agree(home, two_ranks, tmp_path, monkeypatch):
-    # Of one thread, as each of the two.
+    # One thread, as in each of the two.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     one = fit(home, tmp_path / "one", *NO_DROPOUT, "--trainer.accumulate_grad_batches", "2")
@@ -179,9 +176,9 @@ def test_one_process_and_two_of_either_strategy_agree(home, two_ranks, tmp_path,
 
 
 @pytest.mark.slow
-def test_one_process_alone_may_have_all_rows(home, tmp_path):
+def test_sharding_works_with_one_process(home, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT)
-    # Not in this process, where the others of its group would be left to tests behind this one.
+    # Not in this process, because its process group would remain for later tests.
     with started(1) as ranks:
         alone = fit(home, tmp_path / "alone", *NO_DROPOUT, *FSDP, ranks=ranks)
     assert difference(weights(one), weights(alone)) <= 1e-6
@@ -197,8 +194,8 @@ def test_two_processes_resume_bit_for_bit_from_a_file(home, two_ranks, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [FSDP, PARTS], ids=["file", "parts"])
-def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints(home, two_ranks, tmp_path, strategy):
+@pytest.mark.parametrize("strategy", [FSDP, SHARDED], ids=["file", "shards"])
+def test_two_sharded_processes_resume_bit_for_bit_from_eight_checkpoints(home, two_ranks, tmp_path, strategy):
     options = [*strategy, "--trainer.max_steps", "9"]
     whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     for step in range(1, 9):
@@ -207,8 +204,8 @@ def test_two_processes_that_share_rows_resume_bit_for_bit_from_eight_checkpoints
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_two_processes_become_one_and_two_again(home, two_ranks, tmp_path):
-    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *PARTS, ranks=two_ranks)
+def test_a_run_of_two_processes_continues_on_one_and_on_two_again(home, two_ranks, tmp_path):
+    whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *SHARDED, ranks=two_ranks)
     first = ["--resume", str(whole / "checkpoints/step-000000001.ckpt")]
     one = fit(home, tmp_path / "one", *NO_DROPOUT, *first)
     second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
@@ -218,11 +215,11 @@ def test_two_processes_become_one_and_two_again(home, two_ranks, tmp_path):
 
 @pytest.fixture(params=["two_ranks", pytest.param("on_four", marks=pytest.mark.slow)])
 def ranks(request):
-    """Two that share heads, or four that share rows and heads."""
+    """Two tensor-parallel processes, or four that also shard the model."""
     return request.getfixturevalue(request.param)
 
 
-def test_processes_that_share_heads_and_widths_train_what_one_trains(home, ranks, tmp_path):
+def test_tensor_parallel_processes_train_what_one_process_trains(home, ranks, tmp_path):
     one = fit(home, tmp_path / "one", *NO_DROPOUT)
     several = fit(home, tmp_path / "several", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=ranks)
     assert difference(weights(one), weights(several)) <= 1e-6
@@ -233,19 +230,19 @@ def test_processes_that_share_heads_and_widths_train_what_one_trains(home, ranks
         assert [row.get(name) for row in rows] == pytest.approx([row.get(name) for row in alone], abs=1e-6)
 
 
-def test_processes_that_share_heads_resume_bit_for_bit_from_file_and_parts(home, ranks, tmp_path):
+def test_tensor_parallel_processes_resume_bit_for_bit_from_a_file_and_from_shards(home, ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *FSDP, *TENSOR_PARALLEL, ranks=ranks)
-    parts = fit(home, tmp_path / "parts", *PARTS, *TENSOR_PARALLEL, ranks=ranks)
-    assert bitwise(weights(whole), weights(parts))
-    for run, name, then in ((parts, "parts", FSDP), (whole, "file", PARTS)):
+    sharded = fit(home, tmp_path / "shards", *SHARDED, *TENSOR_PARALLEL, ranks=ranks)
+    assert bitwise(weights(whole), weights(sharded))
+    for run, name, then in ((sharded, "shards", FSDP), (whole, "file", SHARDED)):
         middle = ["--resume", str(run / "checkpoints/step-000000002.ckpt")]
         resumed = fit(home, tmp_path / f"from-{name}", *then, *TENSOR_PARALLEL, *middle, ranks=ranks)
         assert bitwise(weights(whole), weights(resumed))
 
 
-def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_that(home, two_ranks, tmp_path):
+def test_one_process_resumes_a_tensor_parallel_checkpoint_and_the_other_way_round(home, two_ranks, tmp_path):
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT)
-    shared = [*NO_DROPOUT, *PARTS, *TENSOR_PARALLEL]
+    shared = [*NO_DROPOUT, *SHARDED, *TENSOR_PARALLEL]
     first = fit(home, tmp_path / "first", *shared, ranks=two_ranks)
     one = fit(home, tmp_path / "one", *NO_DROPOUT, "--resume", str(first / "checkpoints/step-000000001.ckpt"))
     second = ["--resume", str(one / "checkpoints/step-000000002.ckpt")]
@@ -256,7 +253,7 @@ def test_one_goes_on_from_what_processes_that_share_heads_wrote_and_they_from_th
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("strategy", [DDP, FSDP, [*FSDP, *TENSOR_PARALLEL]], ids=["ddp", "fsdp", "heads"])
-def test_sixteen_bits_train_on_two_processes_and_resume(home, two_ranks, tmp_path, precision, strategy):
+def test_sixteen_bit_precision_trains_on_two_processes_and_resumes(home, two_ranks, tmp_path, precision, strategy):
     options = [*strategy, "--trainer.precision", precision, "--model.activation_checkpointing", "true"]
     whole = fit(home, tmp_path / "whole", *options, ranks=two_ranks)
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
@@ -266,10 +263,10 @@ def test_sixteen_bits_train_on_two_processes_and_resume(home, two_ranks, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_for_bit(home, two_ranks, tmp_path):
-    compiled = [*PARTS, "--trainer.compile", "true"]
+def test_compiled_sharded_blocks_train_like_plain_ones_and_resume_bit_for_bit(home, two_ranks, tmp_path):
+    compiled = [*SHARDED, "--trainer.compile", "true"]
     whole = fit(home, tmp_path / "whole", *NO_DROPOUT, *compiled, ranks=two_ranks)
-    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *PARTS, ranks=two_ranks)
+    plain = fit(home, tmp_path / "plain", *NO_DROPOUT, *SHARDED, ranks=two_ranks)
     assert 0 < difference(weights(plain), weights(whole)) <= 2e-6
     middle = ["--resume", str(whole / "checkpoints/step-000000002.ckpt")]
     resumed = fit(home, tmp_path / "resumed", *NO_DROPOUT, *compiled, *middle, ranks=two_ranks)
@@ -277,7 +274,7 @@ def test_compiled_blocks_with_shared_rows_train_like_plain_ones_and_resume_bit_f
 
 
 @pytest.mark.slow
-def test_a_crf_is_trained_and_decoded_with_shared_rows(home, two_ranks, tmp_path):
+def test_a_crf_is_trained_and_decoded_under_fsdp(home, two_ranks, tmp_path):
     values = {
         "experiment": "tags",
         "task": "token-classification",
@@ -298,11 +295,11 @@ def test_a_crf_is_trained_and_decoded_with_shared_rows(home, two_ranks, tmp_path
 
 
 @pytest.mark.slow
-def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
+def test_torchrun_and_srun_start_the_same_training(home, sharded_run, tmp_path):
     arguments = ["-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml"), *SHORT, *TWO, *FSDP]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     finish(start([*launcher, *arguments, "--run-directory", str(tmp_path / "torchrun")]))
-    assert bitwise(weights(in_parts), weights(tmp_path / "torchrun"))
+    assert bitwise(weights(sharded_run), weights(tmp_path / "torchrun"))
     shared = {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "pretraining",
@@ -317,12 +314,12 @@ def test_torchrun_and_srun_start_the_same_training(home, in_parts, tmp_path):
     ranks = [start(command, {**shared, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]
     outputs = [finish(process) for process in ranks]
     assert [output.count("run directory") for output in outputs] == [1, 0]
-    assert bitwise(weights(in_parts), weights(tmp_path / "srun"))
+    assert bitwise(weights(sharded_run), weights(tmp_path / "srun"))
     shutil.rmtree(tmp_path / "srun")
 
 
 @pytest.mark.slow
-def test_all_groups_of_processes_wait_as_long_as_the_run_says(home, tmp_path):
+def test_all_process_groups_have_the_timeout_of_the_run(home, tmp_path):
     with started(2) as ranks:
         fit(home, tmp_path / "run", *FSDP, *TENSOR_PARALLEL, "--trainer.timeout_seconds", "77", ranks=ranks)
         code = """
@@ -334,7 +331,7 @@ answer = [group._get_backend(torch.device("cpu")).options._timeout.total_seconds
             assert {*timeouts} == {77.0}
 
 
-def test_markers_of_relations_are_drawn_from_the_seed(home, two_ranks, tmp_path):
+def test_markers_of_relations_are_initialised_from_the_seed(home, two_ranks, tmp_path):
     values = {
         "experiment": "relations",
         "task": "relation-classification",
@@ -347,7 +344,7 @@ def test_markers_of_relations_are_drawn_from_the_seed(home, two_ranks, tmp_path)
     one = fit(tmp_path, tmp_path / "one", *NO_DROPOUT)
     torch.manual_seed(2)
     assert bitwise(weights(one), weights(fit(tmp_path, tmp_path / "again", *NO_DROPOUT)))
-    # What no process shares is the same on all of them.
+    # Tensors that are not split are the same on all processes.
     two_ranks.execute("import os, torch; torch.manual_seed(int(os.environ['RANK']))")
     shared = fit(tmp_path, tmp_path / "shared", *NO_DROPOUT, *FSDP, *TENSOR_PARALLEL, ranks=two_ranks)
     assert difference(weights(one), weights(shared)) <= 1e-6

@@ -79,7 +79,7 @@ def test_a_command_fails_if_its_output_is_its_result_and_is_lost(tmp_path, redir
     assert "Exception ignored" not in errors
 
 
-def test_a_result_that_is_still_in_the_buffer_at_the_end_is_a_failure_on_a_full_disk(monkeypatch):
+def test_a_result_still_buffered_at_the_end_is_a_failure_on_a_full_disk(monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     script = "from bert_lightning import cli\nfrom bert_lightning.cli import scoring\n"
     script += "scoring._score_conll = lambda options: print('{}') or 0\ncli.console()"
@@ -211,7 +211,7 @@ def test_every_process_of_a_training_continues_without_its_streams(
 
 
 @pytest.mark.slow
-def test_the_bar_of_a_training_outlives_its_terminal(home, tmp_path):
+def test_the_progress_bar_survives_the_loss_of_its_terminal(home, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--trainer.max_steps", "200", "--run-directory", str(folder), "--trainer.devices", "2"]

@@ -1,5 +1,6 @@
 """The speed of training, and its time by section: waiting for data, forward and backward pass, optimiser."""
 
+import functools
 import resource
 import sys
 import time
@@ -105,11 +106,12 @@ class StepClock:
         self._marks = []
 
 
+@functools.cache
 def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, inner: int) -> float:
     """Return the FLOP/s that a device reaches at most in matrix products of a type.
 
     For a GPU of the table it is the vendor's peak of dense bfloat16. For any other device, and in float32, it is the
-    fastest product of the model's own widths, measured for a moment.
+    fastest product of the model's own widths, measured for a moment, once per process.
     """
     if device.type == "cuda" and precision != torch.float32:
         name = torch.cuda.get_device_name(device)

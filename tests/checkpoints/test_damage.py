@@ -1,4 +1,4 @@
-"""Files that are damaged, foreign or made to do harm: one clear message each, and nothing wrong is loaded."""
+"""Damaged, foreign and malicious files: each gives one clear message, and nothing wrong is loaded."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_tensorflow import HERE, block, masked, varint, write_bundle
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.files import write_with_checksum
@@ -29,6 +28,7 @@ from bert_lightning.model import (
 )
 from bert_lightning.model.architectures import model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+from tests.support.tensorflow_bundles import block, masked, varint, write_bundle
 
 CONFIG = BertConfig.preset("tiny", vocab_size=12, max_position_embeddings=16)
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "new", "n", "##e", "##w")
@@ -36,7 +36,7 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "new
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of transformers, without what we add to our own."""
+    """A folder of transformers, without our own additions."""
     model = BertForSequenceClassification(CONFIG, labels=["bad", "good"])
     model.save_pretrained(tmp_path / "model", Vocabulary(WORDS, lowercase=True))
     change(tmp_path / "model", lambda tensors: tensors)
@@ -54,7 +54,7 @@ def reconfigure(folder: Path, **values) -> None:
 
 
 def export(checkpoint: object, output: Path, capsys) -> str:
-    """What a refused export says: one line, and no output."""
+    """Return the message of a refused export, which is one line, and leaves no output."""
     command = ["export", "--checkpoint", str(checkpoint), "--format", "huggingface", "--output", str(output)]
     assert main(command) == 2
     error = capsys.readouterr().err
@@ -84,15 +84,15 @@ EDITS = {
         lambda t: t | {"classifier.bias": torch.zeros(2).to(torch.float8_e4m3fn)},
         r"float8_e4m3fn on cpu",
     ),
-    "unequal parts": (
+    "unequal tensors": (
         lambda t: t | {f"{LAYER}.query.weight": torch.zeros(256, 128), f"{LAYER}.key.weight": torch.zeros(64, 128)},
         r"layers\.0\.query_key_value\.weight: the matrices have the shapes",
     ),
-    "parts without size": (
-        lambda t: t | {f"{LAYER}.{part}.bias": torch.zeros(()) for part in ("query", "key", "value")},
+    "tensors without size": (
+        lambda t: t | {f"{LAYER}.{module}.bias": torch.zeros(()) for module in ("query", "key", "value")},
         "the matrices have the shapes",
     ),
-    "a part missing": (
+    "a tensor missing": (
         lambda t: {n: v for n, v in t.items() if n != f"{LAYER}.key.bias"},
         "the matrix 'key' is missing",
     ),
@@ -104,7 +104,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_what_cannot_be_the_weights_is_refused_by_name(folder, tmp_path, capsys, name):
+def test_a_file_that_cannot_hold_the_weights_is_refused_by_name(folder, tmp_path, capsys, name):
     edit, message = EDITS[name]
     change(folder, edit)
     with pytest.raises(CheckpointError, match=message):
@@ -144,7 +144,7 @@ def test_a_config_nested_too_deeply_is_refused(folder, tmp_path, capsys):
     assert "not readable as JSON" in export(folder, tmp_path / "out", capsys)
 
 
-def test_a_config_changed_beside_weights_of_ours_is_said(tmp_path, caplog):
+def test_a_config_changed_beside_our_weights_is_reported(tmp_path, caplog):
     BertEncoder(CONFIG).save_pretrained(tmp_path)
     BertEncoder.from_pretrained(tmp_path)
     assert not caplog.text
@@ -166,27 +166,27 @@ def to_pickled(folder: Path) -> Path:
     return folder / "pytorch_model.bin"
 
 
-def test_a_part_of_an_archive_marked_as_a_folder_is_refused(folder):
-    # torch would read it as whatever lies in memory, and its sum would still be right.
+def test_an_archive_entry_marked_as_a_folder_is_refused(folder):
+    # torch would read uninitialised memory, and the checksum would still be right.
     path = to_pickled(folder)
     with zipfile.ZipFile(path) as archive:
-        parts = [info.filename for info in archive.infolist() if "/data/" in info.filename]
+        entries = [info.filename for info in archive.infolist() if "/data/" in info.filename]
     content = bytearray(path.read_bytes())
     at, marked = content.find(b"PK\x01\x02"), 0
     while at != -1:
         name_length = struct.unpack_from("<H", content, at + 28)[0]
-        if bytes(content[at + 46 : at + 46 + name_length]).decode() == parts[3]:
+        if bytes(content[at + 46 : at + 46 + name_length]).decode() == entries[3]:
             content[at + 38] ^= 0x10
             marked += 1
         at = content.find(b"PK\x01\x02", at + 4)
     assert marked == 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its entry {parts[3]}"):
+    with pytest.raises(CheckpointError, match=rf"pytorch_model\.bin is damaged: its entry {entries[3]}"):
         read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("content", [b"<html></html>", b"", b"\x80\x02"])
-def test_what_is_no_weights_file_is_not_advised_to_be_executed(folder, tmp_path, capsys, content):
+def test_the_error_for_a_file_without_weights_does_not_advise_to_execute_it(folder, tmp_path, capsys, content):
     to_pickled(folder).write_bytes(content)
     error = export(folder, tmp_path / "out", capsys)
     assert "pytorch_model.bin is damaged, or holds more than names and tensors, which is not executed" in error
@@ -241,7 +241,7 @@ def test_values_that_are_not_finite_do_not_leave_a_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("missing", ["config", "vocabulary", "task_settings", "state_dict"])
-def test_an_incomplete_entry_is_not_a_checkpoint_of_ours(tmp_path, capsys, missing):
+def test_an_incomplete_entry_is_not_taken_for_our_checkpoint(tmp_path, capsys, missing):
     content = whole_content()
     (content if missing == "state_dict" else content[ENTRY]).pop(missing)
     assert "is not a checkpoint of ours" in export(native(tmp_path / "a.ckpt", content), tmp_path / "out", capsys)
@@ -272,7 +272,7 @@ def test_paths_without_a_checkpoint_are_one_message(tmp_path, capsys, monkeypatc
     export(path, tmp_path / "out", capsys)
 
 
-# -- what is kept and what is said -------------------------------------------------------------------------------
+# -- results and messages ----------------------------------------------------------------------------------------
 
 
 def test_export_keeps_both_heads_of_a_model_that_calls_itself_a_masked_one(tmp_path):
@@ -283,7 +283,7 @@ def test_export_keeps_both_heads_of_a_model_that_calls_itself_a_masked_one(tmp_p
     assert type(model_of(read_checkpoint(tmp_path))) is BertForMaskedLM
 
 
-def test_export_says_what_it_leaves_behind(folder, tmp_path, capsys):
+def test_export_reports_what_it_leaves_out(folder, tmp_path, capsys):
     change(folder, lambda tensors: tensors | {"adapter.weight": torch.zeros(2)})
     command = ["export", "--checkpoint", str(folder), "--format", "huggingface", "--output", str(tmp_path / "out")]
     assert main(command) == 0
@@ -299,7 +299,7 @@ def test_the_number_of_labels_does_not_lose_their_names(folder):
     assert BertForSequenceClassification.from_pretrained(folder, num_labels=2).labels == ["bad", "good"]
 
 
-def test_saving_over_a_folder_leaves_no_tokenizer_of_before(tmp_path):
+def test_saving_over_a_folder_removes_its_earlier_tokenizer(tmp_path):
     WordPieceTokenizer(Vocabulary((*WORDS[:5], "cat", "the"), lowercase=True)).save(tmp_path)
     BertEncoder(CONFIG).save_pretrained(tmp_path, Vocabulary(WORDS, lowercase=True))
     assert transformers.AutoTokenizer.from_pretrained(tmp_path)("the cat")["input_ids"] == [2, 5, 6, 3]
@@ -314,7 +314,7 @@ def edit_json(path: Path, **values) -> None:
 
 
 def with_new_token(folder: Path) -> None:
-    # transformers 4 wrote the added token in a file of its own.
+    # transformers 4 wrote the added token to a separate file.
     edit_json(folder / "added_tokens.json", **{"[NEW]": 12})
 
 
@@ -339,7 +339,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_files_of_another_tokenizer_are_taken_along_untouched_and_not_used(folder, tmp_path, name):
+def test_the_files_of_another_tokenizer_are_copied_unchanged_and_not_used(folder, tmp_path, name):
     edit, message = OTHERS[name]
     edit(folder)
     ours = ("config.json", "model.safetensors", "README.md")
@@ -363,7 +363,7 @@ def test_a_tokenizer_file_of_another_shape_is_named(folder, tmp_path, capsys, co
 
 
 def index_of(tmp_path: Path, records: list[tuple[bytes, bytes]]) -> Path:
-    """An index with right sums around any records."""
+    """Build an index with correct checksums around any records."""
     table = block(records)
     handle = varint(0) + varint(len(table) - 5)
     metaindex, blocks = block([]), block([(records[-1][0], handle)])
@@ -389,7 +389,7 @@ def entry(shape: bytes, size: int) -> bytes:
 HEADER = (b"", b"\x08\x01")
 HUGE = b"\x12\x0b\x08" + varint(2**63 + 1)
 CRAFTED = {
-    "more parts than there are files": (
+    "more shards than files": (
         [(b"", b"\x08" + varint(2**40)), (b"v", entry(b"", 4))],
         "is missing or empty",
     ),
@@ -409,7 +409,7 @@ def test_a_crafted_index_is_refused_at_once(tmp_path, name):
         read_bundle(index_of(tmp_path, records))
 
 
-def test_partitioned_variables_are_called_what_they_are(tmp_path):
+def test_partitioned_variables_are_reported_as_such(tmp_path):
     write_bundle(
         tmp_path / "m.ckpt", {"v": torch.zeros(2).numpy(), "\0sliced": torch.zeros(2).numpy()}, {"float32": 1}, 1
     )
@@ -417,13 +417,13 @@ def test_partitioned_variables_are_called_what_they_are(tmp_path):
         read_bundle(tmp_path / "m.ckpt")
 
 
-def test_the_right_folder_is_left_alone_by_all_this(tmp_path):
-    folder = Path(shutil.copytree(HERE / "released", tmp_path / "released"))
+def test_an_intact_folder_passes_every_check(tmp_path):
+    folder = Path(shutil.copytree(Path(__file__).parent / "tensorflow1/released", tmp_path / "released"))
     assert len(read_checkpoint(folder).tensors) == 38
 
 
 @pytest.mark.parametrize("name", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
-def test_settings_beside_a_vocabulary_file_alone_are_read(folder, name):
+def test_settings_beside_a_lone_vocabulary_file_are_read(folder, name):
     edit_json(folder / "tokenizer_config.json", **{name: False})
     vocabulary = read_checkpoint(folder).vocabulary
     read = {

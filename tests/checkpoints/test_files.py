@@ -44,14 +44,14 @@ def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_were_made_for_a_write_that_fails_are_removed(tmp_path: Path):
+def test_folders_made_for_a_failed_write_are_removed(tmp_path: Path):
     (tmp_path / "there").mkdir()
     with pytest.raises(RuntimeError):
         write_atomically(tmp_path / "there" / "a" / "b" / "file", fail_after_writing)
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
-def test_an_output_that_cannot_be_is_named_before_anything_is_written(tmp_path: Path):
+def test_an_impossible_output_is_named_before_anything_is_written(tmp_path: Path):
     (tmp_path / "loop").symlink_to("loop")
     for path, number in ((tmp_path, errno.EISDIR), (Path(), errno.EISDIR), (tmp_path / "loop", errno.ELOOP)):
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
@@ -60,7 +60,7 @@ def test_an_output_that_cannot_be_is_named_before_anything_is_written(tmp_path: 
     assert list(tmp_path.iterdir()) == [tmp_path / "loop"]
 
 
-def test_a_link_to_a_pipe_is_written_to_as_it_stands(tmp_path: Path):
+def test_a_link_to_a_pipe_is_written_through_and_not_replaced(tmp_path: Path):
     reader, writer = os.pipe()
     link = tmp_path / "link"
     link.symlink_to(f"/proc/self/fd/{writer}")
@@ -94,18 +94,16 @@ def test_any_flipped_bit_is_noticed(tmp_path_factory, content: bytes, data):
 
 
 @pytest.mark.parametrize("content", [[torch.arange(5)], [torch.zeros(300, 300), {"a": torch.ones(2)}]])
-def test_the_checksum_is_of_the_bytes_that_were_given_not_of_those_that_came_to_the_disk(
-    tmp_path: Path, monkeypatch, content
-):
+def test_the_checksum_covers_the_bytes_given_and_not_those_on_the_disk(tmp_path: Path, monkeypatch, content):
     class Torn(io.FileIO):
-        """A disk that loses a byte and says nothing of it."""
+        """A disk that silently loses a byte."""
 
         def write(self, given):
             return super().write(bytes(given)[:-1] + b"?") and len(given)
 
     write_with_checksum(tmp_path / "file", lambda file: torch.save(content, file))
     assert damage(tmp_path / "file") is None
-    # As sha256sum has it.
+    # The format of sha256sum.
     written = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert checksum_path(tmp_path / "file").read_text() == f"{written}  file\n"
     assert write_hashed(tmp_path / "other", lambda file: torch.save(content, file)) == written
@@ -131,7 +129,7 @@ def test_truncated_missing_and_unchecked_files_are_named_as_such(tmp_path: Path)
     assert "no checksum" in damage(path)
 
 
-def test_a_link_is_replaced_and_points_beside_itself(tmp_path: Path):
+def test_a_link_is_replaced_and_points_to_a_file_beside_it(tmp_path: Path):
     for name in ("a", "b"):
         write_text(tmp_path / name, name)
         link_atomically(tmp_path / "last", name)

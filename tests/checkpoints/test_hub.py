@@ -1,13 +1,13 @@
-"""Hub names, through the hub's own client, against a hub that answers on this machine."""
+"""Hub names, read through the hub's own client from a local server."""
 
 import fnmatch
 import hashlib
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +20,32 @@ from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model import BertConfig, BertForPreTraining
 
 COMMIT, NAME = "a1b2" * 10, "someone/bert-tiny"
-READ = """
-import sys
+# Answers each request in a fork, so that only the hub's client has to be imported each time.
+READER = """
+import json, os, sys
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
-try:
-    checkpoint = read_checkpoint(sys.argv[1])
-    print(checkpoint.provenance.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
-except CheckpointError as error:
-    print("error:", error)
+assert "huggingface_hub" not in sys.modules
+for line in sys.stdin:
+    name, variables = json.loads(line)
+    if os.fork():
+        os.wait()
+        print(flush=True)
+        continue
+    os.environ |= variables
+    os.dup2(1, 2)
+    try:
+        checkpoint = read_checkpoint(name)
+        print(checkpoint.provenance.revision, len(checkpoint.tensors), checkpoint.vocabulary.entries[-1])
+    except CheckpointError as error:
+        print("error:", error)
+    sys.stdout.flush()
+    os._exit(0)
 """
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The four answers that downloading a model takes."""
+    """Server of the four answers that downloading a model needs."""
 
     folder: Path
 
@@ -79,25 +91,35 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.fixture(scope="module")
+def reader() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def read(model: Path, tmp_path: Path):
-    """Read a hub name in a process of its own, as the client takes its address when it is imported."""
+def read(model: Path, reader: subprocess.Popen[str], tmp_path: Path):
+    """Read a hub name in a new process, because the client reads the address of the hub on import."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Hub,), {"folder": model}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = os.environ | {
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_OFFLINE": "0",
-    }
+    # It looks this often whether it is to stop.
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
 
     def run(name: str, *, online: bool = True) -> str:
         port = server.server_address[1] if online else 9
-        address = {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
-        done = subprocess.run(
-            [sys.executable, "-c", READ, name], env=environment | address, capture_output=True, text=True
-        )
-        assert not done.stderr, done.stderr
-        return done.stdout.strip()
+        variables = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        print(json.dumps([name, variables]), file=reader.stdin, flush=True)
+        lines = [line.rstrip("\n") for line in iter(reader.stdout.readline, "\n")]
+        assert len(lines) == 1, lines
+        return lines[0]
 
     yield run
     server.shutdown()
@@ -111,14 +133,14 @@ def test_a_name_is_downloaded_with_its_commit_and_later_found_without_a_network(
     assert read(f"hub:{NAME}@{COMMIT}", online=False) == expected
 
 
-def test_what_is_not_there_is_an_error_that_names_it(read):
+def test_a_missing_model_is_an_error_that_names_it(read):
     assert "hub:someone/else could not be taken from the hub" in read("hub:someone/else")
     assert f"{NAME}@v9 could not be taken from the hub" in read(f"hub:{NAME}@v9")
     message = read("runs/mistyped", online=False)
     assert message.startswith("error: runs/mistyped does not exist; ")
 
 
-def test_pickled_weights_are_taken_where_there_are_no_others(read, model):
+def test_pickled_weights_are_used_if_there_are_no_others(read, model):
     tensors = to_huggingface(read_huggingface(model).tensors)
     (model / "model.safetensors").unlink()
     torch.save(tensors, model / "pytorch_model.bin")

@@ -14,7 +14,7 @@ DATA = ("a.txt", "_a.txt", "__init__.txt", "Icon", "icon", "#", "##", "#1", "c#"
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND)
-def test_what_programs_leave_behind_is_told_from_data_by_its_name(name):
+def test_files_that_programs_leave_are_distinguished_from_data_by_their_names(name):
     assert is_left_behind(name)
 
 
@@ -50,7 +50,7 @@ def test_only_names_below_the_folder_count_when_it_is_listed(tmp_path: Path):
         (".c.txt", [".c.txt"]),
     ],
 )
-def test_a_glob_leaves_out_what_it_does_not_name(tmp_path: Path, monkeypatch, pattern, found):
+def test_a_glob_leaves_out_hidden_files_that_it_does_not_name(tmp_path: Path, monkeypatch, pattern, found):
     root = tree(tmp_path)
     assert [path.relative_to(root).as_posix() for path in matches(pattern, root)] == found
     assert [path.relative_to(root).as_posix() for path in matches(root / pattern)] == found
@@ -63,7 +63,7 @@ def test_a_glob_in_a_folder_whose_name_has_a_wildcard_is_expanded_there(tmp_path
     assert [path.name for path in matches("*.txt", root)] == ["b.txt"]
 
 
-def test_a_copy_of_macos_is_no_tensorflow_checkpoint(tmp_path: Path):
+def test_a_hidden_copy_of_macos_is_no_tensorflow_checkpoint(tmp_path: Path):
     (tmp_path / "bert_config.json").write_text("{}")
     for name in ("bert_model.ckpt.index", "._model.ckpt-9.index", "model.ckpt-9.index~"):
         (tmp_path / name).write_bytes(b"")

@@ -8,7 +8,16 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
-from test_published_forms import (
+
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.cli import main
+from bert_lightning.config.sections import ModelSettings
+from bert_lightning.interpretability.features import FeatureExtractor
+from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
+from bert_lightning.runs.starting_point import model_config, start_checkpoint
+from tests.support.published_forms import (
     FORMS,
     PLAIN,
     SIZES,
@@ -26,16 +35,7 @@ from test_published_forms import (
     without,
     write_form,
 )
-from test_tensorflow import write_bundle
-
-from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.checkpoints.names import from_huggingface, to_huggingface
-from bert_lightning.checkpoints.reading import read_checkpoint
-from bert_lightning.cli import main
-from bert_lightning.config.sections import ModelSettings
-from bert_lightning.interpretability.features import FeatureExtractor
-from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
-from bert_lightning.runs.starting_point import model_config, start_checkpoint
+from tests.support.tensorflow_bundles import write_bundle
 
 ONE = torch.ones(3)
 PREFIXES = {"bert.": untied, "": lambda t: bare(t)}
@@ -196,7 +196,7 @@ def test_every_entrance_refuses_a_left_over_tensor_of_the_encoder(tmp_path: Path
     name = "bert.encoder.layer.0.output.adapters.t.adapter_down.0.weight"
     form = FORMS["google-bert, safetensors"]
     folder = write_form(form._replace(tensors=lambda t: untied(t) | {name: torch.ones(4, 24)}), tmp_path / "model")
-    said = rf"model\.safetensors: {re.escape(name)} is in the encoder"
+    message = rf"model\.safetensors: {re.escape(name)} is in the encoder"
     (tmp_path / "texts.txt").write_text("the boat\n")
     for enter in (
         BertEncoder.from_pretrained,
@@ -204,15 +204,15 @@ def test_every_entrance_refuses_a_left_over_tensor_of_the_encoder(tmp_path: Path
         lambda path: FeatureExtractor(read_checkpoint(path)),
         lambda path: start_checkpoint(ModelSettings(pretrained=str(path))),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             enter(folder)
     command = ["export", "--checkpoint", str(folder), "--format", "huggingface", "--output", str(tmp_path / "out")]
     assert main(command) == 2
-    assert re.search(said, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
-def test_further_layers_are_refused_by_both_of_their_names(tmp_path: Path):
+def test_further_layers_are_refused_with_both_of_their_names(tmp_path: Path):
     layer = {name.replace(".1.", ".2."): t for name, t in pretrained().items() if ".layer.1." in name}
     folder = write_form(Form(VERSION_4, lambda t: untied(t) | layer, safetensors), tmp_path)
     message = r"has a tensor encoder\.layers\.2\.\S+, which .* \(for transformers: bert\.encoder\.layer\.2\."
@@ -241,7 +241,7 @@ def test_further_layers_are_refused_by_both_of_their_names(tmp_path: Path):
 )
 @pytest.mark.parametrize("wrapper", ["", "module."])
 @pytest.mark.parametrize("is_bare", [False, True])
-def test_a_head_that_is_not_used_stays_a_message(wrapper: str, is_bare: bool, name: str):
+def test_an_unused_head_is_only_reported(wrapper: str, is_bare: bool, name: str):
     tensors = under(wrapper, bare(pretrained()) if is_bare else without(pretrained(), "cls."))
     read = from_huggingface(tensors | {f"{wrapper}{name}": ONE})
     assert [left for left in read if not left.startswith("encoder.")] == [name]
@@ -252,7 +252,7 @@ def test_a_head_under_one_of_our_names_does_not_replace_a_parameter():
         from_huggingface(untied(pretrained()) | {"encoder.layers.0.output.bias": ONE})
 
 
-def test_half_a_pooler_is_not_filled_up(tmp_path: Path):
+def test_half_a_pooler_is_not_completed(tmp_path: Path):
     folder = write_form(Form(VERSION_4, lambda t: without(bare(t), "pooler.dense.bias"), safetensors), tmp_path)
     with pytest.raises(CheckpointError, match=r"no tensor for encoder\.pooler\.bias .*bert\.pooler\.dense\.bias"):
         BertEncoder.from_pretrained(folder)
@@ -323,7 +323,7 @@ def test_two_encoders_in_one_file_are_refused_by_name(first: str, second: str):
         from_huggingface(under(first, tensors) | under(second, tensors))
 
 
-def test_what_only_our_models_have_survives_the_way_out_and_back():
+def test_parameters_that_only_our_models_have_survive_export_and_import():
     config = BertConfig(**{**PLAIN, "hidden_act": "gelu"}, embedding_size=8, pre_layer_norm=True)
     tensors = BertForPreTraining(config).state_dict()
     assert from_huggingface(to_huggingface(tensors)).keys() == tensors.keys()
@@ -340,7 +340,7 @@ def test_a_wrapped_model_is_read_from_a_folder_with_its_head(tmp_path: Path):
 
 
 @pytest.mark.parametrize("with_model", [False, True])
-def test_a_folder_with_an_adapter_is_refused_and_says_how_to_merge_it(tmp_path: Path, with_model: bool):
+def test_a_folder_with_an_adapter_is_refused_with_the_way_to_merge_it(tmp_path: Path, with_model: bool):
     if with_model:
         write_form(FORMS["google-bert, safetensors"], tmp_path)
     save_file({"base_model.model.bert.encoder.layer.0.lora_A.weight": ONE}, tmp_path / "adapter_model.safetensors")
@@ -382,7 +382,7 @@ def test_a_variable_that_changes_the_encoder_is_refused_by_its_name(tmp_path: Pa
         read_checkpoint(tensorflow_folder(tmp_path, **{name: ONE}))
 
 
-def test_further_heads_of_a_release_of_tensorflow_stay_a_message(tmp_path: Path):
+def test_further_heads_of_a_tensorflow_release_are_only_reported(tmp_path: Path):
     more = {"crf_loss/transitions": torch.ones(3, 3), "crf_loss/transitions/adam_m": torch.ones(3, 3)}
     folder = tensorflow_folder(tmp_path, **more, counter=torch.tensor(3))
     assert BertForPreTraining.from_pretrained(folder).loading_report.unused == ["crf_loss/transitions"]
@@ -406,7 +406,7 @@ def test_integers_inside_the_encoder_of_tensorflow_are_refused_by_name(tmp_path:
         read_checkpoint(tensorflow_folder(tmp_path, **{name: torch.arange(24)}))
 
 
-def test_a_checkpoint_of_tensorflow_2_is_called_so(tmp_path: Path):
+def test_a_checkpoint_of_tensorflow_2_is_reported_as_such(tmp_path: Path):
     arrays = {"encoder/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": ONE.numpy()}
     (tmp_path / "bert_config.json").write_text(json.dumps(PLAIN))
     write_bundle(tmp_path / "bert_model.ckpt", arrays, {"float32": 1}, 1)

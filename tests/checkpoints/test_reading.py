@@ -1,5 +1,4 @@
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, BertForSequenceClassification
 from bert_lightning.model.architectures import MODELS, model_of
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from tests.support.hostile import Evil
 
 CONFIG = BertConfig.preset("tiny", vocab_size=50, max_position_embeddings=32)
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_names_and_values_survive_the_way_to_huggingface_and_back():
+def test_names_and_values_survive_conversion_to_huggingface_and_back():
     tensors = BertForPreTraining(CONFIG).state_dict()
     back = from_huggingface(to_huggingface(tensors))
     assert back.keys() == tensors.keys()
@@ -58,7 +58,7 @@ def test_old_gamma_and_beta_names_and_a_bare_encoder_are_read(tmp_path: Path):
     assert all(torch.equal(t, read.state_dict()[name]) for name, t in encoder.state_dict().items())
 
 
-def test_a_head_that_the_file_lacks_is_drawn_anew_and_said_so(folder: Path, caplog):
+def test_a_head_that_the_file_lacks_is_initialised_and_reported(folder: Path, caplog):
     BertForSequenceClassification.from_pretrained(folder, num_labels=3)
     assert "classifier.weight, classifier.bias" in caplog.text
 
@@ -69,14 +69,6 @@ def test_a_truncated_weights_file_is_an_error_that_names_it(folder: Path, cut: i
     weights.write_bytes(weights.read_bytes()[:cut])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         read_checkpoint(folder)
-
-
-class Evil:
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
 
 
 def test_a_pickle_that_would_execute_code_is_refused_and_not_executed(folder: Path, tmp_path: Path):
@@ -106,14 +98,14 @@ def test_another_model_family_is_refused_by_name(folder: Path):
         read_checkpoint(folder)
 
 
-def test_a_config_that_lies_about_a_shape_names_the_tensor(folder: Path):
+def test_a_config_with_a_wrong_shape_is_an_error_that_names_the_tensor(folder: Path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 51}))
     with pytest.raises(CheckpointError, match=r"encoder\.embeddings\.word\.weight has shape \(50, 128\)"):
         BertForPreTraining.from_pretrained(folder)
 
 
-def test_a_path_without_a_checkpoint_says_what_was_looked_for(tmp_path: Path):
+def test_the_error_for_a_path_without_a_checkpoint_lists_what_was_looked_for(tmp_path: Path):
     with pytest.raises(CheckpointError, match="does not exist"):
         read_checkpoint(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="run directory"):
@@ -127,10 +119,10 @@ def shard(folder: Path, save, name: str, suffix: str) -> None:
     """Split a folder's weights over two files and an index, as transformers does for large models."""
     tensors = to_huggingface(read_checkpoint(folder).tensors)
     (folder / "model.safetensors").unlink()
-    places = {key: f"{name}-0000{1 + n % 2}-of-00002.{suffix}" for n, key in enumerate(sorted(tensors))}
-    for file in set(places.values()):
-        save({key: tensors[key].clone() for key in tensors if places[key] == file}, folder / file)
-    (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    files = {key: f"{name}-0000{1 + n % 2}-of-00002.{suffix}" for n, key in enumerate(sorted(tensors))}
+    for file in set(files.values()):
+        save({key: tensors[key].clone() for key in tensors if files[key] == file}, folder / file)
+    (folder / f"{name}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
 
 SHARDED = pytest.mark.parametrize(
@@ -173,8 +165,8 @@ def test_a_tensor_in_two_shards_is_refused_by_file_and_name(folder: Path):
 
 def test_an_index_cannot_reach_out_of_its_folder(folder: Path):
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
-    places = {"x": "../outside.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    files = {"x": "../outside.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     with pytest.raises(CheckpointError, match=r"'\.\./outside\.safetensors', which is not a file beside it"):
         read_checkpoint(folder)
 
@@ -215,7 +207,7 @@ def test_values_that_are_not_finite_are_refused_by_name(folder: Path):
         read_checkpoint(folder)
 
 
-def test_layers_that_the_config_has_no_place_for_are_an_error(folder: Path):
+def test_layers_beyond_those_of_the_config_are_an_error(folder: Path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
     with pytest.raises(
@@ -273,7 +265,7 @@ def test_transformers_own_files_of_every_head_are_read(tmp_path: Path, architect
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-def test_every_model_goes_out_and_comes_back_bit_for_bit(tmp_path: Path, architecture):
+def test_every_model_survives_export_and_import_bit_for_bit(tmp_path: Path, architecture):
     model = MODELS[architecture](CONFIG)
     model.save_pretrained(tmp_path)
     again = model_of(read_checkpoint(tmp_path))
@@ -293,7 +285,7 @@ def test_float64_and_float16_files_lose_nothing(tmp_path: Path):
     assert torch.equal(again.pooler.weight, model.pooler.weight.float())
 
 
-def test_labels_and_problem_type_are_carried(tmp_path: Path):
+def test_labels_and_problem_type_are_preserved(tmp_path: Path):
     BertForSequenceClassification(
         CONFIG, labels=["bad", "good"], problem_type="multi_label_classification"
     ).save_pretrained(tmp_path)
@@ -327,7 +319,7 @@ def test_missing_and_unused_tensors_are_reported_by_name(folder: Path, caplog):
         {"do_lower_case": True, "tokenize_chinese_chars": False},
     ],
 )
-def test_tokenizer_files_of_transformers_are_taken_along_and_come_out_the_same(tmp_path: Path, settings):
+def test_tokenizer_files_of_transformers_are_preserved(tmp_path: Path, settings):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "été", "ete", "É", "##t", "e", "中", "中国", "a", "##n"]
     (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"), **settings)

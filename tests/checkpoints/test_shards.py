@@ -1,4 +1,4 @@
-"""Folders of parts: complete or absent, and any fault is named."""
+"""Sharded checkpoints: complete or absent, and every fault is named."""
 
 import shutil
 import threading
@@ -10,6 +10,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import damage, load_native, step_name, step_of
 from bert_lightning.checkpoints.shards import MANIFEST, TensorSlice, shard_name, write_shards
 from bert_lightning.training.checkpointing import VerifiedCheckpointIO, newest_valid, set_aside
+from tests.support.hostile import Evil
 
 
 def content(step):
@@ -19,7 +20,7 @@ def content(step):
 
 
 def write(folder, step, num_processes=2, failing=None):
-    """As many threads as processes; what each of them raised."""
+    """Write with one thread per process, and return the messages that they raised."""
     barrier, shared, raised = threading.Barrier(num_processes), [None] * num_processes, []
 
     def process(rank):
@@ -57,7 +58,7 @@ class Unwritable:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 4])
-def test_what_was_written_in_parts_is_read_whole(tmp_path, num_processes):
+def test_a_sharded_checkpoint_is_read_as_a_whole(tmp_path, num_processes):
     assert not write(tmp_path, 7, num_processes)
     read, expected = load_native(tmp_path / step_name(7)), content(7)
     assert read.keys() == expected.keys()
@@ -68,16 +69,16 @@ def test_what_was_written_in_parts_is_read_whole(tmp_path, num_processes):
 
 
 def spoil(path, how):
-    part, manifest = path / shard_name(1), path / MANIFEST
-    flipped = part if how == "flipped" else manifest
+    shard, manifest = path / shard_name(1), path / MANIFEST
+    flipped = shard if how == "flipped" else manifest
     if how == "missing":
-        part.unlink()
+        shard.unlink()
     elif how == "torn":
         manifest.unlink()
     elif how == "truncated":
-        part.write_bytes(part.read_bytes()[:-9])
+        shard.write_bytes(shard.read_bytes()[:-9])
     elif how == "mixed":
-        shutil.copy(path.with_name(step_name(5)) / shard_name(1), part)
+        shutil.copy(path.with_name(step_name(5)) / shard_name(1), shard)
     elif how == "manifest of another":
         shutil.copy(path.with_name(step_name(5)) / MANIFEST, manifest)
     else:
@@ -97,7 +98,7 @@ def spoil(path, how):
         ("manifest of another", "manifest.json differs"),
     ],
 )
-def test_a_fault_in_a_folder_of_parts_is_named_and_the_one_before_is_used(tmp_path, caplog, how, named):
+def test_a_fault_in_a_sharded_checkpoint_is_named_and_the_earlier_one_is_used(tmp_path, caplog, how, named):
     write(tmp_path, 5)
     write(tmp_path, 10)
     bad = tmp_path / step_name(10)
@@ -109,18 +110,18 @@ def test_a_fault_in_a_folder_of_parts_is_named_and_the_one_before_is_used(tmp_pa
     assert step_name(10) in caplog.text
 
 
-def test_where_one_process_cannot_write_all_fail_and_nothing_is_left(tmp_path):
+def test_all_processes_fail_and_leave_nothing_if_one_cannot_write(tmp_path):
     raised = write(tmp_path, 5, failing=1)
     assert len(raised) == 2
     assert all("process 1" in error and "no space left" in error for error in raised)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_parts_is_moved_aside_and_removed_as_a_file_is(tmp_path):
+def test_a_sharded_checkpoint_is_moved_aside_and_removed_like_a_file(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 10)
     (tmp_path / f".{step_name(15)}.99.tmp").mkdir()
-    # A kill hit the removal of an older one that bore the same name.
+    # A kill interrupted the removal of an older one of the same name.
     (tmp_path / "set-aside" / f".{step_name(10)}.99.gone.tmp").mkdir(parents=True)
     set_aside(tmp_path, 5)
     assert not list((tmp_path / "set-aside").glob(".*"))
@@ -132,14 +133,10 @@ def test_a_folder_of_parts_is_moved_aside_and_removed_as_a_file_is(tmp_path):
     assert not list(tmp_path.glob("step-*"))
 
 
-def test_a_pickle_in_a_part_is_not_executed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            import os
-
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    write_shards(tmp_path / step_name(1), {"bert_lightning": Evil()}, 1, 0, lambda value: [value])
+def test_a_pickle_in_a_shard_is_not_executed(tmp_path):
+    write_shards(
+        tmp_path / step_name(1), {"bert_lightning": Evil(tmp_path / "executed")}, 1, 0, lambda value: [value]
+    )
     with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
         load_native(tmp_path / step_name(1))
     assert not (tmp_path / "executed").exists()

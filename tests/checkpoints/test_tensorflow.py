@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import struct
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,7 @@ from bert_lightning.checkpoints.names import to_huggingface
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tensorflow import read_bundle
 from bert_lightning.model import BertEncoder, BertForPreTraining
+from tests.support.tensorflow_bundles import write_bundle
 
 HERE = Path(__file__).parent / "tensorflow1"
 INDEX, DATA = "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"
@@ -28,7 +27,7 @@ def released(tmp_path: Path) -> Path:
 
 
 def assert_holds_the_variables(folder: Path, config: dict) -> None:
-    """Every variable, under transformers' name, in transformers' orientation."""
+    """Check every variable, under transformers' name, in transformers' orientation."""
     theirs = to_huggingface(read_checkpoint(folder).tensors)
     for name, shape in shapes(config).items():
         expected = value(name, shape)
@@ -69,21 +68,21 @@ def test_a_folder_a_prefix_and_an_index_are_the_same_checkpoint(released, path):
     assert model.vocabulary.entries == tuple(WORDS)
 
 
-def test_the_model_equals_transformers_with_the_variables_in_its_places(released, tmp_path):
-    # transformers' own layout, filled by hand: no name passes through our code.
+def test_the_model_equals_transformers_with_the_same_variables(released, tmp_path):
+    # transformers' own layout, filled by hand without our mapping of names.
     theirs = transformers.BertForPreTraining(transformers.BertConfig(**{**CONFIG, "hidden_act": "gelu_new"})).eval()
     state = {}
     for name, shape in shapes(CONFIG).items():
         tensor = torch.from_numpy(value(name, shape))
-        parts = name.split("/")
-        *path, last = [part.replace("layer_", "layer.") for part in parts]
+        components = name.split("/")
+        *path, last = [component.replace("layer_", "layer.") for component in components]
         if last in ("kernel", "gamma", "output_weights"):
             last = "weight"
         elif last in ("beta", "output_bias"):
             last = "bias"
         elif last.endswith("_embeddings"):
             last += ".weight"
-        state[".".join([*path, last])] = tensor.T if parts[-1] == "kernel" else tensor
+        state[".".join([*path, last])] = tensor.T if components[-1] == "kernel" else tensor
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert not unexpected
     assert {name.rsplit(".", 1)[0] for name in missing} <= {"cls.predictions.decoder", "bert.embeddings"}
@@ -103,7 +102,7 @@ def test_casing_is_taken_from_the_vocabulary(released):
     assert read_checkpoint(released).vocabulary.lowercase is True
 
 
-def test_the_highest_step_is_read_where_there_are_several(released):
+def test_the_highest_of_several_steps_is_read(released):
     for step in (9, 10):
         for name in (INDEX, DATA):
             (released / name.replace("bert_model.ckpt", f"model.ckpt-{step}")).write_bytes(
@@ -127,7 +126,7 @@ def test_any_flipped_bit_is_noticed_and_named(released):
     original = read_bundle(released / "bert_model.ckpt")
     for name in (INDEX, DATA):
         whole = (released / name).read_bytes()
-        # Every 97th bit, which passes through every part of the files.
+        # Every 97th bit reaches every section of the files.
         for bit in range(0, 8 * len(whole), 97 if name == INDEX else 971):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
@@ -152,7 +151,7 @@ def test_a_truncated_file_is_named(released, name, size):
         read_checkpoint(released)
 
 
-def test_missing_parts_are_named(released):
+def test_missing_files_of_a_checkpoint_are_named(released):
     (released / DATA).unlink()
     with pytest.raises(CheckpointError, match=rf"{DATA} is missing"):
         read_checkpoint(released)
@@ -161,7 +160,7 @@ def test_missing_parts_are_named(released):
         read_checkpoint(released)
 
 
-def test_a_config_that_lies_about_a_shape_names_the_tensor(released):
+def test_a_config_with_a_wrong_shape_is_an_error_that_names_the_tensor(released):
     (released / "bert_config.json").write_text(json.dumps({**CONFIG, "intermediate_size": 64}))
     with pytest.raises(CheckpointError, match=r"layers\.0\.intermediate\.bias has shape \(32,\), expected \(64,\)"):
         BertEncoder.from_pretrained(released)
@@ -170,62 +169,11 @@ def test_a_config_that_lies_about_a_shape_names_the_tensor(released):
         BertEncoder.from_pretrained(released)
 
 
-# -- an independent writer: the format from its description, with other choices than TensorFlow's saver makes ----
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number >= 0x80:
-        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
-    return out + bytes([number])
-
-
-def masked(content: bytes) -> int:
-    crc = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """Keys stored in full, a restart point each."""
-    content, restarts = b"", []
-    for key, entry in entries:
-        restarts.append(len(content))
-        content += varint(0) + varint(len(key)) + varint(len(entry)) + key + entry
-    content += b"".join(struct.pack("<I", at) for at in [*restarts, len(restarts)])
-    return content + b"\0" + struct.pack("<I", masked(content + b"\0"))
-
-
-def write_bundle(prefix: Path, tensors: dict[str, np.ndarray], dtypes: dict[str, int], num_shards: int) -> None:
-    shards, records = [b""] * num_shards, [(b"", b"\x08" + varint(num_shards) + b"\x1a\x02\x08\x01")]
-    for number, (name, array) in enumerate(sorted(tensors.items())):
-        shard, raw = number % num_shards, array.tobytes()
-        dims = b"".join(b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(size) for size in array.shape))
-        records.append(
-            (
-                name.encode(),
-                b"\x08" + varint(dtypes[str(array.dtype)]) + b"\x12" + varint(len(dims)) + dims
-                + b"\x18" + varint(shard) + b"\x20" + varint(len(shards[shard])) + b"\x28" + varint(len(raw))
-                + b"\x35" + struct.pack("<I", masked(raw)),
-            )
-        )  # fmt: skip
-        shards[shard] += raw
-    for number, content in enumerate(shards):
-        prefix.with_name(f"{prefix.name}.data-{number:05d}-of-{num_shards:05d}").write_bytes(content)
-    table, handles = b"", []
-    for start in range(0, len(records), 3):
-        handle = varint(len(table)) + varint(len(block(records[start : start + 3])) - 5)
-        handles.append((records[min(start + 2, len(records) - 1)][0], handle))
-        table += block(records[start : start + 3])
-    footer = b""
-    for part in (block([]), block(handles)):
-        footer += varint(len(table)) + varint(len(part) - 5)
-        table += part
-    table += footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
-    prefix.with_name(prefix.name + ".index").write_bytes(table)
+# -- files of an independent writer --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_bundles_of_several_parts_blocks_and_types_are_read(tmp_path, num_shards):
+def test_bundles_of_several_shards_blocks_and_types_are_read(tmp_path, num_shards):
     generator = np.random.default_rng(0)
     tensors = {f"v{i}": generator.normal(size=(i, 3)).astype(t) for i, t in enumerate(("f4", "f8", "f2", "f4") * 4)}
     tensors |= {"step": np.array(7, dtype="i8"), "small": np.arange(3, dtype="i4")}
@@ -239,14 +187,14 @@ def test_bundles_of_several_parts_blocks_and_types_are_read(tmp_path, num_shards
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_base_size_that_tensorflow_writes_now_is_read(tmp_path):
+def test_a_checkpoint_of_base_size_by_current_tensorflow_is_read(tmp_path):
     pytest.importorskip("tensorflow", reason="tensorflow is not installed: `pip install tensorflow-cpu`")
     config = {**CONFIG, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 30522}
     write(tmp_path, config)
     assert_holds_the_variables(tmp_path, config)
 
 
-def test_the_checkpoint_says_where_it_came_from(released):
+def test_the_checkpoint_records_its_origin(released):
     checkpoint = read_checkpoint(released)
     assert checkpoint.path == released / "bert_model.ckpt"
     assert (checkpoint.provenance.source, checkpoint.provenance.revision) == ("bert_model.ckpt", None)

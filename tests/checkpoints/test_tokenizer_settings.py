@@ -1,4 +1,4 @@
-"""Every setting of tokenizer files: the ids are those of transformers, or the setting is refused by its name."""
+"""Settings of tokenizer files: each gives the ids of transformers, or is refused by its name."""
 
 import json
 import re
@@ -10,7 +10,6 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_tensorflow import HERE
 
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
@@ -210,7 +209,7 @@ OBEYED = {
     ),
     "class of MobileBERT": (serialized(), config(tokenizer_class="MobileBertTokenizerFast", do_lower_case=False)),
 }
-# name -> tokenizer.json, tokenizer_config.json, what the message names.
+# name -> tokenizer.json, tokenizer_config.json, words of the message.
 REFUSED = {
     "clean_text": (serialized(normalizer={"clean_text": False}), {"tokenizer_class": FAST}, "clean_text is False"),
     "longest word": (
@@ -302,7 +301,7 @@ def without_absent(values: dict) -> dict:
     return {key: value for key, value in values.items() if value != "absent"}
 
 
-SERIALIZED_PARTS = st.fixed_dictionaries(
+SERIALIZED = st.fixed_dictionaries(
     {
         "normalizer": st.fixed_dictionaries(
             {
@@ -324,7 +323,7 @@ SERIALIZED_PARTS = st.fixed_dictionaries(
         ),
     }
 )
-SETTINGS_PARTS = st.fixed_dictionaries(
+SETTINGS_VALUES = st.fixed_dictionaries(
     {
         "tokenizer_class": st.sampled_from(["absent", BERT, FAST, "TokenizersBackend"]),
         "do_lower_case": st.booleans(),
@@ -346,16 +345,16 @@ MAPS = often(None, {"mask_token": "[MASK]"}, {"additional_special_tokens": ["riv
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-@given(parts=st.none() | SERIALIZED_PARTS, values=SETTINGS_PARTS, special_map=MAPS, added=often(None, {"river": 21}))
-def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(parts, values, special_map, added):
+@given(changes=st.none() | SERIALIZED, values=SETTINGS_VALUES, special_map=MAPS, added=often(None, {"river": 21}))
+def test_any_settings_together_give_the_ids_of_transformers_or_are_refused(changes, values, special_map, added):
     files: dict = {"tokenizer_config.json": without_absent(values)}
-    # Without the file that it takes, transformers refuses the class.
-    if parts is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
+    # Without the file that the class needs, transformers refuses it.
+    if changes is None and values["tokenizer_class"] in (FAST, "TokenizersBackend"):
         files["tokenizer_config.json"]["tokenizer_class"] = BERT
-    if parts is None:
+    if changes is None:
         files["vocab.txt"] = lines()
     else:
-        files["tokenizer.json"] = serialized(**parts)
+        files["tokenizer.json"] = serialized(**changes)
     if special_map is not None:
         files["special_tokens_map.json"] = special_map
     if added is not None:
@@ -386,7 +385,7 @@ def test_a_setting_that_is_not_used_is_warned_about(tmp_path, caplog, content, v
     assert re.search(message, record.getMessage())
 
 
-def test_tokenizer_json_counts_where_vocab_txt_differs(tmp_path, caplog):
+def test_tokenizer_json_counts_if_vocab_txt_differs(tmp_path, caplog):
     files = {"tokenizer.json": serialized(), "vocab.txt": lines(reversed(WORDS)), "tokenizer_config.json": config()}
     assert_ids_of_transformers(folder_of(tmp_path / "folder", files))
     assert "vocab.txt differs from tokenizer.json, which is used" in caplog.text
@@ -427,13 +426,13 @@ def test_a_refusal_names_the_folder_and_the_file_of_the_setting(tmp_path, file, 
         load_tokenizer(folder)
 
 
-def test_a_tokenizer_json_without_a_table_of_entries_is_called_damaged(tmp_path):
+def test_a_tokenizer_json_without_a_table_of_entries_is_reported_as_damaged(tmp_path):
     folder = folder_of(tmp_path / "folder", {"tokenizer.json": serialized(model={"vocab": ["the", "a"]})})
     with pytest.raises(InputError, match=r"tokenizer\.json: .*its vocab is no object of entries and ids"):
         load_tokenizer(folder)
 
 
-def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map(tmp_path):
+def test_a_special_token_of_the_map_counts_only_if_transformers_reads_the_map(tmp_path):
     files = {
         "vocab.txt": lines(),
         "tokenizer_config.json": config(),
@@ -444,7 +443,7 @@ def test_a_special_token_of_the_map_counts_only_where_transformers_reads_the_map
     assert_ids_of_transformers(folder_of(tmp_path / "not read", files))
 
 
-def test_special_tokens_have_one_order_whichever_file_is_read(tmp_path):
+def test_the_order_of_special_tokens_does_not_depend_on_the_file_read(tmp_path):
     tokenizer = WordPieceTokenizer(Vocabulary(WORDS, lowercase=True, special_tokens=("river", "boat")))
     tokenizer.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint
@@ -463,7 +462,7 @@ def test_the_class_of_config_json_survives_a_copy_of_the_folder(tmp_path):
 # -- casing that no file states -----------------------------------------------------------------------------------
 
 
-def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path, caplog):
+def test_a_cased_vocabulary_without_settings_keeps_the_case_with_a_warning(tmp_path, caplog):
     folder = folder_of(tmp_path / "folder", {"vocab.txt": lines()})
     assert ours(folder).vocabulary.lowercase is False
     assert "('É'). Text keeps its case" in caplog.text
@@ -472,13 +471,13 @@ def test_a_cased_vocabulary_without_settings_keeps_the_case_and_says_so(tmp_path
     assert load_tokenizer(folder / "vocab.txt").fingerprint == ours(folder).fingerprint
 
 
-def test_an_uncased_vocabulary_without_settings_is_lower_cased_without_a_word(tmp_path, caplog):
+def test_an_uncased_vocabulary_without_settings_is_lower_cased_silently(tmp_path, caplog):
     words = [word for word in WORDS if word != "É"]
     assert_ids_of_transformers(folder_of(tmp_path / "folder", {"vocab.txt": lines(words)}))
     assert not caplog.records
 
 
-def test_entries_that_no_word_of_a_text_is_like_do_not_make_a_vocabulary_cased(tmp_path, caplog):
+def test_entries_unlike_any_word_do_not_make_a_vocabulary_cased(tmp_path, caplog):
     # The uncased Chinese BERT holds the first two right after [MASK].
     words = [*SPECIAL_TOKENS, "<S>", "<T>", *(word for word in WORDS if word not in (*SPECIAL_TOKENS, "É"))]
     assert_ids_of_transformers(
@@ -500,7 +499,7 @@ def test_rare_capital_letters_do_not_make_a_vocabulary_cased():
     assert not Vocabulary((*SPECIAL_TOKENS, "@USER", *words), special_tokens=("@USER",)).looks_cased()
 
 
-def test_a_serialized_tokenizer_that_keeps_case_does_so_without_settings_and_says_so(tmp_path, caplog):
+def test_a_serialized_tokenizer_keeps_case_without_settings_with_a_warning(tmp_path, caplog):
     files = {"tokenizer.json": serialized(normalizer={"lowercase": False}), "tokenizer_config.json": {}}
     assert ours(folder_of(tmp_path / "folder", files)).vocabulary.lowercase is False
     assert "BertTokenizer would lower-case it" in caplog.text
@@ -535,7 +534,7 @@ def test_the_lines_of_a_vocabulary_give_the_ids_that_they_give_in_transformers(t
     assert_ids_of_transformers(folder)
     vocabulary = ours(folder).vocabulary
     assert len(vocabulary.entries) == size
-    # What we write gives the same again, here and there.
+    # The files that we write give the same again, here and in transformers.
     write_vocabulary(vocabulary, folder)
     assert read_vocabulary(folder) == vocabulary
     assert_ids_of_transformers(folder)
@@ -543,7 +542,7 @@ def test_the_lines_of_a_vocabulary_give_the_ids_that_they_give_in_transformers(t
     assert load_tokenizer(folder).fingerprint == WordPieceTokenizer(vocabulary).fingerprint
 
 
-def test_an_entry_that_is_there_twice_is_named_with_its_lines(tmp_path, caplog):
+def test_a_repeated_entry_is_named_with_its_lines(tmp_path, caplog):
     (tmp_path / "vocab.txt").write_bytes(lines([*SPECIAL_TOKENS, "a", "b", "a", "c", "b", "a"]))
     tokenizer = load_tokenizer(tmp_path)
     assert "'a' in lines 6 and 8 and 11, 'b' in lines 7 and 10" in caplog.text
@@ -551,7 +550,7 @@ def test_an_entry_that_is_there_twice_is_named_with_its_lines(tmp_path, caplog):
     assert tokenizer.encode_batch(["a b c"]) == [[10, 9, 8]]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_entry(tmp_path):
+def test_a_byte_order_mark_does_not_belong_to_the_first_entry(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf" + lines())
     assert load_tokenizer(tmp_path).entries == WORDS
 
@@ -561,7 +560,7 @@ def test_a_vocabulary_with_cr_as_line_end_is_read_line_by_line(tmp_path):
     assert load_tokenizer(tmp_path).entries == WORDS
 
 
-def test_ids_that_tokenizer_json_leaves_out_belong_to_no_entry(tmp_path):
+def test_ids_missing_in_tokenizer_json_belong_to_no_entry(tmp_path):
     vocab = {**{word: number for number, word in enumerate(WORDS)}, "zz": len(WORDS) + 2, "the\n": len(WORDS) + 1}
     files = {"tokenizer.json": serialized(model={"vocab": vocab}), "tokenizer_config.json": config()}
     folder = folder_of(tmp_path / "folder", files)
@@ -570,7 +569,7 @@ def test_ids_that_tokenizer_json_leaves_out_belong_to_no_entry(tmp_path):
 
 
 def test_more_entries_than_rows_are_refused_of_tensorflow_too(tmp_path):
-    released = shutil.copytree(HERE / "released", tmp_path / "released")
+    released = shutil.copytree(Path(__file__).parent / "tensorflow1/released", tmp_path / "released")
     size = read_checkpoint(released).config["vocab_size"]
     words = (released / "vocab.txt").read_text().splitlines()
     more = [f"more{number}" for number in range(size - len(words) + 1)]
@@ -587,6 +586,6 @@ def test_more_entries_than_rows_are_refused_unless_the_tokenizer_is_not_used(tmp
     )
     with pytest.raises(CheckpointError, match="the tokenizer has 24 entries, more than the vocab_size 23"):
         read_checkpoint(tmp_path)
-    # Of a tokenizer that is not used, no id is either.
+    # An unused tokenizer uses no ids.
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
     assert read_checkpoint(tmp_path).vocabulary.obstacle

@@ -1,4 +1,4 @@
-"""`class_path` and `init_args`: classes of the user's own, of modules that the user allows."""
+"""`class_path` and `init_args`: the user's classes, from modules that the user allows."""
 
 import sys
 from pathlib import Path
@@ -63,7 +63,7 @@ PARTS = {
 
 @pytest.fixture
 def config(home, tmp_path, monkeypatch):
-    """An experiment whose parts are of a module in the working directory."""
+    """An experiment whose extensions are in a module in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "extensions_here", raising=False)
@@ -79,7 +79,7 @@ def config(home, tmp_path, monkeypatch):
 ALLOWED = ["--allow-module", "extensions_here"]
 
 
-def test_a_run_of_the_users_extensions_repeats_from_its_own_config(config, monkeypatch, capsys):
+def test_a_run_with_extensions_repeats_from_its_own_config(config, monkeypatch, capsys):
     command = ["fit", "--config", str(config), "--run-directory", "run", *ALLOWED]
     monkeypatch.setattr(sys, "argv", ["bert-lightning", *command])
     assert main(command) == 0
@@ -113,7 +113,7 @@ def test_a_run_of_the_users_extensions_repeats_from_its_own_config(config, monke
 
 
 @pytest.mark.parametrize("allowed", [(), ("extensions",), ("extensions_here.inner",), ("os",)])
-def test_no_other_module_than_the_allowed_is_imported(config, allowed):
+def test_only_allowed_modules_are_imported(config, allowed):
     with pytest.raises(InputError, match="--allow-module extensions_here"):
         load_experiment([config], allowed=allowed)
     assert not Path("imported").exists()
@@ -126,7 +126,7 @@ def test_a_package_is_allowed_with_its_modules(config):
     change = ["--optimizer.class_path", "own_package.inner.Plain"]
     experiment = load_experiment([config], change, allowed=["own_package", "extensions_here"])
     assert experiment.to_dict()["optimizer"]["class_path"] == "own_package.inner.Plain"
-    # Another class begins with its own defaults.
+    # Another class starts with its own defaults.
     assert experiment.optimizer.learning_rate == 0.1
 
 
@@ -148,12 +148,12 @@ def test_a_package_is_allowed_with_its_modules(config):
         (["--model.class_path", "extensions_here.Plain"], "unknown key 'model.class_path'"),
     ],
 )
-def test_a_class_that_does_not_serve_is_one_message(config, change, message):
+def test_an_unsuitable_class_is_one_message(config, change, message):
     with pytest.raises(InputError, match=message):
         load_experiment([config], change, allowed=["extensions_here"])
 
 
-def test_a_choice_by_name_replaces_one_by_class_and_the_other_way(config):
+def test_choices_by_name_and_by_class_replace_each_other(config):
     experiment = load_experiment([config], ["--optimizer", "adamw"], allowed=["extensions_here"])
     assert experiment.optimizer == AdamW()
     own = load_experiment([config], ["--optimizer.init_args.momentum", "0.25"], allowed=["extensions_here"])

@@ -68,7 +68,7 @@ def test_an_old_key_of_another_task_may_hold_its_default_only(tmp_path, caplog):
         load_experiment([], ["--model.crf=true"], TEXTS)
 
 
-def test_every_moved_key_is_a_key_of_today_with_the_default_it_had():
+def test_every_moved_key_is_a_current_key_with_its_earlier_default():
     tasks = {"model.head.crf": "token-classification", "model.head.answerability": "question-answering"}
     for moved in migrations.MOVED:
         experiment = load_experiment([], [], {**TAGGING, "task": tasks[moved.new]})

@@ -1,4 +1,4 @@
-"""What the environment holds of secrets is in no file that a run leaves; a configuration is no place for them."""
+"""Secrets: those of the environment are in no file that a run leaves, and a configuration cannot hold one."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ PLANTED = {
 def test_no_file_of_a_run_holds_a_secret_of_the_environment(home, tmp_path):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", "run", "--trainer.max_steps", "2", "--wandb.project", "to-be-found"]
-    # Whatever a library keeps for itself is looked through, too.
+    # Files that a library keeps for itself are searched, too.
     environment = {**os.environ, **PLANTED, "HOME": str(tmp_path), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), environment.get("PYTHONPATH")]))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
@@ -37,24 +37,36 @@ def test_no_file_of_a_run_holds_a_secret_of_the_environment(home, tmp_path):
         assert secret not in done.stdout + done.stderr, name
 
 
-PLACES = ["", "wandb.", "trainer.", "data.", "data.masking.", "model.", "model.config.", "optimizer.", "checkpoint."]
+SECTIONS = [
+    "",
+    "wandb.",
+    "trainer.",
+    "data.",
+    "data.masking.",
+    "model.",
+    "model.config.",
+    "optimizer.",
+    "checkpoint.",
+]
 
 
-@pytest.mark.parametrize("key", ["api_key", "token", "password", "secret"])
-@pytest.mark.parametrize("place", PLACES)
-def test_a_secret_as_a_key_is_refused_without_saying_it(home, tmp_path, monkeypatch, capsys, key, place):
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [*((section, "api_key") for section in SECTIONS), *(("wandb.", key) for key in ("token", "password", "secret"))],
+)
+def test_a_secret_as_a_key_is_refused_without_showing_it(home, tmp_path, monkeypatch, capsys, key, section):
     monkeypatch.chdir(tmp_path)
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
     inner = values
-    for part in place.split(".")[:-1]:
-        inner = inner.setdefault(part, {})
+    for name in section.split(".")[:-1]:
+        inner = inner.setdefault(name, {})
     inner[key] = PLANTED["OPENAI_API_KEY"]
     Path("with.yaml").write_text(yaml.safe_dump(values))
     plain, run = ["fit", "--config", str(home / "pretraining.yaml")], ["--run-directory", "run"]
     for command in (
         ["fit", "--config", "with.yaml", *run],
-        [*plain, *run, f"--{place}{key}", PLANTED["OPENAI_API_KEY"]],
-        [*plain, *run, f"--{place}{key}={PLANTED['OPENAI_API_KEY']}"],
+        [*plain, *run, f"--{section}{key}", PLANTED["OPENAI_API_KEY"]],
+        [*plain, *run, f"--{section}{key}={PLANTED['OPENAI_API_KEY']}"],
     ):
         assert main(command) == 2
         error = capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_a_leading_tilde_is_the_home_folder_in_every_setting(tmp_path, monkeypat
     assert load_experiment([write(tmp_path, MINIMAL)], ["--data.train=~/store"]).data.train == "/home/ann/store"
 
 
-def test_variables_of_slurm_that_do_not_fit_are_one_message(tmp_path, monkeypatch):
+def test_inconsistent_variables_of_slurm_are_one_message(tmp_path, monkeypatch):
     experiment = load_experiment([write(tmp_path, MINIMAL)])
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
@@ -58,7 +58,7 @@ def test_variables_of_slurm_that_do_not_fit_are_one_message(tmp_path, monkeypatc
         build_trainer(experiment, tmp_path, [])
 
 
-def test_a_choice_given_by_its_name_alone_keeps_it_under_overrides(tmp_path):
+def test_a_choice_given_by_name_alone_stays_under_overrides(tmp_path):
     loaded = load_experiment(
         [write(tmp_path, {**MINIMAL, "schedule": "constant"})], ["--schedule.warmup_share", "0.5"]
     )
@@ -129,7 +129,7 @@ def test_any_changed_value_changes_the_identity(tmp_path):
             "data.stages.0.from_step is 5; it must be more than 5, the step at which batch_size_warmup ends",
         ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
-        # Keys that stand in a wrong place.
+        # Keys in a wrong section.
         ({"learning_rate": 1}, "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ({"trainer": {"batch_size": 1}}, "unknown key 'trainer.batch_size'; did you mean 'data.batch_size'?"),
         (
@@ -203,7 +203,7 @@ def test_a_malformed_override_is_named(arguments, message):
     )
 )
 def test_both_spellings_of_overrides_mean_the_same(values):
-    spaced = [part for key, value in values.items() for part in (f"--{key}", value)]
+    spaced = [word for key, value in values.items() for word in (f"--{key}", value)]
     joined = [f"--{key}={value}" for key, value in values.items()]
     try:
         expected = parse_overrides(joined)
@@ -222,7 +222,7 @@ def test_numbers_written_with_an_exponent_alone_are_numbers(tmp_path):
     assert loaded.model.config == {"hidden_dropout_prob": 0.1}
 
 
-def test_another_choice_keeps_what_it_knows_of_the_one_before(tmp_path):
+def test_another_choice_keeps_the_settings_that_it_shares_with_the_earlier_one(tmp_path):
     values = {**MINIMAL, "data": {"masking": {"name": "span", "rate": 0.3, "max_span": 3}}}
     masking = load_experiment([write(tmp_path, values)], ["--data.masking", "token"]).data.masking
     assert masking == TokenMasking(rate=0.3)
@@ -240,11 +240,11 @@ def faults(tmp_path, *contents, overrides=()):
 
 
 @pytest.mark.parametrize("task", [None, "classify everything", ["pretraining"], 3])
-def test_all_faults_are_told_together_also_where_the_task_is_not_known(tmp_path, task):
+def test_all_faults_are_reported_together_even_if_the_task_is_unknown(tmp_path, task):
     values = {"trainer": {"max_step": 3, "devices": "two"}, "data": {"trian": "x", "masking": {"rat": 0.1}}, "lr": 1}
     values["model"] = {"size": "tiny", "config": {"hiden_size": 3}}
     message = faults(tmp_path, values if task is None else {**values, "task": task})
-    for part in (
+    for words in (
         "the key task is missing; known: pretraining" if task is None else f"task is {task!r}",
         "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?",
         "trainer.devices: expected int, got 'two'",
@@ -254,56 +254,56 @@ def test_all_faults_are_told_together_also_where_the_task_is_not_known(tmp_path,
         "unknown key 'lr'",
         "the key experiment is missing",
     ):
-        assert f" 0.yaml: {part}" in message
+        assert f" 0.yaml: {words}" in message
     assert message.startswith("8 faults: (1) 0.yaml: ")
 
 
-def test_a_key_of_another_task_is_no_fault_where_the_task_is_missing(tmp_path):
+def test_a_key_of_another_task_is_no_fault_if_the_task_is_missing(tmp_path):
     values = {**MINIMAL, "data": {"train": "x", "doc_stride": 3, "text_column": "t", "source_scheme": "IOB2"}}
     del values["task"]
     assert faults(tmp_path, values).startswith("0.yaml: the key task is missing")
 
 
-def test_each_fault_names_the_file_or_the_command_line_whose_value_counts(tmp_path):
+def test_each_fault_names_the_source_of_the_value_that_counts(tmp_path):
     first = {**MINIMAL, "trainer": {"max_steps": 3, "devices": "two", "acelerator": "cpu"}}
     second = {"data": {"batch_sise": 3}, "trainer": {"devices": "three"}}
     message = faults(tmp_path, first, second, overrides=["--trainer.lr", "4", "--data.max_seq_length=long"])
-    for part in (
+    for words in (
         "1.yaml: trainer.devices: expected int, got 'three'",
         "0.yaml: unknown key 'trainer.acelerator'; did you mean 'trainer.accelerator'?",
         "1.yaml: unknown key 'data.batch_sise'; did you mean 'data.batch_size'?",
         "command line: unknown key 'trainer.lr'",
         "command line: data.max_seq_length: expected int, got 'long'",
     ):
-        assert part in message
+        assert words in message
     assert message.startswith("5 faults: ")
 
 
-def test_every_refused_value_of_a_part_is_told(tmp_path):
+def test_every_refused_value_of_a_section_is_reported(tmp_path):
     change = {"trainer": {"max_steps": 0, "devices": 0, "log_every_n_steps": -1}, "data": {"batch_size": 0}}
     message = faults(tmp_path, merge(MINIMAL, change))
     assert message.startswith("4 faults: ")
-    for part in ("max_steps is 0", "devices is 0", "log_every_n_steps is -1", "data.batch_size is 0"):
-        assert part in message
+    for words in ("max_steps is 0", "devices is 0", "log_every_n_steps is -1", "data.batch_size is 0"):
+        assert words in message
 
 
-def test_a_value_that_no_architecture_has_is_told_with_the_other_faults(tmp_path):
+def test_a_value_that_no_architecture_has_is_reported_with_the_other_faults(tmp_path):
     change = {"model": {"config": {"hidden_size": 33, "num_attention_heads": 2}}, "trainer": {"max_step": 3}}
     message = faults(tmp_path, merge(MINIMAL, change))
     assert message.startswith("2 faults: ")
     assert "0.yaml: model.config: hidden_size 33 is not a multiple of num_attention_heads 2" in message
 
 
-def test_all_files_that_cannot_be_read_are_told_together(tmp_path):
+def test_all_unreadable_files_are_reported_together(tmp_path):
     broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
     with pytest.raises(InputError) as caught:
         load_experiment([tmp_path / "none.yaml", broken], ["--x"])
-    for part in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
-        assert part in str(caught.value)
+    for words in ("none.yaml: no such file", "broken.yaml: line 2: the key 'a' is given twice", "--x has no value"):
+        assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(("override", "fault"), [("--x", "--x has no value"), ("lr", "unexpected argument 'lr'")])
-def test_unknown_keys_are_told_beside_what_cannot_be_read(tmp_path, override, fault):
+def test_unknown_keys_are_reported_with_unreadable_values(tmp_path, override, fault):
     good = write(tmp_path, {**MINIMAL, "trainer": {"max_step": 3, "devices": "two"}})
     broken = write(tmp_path, "a: 1\na: 2\n", "broken.yaml")
     with pytest.raises(InputError) as caught:
@@ -313,13 +313,13 @@ def test_unknown_keys_are_told_beside_what_cannot_be_read(tmp_path, override, fa
     assert message.endswith(f"(3) {good}: unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?")
 
 
-def test_all_missing_keys_are_told_together(tmp_path):
+def test_all_missing_keys_are_reported_together(tmp_path):
     message = faults(tmp_path, {"task": "pretraining"})
     for key in ("experiment", "model", "trainer"):
         assert f"the key {key} is missing" in message
 
 
-def test_a_key_that_yaml_reads_as_a_boolean_is_told_so(tmp_path):
+def test_a_key_that_yaml_reads_as_a_boolean_is_reported_as_such(tmp_path):
     assert "unless they are quoted" in faults(tmp_path, yaml.safe_dump(MINIMAL) + "yes: 1\n")
     assert "the key 1 is given twice" not in faults(tmp_path, yaml.safe_dump(MINIMAL) + "1: 1\ntrue: 1\n")
 
@@ -339,10 +339,15 @@ def test_an_experiment_whose_name_cannot_be_a_folder_is_refused(tmp_path, name):
 )
 def test_a_number_that_is_not_finite_is_refused_by_its_key(tmp_path, key, value):
     *parents, last = key.split(".")
-    values = place = {**MINIMAL, "model": {"size": "tiny"}, "trainer": {"max_steps": 10}, "data": {"train": "store"}}
+    values = section = {
+        **MINIMAL,
+        "model": {"size": "tiny"},
+        "trainer": {"max_steps": 10},
+        "data": {"train": "store"},
+    }
     for parent in parents:
-        place = place.setdefault(parent, {})
-    place[last] = float(value)
+        section = section.setdefault(parent, {})
+    section[last] = float(value)
     with pytest.raises(InputError, match=rf"{key}: a finite number is expected, got {value}$"):
         load_experiment([write(tmp_path, values)])
     with pytest.raises(InputError, match=rf"{key}: (a finite number is|expected float)"):

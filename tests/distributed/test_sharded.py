@@ -1,9 +1,9 @@
-"""Optimisers and clipping over shared rows do what they do over whole tensors: two processes against one."""
+"""Optimisers and clipping over slices: two processes compute what one computes over whole tensors."""
 
 import pytest
 import torch
 
-# Rows 5, 3 and 1 over two processes: uneven, and none on the second.
+# 5, 3 and 1 rows over two processes: unequal slices, and an empty one on the second.
 SCRIPT = """
 import copy
 from datetime import timedelta
@@ -77,7 +77,7 @@ def found(two_ranks):
 
 
 @pytest.mark.parametrize("name", ["adamw", "published", "sgd", "lamb", "muon", "bfloat16"])
-def test_an_optimiser_moves_shared_rows_as_it_moves_whole_tensors(found, name):
+def test_an_optimiser_moves_slices_as_it_moves_whole_tensors(found, name):
     assert found[name]["shared"]
     if name == "bfloat16":
         # Each of three steps rounds a weight to a neighbour at most; lengths then differ as the weights do.
@@ -90,5 +90,5 @@ def test_an_optimiser_moves_shared_rows_as_it_moves_whole_tensors(found, name):
         assert found[name]["norms"] <= 1e-12
 
 
-def test_what_is_saved_shares_no_memory_with_what_is_trained(found):
+def test_saved_tensors_share_no_memory_with_trained_ones(found):
     assert found["saved"] == {"shared": True, "everywhere": True, "plain": True}

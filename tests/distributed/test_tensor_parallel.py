@@ -1,10 +1,10 @@
-"""Processes that share heads and widths compute what one process computes: model, gradients and optimisers."""
+"""Tensor-parallel processes compute what one process computes: model, gradients and optimisers."""
 
 import pytest
 
 from tests.support.ranks import started
 
-# On `tensor` processes that share the blocks, times `data` that share the rows of what each has.
+# `tensor` processes split the blocks; each slice is split again over `data` processes.
 SCRIPT = """
 import copy
 import torch
@@ -90,13 +90,13 @@ def found(request, two_ranks):
         return ranks.execute(script)[0]
 
 
-# Gradients differ by rounding in float64, 1e-15 of them, as sums are over other terms. Adam divides by epsilon, 1e-6,
-# where the gradient is 0 but for that, as of the key's bias: 3 steps of rate 0.01 then differ by less than 1e-10.
+# Sums have another order, so gradients differ by rounding in float64, by 1e-15. The gradient of the key's bias is
+# only rounding. Adam divides it by epsilon, 1e-6, so 3 steps of rate 0.01 differ by less than 1e-10.
 MOST = 1e-10
 
 
 @pytest.mark.parametrize("name", ["adamw", "published", "sgd", "lamb", "muon"])
-def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name):
+def test_tensor_parallel_processes_train_what_one_process_trains(found, name):
     assert found[name]["weights"] <= MOST
     assert found[name]["losses"] <= MOST
     assert found[name]["norms"] <= MOST
@@ -104,11 +104,11 @@ def test_processes_that_share_heads_and_widths_train_what_one_trains(found, name
     assert found[name]["rows"]
 
 
-def test_each_process_keeps_its_part_of_the_blocks(found):
+def test_each_process_holds_its_slice_of_the_blocks(found):
     assert found["adamw"]["kept"] < 0.7
 
 
-def test_heads_of_different_processes_draw_different_dropout_and_all_else_the_same(found):
+def test_only_the_heads_draw_different_dropout_on_different_processes(found):
     draws = found["draws"]
     assert draws[0][:3] != draws[1][:3]
     assert all(each[3:] == draws[0][3:] for each in draws)

@@ -1,9 +1,9 @@
-"""On CUDA the fused optimiser leaves a step out itself, and nobody waits for it."""
+"""Non-finite steps on CUDA, which the fused optimiser skips without synchronisation."""
 
 import pytest
 import torch
 
-from tests.training.test_finite import trained
+from tests.support.poisoned_training import trained
 
 pytestmark = [
     pytest.mark.gpu,
@@ -11,7 +11,7 @@ pytestmark = [
 ]
 
 
-def test_a_step_that_is_not_finite_moves_nothing_on_cuda(tmp_path):
+def test_a_non_finite_step_changes_no_weight_on_cuda(tmp_path):
     task, error = trained(tmp_path, poisoned=(3,), non_finite="skip", accelerator="gpu")
     assert error is None
     assert torch.equal(task.history[2], task.history[1])
@@ -19,7 +19,7 @@ def test_a_step_that_is_not_finite_moves_nothing_on_cuda(tmp_path):
     assert task.training_metrics["train/skipped_steps"] == 1
 
 
-def test_training_on_cuda_stops_with_the_weights_as_they_were(tmp_path):
+def test_training_on_cuda_stops_with_finite_weights(tmp_path):
     task, error = trained(tmp_path, poisoned=(3,), accelerator="gpu")
     assert "step 3" in str(error)
     assert all(each.isfinite().all() for each in task.history)

@@ -1,6 +1,6 @@
-"""What only an accelerator can show of the model and its training; run by `make test-gpu`.
+"""Checks of the model and its training that need an accelerator; run by `make test-gpu`.
 
-The checks are plain functions, so that `experiments/benchmarks/gpu_suite.py` can run them where there is no pytest.
+The checks are plain functions, so that `experiments/benchmarks/gpu_suite.py` can run them without pytest.
 """
 
 import pytest
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("claim", CHECKS)
-def test_on_cuda(claim):
+def test_the_checks_of_the_model_hold_on_cuda(claim):
     try:
         figures = CHECKS[claim](Setting(torch.device("cuda")))
     except UnsuitableError as error:

@@ -1,4 +1,4 @@
-"""Reports of classification against torchmetrics and counting by hand."""
+"""Reports of classification, compared with torchmetrics and counting by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ NAMES = ["a", "b", "c", "d"]
 
 @st.composite
 def labelled(draw):
-    """Gold and predicted ids of 2 to 4 labels, and how many labels there are."""
+    """Draw gold and predicted ids of 2 to 4 labels, and the number of labels."""
     num_labels = draw(st.integers(2, 4))
     ids = st.integers(0, num_labels - 1)
     pairs = draw(st.lists(st.tuples(ids, ids), min_size=1, max_size=40))
@@ -91,7 +91,7 @@ def test_a_multi_label_report_is_that_of_torchmetrics(rows):
     assert report.accuracy == pytest.approx(float(reference.multilabel_exact_match(guess, truth, 3)), abs=1e-6)
 
 
-def test_nothing_to_score_is_zero():
+def test_a_report_without_examples_scores_zero():
     report = classification_report(np.zeros((2, 2), int), ["a", "b"])
     assert report.accuracy == report.micro.f1 == report.macro.f1 == report.weighted.f1 == 0
     assert multi_label_report(np.zeros((0, 2)), np.zeros((0, 2)), ["a", "b"]).accuracy == 0

@@ -1,4 +1,4 @@
-"""Correlations against scipy."""
+"""Correlations, compared with scipy."""
 
 import math
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 from bert_lightning.metrics.correlation import average_ranks, pearson, spearman
 
-# Thousandths, as scores are; many ties come by themselves.
+# Thousandths, like scores; many values are tied.
 VALUES = st.integers(-50, 50).map(lambda number: number / 8)
 PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=30)
 
@@ -36,18 +36,18 @@ def test_a_constant_series_whose_mean_is_inexact_is_still_constant():
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-320, 1e200, 4e307])
-def test_scale_does_not_matter(scale):
+def test_a_correlation_does_not_depend_on_scale(scale):
     x = np.array([1.0, 2.0, 4.0])
     assert pearson(x * scale, [1, 2, 4]) == pytest.approx(1.0, abs=1e-3)
     assert pearson(x * scale, [4, 2, 1]) < -0.8
 
 
-def test_values_that_are_not_finite_make_it_undefined():
+def test_values_that_are_not_finite_make_a_correlation_undefined():
     assert math.isnan(pearson([1, math.nan], [1, 2]))
     assert math.isnan(spearman([1, 2], [math.inf, 2]))
 
 
-def test_nothing_and_one_value_have_no_correlation():
+def test_fewer_than_two_values_have_no_correlation():
     assert pearson([], []) == spearman([], []) == pearson([1], [2]) == 0.0
 
 

@@ -17,16 +17,16 @@ from bert_lightning.metrics.spans import Span, spans_of, strict_spans_of
 from bert_lightning.tags import split_tag
 from bert_lightning.tasks.token_classification.tag_schemes import convert
 
-# (tag before, tag) between which conlleval.pl sees a start, or an end, whatever the types.
+# (tag before, tag) between which conlleval.pl sees a start, or an end, for any types.
 STARTS = {"BB", "IB", "OB", "OI", "EE", "EI", "OE"}
 ENDS = {"BB", "BO", "IB", "IO", "EE", "EI", "EO"}
-# What seqeval adds to them for the tag S, and for B after E.
+# Pairs that seqeval adds for the tag S, and for B after E.
 STARTS_WITH_S = STARTS | {"EB", "SB", "SI", "SE"} | {before + "S" for before in "OBIES"}
 ENDS_WITH_S = ENDS | {"EB", "BS", "IS", "ES"} | {"S" + after for after in "OBIES"}
 
 
 class StateMachine:
-    """conlleval.pl, word by word, as its main loop counts."""
+    """Reimplementation of the main loop of conlleval.pl, word by word."""
 
     def __init__(self, starts: set[str] = STARTS, ends: set[str] = ENDS) -> None:
         self.starts, self.ends = starts, ends
@@ -68,7 +68,7 @@ def tags_of(prefixes: str) -> list[str]:
 
 
 def sentences_of(tags: list[str]):
-    """Pairs of gold and predicted tags, half of them equal so that entities are often right."""
+    """Draw pairs of gold and predicted tags, half of them equal so that entities are often right."""
     pair = st.sampled_from(tags).flatmap(lambda tag: st.tuples(st.just(tag), st.just(tag) | st.sampled_from(tags)))
     sentence = st.lists(pair, min_size=1, max_size=12)
     return st.lists(sentence, min_size=1, max_size=4).map(
@@ -102,7 +102,7 @@ def test_spans_with_single_tags_are_those_of_the_state_machine_with_them(sentenc
 
 
 def conlleval(gold, predicted) -> str:
-    """conlleval.pl of 2004-01-26, statement by statement, on the lines of a file with a blank line per sentence."""
+    """Run conlleval.pl of 2004-01-26, translated statement by statement; a blank line ends each sentence."""
     lines = [line for pair in zip(gold, predicted, strict=True) for line in (*zip(*pair, strict=True), None)]
     in_correct = False
     correct_chunk = Counter()
@@ -111,7 +111,7 @@ def conlleval(gold, predicted) -> str:
     last_correct = last_guessed = "O"
     last_correct_type = last_guessed_type = ""
 
-    def parts(tag):
+    def split(tag):
         match = re.fullmatch("([^-]*)-(.*)", tag)
         prefix, kind = match.groups() if match else (tag, "")
         return prefix, kind if kind not in ("", "0") else ""
@@ -161,7 +161,7 @@ def conlleval(gold, predicted) -> str:
         return start
 
     for line in lines:
-        (correct, correct_type), (guessed, guessed_type) = map(parts, line or ("O", "O"))
+        (correct, correct_type), (guessed, guessed_type) = map(split, line or ("O", "O"))
         correct_move = (last_correct, correct, last_correct_type, correct_type)
         guessed_move = (last_guessed, guessed, last_guessed_type, guessed_type)
         if in_correct:
@@ -192,7 +192,7 @@ def conlleval(gold, predicted) -> str:
 
     right, guesses, golds = (sum(counts.values()) for counts in (correct_chunk, found_guessed, found_correct))
     text = (
-        f"processed {token_counter} tokens with {golds} phrases; found: {guesses} phrases; correct: {right}.\n"
+        f"processed {token_counter} tokens with {golds} phrases; spans: {guesses} phrases; correct: {right}.\n"
         f"accuracy: {100 * correct_tags / token_counter:6.2f}%; {figures(right, guesses, golds)}\n"
     )
     for kind in sorted({*found_correct, *found_guessed}):
@@ -246,7 +246,7 @@ def test_l_is_read_as_e_and_u_as_s(tags):
     assert spans_of(renamed) == spans_of(tags)
 
 
-# seqeval.scheme: (prefixes before, prefixes, whether types are the same or None) that start, go on in, or end a span.
+# seqeval.scheme: (prefixes before, prefixes, whether types are the same or None) that start, continue, or end a span.
 ANY = "OBIES"
 PATTERNS = {
     "IOB1": (
@@ -264,23 +264,23 @@ PATTERNS = {
 
 
 def spans_by_patterns(tags, scheme) -> list[tuple[str, int, int]]:
-    parts = [(tag[0], tag[1:].strip("-") or "_") for tag in [*tags, "O"]]
+    prefixes = [(tag[0], tag[1:].strip("-") or "_") for tag in [*tags, "O"]]
 
     def match(patterns, before, after) -> bool:
         same = before[1] == after[1]
         return any(before[0] in a and after[0] in b and wanted in (None, same) for a, b, wanted in patterns)
 
     starts, inside, ends = PATTERNS[scheme]
-    found, position, before = [], 0, ("O", "_")
-    while position < len(parts):
+    spans, position, before = [], 0, ("O", "_")
+    while position < len(prefixes):
         end = position + 1
-        if match(starts, before, parts[position]):
-            while end < len(parts) and match(inside, parts[end - 1], parts[end]):
+        if match(starts, before, prefixes[position]):
+            while end < len(prefixes) and match(inside, prefixes[end - 1], prefixes[end]):
                 end += 1
-            if match(ends, parts[end - 1], parts[end]):
-                found.append((parts[position][1], position, end))
-        before, position = parts[end - 1], end
-    return found
+            if match(ends, prefixes[end - 1], prefixes[end]):
+                spans.append((prefixes[position][1], position, end))
+        before, position = prefixes[end - 1], end
+    return spans
 
 
 @pytest.mark.parametrize(("scheme", "longest"), [("IOB1", 6), ("IOB2", 6), ("BIOES", 4)])
@@ -303,7 +303,7 @@ def test_strict_types_lose_hyphens_at_their_ends_as_in_seqeval():
 
 @st.composite
 def entities(draw):
-    """Spans that do not overlap, in order, and the length of their sentence."""
+    """Draw spans that do not overlap, in order, and the length of their sentence."""
     spans, position = [], 0
     for gap, length, kind in draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from("XY")))):
         spans.append(Span(kind, position + gap, position + gap + length))
@@ -392,7 +392,7 @@ def test_percents_are_those_of_the_formulas_of_conlleval(num_gold, num_predicted
 
 def test_the_report_of_an_empty_set_is_one_line():
     assert conlleval_report(score_entities([], [])) == (
-        "processed 0 tokens with 0 phrases; found: 0 phrases; correct: 0.\n"
+        "processed 0 tokens with 0 phrases; spans: 0 phrases; correct: 0.\n"
     )
 
 
@@ -425,7 +425,7 @@ def test_the_largest_overlap_is_paired_first_and_the_right_type_between_equal_on
 
 @given(sentences_of(tags_of("BI")))
 @example(([["B-X", "I-X"]], [["B-X", "B-X"]]))
-def test_every_span_stands_in_one_case_only(sentences):
+def test_every_span_is_counted_in_exactly_one_case(sentences):
     errors, scores = entity_errors(*sentences), score_entities(*sentences)
     cases = [case for kind in vars(errors).values() for case in kind]
     for side, tags in zip(("gold", "predicted"), sentences, strict=True):

@@ -1,4 +1,4 @@
-"""The averages against published tables, whose averages they reproduce."""
+"""Averages of GLUE figures, compared with those of published tables."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_the_leaderboard_score_is_that_of_the_published_table(table, average):
     ],
 )
 def test_the_paper_average_is_that_of_table_1(matched, mismatched, qqp, qnli, sst2, cola, stsb, mrpc, rte, average):
-    # What the average does not take is far off, so that taking it would show.
+    # Figures that the average does not use are far off, so that using them would show.
     table = figures(cola, sst2, (mrpc, 0), (0, stsb), (qqp, 0), matched, mismatched, qnli, rte, 0)
     assert glue_average(table, "paper") == pytest.approx(average, abs=5.1e-4)
 

@@ -1,4 +1,4 @@
-"""SQuAD scores by hand, by search over every threshold, and against the output of the official scorers."""
+"""SQuAD scores, compared with values by hand, a search over every threshold and the official scorers."""
 
 import json
 import math
@@ -24,9 +24,9 @@ from bert_lightning.metrics.squad import (
         ("The Cat", "cat"),
         ("a  b\tan\nc", "b c"),
         ("U.S.A.", "usa"),
-        ("the-end", "theend"),  # punctuation goes before articles do
+        ("the-end", "theend"),  # punctuation is removed before articles
         ("theatre and a man", "theatre and man"),
-        ("“the” cat", "“ ” cat"),  # only ASCII punctuation goes
+        ("“the” cat", "“ ” cat"),  # only ASCII punctuation is removed
         ("a\u00a0dog", "dog"),
         ("İ", "i̇"),
         ("The", ""),
@@ -109,13 +109,13 @@ def test_v2_blanks_answers_above_the_threshold_and_not_at_it():
     answers, predictions = {"1": ["cat"], "2": [], "3": []}, {"1": "cat", "2": "x", "3": "x"}
     report = score_squad_v2(answers, predictions, {"1": 0.5, "2": 0.5, "3": 0.6}, threshold=0.5)
     assert (report["HasAns_exact"], report["NoAns_exact"]) == (100.0, 50.0)
-    # Without probabilities every one is 0, as in the script.
+    # Missing probabilities count as 0, as in the script.
     assert score_squad_v2(answers, predictions, threshold=-1.0)["NoAns_exact"] == 100.0
 
 
 def test_the_search_counts_raw_scores_and_walks_equal_probabilities_in_the_order_of_their_file():
     answers, predictions = {"1": [], "2": ["cat"]}, {"1": "x", "2": "cat"}
-    # The answerable one first: 1 + 1 - 1, of which the best, 2, stands before the other is taken back.
+    # The answerable one comes first: the running sum is 1, 2, 1, and its maximum 2 precedes the subtraction.
     best = score_squad_v2(answers, predictions, {"2": 0.5, "1": 0.5}, threshold=0.0)
     assert (best["best_exact"], best["best_exact_thresh"], best["exact"]) == (100.0, 0.5, 50.0)
     best = score_squad_v2(answers, predictions, {"1": 0.5, "2": 0.5})
@@ -139,7 +139,7 @@ ANSWERS = st.lists(WORDS.filter(bool), max_size=2)
 @given(st.lists(st.tuples(ANSWERS, WORDS, st.floats(0, 1)), min_size=1, max_size=8, unique_by=lambda row: row[2]))
 def test_the_best_score_is_the_best_over_every_threshold(rows):
     answers, predictions, probabilities = (
-        {f"q{number}": row[part] for number, row in enumerate(rows)} for part in range(3)
+        {f"q{number}": row[column] for number, row in enumerate(rows)} for column in range(3)
     )
     tried = {
         threshold: score_squad_v2(answers, predictions, probabilities, threshold)

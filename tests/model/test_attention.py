@@ -1,4 +1,4 @@
-"""Backends agree with each other, and packed sequences with padded ones."""
+"""Attention backends, and packed in place of padded sequences."""
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ def padded_batch(lengths):
 
 
 def packed(ids, segments, mask):
-    places, packing = real_tokens(mask)
-    return ids.flatten()[places], segments.flatten()[places], None, packing
+    positions, packing = real_tokens(mask)
+    return ids.flatten()[positions], segments.flatten()[positions], None, packing
 
 
 @settings(max_examples=30)
@@ -37,9 +37,9 @@ def packed(ids, segments, mask):
 def test_padding_and_packing_are_inverses(lengths):
     packing = packing_of(torch.tensor(lengths))
     values = torch.arange(sum(lengths) * 2.0).view(-1, 2)
-    padded, places = pad(values, packing)
+    padded, positions = pad(values, packing)
     assert padded.shape == (len(lengths), max(lengths), 2)
-    assert torch.equal(padded.flatten(0, 1)[places], values)
+    assert torch.equal(padded.flatten(0, 1)[positions], values)
     assert padded.flatten(0, 1).sum() == values.sum()
     expected = torch.cat([torch.arange(length) for length in lengths])
     assert torch.equal(packing.positions(sum(lengths)), expected)
@@ -73,16 +73,18 @@ def test_every_model_takes_packed_sequences_and_has_the_same_gradients(architect
     ids, segments, mask = padded_batch([5, 9, 1, 4])
     packed_ids, packed_segments, _, packing = packed(ids, segments, mask)
     if cls is BertForMultipleChoice:
-        padded_output = model(*(part.view(2, 2, -1) for part in (ids, segments, mask))).flatten()
+        padded_output = model(*(tensor.view(2, 2, -1) for tensor in (ids, segments, mask))).flatten()
     else:
         padded_output = model(ids, segments, mask)
     results = []
     for output in (padded_output, model(packed_ids, packed_segments, packing=packing)):
-        parts = [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
-        parts = [part[mask] if part.shape[:2] == mask.shape else part for part in parts]
+        tensors = (
+            [output] if isinstance(output, torch.Tensor) else [tensor for tensor in output if tensor is not None]
+        )
+        tensors = [tensor[mask] if tensor.shape[:2] == mask.shape else tensor for tensor in tensors]
         model.zero_grad()
-        sum((part**2).sum() for part in parts).backward()
-        results.append(parts + [p.grad.clone() for p in model.parameters() if p.grad is not None])
+        sum((tensor**2).sum() for tensor in tensors).backward()
+        results.append(tensors + [p.grad.clone() for p in model.parameters() if p.grad is not None])
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
@@ -164,7 +166,7 @@ def test_a_sequence_without_a_real_token_does_not_become_nan():
         ("flash", False, "attention is 'flash'; known: auto, eager, sdpa, varlen"),
     ],
 )
-def test_a_backend_that_cannot_run_says_why(name, weights, message):
+def test_the_error_of_a_backend_that_cannot_run_has_the_reason(name, weights, message):
     encoder = BertEncoder(small())
     encoder.attention = name
     with pytest.raises(ValueError, match=message):
@@ -175,7 +177,7 @@ def test_a_backend_that_cannot_run_says_why(name, weights, message):
     ("dtype", "width", "message"),
     [(torch.float32, 64, "16-bit numbers, not float32"), (torch.bfloat16, 20, "multiples of 8, not 20")],
 )
-def test_varlen_names_what_its_kernels_lack(dtype, width, message):
+def test_varlen_names_the_missing_support_of_its_kernels(dtype, width, message):
     with pytest.raises(ValueError, match=message):
         choose_backend("varlen", torch.device("cuda"), dtype, width, packed=True, weights=False)
 
@@ -274,11 +276,11 @@ def test_softmax_of_half_precision_scores_is_taken_in_float32():
 def test_attention_in_training_on_a_cpu_equals_the_fused_one(form, monkeypatch):
     torch.manual_seed(0)
     mask = torch.arange(9) < torch.tensor([[9], [4], [9]])
-    places, packing = real_tokens(mask)
+    positions, packing = real_tokens(mask)
     query_key_value = torch.randn(3, 9, 24, dtype=torch.float64)
     values, layout = (query_key_value, Layout(mask[:, None, None, :]))
     if form == "packed":
-        values, layout = query_key_value.flatten(0, 1)[places], Layout(packing=packing)
+        values, layout = query_key_value.flatten(0, 1)[positions], Layout(packing=packing)
     calls = []
     fused = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(

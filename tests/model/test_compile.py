@@ -29,6 +29,8 @@ def arguments_of(form):
     }[form]
 
 
+# Each form and each attention; `make test-slow` tests all combinations.
+QUICK = [("plain", "sdpa", False), ("padded", "eager", False), ("packed", "sdpa", False)]
 LABELS, NEXT_LABELS = torch.tensor([7, 9, 11]), torch.tensor([0, 1, 1])
 
 
@@ -38,11 +40,15 @@ def step(model, arguments):
     return F.cross_entropy(out.prediction_logits, LABELS) + F.cross_entropy(out.seq_relationship_logits, NEXT_LABELS)
 
 
-@pytest.mark.parametrize("form", ["plain", "padded", "packed"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize(
-    "recompute", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "activation_checkpointing"]
-)
+GRAPHS = [
+    pytest.param(form, attention, recompute, marks=[pytest.mark.slow] * ((form, attention, recompute) not in QUICK))
+    for form in ("plain", "padded", "packed")
+    for attention in ("sdpa", "eager")
+    for recompute in (False, True)
+]
+
+
+@pytest.mark.parametrize(("form", "attention", "recompute"), GRAPHS)
 def test_the_training_step_is_one_graph(form, attention, recompute):
     torch._dynamo.reset()
     model = build()

@@ -1,4 +1,4 @@
-"""The CRF against enumeration of every tag sequence, and against pytorch-crf, an independent implementation."""
+"""The CRF, compared with enumeration of every tag sequence and with pytorch-crf, an independent implementation."""
 
 import itertools
 import re
@@ -108,7 +108,7 @@ def spans_ok(labels, scheme):
 
 
 @pytest.mark.parametrize("scheme", LABELS)
-def test_what_a_scheme_allows_is_its_definition(scheme):
+def test_the_allowed_steps_of_a_scheme_follow_its_definition(scheme):
     labels = LABELS[scheme]
     starts, transitions, ends = allowed_by_scheme(labels, scheme)
     for length in (1, 2, 3, 4):
@@ -162,7 +162,7 @@ def test_no_score_outweighs_a_constraint_in_decoding(scale):
     assert not crf.decode(emissions, torch.ones(1, 512)).any()
 
 
-def test_nothing_at_all_is_a_likelihood_of_nothing():
+def test_an_empty_batch_has_no_likelihood():
     crf = LinearChainCRF(3)
     emissions, tags, mask = torch.zeros(0, 4, 3), torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, 4)
     assert crf.log_likelihood(emissions, tags, mask).shape == (0,)
@@ -198,7 +198,7 @@ def test_decoding_under_autocast_is_float32():
         ("tags", (2, 4, 3), None, (2, 4)),
     ],
 )
-def test_a_wrong_shape_is_named_with_the_one_that_is_expected(name, emissions, tags, mask):
+def test_a_wrong_shape_is_named_with_the_expected_one(name, emissions, tags, mask):
     crf = LinearChainCRF(3)
     shapes = {"emissions": emissions, "tags": tags, "mask": mask}
     tensors = {

@@ -1,4 +1,4 @@
-"""The number of operations equals that of the matrix products of a model."""
+"""The number of operations of a model's matrix products."""
 
 import pytest
 import torch

@@ -127,9 +127,9 @@ def test_pooling_is_over_real_tokens_only():
 def test_sinusoidal_positions_equal_their_formula_and_none_are_none():
     encoder = build(BertEncoder, position_embeddings="sinusoidal")
     table = encoder.embeddings.sinusoids
-    for place, column in ((0, 0), (1, 0), (3, 5), (15, 127)):
-        angle = place / 10000 ** (2 * (column // 2) / 128)
-        assert table[place, column].item() == pytest.approx(
+    for position, column in ((0, 0), (1, 0), (3, 5), (15, 127)):
+        angle = position / 10000 ** (2 * (column // 2) / 128)
+        assert table[position, column].item() == pytest.approx(
             math.cos(angle) if column % 2 else math.sin(angle), abs=1e-6
         )
     assert not any("position" in name or "sinusoids" in name for name in encoder.state_dict())
@@ -237,7 +237,7 @@ def test_every_field_of_the_config_is_read_by_the_model():
     ]
     derived = {"embedding_size": "embedding_width", "classifier_dropout": "head_dropout_prob"}
     for field in dataclasses.fields(BertConfig):
-        if field.name != "pad_token_id":  # for transformers alone: the mask says what is padding
+        if field.name != "pad_token_id":  # only transformers needs it; our mask marks padding
             name = derived.get(field.name, field.name)
             assert any(f"config.{name}" in text for text in texts), field.name
 
@@ -249,12 +249,12 @@ def test_entity_markers_are_read_at_their_positions_padded_or_packed():
     ids = torch.randint(5, 30, (2, 9))
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, 6:] = False
-    places = torch.tensor([[1, 7], [4, 2]])
-    padded = model(ids, None, mask, entity_positions=places)
+    positions = torch.tensor([[1, 7], [4, 2]])
+    padded = model(ids, None, mask, entity_positions=positions)
     hidden = model.encoder(ids, None, mask).last_hidden_state
-    states = torch.stack([torch.cat([hidden[row, place] for place in places[row]]) for row in range(2)])
+    states = torch.stack([torch.cat([hidden[n, position] for position in positions[n]]) for n in range(2)])
     torch.testing.assert_close(padded, model.classifier(states), rtol=1e-10, atol=1e-12)
-    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_positions=places + torch.tensor([[0], [9]]))
+    packed = model(ids[mask], packing=packing_of(mask.sum(1)), entity_positions=positions + torch.tensor([[0], [9]]))
     torch.testing.assert_close(packed, padded, rtol=1e-9, atol=1e-11)
 
 

@@ -29,47 +29,47 @@ def written_out(hidden, matrix, bias, labels):
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 99))
 def test_loss_hits_and_gradients_equal_the_plain_ones_for_every_chunk_size(num_tokens, rows_at_once, seed):
-    parts, labels = inputs(num_tokens, torch.float64, seed)
-    expected, num_right = written_out(*parts, labels)
-    gradients = torch.autograd.grad(expected * 0.3, parts)
+    tensors, labels = inputs(num_tokens, torch.float64, seed)
+    expected, num_right = written_out(*tensors, labels)
+    gradients = torch.autograd.grad(expected * 0.3, tensors)
     at_once = token_loss._NUM_ELEMENTS_AT_ONCE["cpu"]
     token_loss._NUM_ELEMENTS_AT_ONCE["cpu"] = rows_at_once * V
     try:
-        ours = loss_of(*parts, labels)
+        ours = loss_of(*tensors, labels)
     finally:
         token_loss._NUM_ELEMENTS_AT_ONCE["cpu"] = at_once
     torch.testing.assert_close(ours.loss, expected)
     assert ours.num_right == num_right
-    for mine, theirs in zip(torch.autograd.grad(ours.loss * 0.3, parts), gradients, strict=True):
+    for mine, theirs in zip(torch.autograd.grad(ours.loss * 0.3, tensors), gradients, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
 def test_no_tokens_have_zero_loss():
-    parts, labels = inputs(0, torch.float32)
-    ours = loss_of(*parts, labels)
+    tensors, labels = inputs(0, torch.float32)
+    ours = loss_of(*tensors, labels)
     ours.loss.backward()
     assert ours.loss == 0
     assert ours.num_right == 0
-    assert not parts[1].grad.any()
+    assert not tensors[1].grad.any()
 
 
 def test_an_almost_impossible_label_has_a_finite_loss():
     """The probability is 0 in float32, but its logarithm must be finite."""
-    parts, labels = inputs(5, torch.float32, scale=300.0)
-    expected, _ = written_out(*parts, labels)
+    tensors, labels = inputs(5, torch.float32, scale=300.0)
+    expected, _ = written_out(*tensors, labels)
     assert expected > 500
-    torch.testing.assert_close(loss_of(*parts, labels).loss, expected)
+    torch.testing.assert_close(loss_of(*tensors, labels).loss, expected)
 
 
 def test_under_autocast_the_loss_is_that_of_bfloat16_products():
-    parts, labels = inputs(20, torch.float32)
+    tensors, labels = inputs(20, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = loss_of(*parts, labels)
+        ours = loss_of(*tensors, labels)
     assert ours.loss.dtype == torch.float32
-    expected, _ = written_out(*parts, labels)
-    gradients = torch.autograd.grad(expected, parts)
+    expected, _ = written_out(*tensors, labels)
+    gradients = torch.autograd.grad(expected, tensors)
     torch.testing.assert_close(ours.loss, expected, rtol=5e-3, atol=0)
-    for mine, theirs in zip(torch.autograd.grad(ours.loss, parts), gradients, strict=True):
+    for mine, theirs in zip(torch.autograd.grad(ours.loss, tensors), gradients, strict=True):
         assert mine.dtype == torch.float32
         assert (mine - theirs).norm() < 0.02 * theirs.norm()
 

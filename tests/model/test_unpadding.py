@@ -56,17 +56,19 @@ def test_a_padded_batch_is_unpadded_before_the_blocks_and_padded_after_them(pack
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-def test_every_model_runs_on_it(packed_lengths, architecture):
+def test_every_model_runs_on_varlen(packed_lengths, architecture):
     model = MODELS[architecture](BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=16)).double().eval()
     ids, segments, mask = batch()
     if isinstance(model, BertForMultipleChoice):
-        ids, segments, mask = (part.view(2, 2, -1) for part in (ids, segments, mask))
+        ids, segments, mask = (tensor.view(2, 2, -1) for tensor in (ids, segments, mask))
     results = []
     for name in ("sdpa", "varlen"):
         model.backbone.attention = name
         output = model(ids, segments, mask)
-        parts = [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
-        results.append([part[mask] if part.shape[:2] == mask.shape else part for part in parts])
+        tensors = (
+            [output] if isinstance(output, torch.Tensor) else [tensor for tensor in output if tensor is not None]
+        )
+        results.append([tensor[mask] if tensor.shape[:2] == mask.shape else tensor for tensor in tensors])
     assert packed_lengths
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, **CLOSE)

@@ -1,4 +1,4 @@
-"""One battery over every optimiser in the table, and each against an update written out here."""
+"""Tests of every optimiser in the table, and of each against an update written out here."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def settings(request):
 
 @pytest.fixture(params=[0, 1, 3], ids=["vectors", "matrices", "stacked"])
 def num_matrices(request):
-    """The extra keys of groups of matrices; optimisers that do not know them ignore them."""
+    """Return the extra keys of groups of matrices, which other optimisers ignore."""
     return request.param
 
 
@@ -220,12 +220,12 @@ def test_lamb_is_the_papers_update_tensor_by_tensor(bias_correction, weight_deca
     order = [0, 1, 3, 2]
     settings = Lamb(learning_rate=0.05, bias_correction=bias_correction)
     path, _ = run_lamb(settings, groups, [[step[n] for n in order] for step in gradients], torch.float64)
-    for place, number in enumerate(order):
+    for position, number in enumerate(order):
         own = [step[number] for step in gradients]
         decay, adapted = (0.0, False) if number == 2 else (weight_decay, True)
         expected = lamb_written_out(starts[number], own, 0.05, decay, adapted, bias_correction)
         for ours, theirs in zip(path, expected, strict=True):
-            np.testing.assert_allclose(ours[place], theirs, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(ours[position], theirs, rtol=1e-12, atol=1e-15)
 
 
 def test_lamb_moves_a_tensor_by_its_rate_times_its_norm():
@@ -264,7 +264,7 @@ def test_lamb_keeps_moments_and_norms_of_bfloat16_weights_in_float32_also_after_
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
 def test_muon_equals_torchs_on_each_matrix_separately(nesterov, shape, monkeypatch):
-    # Both iterate in bfloat16, where rounding depends on the processor. In float64 no rounding hides a difference.
+    # Both iterate in bfloat16, where rounding depends on the CPU. In float64 no rounding hides a difference.
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda values: values.to(torch.float64, copy=True))
     generator = torch.Generator().manual_seed(1)
     starts = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]

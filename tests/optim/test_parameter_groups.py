@@ -21,7 +21,7 @@ def model(request):
 
 
 def by_name(model, settings=None, learning_rate=1.0, weight_decay=0.01):
-    """Name -> (rate, decay), after showing that each parameter is in exactly one group."""
+    """Return name -> (rate, decay), and check that each parameter is in exactly one group."""
     groups = parameter_groups(model, model.depths(), learning_rate, weight_decay, settings)
     found = [(id(p), group["lr"], group["weight_decay"]) for group in groups for p in group["params"]]
     given = {key: (rate, decay) for key, rate, decay in found}
@@ -31,7 +31,7 @@ def by_name(model, settings=None, learning_rate=1.0, weight_decay=0.01):
 
 
 def test_by_default_all_have_one_rate_and_only_biases_and_layer_norms_no_decay(model):
-    norms = {id(p) for part in model.modules() if isinstance(part, nn.LayerNorm) for p in part.parameters()}
+    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
     given = by_name(model)
     for name, parameter in model.named_parameters():
         spared = id(parameter) in norms or name.split(".")[-1] == "bias"

@@ -1,4 +1,4 @@
-"""One battery over every schedule in the table, and each against its closed form."""
+"""Tests of every schedule in the table, and of each against its closed form."""
 
 import math
 

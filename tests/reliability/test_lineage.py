@@ -26,7 +26,7 @@ def test_the_weights_descend_from_the_last_session_that_took_a_step_before_its_c
     }
 
 
-def test_a_last_session_that_found_nothing_to_do_changes_nothing():
+def test_a_last_session_without_steps_changes_nothing():
     assert descent([steps(1, 7, 1), steps(6, 9, 2), {}]) == {**steps(1, 5, 1), **steps(6, 9, 2)}
 
 
@@ -43,7 +43,7 @@ def test_lost_and_repeated_samples_are_counted():
     assert drawn_twice(again, [4]) == 0
 
 
-def test_a_trace_puts_ranks_together_and_leaves_out_what_is_cut_short(tmp_path):
+def test_a_trace_joins_ranks_and_leaves_out_a_truncated_line(tmp_path):
     rows = [{"rank": rank, "step": step, "samples": [[0, 2 * step + rank, 7]]} for step in (1, 2) for rank in (1, 0)]
     path = tmp_path / "trace"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"rank": 0, "st')
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_counts_once_even_if_it_is_rejected_several_times(t
     assert (faults.num_damaged, faults.num_rejected) == (2, 3)
 
 
-def test_a_difference_of_one_bit_is_found_and_not_a_number_equals_itself():
+def test_a_difference_of_one_bit_is_found_and_nan_equals_itself():
     import torch
 
     one = {"weights": torch.tensor([0.0, 1.0]), "rows": [{"loss": float("nan"), "step": 3}]}
@@ -126,7 +126,7 @@ def test_a_difference_of_one_bit_is_found_and_not_a_number_equals_itself():
 
 
 @pytest.mark.parametrize(("number", "processes"), [(0, 1), (1, 2), (3, 1), (20, 2)])
-def test_as_many_kills_are_planned_as_asked_and_a_third_while_writing(number, processes):
+def test_the_requested_number_of_kills_is_planned_and_a_third_of_them_while_writing(number, processes):
     kills = plan_kills(number, processes, random.Random(0))
     assert len(kills) == number
     assert 3 * sum(kill.moment == "writing" for kill in kills) >= number
@@ -146,7 +146,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_arguments_are_refused_before_anything_is_done(wrong, capsys):
+def test_wrong_arguments_are_refused_before_any_work(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(wrong)
     assert ended.value.code == 2

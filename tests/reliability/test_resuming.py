@@ -1,4 +1,4 @@
-"""A run that was killed, damaged or stopped ends bit for bit as one that was not: weights, optimiser, metrics."""
+"""Runs that were killed, damaged or stopped end bit for bit like uninterrupted ones: weights, optimiser, metrics."""
 
 import itertools
 import json
@@ -17,16 +17,16 @@ import yaml
 from comparison import comparable, differences
 from faults import damaged
 from lineage import descent, drawn_twice, lost_and_repeated
-from test_end_to_end import weights
 from traced import identities
 
 from bert_lightning.checkpoints.native import load_native
-from bert_lightning.cli import main
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.task import Task
+from tests.support.kills import Killed, kill_at
 from tests.support.ranks import Ranks, started
+from tests.support.runs import fit, weights
 from tests.support.small_corpus import PRETRAINING
 
 STEPS = 12
@@ -34,7 +34,7 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, store, validation_store) -> Path:
-    """Epochs of fewer samples than four steps take, most of which end inside a step; a log interval is two steps."""
+    """An experiment whose epochs mostly end inside a step, before the fourth. A log interval is two steps."""
     values = {
         **PRETRAINING,
         "data": {**PRETRAINING["data"], "train": str(validation_store), "validation": str(store), "batch_size": 16},
@@ -45,16 +45,12 @@ def experiment(tmp_path_factory, store, validation_store) -> Path:
     return path
 
 
-def fit(experiment: Path, run: Path, *overrides: object) -> int:
-    return main(["fit", "--config", str(experiment), "--run-directory", str(run), *map(str, overrides)])
-
-
 def assert_equal(one: Path, other: Path) -> None:
     assert not list(differences(comparable(one), comparable(other)))
 
 
 def killed_after(whole: Path, step: int, run: Path) -> Path:
-    """Copy a run as a kill right after the checkpoint of a step leaves it."""
+    """Copy a run to the state that a kill right after the checkpoint of a step leaves."""
     shutil.copytree(whole, run, symlinks=True)
     for path in (run / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:
@@ -65,7 +61,7 @@ def killed_after(whole: Path, step: int, run: Path) -> Path:
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The sessions of training in this process: each a step -> the samples it took."""
+    """A list with one dictionary per session of training in this process: step -> its samples."""
     sessions = []
     untraced = Task.training_step
 
@@ -78,22 +74,6 @@ def taken(monkeypatch):
 
     monkeypatch.setattr(Task, "training_step", traced)
     return sessions
-
-
-class Killed(BaseException):
-    """As a kill: nothing is written any more."""
-
-
-def kill_at(monkeypatch, step: int) -> None:
-    """Training dies within a step, when its samples are drawn and before the weights move."""
-    original = PretrainingTask.sums
-
-    def dying(task, batch):
-        if task.training and task.trainer.global_step == step:
-            raise Killed
-        return original(task, batch)
-
-    monkeypatch.setattr(PretrainingTask, "sums", dying)
 
 
 # -- 1: from every checkpoint ------------------------------------------------------------------------------------
@@ -136,7 +116,7 @@ def test_no_sample_is_lost_or_repeated_over_kills_epoch_ends_and_more_steps(expe
             with pytest.raises(Killed):
                 fit(experiment, run, *options)
     assert fit(experiment, run, *options) == 0
-    # The length is raised: of the same settings otherwise, from the last checkpoint, into a directory of its own.
+    # A longer run with otherwise the same settings starts from the last checkpoint in a new directory.
     more = ["--trainer.max_steps", STEPS + 6, "--resume", run]
     assert fit(experiment, tmp_path / "more", *options, *more) == 0
     sessions = [steps for _, steps in taken]
@@ -153,7 +133,7 @@ def test_no_sample_is_lost_or_repeated_over_kills_epoch_ends_and_more_steps(expe
 
 
 @pytest.mark.parametrize("how", ["bit", "truncation", "zeros"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_same(home, tmp_path, how, caplog):
+def test_after_damage_the_earlier_checkpoint_leads_to_the_same_result(home, tmp_path, how, caplog):
     import random
 
     run = killed_after(home / "runs/whole", 9, tmp_path / "run")
@@ -168,10 +148,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_ends_in_the_sam
     assert_equal(home / "runs/whole", run)
 
 
-def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment, tmp_path):
+def test_a_run_keeps_an_earlier_checkpoint_by_default(experiment, tmp_path):
     values = yaml.safe_load(experiment.read_text())
     values["checkpoint"] = {"every_n_steps": 2}
-    # The best is the last one here, so it is not what is left.
+    # The best checkpoint is the last one here, so it is not the one left.
     values["optimizer"] = {"learning_rate": 1e-3}
     config = tmp_path / "default.yaml"
     config.write_text(yaml.safe_dump(values))
@@ -182,13 +162,13 @@ def test_a_run_keeps_a_checkpoint_to_go_back_to_unless_told_otherwise(experiment
 # -- killed between two writes -----------------------------------------------------------------------------------
 
 
-def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home, classifier, tmp_path, capsys):
+def test_a_run_killed_after_its_last_checkpoint_ends_as_an_uninterrupted_one(home, classifier, tmp_path, capsys):
     run = killed_after(classifier, 10**6, tmp_path / "run")
     predictions = (run / "predictions/validation.jsonl").read_text()
     shutil.rmtree(run / "predictions")
     best = run / "checkpoints/best.ckpt"
     before = best.readlink()
-    # As when the kill came before the link to the best.
+    # The kill came before the link to the best was made.
     best.unlink()
     (run / "checkpoints/.best.ckpt.99.tmp").symlink_to("gone")
     (run / "checkpoints/step-000099999.ckpt.sha256").write_text("of a file that was never written")
@@ -202,7 +182,7 @@ def test_a_run_killed_after_its_last_checkpoint_ends_as_if_it_had_not_been(home,
     assert not list(run.rglob("step-000099999*"))
 
 
-def test_a_run_killed_before_its_first_file_was_whole_starts(experiment, tmp_path):
+def test_a_run_killed_before_its_first_file_was_complete_starts_anew(experiment, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / ".config.yaml.99.tmp").write_text("experi")
@@ -239,7 +219,7 @@ def test_nothing_is_written_before_devices_shares_and_loggers_are_checked(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experiment, tmp_path, monkeypatch, fails):
+def test_the_run_of_weights_and_biases_is_closed_in_every_end_of_training(experiment, tmp_path, monkeypatch, fails):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if fails:
         kill_at(monkeypatch, 1)
@@ -253,7 +233,7 @@ def test_the_run_of_weights_and_biases_is_closed_however_training_ends(experimen
 # -- 8: signals --------------------------------------------------------------------------------------------------
 
 
-def test_a_signal_within_an_accumulated_step_lets_the_step_end_each_time(experiment, tmp_path, taken, monkeypatch):
+def test_a_signal_within_an_accumulated_step_lets_the_step_finish(experiment, tmp_path, taken, monkeypatch):
     options = ["--trainer.accumulate_grad_batches", "2"]
     assert fit(experiment, tmp_path / "whole", *options) == 0
     [(_, uninterrupted)] = taken
@@ -281,7 +261,7 @@ def test_a_signal_within_an_accumulated_step_lets_the_step_end_each_time(experim
 
 # -- 4, 5 and 8: two ranks ---------------------------------------------------------------------------------------
 
-# Writes down what seeded each rank's dropout, and sends a signal to one rank within a step.
+# Records the seed of each rank's dropout, and sends a signal to one rank within a step.
 WATCHED = """
 import json, os, signal, torch
 from bert_lightning.tasks.task import Task
@@ -304,14 +284,14 @@ Task.training_step = Task.unwatched_step
 
 @pytest.fixture(scope="module")
 def watched(two_ranks):
-    """Two ranks."""
+    """Two ranks that record their seeds and can send a signal."""
     two_ranks.execute(WATCHED)
     yield two_ranks
     two_ranks.execute(UNWATCHED)
 
 
 def fit_on(ranks: Ranks, experiment: Path, run: Path, *options: object, rank: int = 0, step: int = -1) -> int:
-    """The first rank's status of `fit` on several; the rank gets SIGTERM within the step after `step`."""
+    """Run `fit` on several ranks, with SIGTERM to `rank` in the step after `step`; return the status of the first."""
     run.parent.mkdir(exist_ok=True)
     command = ["fit", "--config", experiment, "--run-directory", run, "--trainer.devices", len(ranks.processes)]
     command += ["--trainer.strategy", "ddp", "--trainer.log_every_n_steps", STEPS, *options]
@@ -321,24 +301,24 @@ def fit_on(ranks: Ranks, experiment: Path, run: Path, *options: object, rank: in
 
 @pytest.fixture(scope="module")
 def on_two(watched, experiment, tmp_path_factory) -> Path:
-    """A whole run on two ranks."""
+    """An uninterrupted run on two ranks."""
     run = tmp_path_factory.mktemp("two") / "whole"
     assert fit_on(watched, experiment, run) == 0
     return run
 
 
-def test_two_ranks_draw_different_dropout_and_each_step_another(on_two):
+def test_ranks_and_steps_draw_different_dropout(on_two):
     seeds = [re.findall(r"\d+ (\d+)", (on_two.parent / f"seeds-{rank}").read_text()) for rank in (0, 1)]
     assert [len(each) for each in seeds] == [STEPS, STEPS]
     assert len({*seeds[0], *seeds[1]}) == 2 * STEPS
 
 
 def test_two_ranks_stop_on_a_signal_to_one_and_resume_bit_for_bit(watched, experiment, on_two, tmp_path):
-    # The log interval is the whole training: each rank must go on with its own sums of it.
+    # The log interval is the whole training: each rank must continue with its own sums.
     assert fit_on(watched, experiment, tmp_path / "run", rank=1, step=6) == 143
     manifest = RunDirectory(tmp_path / "run").read_manifest()
     assert (manifest["step"], manifest["ended"]) == (7, "stopped by SIGTERM")
-    # Added up, they would differ in the last bit now and then.
+    # If summed over ranks, they would sometimes differ in the last bit.
     window = load_native(tmp_path / "run/checkpoints/step-000000007.ckpt")["log_window"]
     assert len(window) == 2
     assert not torch.equal(window[0], window[1])
@@ -363,8 +343,8 @@ def test_two_ranks_stop_on_every_signal_whichever_rank_it_reaches(watched, exper
 
 
 @pytest.mark.slow
-def test_three_ranks_add_up_in_the_same_order_after_a_resume(experiment, tmp_path):
-    # A resume is another session: processes of their own.
+def test_three_ranks_sum_in_the_same_order_after_a_resume(experiment, tmp_path):
+    # A resume is another session, so it needs new processes.
     with started(3) as ranks:
         ranks.execute(WATCHED)
         assert fit_on(ranks, experiment, tmp_path / "whole", "--data.batch_size", 12) == 0

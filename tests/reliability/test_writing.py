@@ -1,4 +1,4 @@
-"""What is on disk when a process dies while it writes: whole checkpoints and whole rows, or none."""
+"""Content of the disk after a process dies while it writes: complete checkpoints and rows, or none."""
 
 import json
 import math
@@ -23,8 +23,8 @@ FORK = multiprocessing.get_context("fork")
 
 
 def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, ends=()):
-    """Checkpoints of rising steps, the one before the last removed, until this process or the other one is killed."""
-    # Threads of the process that it was forked from are not there.
+    """Save checkpoints of rising steps and remove the last but one, until this process or the other one is killed."""
+    # A forked process does not have the threads of its parent.
     torch.set_num_threads(1)
     os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None
@@ -40,7 +40,7 @@ def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, end
     for step in range(first, first + 1000):
         path, old = folder / step_name(step), folder / step_name(step - 2)
         weights = torch.full((num_floats,), float(step))
-        if form == "parts":
+        if form == "shards":
             content = {"bert_lightning": {}, "weights": TensorSlice(weights.chunk(2)[rank], (num_floats,))}
             try:
                 write_shards(path, content, step, rank, exchange)
@@ -53,8 +53,8 @@ def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, end
 
 
 def start_to_save(form, *arguments):
-    """The processes that save: two that write a folder of parts together, or one."""
-    ends = FORK.Pipe() if form == "parts" else ()
+    """Start the processes that save: two that write a sharded checkpoint together, or one."""
+    ends = FORK.Pipe() if form == "shards" else ()
     processes = [
         FORK.Process(target=save_again_and_again, args=(form, *arguments, rank, ends))
         for rank in range(len(ends) or 1)
@@ -67,7 +67,7 @@ def start_to_save(form, *arguments):
 
 
 def half_written(folder: Path) -> set[str]:
-    """Names of checkpoints that are being written, not of those that are being removed."""
+    """Return the names of checkpoints that are being written, not of those that are being removed."""
     return {path.name[1:20] for path in folder.glob(".step-*.tmp") if not path.name.endswith(".gone.tmp")}
 
 
@@ -75,9 +75,9 @@ NEAR_AND_FAR = [
     pytest.param(form, kills, megabytes, far, marks=marks)
     for form, kills, megabytes, fars, marks in (
         ("file", 4, 16, (False, True), ()),
-        ("parts", 2, 16, (True,), ()),
+        ("shards", 2, 16, (True,), ()),
         ("file", 26, 48, (False, True), pytest.mark.slow),
-        ("parts", 12, 48, (False, True), pytest.mark.slow),
+        ("shards", 12, 48, (False, True), pytest.mark.slow),
         ("asynchronous", 12, 48, (False, True), pytest.mark.slow),
     )
     for far in fars
@@ -86,7 +86,7 @@ NEAR_AND_FAR = [
 
 @pytest.fixture
 def temporary(tmp_path, far):
-    """A folder for temporary files, beside the checkpoints or on another file system."""
+    """Return a folder for temporary files, beside the checkpoints or on another file system."""
     memory = Path("/dev/shm")
     if far and not os.access(memory, os.W_OK):
         pytest.skip(f"{memory} is not there")
@@ -95,21 +95,21 @@ def temporary(tmp_path, far):
 
 
 @pytest.mark.parametrize(("form", "kills", "megabytes", "far"), NEAR_AND_FAR)
-def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(
+def test_a_kill_while_saving_leaves_one_complete_checkpoint_and_nothing_else(
     tmp_path, temporary, form, kills, megabytes, far
 ):
     generator = random.Random(0)
     hit, made, position = 0, 0, 0
-    # Those that come when the checkpoint is just complete do not count.
+    # Kills just after a checkpoint is complete do not count.
     while hit < kills:
         processes = start_to_save(form, tmp_path, position + 1, megabytes * 250_000, temporary)
-        # Two are there, then somewhere within those that follow.
+        # Two are complete; the kill comes within one of the following.
         while len(step_checkpoints(tmp_path)) < 2 or step_checkpoints(tmp_path)[0].name <= step_name(position + 1):
             assert all(process.is_alive() for process in processes)
         until = time.monotonic() + generator.random() * megabytes / 400
         while time.monotonic() < until or not half_written(tmp_path):
             assert all(process.is_alive() for process in processes)
-        # Of two processes both or one, which the other one notices.
+        # Either both of two processes are killed, or one, which the other one notices.
         for process in generator.choice([processes, *([each] for each in processes)]):
             process.kill()
         begun = half_written(tmp_path)
@@ -129,7 +129,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint_and_nothing_else(
     assert not list(temporary.iterdir()), "nothing goes through TMPDIR"
 
 
-def test_a_folder_that_must_not_be_written_to_is_an_error_that_names_it():
+def test_a_read_only_folder_is_an_error_that_names_it():
     def save_as_an_ordinary_user(folder, answer):
         if os.geteuid() == 0:
             os.setgid(65534)
@@ -168,7 +168,7 @@ def test_a_kill_leaves_every_row_that_was_logged(tmp_path, num_rows):
     assert [row["step"] for row in metrics_file.read(tmp_path / "metrics.jsonl")] == list(range(num_rows))
 
 
-def test_rows_that_stay_after_a_resume_are_still_plain_json(tmp_path):
+def test_rows_kept_by_a_resume_are_still_plain_json(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3):
         metrics_file.append(path, {"step": step, "val/pearson": math.nan})

@@ -1,4 +1,4 @@
-"""`score` from the shell: what the official scorers print, and one message for each mistake."""
+"""`score` from the shell: the output of the official scorers, and one message for each mistake."""
 
 import json
 import logging
@@ -80,7 +80,7 @@ def test_real_files_differ_in_line_ends_blanks_and_columns(folder, capsys, chang
 
 def test_a_document_start_is_a_token_and_a_sentence_as_in_conlleval(folder, capsys):
     start = "-DOCSTART- O\n\n"
-    # Three right tags of six, not two of five.
+    # Three correct tags of six, not two of five.
     assert conll(capsys, start + GOLD, start + PREDICTED)["accuracy"] == 50.0
 
 
@@ -90,7 +90,7 @@ def test_spaces_of_unicode_are_tokens(folder, capsys):
 
 
 @pytest.mark.parametrize(("last", "single"), [("E", "S"), ("L", "U")])
-def test_tags_of_other_schemes_are_the_same_entities_in_conlleval_mode(folder, capsys, last, single):
+def test_tags_of_other_schemes_give_the_same_entities_in_conlleval_mode(folder, capsys, last, single):
     changed = GOLD.replace("I-LOC", f"{last}-LOC").replace("B-PER", f"{single}-PER")
     scores = conll(capsys, GOLD, changed)
     assert (scores["f1"], scores["accuracy"]) == (100.0, 60.0)

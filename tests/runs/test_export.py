@@ -1,4 +1,4 @@
-"""`export` from the shell: what it writes, transformers and onnxruntime compute with as we do."""
+"""`export` from the shell: transformers and onnxruntime compute the same with its files as we do."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def export(checkpoint: Path, form: str, output: Path) -> int:
     return main(["export", "--checkpoint", str(checkpoint), "--format", form, "--output", str(output)])
 
 
-def test_a_fine_tuned_run_predicts_in_transformers_what_it_predicts_here(classifier, tmp_path):
+def test_a_fine_tuned_run_predicts_the_same_in_transformers(classifier, tmp_path):
     assert export(classifier, "huggingface", tmp_path / "out") == 0
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -69,7 +69,7 @@ def test_a_pretrained_run_goes_through_transformers_and_back_bit_for_bit(home, t
     assert all(torch.equal(back[name], tensor) for name, tensor in ours.items())
 
 
-def test_the_card_leads_back_to_the_run(classifier, tmp_path, capsys):
+def test_the_model_card_names_its_run(classifier, tmp_path, capsys):
     assert export(classifier, "huggingface", tmp_path / "out") == 0
     card = (tmp_path / "out/README.md").read_text()
     manifest = json.loads((classifier / "manifest.json").read_text())
@@ -86,7 +86,7 @@ def test_the_card_leads_back_to_the_run(classifier, tmp_path, capsys):
     assert "BertForSequenceClassification as huggingface" in capsys.readouterr().out
 
 
-def test_the_card_of_changed_weights_says_what_they_were_changed_from(classifier, tmp_path):
+def test_the_card_of_changed_weights_names_the_original_weights(classifier, tmp_path):
     model = BertForSequenceClassification.from_pretrained(classifier)
     model.save_pretrained(tmp_path / "same")
     card, manifest = (tmp_path / "same/README.md").read_text(), json.loads((classifier / "manifest.json").read_text())
@@ -102,7 +102,7 @@ def test_the_card_of_changed_weights_says_what_they_were_changed_from(classifier
     assert manifest["run_id"] in card
 
 
-def test_a_card_written_by_hand_is_left_alone(tmp_path):
+def test_a_card_written_by_hand_is_not_changed(tmp_path):
     (tmp_path / "README.md").write_text("# My model")
     model = MODELS["BertModel"](BertConfig.preset("tiny", vocab_size=8))
     model.save_pretrained(tmp_path)
@@ -110,7 +110,7 @@ def test_a_card_written_by_hand_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"sessions": [{}]}'])
-def test_a_damaged_manifest_does_not_keep_the_weights_back(classifier, tmp_path, damage):
+def test_a_damaged_manifest_does_not_prevent_export(classifier, tmp_path, damage):
     run = Path(shutil.copytree(classifier, tmp_path / "run", symlinks=True))
     (run / "manifest.json").write_text(damage)
     assert export(run, "huggingface", tmp_path / "out") == 0
@@ -150,7 +150,7 @@ def test_the_auto_classes_open_every_model_without_missing_or_unexpected_weights
     assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")) == len(WORDS)
 
 
-# One with two outputs, one with one; `make test-slow` has the others.
+# A model with two outputs and one with one; `make test-slow` tests the others.
 QUICK = ("BertForPreTraining", "BertForSequenceClassification")
 
 
@@ -171,7 +171,9 @@ def test_onnxruntime_computes_what_we_compute_in_any_batch_and_length(architectu
         mask = (torch.arange(shape[-1]) < max(1, shape[-1] - 2)).long().expand(shape).contiguous()
         expected = model(ids, segments, mask)
         expected = (
-            [expected] if isinstance(expected, torch.Tensor) else [part for part in expected if part is not None]
+            [expected]
+            if isinstance(expected, torch.Tensor)
+            else [tensor for tensor in expected if tensor is not None]
         )
         found = session.run(None, dict(zip(INPUTS, (t.numpy() for t in (ids, segments, mask)), strict=True)))
         for ours, theirs in zip(expected, found, strict=True):
@@ -190,7 +192,7 @@ def test_an_onnx_folder_holds_labels_tokenizer_and_card(classifier, tmp_path, ca
 
 
 def viterbi(logits, starts, transitions, ends):
-    """Find the best path over (n, L) logits by dynamic programming, in numpy alone."""
+    """Find the best path over (n, L) logits by dynamic programming, with numpy only."""
     best, pointers = starts + logits[0], []
     for scores in logits[1:]:
         reached = best[:, None] + transitions
@@ -202,7 +204,7 @@ def viterbi(logits, starts, transitions, ends):
     return path[::-1]
 
 
-def test_what_transformers_does_not_have_is_refused_by_name_but_goes_to_onnx(tmp_path, capsys):
+def test_options_that_transformers_lacks_are_refused_by_name_but_exported_to_onnx(tmp_path, capsys):
     torch.manual_seed(0)
     config = BertConfig.preset("tiny", vocab_size=40, max_position_embeddings=16, pre_layer_norm=True)
     labels = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -231,7 +233,7 @@ def test_what_transformers_does_not_have_is_refused_by_name_but_goes_to_onnx(tmp
     assert paths != [row[real.numpy()].argmax(-1).tolist() for row, real in zip(logits, firsts, strict=True)]
 
 
-def test_entity_markers_are_named_where_they_cannot_go(tmp_path, capsys):
+def test_entity_markers_are_named_if_they_cannot_be_exported(tmp_path, capsys):
     config = BertConfig.preset("tiny", vocab_size=8, max_position_embeddings=16)
     model = OWN_MODELS["BertForRelationClassification"](config)
     model.save_pretrained(tmp_path / "saved")
@@ -294,7 +296,7 @@ def built(head, settings):
 
 
 def inputs_of(model, rows=5, length=9):
-    """Ids, segments and masks with padding at the end, in front and in the middle."""
+    """Make ids, segments and masks with padding at the end, in front and in the middle."""
     shape = (rows, 4, length) if isinstance(model, BertForMultipleChoice) else (rows, length)
     mask = torch.ones(shape, dtype=torch.long)
     mask[0, ..., -3:] = mask[1, ..., :2] = mask[2, ..., 4:6] = 0
@@ -302,7 +304,7 @@ def inputs_of(model, rows=5, length=9):
 
 
 def outputs_of(output):
-    return [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
+    return [output] if isinstance(output, torch.Tensor) else [tensor for tensor in output if tensor is not None]
 
 
 @pytest.mark.slow
@@ -330,14 +332,14 @@ def test_every_head_and_setting_is_in_the_onnx_file(head, settings, tmp_path):
 @pytest.mark.parametrize(
     "head", [pytest.param(name, marks=[pytest.mark.slow] * (name != "BertForTokenClassification")) for name in HEADS]
 )
-def test_deviations_are_the_settings_with_which_transformers_computes_something_else(head, tmp_path):
+def test_deviations_are_exactly_the_settings_that_transformers_computes_differently(head, tmp_path):
     for name, settings in SETTINGS.items():
         model = built(head, settings)
         folder = tmp_path / name
-        # As if transformers had everything.
+        # Pretend that transformers has everything.
         write_huggingface(model.to_checkpoint(folder), model.architecture, folder, published=True)
         given = inputs_of(model)
-        # What stands at the first position is what transformers pools.
+        # transformers pools the first position.
         given[2][..., 0] = 1
         real = given[2].bool()
         try:
@@ -347,24 +349,24 @@ def test_deviations_are_the_settings_with_which_transformers_computes_something_
         except RuntimeError:
             equal = False
         else:
-            parts = [each for each in outputs_of(model(*given)) if each.shape != (5,)]
+            expected = [each for each in outputs_of(model(*given)) if each.shape != (5,)]
             pairs = [
                 (a[real], b[real]) if a.shape[: real.ndim] == real.shape else (a, b)
-                for a, b in zip(parts, found, strict=True)
+                for a, b in zip(expected, found, strict=True)
             ]
             equal = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
-        # Those of a head lie beyond the logits.
+        # The weights of a head come after the logits.
         assert equal == (not set(model.deviations) - {"crf", "answerability"}), name
         own = [each for each in ("crf", "answerability") if each in HEADS[head][1]]
         assert set(model.deviations) >= set(own)
 
 
 def bytes_of(folder):
-    """Name -> content of every file."""
+    """Return name -> content of every file."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_equal_models_are_equal_bytes_in_any_folder(tmp_path):
+def test_equal_models_are_exported_as_equal_bytes_to_any_folder(tmp_path):
     model = built("multi-label", {})
     for number in range(6):
         model.save_pretrained(
@@ -384,7 +386,7 @@ def test_weights_with_metadata_in_any_order_are_read_and_verified(tmp_path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = json.loads(path.read_bytes()[8:][: int.from_bytes(path.read_bytes()[:8], "little")])
     assert list(header["__metadata__"]) == ["config", "crc32", "format"]
-    # As safetensors itself writes them.
+    # The order in which safetensors itself writes them.
     path.write_bytes(save(tensors, metadata))
     again = BertForSequenceClassification.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
@@ -412,7 +414,7 @@ def test_two_processes_export_a_run_as_equal_bytes(classifier, tmp_path, form):
 
 
 def write_run(task, path):
-    """A checkpoint as a run of the task leaves it."""
+    """Write a checkpoint like that of a run of the task."""
     weights = {f"model.{name}": tensor for name, tensor in task.model.state_dict().items()}
     content = {"state_dict": weights, ENTRY: task.checkpoint_entry(), "global_step": 1}
     write_with_checksum(path, lambda file: torch.save(content, file))
@@ -450,7 +452,7 @@ def test_an_export_predicts_the_labels_of_its_run_with_the_threshold_that_it_nam
     ("answerability", "chosen", "tuned", "value"),
     [(False, None, -1.5, -1.5), (True, None, None, 0), (True, 2, -1.5, 2)],
 )
-def test_the_threshold_for_no_answer_goes_along(tokenizer, tmp_path, answerability, chosen, tuned, value):
+def test_the_threshold_for_no_answer_is_exported(tokenizer, tmp_path, answerability, chosen, tuned, value):
     model = MODELS["BertForQuestionAnswering"](SMALL.replace(vocab_size=len(tokenizer)), answerability=answerability)
     settings = QuestionAnsweringData(null_threshold=chosen, max_seq_length=24, max_question_length=8, doc_stride=8)
     task = QuestionAnsweringTask(model, model.config, tokenizer, settings, no_answer=True, null_threshold=tuned)
@@ -460,7 +462,7 @@ def test_the_threshold_for_no_answer_goes_along(tokenizer, tmp_path, answerabili
     assert task._threshold == value
 
 
-def test_an_output_that_holds_something_is_left_alone(home, tmp_path, capsys):
+def test_an_output_folder_with_content_is_not_changed(home, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert export(home / "runs/whole", "huggingface", tmp_path) == 2
     assert "is not empty" in capsys.readouterr().err
@@ -473,8 +475,8 @@ def test_a_missing_package_is_named_with_what_to_install(home, tmp_path, monkeyp
     assert "needs onnx, onnxscript, onnxruntime: pip install 'bert_lightning[onnx]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", [float("nan"), 100.0])
-def test_a_runtime_that_computes_something_else_leaves_no_file(home, tmp_path, monkeypatch, capsys, value):
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(100.0, marks=pytest.mark.slow)])
+def test_a_runtime_with_other_results_leaves_no_file(home, tmp_path, monkeypatch, capsys, value):
     original = onnxruntime.InferenceSession
 
     class Wrong(original):
@@ -487,7 +489,7 @@ def test_a_runtime_that_computes_something_else_leaves_no_file(home, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_fails_halfway_leaves_nothing(home, tmp_path, monkeypatch, capsys):
+def test_a_failed_export_leaves_nothing(home, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "README.md")
 
@@ -497,7 +499,7 @@ def test_an_export_that_fails_halfway_leaves_nothing(home, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_that_leads_nowhere_is_refused_before_the_checkpoint_is_read(tmp_path, capsys):
+def test_a_dangling_link_is_refused_before_the_checkpoint_is_read(tmp_path, capsys):
     (tmp_path / "link").symlink_to("nowhere")
     assert export(tmp_path / "no checkpoint", "huggingface", tmp_path / "link") == 2
     assert "link exists and is not empty: choose another --output" in capsys.readouterr().err

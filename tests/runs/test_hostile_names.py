@@ -1,4 +1,4 @@
-"""Names from a user's data and configuration are shown as they are, wherever they go, and never cost a result."""
+"""Odd names in a user's data and configuration: they are shown unchanged everywhere, and never cost a result."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def texts(svg):
     return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("}text")]
 
 
-def test_every_name_is_drawn_as_it_is_without_a_warning(caplog):
+def test_every_name_is_drawn_unchanged_and_without_a_warning(caplog):
     counts = np.eye(len(HOSTILE), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -49,7 +49,7 @@ def test_every_name_is_drawn_as_it_is_without_a_warning(caplog):
         assert not name.strip() or texts(svg).count(name) >= 2, name
 
 
-def test_settings_of_the_users_own_do_not_turn_names_into_markup():
+def test_a_users_settings_of_matplotlib_do_not_turn_names_into_markup():
     with matplotlib.rc_context({"text.usetex": True, "text.parse_math": True, "svg.fonttype": "path"}):
         svg = as_svg(confusion_figure(["$a$", "b"], np.eye(2, dtype=np.int64)))
     assert texts(svg).count("$a$") == 2
@@ -60,7 +60,7 @@ def run_of(folder, config, metric="loss"):
     return Run(RunDirectory(folder), config, {}, rows)
 
 
-def test_a_legend_names_every_group_also_one_that_begins_with_an_underscore(tmp_path, caplog):
+def test_a_legend_names_groups_that_begin_with_an_underscore(tmp_path, caplog):
     for names in (HOSTILE[:8], ["_first", "second"], ["日本語", "$a$"]):
         groups = [Group(name, "task", [run_of(tmp_path, {})]) for name in names]
         svg = drawn("curve", lambda groups=groups: draw("loss", groups))
@@ -68,7 +68,7 @@ def test_a_legend_names_every_group_also_one_that_begins_with_an_underscore(tmp_
     assert not caplog.records
 
 
-def test_a_font_without_some_script_is_one_warning_in_a_picture_of_pixels(tmp_path, caplog):
+def test_a_script_missing_in_the_font_is_one_warning_for_a_bitmap(tmp_path, caplog):
     figure = confusion_figure(["日本語の名前", "漢字"], np.eye(2, dtype=np.int64))
     assert drawn("the picture", lambda: figure.savefig(tmp_path / "a.png") or "done") == "done"
     [record] = caplog.records
@@ -79,7 +79,7 @@ def broken(*_):
     raise OverflowError("in\nmatplotlib")
 
 
-def test_a_picture_that_cannot_be_drawn_is_a_warning_and_costs_nothing_else(tmp_path, monkeypatch, caplog):
+def test_a_picture_that_cannot_be_drawn_is_only_a_warning(tmp_path, monkeypatch, caplog):
     task = SimpleNamespace(
         predictions=lambda *_: [{"label": "a"}],
         files=lambda *_: {},
@@ -118,7 +118,7 @@ def rendered(source):
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.strip()])
-def test_markdown_shows_every_name_as_it_is(name):
+def test_markdown_shows_every_name_unchanged(name):
     text = printable(name)
     table = f"| {markdown(name)} | {markdown_code(name, in_table=True)} |\n|---|---|\n| {markdown(name)} | b |\n"
     heading, code, cell, last = rendered(table)
@@ -169,7 +169,7 @@ def test_the_line_of_a_validation_holds_names_that_rich_would_read_as_markup(cap
     ("values", "message"),
     [({"project": "a/b"}, "project is"), ({"tags": ["x" * 65]}, "tags"), ({"tags": [""]}, "tags")],
 )
-def test_names_that_weights_and_biases_refuses_are_refused_first(values, message):
+def test_names_that_weights_and_biases_refuses_are_refused_before_training(values, message):
     with pytest.raises(ValueError, match=message):
         WandbSettings(**values)
     WandbSettings(mode="disabled", **values)

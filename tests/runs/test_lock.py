@@ -1,4 +1,4 @@
-"""One training at a time in a run directory."""
+"""The lock that allows one training at a time in a run directory."""
 
 import errno
 import fcntl
@@ -30,22 +30,22 @@ sys.stdin.read()
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that has the folder; one that it forked, as those of a loader are, outlives it."""
+    """Start a process that holds the folder. A process that it forked, like those of a loader, outlives it."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
-    # At which the other ends.
+    # The other process ends at this line.
     process.stdin.close()
     process.wait()
 
 
-def test_a_folder_is_held_by_one_process_until_that_is_gone_however_it_ends(tmp_path, holder):
+def test_a_lock_lasts_until_its_process_ends_in_any_way(tmp_path, holder):
     named = f"{tmp_path}: process {holder.pid} on {socket.gethostname()} is training there"
     for _ in range(2):
-        # What the one that was refused closes takes nothing from the one that has it.
+        # The refused process closes the file, but the lock of the other remains.
         with pytest.raises(InputError, match=named):
             DirectoryLock(tmp_path).take()
     holder.kill()
@@ -84,14 +84,12 @@ def test_a_file_system_that_cannot_lock_is_a_warning(tmp_path, monkeypatch, capl
     assert os.strerror(number) in record.getMessage()
 
 
-def test_what_a_command_killed_at_its_start_leaves_is_a_free_directory(tmp_path):
+def test_a_command_killed_at_its_start_leaves_a_free_directory(tmp_path):
     DirectoryLock(tmp_path).take()
     assert RunDirectory(tmp_path).is_free
 
 
-def test_a_run_that_another_command_began_and_finished_meanwhile_is_not_begun_anew(
-    home, tmp_path, monkeypatch, capsys
-):
+def test_a_run_finished_by_another_command_meanwhile_is_not_started_again(home, tmp_path, monkeypatch, capsys):
     run, build = RunDirectory(tmp_path / "run"), training.build
 
     def beaten(experiment, start):

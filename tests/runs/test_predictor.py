@@ -38,14 +38,14 @@ def test_a_loaded_run_predicts_what_the_command_does(classifier, tmp_path, capsy
         ([("a", "b")], "item 1"),
     ],
 )
-def test_what_cannot_be_predicted_is_named(classifier, items, message):
+def test_input_that_cannot_be_predicted_is_named(classifier, items, message):
     with pytest.raises(InputError, match=message):
         load(classifier).predict(items)
 
 
 @pytest.fixture(scope="module")
 def folder(home, tmp_path_factory):
-    """The pre-trained encoder as transformers opens it."""
+    """The pre-trained encoder in a folder that transformers opens."""
     path = tmp_path_factory.mktemp("exported") / "model"
     assert (
         main(["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(path)])
@@ -82,7 +82,7 @@ def test_features_are_transformers_hidden_states(folder, tmp_path, form):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_features_in_parquet_hold_text_tokens_and_a_column_a_layer(home, tmp_path):
+def test_features_in_parquet_hold_text_tokens_and_one_column_per_layer(home, tmp_path):
     output = tmp_path / "features.parquet"
     source = tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"words": text}) + "\n" for text in TEXTS))
@@ -125,7 +125,7 @@ def test_impossible_features_leave_no_file(home, tmp_path, monkeypatch, capsys, 
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_a_submission_is_the_eleven_files_of_the_runs(tmp_path, capsys):
+def test_a_submission_holds_the_eleven_files_of_the_runs(tmp_path, capsys):
     runs = []
     for number, name in enumerate(FILES):
         run = tmp_path / f"run-{number}"
@@ -181,7 +181,7 @@ def test_json_lines_under_another_name_are_warned_about(home, tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.ndjson.gz", "rows.xlsx", "rows.feather"])
-def test_a_table_in_a_form_that_is_not_read_is_no_text_to_predict(home, tmp_path, capsys, name):
+def test_a_table_in_an_unsupported_format_is_not_predicted_as_text(home, tmp_path, capsys, name):
     (tmp_path / name).write_text('{"text": "The [MASK]."}\n')
     assert main(["predict", "--checkpoint", str(home / "runs/whole"), "--input", str(tmp_path / name)]) == 2
     shown = capsys.readouterr()

@@ -19,12 +19,12 @@ from bert_lightning.runs.directory import RunDirectory
 
 TWO_RANKS = ["--trainer.devices", "2"]
 WORKERS = ["--data.num_workers", "2"]
-# More than a machine needs to load what it needs and to end, less than the timeouts of gloo.
+# More than a process needs to start and to end, less than the timeouts of gloo.
 LIMIT = 120
 
 
 class Fit:
-    """A long `fit` in a process group of its own."""
+    """A long `fit` in its own process group."""
 
     def __init__(self, home, folder, *arguments, **keywords):
         self.run = RunDirectory(folder / "run")
@@ -47,6 +47,15 @@ class Fit:
     def begun(self, rows=1):
         return self.until(lambda: len(self.run.read_metrics()) >= rows)
 
+    def starts(self):
+        """Return whether the first row comes before the process ends."""
+        deadline = time.monotonic() + LIMIT
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if self.run.read_metrics():
+                return True
+            time.sleep(0.05)
+        return False
+
     def until(self, holds):
         deadline = time.monotonic() + LIMIT
         while not holds():
@@ -59,7 +68,7 @@ class Fit:
         os.killpg(self.process.pid, number)
 
     def ranks(self):
-        """Process ids of rank 0, 1, ..."""
+        """Return the process ids of rank 0, 1, ..."""
         others = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -70,7 +79,7 @@ class Fit:
         return [self.process.pid, *sorted(others)]
 
     def end(self):
-        """Exit status and lines on standard error; nothing of the group is left."""
+        """Return exit status and lines on standard error; no process of the group may be left."""
         try:
             _, errors = self.process.communicate(timeout=LIMIT)
         finally:
@@ -80,7 +89,7 @@ class Fit:
         return self.process.returncode, errors.splitlines()
 
     def _left(self):
-        """Kill what is left of the group after a moment, and say what it was; zombies do not count."""
+        """Kill the processes left of the group after a moment, and return them. Zombies do not count."""
         deadline = time.monotonic() + 4
         while (left := self._members()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -105,7 +114,7 @@ class Fit:
         assert load_native((self.run.checkpoints / "last.ckpt").resolve())["global_step"] == manifest["step"] > 0
 
 
-def test_a_signal_to_the_whole_group_saves_with_workers_at_work(home, tmp_path):
+def test_a_signal_to_the_whole_group_saves_while_workers_run(home, tmp_path):
     fit = Fit(home, tmp_path, *WORKERS).begun()
     fit.to_group(signal.SIGTERM)
     status, errors = fit.end()
@@ -135,7 +144,7 @@ def test_a_signal_to_one_of_two_ranks_saves_on_both_at_the_same_step(home, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_signals_over_and_over_never_hang_nor_tear_the_end(home, tmp_path, name, status):
+def test_repeated_signals_neither_hang_nor_interrupt_the_end(home, tmp_path, name, status):
     fit = Fit(home, tmp_path, *TWO_RANKS, "--data.num_workers", "1").begun()
     while fit.process.poll() is None:
         fit.to_group(getattr(signal, name))
@@ -150,12 +159,12 @@ def test_a_signal_before_the_first_step_ends_all_ranks(home, tmp_path, name, sec
     fit = Fit(home, tmp_path, *TWO_RANKS)
     time.sleep(seconds)
     fit.to_group(getattr(signal, name))
-    # In the first moments of Python itself nobody listens.
+    # Until Python has started, nobody handles signals.
     number = getattr(signal, name)
     assert fit.end()[0] in (143 if name == "SIGTERM" else 130, -number)
 
 
-def test_the_others_end_soon_when_a_rank_is_killed(home, tmp_path):
+def test_the_other_ranks_end_soon_after_a_rank_is_killed(home, tmp_path):
     fit = Fit(home, tmp_path, *TWO_RANKS).begun()
     [_, other] = fit.ranks()
     os.kill(other, signal.SIGKILL)
@@ -168,7 +177,7 @@ def test_the_others_end_soon_when_a_rank_is_killed(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_others_end_soon_when_the_first_rank_is_killed(home, tmp_path):
+def test_the_other_ranks_end_soon_after_the_first_is_killed(home, tmp_path):
     fit = Fit(home, tmp_path, *TWO_RANKS).begun()
     [first, other] = fit.ranks()
     os.kill(first, signal.SIGKILL)
@@ -182,8 +191,17 @@ def test_the_others_end_soon_when_the_first_rank_is_killed(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_path):
-    fit = Fit(home, tmp_path, *TWO_RANKS, "--trainer.timeout_seconds", "10").begun()
+def test_a_stopped_rank_ends_the_others_after_the_timeout(home, tmp_path):
+    # The ranks also wait this long for each other at their start, which can take longer on a busy machine.
+    for seconds in (10, 40, 90):
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        fit = Fit(home, folder, *TWO_RANKS, "--trainer.timeout_seconds", str(seconds))
+        if fit.starts():
+            break
+        fit.end()
+    else:
+        pytest.fail("the ranks did not start in time")
     os.kill(fit.ranks()[1], signal.SIGSTOP)
     status, [message] = fit.end()
     assert status == 1
@@ -192,12 +210,12 @@ def test_a_rank_that_stands_still_ends_the_others_after_the_timeout(home, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("skips", [False, True])
-def test_what_is_not_finite_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
+def test_a_non_finite_loss_on_two_ranks_is_one_message_and_one_file_with_the_samples_of_both(home, tmp_path, skips):
     arguments = ["--optimizer.learning_rate", "1e30", "--trainer.non_finite", "skip" if skips else "stop"]
     fit = Fit(home, tmp_path, *TWO_RANKS, *arguments)
     status, errors = fit.end()
     assert status == 1
-    # Those that are left out, to one before the last, and what ends training.
+    # One message per skipped step, and the one that ends training.
     assert len(errors) == (10 if skips else 1), errors
     assert ("has diverged" if skips else "is not finite") in errors[-1]
     reports = sorted(fit.run.path.glob("non-finite-*"))
@@ -221,7 +239,7 @@ def contents(folder):
 def test_a_second_command_in_a_run_directory_changes_nothing_and_a_restart_after_a_kill_continues(home, tmp_path):
     arguments = ["--checkpoint.every_n_steps", "3", *WORKERS]
     fit = Fit(home, tmp_path, *arguments).begun()
-    # So that what it writes itself is not in the way.
+    # Stopped, it writes nothing during the comparison.
     os.kill(fit.process.pid, signal.SIGSTOP)
     before = contents(fit.run.path)
     status, [message] = Fit(home, tmp_path, *arguments).end()
@@ -248,8 +266,8 @@ def limited(size):
     ],
 )
 def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home, tmp_path, arguments):
-    """The system refuses files of more than a megabyte, as a full disk or a quota would."""
-    fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "3", *arguments, preexec_fn=limited(1 << 20))
+    """Let the system refuse files of more than 64 kilobytes, like a full disk or a quota."""
+    fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "3", *arguments, preexec_fn=limited(1 << 16))
     status, errors = fit.end()
     assert status == 1, errors
     [message] = errors
@@ -259,9 +277,9 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_message_that_names_it(home,
 
 
 @pytest.mark.slow
-def test_a_part_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
+def test_a_shard_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_path):
     arguments = ["--trainer.strategy", "fsdp", "--checkpoint.sharded", "true", "--checkpoint.every_n_steps", "3"]
-    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 19))
+    fit = Fit(home, tmp_path, *TWO_RANKS, *arguments, preexec_fn=limited(1 << 16))
     status, errors = fit.end()
     assert status == 1
     [message] = errors
@@ -272,7 +290,7 @@ def test_a_part_that_cannot_be_written_is_one_message_of_all_ranks(home, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round_number", range(6))
-def test_a_kill_after_an_asynchronous_save_leaves_the_one_before_whole(home, tmp_path, round_number):
+def test_a_kill_after_an_asynchronous_save_leaves_the_earlier_checkpoint_complete(home, tmp_path, round_number):
     fit = Fit(home, tmp_path, "--checkpoint.every_n_steps", "1", "--checkpoint.asynchronous", "true")
     fit.begun(2)
     time.sleep(0.013 * round_number)
@@ -283,7 +301,7 @@ def test_a_kill_after_an_asynchronous_save_leaves_the_one_before_whole(home, tmp
     assert load_native(last.resolve())["global_step"] >= 1
 
 
-def test_checkpoints_written_during_training_are_those_of_the_training(home, tmp_path):
+def test_checkpoints_written_asynchronously_hold_the_weights_of_their_step(home, tmp_path):
     from bert_lightning.checkpoints.digests import weights_digest
     from bert_lightning.checkpoints.native import read_native
     from bert_lightning.cli import main

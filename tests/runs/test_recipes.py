@@ -16,7 +16,7 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.training.throughput import THROUGHPUT_METRICS
+from tests.support.runs import logged
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 LAYERS = 2
@@ -73,13 +73,8 @@ def initial(config, *overrides):
     return build(load_experiment([config], overrides), None).task.model.state_dict()
 
 
-def logged(run):
-    rows = RunDirectory(run).read_metrics()
-    return [{k: v for k, v in row.items() if k not in ("time", *THROUGHPUT_METRICS)} for row in rows]
-
-
 def go_back(run, copy, step):
-    """Copy a run as a kill after a step leaves it."""
+    """Copy a run to the state that a kill after a step leaves."""
     shutil.copytree(run, copy, symlinks=True)
     for path in (copy / "checkpoints").glob("step-*"):
         if int(path.name[5:14]) > step:
@@ -107,7 +102,7 @@ def test_gradual_unfreezing_moves_each_layer_from_its_step_on_and_survives_a_kil
         assert logged(resumed) == logged(run)
 
 
-def test_what_waits_for_its_turn_does_not_count_in_the_gradient_norm(config, tmp_path):
+def test_layers_that_are_still_frozen_do_not_count_in_the_gradient_norm(config, tmp_path):
     clipped = [*NO_DROPOUT, "--trainer.gradient_clip_val", "0.01", "--optimizer.name", "sgd"]
     fit(config, tmp_path / "gradual", *GRADUAL, *clipped)
     fit(config, tmp_path / "frozen", "--freeze.encoder", "true", *clipped)
@@ -117,7 +112,7 @@ def test_what_waits_for_its_turn_does_not_count_in_the_gradient_norm(config, tmp
         assert torch.equal(tensor, frozen[name]) != name.startswith("classifier.")
 
 
-def test_frozen_parts_stay_bit_for_bit_and_all_else_trains(config, tmp_path, capsys):
+def test_frozen_layers_stay_bit_for_bit_and_all_others_train(config, tmp_path, capsys):
     fit(config, tmp_path / "run", "--freeze.embeddings", "true", "--freeze.layers", "1")
     before, after = initial(config), weights(tmp_path / "run", STEPS)
     frozen = ("encoder.embeddings.", "encoder.layers.0.")
@@ -128,7 +123,7 @@ def test_frozen_parts_stay_bit_for_bit_and_all_else_trains(config, tmp_path, cap
     assert len(optimizer[0]["state"]) == sum(not name.startswith(frozen) for name in before)
 
 
-def test_fit_says_how_many_train_and_when(config, tmp_path, capsys):
+def test_fit_logs_how_many_parameters_train_and_from_which_step(config, tmp_path, capsys):
     fit(config, tmp_path / "whole")
     assert "trained" not in capsys.readouterr().out
     fit(config, tmp_path / "gradual", "--freeze.unfreeze_every", "3")
@@ -202,7 +197,7 @@ def test_settings_that_contradict_each_other_or_the_model_are_named(config, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_drawn_anew_cannot_be_frozen(config, tmp_path, capsys):
+def test_reinitialised_layers_cannot_be_frozen(config, tmp_path, capsys):
     fit(config, tmp_path / "start", "--trainer.max_steps", "1")
     again = [
         "--model.size",
@@ -222,7 +217,7 @@ def test_what_is_drawn_anew_cannot_be_frozen(config, tmp_path, capsys):
     fit(config, tmp_path / "run", *again, "--freeze.layers", "1")
 
 
-def test_a_model_without_a_head_cannot_be_frozen_whole(config):
+def test_a_model_without_a_head_cannot_be_frozen_entirely(config):
     from bert_lightning.model import BertConfig, BertEncoder
     from bert_lightning.runs.starting_point import freeze
 
@@ -252,7 +247,7 @@ def test_a_checkpoint_of_another_optimizer_cannot_be_resumed(config, started, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_lamb_is_none_of_the_published_adam(config, tmp_path, capsys):
+def test_a_checkpoint_of_lamb_cannot_be_resumed_with_the_published_adam(config, tmp_path, capsys):
     fit(config, tmp_path / "lamb", "--trainer.max_steps", "2", "--optimizer.name", "lamb")
     command = ["fit", "--config", str(config), "--run-directory", str(tmp_path / "run")]
     command += ["--optimizer.bias_correction", "false", "--resume", str(tmp_path / "lamb")]
@@ -260,7 +255,7 @@ def test_a_checkpoint_of_lamb_is_none_of_the_published_adam(config, tmp_path, ca
     assert "its optimiser differs" in capsys.readouterr().err
 
 
-def test_muon_is_given_the_matrices_of_the_blocks_and_lamb_what_is_spared(config):
+def test_muon_receives_the_matrices_of_the_blocks_and_lamb_the_exempt_parameters(config):
     def groups(name):
         task = build(load_experiment([config], [f"--optimizer.name={name}"]), None).task
         return task, task.configure_optimizers()["optimizer"].param_groups

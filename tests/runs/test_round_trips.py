@@ -1,4 +1,4 @@
-"""Every file that we write can be read by its consumers, even with odd words, labels and names."""
+"""Files that we write: their consumers read them, even with odd words, labels and names."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def tiny(tokenizer) -> BertConfig:
 
 
 def tagged_run(path, tokenizer, folder, **settings):
-    """The scores that a run would log, and the files that it would write, of random outputs on a file."""
+    """Return the scores that a run would log, and write its files, for random outputs on a file."""
     data = TokenClassificationDataModule(
         TokenClassificationData(train=str(path), validation=str(path), **settings), tokenizer
     )
@@ -71,7 +71,7 @@ def tagged_run(path, tokenizer, folder, **settings):
     split = data.splits["validation"]
     generator = np.random.default_rng(1)
     outputs = [generator.normal(size=(len(window.words), len(data.labels))) for window in split.windows]
-    # Half of the words right, so that entities are found.
+    # Half of the tags are correct, so that entities are found.
     for window, output in zip(split.windows, outputs, strict=True):
         gold = task._gold(split)[window.sentence]
         for row, word in enumerate(window.words):
@@ -122,7 +122,7 @@ GOLD_FILES = {
 
 
 @pytest.mark.parametrize("name", GOLD_FILES)
-def test_every_gold_file_is_scored_against_what_the_run_wrote_with_the_figures_of_the_run(tmp_path, tokenizer, name):
+def test_scoring_a_runs_predictions_against_any_gold_file_gives_the_runs_figures(tmp_path, tokenizer, name):
     suffix, text = GOLD_FILES[name]
     gold = tmp_path / f"gold{suffix}"
     gold.write_text(text, encoding="utf-8", newline="")
@@ -132,7 +132,7 @@ def test_every_gold_file_is_scored_against_what_the_run_wrote_with_the_figures_o
     if task.spans:
         assert scores["f1"] == pytest.approx(100 * logged["entity_f1"], abs=0.005001)
         assert scores["recall"] == pytest.approx(100 * logged["entity_recall"], abs=0.005001)
-    # Every line has the three columns that conlleval.pl asks for, none of which is its sentence boundary.
+    # Every line has the three columns that conlleval.pl needs; none is its sentence boundary.
     lines = (tmp_path / "predictions.conll").read_text(encoding="utf-8").split("\n")
     assert {len(line.split(" ")) for line in lines if line} == {3}
     assert not any(line.startswith("-X- ") for line in lines)
@@ -160,7 +160,7 @@ def test_other_columns_of_the_gold_file_are_named(tmp_path, tokenizer, monkeypat
         ({"dataset": "conll2003-pos"}, "-DOCSTART- -X- O O\n\nAnn NNP I-NP B-PER\nsold VBD O O\n"),
     ],
 )
-def test_predictions_in_a_run_directory_have_their_gold_read_as_the_run_reads_it(tmp_path, tokenizer, data, text):
+def test_the_gold_file_of_predictions_in_a_run_directory_is_read_as_by_the_run(tmp_path, tokenizer, data, text):
     gold = tmp_path / "train.txt"
     gold.write_text(text)
     values = {
@@ -189,7 +189,7 @@ def test_predicted_rows_are_read_as_data_and_as_raw_input(tmp_path, tokenizer):
     assert [each.words for each in raw] == [each.words for each in split.examples]
 
 
-def test_a_column_has_no_blank_and_stays_as_it_is_without(tmp_path):
+def test_only_columns_with_blanks_are_changed(tmp_path):
     assert [as_column(word) for word in ("a b", "\u00a0", "\ufeffa", "-X-", " a\u2028 ")] == [
         "a_b",
         "_",
@@ -207,7 +207,7 @@ def test_a_column_has_no_blank_and_stays_as_it_is_without(tmp_path):
 
 
 @pytest.mark.parametrize("no_answer", [False, True])
-def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_answer):
+def test_scoring_a_runs_answers_gives_the_runs_figures(tmp_path, tokenizer, no_answer):
     gold = squad(random.Random(0), 9, no_answer)
     for number, paragraph in enumerate(gold["data"][0]["paragraphs"]):
         question = paragraph["qas"][0]
@@ -226,9 +226,9 @@ def test_answers_are_scored_with_the_figures_of_the_run(tmp_path, tokenizer, no_
     generator = np.random.default_rng(0)
     outputs = []
     for window in split.windows:
-        places = np.sort(generator.choice(np.arange(window.length), min(5, window.length), replace=False))
-        scores = generator.normal(size=(2, len(places))).astype(np.float32)
-        outputs.append(WindowScores(places, scores[0], places, scores[1], float(generator.normal())))
+        positions = np.sort(generator.choice(np.arange(window.length), min(5, window.length), replace=False))
+        scores = generator.normal(size=(2, len(positions))).astype(np.float32)
+        outputs.append(WindowScores(positions, scores[0], positions, scores[1], float(generator.normal())))
     for name, content in task.files(split, outputs).items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     task.trainer = SimpleNamespace(testing=False)
@@ -363,7 +363,7 @@ def odd_tokenizer(tokenizer) -> WordPieceTokenizer:
     return WordPieceTokenizer(Vocabulary(tuple(entries), lowercase=True))
 
 
-def test_a_vocabulary_with_odd_entries_is_read_back_as_it_was(tmp_path, tokenizer):
+def test_a_vocabulary_with_odd_entries_is_read_back_unchanged(tmp_path, tokenizer):
     odd = odd_tokenizer(tokenizer)
     odd.save(tmp_path / "saved")
     again = load_tokenizer(tmp_path / "saved")
@@ -421,34 +421,34 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     tmp_path, tokenizer, capsys
 ):
     transformers = pytest.importorskip("transformers")
-    place = tmp_path / "a b #1 é=x"
+    folder = tmp_path / "a b #1 é=x"
     odd = odd_tokenizer(tokenizer)
-    odd.save(place / "vocabulary: [x]")
+    odd.save(folder / "vocabulary: [x]")
     labels = ["yes", "null", "1e3", "a: b", "[x]", "on", "a|b", "a\u2028b"]
     rows = [{"a: b": f"{text} cat", "1e3": labels[number % 8]} for number, text in enumerate(ODD)]
-    data = {"tokenizer": str(place / "vocabulary: [x]"), "text_column": "a: b", "label_column": "1e3"}
+    data = {"tokenizer": str(folder / "vocabulary: [x]"), "text_column": "a: b", "label_column": "1e3"}
     for split in ("train", "validation"):
-        data[split] = str(write_jsonl(place / f"{split}.jsonl", rows))
+        data[split] = str(write_jsonl(folder / f"{split}.jsonl", rows))
     data |= {"class_weights": dict.fromkeys(labels, 2.0), "max_seq_length": 16, "batch_size": 4}
-    config = configuration(place, "#.yaml", task="text-classification", data=data)
-    run = place / "run"
+    config = configuration(folder, "#.yaml", task="text-classification", data=data)
+    run = folder / "run"
     assert main(["fit", "--config", config, "--run-directory", str(run)]) == 0
-    # The resolved configuration is that of the same run, which is finished.
+    # The resolved configuration belongs to the same run, which is finished.
     assert main(["fit", "--config", str(run / "config.yaml"), "--run-directory", str(run)]) == 0
-    assert load_experiment([run / "config.yaml"]).identity == load_experiment([place / "#.yaml"]).identity
-    assert main(["reproduce", str(run), "--output", str(place / "again")]) == 0
+    assert load_experiment([run / "config.yaml"]).identity == load_experiment([folder / "#.yaml"]).identity
+    assert main(["reproduce", str(run), "--output", str(folder / "again")]) == 0
     assert main(["validate", "--checkpoint", str(run)]) == 0
-    assert main(["report", str(run), "--output", str(place / "report.html")]) == 0
+    assert main(["report", str(run), "--output", str(folder / "report.html")]) == 0
     capsys.readouterr()
 
     written = run / "predictions/validation.jsonl"
-    output = place / "p.jsonl"
+    output = folder / "p.jsonl"
     assert main(["predict", "--checkpoint", str(run), "--input", str(written), "--output", str(output)]) == 0
     before, now = (list(read_rows(str(path))) for path in (written, output))
     assert [row.values["a: b"] for row in now] == [row["a: b"] for row in rows]
     assert [row.values["label"] for row in now] == [row.values["label"] for row in before]
 
-    first, second = place / "out", place / "2"
+    first, second = folder / "out", folder / "2"
     for source, output in ((run, first), (first, second)):
         assert main(["export", "--checkpoint", str(source), "--format", "huggingface", "--output", str(output)]) == 0
     model, again = map(transformers.AutoModelForSequenceClassification.from_pretrained, map(str, (first, second)))
@@ -458,10 +458,10 @@ def test_a_run_with_odd_names_is_repeated_exported_predicted_and_reported_from_i
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
     command = ["features", "--checkpoint", str(second), "--input", str(written), "--text-column", "a: b"]
-    assert main([*command, "--form", "cls", "--output", str(place / "f.parquet")]) == 0
-    assert [row.values["text"] for row in read_rows(str(place / "f.parquet"))] == [row["a: b"] for row in rows]
-    assert main([*command, "--form", "cls", "--output", str(place / "f.safetensors")]) == 0
-    tensors = load_file(place / "f.safetensors")
+    assert main([*command, "--form", "cls", "--output", str(folder / "f.parquet")]) == 0
+    assert [row.values["text"] for row in read_rows(str(folder / "f.parquet"))] == [row["a: b"] for row in rows]
+    assert main([*command, "--form", "cls", "--output", str(folder / "f.safetensors")]) == 0
+    tensors = load_file(folder / "f.safetensors")
     assert len(tensors["states"]) == len(rows)
 
 
@@ -492,7 +492,7 @@ def test_a_tagging_run_is_scored_from_its_files_by_every_command(tmp_path, token
 
 
 @pytest.mark.slow
-def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
+def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_named(
     tmp_path, tokenizer, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -504,7 +504,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
     command = ["fit", "--config", config, "--run-directory", "run"]
     assert main(command) == 0
 
-    # As an earlier version left it, which read such tags so without being told, and was stopped.
+    # The state of a stopped run of an earlier version, which read such tags as labels without a setting.
     directory = RunDirectory(tmp_path / "run")
     values = directory.read_config()
     values["data"]["source_scheme"] = "auto"
@@ -517,11 +517,11 @@ def test_a_run_that_took_letters_for_plain_labels_continues_where_that_is_said(
     assert main([*command, "none"]) == 0
     assert directory.read_config()["data"]["source_scheme"] == "none"
     assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]
-    # Back again would be another training.
+    # The other direction would be another training.
     assert main([*command, "auto"]) == 2
 
 
 @pytest.mark.parametrize("old", ["auto", "none", "IOB2", "BIOES", None])
 @pytest.mark.parametrize("new", ["auto", "none", "IOB2", "BIOES"])
-def test_a_run_continues_with_another_scheme_only_where_plain_labels_are_named_so(old, new):
+def test_a_run_continues_with_another_scheme_only_if_plain_labels_are_named(old, new):
     assert may_change("data.source_scheme", old, new) is ((old, new) == ("auto", "none"))

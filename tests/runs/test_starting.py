@@ -1,4 +1,4 @@
-"""What an experiment can change about the checkpoint it starts from, and what is recorded of it."""
+"""Changes that an experiment makes to the checkpoint it starts from, and the record of that checkpoint."""
 
 import json
 import shutil
@@ -12,12 +12,9 @@ import yaml
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
+from tests.support.runs import fit
 
 COMMIT = "c0ffee" * 6 + "beef"
-
-
-def fit(experiment: Path, run: Path, *overrides: object) -> int:
-    return main(["fit", "--config", str(experiment), "--run-directory", str(run), *map(str, overrides)])
 
 
 def final(run: Path) -> dict[str, torch.Tensor]:
@@ -26,7 +23,7 @@ def final(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Path:
-    """The pre-trained run as a folder for transformers."""
+    """The pre-trained run exported as a folder for transformers."""
     output = tmp_path / "start"
     command = ["export", "--checkpoint", str(home / "runs/whole"), "--format", "huggingface", "--output", str(output)]
     assert main(command) == 0
@@ -60,7 +57,7 @@ def test_a_setting_that_does_not_fit_the_checkpoint_is_named(home, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
-def test_positions_are_stretched_and_top_layers_drawn_anew_before_training(home, tmp_path):
+def test_positions_are_stretched_and_top_layers_reinitialised_before_training(home, tmp_path):
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
     values["model"] = {
         "pretrained": str(home / "runs/whole/checkpoints/last.ckpt"),
@@ -74,11 +71,11 @@ def test_positions_are_stretched_and_top_layers_drawn_anew_before_training(home,
     assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT, *NOT_LEARNT) == 0
     before, after = final(home / "runs/whole"), final(tmp_path / "run")
     position = "encoder.embeddings.position.weight"
-    assert after[position].shape == (96, 128)
+    assert after[position].shape == (96, 32)
     torch.testing.assert_close(after[position][[0, -1]], before[position][[0, -1]])
     assert torch.equal(after["encoder.layers.0.output.weight"], before["encoder.layers.0.output.weight"])
     assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
-    # The trained checkpoint is scored as it is: nothing is stretched or drawn again.
+    # The trained checkpoint is scored unchanged: nothing is stretched or reinitialised.
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 0
 
 
@@ -116,7 +113,7 @@ def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents
         torch.testing.assert_close(row, old.tensors[word][old.vocabulary.entries.index(entry)])
 
 
-def test_a_classifier_without_a_tokenizer_of_its_own_takes_longer_positions(home, tmp_path, tables, capsys):
+def test_a_classifier_without_its_own_tokenizer_takes_longer_positions(home, tmp_path, tables, capsys):
     values = {
         "experiment": "longer",
         "task": "text-classification",
@@ -136,7 +133,7 @@ def test_a_classifier_without_a_tokenizer_of_its_own_takes_longer_positions(home
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 0
-    assert final(tmp_path / "run")["encoder.embeddings.position.weight"].shape == (96, 128)
+    assert final(tmp_path / "run")["encoder.embeddings.position.weight"].shape == (96, 32)
     assert fit(tmp_path / "e.yaml", tmp_path / "other", "--model.resize_vocabulary", "true") == 2
     assert "model.resize_vocabulary does nothing without data.tokenizer" in capsys.readouterr().err
 
@@ -157,13 +154,13 @@ def test_a_hub_model_is_pinned_in_the_configuration_and_the_manifest(home, start
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["model_revision"] == COMMIT
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["pretrained"] == pin
-    # The same command finds its run, and goes on from the commit that it began with.
+    # The same command finds its run, and continues from the commit that it started with.
     (tmp_path / "run/manifest.json").write_text(json.dumps({**manifest, "ended": None}))
     assert fit(tmp_path / "e.yaml", tmp_path / "run", *SHORT) == 0
     assert asked == ["someone/bert-tiny", pin]
 
 
-def test_a_model_with_a_rounded_up_vocabulary_is_a_start(home, start, tables, tmp_path):
+def test_a_run_can_start_from_a_model_with_a_rounded_up_vocabulary(home, start, tables, tmp_path):
     from bert_lightning.model import BertForPreTraining
 
     model = BertForPreTraining.from_pretrained(start)
@@ -193,7 +190,7 @@ def test_a_compiled_run_resumes_to_the_same_weights_under_clean_names(home, tmp_
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
-def test_how_a_model_is_computed_reaches_the_model(home):
+def test_the_settings_of_computation_reach_the_model(home):
     from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.building import build
 
@@ -204,7 +201,7 @@ def test_how_a_model_is_computed_reaches_the_model(home):
     assert (encoder.attention, encoder.activation_checkpointing) == ("auto", False)
 
 
-def test_compiling_is_asked_for_with_shapes_that_may_change(home, tmp_path, monkeypatch):
+def test_models_are_compiled_for_changing_shapes(home, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda function, **settings: asked.append(settings) or function)
     assert fit(home / "pretraining.yaml", tmp_path / "plain", *SHORT) == 0
@@ -213,7 +210,7 @@ def test_compiling_is_asked_for_with_shapes_that_may_change(home, tmp_path, monk
     assert asked == [{"dynamic": True}]
 
 
-def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_path, capsys):
+def test_reinitialising_layers_of_random_weights_is_not_silent(home, tmp_path, capsys):
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
     values["model"] = {"pretrained": str(home / "runs/whole"), "weights": "random", "reinitialize_layers": 1}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
@@ -222,7 +219,7 @@ def test_top_layers_of_random_weights_are_not_drawn_anew_in_silence(home, tmp_pa
 
 
 @pytest.mark.parametrize(("labels", "is_left_out"), [(["neg", "pos"], False), (["pos", "neg"], True)])
-def test_a_head_that_is_left_out_for_its_labels_is_told(tmp_path, labels, is_left_out):
+def test_a_head_left_out_for_its_labels_is_reported(tmp_path, labels, is_left_out):
     from bert_lightning.config.experiment import load_experiment
     from bert_lightning.runs.building import build
 

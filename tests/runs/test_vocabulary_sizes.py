@@ -1,4 +1,4 @@
-"""Models with more rows than their vocabulary has entries, as published ones round them up; and of single texts."""
+"""Models with more embeddings than vocabulary entries, as in published models, and models of single texts."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ SHAPE = {
 
 
 def padded(tokenizer: WordPieceTokenizer, folder: Path, **changes) -> Path:
-    """A model with 128 rows for the 120 entries of the vocabulary."""
+    """A model with 128 embeddings for the 120 entries of the vocabulary."""
     torch.manual_seed(0)
     config = BertConfig(**{"vocab_size": ROWS, **SHAPE, **changes})
     BertForPreTraining(config).save_pretrained(folder, tokenizer.vocabulary)
@@ -76,13 +76,15 @@ def predicted(setup: Setup, rows: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables, store, validation_store, tmp_path):
+def test_every_task_starts_from_a_model_with_a_rounded_up_vocabulary(
+    task, tokenizer, tables, store, validation_store, tmp_path
+):
     assert len(tokenizer) == 120
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
     setup = built(values)
     [batch] = setup.data.training_batches(0, TrainingPlan(1, 1, 1), 0, 1)
     assert torch.isfinite(setup.task.sums(batch)).all()
-    # Markers of entities are new entries, for which the checkpoint is fitted to the vocabulary.
+    # Markers of entities are new entries, so the checkpoint is fitted to the vocabulary.
     added = len(MARKERS) if task == "relation-classification" else None
     assert setup.task.config.vocab_size == (ROWS if added is None else 120 + added)
     assert len(predicted(setup, RAW[task])) == len(RAW[task])
@@ -96,7 +98,7 @@ def test_every_task_starts_from_a_rounded_up_vocabulary(task, tokenizer, tables,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_every_command_takes_a_rounded_up_vocabulary(
+def test_every_command_takes_a_model_with_a_rounded_up_vocabulary(
     task, tokenizer, tables, store, validation_store, tmp_path, capsys
 ):
     values = values_of(task, padded(tokenizer, tmp_path / "start"), tables, (store, validation_store), tmp_path)
@@ -122,9 +124,9 @@ def test_every_command_takes_a_rounded_up_vocabulary(
 
 
 @pytest.mark.parametrize("model_class", [BertForPreTraining, BertForMaskedLM])
-def test_a_mask_is_filled_with_real_entries_alone(model_class):
+def test_a_mask_is_filled_with_real_entries_only(model_class):
     torch.manual_seed(0)
-    # An entry that is there twice leaves an id that no text gets.
+    # A repeated entry leaves an id that no text gets.
     entries = (*SPECIAL_TOKENS, "a", "", "b", "c")
     model = model_class(BertConfig(vocab_size=16, **SHAPE)).eval()
     with torch.no_grad():

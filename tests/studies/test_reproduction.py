@@ -14,8 +14,8 @@ from tests.support.commands import shell
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, store, validation_store):
     """A finished run of pre-training with dropout, made with --deterministic."""
-    place = tmp_path_factory.mktemp("reproduction")
-    config = place / "experiment.yaml"
+    folder = tmp_path_factory.mktemp("reproduction")
+    config = folder / "experiment.yaml"
     config.write_text(
         f"""
 experiment: again
@@ -28,8 +28,8 @@ trainer: {{max_steps: 6, log_every_n_steps: 1, val_check_interval: 3, accelerato
 wandb: {{mode: disabled}}
 """
     )
-    assert main(["fit", "--config", str(config), "--run-directory", str(place / "run"), "--deterministic"]) == 0
-    return place / "run"
+    assert main(["fit", "--config", str(config), "--run-directory", str(folder / "run"), "--deterministic"]) == 0
+    return folder / "run"
 
 
 def test_a_run_is_trained_again_with_bitwise_equal_results(run, tmp_path, capsys):

@@ -66,7 +66,7 @@ def last_score(run: Path, name: str) -> float:
     return [row for row in RunDirectory(run).read_metrics() if name in row][-1][name]
 
 
-def test_each_seed_is_the_run_of_that_seed_and_the_table_is_their_statistics(config, statuses, capsys):
+def test_each_seed_gives_the_run_of_that_seed_and_the_table_their_statistics(config, statuses, capsys):
     command = ["fit", "--config", "experiment.yaml", "--run-directory", "runs/all"]
     assert main([*command, "--seeds", "3", "1", "2"]) == 0
     table = capsys.readouterr().out.split("3 of 3 seeds finished\n")[1]
@@ -133,7 +133,7 @@ def test_seeds_that_are_not_allowed_start_nothing(config, statuses, capsys, argu
     assert not Path("runs").exists()
 
 
-def test_a_run_directory_does_not_become_the_parent_of_others(config, statuses, capsys):
+def test_a_run_directory_cannot_become_the_parent_of_other_runs(config, statuses, capsys):
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "run"]) == 0
     assert main(["fit", "--config", "experiment.yaml", "--run-directory", "run", "--seeds", "1"]) == 2
     assert "run is a run directory" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""What several tests share: small texts and tables, processes that train together, commands."""
+"""Shared code of the tests: small texts and tables, processes that train together, commands."""

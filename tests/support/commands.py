@@ -1,4 +1,4 @@
-"""Commands as a user gives them, each in a process of its own."""
+"""Commands as a user gives them, each in its own process."""
 
 import os
 import subprocess

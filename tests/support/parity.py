@@ -1,6 +1,6 @@
-"""The largest relative differences between our models and transformers' with the same weights.
+"""Differences between our models and those of transformers with the same weights.
 
-python tests/support/parity.py        prints them for every model, preset's shape, GELU form and dtype
+python tests/support/parity.py        prints the largest for every model, shape, GELU form and dtype
 """
 
 import tempfile
@@ -100,7 +100,7 @@ def _encoder(ours, theirs, batch):
         found = {"last_hidden_state": o.last_hidden_state, "pooler_output": o.pooler_output, **states, **weights}
         mask = batch.attention_mask.bool()
         real = {name: t[mask] for name, t in found.items() if t.shape[:2] == mask.shape}
-        # Something to differentiate that reaches everything.
+        # A loss whose gradient reaches every parameter.
         loss = (real["last_hidden_state"] ** 2).mean() + o.pooler_output.sum()
         return found | real | {"loss": loss}
 
@@ -144,7 +144,7 @@ def _question(ours, theirs, batch):
 
 
 def _multiple_choice(ours, theirs, batch):
-    choices = Batch(*(torch.stack([part, part.flip(0)], dim=1) for part in batch))
+    choices = Batch(*(torch.stack([tensor, tensor.flip(0)], dim=1) for tensor in batch))
     labels = torch.tensor([0, 1, 1])
     logits = ours(*choices)
     expected = theirs(**choices._asdict(), labels=labels)
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Callable, Callable]] = {
 
 
 def with_random_biases(model: torch.nn.Module) -> torch.nn.Module:
-    """Biases of 0 and scales of 1 would hide a wrong one."""
+    """Replace biases of 0 and scales of 1, which would hide a wrong one."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -211,7 +211,7 @@ def differences(
     if ours.prefix:
         mine = {name.removeprefix("bert."): gradient for name, gradient in mine.items()}
     if not ours.config.tie_word_embeddings:
-        # Theirs then has a second bias in place of this one.
+        # transformers then has a second bias in its place.
         mine.pop("cls.predictions.bias")
     assert mine.keys() == other.keys(), mine.keys() ^ other.keys()
     total = torch.stack([gradient.norm() for gradient in other.values()]).norm()
@@ -224,7 +224,7 @@ def differences(
 
 
 def main() -> None:
-    """Print the largest differences of each output over all shapes."""
+    """Print the largest difference of each output over all shapes."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     print(f"{'model':<62}{'output':<26}{'float64':>10}{'float32':>10}")

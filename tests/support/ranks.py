@@ -1,4 +1,4 @@
-"""Processes that train together as often as they are asked: to start them takes longer than a short training."""
+"""Processes that train together, and are kept because starting them takes longer than a short training."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# What is printed goes to the standard error, so that the standard output holds the answers alone.
+# Prints go to standard error, so that standard output holds only the answers.
 LOOP = """
 import json, os, sys, traceback
 answers = os.fdopen(os.dup(1), "w")
@@ -30,7 +30,7 @@ COMMAND = """
 import os
 from bert_lightning.cli import main
 os.environ |= {variables!r}
-# What a training left there for processes of its own.
+# An earlier training left it there for its own processes.
 os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
 answer = main({arguments!r})
 """
@@ -38,7 +38,7 @@ PATIENCE = 300.0
 
 
 def free_port() -> str:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
@@ -71,12 +71,12 @@ class Ranks:
         ]
 
     def run(self, arguments: Sequence[str], **variables: object) -> list[Any]:
-        """The exit status of a command on each rank, with variables in its environment from now on."""
+        """Return the exit status of a command on each rank, and keep the variables in its environment."""
         texts = {name: str(value) for name, value in variables.items()}
         return self.execute(COMMAND.format(arguments=[*arguments], variables=texts))
 
     def execute(self, code: str) -> list[Any]:
-        """What each rank has as `answer` then."""
+        """Execute code on each rank, and return the value that it gives to `answer` there."""
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write(json.dumps(code) + "\n")
@@ -91,7 +91,6 @@ class Ranks:
         return json.loads(process.stdout.readline() or '"ended"')
 
     def end(self) -> None:
-        """End all of them."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -99,7 +98,7 @@ class Ranks:
 
 @contextmanager
 def started(number: int) -> Iterator[Ranks]:
-    """Processes for as long as the context lasts."""
+    """Start processes, and end them when the context ends."""
     ranks = Ranks(number)
     try:
         yield ranks

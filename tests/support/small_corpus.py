@@ -9,29 +9,33 @@ ADJECTIVES = ["old", "young", "red", "quiet", "bright", "heavy"]
 
 
 def sentence(generator: random.Random, topic: int) -> str:
-    """A sentence about one of three topics, so that there is something to learn."""
+    """Make a sentence about one of three topics, so that there is something to learn."""
     nouns = NOUNS[4 * topic : 4 * topic + 4]
     words = [generator.choice(ADJECTIVES), generator.choice(nouns), generator.choice(VERBS), "the"]
     return f"The {' '.join(words)} {generator.choice(ADJECTIVES)} {generator.choice(nouns)}."
 
 
 def make_documents(seed: int, num_documents: int = 30, num_sentences: int = 12) -> list[list[str]]:
-    """Documents of one topic each."""
+    """Make documents of one topic each."""
     generator = random.Random(seed)
     return [[sentence(generator, number % 3) for _ in range(num_sentences)] for number in range(num_documents)]
 
 
 def write_corpus(path: Path, documents: list[list[str]]) -> Path:
-    """The original format: a sentence a line, a blank line between documents."""
+    """Write the original format: one sentence per line, a blank line between documents."""
     path.write_text("\n\n".join("\n".join(document) for document in documents) + "\n", encoding="utf-8")
     return path
 
 
-# The paths of the stores are added by the test.
+SMALL_MODEL = {
+    "size": "tiny",
+    "config": {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 48},
+}
+# A test adds the paths of the stores.
 PRETRAINING = {
     "experiment": "small",
     "task": "pretraining",
-    "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+    "model": SMALL_MODEL,
     "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
     "optimizer": {"learning_rate": 1e-3},
     "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},

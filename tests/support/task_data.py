@@ -12,7 +12,7 @@ SIZES = {"train": 48, "validation": 20, "test": 21}
 
 
 def tagged(generator: random.Random) -> list[tuple[str, str]]:
-    """A sentence whose `adjective noun` are spans, of the noun's topic."""
+    """Make a sentence in which each `adjective noun` is a span of the noun's topic."""
     words: list[tuple[str, str]] = [("The", "O")]
     for _ in range(2):
         topic = generator.randrange(3)
@@ -23,13 +23,13 @@ def tagged(generator: random.Random) -> list[tuple[str, str]]:
 
 
 def write_columns(path: Path, sentences: list[list[tuple[str, str]]]) -> Path:
-    """A word and its tag a line."""
+    """Write one word and its tag per line."""
     path.write_text("\n".join("".join(f"{w}\t{t}\n" for w, t in words) for words in sentences), encoding="utf-8")
     return path
 
 
 def squad(generator: random.Random, size: int, no_answer: bool = False) -> dict[str, Any]:
-    """Questions on which noun does something; with `no_answer` a third of them have none."""
+    """Make questions about which noun does something; with `no_answer` a third of them have no answer."""
     paragraphs = []
     for number in range(size):
         subject, other = generator.sample(NOUNS, 2)
@@ -45,7 +45,7 @@ def squad(generator: random.Random, size: int, no_answer: bool = False) -> dict[
 
 
 def choices(generator: random.Random, number: int) -> dict[str, Any]:
-    """Which of three sentences is about the same thing."""
+    """Make choices among three sentences, of which one is about the same thing."""
     topic, label = generator.randrange(3), generator.randrange(3)
     others = [each for each in range(3) if each != topic]
     texts = [sentence(generator, each) for each in others]
@@ -54,20 +54,20 @@ def choices(generator: random.Random, number: int) -> dict[str, Any]:
 
 
 def relation(generator: random.Random) -> dict[str, str]:
-    """Two marked nouns; the relation is the verb between them."""
+    """Mark two nouns; their relation is the verb between them."""
     one, other = generator.sample(NOUNS, 2)
     verb = generator.choice(VERBS[:3])
     return {"text": f"The old <e1>{one}</e1> {verb} the red <e2>{other}</e2>.", "label": verb}
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A row a line."""
+    """Write one row per line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def task_data(task: str, tables: dict[str, Path], folder: Path) -> dict[str, Any]:
-    """The data settings of a fine-tuning task, whose files are written to `folder`."""
+    """Write the files of a fine-tuning task to `folder`, and return its data settings."""
     if task == "text-classification":
         return {
             **{split: str(path) for split, path in tables.items()},

@@ -1,4 +1,4 @@
-"""Every input goes to the model's device; torch's meta device, where nothing has values, stands for a GPU."""
+"""Devices of inputs. torch's meta device, on which tensors have no values, stands for a GPU."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def watch(model):
     return devices
 
 
-# Where a value is read that nobody computed; every other message is about another device.
+# A value was read that the meta device does not compute. Any other message is about a wrong device.
 NO_VALUES = "Cannot copy out of meta tensor|cannot be called on meta tensors"
 
 

@@ -1,4 +1,4 @@
-"""The log interval, by itself: sums of several processes, and those of checkpoints of any version."""
+"""The log interval alone: sums of several processes, and sums from checkpoints of any version."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_a_sum_without_counts_has_the_mean_zero():
     assert IntervalSums(torch.zeros(1), torch.zeros(1), torch.zeros(3)).means() == [0.0]
 
 
-def test_what_is_written_flat_is_read_by_name():
+def test_values_of_the_flat_form_are_read_by_name():
     sums = IntervalSums(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor(Work(5.0, 6.0, 7.0)))
     assert sums.flat().tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert all(torch.equal(a, b) for a, b in zip(IntervalSums.from_flat(sums.flat()), sums, strict=True))
@@ -45,12 +45,12 @@ def test_what_is_written_flat_is_read_by_name():
 @pytest.mark.parametrize(
     ("written", "share", "expected"),
     [
-        # As many shares as before: each its own.
+        # As many processes as before: each continues with its own sums.
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(1, 2), 2.0),
-        # Other shares: the first one has all.
+        # Another number of processes: the first one gets all sums.
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(0, 4), 3.0),
         ([[1.0, 1, 1, 1, 1], [2.0, 2, 2, 2, 2]], DataRank(3, 4), 0.0),
-        # Of a version that wrote the sum over all.
+        # The form of a version that wrote the sum over all.
         ([5.0, 5, 5, 5, 5], DataRank(0, 1), 5.0),
         ([5.0, 5, 5, 5, 5], DataRank(1, 2), 0.0),
     ],
@@ -62,7 +62,7 @@ def test_a_resumed_interval_continues_its_sums_and_its_time(written, share, expe
     assert state["log_window_seconds"] == pytest.approx(100.0, abs=10.0)
 
 
-def test_time_of_validation_is_no_time_of_training(monkeypatch):
+def test_time_of_validation_does_not_count_as_training(monkeypatch):
     moments = iter([0.0, 0.0, 1.0, 51.0, 53.0])
     monkeypatch.setattr("bert_lightning.tasks.log_interval.time.perf_counter", lambda: next(moments))
     interval = started()

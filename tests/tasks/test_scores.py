@@ -1,4 +1,4 @@
-"""Every fine-tuning task: perfect outputs score full marks, and scores are those of an independent count."""
+"""Scores of every fine-tuning task, for perfect outputs and compared with independent counts."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ FULL |= {"entity_recall": 1, "squad_exact": 100, "squad_f1": 100}
 
 
 def perfect(split, task):
-    """An output for each feature that says what the gold labels say."""
+    """Make the output for each sequence that agrees with its gold labels."""
     if task == "token-classification":
         batch = split.batch(np.arange(len(split.windows)))
         rows = zip(batch["labels"].numpy(), batch["word_mask"].numpy(), strict=True)
@@ -58,7 +58,7 @@ def perfect(split, task):
 
 @pytest.fixture(params=[name for name in TASKS if name != "pretraining"])
 def setup(request, tables, tokenizer, tmp_path):
-    """Data and task of each fine-tuning task."""
+    """The data module and the task of each fine-tuning task."""
     tokenizer.save(tmp_path / "tokenizer")
     values = {
         "experiment": "scores",
@@ -79,7 +79,7 @@ def test_perfect_outputs_score_full_marks(setup):
     assert set(setup.task.validation_metrics) - {"loss"} == set(scores)
 
 
-def test_predictions_files_and_report_come_of_any_outputs(setup):
+def test_any_outputs_give_predictions_files_and_a_report(setup):
     split = setup.data.splits["validation"]
     with torch.inference_mode():
         outputs = setup.task.eval().outputs_for(split, 7)
@@ -101,7 +101,7 @@ def test_the_loss_is_finite_when_no_label_counts(setup):
     if setup.task.name == "token-classification":
         batch["labels"].fill_(-100)
     elif setup.task.name == "question-answering":
-        # As of a window that holds no answer.
+        # Like a window that holds no answer.
         batch["start_positions"].fill_(0)
         batch["end_positions"].fill_(0)
     else:
@@ -145,7 +145,7 @@ def test_constant_gold_numbers_have_no_correlation_and_are_warned_about(tokenize
     assert "every gold number of a split is 2.5; correlations are counted as 0" in caplog.text
 
 
-def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
+def test_constant_predictions_have_no_correlation_and_are_warned_about(tokenizer, caplog):
     task = text_task(tokenizer, ["0", "1"], "single-label")
     split = EncodedTexts(
         [LabelledText("", "x", None, label, "") for label in "0110"], tokenizer, task.settings, ["0", "1"]
@@ -162,7 +162,7 @@ def test_constant_predictions_have_no_correlation_and_say_so(tokenizer, caplog):
     assert (scores["pearson"], scores["spearman"]) == (0, 0)
 
 
-def test_class_weights_weigh_the_mean_as_torch_does(tokenizer):
+def test_class_weights_weight_the_mean_as_in_torch(tokenizer):
     weights = [0.5, 2.0, 1.0]
     task = text_task(tokenizer, ["a", "b", "c"], "single-label")
     task.class_weights = torch.tensor(weights)
@@ -181,7 +181,7 @@ def test_relations_are_scored_as_semeval_does(tokenizer):
     class Split:
         labels = gold
 
-    # The data set knows which label stands for none.
+    # The data set defines which label stands for none.
     settings = RelationClassificationData(dataset="semeval2010-task8")
     config = BertConfig.preset("tiny", vocab_size=len(tokenizer))
     task = RelationClassificationTask(
@@ -231,7 +231,7 @@ def test_two_processes_score_a_split_as_one_does(two_ranks, tables, tokenizer, t
     assert reports[0]["test/entity_f1"] > 0.2
 
 
-def test_class_weights_and_thresholds_are_of_the_checkpoint(tables, tokenizer, tmp_path, capsys):
+def test_class_weights_and_thresholds_come_from_the_checkpoint(tables, tokenizer, tmp_path, capsys):
     tokenizer.save(tmp_path / "tokenizer")
     values = {
         "experiment": "weights",

@@ -1,4 +1,4 @@
-"""The table of tasks, and what its descriptions promise."""
+"""The table of tasks and its descriptions."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from tests.support.task_data import task_data
 
 @pytest.fixture
 def experiment(tables, tokenizer, tmp_path):
-    """A function from `trainer` to an experiment of text classification."""
+    """A function that makes an experiment of text classification from `trainer`."""
     tokenizer.save(tmp_path / "tokenizer")
     data = task_data("text-classification", tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer")}
     values = {
@@ -80,7 +80,7 @@ def test_a_length_is_either_in_steps_or_in_epochs():
             TrainingLength(**values)
 
 
-def test_micro_batches_that_are_chosen_later_replace_those_of_the_length(experiment):
+def test_micro_batches_chosen_later_replace_those_of_the_length(experiment):
     data = build(experiment(max_steps=4), None).data
     assert isinstance(data, TextClassificationDataModule)
     assert len(data.training_batches(0, data.plan, 0, 1)) == 1

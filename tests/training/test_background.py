@@ -5,7 +5,7 @@ import pytest
 from bert_lightning.training.background import Background
 
 
-def test_pieces_are_done_in_order_while_others_go_on():
+def test_background_jobs_run_in_order_beside_other_work():
     background, done, go = Background(), [], threading.Event()
     background.do(lambda: (go.wait(60), done.append(1)))
     background.do(lambda: done.append(2))
@@ -15,7 +15,7 @@ def test_pieces_are_done_in_order_while_others_go_on():
     assert done == [1, 2]
 
 
-def test_a_piece_that_fails_is_the_last_one_and_is_raised_once():
+def test_a_failed_background_job_is_the_last_one_and_is_raised_once():
     background, done = Background(), []
     background.do(lambda: done.append(1))
     background.do(lambda: 1 / 0)

@@ -19,6 +19,7 @@ from bert_lightning.training.checkpointing import (
     VerifiedCheckpointIO,
     newest_valid,
 )
+from tests.support.hostile import Evil
 
 
 def save(folder, step):
@@ -43,7 +44,7 @@ def spoil(path, how):
 
 
 @pytest.mark.parametrize("how", ["empty", "text", "half", "bit", "zeros"])
-def test_damage_is_refused_by_name_and_the_one_before_is_used(tmp_path, caplog, how):
+def test_damage_is_refused_by_name_and_the_earlier_checkpoint_is_used(tmp_path, caplog, how):
     good, bad = save(tmp_path, 5), save(tmp_path, 10)
     spoil(bad, how)
     with pytest.raises(CheckpointError, match=r"step-000000010\.ckpt is damaged"):
@@ -52,20 +53,20 @@ def test_damage_is_refused_by_name_and_the_one_before_is_used(tmp_path, caplog, 
     assert "step-000000010" in caplog.text
 
 
-def test_the_newest_is_the_one_of_the_highest_step(tmp_path):
+def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path):
     for step in (1000, 999, 1_000_000):
         save(tmp_path, step)
     assert newest_valid(tmp_path).name == step_name(1_000_000)
 
 
-def test_nothing_starts_over_when_no_checkpoint_is_whole(tmp_path):
+def test_training_does_not_start_over_if_no_checkpoint_is_intact(tmp_path):
     spoil(save(tmp_path, 5), "bit")
     with pytest.raises(CheckpointError, match=r"all of its 1 checkpoint\(s\) are damaged"):
         newest_valid(tmp_path)
 
 
 @pytest.mark.parametrize("as_parts", [False, True])
-def test_a_run_opens_whose_links_a_copy_turned_into_files(tmp_path, as_parts):
+def test_a_run_with_files_in_place_of_its_links_opens(tmp_path, as_parts):
     for step in (5, 10):
         if as_parts:
             write_shards(tmp_path / step_name(step), {"bert_lightning": {}}, step, 0, lambda value: [value])
@@ -85,7 +86,7 @@ def test_a_run_opens_whose_links_a_copy_turned_into_files(tmp_path, as_parts):
 
 
 @pytest.mark.parametrize("spoiled", [BEST, step_name(5)])
-def test_a_copy_of_a_link_opens_nothing_damaged(tmp_path, spoiled):
+def test_a_damaged_copy_of_a_link_is_not_opened(tmp_path, spoiled):
     shutil.copy(save(tmp_path, 5), tmp_path / BEST)
     spoil(tmp_path / spoiled, "bit")
     with pytest.raises(CheckpointError, match=r"best\.ckpt has no checksum|step-000000005\.ckpt is damaged"):
@@ -107,12 +108,8 @@ def test_a_copy_without_its_links_names_a_checkpoint_that_can_be_given(tmp_path)
 
 
 def test_a_pickle_with_a_valid_checksum_is_still_not_executed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
     path = tmp_path / step_name(1)
-    VerifiedCheckpointIO().save_checkpoint({"bert_lightning": Evil()}, path)
+    VerifiedCheckpointIO().save_checkpoint({"bert_lightning": Evil(tmp_path / "executed")}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
         load_native(path)
     assert not (tmp_path / "executed").exists()
@@ -126,7 +123,7 @@ def test_nothing_is_loaded_while_the_protection_is_switched_off(tmp_path, monkey
 
 
 class Disk:
-    """A disk that fills: an error at a number of bytes, or where all is to be on it."""
+    """Disk that is full after a number of bytes, or on fsync."""
 
     def __init__(self, monkeypatch, at):
         self.full = False
@@ -134,7 +131,7 @@ class Disk:
         fsync, opened = os.fsync, open
 
         def failing_fsync(descriptor):
-            # There is room for a checksum still.
+            # There is still room for a checksum.
             if self.full and at == "fsync" and os.fstat(descriptor).st_size > 500:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fsync(descriptor)
@@ -174,7 +171,7 @@ class Full:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("at", [0, 100, "fsync"])
-def test_a_full_disk_is_one_message_and_leaves_what_was_there(tmp_path, monkeypatch, at, asynchronous):
+def test_a_full_disk_is_one_message_and_leaves_earlier_files(tmp_path, monkeypatch, at, asynchronous):
     io, disk = VerifiedCheckpointIO(asynchronous), Disk(monkeypatch, at)
     content = {"bert_lightning": {}, "weights": torch.arange(50.0)}
     good, same = tmp_path / step_name(5), tmp_path / step_name(6)
@@ -183,7 +180,7 @@ def test_a_full_disk_is_one_message_and_leaves_what_was_there(tmp_path, monkeypa
     io.wait()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     disk.full = True
-    # A new file, and one in the place of an older.
+    # A new file, and one that replaces an older one.
     for path in (tmp_path / step_name(7), same):
         linked = []
 
@@ -209,14 +206,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         save(tmp_path, 1)
 
 
-def test_an_error_that_is_not_of_the_disk_stays_what_it_is(tmp_path):
+def test_an_error_that_is_not_of_the_disk_is_not_changed(tmp_path):
     with pytest.raises(Exception, match="pickle") as caught:
         VerifiedCheckpointIO().save_checkpoint({"bert_lightning": lambda: None}, tmp_path / step_name(1))
     assert not isinstance(caught.value, WorkError)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_written_during_training_is_the_state_of_the_step(tmp_path, monkeypatch):
+def test_an_asynchronous_checkpoint_holds_the_state_of_its_step(tmp_path, monkeypatch):
     go, weights = threading.Event(), torch.zeros(5)
     write = checkpointing.write_with_checksum
     monkeypatch.setattr(checkpointing, "write_with_checksum", lambda *a: (go.wait(60), write(*a)))
@@ -225,7 +222,7 @@ def test_what_is_written_during_training_is_the_state_of_the_step(tmp_path, monk
     content = {"bert_lightning": {"a": [weights]}, "weights": weights, "given": [given]}
     io.save_checkpoint(content, tmp_path / step_name(1), ("given",))
     weights += 1
-    # What is said to be nobody else's is not copied again.
+    # A state that nobody else uses is not copied again.
     given += 1
     assert not list(tmp_path.iterdir())
     go.set()
@@ -236,7 +233,7 @@ def test_what_is_written_during_training_is_the_state_of_the_step(tmp_path, monk
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_the_first_process_alone_points_at_the_best_checkpoint_of_before(tmp_path, is_first):
+def test_only_the_first_process_links_the_earlier_best_checkpoint(tmp_path, is_first):
     save(tmp_path, 3)
     checkpointing = Checkpointing(tmp_path, CheckpointSettings(), "val/loss", "min", 1)
     checkpointing.setup(SimpleNamespace(is_global_zero=is_first), None, "fit")

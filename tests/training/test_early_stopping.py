@@ -1,4 +1,4 @@
-"""The best checkpoint and early stopping follow the task's metric, whichever way is up, and survive a resume."""
+"""The best checkpoint and early stopping follow the task's metric in its direction, and survive a resume."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
+from tests.support.runs import weights
 
 # Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.
 SCORES = [0.5, 0.7, 0.6, 0.7, 0.9]
@@ -49,14 +50,14 @@ def command(tables, tokenizer, tmp_path) -> list[str]:
 
 @pytest.fixture(params=["max", "min"])
 def scored(request, monkeypatch):
-    """A task whose validation gives the scores, as accuracy or, below zero, as a loss; gives a function to call then.
+    """Make validation return the scores, as accuracy or, if negative, as a loss.
 
-    The function is called with the step of each validation.
+    The value is a function that sets a callback. The callback receives the step of each validation.
     """
     sign, name = (1.0, "accuracy") if request.param == "max" else (-1.0, "loss")
     listeners = []
 
-    def scores(task, split, outputs, part):
+    def scores(task, split, outputs, subset):
         step = task.trainer.global_step
         for listener in listeners:
             listener(step)
@@ -76,27 +77,23 @@ def scored(request, monkeypatch):
 
 
 def ended(run: Path) -> tuple[int, str, str]:
-    """Last step, best checkpoint, and how it ended."""
+    """Return the last step, the best checkpoint, and how the run ended."""
     manifest = RunDirectory(run).read_manifest()
     return manifest["step"], (run / "checkpoints/best.ckpt").resolve().name, manifest["ended"]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
 EXPECTED = (STOP_STEP, f"step-{BEST_STEP:09}.ckpt", "finished")
 
 
-def test_the_tasks_own_metric_decides_what_is_best_and_when_to_stop(command, scored, tmp_path):
+def test_the_metric_of_the_task_decides_the_best_checkpoint_and_early_stopping(command, scored, tmp_path):
     assert main([*command, str(tmp_path / "run")]) == 0
     assert ended(tmp_path / "run") == EXPECTED
 
 
-def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
+def test_patience_continues_after_a_kill(command, scored, tmp_path):
     whole = tmp_path / "whole"
     assert main([*command, str(whole)]) == 0
-    # Before, at and behind a validation, and at the one that stops training, before its end was recorded.
+    # Before, at and after a validation, and at the one that stops training, before its end was recorded.
     for step in (5, 6, 7, STOP_STEP):
         killed = tmp_path / f"killed-{step}"
         shutil.copytree(whole, killed, symlinks=True)
@@ -108,14 +105,14 @@ def test_patience_counts_on_behind_a_kill(command, scored, tmp_path):
         file = resumed.stat().st_ino if resumed.exists() else None
         assert main([*command, str(killed)]) == 0
         assert ended(killed) == EXPECTED, step
-        # Written again, it could be lost by a kill.
+        # If it were written again, a kill could lose it.
         assert not resumed.exists() or resumed.stat().st_ino == file
         end = weights(killed)
         assert all(torch.equal(tensor, end[name]) for name, tensor in weights(whole).items())
 
 
 @pytest.mark.parametrize("restored", ["before on_fit_start", "before on_train_start"])
-def test_what_was_stopped_stays_so_whenever_the_strategy_reads_the_checkpoint(restored):
+def test_a_stopped_run_stays_stopped_under_every_strategy(restored):
     stopped, again = (ResumableEarlyStopping("val/loss", patience=1) for _ in range(2))
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     for loss in (1.0, 2.0):
@@ -131,8 +128,8 @@ def test_what_was_stopped_stays_so_whenever_the_strategy_reads_the_checkpoint(re
 
 
 @pytest.mark.parametrize("step", [6, STOP_STEP])
-def test_patience_counts_on_behind_a_signal_during_validation(command, scored, tmp_path, step):
-    """The checkpoint that a signal leaves knows what early stopping made of the validation that it came in."""
+def test_patience_continues_after_a_signal_during_validation(command, scored, tmp_path, step):
+    """The checkpoint that a signal leaves holds the decision of early stopping in the same validation."""
     pending = [step]
 
     def interrupt(now):
@@ -142,14 +139,14 @@ def test_patience_counts_on_behind_a_signal_during_validation(command, scored, t
 
     scored(interrupt)
     run = tmp_path / "run"
-    # Where training stops at that validation anyway, it is finished.
+    # If training stops at that validation anyway, it is finished.
     assert main([*command, str(run)]) == (0 if step == STOP_STEP else 143)
     assert RunDirectory(run).read_manifest()["step"] == step
     assert main([*command, str(run)]) == 0
     assert ended(run) == EXPECTED
 
 
-def test_another_metric_is_followed_in_the_direction_that_is_given(command, scored, tmp_path, monkeypatch):
+def test_another_metric_is_followed_in_the_given_direction(command, scored, tmp_path, monkeypatch):
     monitor = TextClassificationTask.monitor
     monkeypatch.setattr(TextClassificationTask, "monitor", "val/macro_f1")
     upwards = "max" if monitor == "val/accuracy" else "min"

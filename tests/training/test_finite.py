@@ -1,4 +1,4 @@
-"""What is not finite never reaches the weights; jumps of the loss are told."""
+"""Non-finite steps, which never reach the weights, and spikes of the loss, which are reported."""
 
 import json
 import logging
@@ -8,106 +8,30 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning import Trainer
-from torch.utils.data import DataLoader
 
-from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
-from bert_lightning.data.loading.batching import to_batch
-from bert_lightning.errors import WorkError
-from bert_lightning.model import BertConfig, BertForPreTraining
-from bert_lightning.optim.optimizers import SGD, AdamW
-from bert_lightning.optim.schedules import Constant
+from bert_lightning.optim.optimizers import SGD
 from bert_lightning.tasks import task as base
-from bert_lightning.tasks.pretraining.task import PretrainingTask
-from bert_lightning.tasks.task import Optimization
-from bert_lightning.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 from bert_lightning.training import finite
 from bert_lightning.training.finite import MOST_SKIPPED_IN_A_ROW, LossSpikes, clip_gradients
 from bert_lightning.training.precision import ScaledFloat16
-
-
-class Poisoned(PretrainingTask):
-    """The loss of some steps is not a number; remembers the weights behind each step."""
-
-    poisoned: tuple[int, ...] = ()
-    only_gradient = False
-
-    def sums(self, batch):
-        sums = super().sums(batch)
-        if self.trainer.global_step + 1 in self.poisoned:
-            if self.only_gradient:
-                sums.register_hook(lambda gradient: gradient * float("inf"))
-                return sums
-            return sums * float("nan")
-        return sums
-
-    def on_train_batch_end(self, *arguments):
-        super().on_train_batch_end(*arguments)
-        self.history.append(torch.cat([weight.detach().flatten() for weight in self.parameters()]))
+from tests.support.poisoned_training import trained
 
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
-    """What a processor reaches in float16 takes seconds to measure."""
+    """Replace the measurement of a CPU's speed in float16, which takes seconds."""
     monkeypatch.setattr(base, "peak_operations", lambda *_: 1.0)
 
 
-def trained(
-    folder,
-    poisoned=(),
-    non_finite="stop",
-    optimizer=None,
-    num_steps=6,
-    only_gradient=False,
-    accelerator="cpu",
-    plugins=(),
-):
-    """The task after training, or as it was when training stopped, and what stopped it."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    tokenizer = WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS))
-    optimization = Optimization(
-        optimizer or AdamW(learning_rate=1e-2), Constant(), num_steps, 1.0, 0, 2, non_finite=non_finite
-    )
-    task = Poisoned(BertForPreTraining(config), config, tokenizer, 8, optimization=optimization)
-    task.poisoned, task.only_gradient, task.history = poisoned, only_gradient, []
-    generator = np.random.default_rng(0)
-    steps = []
-    for step in range(num_steps):
-        ids = generator.integers(5, 50, (4, 8))
-        labels = {"masked_positions": np.array([1, 9]), "masked_labels": np.array([7, 8])}
-        batch = to_batch(
-            ids, np.zeros_like(ids), np.full(4, 8), sentence_labels=np.zeros(4, dtype=np.int64), **labels
-        )
-        steps.append([{**batch, "samples": np.arange(4) + 4 * step}])
-    trainer = Trainer(
-        accelerator=accelerator,
-        max_steps=num_steps,
-        plugins=list(plugins),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    try:
-        trainer.fit(task, DataLoader(steps, batch_size=None, collate_fn=lambda batch: batch))
-    except WorkError as error:
-        return task, error
-    return task, None
-
-
 @pytest.fixture(params=["at once", "later"])
-def told(request, monkeypatch):
-    """Whether the step is refused at once, or left out by the fused kernel and reported later, as on a GPU."""
+def report_time(request, monkeypatch):
+    """Refuse the step at once, or let the fused kernel skip it and report it later, as on a GPU."""
     if request.param == "later":
         monkeypatch.setattr(finite, "_skips_by_itself", lambda device, optimizer: True)
 
 
 @pytest.mark.parametrize("only_gradient", [False, True])
-def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path, told, only_gradient):
+def test_a_non_finite_step_stops_training_and_names_its_samples(tmp_path, report_time, only_gradient):
     task, error = trained(tmp_path, poisoned=(4,), only_gradient=only_gradient)
     assert "step 4" in str(error)
     assert "12, 13, 14, 15" in str(error)
@@ -122,7 +46,7 @@ def test_a_step_that_is_not_finite_stops_training_and_names_its_samples(tmp_path
     assert torch.equal(weights, task.history[2])
 
 
-def test_a_skipped_step_leaves_the_weights_and_training_goes_on(tmp_path, told):
+def test_a_skipped_step_changes_no_weight_and_training_continues(tmp_path, report_time):
     task, error = trained(tmp_path, poisoned=(3,), non_finite="skip")
     assert error is None
     assert torch.equal(task.history[2], task.history[1])
@@ -132,14 +56,14 @@ def test_a_skipped_step_leaves_the_weights_and_training_goes_on(tmp_path, told):
     assert np.isfinite(task.training_metrics["train/loss"])
 
 
-def test_a_skipped_step_moves_no_moment_either(tmp_path):
-    # Plain descent over the other steps, by hand: the skipped one is as if it had not been drawn.
+def test_a_skipped_step_changes_no_moment(tmp_path):
+    # Plain descent over the other steps: the skipped step has no effect at all.
     with_skip, _ = trained(tmp_path, poisoned=(6,), non_finite="skip", optimizer=SGD(learning_rate=0.1, momentum=0.9))
     without, _ = trained(tmp_path, num_steps=5, optimizer=SGD(learning_rate=0.1, momentum=0.9))
     assert torch.equal(with_skip.history[-1], without.history[-1])
 
 
-def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
+def test_diverged_training_is_not_skipped_for_ever(tmp_path):
     steps = MOST_SKIPPED_IN_A_ROW + 3
     _, error = trained(tmp_path, poisoned=tuple(range(2, steps + 1)), non_finite="skip", num_steps=steps)
     assert "has diverged" in str(error)
@@ -148,7 +72,7 @@ def test_a_diverged_training_is_not_skipped_for_ever(tmp_path):
 
 @given(st.integers(0, 2**32), st.floats(1e-3, 1e3))
 @settings(max_examples=50)
-def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
+def test_clipping_equals_that_of_torch_to_the_bit(seed, largest):
     generator = torch.Generator().manual_seed(seed)
     ours = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in (3, 70, 1)]
     for parameter in ours:
@@ -161,7 +85,7 @@ def test_clipping_is_torch_s_own_to_the_bit(seed, largest):
     assert all(torch.equal(mine.grad, other.grad) for mine, other in zip(ours, theirs, strict=True))
 
 
-def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
+def test_a_spike_of_the_loss_is_reported_and_noise_is_not(caplog):
     spikes = LossSpikes()
     generator = np.random.default_rng(0)
     with caplog.at_level(logging.WARNING):
@@ -173,7 +97,7 @@ def test_a_jump_of_the_loss_is_told_and_noise_is_not(caplog):
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 200"]
 
 
-def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypatch):
+def test_a_spike_of_the_loss_is_reported_by_the_first_process_only(caplog, monkeypatch):
     monkeypatch.setattr(finite, "process_rank", lambda: 1)
     spikes = LossSpikes()
     for step in range(9):
@@ -182,7 +106,7 @@ def test_a_jump_of_the_loss_is_told_by_the_first_process_alone(caplog, monkeypat
     assert spikes.losses[-1] == 9.0
 
 
-def test_the_first_windows_are_compared_with_nothing(caplog):
+def test_the_first_log_intervals_are_not_compared(caplog):
     spikes = LossSpikes()
     for step, loss in enumerate([1.0, 50.0, 2.0, 90.0]):
         spikes.add(step, loss)
@@ -190,19 +114,19 @@ def test_the_first_windows_are_compared_with_nothing(caplog):
 
 
 @pytest.mark.parametrize("scale", [2.0**10, 2.0**4])
-def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(tmp_path, scale):
+def test_a_scaled_loss_changes_the_weights_like_an_unscaled_one(tmp_path, scale):
     precision = ScaledFloat16("cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     plain_sgd = {"optimizer": SGD(learning_rate=0.1, momentum=0.0), "num_steps": 3}
     scaled, error = trained(tmp_path, plugins=[precision], **plain_sgd)
     assert error is None
     plain, _ = trained(tmp_path, **plain_sgd)
-    # Clipped to a norm of 1 behind the scale: before it, steps would be as many times shorter.
+    # Clipping to a norm of 1 comes after unscaling. Before it, steps would be shorter by the scale.
     torch.testing.assert_close(scaled.history[-1], plain.history[-1], rtol=2e-2, atol=2e-3)
     assert not torch.equal(scaled.history[-1], scaled.history[0])
 
 
-def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(tmp_path, caplog):
+def test_a_loss_scale_too_large_is_halved_and_its_steps_are_silently_skipped(tmp_path, caplog):
     precision = ScaledFloat16("cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
     task, error = trained(tmp_path, plugins=[precision])
@@ -212,6 +136,6 @@ def test_a_scale_too_large_is_halved_and_its_steps_are_left_out_without_a_word(t
     assert not list(tmp_path.glob("non-finite-*.json"))
 
 
-def test_with_a_scaled_loss_too_a_loss_that_is_not_finite_stops_training(tmp_path):
+def test_a_non_finite_loss_stops_training_also_with_loss_scaling(tmp_path):
     _, error = trained(tmp_path, poisoned=(2,), plugins=[ScaledFloat16("cpu")], num_steps=3)
     assert "the loss is not finite" in str(error)

@@ -12,13 +12,13 @@ def test_every_row_is_on_disk_at_once(tmp_path):
     assert "epoch" not in rows[0]
 
 
-def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
+def test_a_line_truncated_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "tra')
     assert metrics_file.read(path) == [{"step": 1}]
 
 
-def test_rows_behind_the_resumed_step_are_forgotten(tmp_path):
+def test_rows_after_the_resumed_step_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3):
         metrics_file.append(path, {"step": step})

@@ -10,7 +10,7 @@ from bert_lightning.training.metrics_file import MetricsFile
 
 
 @pytest.mark.parametrize("num_rows", [50, 200, 2000])
-def test_rows_logged_before_a_kill_are_all_there(tmp_path, num_rows):
+def test_rows_logged_before_a_kill_are_complete(tmp_path, num_rows):
     logged, tell = os.pipe()
     child = os.fork()
     if not child:
@@ -31,7 +31,7 @@ def test_rows_logged_before_a_kill_are_all_there(tmp_path, num_rows):
     assert all(row["train/loss"] == 1 / row["step"] for row in rows)
 
 
-def test_a_row_that_a_kill_cut_short_costs_itself_alone(tmp_path):
+def test_a_row_truncated_by_a_kill_costs_no_other_row(tmp_path):
     path = tmp_path / metrics_file.NAME
     for step in (1, 2):
         metrics_file.append(path, {"step": step})
@@ -42,7 +42,7 @@ def test_a_row_that_a_kill_cut_short_costs_itself_alone(tmp_path):
 
 def test_a_full_disk_is_one_message_that_names_the_file(tmp_path, monkeypatch):
     path = tmp_path / metrics_file.NAME
-    # A disk that fills takes part of a row, and says nothing.
+    # A full disk writes a truncated row without an error.
     monkeypatch.setattr(metrics_file.os, "write", lambda descriptor, content: len(content) // 2)
     with pytest.raises(WorkError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
         metrics_file.append(path, {"step": 1})

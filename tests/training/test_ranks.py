@@ -1,4 +1,4 @@
-"""What the end of another process is to this one."""
+"""Effect of the end of another process on this one."""
 
 from types import SimpleNamespace
 
@@ -11,12 +11,12 @@ from bert_lightning.training.ranks import RankWatch
     ("ended", "how", "status"),
     [
         (1, "ended with status 1", 1),
-        # Bad input is told by the process that met it; to the others it is a failure at work.
+        # The process with bad input reports it; for the others it is a work error.
         (2, "ended with status 2", 1),
         (137, "ended with status 137", 1),
         (-9, "was killed by SIGKILL", 1),
         (-11, "was killed by SIGSEGV", 1),
-        # It was asked to end before the first step, when each process ends by itself.
+        # A signal came before the first step, when each process ends on its own.
         (143, "ended with status 143", 143),
         (130, "ended with status 130", 130),
         (-15, "was killed by SIGTERM", 143),
@@ -24,7 +24,7 @@ from bert_lightning.training.ranks import RankWatch
         (-2, "was killed by SIGINT", 130),
     ],
 )
-def test_a_lost_rank_is_a_failure_at_work_unless_a_signal_asked_it_to_end(ended, how, status):
+def test_a_lost_rank_is_a_work_error_unless_a_signal_asked_it_to_end(ended, how, status):
     watch = RankWatch([])
     watch.stop()
     watch.others = [SimpleNamespace(poll=lambda: None, pid=6), SimpleNamespace(poll=lambda: ended, pid=7)]

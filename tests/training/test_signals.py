@@ -1,4 +1,4 @@
-"""How ranks agree on a signal."""
+"""Agreement of ranks on a signal."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from bert_lightning.training.signals import StopOnSignal, StoppedBySignal, resto
 
 @pytest.fixture
 def ranks(monkeypatch):
-    """Notes the groups that are made, and of the tensors that are reduced where they are and in which group."""
+    """Record the groups that are made, and the device and group of each reduced tensor."""
     made, reduced = [], []
 
     def new_group(backend, timeout):
@@ -47,14 +47,14 @@ class Saves:
 
 
 @pytest.mark.parametrize(("backend", "group"), [("nccl", "of processors"), ("gloo", None)])
-def test_ranks_agree_through_the_processor_whatever_the_device(ranks, monkeypatch, backend, group):
+def test_ranks_agree_through_the_cpu_on_every_device(ranks, monkeypatch, backend, group):
     made, reduced = ranks
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
     timeout = timedelta(seconds=7)
     trainer = SimpleNamespace(
         world_size=2, global_step=1, max_steps=5, strategy=SimpleNamespace(_timeout=timeout), should_stop=False
     )
-    # A device that gives no value away.
+    # No value can be read from this device.
     module = SimpleNamespace(device=torch.device("meta"))
     saves = Saves()
     stop = StopOnSignal(saves)

@@ -1,4 +1,4 @@
-"""What a run says of its speed, and what it settles by itself."""
+"""Reports of speed, and settings that a run chooses by itself."""
 
 import itertools
 import json
@@ -49,7 +49,7 @@ def fit(config, run, *more):
     return RunDirectory(run)
 
 
-def test_every_training_row_says_how_fast_it_was_and_where_the_time_went(config, tmp_path):
+def test_every_training_row_holds_its_speed_and_the_time_of_each_section(config, tmp_path):
     rows = [row for row in fit(config, tmp_path / "run").read_metrics() if "train/loss" in row]
     assert len(rows) == 6
     for row in rows:
@@ -75,16 +75,16 @@ def test_the_clock_gives_each_section_its_own_time(monkeypatch):
     assert clock.read() == dict.fromkeys(("data", "forward_backward", "optimizer"), 0.0)
 
 
-def test_the_measured_peak_counts_two_operations_a_pair_of_numbers(monkeypatch):
+def test_the_measured_peak_counts_two_operations_per_product(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
-    # One second a measurement, and as many products in it as make up 10^9 operations.
+    # One second per measurement, with products of 10^9 operations in it.
     shape, cpu = (100, 200, 300), torch.device("cpu")
     operations = 2 * 100 * 200 * 300
     assert best_product([shape], torch.float32, cpu) == operations * round(1e9 / operations)
 
 
-def test_a_profile_is_a_trace_that_a_browser_opens_and_a_table(config, tmp_path):
+def test_a_profile_is_a_table_and_a_trace_for_a_browser(config, tmp_path):
     run = fit(config, tmp_path / "run", "--profile")
     trace = json.loads((run.path / "profile/trace.json").read_text())
     names = {event.get("name") for event in trace["traceEvents"]}
@@ -92,7 +92,7 @@ def test_a_profile_is_a_trace_that_a_browser_opens_and_a_table(config, tmp_path)
     assert "aten::addmm" in (run.path / "profile/operators.txt").read_text()
 
 
-def test_the_fewest_micro_batches_that_fit_are_taken():
+def test_the_fewest_micro_batches_that_fit_are_chosen():
     for most in (1, 2, 3, 5, 12):
         assert (
             fewest_micro_batches(12, lambda number, most=most: 12 // number <= most)
@@ -107,8 +107,10 @@ def test_the_fewest_micro_batches_that_fit_are_taken():
     assert fewest_micro_batches(12, lambda number: False) == 12
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(config, tmp_path, monkeypatch, capsys):
-    """Room for two samples at a time: four micro-batches of the eight; the loss stays that of the whole."""
+def test_a_batch_that_does_not_fit_is_split_into_micro_batches_that_a_resume_keeps(
+    config, tmp_path, monkeypatch, capsys
+):
+    """Leave room for two samples at a time: eight make four micro-batches, with the same loss."""
     sizes, compute = [], TextClassificationTask.compute
 
     def small(task, batch):
@@ -121,21 +123,21 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_that_a_resume_keeps(conf
     whole = fit(config, tmp_path / "whole", *no_dropout)
     monkeypatch.setattr(TextClassificationTask, "compute", small)
     auto = ["--trainer.accumulate_grad_batches", "auto", *no_dropout]
-    parts = fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    split = fit(config, tmp_path / "split", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
     assert "micro-batches: 4 per step, of 2 samples" in capsys.readouterr().out
-    assert parts.read_manifest()["micro_batches"] == 4
+    assert split.read_manifest()["micro_batches"] == 4
     assert sizes[:2] == [8, 4]
-    losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, parts)]
+    losses = [[row["train/loss"] for row in run.read_metrics() if "train/loss" in row] for run in (whole, split)]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]))
 
-    (tmp_path / "parts/checkpoints/step-000000012.ckpt").unlink()
-    parts.update_manifest(ended=None)
+    (tmp_path / "split/checkpoints/step-000000012.ckpt").unlink()
+    split.update_manifest(ended=None)
     sizes.clear()
-    fit(config, tmp_path / "parts", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
+    fit(config, tmp_path / "split", *auto, "--checkpoint.every_n_steps", "6", "--checkpoint.keep_last", "9")
     assert set(sizes) == {2}
 
 
-def test_precision_auto_is_what_the_device_multiplies_and_a_run_keeps_it(config, tmp_path, monkeypatch):
+def test_precision_auto_is_the_types_of_the_device_and_a_run_keeps_it(config, tmp_path, monkeypatch):
     for fast, expected in ((True, "bf16-mixed"), (False, "32")):
         monkeypatch.setattr(auto_settings, "has_fast_bfloat16", lambda accelerator, fast=fast: fast)
         run = fit(config, tmp_path / expected, "--trainer.precision", "auto")

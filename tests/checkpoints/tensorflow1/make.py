@@ -1,6 +1,6 @@
 """Write a checkpoint with TensorFlow's own saver, named as google-research/bert names its variables.
 
-    python make.py FOLDER        (needs tensorflow; the folder beside this file was made with tensorflow 2.21)
+    python make.py FOLDER        (needs tensorflow; tensorflow 2.21 made the folder beside this file)
 
 Every value is a function of its variable's name, so a test can compute it again. Beside the model there are an Adam
 slot and the step, as training leaves them.
@@ -30,7 +30,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "Old
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    """Variable name -> shape; `modeling.py` and `run_pretraining.py`."""
+    """Return variable name -> shape, as in `modeling.py` and `run_pretraining.py`."""
     hidden, wide = config["hidden_size"], config["intermediate_size"]
     found = {
         "bert/embeddings/word_embeddings": (config["vocab_size"], hidden),
@@ -64,7 +64,7 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
 
 
 def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of a variable."""
+    """Return the value of a variable."""
     return np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape).astype(np.float32)
 
 

@@ -73,7 +73,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, corp
     assert digest(tmp_path / "cluster") == digest(tmp_path / "local")
 
 
-def test_a_cluster_that_dies_is_one_message_and_keeps_what_is_done(tmp_path, corpus, tokenizer, monkeypatch):
+def test_a_cluster_that_dies_is_one_message_and_keeps_finished_work(tmp_path, corpus, tokenizer, monkeypatch):
     monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 1000)
     with cluster(tmp_path) as (address, scheduler, _):
         with pytest.raises(WorkError, match="the cluster gave up") as raised:
@@ -85,6 +85,6 @@ def test_a_cluster_that_dies_is_one_message_and_keeps_what_is_done(tmp_path, cor
 
 
 @pytest.mark.slow
-def test_where_no_scheduler_answers_is_one_message():
+def test_a_scheduler_that_does_not_answer_is_one_message():
     with pytest.raises(InputError, match="no Dask scheduler answers"), dask_executor("tcp://127.0.0.1:9"):
         pass

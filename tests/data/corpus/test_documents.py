@@ -11,7 +11,7 @@ from bert_lightning.errors import InputError
 
 
 def texts(path: Path, repairs: Repairs | None = None, **settings) -> list[list[str]]:
-    """Documents of a file, each its segments."""
+    """Return the documents of a file as lists of segments."""
     documents: list[list[str]] = [[]]
     for passage in read_passages(str(path), CorpusFormat(**settings), repairs):
         documents[-1] += passage.segments
@@ -69,7 +69,7 @@ def test_json_lines_under_another_name_are_read_as_text_and_warned_about_once(tm
     texts(path, layout=layout)
     assert caplog.text.count(f"{path}: line 1: this JSON object is read as text: JSON lines need a name") == 1
     caplog.clear()
-    # A line in braces is no JSON; only the first line is looked at.
+    # A line in braces need not be JSON; only the first line is checked.
     path.write_text('{"id" a brace.}\n{"text": "The old cat."}\n')
     texts(path, layout=layout)
     assert not caplog.text

@@ -36,7 +36,7 @@ def unfinish(folder: Path) -> None:
 
 
 def kill_self(*_) -> None:
-    """Die as an out-of-memory kill has it."""
+    """Die as after an out-of-memory kill."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -77,7 +77,7 @@ def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store,
         assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
 
 
-def test_a_killed_preparation_goes_on_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
+def test_a_killed_preparation_continues_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
     whole = tmp_path / "whole"
     num_shards = prepare([str(corpus)], tokenizer, whole, num_workers=1).num_shards
     tokenizer.save(tmp_path / "tokenizer")
@@ -153,7 +153,7 @@ def test_swapped_shards_are_noticed(tmp_path, corpus, tokenizer, small_shards):
 
 @pytest.fixture(scope="module")
 def long_document(tmp_path_factory, tokenizer, documents):
-    """A store in which the second of three documents lies in several shards, and the text of the three."""
+    """A store in which the second of three documents spans several shards, and the text of the three."""
     texts = [documents[0], [s for document in documents for s in document], documents[1]]
     folder = tmp_path_factory.mktemp("long")
     before = shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE
@@ -166,7 +166,7 @@ def long_document(tmp_path_factory, tokenizer, documents):
     return TokenStore(folder / "s"), texts
 
 
-def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(long_document, tokenizer):
+def test_a_document_longer_than_a_shard_keeps_its_text_and_its_extent(long_document, tokenizer):
     store, texts = long_document
     assert store.num_shards > 3
     stretches, document = [], 0
@@ -185,20 +185,20 @@ def test_a_document_longer_than_a_shard_keeps_all_its_text_and_knows_its_parts(l
 
 
 def samples_up_to(pairs):
-    """Samples up to each document."""
+    """Return the number of samples up to each document."""
     return np.cumsum(
         [-(-int(pairs.store.sentence_ends(n)[-1]) // pairs.room) for n in range(pairs.store.num_documents)]
     )
 
 
 def holds(store, document, tokens) -> bool:
-    """Whether a document holds a run of tokens."""
+    """Return whether a document holds a run of tokens."""
     whole = store.tokens(document, 0, int(store.sentence_ends(document)[-1])).tolist()
     wanted = tokens.tolist()
     return any(whole[i : i + len(wanted)] == wanted for i in range(len(whole) - len(wanted) + 1))
 
 
-def test_a_random_second_never_comes_from_another_part_of_the_same_document(long_document):
+def test_a_random_second_never_comes_from_the_same_document(long_document):
     store, _ = long_document
     first, last = store.same_document(1)
     pairs = SentencePairs(store, 40, 0.0, seed=1)
@@ -260,7 +260,7 @@ def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, 
     assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
 
 
-def test_undecodable_bytes_are_counted_where_they_are_replaced(tmp_path, tokenizer):
+def test_undecodable_bytes_are_counted_if_they_are_replaced(tmp_path, tokenizer):
     (tmp_path / "c.txt").write_bytes(b"the cat\xff sees\n\xc3\nthe dog\n")
     corpus = CorpusFormat(layout="sentences", errors="replace")
     summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=corpus)
@@ -289,7 +289,7 @@ def test_an_unfinished_store_of_another_corpus_is_left_alone(tmp_path, corpus, t
     assert digest(tmp_path / "s") == before
 
 
-def test_a_deleted_shard_is_made_again_as_the_error_says(tmp_path, corpus, tokenizer, small_shards):
+def test_a_deleted_shard_is_made_again_in_the_way_the_error_names(tmp_path, corpus, tokenizer, small_shards):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     before = digest(tmp_path / "s")
     shutil.rmtree(tmp_path / "s/shard-00001")
@@ -308,7 +308,7 @@ def test_an_edited_record_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer)
     assert digest(tmp_path / "s") == before
 
 
-def test_the_same_text_elsewhere_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
+def test_the_same_text_in_another_folder_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     monkeypatch.chdir(corpus.parent)
     assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_shards == 1
@@ -412,7 +412,7 @@ def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corp
         assert TokenStore(output).num_documents == summary.num_documents
 
 
-def test_a_store_killed_before_its_manifest_goes_on(tmp_path, corpus, tokenizer):
+def test_a_preparation_killed_before_its_manifest_continues(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     unfinish(tmp_path / "s")

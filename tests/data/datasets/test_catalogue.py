@@ -1,4 +1,4 @@
-"""Every standard data set is read from small files in its layout as published, and in that of the hub."""
+"""Standard data sets, read from small files in their published layout and in that of the hub."""
 
 import json
 import logging
@@ -287,7 +287,7 @@ HUB_QUESTION = rows(
 TREC = rows(text=(TEXT, "a"), coarse_label=(classes("ABBR", "NUM"), 1), fine_label=(classes("NUM:date"), 0))
 TAGGED = ["Rome", "is"]
 
-# name -> a row as the hub has it, and its example without the location.
+# name -> a row of the hub, and its example without the location.
 HUB_ROWS = {
     "glue/cola": (glue((classes("unacceptable", "acceptable"), 1), sentence="a"), ("a", None, "1", "7")),
     "glue/sst2": (glue((classes("negative", "positive"), 0), sentence="a"), ("a", None, "0", "7")),
@@ -353,7 +353,7 @@ def test_every_standard_set_is_read_in_the_form_of_the_hub(tmp_path: Path, name)
     (features, row), expected = HUB_ROWS[name]
     datasets.Dataset.from_list([row], features=features).to_parquet(tmp_path / "train.parquet")
     split = "test" if name == "glue/ax" else "train"
-    # The file itself is read as the hub is; a data set of the hub is named as one.
+    # A file is read like the hub; a data set of the hub is named as one.
     (example,) = STANDARD_SETS[name].read(str(tmp_path / "train.parquet"), split)
     assert example[1:] == expected
 
@@ -421,7 +421,7 @@ def test_label_sets_have_their_published_size():
     assert standard_set("wnut17").labels[:3] == ("O", "B-corporation", "I-corporation")
 
 
-def test_without_a_folder_the_hub_is_named():
+def test_without_a_folder_the_error_names_the_hub():
     assert locate("glue/mnli", "validation") == [
         (STANDARD_SETS["glue/mnli"].splits["validation"][0], "hub:nyu-mll/glue:mnli:validation_matched"),
         (STANDARD_SETS["glue/mnli"].splits["validation"][1], "hub:nyu-mll/glue:mnli:validation_mismatched"),

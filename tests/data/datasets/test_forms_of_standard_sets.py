@@ -1,4 +1,4 @@
-"""Standard data sets in the form in which their authors publish them, and as the hub stores them."""
+"""Standard data sets in the forms in which their authors publish them and the hub stores them."""
 
 import json
 from pathlib import Path

@@ -95,7 +95,7 @@ def test_indicators_of_several_lengths_are_found_by_what_repeats_and_other_names
         refuse_indicators(examples([["sport", "news", "sport"]]))
 
 
-def test_rows_over_0_and_1_are_names_where_training_has_classes_of_these_names():
+def test_rows_over_0_and_1_are_names_if_training_has_classes_of_these_names():
     refuse_indicators(examples([[0, 1]]), ["0", "1", "2"])
     with pytest.raises(InputError, match="indicators"):
         refuse_indicators(examples([[0, 1]]), ["a", "b"])
@@ -250,7 +250,7 @@ def test_empty_cells_of_a_test_table_are_hidden_labels(tmp_path: Path, tokenizer
     assert not texts(tokenizer, "test", ["a", "b"], test=test).splits["test"].is_labelled
 
 
-def test_minus_one_is_a_label_where_it_is_a_class_or_a_number(tmp_path: Path, tokenizer):
+def test_minus_one_is_a_label_if_it_is_a_class_or_a_number(tmp_path: Path, tokenizer):
     test = jsonl(tmp_path / "t.jsonl", [-1, -1])
     assert texts(tokenizer, "test", ["-1", "1"], test=test).splits["test"].labels.tolist() == [0, 0]
     assert not texts(tokenizer, "test", ["score"], test=test, problem="regression").splits["test"].is_labelled

@@ -23,13 +23,7 @@ from bert_lightning.data.datasets.readers.texts import read_labelled_texts
 from bert_lightning.data.datasets.readers.trec import read_trec
 from bert_lightning.data.reading.tables import read_rows
 from bert_lightning.errors import InputError
-
-
-def write(path: Path, content: str | bytes) -> str:
-    """Write a file and return its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
+from tests.support.files import write
 
 
 def write_json(path: Path, value) -> str:
@@ -225,7 +219,7 @@ def test_a_glue_label_that_is_none_of_the_task_and_a_missing_column_are_named(tm
     fails(f"{source}: line 1: this line has 2 columns, but column 5", read_glue, source, (0,), 5, ("0", "1"))
 
 
-def test_trec_is_latin_1_where_it_is_not_utf_8(tmp_path: Path):
+def test_trec_is_read_as_latin_1_if_it_is_not_utf_8(tmp_path: Path):
     source = write(
         tmp_path / "train_5500.label",
         b"DESC:manner How did serfdom develop ?\nENTY:other Who sang \xf0\x42 ?\nHUM:ind Qui est C\xc3\xa9line ?\n",
@@ -279,7 +273,7 @@ def test_conll_columns_have_documents_and_any_column_can_be_the_tag(tmp_path: Pa
     assert [s.location for s in read_tagged(source)] == [f"{source}: line 3", f"{source}: line 8"]
 
 
-def test_lines_of_blanks_end_sentences_and_words_hold_spaces_where_there_are_tabs(tmp_path: Path):
+def test_blank_lines_end_sentences_and_words_may_hold_spaces_between_tabs(tmp_path: Path):
     content = "\ufeffNew York\tB-LOC \n\t\nof\u00a0the O\t\r\n \r\n\n# O\n#tag\tO"
     source = write(tmp_path / "t.iob2", content)
     assert [sentence[1:] for sentence in read_tagged(source)] == [

@@ -1,4 +1,4 @@
-"""What befalls the processes that make batches."""
+"""Faults of the processes that make batches."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from bert_lightning.data.loading.loader import StepLoader
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_workers_outlive_the_signals_that_end_training_and_end_with_it(number):
+def test_workers_ignore_the_signals_that_end_training_and_end_with_it(number):
     loader = StepLoader(lambda step: (step, os.getpid()), 40, 2, pin_memory=False)
     items = iter(loader)
     received = [next(items)]
@@ -32,7 +32,7 @@ def test_workers_outlive_the_signals_that_end_training_and_end_with_it(number):
 
 
 def test_a_worker_that_hangs_is_killed_with_its_loader(tmp_path):
-    """Torch sends it SIGTERM, and Python would wait for it at the end for ever."""
+    """Torch sends it SIGTERM, which it ignores, so Python would wait for it at the end for ever."""
     pipe = tmp_path / "never-written"
     os.mkfifo(pipe)
     started, tell = os.pipe()
@@ -54,16 +54,16 @@ def test_a_worker_that_hangs_is_killed_with_its_loader(tmp_path):
 
 
 class Seen(logging.Handler):
-    """Warnings, and an event for each."""
+    """Log handler that keeps warnings and sets an event at each."""
 
     def __init__(self):
         super().__init__()
         self.messages = []
-        self.told = threading.Event()
+        self.received = threading.Event()
 
     def emit(self, record):
         self.messages.append(record.getMessage())
-        self.told.set()
+        self.received.set()
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def seen(monkeypatch):
     stalls.log.removeHandler(handler)
 
 
-def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeypatch):
+def test_a_late_batch_is_reported_once_with_its_step(seen, monkeypatch):
     looks = threading.Semaphore(0)
     wait = threading.Event.wait
 
@@ -86,8 +86,8 @@ def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeyp
 
     def make(step):
         if step == 2:
-            assert seen.told.wait(60)
-            # Some more looks of the watch, at the same stall.
+            assert seen.received.wait(60)
+            # The watch looks at the same stall several more times.
             while looks.acquire(blocking=False):
                 pass
             for _ in range(5):
@@ -100,7 +100,7 @@ def test_a_batch_that_is_long_in_coming_is_told_once_with_its_step(seen, monkeyp
     assert message.startswith("step 3: its data has not arrived after 0 seconds")
 
 
-def test_the_watch_of_a_loader_ends_with_it_and_holds_up_no_process(seen):
+def test_the_watch_of_a_loader_ends_with_it_and_blocks_no_process(seen):
     before = set(threading.enumerate())
     items = iter(StepLoader(lambda step: step, 4, 0, pin_memory=False))
     assert next(items) == 0
@@ -112,7 +112,7 @@ def test_the_watch_of_a_loader_ends_with_it_and_holds_up_no_process(seen):
     assert not seen.messages
 
 
-def test_batches_that_come_in_time_are_not_told():
+def test_batches_in_time_are_not_reported():
     handler = Seen()
     stalls.log.addHandler(handler)
     try:

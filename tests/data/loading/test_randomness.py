@@ -8,7 +8,7 @@ from bert_lightning.data.loading.randomness import derive_key, permute, random_b
 
 
 @given(key=st.integers(0, 2**64 - 1), length=st.integers(1, 400))
-def test_permute_is_a_permutation_of_any_length(key: int, length: int):
+def test_permute_is_a_permutation_for_any_length(key: int, length: int):
     assert sorted(permute(key, length, np.arange(length))) == list(range(length))
 
 
@@ -38,6 +38,6 @@ def test_uniforms_are_uniform_along_any_stride(stride: int):
     assert stats.kstest(sample, "uniform").pvalue > 1e-4
 
 
-def test_where_permutations_send_the_first_element_is_uniform():
+def test_permutations_send_the_first_element_to_uniform_positions():
     positions = [permute(derive_key(seed), 10, np.array([0]))[0] for seed in range(3000)]
     assert stats.chisquare(np.bincount(positions, minlength=10)).pvalue > 1e-4

@@ -1,4 +1,4 @@
-"""A process that makes batches begins, or another one does."""
+"""Start of the processes that make batches."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from multiprocessing import popen_fork
 from bert_lightning.data.loading import workers
 
 
-def test_a_worker_that_stands_still_at_its_fork_is_killed_and_forked_again(monkeypatch):
+def test_a_worker_that_hangs_at_its_fork_is_killed_and_forked_again(monkeypatch):
     fork, stuck = os.fork, []
 
     def fork_that_stands_still_twice():

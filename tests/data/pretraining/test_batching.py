@@ -81,7 +81,7 @@ def test_shares_and_micro_batches_only_share_out_a_step(store, small_pools, batc
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-def test_a_step_is_the_same_wherever_one_begins(store, small_pools, batching):
+def test_a_step_is_the_same_from_any_starting_step(store, small_pools, batching):
     plan = TrainingPlan(30, 1, seed=1)
     first, second = module(store, batching=batching), module(store, batching=batching)
     whole = [sequences(first.training_batches(step, plan, 0, 1)[0]) for step in range(30)]
@@ -104,7 +104,7 @@ def test_buckets_hold_every_sample_of_their_pool_and_little_padding(store, small
     assert share(bucketed) > share(padded) + 0.05
 
 
-def test_packed_bins_are_full_lose_hardly_a_sample_and_never_hold_one_twice(store, monkeypatch):
+def test_packed_bins_are_full_lose_few_samples_and_never_repeat_one(store, monkeypatch):
     monkeypatch.setattr(pools, "MIN_POOL_BINS", 256)
     data = module(store, batching="packed", short_sequence_probability=0.1)
     plan = TrainingPlan(32, 1, seed=1)
@@ -117,7 +117,7 @@ def test_packed_bins_are_full_lose_hardly_a_sample_and_never_hold_one_twice(stor
     assert 0.95 * number < len(held) <= number
 
 
-def test_a_packed_batch_gives_the_model_what_its_padded_form_does(store, small_pools):
+def test_a_packed_batch_gives_the_same_model_output_as_its_padded_form(store, small_pools):
     data = module(store, batching="packed", short_sequence_probability=0.5)
     [packed] = data.training_batches(2, TrainingPlan(9, 1, seed=1), 0, 1)
     torch.manual_seed(0)
@@ -144,14 +144,14 @@ def test_stages_change_length_and_batch_size_at_their_step_and_draw_afresh(store
     assert progress == pytest.approx([n / 36 for n in (0, 8, 16, 24, 28, 32, 34)])
 
 
-def test_a_stage_does_not_draw_again_what_the_one_before_drew(store):
+def test_a_stage_does_not_repeat_the_samples_of_the_earlier_one(store):
     data = module(store, stages=[PretrainingStage(from_step=3, batch_size=8)])
     plan = TrainingPlan(6, 1, seed=1)
     steps = [sequences(data.training_batches(step, plan, 0, 1)[0]) for step in range(6)]
     assert not set(steps[0] + steps[1] + steps[2]) & set(steps[3] + steps[4] + steps[5])
 
 
-def test_a_stage_is_shared_out_by_its_own_numbers(store):
+def test_a_stage_is_split_by_its_own_numbers(store):
     stages = [PretrainingStage(from_step=3, batch_size=6, accumulate_grad_batches=4)]
     data = module(store, length=TrainingLength(7, accumulate=2, seed=1), stages=stages)
     with pytest.raises(InputError, match=r"data\.stages\.0\.batch_size is 6; it must be a multiple of 4"):
@@ -182,7 +182,7 @@ def test_a_warm_up_of_the_batch_size_goes_through_all_sizes_evenly(start, increm
 
 
 @pytest.mark.parametrize("batching", ["padded", "bucketed", "packed"])
-def test_a_warm_up_of_the_batch_size_serves_what_the_same_stages_do(store, batching):
+def test_a_warm_up_of_the_batch_size_gives_the_samples_of_the_same_stages(store, batching):
     warmed = module(store, batching=batching, batch_size_warmup=BatchSizeWarmup(2, 3, 5))
     stages = [PretrainingStage(2, batch_size=5), PretrainingStage(5, batch_size=8)]
     staged = module(store, batching=batching, batch_size=2, stages=stages)
@@ -249,7 +249,7 @@ def test_masks_are_fresh_in_each_epoch_and_repeat_in_none(store):
     assert len(set(drawn)) > 0.99 * len(drawn)
 
 
-def test_random_tokens_come_from_the_whole_vocabulary_where_asked(store):
+def test_random_tokens_come_from_the_whole_vocabulary_on_request(store):
     from bert_lightning.data.pretraining.masking import TokenMasking
 
     found = {}

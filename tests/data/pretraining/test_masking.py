@@ -1,4 +1,4 @@
-"""Tests of every masking in the table, and of the properties of each one."""
+"""Every masking in the table, and the properties of each."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def slice_of(sequences: Sequences, at) -> Sequences:
 
 
 def words_of(candidates, starts):
-    """The words of one sequence, each a list of positions, found by walking over it."""
+    """Return the words of one sequence as lists of positions, found by walking over it."""
     words: list[list[int]] = []
     for position in range(len(candidates)):
         if starts[position]:
@@ -86,7 +86,7 @@ def test_masking_of_a_sequence_does_not_depend_on_its_neighbours(strategy):
     assert (whole.units[7:9][neighbours.positions] == neighbours.units[neighbours.positions]).all()
 
 
-def test_a_fixed_number_is_never_exceeded_and_a_cap_neither(strategy):
+def test_neither_a_fixed_number_nor_a_cap_is_exceeded(strategy):
     _, sequences = micro_batch()
     fixed = strategy(num_predictions=3).select(sequences).positions.sum(axis=1)
     assert fixed.max() == 3
@@ -103,7 +103,7 @@ def test_the_rate_moves_from_first_to_last_over_training(strategy):
     assert shares == pytest.approx([0.4, 0.25, 0.1], abs=0.02)
 
 
-def test_replacements_stay_inside_the_given_entries_and_only_where_chosen(strategy):
+def test_replacements_are_at_chosen_positions_and_from_the_given_entries(strategy):
     ids, sequences = micro_batch()
     selection = strategy().select(sequences)
     masked = apply_masks(
@@ -123,7 +123,7 @@ def test_shares_of_one_give_the_hand_written_output(strategy, mask_share, random
 
 
 def replaced(strategy, num_seeds: int = 10):
-    """Before and after, for one token of every unit."""
+    """Return one token of every unit before and after masking."""
     pairs = []
     for seed in range(num_seeds):
         ids, sequences = micro_batch(seed)
@@ -138,7 +138,7 @@ def replaced(strategy, num_seeds: int = 10):
 def test_eighty_ten_ten_passes_a_chi_squared_test(strategy):
     before, after = replaced(strategy)
     counts = [(after == MASK_ID).sum(), ((after != MASK_ID) & (after != before)).sum(), (after == before).sum()]
-    # A random token is the original one in one of so many draws.
+    # One random token of that many is the original one.
     same = 0.1 / len(ORDINARY)
     expected = np.sum(counts) * np.array([0.8, 0.1 - same, 0.1 + same])
     assert stats.chisquare(counts, expected).pvalue > 1e-4
@@ -182,7 +182,7 @@ def test_words_are_never_split_and_never_reach_over_a_separator(masking):
             assert not np.isin(ids[sequence, word[0] : word[-1] + 1], (CLS, SEP, PAD)).any()
 
 
-def test_whole_words_are_taken_as_long_as_one_fits():
+def test_whole_words_are_chosen_while_one_fits():
     _, sequences = micro_batch()
     masking = WholeWordMasking()
     selection = masking.select(sequences).positions
@@ -201,7 +201,7 @@ def spans_of(masking, num_sequences: int):
     return masking.select(Sequences(candidates, candidates, np.full(num_sequences, 400), keys))
 
 
-def test_a_span_is_replaced_alike_and_an_n_gram_token_by_token():
+def test_a_span_is_replaced_as_one_and_an_n_gram_token_by_token():
     for masking, alike in ((SpanMasking(rate=0.3), True), (NgramMasking(rate=0.3), False)):
         selection = spans_of(masking, 200)
         ids = np.full(selection.positions.shape, 50)

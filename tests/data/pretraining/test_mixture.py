@@ -29,7 +29,7 @@ def test_each_source_has_its_share_in_every_block():
         assert [names.count(name) for name in "abc"] == [250, 700, 50]
 
 
-def test_each_source_is_gone_through_epoch_by_epoch():
+def test_each_source_is_read_epoch_by_epoch():
     mixture = Mixture([Numbered("a", 70), Numbered("b", 110)], [1, 1])
     samples = drawn(mixture, 4 * BLOCK)
     for name, size in (("a", 70), ("b", 110)):

@@ -19,7 +19,7 @@ from tests.support.small_corpus import write_corpus
 
 
 def document_of(store: TokenStore, tokens: np.ndarray) -> set[int]:
-    """Documents that hold a run of tokens."""
+    """Return the documents that hold a run of tokens."""
     wanted = tokens.tolist()
     found = set()
     for document in range(store.num_documents):
@@ -38,7 +38,7 @@ def all_pairs(pairs: SentencePairs, epoch: int = 0):
     return pairs.samples(epoch, np.arange(pairs.num_samples))
 
 
-def test_pairs_fit_and_both_parts_hold_tokens(pairs):
+def test_pairs_fit_and_both_texts_hold_tokens(pairs):
     for pair in all_pairs(pairs):
         assert len(pair.first) >= 1
         assert len(pair.second) >= 1
@@ -95,7 +95,7 @@ def test_epochs_and_seeds_draw_different_pairs(store):
     assert drawn(1, 0) != drawn(2, 0)
 
 
-def test_every_token_of_the_corpus_is_reached(store):
+def test_every_token_of_the_corpus_is_drawn(store):
     source = SentencePairs(TokenStore(store), 40, 0.0, seed=1)
     opened = TokenStore(store)
     seen = [np.zeros(int(opened.sentence_ends(n)[-1]), dtype=bool) for n in range(opened.num_documents)]
@@ -125,7 +125,7 @@ def test_truncation_is_the_one_token_at_a_time_rule():
         assert (np.diff(first) == 1).all()
 
 
-def test_a_corpus_of_one_document_is_an_error_that_says_why(tmp_path, tokenizer, documents):
+def test_a_corpus_of_one_document_is_an_error_with_its_reason(tmp_path, tokenizer, documents):
     text = write_corpus(tmp_path / "one.txt", documents[:1])
     prepare([str(text)], tokenizer, tmp_path / "store")
     with pytest.raises(InputError, match="too small for one pair"):
@@ -146,7 +146,7 @@ def data(make) -> PretrainingDataModule:
     return make(20, 2)
 
 
-def test_labels_are_the_tokens_behind_the_masks(data):
+def test_labels_are_the_masked_tokens(data):
     plan = data.plan
     _, indices = shuffled(plan.seed, data.num_training_samples, np.arange(8))
     [batch] = data.training_batches(0, replace(plan, accumulate=1), 0, 1)
@@ -163,7 +163,7 @@ def test_labels_are_the_tokens_behind_the_masks(data):
     assert batch["num_tokens"] == sum(map(len, original))
 
 
-def test_segments_change_behind_the_first_separator(data):
+def test_segments_change_after_the_first_separator(data):
     plan = data.plan
     [batch] = data.training_batches(1, replace(plan, accumulate=1), 0, 1)
     for ids, segments, mask in zip(
@@ -175,7 +175,7 @@ def test_segments_change_behind_the_first_separator(data):
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
+def test_ranks_and_accumulation_only_split_the_samples_of_a_step(make, monkeypatch, world_size, accumulate):
     data = make(3, accumulate)
     seen = []
     for rank in range(world_size):
@@ -188,13 +188,13 @@ def test_ranks_and_accumulation_only_share_out_the_samples_of_a_step(make, monke
 
 
 def test_micro_batches_differ_in_their_number_of_masked_tokens(make):
-    # Else no test could tell a mean over the step from a mean of micro-batch means.
+    # Otherwise a mean over the step would equal a mean of micro-batch means.
     data = make(5, 4)
     assert len({len(batch["masked_labels"]) for step in data.train_dataloader() for batch in step}) > 1
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, world_size):
+def test_validation_sees_each_sample_once_on_any_number_of_ranks(data, monkeypatch, world_size):
     total = data.num_evaluation_samples("validation")
     data.evaluation_batch_size = 7
     counts = []
@@ -206,7 +206,7 @@ def test_validation_sees_each_sample_once_whatever_the_ranks(data, monkeypatch, 
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_goes_on_where_it_was(data, num_workers):
+def test_a_loader_resumes_at_its_position(data, num_workers):
     data.num_workers = num_workers
     whole = [step[0]["input_ids"] for step in data.train_dataloader()]
     first = data.train_dataloader()

@@ -32,7 +32,7 @@ def test_every_setting_gives_what_the_original_code_gave(case):
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == case["sha256"]
 
 
-def test_a_corpus_of_one_document_has_random_seconds_of_its_own_as_the_original(tmp_path):
+def test_a_corpus_of_one_document_has_its_own_random_seconds_as_in_the_original(tmp_path):
     (tmp_path / "c.txt").write_text("the old dog sees the cat\nthe red bird finds a tree\n")
     for instance in generate([tmp_path / "c.txt"], dupe_factor=20):
         first = instance["tokens"].index("[SEP]")

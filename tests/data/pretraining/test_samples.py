@@ -1,4 +1,4 @@
-"""Tests of every objective in the table, and of the properties of each one."""
+"""Every objective in the table, and the properties of each."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def all_samples(source, epoch: int = 0):
 
 
 def documents_of(store: TokenStore, tokens) -> set[int]:
-    """The documents that hold some tokens."""
+    """Return the documents that hold some tokens."""
     ends = np.cumsum(store.shard(0).document_lengths())
     all_tokens = store.shard(0).tokens
     position = {int(token): n for n, token in enumerate(all_tokens)}
@@ -76,7 +76,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(numbered, objective):
     assert repr(whole) != repr(all_samples(objective(numbered, 24, 0.1, seed=4), epoch=5))
 
 
-def test_every_token_is_reached_and_none_much_more_often_than_others(numbered, objective):
+def test_every_token_is_drawn_and_none_much_more_often_than_others(numbered, objective):
     source = objective(numbered, 24, 0.0, seed=1)
     counts = np.zeros(len(numbered.tokenizer), dtype=int)
     for epoch in range(60):
@@ -129,7 +129,7 @@ def test_sentence_order_pairs_are_neighbours_and_half_of_them_are_swapped(number
     assert stats.binomtest(sum(labels), len(labels)).pvalue > 1e-4
 
 
-def test_next_sentence_pairs_are_random_half_of_the_time_where_a_document_has_two_sentences(numbered):
+def test_next_sentence_pairs_are_random_half_of_the_time_in_documents_of_two_sentences(numbered):
     labels = []
     for epoch in range(20):
         for sample in all_samples(SentencePairs(numbered, 200, 0.0, seed=1), epoch):
@@ -150,7 +150,7 @@ def test_other_documents_are_drawn_evenly(numbered):
         if sample.label == 1
     ]
     counts = np.bincount(drawn, minlength=numbered.num_documents)
-    # Each is left out for its own samples, so the expected numbers differ a little.
+    # A document is left out for its own samples, so the expected numbers differ slightly.
     own = np.diff(source._count_up(0), prepend=0) * 60
     expected = (len(drawn) - own * len(drawn) / own.sum()) / (numbered.num_documents - 1)
     assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-4
@@ -176,7 +176,7 @@ def test_document_sentences_stay_in_their_document(numbered):
         assert len(documents_of(numbered, sample.first)) == 1
 
 
-def test_short_samples_come_as_often_as_asked_for(numbered, objective):
+def test_short_samples_have_the_requested_share(numbered, objective):
     def share(probability: float) -> float:
         lengths = [s.length for e in range(30) for s in all_samples(objective(numbered, 48, probability, 1), e)]
         return float(np.mean(np.array(lengths) < 24))

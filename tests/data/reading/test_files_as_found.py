@@ -1,4 +1,4 @@
-"""Files as other programs write them, beside the files that programs leave behind."""
+"""Files as other programs write them, beside the extra files that programs leave."""
 
 import gzip
 import json
@@ -33,15 +33,9 @@ from bert_lightning.data.reading.tables import is_table, read_rows
 from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import load_tokenizer
+from tests.support.files import write
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff"
-
-
-def write(path: Path, content: str | bytes) -> str:
-    """Write a file and return its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return str(path)
 
 
 # -- hidden files --------------------------------------------------------------------------------------------------
@@ -116,7 +110,7 @@ def test_second_copies_and_halves_of_files_are_left_out_too(tmp_path: Path, name
     assert find_sources([str(tmp_path / name)], CORPUS_SUFFIXES) == [str(tmp_path / name)]
 
 
-def test_links_to_folders_are_followed_and_never_round_a_circle(tmp_path: Path):
+def test_links_to_folders_are_followed_but_never_in_a_circle(tmp_path: Path):
     corpus = tmp_path / "corpus"
     write(corpus / "a.txt", "One.")
     write(corpus / "b" / "c.txt", "Two.")
@@ -351,7 +345,7 @@ def test_every_reader_gives_the_same_from_every_kind_of_line_end(tmp_path: Path,
 
 
 @pytest.mark.parametrize("suffix", READERS)
-def test_a_file_that_begins_with_cr_may_go_on_with_lf_and_crlf(tmp_path: Path, suffix):
+def test_a_file_that_begins_with_cr_may_continue_with_lf_and_crlf(tmp_path: Path, suffix):
     content, read = READERS[suffix]
     first, rest = content.split("\n", 1)
     mixed = (

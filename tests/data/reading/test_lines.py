@@ -3,7 +3,6 @@ import lzma
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +10,7 @@ from hypothesis import strategies as st
 from bert_lightning.data.reading import lines
 from bert_lightning.data.reading.lines import Repairs, numbered_lines, read_lines
 from bert_lightning.errors import InputError
-
-
-def zstandard(content: bytes) -> bytes:
-    """Compress into one frame of Zstandard."""
-    return pa.compress(content, codec="zstd", asbytes=True)
+from tests.support.files import zstandard
 
 
 @pytest.mark.parametrize(
@@ -57,7 +52,7 @@ def test_the_offset_of_a_bad_byte_counts_from_the_start_of_the_file(tmp_path: Pa
         list(numbered_lines(str(tmp_path / "c.txt")))
 
 
-def test_a_file_in_utf16_is_told_as_such(tmp_path: Path):
+def test_a_file_in_utf16_is_reported_as_such(tmp_path: Path):
     (tmp_path / "c.txt").write_bytes("hello".encode("utf-16"))
     with pytest.raises(InputError, match="looks like UTF-16"):
         list(numbered_lines(str(tmp_path / "c.txt")))
@@ -74,7 +69,7 @@ def test_a_file_in_utf16_is_told_as_such(tmp_path: Path):
         (b"PAR1\x15\x04\n\x15\xfa", "Parquet: give it a name that ends in .parquet"),
     ],
 )
-def test_a_file_without_its_suffix_is_told_by_its_first_bytes(tmp_path: Path, content, form):
+def test_a_compressed_file_without_its_suffix_is_recognised_by_its_first_bytes(tmp_path: Path, content, form):
     (tmp_path / "c.csv").write_bytes(content)
     with pytest.raises(InputError, match=f"is not UTF-8; the file looks like {form}"):
         list(numbered_lines(str(tmp_path / "c.csv")))

@@ -12,17 +12,13 @@ from bert_lightning.data.reading.lines import Repairs
 from bert_lightning.data.reading.sources import CORPUS_SUFFIXES, find_sources
 from bert_lightning.data.reading.tables import TABLE_READERS, column, read_rows
 from bert_lightning.errors import InputError
+from tests.support.files import zstandard
 
 ROWS = [
     {"text": "One. Two.", "label": "a"},
     {"text": 'quoted "here", so', "label": "b"},
     {"text": "é中", "label": "a"},
 ]
-
-
-def zstandard(content: bytes) -> bytes:
-    """Compress into one frame of Zstandard."""
-    return pa.compress(content, codec="zstd", asbytes=True)
 
 
 COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard}
@@ -59,7 +55,7 @@ def test_a_hub_data_set_gives_the_same_rows(tmp_path: Path):
     assert [row.values for row in read_rows(f"hub:{tmp_path}")] == ROWS
 
 
-def test_a_hub_data_set_that_cannot_be_had_is_one_error():
+def test_an_unavailable_hub_data_set_is_one_error():
     with pytest.raises(InputError, match="hub:no-such-name-anywhere: the data set cannot be loaded"):
         list(read_rows("hub:no-such-name-anywhere"))
 
@@ -69,7 +65,7 @@ def test_quotes_in_a_tsv_are_literal(tmp_path: Path):
     assert [row.values["text"] for row in read_rows(str(tmp_path / "t.tsv"))] == ['"open', 'next"']
 
 
-def test_column_names_stand_in_for_a_missing_header(tmp_path: Path):
+def test_column_names_replace_a_missing_header(tmp_path: Path):
     (tmp_path / "t.tsv").write_text("x\t1\ny\t0\n")
     rows = list(read_rows(str(tmp_path / "t.tsv"), ["text", "label"]))
     assert [row.values for row in rows] == [{"text": "x", "label": "1"}, {"text": "y", "label": "0"}]
@@ -121,7 +117,7 @@ def test_an_input_that_matches_nothing_is_named(tmp_path: Path, path, message):
 
 
 @pytest.mark.parametrize("source", ["hub:", "hub:@main", "hub::config"])
-def test_a_hub_name_without_a_name_is_refused_wherever_it_is_read(source):
+def test_an_empty_hub_name_is_refused_by_every_reader(source):
     for read in (lambda: find_sources([source], [".txt"]), lambda: list(read_rows(source))):
         with pytest.raises(InputError, match=f"^{source} names no data set"):
             read()

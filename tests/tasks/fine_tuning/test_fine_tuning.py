@@ -1,4 +1,4 @@
-"""Where the splits of a fine-tuning task come from, and settings that contradict each other."""
+"""Sources of the splits of a fine-tuning task, and settings that contradict each other."""
 
 import pytest
 
@@ -36,13 +36,13 @@ def test_a_split_that_is_named_outright_is_read_in_the_layout_of_its_file(sst2, 
     assert data.splits["test"].subsets[0].submission == "SST-2"
 
 
-def test_a_part_of_a_test_set_makes_no_submission(sst2, tokenizer):
+def test_a_limited_test_set_makes_no_submission(sst2, tokenizer):
     settings = TextClassificationData(dataset="glue/sst2", folder=str(sst2), max_evaluation_samples=1)
     data = TextClassificationDataModule(settings, tokenizer, labels=["0", "1"], split="test")
     assert data.splits["test"].subsets[0].submission is None
 
 
-def test_a_file_whose_name_does_not_say_its_layout_is_refused(sst2):
+def test_a_file_whose_name_does_not_show_its_layout_is_refused(sst2):
     settings = TextClassificationData(dataset="glue/sst2", test=str(sst2 / "mine.tsv"))
     with pytest.raises(InputError, match=r"mine\.tsv: the columns of glue/sst2 depend on the file, .* train\.tsv"):
         subset_sources(settings, "test")
@@ -85,7 +85,7 @@ def test_a_standard_set_without_validation_trains_without_one(tmp_path):
         (MultipleChoiceData, {"max_seq_length": 4}, "max_seq_length is 4"),
     ],
 )
-def test_settings_that_do_nothing_or_cannot_be_are_errors(cls, settings, message):
+def test_settings_without_effect_and_impossible_settings_are_errors(cls, settings, message):
     with pytest.raises(ValueError, match=message):
         cls(**settings)
 

@@ -1,4 +1,4 @@
-"""From the scores of windows to answers, against a slow transcription of what `run_squad.py` does."""
+"""Answers from the scores of windows, compared with a slow transcription of `run_squad.py`."""
 
 import random
 
@@ -23,7 +23,7 @@ def make_task(tokenizer, no_answer=True, **changes):
 
 
 def slow_answers(split, logits, longest):
-    """Every start and end of every window, one by one; texts in order of score, and the least null score."""
+    """Try every start and end of every window. Return texts in order of score, and the least null score."""
     found, nulls = [], []
     owned = split.max_context(0)
     for number, window in enumerate(split.windows):
@@ -76,7 +76,7 @@ def test_the_threshold_decides_on_no_answer(tokenizer):
     assert task.predictions(split, outputs)[0]["null_odds"] == 4.0
 
 
-def test_a_question_as_long_as_the_model_and_an_empty_text_get_an_answer_all_the_same(tokenizer):
+def test_a_question_as_long_as_the_model_and_an_empty_text_still_get_an_answer(tokenizer):
     task = make_task(tokenizer, no_answer=False)
     rows = [
         Question("x", "1", "the cat " * 50, "the dog", (), False, ""),

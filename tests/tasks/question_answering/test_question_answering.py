@@ -25,7 +25,7 @@ def encode(tokenizer, context, answers=(), question="What sees?", training=True,
 
 
 def google_spans(total: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """The windows of `run_squad.py`, implemented independently."""
+    """Return the windows of `run_squad.py`, implemented independently."""
     spans, start = [], 0
     while start < total:
         length = min(total - start, room)

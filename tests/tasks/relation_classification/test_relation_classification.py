@@ -21,7 +21,7 @@ def encode(marked, text, first, second, length=40, label=None):
     return EncodedRelations([example], marked, RelationClassificationData(max_seq_length=length), ["a", "b"])
 
 
-def test_markers_come_behind_all_other_entries_and_only_once(tokenizer, marked):
+def test_markers_come_after_all_other_entries_and_only_once(tokenizer, marked):
     assert marked.entries[: len(tokenizer)] == tokenizer.entries
     assert marked.entries[len(tokenizer) :] == MARKERS
     assert with_markers(marked.vocabulary).entries == marked.entries
@@ -44,7 +44,7 @@ def test_markers_stand_around_their_entities(marked, first, second, expected):
     ids = batch["input_ids"][0].tolist()
     tokens = [marked.entries[i] for i in ids[1 : batch["num_tokens"] - 1]]
     assert " ".join(tokens) == expected
-    assert [marked.entries[ids[place]] for place in batch["entity_positions"][0]] == ["[E1]", "[E2]"]
+    assert [marked.entries[ids[position]] for position in batch["entity_positions"][0]] == ["[E1]", "[E2]"]
 
 
 @settings(max_examples=100)
@@ -57,16 +57,16 @@ def test_markers_stand_around_their_entities(marked, first, second, expected):
     length=st.integers(8, 40),
 )
 def test_both_entities_survive_any_cut(marked, before, one, between, other, after, length):
-    parts = ["the " * before, "cat " * one, "sees " * between, "dog " * other, "the " * after]
-    starts = np.cumsum([0, *map(len, parts)]).tolist()
-    split = encode(marked, "".join(parts), (starts[1], starts[2]), (starts[3], starts[4]), length)
+    pieces = ["the " * before, "cat " * one, "sees " * between, "dog " * other, "the " * after]
+    starts = np.cumsum([0, *map(len, pieces)]).tolist()
+    split = encode(marked, "".join(pieces), (starts[1], starts[2]), (starts[3], starts[4]), length)
     tokens = [marked.entries[i] for i in split.pieces[0]]
     assert len(tokens) + 2 <= length
     assert len(tokens) + 2 >= min(length, before + one + between + other + after + 6)
     assert [token for token in tokens if token in MARKERS] == list(MARKERS)
     assert "cat" in tokens
     assert "dog" in tokens
-    assert [tokens[place - 1] for place in split.positions[0]] == ["[E1]", "[E2]"]
+    assert [tokens[position - 1] for position in split.positions[0]] == ["[E1]", "[E2]"]
 
 
 def test_a_relation_that_training_lacks_is_named(marked):

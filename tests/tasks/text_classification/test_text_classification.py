@@ -38,7 +38,7 @@ def test_batches_hold_the_rows_and_labels_of_the_table(tables, tokenizer):
         assert set(ids[len(expected) :]) <= {tokenizer.pad_id}
 
 
-def test_a_label_seen_only_in_validation_names_file_and_line(tables, tokenizer, tmp_path):
+def test_a_label_only_in_validation_is_an_error_with_file_and_line(tables, tokenizer, tmp_path):
     path = tmp_path / "validation.tsv"
     path.write_text("sentence\ttopic\nThe old cat.\tanimals\nThe new car.\tvehicles\n")
     with pytest.raises(InputError, match=r"validation\.tsv: line 3: the label 'vehicles' does not occur in training"):
@@ -76,7 +76,7 @@ def test_scoring_reads_only_the_split_that_it_scores(tables, tokenizer):
     assert data.num_evaluation_samples("test") == 31
 
 
-def test_a_null_and_half_a_character_name_the_line(tables, tokenizer, tmp_path):
+def test_a_null_and_half_a_character_are_errors_with_their_line(tables, tokenizer, tmp_path):
     for value, message in (("null", "'sentence' is null"), ('"\\ud83d"', "lone surrogate")):
         path = tmp_path / "train.jsonl"
         path.write_text(f'{{"sentence": "x", "topic": "a"}}\n{{"sentence": {value}, "topic": "b"}}\n')
@@ -131,7 +131,7 @@ def test_a_test_file_whose_label_column_is_called_otherwise_is_warned_about(tabl
         assert f"no column 'topic', so the rows count as unlabelled; data.label_column {name!r}" in caplog.text
 
 
-def test_blank_texts_are_warned_about_with_the_first_place_and_their_number(tables, tokenizer, tmp_path, caplog):
+def test_blank_texts_are_warned_about_with_their_number_and_the_first_location(tables, tokenizer, tmp_path, caplog):
     path = tmp_path / "train.csv"
     path.write_text("sentence,other,topic\ncat,dog,a\n,dog,b\ncat, ,a\n")
     build(tables, tokenizer, train=str(path), validation=str(path))

@@ -19,7 +19,7 @@ SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 
 @st.composite
 def spans(draw):
-    """Spans in order that do not overlap, and the length of their sentence."""
+    """Draw spans in order that do not overlap, and the length of their sentence."""
     found, position = [], 0
     for _ in range(draw(st.integers(0, 6))):
         start = position + draw(st.integers(0, 2))
@@ -93,7 +93,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_tag_sets_that_mark_no_spans_are_plain_labels_without_a_word(name):
+def test_tag_sets_that_mark_no_spans_are_plain_labels_without_a_warning(name):
     assert judge_tags(PLAIN[name].split()) == TagVerdict(False)
 
 
@@ -162,7 +162,7 @@ def test_tags_nearly_of_a_scheme_are_refused_and_have_a_nearest_reading(tags, re
 
 
 @pytest.mark.parametrize("tag", ["B-PER ", " B-PER", "B PER", "B - PER", "\u00a0B-PER", '"B-PER"', "B-\u3000PER"])
-def test_blanks_and_quotes_in_a_tag_are_near_it(tag):
+def test_blanks_and_quotes_in_a_tag_do_not_hide_its_nearest_reading(tag):
     assert judge_tags([tag, "O", "I-PER"]) == TagVerdict(True, frozenset({tag}))
     assert nearest_tag(tag) == "B-PER"
 

@@ -252,7 +252,7 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
 
     assert read_test("cat S-A\n", ["O", "B-A", "I-A"]).spans
     assert read_test("cat B\n", ["O", "B", "I"]).spans
-    # Of a model that was trained on letters as plain labels.
+    # The labels of a model that was trained on letters as plain labels.
     assert not read_test("cat B\n", ["B", "I", "O"]).spans
     with pytest.raises(InputError, match=r"line 1: the tag 'B_A' of 'cat' marks no span, .*'B-A'"):
         read_test("cat B_A\n", ["O", "B-A", "I-A"])
@@ -262,14 +262,14 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
         read_test("cat B\n", ["O", "B-A", "I-A"])
 
 
-def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own(tmp_path, tokenizer, caplog):
+def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own_scheme(tmp_path, tokenizer, caplog):
     data = module(tmp_path, tokenizer, "cat B-A\ndog I-A\ncat B-A\n", "cat S-A\ndog S-A\nthe O\n")
     assert "validation.conll: line 1: the tags keep to BIOES, but those of " in caplog.text
     assert "to IOB2; the spans of each are read by its own scheme" in caplog.text
     assert "breaks" not in caplog.text
     assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, 1, 0]]
     caplog.clear()
-    # What keeps to both is no other scheme.
+    # A file that follows both schemes is of no other scheme.
     module(tmp_path, tokenizer, "cat B-A\ndog E-A\ncat S-A\n", "the O\n")
     module(tmp_path, tokenizer, "cat I-A\ndog B-A\n", "the O\ncat I-A\n")
     assert not caplog.text
@@ -325,7 +325,7 @@ def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys
     assert module(tmp_path, tokenizer, "I PRON\nB NOUN\nwas VERB\n").labels == ["NOUN", "PRON", "VERB"]
 
 
-def test_a_training_file_of_o_alone_is_what_is_refused_whatever_validation_has(tmp_path, tokenizer):
+def test_a_training_file_of_o_alone_is_refused_with_any_validation_file(tmp_path, tokenizer):
     with pytest.raises(InputError, match=r"train.conll: line 1: the training file has no tag but O"):
         module(tmp_path, tokenizer, "cat O\n", "cat B-A\n")
 
@@ -376,6 +376,6 @@ def test_several_tags_in_one_are_warned_about(tmp_path, tokenizer, caplog, tag):
     assert f"train.conll: line 2: the tag '{tag}' of 'cat' holds several tags" in caplog.text
 
 
-def test_types_with_hyphens_and_separators_are_no_several_tags(tmp_path, tokenizer, caplog):
+def test_types_with_hyphens_and_separators_are_single_tags(tmp_path, tokenizer, caplog):
     module(tmp_path, tokenizer, "cat B-A-1\ndog B-I/O\nthe B-first_name\ncat B-B-I\ndog B-web-S-x\n")
     assert not caplog.records

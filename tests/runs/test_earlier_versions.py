@@ -7,20 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory, default_directory
 from bert_lightning.studies.comparison import group_runs, read_run
-
-SAVED = Path(__file__).parents[1] / "data/run_directories"
+from tests.support.files import SAVED_RUNS
+from tests.support.runs import weights
 
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch) -> Path:
     """Return a copy of the folder in which the earlier version ran; it is the current folder."""
     folder = tmp_path / "saved"
-    shutil.copytree(SAVED, folder, symlinks=True)
+    shutil.copytree(SAVED_RUNS, folder, symlinks=True)
     monkeypatch.chdir(folder)
     return folder
 
@@ -37,10 +36,6 @@ def finished(saved) -> Path:
     return path
 
 
-def tensors(run: Path) -> dict[str, torch.Tensor]:
-    return load_native((run / "checkpoints/last.ckpt").resolve())["state_dict"]
-
-
 def test_the_command_of_an_interrupted_run_continues_it_in_its_directory(interrupted, capsys):
     # The first five steps were computed by another version, maybe on another processor. So both runs start there.
     shutil.copytree(interrupted, "copy", symlinks=True)
@@ -50,10 +45,10 @@ def test_the_command_of_an_interrupted_run_continues_it_in_its_directory(interru
     run = RunDirectory(interrupted)
     assert run.read_manifest()["ended"] == "finished"
     assert run.read_config()["model"]["head"] == {"crf": True}
-    # A run that today's version starts from that checkpoint ends in the same bits.
+    # A run that this version starts from that checkpoint ends in the same bits.
     anew = ["--resume", "copy/checkpoints/step-000000005.ckpt", "--run-directory", "anew"]
     assert main(["fit", "--config", "tagging.yaml", "--model.crf", "true", *anew]) == 0
-    continued, fresh = tensors(interrupted), tensors(Path("anew"))
+    continued, fresh = weights(interrupted), weights(Path("anew"))
     assert continued.keys() == fresh.keys()
     assert all(torch.equal(continued[name], fresh[name]) for name in fresh)
 
@@ -107,7 +102,7 @@ def test_predict_reads_the_finished_run(finished):
     assert prediction["label"] in ("animals", "nature", "places")
 
 
-def test_report_takes_the_finished_run_and_one_of_today_for_two_seeds_of_one_experiment(finished):
+def test_report_takes_an_earlier_and_a_new_run_for_two_seeds_of_one_experiment(finished):
     assert main(["fit", "--config", "texts.yaml", "--run-directory", "now", "--seed_everything", "2"]) == 0
     assert main(["report", str(finished), "now", "--output", "report.html"]) == 0
     assert Path("report.html").is_file()
@@ -122,12 +117,12 @@ def test_reproduce_trains_the_finished_run_again_and_compares_the_weights(finish
     out = capsys.readouterr().out
     assert "metrics: " in out
     assert "final weights: " in out
-    equal = [torch.equal(tensor, tensors(finished)[name]) for name, tensor in tensors(Path("again")).items()]
+    equal = [torch.equal(tensor, weights(finished)[name]) for name, tensor in weights(Path("again")).items()]
     assert ("final weights: equal" in out) == all(equal)
 
 
-def test_the_saved_files_name_no_folder_of_the_machine_that_wrote_them():
-    for path in SAVED.rglob("*"):
+def test_the_saved_files_name_no_folder_of_their_machine():
+    for path in SAVED_RUNS.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             assert b"/home/" not in content

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_run_directories import SAVED
 
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import read_native
 from bert_lightning.cli import main
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.reproduction import compare
+from tests.support.files import SAVED_RUNS
 
 TENSORS = {"b.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.bfloat16)}
 
@@ -33,7 +33,7 @@ def early_form(tensors: dict[str, torch.Tensor], prefix: str | None) -> str:
 def runs(tmp_path_factory) -> Path:
     """Return the folder of a finished run and of one that starts from its last checkpoint."""
     folder = tmp_path_factory.mktemp("digests")
-    shutil.copytree(SAVED, folder, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(SAVED_RUNS, folder, symlinks=True, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["fit", "--config", "texts.yaml", "--run-directory", "first"]) == 0
@@ -97,6 +97,6 @@ def test_reproduction_compares_with_the_earlier_form(runs, monkeypatch):
 
 
 def test_the_saved_run_recorded_the_earlier_form():
-    [run] = (SAVED / "runs/texts").iterdir()
+    [run] = (SAVED_RUNS / "runs/texts").iterdir()
     recorded = json.loads((run / "manifest.json").read_text())["weights"]
     assert recorded == early_form(last_tensors(run), "model.")
