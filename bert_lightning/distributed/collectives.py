@@ -1,6 +1,6 @@
 """Collective operations: values of all processes, gathered or reduced.
 
-All processes of the group must call them, in the same order. A process that is alone gets its own value back.
+All processes of the group must call them, in the same order. A single process gets its own value back.
 
 A *share* is what one process computes of a batch. With tensor parallelism several processes compute the same share,
 so their values count once.
@@ -87,7 +87,7 @@ def holds_everywhere(condition: Tensor) -> Tensor:
 
 
 def largest_number(number: int, group: ProcessGroup | None = None) -> int:
-    """Return the largest of the processes' numbers, which travel in the processor's memory."""
+    """Return the largest of the processes' numbers, which are exchanged as CPU tensors."""
     if num_processes(group) == 1:
         return number
     values = torch.tensor(number)

@@ -41,7 +41,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
         blocks: the Transformer blocks of the model.
         methods: methods of the model that are called in place of `forward`.
         mesh: the dimensions `data_parallel`, over which FSDP2 cuts rows, and `tensor_parallel`.
-        name: the precision.
+        name: the name of the precision, such as `bf16-mixed`.
     """
     if isinstance(model, FSDPModule):
         return
@@ -59,7 +59,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
 def gather(model: nn.Module, *, gathered: bool) -> None:
     """Gather all parameters for scoring a split, or cut them again; called by all processes.
 
-    Without it, every block would be gathered for every batch. A process that has no sample left does not run the
+    Otherwise every block would be gathered for every micro-batch. A process that has no sample left does not run the
     model, so it could not take part.
     """
     for module in model.modules():
@@ -75,8 +75,8 @@ def gather(model: nn.Module, *, gathered: bool) -> None:
 class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy with our own checkpoints.
 
-    Lightning's are pickles of another layout. Ours are the single file that other strategies write, or a folder with
-    one file per process (`checkpoints/shards.py`). Both are loaded, whichever strategy wrote them.
+    Lightning's checkpoints are pickles of another layout. Ours are the single file that other strategies write, or a
+    folder with one file per process (`checkpoints/shards.py`). Both can be loaded, whichever strategy wrote them.
 
     Args:
         world_size: number of processes.
@@ -114,18 +114,15 @@ class ShardedStrategy(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the weights in the form in which they are saved; called by all processes."""
+        """Return the weights in their saved form; called by all processes."""
         assert self.lightning_module is not None
-        # This cuts again what is gathered for scoring, so it comes before reading the parameters.
+        # `state_dict` cuts parameters again that are gathered for scoring, so read the parameters only after it.
         state = self.lightning_module.state_dict()
-        own = dict(self.lightning_module.named_parameters())
-        return {name: self._saved(tensor, own.get(name, tensor)) for name, tensor in state.items()}
+        parameters = dict(self.lightning_module.named_parameters())
+        return {name: self._saved(tensor, parameters.get(name, tensor)) for name, tensor in state.items()}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer | LightningOptimizer) -> dict[str, Any]:
-        """Return the optimiser's `state_dict` with tensors in the form in which they are saved.
-
-        Called by all processes.
-        """
+        """Return the optimiser's `state_dict` with tensors in their saved form; called by all processes."""
         if isinstance(optimizer, LightningOptimizer):
             optimizer = optimizer.optimizer
         content, parameters = optimizer.state_dict(), _parameters(optimizer)
@@ -178,7 +175,7 @@ class ShardedStrategy(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, path, ("state_dict", "optimizer_states"))
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint of any strategy and number of processes."""
+        """Read a checkpoint, whichever strategy and number of processes wrote it."""
         return self.checkpoint_io.load_checkpoint(Path(os.fspath(checkpoint_path)))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -188,25 +185,25 @@ class ShardedStrategy(ModelParallelStrategy):
             CheckpointError: the names of the weights differ from the model's.
         """
         assert self.lightning_module is not None
-        saved, own = checkpoint["state_dict"], self.lightning_module.state_dict()
+        saved, current = checkpoint["state_dict"], self.lightning_module.state_dict()
         parameters = dict(self.lightning_module.named_parameters())
-        if different := sorted(saved.keys() ^ own.keys()):
+        if different := sorted(saved.keys() ^ current.keys()):
             raise CheckpointError(f"the checkpoint and the model differ in {', '.join(different)}")
-        for name, tensor in own.items():
+        for name, tensor in current.items():
             local(tensor).copy_(slice_for(saved[name], parameters.get(name, tensor)))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load this process's slices of the optimiser's tensors."""
         for optimizer, content in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = _parameters(optimizer)
-            # Our optimisers keep plain tensors that hold the slice, torch's keep distributed tensors.
+            # The states of our optimisers are plain tensors that hold the slice, those of torch's are distributed.
             keeps_slices = getattr(optimizer, "keeps_slices", False)
 
             def loaded(value: object, parameter: Tensor, keeps_slices: bool = keeps_slices) -> object:
                 if not isinstance(value, Tensor) or value.ndim == 0:
                     return value
-                own = slice_for(value, parameter).to(parameter.device, copy=True)
-                return own if keeps_slices else as_distributed(own, parameter)
+                tensor_slice = slice_for(value, parameter).to(parameter.device, copy=True)
+                return tensor_slice if keeps_slices else as_distributed(tensor_slice, parameter)
 
             state = {
                 number: {name: loaded(value, parameters[number]) for name, value in state.items()}
@@ -220,5 +217,5 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _like(value: object, parameter: Tensor) -> object:
-    """Wrap a slice of an optimiser's state as its parameter is; its numbers, tensors or not, stay as they are."""
+    """Distribute a slice of an optimiser's state like its parameter; return scalars, tensors or not, unchanged."""
     return as_distributed(value, parameter) if isinstance(value, Tensor) and value.ndim else value

@@ -1,7 +1,8 @@
 """Slices of tensors: what one process holds of parameters, gradients and optimiser states.
 
-FSDP2 gives each process some rows of a tensor. With tensor parallelism these are rows of the tensor's slice
-(`distributed/tensor_parallel.py`). All functions take whole tensors too: a process that is alone holds everything.
+FSDP2 gives each process some rows of a tensor. With tensor parallelism, the tensor is first cut into the slices of
+`distributed/tensor_parallel.py`, and FSDP2 then cuts the rows of each. All functions take whole tensors too, because
+a single process holds everything.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def slice_for(whole: Tensor, parameter: Tensor) -> Tensor:
-    """Cut out of a whole tensor what this process holds of a parameter of its shape."""
+    """Cut this process's slice of a parameter out of a whole tensor of the parameter's shape."""
     if not isinstance(parameter, DTensor):
         return whole
     tensor_slice = slice_of(parameter)
@@ -28,16 +29,16 @@ def slice_for(whole: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _own_rows(rows: Tensor, parameter: DTensor) -> Tensor:
-    # As `torch.distributed.tensor.Shard(0)` cuts them: the last processes may have fewer rows, or none.
+    # `torch.distributed.tensor.Shard(0)` cuts them so: the last processes may have fewer rows, or none.
     chunks, rank = rows.chunk(parameter.device_mesh.size()), parameter.device_mesh.get_local_rank()
     return chunks[rank] if rank < len(chunks) else rows[:0]
 
 
 def rows_and_columns(parameter: DTensor, tensor_slice: Slice) -> tuple[Tensor, tuple[int, int] | None]:
-    """Return where this process's slice lies in the whole tensor.
+    """Return the rows and columns of the whole tensor that this process's slice holds.
 
     Returns:
-        The (r,) numbers of its rows, and its first column and the one after its last; None for all columns.
+        The (r,) numbers of the rows, and the first column and the one after the last; None for all columns.
     """
     num_rows, *widths = whole_shape(parameter)
     numbers = torch.arange(num_rows)
@@ -48,7 +49,7 @@ def rows_and_columns(parameter: DTensor, tensor_slice: Slice) -> tuple[Tensor, t
 
 
 def as_distributed(own: Tensor, parameter: Tensor) -> Tensor:
-    """Wrap this process's slice in a tensor that is distributed as a parameter is, without copying it."""
+    """Wrap this process's slice in a tensor that is distributed like a parameter, without copying it."""
     if not isinstance(parameter, DTensor) or isinstance(own, DTensor):
         return own
     layout = parameter.device_mesh, parameter.placements
@@ -56,14 +57,14 @@ def as_distributed(own: Tensor, parameter: Tensor) -> Tensor:
 
 
 def whole(own: Tensor, parameter: Tensor) -> Tensor:
-    """Gather the whole tensor from slices that are cut as a parameter is; called by all processes."""
+    """Gather the whole tensor from slices that are cut like a parameter; called by all processes."""
     rows, tensor_slice = as_distributed(own, parameter), slice_of(parameter)
     rows = rows.full_tensor() if isinstance(rows, DTensor) else rows
     return tensor_slice.join(rows) if tensor_slice is not None else rows
 
 
 def whole_shape(parameter: Tensor) -> tuple[int, ...]:
-    """Return the shape of a whole parameter, whatever this process holds of it."""
+    """Return the shape of a whole parameter, even if this process holds only a slice of it."""
     tensor_slice = slice_of(parameter)
     return tensor_slice.whole_shape(parameter.shape) if tensor_slice is not None else tuple(parameter.shape)
 

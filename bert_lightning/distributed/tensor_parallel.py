@@ -28,7 +28,7 @@ class Block(Protocol):
     """names of row-parallel linear layers"""
     num_heads: int
     draws_apart: Callable[[], AbstractContextManager[None]]
-    """returns a context for the random draws of the block's own heads"""
+    """returns a context in which each process draws different random numbers, because it holds different heads"""
 
 
 class Slice(NamedTuple):
@@ -68,25 +68,25 @@ class Slice(NamedTuple):
 
 
 def slice_of(parameter: Tensor) -> Slice | None:
-    """Return the slice that a parameter is, or None if tensor parallelism does not split it."""
+    """Return which slice a parameter is, or None if tensor parallelism does not split it."""
     return getattr(parameter, "tensor_slice", None)
 
 
 def mark_slices(model: nn.Module) -> None:
     """Attach to each split parameter its slice.
 
-    Called once the model is wrapped and moved, because both create new parameters.
+    Call it after the model has been wrapped and moved, because both create new parameters.
     """
     for module in model.modules():
-        for name, own in getattr(module, "slices", {}).items():
-            getattr(module, name).tensor_slice = own
+        for name, tensor_slice in getattr(module, "slices", {}).items():
+            getattr(module, name).tensor_slice = tensor_slice
 
 
 def split(blocks: Sequence[Block], mesh: DeviceMesh) -> None:
     """Keep this process's heads and inner widths of each block, in place.
 
     Args:
-        blocks: whole, and the same on every process.
+        blocks: whole blocks, the same on every process.
         mesh: one dimension: the processes that split the blocks.
     """
     size, rank, group = mesh.size(), mesh.get_local_rank(), mesh.get_group()
@@ -113,16 +113,16 @@ class _ParallelLinear(nn.Module):
         super().__init__()
         self.slices = slices
         for name, parameter in whole.named_parameters():
-            own = slices[name].cut(parameter.detach()).clone() if name in slices else parameter.detach()
-            self.register_parameter(name, nn.Parameter(own, requires_grad=parameter.requires_grad))
+            tensor = slices[name].cut(parameter.detach()).clone() if name in slices else parameter.detach()
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=parameter.requires_grad))
 
 
 class ColumnParallelLinear(_ParallelLinear):
     """A linear layer from (..., I) on every process to (..., O / P) on each."""
 
-    def __init__(self, whole: nn.Linear, own: Slice) -> None:
-        super().__init__(whole, {"weight": own, "bias": own})
-        self.group = own.group
+    def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
+        super().__init__(whole, {"weight": tensor_slice, "bias": tensor_slice})
+        self.group = tensor_slice.group
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute this process's outputs; the backward pass adds up the inputs' gradients over the processes."""
@@ -132,9 +132,9 @@ class ColumnParallelLinear(_ParallelLinear):
 class RowParallelLinear(_ParallelLinear):
     """A linear layer from (..., I / P) on each process to (..., O) on every one."""
 
-    def __init__(self, whole: nn.Linear, own: Slice) -> None:
-        super().__init__(whole, {"weight": own})
-        self.group = own.group
+    def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
+        super().__init__(whole, {"weight": tensor_slice})
+        self.group = tensor_slice.group
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute the outputs, added up over the processes."""
@@ -143,13 +143,13 @@ class RowParallelLinear(_ParallelLinear):
 
 
 class _GroupContext(Protocol):
-    """The context of an autograd function that remembers its processes."""
+    """The context of an autograd function that stores its process group."""
 
     group: ProcessGroup
 
 
 class _Shared(torch.autograd.Function):
-    """The identity, whose backward pass adds up the gradients of all processes. `f` of the paper's figure 3."""
+    """The identity, whose backward pass adds up the gradients of all processes: `f` in figure 3 of the paper."""
 
     @staticmethod
     def forward(ctx: _GroupContext, values: Tensor, group: ProcessGroup) -> Tensor:
@@ -162,7 +162,7 @@ class _Shared(torch.autograd.Function):
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over all processes, whose backward pass is the identity. `g` of the paper's figure 3."""
+    """The sum over all processes, whose backward pass is the identity: `g` in figure 3 of the paper."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor, group: ProcessGroup) -> Tensor:
@@ -175,7 +175,7 @@ class _Summed(torch.autograd.Function):
 
 @contextmanager
 def _draws_of(rank: int) -> Iterator[None]:
-    """Draw other random numbers on each process; afterwards all processes draw the same ones again."""
+    """Draw different random numbers on each process; afterwards all processes draw the same ones again."""
     seed = int(torch.randint(2**62, ()))
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed + rank)

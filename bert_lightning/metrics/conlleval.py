@@ -1,7 +1,7 @@
-"""The counts of conlleval.pl (Tjong Kim Sang, version of 2004-01-26), equal to the script for all tags that it knows.
+"""The span counts of conlleval.pl (Tjong Kim Sang, version of 2004-01-26).
 
-It scores the spans that a reader of possibly malformed tags would see. It knows B, I, E, `[`, `]` and `.`, but not S,
-L and U.
+They equal those of the script for all tags for which it has rules: O, B, I, E, `[`, `]` and `.`, but not S, L and U.
+The script also counts spans of malformed tags, such as an I without a B before it.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ def split_conlleval_tag(tag: str) -> SplitTag:
     """Split a tag into prefix and type as conlleval.pl does.
 
     Raises:
-        ValueError: the tag has an unknown prefix; `[`, `]` and `.` are known, besides those of the schemes.
+        ValueError: the tag has an unknown prefix. Besides those of the schemes, `[`, `]` and `.` are allowed.
     """
     split = split_tag(tag, _PREFIXES)
     # `$type ? $type : ""` in Perl, where the text 0 is false.
@@ -58,7 +58,7 @@ def count_as_conlleval(pairs: Iterable[TagPair]) -> SpanCounts:
     num_gold, num_predicted, num_correct = Counter[str](), Counter[str](), Counter[str]()
     splits: dict[str, SplitTag] = {}
     gold_before = predicted_before = BOUNDARY
-    # Whether a span started on both sides at once and the sides have been the same since.
+    # True if a span started on both sides at once and the sides have agreed since.
     agrees = False
     for sentence in pairs:
         for gold_tag, predicted_tag in chain(zip(*sentence, strict=True), [(OUTSIDE, OUTSIDE)]):
@@ -78,7 +78,7 @@ def count_as_conlleval(pairs: Iterable[TagPair]) -> SpanCounts:
             num_gold[gold.type] += gold_starts
             num_predicted[predicted.type] += predicted_starts
             gold_before, predicted_before = gold, predicted
-    # A letter that the script does not know, without a type, starts a span that no O ends.
+    # A letter for which the script has no rule, without a type, starts a span that no O ends.
     if agrees:
         num_correct[gold_before.type] += 1
     return SpanCounts(+num_gold, +num_predicted, num_correct)

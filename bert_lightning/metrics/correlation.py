@@ -55,7 +55,7 @@ def _series(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 
 def _direction(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the deviations from the mean as a vector of length 1."""
-    # Scaled first: squares of very large and very small values leave the range of float64.
+    # Scale first, because the squares of very large and very small values leave the range of float64.
     centred = values / np.abs(values).max()
     centred = centred - centred.mean()
     centred = centred / np.abs(centred).max()

@@ -15,7 +15,7 @@ EntityScheme = Literal["conlleval", "strict"]
 
 
 class Score(NamedTuple):
-    """Precision, recall and F1 as fractions, and the counts from which they come."""
+    """Precision, recall and F1 as fractions, and the counts from which they are computed."""
 
     precision: float
     recall: float
@@ -30,9 +30,9 @@ class Score(NamedTuple):
         return cls(*_scores(1, num_gold, num_predicted, num_correct), num_gold, num_predicted, num_correct)
 
     def percent(self) -> tuple[float, float, float]:
-        """Return precision, recall and F1 in percent in the arithmetic of conlleval, equal to it in the last bit.
+        """Return precision, recall and F1 in percent, equal to those of conlleval in the last bit.
 
-        A hundred times a fraction may differ in that bit, and then be rounded to another second decimal.
+        A hundred times the fraction may differ in that bit, and then be rounded to another second decimal.
         """
         return _scores(100, self.num_gold, self.num_predicted, self.num_correct)
 

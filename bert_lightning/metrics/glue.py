@@ -1,6 +1,6 @@
-"""The three averages that are called a GLUE score. They differ by points, so state which one a figure is.
+"""The three averages that are called a GLUE score. They differ by several points, so state which one you report.
 
-A figure is named by task and quantity: `figures["MRPC"]["f1"]`. MNLI is two tasks, `MNLI-m` and `MNLI-mm`.
+A result is named by task and quantity: `figures["MRPC"]["f1"]`. MNLI is two tasks, `MNLI-m` and `MNLI-mm`.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from bert_lightning.checks import nearest
 from bert_lightning.errors import InputError
 
-# A column of an average: the mean of figures, each named by (task, quantity).
+# A column of an average: the mean of results, each named by (task, quantity).
 Column = tuple[tuple[str, str], ...]
 
 _COLA: Column = (("CoLA", "matthews"),)
@@ -22,7 +22,7 @@ _WNLI: Column = (("WNLI", "accuracy"),)
 _STSB_SPEARMAN: Column = (("STS-B", "spearman"),)
 
 AVERAGES: dict[str, tuple[Column, ...]] = {
-    # The score of the leaderboard (Wang et al. 2018), nine tasks. A task with two figures counts as their mean. The
+    # The score of the leaderboard (Wang et al. 2018), nine tasks. A task with two results counts as their mean. The
     # diagnostic set AX does not count. google-research/bert's table of small models uses this average.
     "leaderboard": (
         _COLA,
@@ -48,8 +48,8 @@ AVERAGES: dict[str, tuple[Column, ...]] = {
         _RTE,
     ),
     # On the development set, as MosaicBERT (Portes et al. 2023) and ModernBERT (Warner et al. 2024) report: one MNLI
-    # column, no WNLI, one figure per task. The papers do not say which figure and which MNLI; here it is accuracy,
-    # Spearman for STS-B, and MNLI matched.
+    # column, no WNLI, one result per task. The papers do not say which result and which MNLI. Here it is MNLI matched,
+    # and accuracy except for STS-B, which has Spearman's correlation.
     "eight-columns": (
         _COLA,
         _SST2,
@@ -64,15 +64,15 @@ AVERAGES: dict[str, tuple[Column, ...]] = {
 
 
 def glue_average(figures: Mapping[str, Mapping[str, float]], rule: str) -> float:
-    """Return the average of a rule, in the unit of the figures.
+    """Return the average of results by a rule, in the unit of the results.
 
     Args:
-        figures: task -> quantity (`matthews`, `accuracy`, `f1`, `pearson`, `spearman`) -> figure. Figures that the
+        figures: task -> quantity (`matthews`, `accuracy`, `f1`, `pearson`, `spearman`) -> result. Results that the
             rule does not need are ignored.
         rule: a key of `AVERAGES`: `leaderboard`, `paper` or `eight-columns`.
 
     Raises:
-        InputError: the rule is unknown, or figures are missing or nan. The message names them.
+        InputError: the rule is unknown, or results are missing or nan. The message names them.
     """
     if rule not in AVERAGES:
         raise InputError(f"no GLUE average is called {rule!r}{nearest(rule, AVERAGES)}")

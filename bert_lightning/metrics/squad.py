@@ -84,7 +84,7 @@ def score_squad_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[st
             if not texts:
                 raise InputError(f"the question {question!r} has no answer, which v1.1 does not allow: is this v2.0?")
             total_exact += exact_match(predictions[question], texts)
-            # Not sum(), which rounds otherwise than the script from Python 3.12 on.
+            # Not sum(), which rounds differently from the script since Python 3.12.
             total_f1 += f1(predictions[question], texts)
     return {"exact_match": 100.0 * total_exact / len(answers), "f1": 100.0 * total_f1 / len(answers)}
 

@@ -1,4 +1,4 @@
-"""Baseline of masked language modelling: guesses from token frequencies alone."""
+"""Baseline of masked language modelling: predictions from token frequencies alone."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,10 @@ from torchmetrics import Metric
 
 
 class UnigramBaseline(Metric):
-    """Loss and accuracy of a model that knows only how often each token occurs in the training text.
+    """Loss and accuracy of a model that uses only the frequency of each token in the training text.
 
-    Its loss is the cross-entropy (nats) under add-one smoothed frequencies; its guess is always the most frequent
-    token.
+    The loss is the cross-entropy (nats) under add-one smoothed frequencies. The prediction is always the most
+    frequent token.
 
     Args:
         counts: (V,) occurrences in the training text.

@@ -36,11 +36,11 @@ class State(TypedDict, total=False):
 class GroupwiseOptimizer(torch.optim.Optimizer):
     """Base of optimisers that compute the step of a whole group at once, in float32 or wider.
 
-    If processes share the rows of a parameter, each computes the step of its own rows and keeps only their state.
+    If parameters are cut into slices, each process updates its slices and keeps only their state.
 
     Attributes:
-        keeps_slices: tells `distributed/sharded.py` that the states hold this process's rows only.
-        current_parameters: the parameters of the group that is being updated, in the order of its weights.
+        keeps_slices: True: `distributed/sharded.py` reads from it that the states hold only this process's slices.
+        current_parameters: the parameters of the group that is being updated, in the order of `weights`.
     """
 
     keeps_slices = True
@@ -51,7 +51,7 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
 
     @abstractmethod
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Update in place the weights of a group that have a gradient."""
+        """Update the weights of a group in place; weights without a gradient are not among them."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -65,14 +65,14 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
             if not parameters:
                 continue
             self.current_parameters = parameters
-            rows = [local(parameter) for parameter in parameters]
-            weights = [_widen(each) for each in rows]
+            slices = [local(parameter) for parameter in parameters]
+            weights = [_widen(each) for each in slices]
             gradients = [_widen(local(parameter.grad)) for parameter in parameters if parameter.grad is not None]
             states = [self.state[parameter] for parameter in parameters]
             self.step_group(cast(Group, group), states, weights, gradients)
-            narrow = [number for number, weight in enumerate(weights) if weight is not rows[number]]
+            narrow = [number for number, weight in enumerate(weights) if weight is not slices[number]]
             if narrow:
-                torch._foreach_copy_([rows[n] for n in narrow], [weights[n] for n in narrow])
+                torch._foreach_copy_([slices[n] for n in narrow], [weights[n] for n in narrow])
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ class FreezeSettings:
         layers: freeze this many blocks, counted from the bottom; the embeddings are not among them.
         encoder: freeze all but the head: embeddings, blocks and pooler.
         unfreeze_every: gradual unfreezing (Howard and Ruder 2018, arXiv 1801.06146, section 3.3), counted in steps
-            instead of epochs. Only the head trains at first. Every so many steps one more layer is unfrozen, from
+            instead of epochs. Only the head trains at first. Every this many steps one more layer is unfrozen, from
             the top down: first the top block with the pooler, last the embeddings.
     """
 
@@ -58,8 +58,8 @@ def release_steps(module: nn.Module, depths: Mapping[str, int], every: int) -> d
 def drop_gradients(module: nn.Module, releases: Mapping[str, int], step: int) -> None:
     """Remove the gradients of parameters that are still frozen, so that norm, moments and weight decay ignore them.
 
-    A parameter is thus frozen or not as a function of the step alone. `requires_grad` stays unchanged, because a
-    resumed run would have to set it again, and DDP reads it only once.
+    The step alone thus decides whether a parameter is frozen. `requires_grad` stays unchanged: a resumed run would
+    have to set it again, and DDP reads it only once.
     """
     for name, parameter in module.named_parameters():
         if step < releases.get(name, 0):

@@ -22,7 +22,7 @@ _UPDATE_RMS = 0.2
 class MuonWithAdamW(GroupwiseOptimizer):
     """Muon in groups with `num_matrices` above 0, AdamW in the others.
 
-    `num_matrices` says how many matrices are stacked in each parameter of the group. The update of each matrix W with
+    `num_matrices` is the number of matrices stacked in each parameter of the group. The update of each matrix W with
     gradient G is that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`:
 
         M = momentum M + (1 - momentum) G
@@ -30,8 +30,8 @@ class MuonWithAdamW(GroupwiseOptimizer):
         W = W - rate (0.2 sqrt(max(rows, columns)) O + decay W)
 
     Two things differ. The matrices stacked in a parameter (query, key and value) are orthogonalized separately, which
-    Jordan et al. found better. Matrices of one shape go through the iteration in one batch. If processes share the
-    rows of a matrix, each keeps the momentum of its own rows and gathers the matrix for the iteration.
+    Jordan et al. found better. Matrices of one shape go through the iteration together. If parameters are cut into
+    slices, each process keeps the momentum of its slices and gathers the whole matrix for the iteration.
     """
 
     def __init__(

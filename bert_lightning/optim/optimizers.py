@@ -17,7 +17,7 @@ class OptimizerSettings(Protocol):
     """An entry of `OPTIMIZERS`: settings that build an optimiser."""
 
     matrices_apart: ClassVar[bool]
-    """True if the matrices of the blocks need groups of their own, with `num_matrices`."""
+    """True if the matrices of the blocks need separate groups, with `num_matrices`."""
 
     @property
     def learning_rate(self) -> float:

@@ -75,8 +75,8 @@ def parameter_groups(
         learning_rate: the optimiser's rate.
         weight_decay: the weight decay of parameters that are not exempt.
         settings: how rates and weight decay differ by parameter.
-        matrices: parameters that get groups of their own, by name, with the number of matrices stacked in each.
-            If given, each group has `num_matrices`.
+        matrices: parameters that get separate groups: name -> number of matrices stacked in it. If it is not None,
+            each group has `num_matrices`.
 
     >>> model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     >>> depths = {name: int(name.startswith("head")) for name, _ in model.named_parameters()}

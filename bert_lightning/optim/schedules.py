@@ -32,7 +32,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class _WithWarmup(ABC):
-    """A schedule with a linear warm-up from 0: step / W while step < W. Subclasses add the rest.
+    """A schedule with a linear warm-up from 0: step / W while step < W. Subclasses define the factor after it.
 
     Attributes:
         warmup_share: W as a fraction of all steps; `default_share` if neither key is set.

@@ -46,7 +46,7 @@ class OriginalEncoding:
     def __init__(self, entries: Sequence[str], lowercase: bool) -> None:
         self.entries = frozenset(entries)
         self.lowercase = lowercase
-        # No rule crosses a space, so each chunk between two spaces is read once.
+        # No rule crosses a space, so each distinct chunk between two spaces is split only once.
         self._pieces = lru_cache(_CACHE_SIZE)(self._pieces_of)
 
     def tokenize(self, text: str) -> list[str]:
@@ -82,7 +82,7 @@ class OriginalEncoding:
 
 @lru_cache(1 << 16)
 def _clean(character: str) -> str:
-    """Return the character, a space instead, the character between spaces, or "".
+    """Return a character, but a space for white space, "" for a control character, and spaces around an ideograph.
 
     `tokenization.py: _clean_text, _tokenize_chinese_chars`.
     """
@@ -96,7 +96,7 @@ def _clean(character: str) -> str:
 
 @lru_cache(1 << 16)
 def _is_punctuation(character: str) -> bool:
-    """Return True also for every ASCII symbol, such as $ and ^; `tokenization.py: _is_punctuation`."""
+    """Return whether a character is punctuation or an ASCII symbol such as $; `tokenization.py: _is_punctuation`."""
     code = ord(character)
     signs = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
     return signs or unicodedata.category(character).startswith("P")

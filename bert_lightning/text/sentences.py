@@ -1,10 +1,10 @@
-"""Sentence splitting by the rules of `sentencex` (Wikimedia), which knows about 200 languages."""
+"""Sentence splitting by the rules of `sentencex` (Wikimedia), which supports about 200 languages."""
 
 import sentencex
 
 
 def split_sentences(paragraph: str, language: str = "en") -> list[str]:
-    """Split one paragraph into sentences; surrounding spaces and empty sentences are dropped.
+    """Split one paragraph into sentences; drop surrounding spaces and empty sentences.
 
     `language` is a code of two or three letters. Quoted speech stays one sentence.
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Longer words become [UNK]. This is transformers' limit; the original code's is 200.
 MAX_CHARACTERS_PER_WORD = 100
-# If one of these files is next to a vocabulary, it belongs to a model (of transformers or of the original code).
+# A vocabulary next to one of these files belongs to a model (of transformers or of the original code).
 _MODEL_SETTINGS = ("config.json", "bert_config.json")
 TOKENIZER_FILES = (VOCABULARY, SERIALIZED, SETTINGS)
 
@@ -148,7 +148,7 @@ def load_tokenizer(path: str | Path, cased: bool | None = None) -> WordPieceToke
 
 
 def _warn_of_casing(vocabulary: Vocabulary, path: Path) -> None:
-    """Warn if the entries do not fit the casing that the user asked for."""
+    """Warn if the entries do not fit the casing of the vocabulary."""
     capital = vocabulary.capital()
     if vocabulary.lowercase and capital is not None:
         log.warning(

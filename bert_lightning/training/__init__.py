@@ -1,1 +1,1 @@
-"""Training, whatever the model: callbacks for checkpoints, signals, progress and speed, and guards of each step."""
+"""Training of any model: callbacks for checkpoints, signals, progress and speed, and checks of each step."""

@@ -1,13 +1,13 @@
-"""Work that a thread does during training, one task after the other."""
+"""A thread that does work during training, one task after the other."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """A thread that does its tasks in order. A process that ends by itself waits for it.
+    """A thread that does tasks in order. A process that exits normally waits for it.
 
-    After a task that fails, all later ones are dropped, and `wait` raises the error.
+    If a task fails, all later ones are dropped, and `wait` raises the error.
     """
 
     def __init__(self) -> None:
@@ -15,7 +15,7 @@ class Background:
         self._tasks: list[Future[None]] = []
 
     def do(self, work: Callable[[], object]) -> None:
-        """Do `work` after all earlier tasks, unless one of them fails."""
+        """Queue `work`. The thread does it after all earlier tasks, unless one of them fails."""
         before = self._tasks[-1] if self._tasks else None
 
         def task() -> None:

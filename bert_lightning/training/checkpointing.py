@@ -1,4 +1,4 @@
-"""Writing checkpoints: complete or absent, verified when read; and finding the newest valid one."""
+"""Checkpoints of a run: atomic writing, verified reading, and the search for the newest valid one."""
 
 import logging
 import math
@@ -41,16 +41,18 @@ class CheckpointSettings:
     """When checkpoints are written, and which are kept.
 
     Attributes:
-        every_n_steps: write one every so many optimiser steps, besides those after each validation and at the end.
+        every_n_steps: write one every this many steps, in addition to those after each validation and at the end.
         keep_last: how many of the latest are kept; the best one is always kept. With 1, no other is left if the last
             one is damaged.
-        keep_every_n_steps: also keep those at multiples of so many steps.
+        keep_every_n_steps: also keep those at multiples of this many steps.
         asynchronous: copy the state to the processor's memory at the step, and write it while training continues.
-            This costs that memory. The next checkpoint, a signal and the end of training wait for it.
-        monitor: the metric that decides which checkpoint is the best; by default that of the task.
-        mode: `min` or `max`: if less or more of the metric is better; required if `monitor` is not that of the task.
+            The copy needs that memory. The next checkpoint, a signal and the end of training wait for the writing.
+        monitor: the metric that decides which checkpoint is the best; by default the task's metric.
+        mode: `min` if lower values of the metric are better, `max` if higher ones are. It is required if `monitor` is
+            not the task's metric.
         sharded: each process writes its slices into a folder; otherwise the first process writes everything into a
-            file. Only with `trainer.strategy` fsdp. Every command, strategy and number of processes reads both.
+            file. It requires `trainer.strategy` fsdp. All commands and strategies read both, on any number of
+            processes.
     """
 
     every_n_steps: int | None = None
@@ -71,7 +73,7 @@ class CheckpointSettings:
 
 @contextmanager
 def _one_message(path: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into one message; torch hides them in errors of its own."""
+    """Turn the errors of a full or read-only disk into one message; torch wraps them in its own errors."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -95,7 +97,7 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Writes checkpoints atomically, each with its SHA-256 beside it, and reads only files that match theirs.
+    """Checkpoint files, written atomically with their SHA-256 next to them, and read only if they match it.
 
     Args:
         asynchronous: write in a thread, from a copy.
@@ -148,7 +150,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         """Read `path` after verifying it, without executing pickled code.
 
         Raises:
-            CheckpointError: the file is missing, damaged or not one of ours.
+            CheckpointError: the file is missing, damaged or not a checkpoint of this package.
         """
         return load_native(Path(path))
 
@@ -164,10 +166,10 @@ def _io(trainer: Trainer) -> VerifiedCheckpointIO:
 
 
 class Checkpointing(Checkpoint):
-    """Writes `step-*.ckpt` into a folder, and keeps the links `last.ckpt` and `best.ckpt` there up to date.
+    """A callback that writes `step-*.ckpt` into a folder and updates the links `last.ckpt` and `best.ckpt` there.
 
-    If validation follows a step, the checkpoint is written after it. A run that resumed from one written before it
-    would leave the validation out.
+    If validation follows a step, the checkpoint is written after the validation. A run that resumed from a checkpoint
+    written before it would skip the validation.
 
     Args:
         folder: the folder of the checkpoints.
@@ -194,7 +196,7 @@ class Checkpointing(Checkpoint):
         self._writes = trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the checkpoint that the run resumes from: rewriting it would risk losing it to a kill."""
+        """Note the checkpoint that the run resumes from. It is not rewritten, because a kill might destroy it then."""
         if (self.folder / step_name(trainer.global_step)).exists():
             self.saved_step = trainer.global_step
 
@@ -210,7 +212,7 @@ class Checkpointing(Checkpoint):
         return self.validation_interval is not None and (step % self.validation_interval == 0 or step == last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write a checkpoint, and remember if it is the best so far."""
+        """Write a checkpoint, and note whether it is the best so far."""
         score = float(trainer.callback_metrics[self.monitor])
         # A score of NaN is never the best.
         if not math.isnan(score) and (self.best_score is None or self.sign * score > self.sign * self.best_score):
@@ -223,8 +225,8 @@ class Checkpointing(Checkpoint):
         self.wait(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Wait for the thread before the process ends; its errors give way to the exception."""
-        # Without a barrier: some processes may be gone.
+        """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported."""
+        # There is no barrier, because some processes may be gone.
         if trainer.is_global_zero:
             with suppress(WorkError):
                 _io(trainer).wait()
@@ -259,7 +261,7 @@ class Checkpointing(Checkpoint):
         trainer.strategy.barrier("written")
 
     def _written(self, writer: VerifiedCheckpointIO, path: Path, is_best: bool, needed: set[int | None]) -> None:
-        """Point the links to the new checkpoint, and remove those that are no longer needed."""
+        """Point the links to the new checkpoint, and remove checkpoints that are no longer needed."""
         with _one_message(path):
             link_atomically(self.folder / LAST, path.name)
             if is_best:
@@ -277,7 +279,7 @@ class Checkpointing(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the best score so far, and point the link to its checkpoint.
 
-        If a run is killed after it has written a checkpoint and before it has moved the link, the link is outdated.
+        The link is outdated if the run was killed after it wrote the checkpoint and before it moved the link.
         """
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         name = step_name(self.best_step or 0)
@@ -286,7 +288,7 @@ class Checkpointing(Checkpoint):
 
 
 def newest_valid(folder: Path) -> Path | None:
-    """Return the newest undamaged checkpoint, or None if there are none; log the damaged ones on the way.
+    """Return the newest undamaged checkpoint, or None if there are no checkpoints; warn about damaged ones.
 
     Raises:
         CheckpointError: there are checkpoints, but all are damaged.
@@ -305,9 +307,9 @@ def newest_valid(folder: Path) -> Path | None:
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints after `step` to `set-aside/`, because a run that resumes from `step` will write its own.
 
-    Also remove what killed processes left behind: half-written files, and checksums without their file.
+    Also remove the files that killed processes left: half-written ones, and checksums without their file.
     """
-    # A kill may also have interrupted the removal of a checkpoint that was set aside before.
+    # A kill may also have interrupted the removal of an older checkpoint from `set-aside/`.
     for path in (*folder.glob(".*.tmp"), *folder.glob(f"{SET_ASIDE}/.*.tmp")):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in folder.glob("step-*.sha256"):

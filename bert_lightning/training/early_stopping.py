@@ -1,4 +1,4 @@
-"""Early stopping that survives a resume."""
+"""Early stopping that still holds after a resume."""
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStopping, EarlyStoppingReason
@@ -8,11 +8,11 @@ class ResumableEarlyStopping(EarlyStopping):
     """Lightning's early stopping, which also stays stopped after a resume.
 
     Lightning's checkpoints hold only the number of validations without improvement. A run that was killed between
-    the checkpoint of its last validation and its end would train further.
+    the checkpoint of its last validation and its end would continue to train.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop before the first step if the checkpoint says that training was over."""
+        """Stop before the first step if training had already stopped when the checkpoint was written."""
         self._stay_stopped(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

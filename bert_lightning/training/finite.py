@@ -1,4 +1,4 @@
-"""Keep updates that are not finite away from the weights, and warn about jumps of the loss."""
+"""Protection of the weights from updates that are not finite, and warnings about jumps of the loss."""
 
 import logging
 import math
@@ -19,34 +19,34 @@ from bert_lightning.distributed.slices import local, norms
 from bert_lightning.errors import SharedWorkError
 
 log = logging.getLogger(__name__)
-# So many skipped steps in succession are no accident of one batch: training has diverged.
+# After this many skipped steps in a row, the cause is not a single batch: training has diverged.
 MOST_SKIPPED_IN_A_ROW = 10
-# Log intervals that a loss is compared with: at most, and at least.
+# The largest and the smallest number of earlier log intervals that a loss is compared with.
 _NUM_COMPARED, _FEWEST_COMPARED = 20, 5
-# Keys of a checkpoint; the names are older than the terms.
+# Keys of a checkpoint. They stay as they are, so that old checkpoints can be read.
 _LOSSES_KEY, _SKIPPED_KEY, _IN_A_ROW_KEY = "loss_windows", "skipped_steps", "skipped_in_a_row"
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """Scale the gradients, in place, so that their global norm is at most `largest`; return () the norm they had.
+    """Scale the gradients in place so that their global norm is at most `largest`; return the earlier norm, ().
 
-    As `torch.nn.utils.clip_grad_norm_`, but over the slices of all processes, and in float32 if gradients are
-    narrower. Lightning's own clipping refuses fused optimisers under autocast. On a processor the norm is known at
-    once, so gradients that are short enough are not multiplied by 1.
+    Unlike `torch.nn.utils.clip_grad_norm_`, it covers the slices of all processes, and computes in float32 if
+    gradients are narrower. Lightning's clipping refuses fused optimisers under autocast. On a CPU the norm can be
+    read without waiting, so gradients within the limit are not multiplied by 1.
     """
-    moved = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [local(parameter.grad) for parameter in moved if parameter.grad is not None]
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [local(parameter.grad) for parameter in trained if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
-    norm = torch.linalg.vector_norm(norms(gradients, moved))
-    # The small number is torch's own.
+    norm = torch.linalg.vector_norm(norms(gradients, trained))
+    # torch adds the same 1e-6.
     if largest is not None and (norm.device.type != "cpu" or not norm + 1e-6 <= largest):
         torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
 class _Step(NamedTuple):
-    """The values of one step that decide about its update, and that its report names."""
+    """The values of one step that decide about its update and go into its report."""
 
     number: int
     finite: Tensor
@@ -55,15 +55,15 @@ class _Step(NamedTuple):
 
 
 class FiniteSteps:
-    """Decides about each update, and reports the batch of one that is skipped.
+    """The check of each update before it reaches the weights, and the report of a batch whose update is skipped.
 
-    Only the device knows if loss and gradients are finite. A processor is asked at once. Asking an accelerator would
-    mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`), and the device is asked at
-    the end of the log interval and before a checkpoint is written.
+    The device computes whether loss and gradients are finite. On a CPU the result is read at once. On an accelerator
+    that would mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`), and the result is
+    read at the end of the log interval and before a checkpoint is written.
 
     Attributes:
         folder: where the report of a batch is written.
-        skips: skip such a step and continue, rather than stop.
+        skips: skip a step that is not finite and continue, rather than stop.
         num_skipped: steps skipped so far.
         num_in_a_row: skipped steps since the last update.
     """
@@ -84,18 +84,18 @@ class FiniteSteps:
         batches: Sequence[Mapping[str, Any]],
         model: nn.Module,
     ) -> bool:
-        """Return whether the optimiser may move the weights.
+        """Return whether the optimiser may update the weights.
 
         Args:
             step: the optimiser step, from 1.
             finite: () bool: whether loss and gradients of all processes are finite.
             losses: (L,) the losses, summed over this process's micro-batches.
-            optimizer: torch's.
+            optimizer: the optimiser that would take the step.
             batches: the micro-batches of this process.
-            model: its gradients that are not finite are named.
+            model: the model; the report names its gradients that are not finite.
 
         Raises:
-            SharedWorkError: the weights may not be moved, and training is to stop.
+            SharedWorkError: the loss or a gradient is not finite, and training must stop.
         """
         this = _Step(step, finite, losses, [batch["samples"] for batch in batches if "samples" in batch])
         if _skips_by_itself(finite.device, optimizer):
@@ -105,10 +105,12 @@ class FiniteSteps:
         return self._judge(this, model)
 
     def read(self) -> None:
-        """Wait for the device, and report the steps that it has skipped since; called by all processes.
+        """Wait for the device, and report the steps that it has skipped since the last call.
+
+        Called by all processes.
 
         Raises:
-            SharedWorkError: it skipped a step, and training is to stop.
+            SharedWorkError: it skipped a step, and training must stop.
         """
         unread, self._unread = self._unread, []
         for step in unread:
@@ -119,7 +121,7 @@ class FiniteSteps:
         return {_SKIPPED_KEY: self.num_skipped, _IN_A_ROW_KEY: self.num_in_a_row}
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
-        """Continue counting; checkpoints of earlier versions have no counts."""
+        """Continue with the counts of a checkpoint; checkpoints of earlier versions have none."""
         self.num_skipped = checkpoint.get(_SKIPPED_KEY, 0)
         self.num_in_a_row = checkpoint.get(_IN_A_ROW_KEY, 0)
 
@@ -139,8 +141,8 @@ class FiniteSteps:
         return False
 
     def _report(self, step: _Step, model: nn.Module | None) -> str:
-        """Write down the batches of all processes; return what was not finite and where the report is."""
-        own = {
+        """Write the report for the batches of all processes; return a short form of it for a message."""
+        report = {
             "losses": step.losses.tolist(),
             "gradients": [
                 name
@@ -149,7 +151,7 @@ class FiniteSteps:
             ],
             "samples": [each.tolist() for each in step.samples],
         }
-        processes = gather_objects(own)
+        processes = gather_objects(report)
         path = self.folder / f"non-finite-step-{step.number:09d}.json"
         written = f"all of them are in {path}"
         try:
@@ -159,7 +161,7 @@ class FiniteSteps:
             written = f"{path}: cannot be written: {error.strerror or error}"
         losses = [loss for process in processes for loss in process["losses"]]
         what = "a gradient is not finite" if all(map(math.isfinite, losses)) else "the loss is not finite"
-        # Each sample once: with tensor parallelism several processes have the same.
+        # Name each sample once: with tensor parallelism, several processes have the same samples.
         samples = [str(sample) for process in processes for batch in process["samples"] for sample in batch]
         shown = textwrap.shorten(", ".join(dict.fromkeys(samples)), 80, placeholder=" ...")
         return f"{what} (samples {shown}; {written})"
@@ -175,10 +177,10 @@ def _skips_by_itself(device: torch.device, optimizer: torch.optim.Optimizer) -> 
 
 
 class LossSpikes:
-    """Warns when the mean loss of a log interval stands out from the intervals before it.
+    """Warnings about a log interval whose mean loss jumps above that of the intervals before it.
 
-    It stands out if it lies above their median by more than six times their median deviation, and by more than a
-    tenth of the median. The loss of an interval varies by less than that, and it falls rather than rises.
+    It jumps if it exceeds their median by more than six times their median deviation, and by more than a tenth of the
+    median. Without a spike, the loss of an interval varies by less than that, and it falls rather than rises.
 
     Attributes:
         losses: the mean losses of the latest log intervals.
@@ -188,11 +190,11 @@ class LossSpikes:
         self.losses: deque[float] = deque(maxlen=_NUM_COMPARED)
 
     def add(self, step: int, loss: float) -> None:
-        """Compare the mean loss of the log interval that ended with a step, and remember it."""
+        """Compare the mean loss of the log interval that ended with `step`, and store it."""
         if len(self.losses) >= _FEWEST_COMPARED:
             median = statistics.median(self.losses)
             deviation = statistics.median(abs(each - median) for each in self.losses)
-            # All processes have the same loss, so one of them warns.
+            # All processes have the same loss, so only the first one warns.
             if loss > median + max(6 * deviation, 0.1 * abs(median)) and process_rank() == 0:
                 log.warning("step %d: the training loss jumped to %.4g from about %.4g", step, loss, median)
         if math.isfinite(loss):

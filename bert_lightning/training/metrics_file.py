@@ -64,7 +64,7 @@ def append(path: Path, row: Mapping[str, object]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return all complete rows. A line that a kill cut short is left out."""
+    """Return all complete rows, without a line that was cut short when the run was killed."""
     rows = []
     if path.is_file():
         for line in path.read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""`trainer.accumulate_grad_batches: auto`: find the largest micro-batch that fits into memory."""
+"""`trainer.accumulate_grad_batches: auto`: the search for the largest micro-batch that fits into memory."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from bert_lightning.distributed.collectives import data_rank, holds_everywhere, process_rank
 
-# Steps, evenly spaced over the training, among which the largest micro-batch is looked for.
+# The micro-batches of this many steps, evenly spaced over the training, are compared in size.
 _NUM_STEPS_TRIED = 32
 
 
 class Plan(Protocol):
-    """How training is cut into steps: a dataclass that also has the field `accumulate`, micro-batches per step."""
+    """The division of training into steps: a dataclass that also has `accumulate`, the micro-batches per step."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -26,11 +26,11 @@ class Plan(Protocol):
 
 
 class TrainingData(Protocol):
-    """A DataModule that makes the micro-batches of a step as a plan cuts them."""
+    """A DataModule that cuts the batch of a step into micro-batches according to a plan."""
 
     @property
     def plan(self) -> Plan:
-        """How training is cut into steps now."""
+        """The current division of training into steps."""
         ...
 
     def use_micro_batches(self, number: int) -> None:
@@ -57,14 +57,14 @@ class TrainedTask(Protocol):
 
 
 class LargestMicroBatch(Callback):
-    """Finds the smallest number of micro-batches per step that fits into memory, before the first step.
+    """A callback that finds, before the first step, the smallest number of micro-batches that fits into memory.
 
-    All processes use the same number. The loss is that of the whole batch, however it is cut, so only the draws of
-    dropout depend on the number. A resumed run keeps its number.
+    All processes use the same number. The loss is always that of the whole batch, so only the random draws of dropout
+    depend on the number. A resumed run keeps its number.
 
     Args:
-        batch_size: samples of a step in one share of the batch, which is one process without tensor parallelism.
-        known: the number of a resumed run.
+        batch_size: samples per step in one share of the batch. Without tensor parallelism, each process has a share.
+        known: the number of a resumed run; None starts the search.
         chosen: callback that receives the number.
     """
 
@@ -88,8 +88,8 @@ class LargestMicroBatch(Callback):
             steps = range(0, plan.num_steps, max(1, plan.num_steps // _NUM_STEPS_TRIED))
             batches = (data.training_batches(step, plan, share, num_shares)[0] for step in steps)
             largest = max(batches, key=lambda batch: batch["input_ids"].numel())
-            own = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
-            return bool(holds_everywhere(torch.tensor(own, device=trainer.strategy.root_device)))
+            fits_here = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
+            return bool(holds_everywhere(torch.tensor(fits_here, device=trainer.strategy.root_device)))
 
         number = fewest_micro_batches(self.batch_size, fits)
         if process_rank() == 0:
@@ -100,7 +100,7 @@ class LargestMicroBatch(Callback):
 def fewest_micro_batches(batch_size: int, fits: Callable[[int], bool]) -> int:
     """Return the smallest divisor of the batch size with which it `fits`, or the batch size if none does.
 
-    If even single samples do not fit, training will end with the device's own message.
+    If even single samples do not fit, training will end with the error message of the device.
 
     >>> fewest_micro_batches(12, lambda number: 12 // number <= 5)
     3
@@ -110,7 +110,7 @@ def fewest_micro_batches(batch_size: int, fits: Callable[[int], bool]) -> int:
 
 
 def _fits(trainer: Trainer, task: TrainedTask, batch: Mapping[str, Any]) -> bool:
-    """Return whether both passes and the optimiser's two moments fit into memory; leave nothing there."""
+    """Return whether both passes and the optimiser's two moments fit into memory; free all of it again."""
     moments: list[Tensor] = []
     try:
         moments = [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(2)]

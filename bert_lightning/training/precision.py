@@ -1,4 +1,7 @@
-"""Precisions: the type of products, and two that Lightning lacks (weights in bfloat16, a loss scaled for float16)."""
+"""Numeric precisions: the type of matrix products, weights in bfloat16, and a scaled loss for float16.
+
+Lightning has versions of the last two, but they round labels and interfere with gradient clipping.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +26,7 @@ def product_type(precision: str) -> torch.dtype:
 class BFloat16Weights(Precision):
     """`bf16-true` for a model that is already in bfloat16.
 
-    Lightning's own makes bfloat16 the default type during a step, which rounds labels and metrics too.
+    Lightning's version makes bfloat16 the default type during a step, which rounds labels and metrics too.
     """
 
     precision: Any = "bf16-true"
@@ -33,7 +36,7 @@ class ScaledFloat16(MixedPrecision):
     """`16-mixed` whose loss scale belongs to the training step.
 
     Micikevicius et al. 2018, arXiv 1710.03740, section 3.2. The loss is scaled before each backward pass. Lightning's
-    own would unscale the gradients within the optimiser's step, after the clipping of their norm. With a fused
+    version would unscale the gradients within the optimiser's step, after the clipping of their norm. With a fused
     optimiser it would not unscale them at all.
 
     Args:
@@ -46,5 +49,5 @@ class ScaledFloat16(MixedPrecision):
     def optimizer_step(  # type: ignore[override]
         self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], object], **kwargs: object
     ) -> object:
-        """Take the optimiser's own step; the training step has unscaled the gradients, or dropped them."""
+        """Call the optimiser without the scaler: the training step has already unscaled or dropped the gradients."""
         return Precision.optimizer_step(self, optimizer, model, closure, **kwargs)

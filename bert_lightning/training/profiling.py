@@ -1,4 +1,4 @@
-"""`fit --profile`: how the time of some steps is spent, as a trace for a browser and as a table."""
+"""`fit --profile`: the time that the operations of some steps take, as a trace for a browser and as a table."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ _NUM_SKIPPED, NUM_STEPS = 5, 5
 
 
 class Profiling(Callback):
-    """Records five steps, after the first five since the start or the resume, and writes them to a folder.
+    """A callback that skips the first five steps of this process, records the next five, and writes two files.
 
-    `trace.json` is in Chrome's format, for https://ui.perfetto.dev or chrome://tracing; `operators.txt` is the table
-    of operators by their own time.
+    `trace.json` is in Chrome's format, for https://ui.perfetto.dev or chrome://tracing. `operators.txt` is the table
+    of operators, sorted by self time.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The progress of training: a bar in a terminal, or a line from time to time elsewhere."""
+"""Display of the progress of training: a bar in a terminal, and a line from time to time elsewhere."""
 
 import sys
 import time
@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# Without a terminal, lines are at least so far apart.
+# Without a terminal, lines are at least this far apart.
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingProgress(ProgressBar):
-    """Shows the steps done, some metrics, and the time left.
+    """Display of the steps done, some metrics, and the time left.
 
     Args:
         shown: the metrics in order: name, label, format of the value.
@@ -78,7 +78,7 @@ class TrainingProgress(ProgressBar):
         values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
         text = f"validation at step {trainer.global_step}: {shown}"
-        # A plain string would be searched for markup.
+        # rich would interpret a plain string as markup.
         self.console.print(Text(text), soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,4 +94,4 @@ class TrainingProgress(ProgressBar):
 
     def _metrics(self, trainer: Trainer) -> str:
         logged = getattr(trainer.lightning_module, "training_metrics", {})
-        return "  ".join(f"{label} {logged[name]:{form}}" for name, label, form in self.shown if name in logged)
+        return "  ".join(f"{label} {logged[name]:{spec}}" for name, label, spec in self.shown if name in logged)

@@ -1,4 +1,7 @@
-"""The processes that train together: if one of them dies, the others end soon too, and one of them reports why."""
+"""Supervision of the processes that train together.
+
+If one of them dies, the others end soon too, and one of them reports why.
+"""
 
 import os
 import re
@@ -17,17 +20,18 @@ from bert_lightning.errors import WorkError
 from bert_lightning.training.signals import EXIT_STATUS
 
 Result = TypeVar("Result")
-# Holds the process that started this one. If that one has died before the first look, getppid names another process.
+# The variable with the id of the process that started this one. If that process dies before the first check, getppid
+# already returns another id.
 _PARENT = "BERT_LIGHTNING_PARENT"
 _SECONDS_BETWEEN_LOOKS = 1.0
-# Time for a process to notice by itself, at a broken connection, that another one is gone. Gloo notices at once. NCCL
-# does not, so its process is ended after this time.
+# Time for a process to notice by itself, from a broken connection, that another one is gone. Gloo notices at once.
+# NCCL does not, so a process that uses it is ended after this time.
 SECONDS_TO_NOTICE = 10.0
-# Time for it to finish its records; W&B may take a minute.
+# Time for such a process to finish its records; W&B may take a minute.
 _SECONDS_TO_END = 60.0
 # Time between a broken connection and the system's report that the process at its other end has died.
 _SECONDS_TO_LEARN_WHO = 3.0
-# Time for the others to end by themselves after an error. If only the first process met it, they wait for that one.
+# Time for the others to end by themselves after an error. If only the first process has the error, they do not end.
 _SECONDS_FOR_THE_OTHERS = 5.0
 _RESUME = "; the others cannot continue without it. The same command resumes from the last checkpoint"
 _TIMED_OUT = re.compile(r"tim(ed|e) ?out", re.IGNORECASE)
@@ -38,7 +42,7 @@ _CONNECTION_ERROR = re.compile(
 
 
 class RankLost(WorkError):
-    """Another process of this training is gone.
+    """The loss of another process of this training.
 
     Args:
         message: which one, and how it ended.
@@ -52,7 +56,7 @@ class RankLost(WorkError):
 
 
 def own_processes(trainer: Trainer) -> None:
-    """Take the handling of signals, and of the other processes, over from Lightning.
+    """Take over from Lightning the handling of signals and of the other processes.
 
     Lightning's handler of SIGTERM waits for other processes inside a signal handler. Its observer kills the first
     process with SIGKILL when another one exits with a status other than 0, as all do after a signal.
@@ -67,7 +71,7 @@ def own_processes(trainer: Trainer) -> None:
 
 
 class RankLauncher(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine, unless torchrun or SLURM did, and watches them."""
+    """A launcher that starts the other processes of this machine, unless torchrun or SLURM did, and watches them."""
 
     def launch(
         self, function: Callable[..., Result], *args: object, trainer: Trainer | None = None, **kwargs: object
@@ -122,7 +126,9 @@ class RankLauncher(_SubprocessScriptLauncher):
 
 
 class RankWatch:
-    """A thread that looks once a second if the other processes of this machine live; it keeps no process alive.
+    """A thread that checks once a second whether the other processes of this machine are alive.
+
+    A process can end without waiting for the thread.
 
     Args:
         others: the processes that this one started: local ranks 1, 2, ...
@@ -143,7 +149,7 @@ class RankWatch:
         self._stopped.set()
 
     def explain(self, error: RuntimeError) -> RankLost | None:
-        """Return the loss of another process that caused an error; None if this process caused it itself.
+        """Return `RankLost` if the end of another process caused an error; None if this process caused it itself.
 
         Raises:
             SystemExit: no dead process was found, and the first process, which started this one, will report.
@@ -160,8 +166,8 @@ class RankWatch:
         self._raised = True
         if self._lost is None:
             what = "did not answer in time (trainer.timeout_seconds)" if _TIMED_OUT.search(text) else "is gone"
-            own = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")
-            self._lost = RankLost(f"rank {own}: another rank {what}{_RESUME}")
+            rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")
+            self._lost = RankLost(f"rank {rank}: another rank {what}{_RESUME}")
         return self._lost
 
     def _find(self) -> RankLost | None:
@@ -188,7 +194,7 @@ class RankWatch:
         elif self._raised:
             time.sleep(_SECONDS_TO_END)
         else:
-            # This process has ended for its own reason, as the lost one has.
+            # This process ended by itself, not because of the lost one.
             return
         for other in self.others:
             other.kill()
@@ -196,4 +202,4 @@ class RankWatch:
 
 
 def _status_of(number: int) -> int:
-    return next((status for known, status in EXIT_STATUS.items() if known == number), 1)
+    return next((status for each, status in EXIT_STATUS.items() if each == number), 1)

@@ -1,6 +1,7 @@
-"""SIGTERM, SIGUSR1 (as SLURM sends it) and SIGINT end training after the current step, with a checkpoint.
+"""Signals that end training after the current step, with a checkpoint.
 
-So does SIGHUP, unless it is ignored: `fit` and `reproduce` ignore it, except under torchrun.
+They are SIGTERM, SIGUSR1 (as SLURM sends it), SIGINT, and SIGHUP unless it is ignored. `fit` and `reproduce` ignore
+SIGHUP, except under torchrun.
 """
 
 import os
@@ -22,7 +23,7 @@ EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143, sig
 
 
 class StoppedBySignal(Exception):
-    """A signal ended the training; its checkpoint is written.
+    """The end of training by a signal, after a checkpoint was written.
 
     Attributes:
         signal: the one that ended it.
@@ -45,10 +46,11 @@ def restore_signal_handlers() -> Iterator[None]:
 
 
 class StopOnSignal(Callback):
-    """Ends training on a signal: all processes agree on it at the end of a step, save, and raise `StoppedBySignal`.
+    """A callback that ends training on a signal, in all processes at the end of the same step.
 
-    It raises because Lightning would validate first after `should_stop`. After the last step training is finished,
-    and a signal changes nothing. A second SIGINT interrupts at once. A third one ends the process without clean-up.
+    It saves and raises `StoppedBySignal`, because after `should_stop` Lightning would validate first. After the last
+    step training is finished, and a signal changes nothing. A second SIGINT interrupts at once. A third one ends the
+    process without clean-up.
     """
 
     def __init__(self, checkpointing: Checkpointing) -> None:
@@ -59,7 +61,7 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the command's signal handlers, which would end the process at once."""
         if trainer.world_size > 1 and torch.distributed.get_backend() != "gloo":
-            # Agree through the processor, so that a step does not wait for the device.
+            # Exchange the signals through the CPU, so that a step does not wait for the device.
             timeout = getattr(trainer.strategy, "_timeout", None)
             self._group = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
@@ -87,7 +89,7 @@ class StopOnSignal(Callback):
         """
         number = largest_number(self._received, self._group)
         if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
-            # Lightning would call it after this callback.
+            # Lightning would call `checkpointing` only after this callback.
             self.checkpointing.on_validation_end(trainer, pl_module)
             self._stop(trainer, number)
 
@@ -102,7 +104,7 @@ class StopOnSignal(Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:
-            # A third SIGINT must not interrupt the cleaning up that the second one starts.
+            # A third SIGINT ends the process at once, so it cannot interrupt the clean-up halfway.
             signal.signal(number, lambda *_: os._exit(EXIT_STATUS[signal.SIGINT]))
             raise Interrupted
         self._received = number

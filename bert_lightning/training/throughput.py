@@ -18,7 +18,7 @@ THROUGHPUT_METRICS = (
     "train/peak_memory_gb",
     *(f"train/{section}_share" for section in SECTIONS),
 )
-"""The metrics of speed: the only metrics that differ when a run is repeated."""
+"""the metrics of speed, the only ones that differ when a run is repeated"""
 
 # Vendor peaks of dense bfloat16 in FLOP/s, by a substring of the device's name; the first match counts.
 _VENDOR_PEAKS = (
@@ -44,9 +44,9 @@ _VENDOR_PEAKS = (
 
 
 class StepClock:
-    """Adds up the seconds of each section of the steps.
+    """A clock that adds up the seconds of each section of the steps.
 
-    A GPU computes while its host is already at a later point, so its sections are timed on the device.
+    A GPU computes asynchronously: its host is already at a later point. The sections are therefore timed on the GPU.
     """
 
     def __init__(self) -> None:
@@ -108,10 +108,10 @@ class StepClock:
 
 @functools.cache
 def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, inner: int) -> float:
-    """Return the FLOP/s that a device reaches at most in matrix products of a type.
+    """Return the highest FLOP/s of a device in matrix products of a type.
 
-    For a GPU of the table it is the vendor's peak of dense bfloat16. For any other device, and in float32, it is the
-    fastest product of the model's own widths, measured for a moment, once per process.
+    For a GPU in `_VENDOR_PEAKS` it is the vendor's peak of dense bfloat16. For any other device, and in float32, it
+    is measured once per process, briefly: the fastest product with the widths of the model counts.
     """
     if device.type == "cuda" and precision != torch.float32:
         name = torch.cuda.get_device_name(device)
@@ -146,7 +146,7 @@ def peak_memory(device: torch.device) -> float:
     """Return the largest number of bytes that tensors used on a GPU, or that the process used."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    # Kilobytes, except on macOS.
+    # ru_maxrss is in kilobytes, but on macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 
