@@ -48,8 +48,8 @@ AVERAGES: dict[str, tuple[Column, ...]] = {
         _RTE,
     ),
     # On the development set, as MosaicBERT (Portes et al. 2023) and ModernBERT (Warner et al. 2024) report: one MNLI
-    # column, no WNLI, one result per task. The papers do not say which result and which MNLI. Here it is MNLI matched,
-    # and accuracy except for STS-B, which has Spearman's correlation.
+    # column, no WNLI, one result per task. The papers do not say which result and which MNLI. Here it is MNLI
+    # matched, and accuracy except for STS-B, which has Spearman's correlation.
     "eight-columns": (
         _COLA,
         _SST2,

@@ -1,4 +1,4 @@
-"""Adapting a checkpoint to another vocabulary or to longer sequences, before a model is built from it."""
+"""Adaptation of a checkpoint to another vocabulary or to longer sequences, before a model is built from it."""
 
 import dataclasses
 

@@ -44,22 +44,22 @@ _BY_HEADS: tuple[tuple[tuple[str, ...], type[PretrainedModel]], ...] = (
 
 
 def model_of(checkpoint: Checkpoint) -> PretrainedModel:
-    """Build the model of a checkpoint, whatever its class.
+    """Build the model for a checkpoint, of the class that the checkpoint names or that its heads suggest.
 
     Raises:
         CheckpointError: the class is unknown, or the checkpoint does not fit it.
     """
-    name, known = checkpoint.architecture, {**MODELS, **OWN_MODELS}
-    if name not in known and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
+    name, classes = checkpoint.architecture, {**MODELS, **OWN_MODELS}
+    if name not in classes and all(tensor.startswith(ENCODER) for tensor in checkpoint.tensors):
         # A custom class that adds no parameters, such as Contriever.
         name = BertEncoder.architecture
-    if name is not None and name not in known:
-        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(known)}")
+    if name is not None and name not in classes:
+        raise CheckpointError(f"{checkpoint.path} holds a {name}; known: {', '.join(classes)}")
     heads = {tensor.split(".")[0] for tensor in checkpoint.tensors}
     by_heads = next(cls for needed, cls in _BY_HEADS if heads.issuperset(needed))
     if by_heads is BertForSequenceClassification and "encoder.pooler.weight" not in checkpoint.tensors:
         by_heads = BertForTokenClassification
-    cls = known[name] if name is not None else by_heads
+    cls = classes[name] if name is not None else by_heads
     # The models that Hugging Face released are named masked language models, but have both heads.
     if cls is BertForMaskedLM and by_heads is BertForPreTraining:
         cls = BertForPreTraining

@@ -1,7 +1,7 @@
 """Scaled dot-product self-attention over N heads of width D = H / N, with exchangeable backends.
 
-`modeling.py: attention_layer`. The original adds -10000 to the scores of padding; all backends here exclude padding.
-The difference is below exp(-10000) = 0. Every backend applies dropout to the attention probabilities.
+The original is `modeling.py: attention_layer`. It adds -10000 to the scores of padding; all backends here exclude
+padding. The difference is below exp(-10000) = 0. Every backend applies dropout to the attention probabilities.
 """
 
 import itertools

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tags import BOUNDARY, TagScheme, check_scheme_name, may_follow, split_tag_of
 
-# Added to the score of a forbidden step in training. It is finite, so that gradients stay finite, and it makes the
-# probability 0 in float32.
+# Added in training to the score of a forbidden start, transition or end. It is finite, so that gradients stay finite,
+# and it makes the probability 0 in float32.
 _FORBIDDEN = -1e4
 # The same in decoding.
 _IMPOSSIBLE = float("-inf")
 
 
 class Allowed(NamedTuple):
-    """The steps between L tags, each with a boolean (True if it is allowed) or with a score.
+    """The starts, transitions and ends of L tags: booleans (True if allowed), or scores.
 
     Attributes:
-        starts: (L,) tags that begin a sentence.
-        transitions: (L, L) steps from the tag of the row to the tag of the column.
-        ends: (L,) tags that end a sentence.
+        starts: (L,) for each tag, that it begins a sentence.
+        transitions: (L, L) that the tag of the column follows the tag of the row.
+        ends: (L,) for each tag, that it ends a sentence.
     """
 
     starts: Tensor
@@ -32,7 +32,7 @@ class Allowed(NamedTuple):
 
 
 def allowed_by_scheme(labels: Sequence[str], scheme: TagScheme) -> Allowed:
-    """Return the steps between labels that a scheme of tags allows (`tags.may_follow`).
+    """Return the starts, transitions and ends of labels that a scheme of tags allows (`tags.may_follow`).
 
     Raises:
         ValueError: the scheme does not exist, or a label is not of it.
@@ -56,13 +56,13 @@ class LinearChainCRF(nn.Module):
     """Scores of tag sequences: emissions at the tagged positions plus transitions between neighbours.
 
     Positions outside the mask, such as padding and word continuations, are skipped: the tags before and after them
-    are neighbours. Everything is computed in at least float32, also under autocast. Transitions start at 0. With
-    these, the field is the same as a softmax at each position.
+    are neighbours. Everything is computed in at least float32, also under autocast. Transitions are initialised to 0.
+    With these, the CRF is the same as a softmax at each position.
 
     Args:
         num_tags: L.
-        allowed: the steps between tags that are allowed; None allows all. Each forbidden step in a gold sequence
-            adds about 10,000 to its loss.
+        allowed: the allowed starts, transitions and ends; None allows all. Each forbidden one in a gold sequence adds
+            about 10,000 to its loss.
 
     Raises:
         ValueError: the shapes in `allowed` do not fit `num_tags`.
@@ -80,11 +80,11 @@ class LinearChainCRF(nn.Module):
         if allowed is None:
             all_tags = torch.ones(num_tags, dtype=torch.bool)
             allowed = Allowed(all_tags, all_tags.expand(num_tags, -1), all_tags)
-        for name, steps in allowed._asdict().items():
+        for name, are_allowed in allowed._asdict().items():
             expected = getattr(self, name).shape
-            if steps.shape != expected:
-                raise ValueError(f"allowed.{name} has shape {tuple(steps.shape)}; expected {tuple(expected)}")
-            self.register_buffer(f"forbidden_{name}", ~steps, persistent=False)
+            if are_allowed.shape != expected:
+                raise ValueError(f"allowed.{name} has shape {tuple(are_allowed.shape)}; expected {tuple(expected)}")
+            self.register_buffer(f"forbidden_{name}", ~are_allowed, persistent=False)
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Return log p(tags) of each sequence.
@@ -102,14 +102,14 @@ class LinearChainCRF(nn.Module):
         """
         self._check_shapes(emissions, tags=tags, mask=mask)
         with _without_autocast(emissions):
-            starts, transitions, ends = self._steps(emissions, _FORBIDDEN)
+            starts, transitions, ends = self._penalized(emissions, _FORBIDDEN)
             scores, order, valid = _compact(_widened(emissions), mask)
             tags = tags.gather(1, order).masked_fill(~valid, 0)
             path = self._path_score(scores, tags, valid, starts, transitions, ends)
             return (path - self._log_partition(scores, valid, starts, transitions, ends)) * valid[:, 0]
 
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Return the likeliest tags, by the algorithm of Viterbi.
+        """Return the most likely tags, by the Viterbi algorithm.
 
         Args:
             emissions: (B, S, L) scores.
@@ -123,14 +123,14 @@ class LinearChainCRF(nn.Module):
         """
         self._check_shapes(emissions, mask=mask)
         with torch.no_grad(), _without_autocast(emissions):
-            starts, transitions, ends = self._steps(emissions, _IMPOSSIBLE)
+            starts, transitions, ends = self._penalized(emissions, _IMPOSSIBLE)
             scores, order, valid = _compact(_widened(emissions), mask)
             best, pointers = starts + scores[:, 0], []
             stay = torch.arange(scores.shape[2], device=scores.device).expand_as(best)
-            for step in range(1, scores.shape[1]):
+            for position in range(1, scores.shape[1]):
                 reached, before = (best[:, :, None] + transitions).max(1)
-                is_tagged = valid[:, step, None]
-                best = torch.where(is_tagged, reached + scores[:, step], best)
+                is_tagged = valid[:, position, None]
+                best = torch.where(is_tagged, reached + scores[:, position], best)
                 pointers.append(torch.where(is_tagged, before, stay))
             tag = (best + ends).argmax(1)
             path = [tag]
@@ -142,13 +142,12 @@ class LinearChainCRF(nn.Module):
             return tags.masked_fill(~mask.bool(), IGNORED)
 
     def decoding_scores(self) -> Allowed:
-        """Return the scores that `decode` adds to the emissions; forbidden steps have minus infinity.
+        """Return the scores that `decode` adds to the emissions; forbidden ones are minus infinity.
 
         The tags t_1 ... t_n that `decode` returns have the largest sum
         starts[t_1] + sum of emissions[i, t_i] + sum of transitions[t_i, t_i+1] + ends[t_n].
-
         """
-        return self._steps(self.starts, _IMPOSSIBLE)
+        return self._penalized(self.starts, _IMPOSSIBLE)
 
     def _check_shapes(self, emissions: Tensor, **arguments: Tensor) -> None:
         num_tags = len(self.starts)
@@ -161,11 +160,12 @@ class LinearChainCRF(nn.Module):
                 actual = f"of shape {_shape(argument)}" if isinstance(argument, Tensor) else f"{argument!r}"
                 raise ValueError(f"{name} is {actual}; expected {shape[:2]}, since emissions is of shape {shape}")
 
-    def _steps(self, emissions: Tensor, penalty: float) -> Allowed:
+    def _penalized(self, emissions: Tensor, penalty: float) -> Allowed:
+        """Return the scores of starts, transitions and ends, with a penalty for those that are forbidden."""
         dtype = _widened(emissions).dtype
 
-        def scores(steps: Tensor, forbidden: Tensor) -> Tensor:
-            return steps.to(dtype) + forbidden.to(dtype).masked_fill(forbidden, penalty)
+        def scores(parameter: Tensor, forbidden: Tensor) -> Tensor:
+            return parameter.to(dtype) + forbidden.to(dtype).masked_fill(forbidden, penalty)
 
         return Allowed(
             scores(self.starts, self.forbidden_starts),
@@ -184,11 +184,11 @@ class LinearChainCRF(nn.Module):
 
     @staticmethod
     def _log_partition(scores: Tensor, valid: Tensor, starts: Tensor, transitions: Tensor, ends: Tensor) -> Tensor:
-        """Run the forward algorithm over all tags of all sequences at once, one step per position."""
+        """Run the forward algorithm position by position, over all tags of all sequences at once."""
         forward = starts + scores[:, 0]
-        for step in range(1, scores.shape[1]):
-            reached = (forward[:, :, None] + transitions).logsumexp(1) + scores[:, step]
-            forward = torch.where(valid[:, step, None], reached, forward)
+        for position in range(1, scores.shape[1]):
+            reached = (forward[:, :, None] + transitions).logsumexp(1) + scores[:, position]
+            forward = torch.where(valid[:, position, None], reached, forward)
         return (forward + ends).logsumexp(1)
 
 
@@ -215,7 +215,7 @@ def _compact(emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mask = mask.bool()
     order = mask.logical_not().long().argsort(dim=1, stable=True)
     if mask.device.type == "cpu" and not torch.compiler.is_compiling() and mask.numel():
-        # Only on the CPU: an accelerator would have to be waited for to learn the number of positions.
+        # Only on a CPU, because reading the number of positions from an accelerator would mean waiting for it.
         order = order[:, : max(1, int(mask.sum(1).max()))]
     gathered = emissions.gather(1, order[:, :, None].expand(-1, -1, emissions.shape[2]))
     return gathered, order, mask.gather(1, order)

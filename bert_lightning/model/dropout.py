@@ -4,12 +4,12 @@ On a CPU, torch draws one number per element from a serial generator. In a small
 matrix products. Sixteen random bits per element are enough, so one draw of 64 bits serves four elements.
 """
 
-from typing import Protocol
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bert_lightning.model.autograd import FunctionContext
 
 _LEVELS = 2**16
 # The integer type of the same width as each floating-point type.
@@ -29,7 +29,7 @@ class Dropout(nn.Dropout):
 
 
 def dropout(values: Tensor, probability: float) -> Tensor:
-    """Set each element to 0 with `probability` and divide the others by 1 - `probability`; the shape stays.
+    """Set each element to 0 with `probability` and divide the others by 1 - `probability`; keep the shape.
 
     On a CPU the probability is rounded to a multiple of 2^-16. The kept elements are divided by 1 - the rounded
     probability, so the expectation is exact. The seed comes from torch's generator, so runs are repeatable.
@@ -51,7 +51,7 @@ def dropout(values: Tensor, probability: float) -> Tensor:
 def _random_bits(num: int) -> Tensor:
     """Return (num,) int64 with random bits, from a seed that torch's generator draws.
 
-    numpy's SFC64 takes half the time of torch's generator. `torch.compile` can only trace the latter.
+    numpy's SFC64 takes half the time of torch's generator, but `torch.compile` can trace only torch's.
     """
     highest = 2**63 - 1
     if torch.compiler.is_compiling():
@@ -73,19 +73,11 @@ def _scaled_mask(factor: float, levels: Tensor, least: int, dtype: torch.dtype) 
     return mask.mul_(bits).view(dtype)
 
 
-class _Context(Protocol):
-    """The context of an autograd function, as far as it is used here."""
-
-    saved_tensors: tuple[Tensor, ...]
-
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
-
-
 class _Dropout(torch.autograd.Function):
     """Product with a mask that holds 0 for dropped elements and the scaling factor for the others."""
 
     @staticmethod
-    def forward(ctx: _Context, values: Tensor, num_dropped: int) -> Tensor:
+    def forward(ctx: FunctionContext, values: Tensor, num_dropped: int) -> Tensor:
         levels = _random_bits((values.numel() + 3) // 4).view(torch.int16)[: values.numel()].view(values.shape)
         factor = _LEVELS / (_LEVELS - num_dropped) if num_dropped < _LEVELS else 0.0
         mask = _scaled_mask(factor, levels, num_dropped - _LEVELS // 2, values.dtype)
@@ -93,6 +85,6 @@ class _Dropout(torch.autograd.Function):
         return values * mask
 
     @staticmethod
-    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionContext, *gradients: Tensor) -> tuple[Tensor, None]:
         [mask] = ctx.saved_tensors
         return gradients[0] * mask, None

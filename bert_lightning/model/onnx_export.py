@@ -44,7 +44,7 @@ class _Outputs(nn.Module):
 
 
 def onnx_obstacle(model: PretrainedModel) -> str | None:
-    """Return the setting that keeps a model out of an ONNX file, with the reason; None if there is none."""
+    """Return the setting that prevents the export of a model, with the reason; None if it can be exported."""
     if isinstance(model, BertForRelationClassification):
         return "entity markers, but the inputs of an ONNX file are ids and masks, which do not locate the entities"
     return None
@@ -168,7 +168,7 @@ def _relative_difference(expected: NDArray[np.float32], actual: NDArray[np.float
 
 
 def _remove_origins(model: "onnx_ir.Model") -> None:
-    """Delete the notes on the origin of each node, because they name files of this machine."""
+    """Delete the metadata on the origin of each node, because it names files of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():

@@ -1,4 +1,4 @@
-"""Floating-point operations of a model, from which the reached share of the hardware's peak is computed."""
+"""Floating-point operations of a model, for the fraction of the hardware's peak that a training reaches."""
 
 from bert_lightning.model.config import BertConfig
 

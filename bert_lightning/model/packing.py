@@ -54,7 +54,7 @@ def packing_of(lengths: Tensor) -> Packing:
 
 
 def longest_of(packing: Packing, num_tokens: int) -> int:
-    """Return the length of the longest sequence on a CPU, and `max_length` elsewhere, where counting would wait.
+    """Return the length of the longest sequence on a CPU, else `max_length`, because counting would wait.
 
     Raises:
         ValueError: on a CPU, the boundaries do not fit the number of tokens.

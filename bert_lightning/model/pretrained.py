@@ -145,7 +145,7 @@ class PretrainedModel(nn.Module):
             if arguments:
                 raise
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
-        # Before memory is taken for sizes that may be a lie.
+        # Compare before memory is allocated, because a damaged file may name huge sizes.
         compare(skeleton, checkpoint)
         model = cls(config, **head)
         if all(tensor.dtype == torch.float64 for tensor in checkpoint.tensors.values()):
@@ -186,7 +186,7 @@ class PretrainedModel(nn.Module):
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the constructor's arguments, besides the architecture, for the head that a checkpoint holds.
 
-        The `chosen` arguments win over those of the checkpoint.
+        The `chosen` arguments override those of the checkpoint.
         """
         return chosen
 
@@ -264,7 +264,7 @@ def config_of(checkpoint: Checkpoint) -> BertConfig:
 
 
 def fill(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
-    """Copy a checkpoint's tensors into a model, which also keeps the report and the vocabulary.
+    """Copy a checkpoint's tensors, vocabulary and provenance into a model, and store the loading report there.
 
     Raises:
         CheckpointError: checkpoint and model do not fit, as in `compare`.

@@ -1,6 +1,6 @@
 """Task models: the encoder with a head for sequences, tokens, spans or choices.
 
-They have the same inputs as the models for pre-training (`model/bert.py`).
+All of them take the same inputs as the models for pre-training (`model/bert.py`).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _LabelledModel(PretrainedModel):
     def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
         super().__init__(config)
         if labels is None:
-            # The names that transformers uses if there are none.
+            # transformers uses these names if a model has none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
         if isinstance(labels, str) or not labels:
             raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
@@ -40,7 +40,7 @@ class _LabelledModel(PretrainedModel):
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels, or their number if they have no names.
 
-        A chosen number of labels keeps the names of the checkpoint if there are as many.
+        If a number of labels is chosen that equals the checkpoint's, the labels keep the names of the checkpoint.
         """
         labels = checkpoint.task_settings.get("labels")
         head = checkpoint.tensors.get("classifier.bias")
@@ -118,7 +118,7 @@ class BertForTokenClassification(_LabelledModel):
     Args:
         config: the architecture; the model has no pooler.
         num_labels: L, the number of labels.
-        labels: the names of the labels; either they or `num_labels` suffice.
+        labels: the names of the labels; one of `labels` and `num_labels` is enough.
         crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
     """
@@ -161,7 +161,7 @@ class BertForTokenClassification(_LabelledModel):
 
     @property
     def deviations(self) -> list[str]:
-        """The inherited ones and the CRF, which transformers does not have."""
+        """The inherited deviations and the CRF, which transformers does not have."""
         return super().deviations + (["crf"] if self.crf is not None else [])
 
     def forward(
@@ -177,16 +177,16 @@ class BertForTokenClassification(_LabelledModel):
 
 
 class SpanOutput(NamedTuple):
-    """Scores of the start and the end of an answer, and of having one."""
+    """Scores of the start and the end of an answer, and of whether there is one."""
 
     start_logits: Tensor
     """(B, S), or (T,) if packed"""
     end_logits: Tensor
     """(B, S), or (T,) if packed"""
     null_scores: Tensor
-    """(B,) of having no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
+    """(B,) that there is no answer: the sum of start and end at the first real token, [CLS]; paper section 4.3"""
     answerable_logits: Tensor | None
-    """(B,) of having an answer, if the model has a head for it"""
+    """(B,) that there is an answer, if the model has a head for it"""
 
 
 class BertForQuestionAnswering(PretrainedModel):
@@ -216,7 +216,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
     @property
     def deviations(self) -> list[str]:
-        """The inherited ones and the head for answerability, which transformers does not have."""
+        """The inherited deviations and the head for answerability, which transformers does not have."""
         return super().deviations + (["answerability"] if self.answer_head is not None else [])
 
     def forward(
@@ -286,7 +286,7 @@ class BertForRelationClassification(_LabelledModel):
 
     @property
     def deviations(self) -> list[str]:
-        """The inherited ones and the entity markers, which transformers does not have."""
+        """The inherited deviations and the entity markers, which transformers does not have."""
         return [*super().deviations, "entity markers"]
 
     def forward(

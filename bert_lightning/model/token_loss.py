@@ -2,7 +2,7 @@
 
 For M tokens and V entries the usual way stores M * V numbers five times: the logits, their float32 copy, the
 log-softmax of that copy, and the gradients of copy and logits. Here they are stored once, in the type of the matrix
-products. A few rows at a time are replaced by their gradient while they are in the cache.
+products. The logits of a few tokens at a time are replaced by their gradients while they are in the cache.
 """
 
 from typing import NamedTuple, Protocol
@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bert_lightning.model.autograd import FunctionContext
 
 # Logits that are processed at once. A CPU's cache holds a few megabytes; an accelerator needs more to be busy.
 _NUM_ELEMENTS_AT_ONCE = {"cpu": 2**20}
@@ -50,16 +52,10 @@ def _summed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-class _Context(Protocol):
-    """The context of an autograd function, as far as it is used here."""
+class _Context(FunctionContext, Protocol):
+    """A context that also stores the types of the inputs."""
 
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
     dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]
-
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -76,9 +72,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=_summed_in(dtype), device=hidden.device)
         num_right = torch.zeros((), dtype=torch.int64, device=hidden.device)
         at_once = _NUM_ELEMENTS_AT_ONCE.get(hidden.device.type, _NUM_ELEMENTS_ELSEWHERE)
-        num_rows = max(at_once // logits.shape[1], 1)
-        for rows, targets in zip(logits.split(num_rows), labels.split(num_rows), strict=True):
-            scores = rows + bias.to(loss.dtype)
+        num_tokens = max(at_once // logits.shape[1], 1)
+        for some_logits, targets in zip(logits.split(num_tokens), labels.split(num_tokens), strict=True):
+            scores = some_logits + bias.to(loss.dtype)
             highest, of_labels = scores.amax(-1), scores.gather(1, targets[:, None])[:, 0]
             probabilities = scores.softmax(-1)
             # The largest probability is 1 / sum(exp(scores - highest)).
@@ -87,7 +83,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if with_gradient:
                 # Not `scatter_add_`, which is not deterministic on CUDA.
                 probabilities.scatter_(1, targets[:, None], probabilities.gather(1, targets[:, None]) - 1)
-                rows.copy_(probabilities)
+                some_logits.copy_(probabilities)
         if with_gradient:
             ctx.save_for_backward(logits, cast_hidden, cast_matrix)
             ctx.dtypes = hidden.dtype, matrix.dtype, bias.dtype
@@ -103,6 +99,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_hidden = ((of_logits @ matrix) * factor).to(dtypes[0]) if ctx.needs_input_grad[0] else None
         # Apply the factor to the smaller of the two matrices.
         of_matrix = (of_logits.T @ (hidden * factor).to(hidden.dtype)).to(dtypes[1])
-        # A product, because torch's sum over rows takes ten times as long.
+        # A product, because torch's sum over tokens takes ten times as long.
         of_bias = ((of_logits.new_ones(1, len(of_logits)) @ of_logits)[0] * factor).to(dtypes[2])
         return of_hidden, of_matrix, of_bias, None, None

@@ -196,7 +196,7 @@ class Checkpointing(Checkpoint):
         self._writes = trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the checkpoint that the run resumes from. It is not rewritten, because a kill might destroy it then."""
+        """Note the checkpoint that the run resumes from. It is not rewritten, because a kill might destroy it."""
         if (self.folder / step_name(trainer.global_step)).exists():
             self.saved_step = trainer.global_step
 
