@@ -24,7 +24,7 @@ class Checkpoint:
         task: the task that wrote it (`pretraining`, `text-classification`, ...), if known.
         task_settings: settings with which that task can predict again (labels, columns, lengths).
         architecture: transformers' class of the same shape, if known.
-        provenance: where it came from; `read_checkpoint` sets it.
+        provenance: the origin of the checkpoint; `read_checkpoint` sets it.
     """
 
     path: Path

@@ -22,10 +22,10 @@ def weights_digest(tensors: dict[str, Tensor]) -> str:
 
 
 def current_form(recorded: str, tensors: dict[str, Tensor]) -> str:
-    """Return today's digest of weights if a digest that was recorded before is one of the same weights.
+    """Convert a recorded digest to today's form if it is of the given weights, else return it unchanged.
 
     Earlier versions had two other forms: names with the prefix `model.` in a manifest's `weights`, and names and
-    bytes alone in a manifest's `data.model`. A digest of other weights is returned as it is.
+    bytes alone in a manifest's `data.model`.
 
     Args:
         recorded: a digest from a manifest, of today's form or an earlier one.

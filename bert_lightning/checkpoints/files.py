@@ -1,4 +1,4 @@
-"""Files that are complete or absent: temporary name in the same folder, fsync, rename; checksums beside them."""
+"""Atomic writing of files (temporary name in the same folder, fsync, rename), and their checksums."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 _BLOCK = 1 << 22
 # A safetensors file holds the length of its header, the header in JSON (metadata under this key), and the values.
 _LENGTH, _METADATA = struct.Struct("<Q"), "__metadata__"
-# How every pointer of Git LFS begins: github.com/git-lfs/git-lfs, docs/spec.md.
+# The first bytes of every pointer of Git LFS: github.com/git-lfs/git-lfs, docs/spec.md.
 _POINTER = b"version https://git-lfs"
 
 
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: `path` is a folder or a link to itself, or the write fails; the error names `path`.
     """
-    # Checked before links are followed, because the target of /dev/stdout may have a name that cannot be opened.
+    # Check before following links, because the target of /dev/stdout may have a name that cannot be opened.
     if path.exists() and not path.is_file() and not path.is_dir():
         with open(path, "wb") as file:
             write(file)

@@ -1,4 +1,4 @@
-"""Hub names: `bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION` -> a local folder and its commit."""
+"""Models of the hub (`bert-base-uncased`, `hub:google-bert/bert-base-cased@REVISION`) and their download."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def is_hub_name(text: str) -> bool:
 
 
 def pinned(name: str, revision: str) -> str:
-    """Return a hub name with the commit that it stands for.
+    """Return a hub name in which a commit replaces the revision.
 
     >>> pinned("bert-base-cased@main", "0a1b2c")
     'hub:bert-base-cased@0a1b2c'
@@ -44,7 +44,7 @@ def pinned(name: str, revision: str) -> str:
 
 
 def is_pinned_form(name: str, other: str) -> bool:
-    """Return whether `other` is the hub name `name` with a commit. False if `name` has a commit itself."""
+    """Return whether `other` is the hub name `name` with a commit, and `name` has no commit itself."""
     match, pin = _NAME.fullmatch(name), _NAME.fullmatch(other)
     if match is None or pin is None or match[1] != pin[1]:
         return False
@@ -54,7 +54,7 @@ def is_pinned_form(name: str, other: str) -> bool:
 def download(name: str) -> tuple[Path, str]:
     """Download a model's config, weights and tokenizer; return their folder and commit.
 
-    Files that are in the hub's cache come from there. Weights that the hub stores by their SHA-256 are checked
+    Files in the hub's cache are not downloaded again. Weights that the hub stores by their SHA-256 are checked
     against it.
 
     Raises:
@@ -72,7 +72,7 @@ def download(name: str) -> tuple[Path, str]:
             snapshot_download(match[1], revision=folder.name, allow_patterns=list(_PICKLED))
     except (HTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
-            f"{name} could not be taken from the hub: {str(error).strip().splitlines()[0]}"
+            f"{name} could not be downloaded from the hub: {str(error).strip().splitlines()[0]}"
         ) from None
     for weights in [*folder.glob(_SAFETENSORS[0]), *folder.glob(_PICKLED[0])]:
         # The cache names a large file by its SHA-256.

@@ -28,7 +28,7 @@ from bert_lightning.checkpoints.tokenizers.tokenizer_files import (
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-# The config of pytorch-pretrained-bert, the first version of transformers, beside `pytorch_model.bin`.
+# The config of pytorch-pretrained-bert, the first version of transformers, next to `pytorch_model.bin`.
 _EARLY_CONFIG = "bert_config.json"
 PUBLISHED, OWN = "bert", "bert_lightning"
 """`model_type` of models that transformers can compute, and of models that only we can."""
@@ -118,9 +118,9 @@ def read_huggingface(folder: Path) -> Checkpoint:
 def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool) -> None:
     """Write a folder that transformers' `from_pretrained` opens.
 
-    `model.safetensors` carries a CRC-32 of each tensor in its metadata, which `read_huggingface` verifies, and a copy
-    of the config, to warn of changes; transformers ignores both. Equal checkpoints give identical files in every
-    folder.
+    The metadata of `model.safetensors` holds a CRC-32 of each tensor, which `read_huggingface` verifies, and a copy
+    of the config, from which it detects changes. transformers ignores both. Equal checkpoints give identical files in
+    every folder.
 
     Args:
         checkpoint: the model.
@@ -164,7 +164,7 @@ def _config_copy(weights: Path) -> dict[str, object] | None:
     try:
         with safe_open(weights, framework="pt") as file:
             metadata = file.metadata() or {}
-        # An entry of this name without our checksums is another program's.
+        # An entry of this name without our checksums belongs to another program.
         copy = json.loads(metadata.get(_CONFIG_COPY, "null")) if _CHECKSUMS in metadata else None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{weights} is damaged or missing: {error}") from None
@@ -180,7 +180,7 @@ def _warn_of_changes(path: Path, config: Mapping[str, object], copy: Mapping[str
 
 def _without_own_settings(config: Mapping[str, object], path: Path) -> dict[str, object]:
     """Drop keys that only our own models use from a config that others wrote: transformers ignores them too."""
-    # Some BERTs (MuRIL, say) repeat their width as ELECTRA's embedding_size.
+    # Some BERTs, such as MuRIL, repeat their width as ELECTRA's embedding_size.
     harmless = _OWN_SETTINGS | {"embedding_size": config.get("hidden_size")}
     for key, default in _OWN_SETTINGS.items():
         if config.get(key, default) not in (default, harmless[key]):
@@ -191,7 +191,7 @@ def _without_own_settings(config: Mapping[str, object], path: Path) -> dict[str,
 
 
 def _architecture(config: Mapping[str, object], path: Path) -> dict[str, object]:
-    """Return the config with our names of values.
+    """Return the config with our name of the activation function, and with an id of [PAD].
 
     Raises:
         CheckpointError: the config is not that of a BERT model.
@@ -206,7 +206,7 @@ def _architecture(config: Mapping[str, object], path: Path) -> dict[str, object]
     for key, value in _FIXED.items():
         if config.get(key) and config[key] != value:
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
-    # If a file leaves it out, transformers uses the erf form.
+    # If the config has no hidden_act, transformers uses the erf form.
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
@@ -265,12 +265,12 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
         shards[shard] = _read_weights(index.parent / shard, read)
     for name, shard in without_buffers(shard_of).items():
         if name not in shards[shard]:
-            raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} promises")
+            raise CheckpointError(f"{index.parent / shard} lacks {name}, which {index.name} lists")
     tensors: dict[str, Tensor] = {}
-    for shard, own in shards.items():
-        for name in own.keys() & tensors.keys():
+    for shard, content in shards.items():
+        for name in content.keys() & tensors.keys():
             raise CheckpointError(f"{index.parent / shard} holds {name}, which another file of {index.name} has too")
-        tensors |= own
+        tensors |= content
     return tensors
 
 
@@ -299,7 +299,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    # A foreign file can fail in any way; torch's own message would advise to execute it.
+    # A file of another program can fail in any way, and torch's message would advise to execute its code.
     except Exception as error:
         raise CheckpointError(
             f"{path} is damaged, or holds more than names and tensors, which is not executed: {type(error).__name__}"

@@ -1,4 +1,4 @@
-"""List folders and expand globs without the files that other programs leave behind."""
+"""Listing of folders and globs, without the files that other programs leave behind."""
 
 import glob
 import os
@@ -23,9 +23,9 @@ _CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)"
 def is_left_behind(name: str) -> bool:
     """Return whether a program left a file or folder of this name, so that it is not data.
 
-    True for names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), and for `__MACOSX`,
-    `Thumbs.db`, `desktop.ini` and their like. True also for backups of editors (`a~`, `#a#`, `a.bak`, `a.orig`),
-    unfinished downloads, and the second copies that file synchronisation makes of a conflict.
+    Such are names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), `__MACOSX`, `Thumbs.db`,
+    `desktop.ini` and similar ones. Backups of editors (`a~`, `#a#`, `a.bak`, `a.orig`) and unfinished downloads count
+    too. So do the second copies that file synchronisation makes in a conflict.
     """
     lowered = name.lower()
     return (
@@ -40,7 +40,7 @@ def is_left_behind(name: str) -> bool:
 def entries(folder: Path) -> list[Path]:
     """List the files and folders directly in `folder`, sorted, without those that programs left behind.
 
-    Only names below `folder` count: its own path may hold names that begin with a dot.
+    Only names inside `folder` are checked. The path of `folder` itself may hold names that begin with a dot.
     """
     return sorted(path for path in folder.iterdir() if not is_left_behind(path.name))
 
@@ -63,7 +63,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
-    """Expand a glob, sorted, without those that programs left behind.
+    """Return the sorted files and folders that match a glob, without those that programs left behind.
 
     A pattern that contains such a name itself still matches it: `.*`, `*.bak`, `__MACOSX`.
 

@@ -12,7 +12,7 @@ from bert_lightning.checkpoints.provenance import Provenance
 
 CARD = "README.md"
 _MARK = "- bert_lightning"
-# transformers class -> what the hub calls its task.
+# transformers class -> the hub's name of its task.
 _PIPELINES = {
     "BertForPreTraining": "fill-mask",
     "BertForMaskedLM": "fill-mask",
@@ -29,7 +29,7 @@ def write_card(
 ) -> None:
     """Write the card of a model, unless the folder has a card that somebody else wrote.
 
-    `notes` are sentences that explain how predictions follow from the outputs. The card does not name the folder.
+    `notes` are sentences that explain how to compute predictions from the outputs. The card does not name the folder.
     """
     path = folder / CARD
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,7 +1,7 @@
-"""Parameter names: ours on one side, those of transformers' BERT on the other.
+"""Translation of parameter names between our models, transformers' BERT and the original TensorFlow code.
 
-Ours differ in two ways: shorter names, and one fused matrix `query_key_value` instead of three (rows in the
-order query, key, value).
+Our names are shorter than those of transformers. One fused matrix `query_key_value` replaces three; its rows are in
+the order query, key, value.
 """
 
 import re
@@ -54,7 +54,7 @@ _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.dec
 _TABLE = "embeddings.word_embeddings.weight"
 _WORDS, _BIAS = f"bert.{_TABLE}", "cls.predictions.bias"
 CONTRADICTIONS = {_FIXED_BACK[_DECODER]: (_DECODER, _WORDS), _DECODER_BIAS: (_DECODER_BIAS, _BIAS)}
-"""Names that a file's contradictory copies of tied parameters have among ours -> the two names in the file."""
+"""our name of a copy that may contradict a tied parameter -> the names of the copy and the parameter in the file"""
 
 # Buffers, recognised by the last part of their name. transformers 3.1 to 4.30 wrote `position_ids` into every BERT.
 # `num_batches_tracked` counts in torch's BatchNorm, `n_averaged` in its averaged models (`torch.optim.swa_utils`).
@@ -115,9 +115,9 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str, Tensor]:
     """Rename transformers' tensors to ours; unknown names outside the encoder stay unchanged.
 
-    The encoder may be under `bert.` or not, and prefixes of wrappers may stand before it.
-    `tied`: the MLM decoder is the word embedding matrix, so a copy of it in the file is left out. A copy that differs
-    stays: it rules out the MLM head alone.
+    The encoder may be under `bert.` or not, after prefixes of wrappers. If `tied`, the MLM decoder is the word
+    embedding matrix, so a copy of it in the file is left out. A copy that differs is kept; it makes only the MLM head
+    unusable.
 
     Raises:
         ValueError: a tensor that BERT does not have would change the encoder's result; there are two encoders, or one
@@ -128,10 +128,10 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str,
     ours: dict[str, Tensor] = {}
     attention: dict[str, dict[str, Tensor]] = {}
 
-    def put(own_name: str, tensor: Tensor) -> None:
-        if own_name in ours:
-            raise ValueError(f"{own_name} is there twice, also under another name")
-        ours[own_name] = tensor
+    def put(our_name: str, tensor: Tensor) -> None:
+        if our_name in ours:
+            raise ValueError(f"{our_name} occurs twice, also under another name")
+        ours[our_name] = tensor
 
     for name, tensor in theirs.items():
         layer = _LAYER_NAME.fullmatch(name)
@@ -167,14 +167,14 @@ def _canonical(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for original, tensor in tensors.items():
         name = original
         if name not in _OWN:
-            # Other wrappers than that of the file's encoder are removed too. Otherwise a parameter of an encoder
-            # under one of them would count as a head.
+            # Remove other wrappers than that of the file's encoder too. Otherwise an encoder parameter under one of
+            # them would count as part of a head.
             name = _present(_OUTER_WRAPPER.sub("", inner[original].removeprefix(wrapper), count=1))
             if bare and name.startswith(_ENCODER_MODULES):
                 name = f"bert.{name}"
             _require_bert_parameter(name, original)
         if name in canonical:
-            raise ValueError(f"{original} is there twice, also under another name")
+            raise ValueError(f"{original} occurs twice, also under another name")
         canonical[name] = tensor
     return canonical
 
@@ -187,7 +187,7 @@ def _present(name: str) -> str:
 def _wrapper(inner: dict[str, str]) -> tuple[str, bool]:
     """Find the prefix before `bert.`, or before the encoder's own names if there is no `bert.`.
 
-    It is read from the name of the word embeddings: every encoder has them, and nothing else has that name.
+    The name of the word embeddings decides: every encoder has them, and nothing else has that name.
 
     Args:
         inner: name in the file -> the same name without inner wrappers.
@@ -236,9 +236,9 @@ def _require_bert_parameter(name: str, original: str) -> None:
 
 
 def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Leave out the decoder's copies of tied parameters; an untied decoder's own bias replaces the other one.
+    """Leave out the decoder's copies of tied parameters; the bias of an untied decoder replaces the head's bias.
 
-    A copy that differs stays, so that the encoder can be read; `CONTRADICTIONS` has its name.
+    A copy that differs is kept, so that the encoder can be read; `CONTRADICTIONS` has its name.
     """
     tensors = dict(tensors)
     different = [
@@ -254,7 +254,7 @@ def _untied(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
 
 
 def from_tensorflow(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the variables of google-research/bert to transformers' names, without the optimiser's.
+    """Rename the variables of google-research/bert to transformers' names; leave out those of the optimiser.
 
     Dense kernels are transposed: TensorFlow multiplies from the left. Sources: `modeling.py`, `run_pretraining.py`,
     `run_classifier.py`, `run_squad.py`. Other floating-point variables, such as those of additional heads, keep

@@ -1,6 +1,7 @@
 """Our own checkpoints: one file or folder of shards per step, written by Lightning's Trainer, with a checksum.
 
-Besides Lightning's entries a checkpoint has one of ours, `bert_lightning`, so that it can be used alone.
+Besides Lightning's entries, a checkpoint has the entry `bert_lightning`: configuration, vocabulary and task settings.
+It can therefore be used without any other file.
 """
 
 import os
@@ -23,7 +24,7 @@ SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 ENTRY = "bert_lightning"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-# In bytes; every checkpoint is larger.
+# In bytes. Every checkpoint is larger, so a smaller file may be the text of a link.
 _LONGEST_LINK = 256
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -101,7 +102,7 @@ def _followed(path: Path) -> Path:
 
 
 def _is_native(path: Path) -> bool:
-    # A link is followed: the checksum lies beside what it points to.
+    # Follow a link, because the checksum is next to its target.
     return path.is_file() or is_sharded(Path(os.path.realpath(path)))
 
 
@@ -121,14 +122,14 @@ def load_native(path: Path) -> dict[str, Any]:
     """Verify a checkpoint and load it as plain values and whole tensors; no pickled code is executed.
 
     Raises:
-        CheckpointError: it is missing, damaged, or not one of ours.
+        CheckpointError: it is missing, damaged, or not a checkpoint of this package.
     """
     if os.environ.get(_UNSAFE):
         raise CheckpointError(f"{path} is not loaded while the environment variable {_UNSAFE} is set: unset it")
     fault = damage(path)
     if fault:
         raise CheckpointError(f"{path} {fault}")
-    # It has just been checked against its SHA-256. So if loading fails, it was never one of ours.
+    # The file is as it was written, according to its SHA-256. So if loading fails, another program wrote it.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

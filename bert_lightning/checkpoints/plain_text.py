@@ -1,4 +1,4 @@
-"""Escape names from a user's data or configuration for one line of plain text and for Markdown."""
+"""Escaping of names from a user's data or configuration, for one line of plain text and for Markdown."""
 
 import re
 import unicodedata

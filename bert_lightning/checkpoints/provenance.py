@@ -1,4 +1,4 @@
-"""Where a checkpoint came from: its source, and the run that made it."""
+"""The origin of a checkpoint: its source, and the run that made it."""
 
 import json
 import re
@@ -56,8 +56,8 @@ def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, 
         return Provenance(source, digest, revision)
     settings = run / SETTINGS
     text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
-    known = manifest if isinstance(manifest, dict) else None
-    return Provenance(f"{run.name}, {source}", digest, revision, known, text, _scores(run / METRICS, path))
+    manifest = manifest if isinstance(manifest, dict) else None
+    return Provenance(f"{run.name}, {source}", digest, revision, manifest, text, _scores(run / METRICS, path))
 
 
 def _scores(metrics: Path, checkpoint: Path) -> dict[str, float]:

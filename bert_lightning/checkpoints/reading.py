@@ -1,4 +1,4 @@
-"""Reading a checkpoint of any form, from a path or a hub name, as a `Checkpoint`."""
+"""Reader of checkpoints of every form, from a path or a hub name."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from bert_lightning.checkpoints.provenance import provenance_of
 from bert_lightning.checkpoints.tensorflow import find_tensorflow, read_tensorflow
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_object
 
-# PEFT and `adapters` write the first file beside an adapter; sentence-transformers writes the second one.
+# PEFT and `adapters` write the first file next to an adapter; sentence-transformers writes the second one.
 _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 
 
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def _refuse_adapter(folder: Path) -> None:
     """Refuse a folder that holds an adapter, because the adapter needs the weights of its base model.
 
-    transformers loads both from such a folder, even if weights of a model lie beside the adapter.
+    transformers loads both the adapter and its base model, even if the folder also holds the weights of a model.
 
     Raises:
         CheckpointError: the folder holds an adapter; the message names the file and the base model.

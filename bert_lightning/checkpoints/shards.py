@@ -1,4 +1,4 @@
-"""Checkpoints in shards: a folder that several processes write, complete or absent, and verified when read.
+"""Checkpoints in shards: folders that several processes write, atomically, and that are verified when read.
 
     step-000000100.ckpt/
       part-00000.pt     shard of the first process: its slice of every sharded tensor, and everything else
@@ -6,7 +6,7 @@
       manifest.json     step, number of processes, and the bytes and SHA-256 of each shard
     step-000000100.ckpt.sha256    of manifest.json
 
-The folder is filled under a temporary name beside it and renamed when everything is on the disk. A shard is a file of
+The folder is filled under a temporary name and renamed when everything is on the disk. A shard is a file of
 `torch.save` with plain values and tensors, read with `weights_only=True`: no pickled code is executed.
 """
 
@@ -33,7 +33,7 @@ from bert_lightning.checkpoints.files import (
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-# Keys of the format on disk, whose words are older than the terms of today.
+# Keys of the format on disk. They stay as they are, so that old checkpoints can be read.
 _MARK, _SHAPE = "rows of", "shape"
 _SHARDS, _SLICES, _OFFSETS, _REST = "parts", "rows", "places", "rest"
 Result = TypeVar("Result")
@@ -163,7 +163,7 @@ def step_of_shards(path: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, file or folder. A folder is renamed first, so that half of one never has its name."""
+    """Remove a checkpoint, file or folder. A folder is renamed first, so that no partial checkpoint has its name."""
     if path.is_dir():
         gone = path.with_name(f".{path.name}.{os.getpid()}.gone.tmp")
         os.replace(path, gone)
@@ -186,7 +186,7 @@ def _fresh(folder: Path) -> None:
 
 
 def _together(exchange: Exchange, path: Path, act: Callable[[], Result]) -> list[Result]:
-    """Return the result of each process's `act`. If one failed, all fail, so that none waits for it."""
+    """Call `act` on each process and return all results. If it fails on one, all raise, so that none waits."""
     outcome: tuple[Result | None, str | None]
     try:
         outcome = (act(), None)
@@ -230,7 +230,7 @@ def _whole(name: str, shape: list[int], shards: list[dict[str, Any]]) -> Tensor:
     offsets = [shard.get(_OFFSETS, {}).get(name) for shard in shards]
     if offsets[0] is None:
         whole = torch.cat(slices)
-        assert list(whole.shape) == shape, "the manifest vouches for every shard"
+        assert list(whole.shape) == shape, "the shards were compared with the manifest"
         return whole
     whole = slices[0].new_empty(shape)
     for values, (rows, columns) in zip(slices, offsets, strict=True):
@@ -238,5 +238,5 @@ def _whole(name: str, shape: list[int], shards: list[dict[str, Any]]) -> Tensor:
             whole[rows] = values
         else:
             whole[rows, slice(*columns)] = values
-    assert sum(values.numel() for values in slices) == whole.numel(), "the manifest vouches for every shard"
+    assert sum(values.numel() for values in slices) == whole.numel(), "the shards were compared with the manifest"
     return whole

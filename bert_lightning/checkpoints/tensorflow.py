@@ -98,8 +98,8 @@ def find_tensorflow(path: Path) -> Path | None:
 def read_tensorflow(prefix: Path) -> Checkpoint:
     """Read a checkpoint of google-research/bert: the encoder, and the heads that it holds.
 
-    `bert_config.json` and `vocab.txt` lie beside it. The files do not say whether the model is cased. It is taken as
-    cased if the vocabulary has capital letters.
+    `bert_config.json` and `vocab.txt` are in the same folder. The files do not say whether the model is cased. It
+    counts as cased if the vocabulary has capital letters.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the variables are not BERT's.
@@ -144,7 +144,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
         table = dict(_read_table(index.read_bytes(), index))
         header = _numbers(table.pop(b""), 1, 2)
         if any(key.startswith(b"\0") for key in table):
-            # `tensor_bundle/naming.h` and `saved_tensor_slice_util.cc`: slices have coded names of their own.
+            # `tensor_bundle/naming.h` and `saved_tensor_slice_util.cc`: the slices of a variable have coded names.
             raise CheckpointError(f"{index}: partitioned variables cannot be read")
         entries = {key.decode(): _read_entry(value) for key, value in table.items()}
     except OSError as error:
@@ -162,7 +162,7 @@ def read_bundle(prefix: Path) -> dict[str, Tensor]:
         if entry.dtype not in _DTYPES:
             continue
         if entry.shard >= num_shards:
-            raise CheckpointError(f"{index}: {name} lies in shard {entry.shard} of {num_shards}")
+            raise CheckpointError(f"{index}: {name} is in shard {entry.shard}, but there are {num_shards} shards")
         shard = prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}")
         if entry.shard not in contents:
             try:
@@ -219,11 +219,11 @@ def _read_block(content: bytes, offset: int, size: int, path: Path) -> Iterator[
     end, at, key = size - 4 * (num_restarts + 1), 0, b""
     while at < end:
         shared, at = _varint(block, at)
-        own, at = _varint(block, at)
+        unshared, at = _varint(block, at)
         length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + own]
-        yield key, block[at + own : at + own + length]
-        at += own + length
+        key = key[:shared] + block[at : at + unshared]
+        yield key, block[at + unshared : at + unshared + length]
+        at += unshared + length
 
 
 # -- protocol buffers --------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _numbers(message: bytes, *numbers: int) -> dict[int, int]:
-    """Return the fields of these numbers, which are integers."""
+    """Return the integer fields that have these numbers."""
     values = {number: value for number, value in _fields(message) if number in numbers}
     if not all(isinstance(value, int) for value in values.values()):
         raise ValueError("a field has another type than its description says")
@@ -284,7 +284,7 @@ def _read_entry(message: bytes) -> _Entry:
 
 
 def _masked_crc32c(content: bytes) -> int:
-    """Return the CRC-32C as it is stored beside data, rotated and shifted (`core/lib/hash/crc32c.h: Mask`)."""
+    """Return the CRC-32C as it is stored with data, rotated and shifted (`core/lib/hash/crc32c.h: Mask`)."""
     import google_crc32c
 
     crc = google_crc32c.value(content)

@@ -98,7 +98,7 @@ EDITS = {
     ),
     "twice": (
         lambda t: t | {"bert.embeddings.LayerNorm.gamma": torch.zeros(128)},
-        "LayerNorm.(gamma|weight) is there twice",
+        "LayerNorm.(gamma|weight) occurs twice",
     ),
 }
 

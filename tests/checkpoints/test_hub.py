@@ -134,8 +134,8 @@ def test_a_name_is_downloaded_with_its_commit_and_later_found_without_a_network(
 
 
 def test_a_missing_model_is_an_error_that_names_it(read):
-    assert "hub:someone/else could not be taken from the hub" in read("hub:someone/else")
-    assert f"{NAME}@v9 could not be taken from the hub" in read(f"hub:{NAME}@v9")
+    assert "hub:someone/else could not be downloaded from the hub" in read("hub:someone/else")
+    assert f"{NAME}@v9 could not be downloaded from the hub" in read(f"hub:{NAME}@v9")
     message = read("runs/mistyped", online=False)
     assert message.startswith("error: runs/mistyped does not exist; ")
 

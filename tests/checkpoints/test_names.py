@@ -248,7 +248,7 @@ def test_an_unused_head_is_only_reported(wrapper: str, is_bare: bool, name: str)
 
 
 def test_a_head_under_one_of_our_names_does_not_replace_a_parameter():
-    with pytest.raises(ValueError, match=r"encoder\.layers\.0\.output\.bias is there twice"):
+    with pytest.raises(ValueError, match=r"encoder\.layers\.0\.output\.bias occurs twice"):
         from_huggingface(untied(pretrained()) | {"encoder.layers.0.output.bias": ONE})
 
 

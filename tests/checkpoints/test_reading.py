@@ -146,7 +146,7 @@ def test_a_shard_that_is_missing_or_lacks_a_tensor_is_named(folder: Path, save, 
     shard(folder, save, name, suffix)
     first = folder / f"{name}-00001-of-00002.{suffix}"
     save({"bert.pooler.dense.bias": torch.zeros(128)}, first)
-    with pytest.raises(CheckpointError, match=rf"00001-of-00002\.{suffix} lacks .*, which {name}.* promises"):
+    with pytest.raises(CheckpointError, match=rf"00001-of-00002\.{suffix} lacks .*, which {name}.* lists"):
         read_checkpoint(folder)
     first.unlink()
     with pytest.raises(CheckpointError, match=f"00001-of-00002.{suffix}"):

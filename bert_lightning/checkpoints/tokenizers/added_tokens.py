@@ -50,7 +50,7 @@ def has_decoder(settings: Mapping[str, object]) -> bool:
 def gather_tokens(files: TokenFiles, *, unchanged: bool) -> dict[str, AddedToken]:
     """Return every token that transformers adds, and the way in which it is found.
 
-    `unchanged` says that transformers uses `tokenizer.json` unchanged instead of building BERT's tokenizer.
+    `unchanged` means that transformers uses `tokenizer.json` unchanged instead of building BERT's tokenizer.
 
     Raises:
         AttributeError, KeyError, TypeError: a value does not have the form of a token.
@@ -60,7 +60,7 @@ def gather_tokens(files: TokenFiles, *, unchanged: bool) -> dict[str, AddedToken
         first = tokens.setdefault(token, how)
         if how.file == SETTINGS and not how.is_plain and first.file == SERIALIZED:
             tokens[token] = how
-    # The order of the lists comes first, so that the order does not depend on which of our files is read.
+    # Listed tokens come first, so that the order does not depend on which of our files is read.
     listed = [token for token, _ in _extra_tokens(files.settings, files.special_map)]
     return {token: tokens[token] for token in dict.fromkeys([*listed, *tokens])}
 
@@ -76,9 +76,9 @@ def token_obstacles(
         if name != expected and not (unchanged and name is None):
             file = SPECIAL_MAP if key in files.special_map else SETTINGS
             yield f"in {file} its {key} is {name!r}, but BERT's is {expected!r}"
-    known = set(entries)
+    vocabulary = set(entries)
     for token, (file, is_plain) in tokens.items():
-        if token not in known:
+        if token not in vocabulary:
             # Our tokenizer itself reports BERT's tokens that are missing.
             if token not in BERT_TOKENS.values():
                 yield f"{file} adds tokens to the vocabulary: {token!r}"
@@ -87,7 +87,7 @@ def token_obstacles(
         elif any(blank in token for blank in BLANKS):
             yield f"its token {token!r} holds a blank, but BERT's do not"
     for key, token in BERT_TOKENS.items():
-        if token in known and token not in tokens:
+        if token in vocabulary and token not in tokens:
             yield f"{token!r} is not among its special tokens ({key})"
 
 

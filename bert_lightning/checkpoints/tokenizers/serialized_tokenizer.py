@@ -1,4 +1,4 @@
-"""Read `tokenizer.json`, the file of the `tokenizers` library, and compare it with BERT's tokenizer."""
+"""Comparison of `tokenizer.json`, the file of the `tokenizers` library, with BERT's tokenizer."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
         AttributeError, KeyError, TypeError, IndexError: it does not have the form of a tokenizer's file.
     """
     model = content.get("model") or {}
-    # Older files leave the type out.
+    # Older files do not name the type.
     kind = model.get("type", "WordPiece")
     if kind == "WordPiece" and not isinstance(model["vocab"], dict):
         raise TypeError("its vocab is no object of entries and ids")
@@ -94,7 +94,7 @@ def _entries(vocab: dict[str, Any], added: list[dict[str, Any]]) -> tuple[tuple[
         return tuple(ids), f"the ids in {SERIALIZED} are not 0 to {len(numbers) - 1}"
     entries = [""] * (max(numbers, default=-1) + 1)
     for entry, number in ids.items():
-        # No word holds a blank, and written to vocab.txt such an entry would change.
+        # No word holds a blank, and such an entry would change when it is written to vocab.txt.
         broken = "\n" in entry or "\r" in entry or entry != entry.rstrip(BLANKS)
         entries[number] = "" if broken and entry not in contents else entry
     while entries and not entries[-1]:

@@ -57,7 +57,7 @@ class Vocabulary:
         strip_accents: whether accents are removed; None removes them if text is lower-cased, as in the original code.
         tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
         special_tokens: entries besides BERT's five that are never split and never masked.
-        obstacle: why our tokenizer cannot read text as these files say; None if it can.
+        obstacle: the reason why our tokenizer cannot read text as these files require; None if it can.
         originals: name and content of the files if there is an obstacle; they are written unchanged.
     """
 
@@ -76,7 +76,7 @@ class Vocabulary:
         the uncased Chinese BERT holds `<S>` and `<T>`. Fewer than one ASCII capital in a thousand entries does not
         count either, because people put such names into unused entries. An uncased vocabulary of many languages may
         hold a few letters that newer versions of Unicode call capital. Outside ASCII, capitals therefore count only
-        from one entry in a hundred on.
+        if at least one entry in a hundred has one.
         """
         special = set(self.special_tokens)
         capitals = [
@@ -99,7 +99,7 @@ class Vocabulary:
 def read_vocabulary(path: Path) -> Vocabulary | None:
     """Read a folder's tokenizer files, or one vocabulary file with the settings beside it; None if there are none.
 
-    If the tokenizer is not BERT's, or has added tokens, `obstacle` says so. Settings that contradict those in use are
+    If the tokenizer is not BERT's, or has added tokens, `obstacle` is set. Settings that contradict those in use are
     warned about.
 
     Raises:
@@ -143,7 +143,7 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
 def with_casing(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     """Lower-case text if the files do not say, unless an entry holds a capital letter.
 
-    transformers would lower-case always, and then never find an entry with a capital letter. The difference is warned
+    transformers would always lower-case, and then never find an entry with a capital letter. The difference is warned
     about.
     """
     if vocabulary.lowercase is not None or vocabulary.obstacle is not None:
@@ -195,7 +195,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         refuse_pointer(path)
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        # JSON can escape half of a surrogate pair, but it could not be written again.
+        # JSON can escape half of a surrogate pair, which could not be written again.
         json.dumps(value, ensure_ascii=False).encode()
     except CheckpointError:
         raise
