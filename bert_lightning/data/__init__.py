@@ -1,1 +1,1 @@
-"""From files to batches: readers, token stores, samples, masking, and one data module per task."""
+"""From files to micro-batches: readers, token stores, pre-training samples, and the base of all DataModules."""

@@ -27,7 +27,7 @@ class CorpusFormat:
     Attributes:
         layout: `sentences`: one sentence per line, and a blank line between documents, as in the original format;
             `paragraphs`: running text, hard-wrapped lines joined, one document per file; `auto` decides for each
-            file. In a table a row is a document of running text; with `sentences` it is a line.
+            file. In a table, a row is a document of running text, or a line if the layout is `sentences`.
         text_column: name of the text column in tables.
         language: language code, for sentence splitting.
         errors: the treatment of bytes that are not UTF-8: `strict` raises, `replace` reads them as U+FFFD.
@@ -59,7 +59,7 @@ class Passage(NamedTuple):
     segments: list[str]
     """sentences or paragraphs"""
     split: bool
-    """true if the segments are paragraphs, which are still to be split into sentences"""
+    """true if the segments are paragraphs, which must still be split into sentences"""
     ends: bool
     """true if the document ends with this passage"""
 
@@ -135,16 +135,16 @@ class _DocumentStarts:
         self.count = 0
 
     def begins(self, line: str) -> bool:
-        """Return whether a line begins a document; blank lines must not be given."""
+        """Return whether a line begins a document; the line must not be blank."""
         begins = (self.pattern is not None and self.pattern.search(line) is not None) or self.count == self.max_lines
         self.count = 1 if begins else self.count + 1
         return begins
 
 
 def _begin_documents(segments: Iterable[str | None], corpus: CorpusFormat) -> Iterator[str | None]:
-    """Begin documents as `corpus` says.
+    """Begin documents by the two settings of `corpus`.
 
-    If lines begin documents by a pattern, other ends of documents (None) no longer count.
+    If a pattern decides where documents begin, their other ends (None) are ignored.
     """
     starts = _DocumentStarts(corpus)
     for segment in segments:
@@ -234,7 +234,7 @@ def _sentence_lines(lines: Iterable[str]) -> Iterator[str | None]:
 
 
 class _Wrapping(NamedTuple):
-    """How running text is broken into lines."""
+    """The way in which running text is broken into lines."""
 
     wrapped: bool
     """lines are broken at a fixed width"""
@@ -247,9 +247,9 @@ class _Wrapping(NamedTuple):
 def _paragraphs(source: str, corpus: CorpusFormat, repairs: Repairs) -> Iterator[str | None]:
     """Yield paragraphs, each joined to one line, and None before a line that begins a document.
 
-    Blank lines separate paragraphs. If lines are not hard-wrapped, each line is a paragraph. If they are, a paragraph
-    also starts at an indented line, in a file almost without blank lines, or else after a short line that ends a
-    sentence.
+    Blank lines separate paragraphs. If lines are not hard-wrapped, each line is a paragraph. In a hard-wrapped file
+    with almost no blank lines, a paragraph also starts at an indented line. In other hard-wrapped files, it also
+    starts after a short line that ends a sentence.
     """
     block: list[str] = []
     size = 0

@@ -18,7 +18,7 @@ from bert_lightning.errors import InputError, WorkError
 if TYPE_CHECKING:
     import distributed
 
-# A task is tried again this often on another worker of a cluster if its own worker dies.
+# If a worker of a cluster dies, its task is tried again this often on another one.
 NUM_RETRIES = 3
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")

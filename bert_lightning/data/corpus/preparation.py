@@ -1,9 +1,9 @@
-"""Preparing a corpus: from text to a token store.
+"""Preparation of a corpus: from text to a token store.
 
 A shard takes whole documents until it holds enough text, so its content depends on the input alone and not on the
-number of workers. Only a document of more than two shards' text is cut. Shards are written in parallel, each complete
-or not at all. A shard that exists, is whole, and was made from the same text in the same way is kept; this is how a
-preparation that was killed continues.
+number of workers. Only a document with more text than two shards is cut. Shards are written in parallel, each
+complete or not at all. A whole shard of an earlier preparation is kept if it was made from the same text with the
+same settings. A preparation that was killed can therefore continue.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ _NUM_FREQUENT = 10
 
 @dataclass(frozen=True)
 class PreparationSummary:
-    """Figures of a prepared token store.
+    """Counts and histograms of a prepared token store.
 
     Attributes:
         num_documents: documents with at least one token.
@@ -51,7 +51,7 @@ class PreparationSummary:
         num_tokens: all tokens.
         num_unknown: tokens that are [UNK].
         num_shards: all shards.
-        num_kept_shards: those of them that an earlier preparation had made.
+        num_kept_shards: the shards that an earlier preparation had written.
         sentence_lengths: histogram of sentence lengths in tokens; bin k counts those above 2^(k - 1) and up to 2^k.
         document_lengths: histogram of document lengths, with the same bins.
         frequent: the most frequent word pieces, and how often each occurs.

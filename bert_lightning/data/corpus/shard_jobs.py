@@ -1,4 +1,4 @@
-"""The shards of one preparation: which text goes into each, and the jobs that write them on an executor."""
+"""The shards of one preparation: the text of each, and the jobs that write them on an executor."""
 
 import os
 from collections import deque
@@ -16,12 +16,12 @@ from bert_lightning.data.corpus.shards import SHARD_RECORD, ShardRecord, shard_n
 from bert_lightning.errors import WorkError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# Characters of text per shard: few enough to share out even a modest corpus, many enough to be read in one go.
+# Characters of text per shard. Even a small corpus has enough shards for several workers, and one is read at once.
 CHARACTERS_PER_SHARD = 4 << 20
 
 
 def shard_texts(passages: Iterator[Passage]) -> Iterator[ShardText]:
-    """Group passages into shards of about `CHARACTERS_PER_SHARD`; only at twice that is a document cut."""
+    """Group passages into shards of about `CHARACTERS_PER_SHARD`; cut a document only at twice that size."""
     group: list[Passage] = []
     size = number = 0
     continues = False
@@ -49,7 +49,7 @@ class ShardJobs:
 
     Args:
         output: folder of the token store.
-        encoding: how text becomes tokens.
+        encoding: the settings with which text becomes tokens.
         progress: callback that receives the number of characters of each shard that is done.
 
     Attributes:
@@ -132,7 +132,7 @@ class ShardJobs:
                 self.created.append(job.folder)
 
 
-# The writer of this process, under the key of its settings. It remembers how words are encoded.
+# The writer of this process, under the key of its settings. It is kept for its cache of encoded words.
 _writers: dict[str, ShardWriter] = {}
 
 

@@ -1,4 +1,4 @@
-"""Writing one shard of a token store: from text to arrays, complete or not at all."""
+"""The writer of one shard of a token store: from text to arrays, complete or not at all."""
 
 import hashlib
 import io
@@ -37,11 +37,11 @@ class ShardText(NamedTuple):
     number: int
     passages: list[Passage]
     continues: bool
-    """true if the first passage continues a document of the shard before"""
+    """true if the first passage continues a document of the previous shard"""
 
 
 class Encoding(NamedTuple):
-    """How text becomes tokens, as plain values that can be sent to other processes."""
+    """The settings with which text becomes tokens, as plain values that can be sent to other processes."""
 
     vocabulary: Vocabulary
     language: str
@@ -59,7 +59,7 @@ class _EncodedText(NamedTuple):
     documents: NDArray[np.uint32]
     """(documents, 2) the end of each document in sentences and in tokens"""
     continues: bool
-    """true if the first document continues one of the shard before"""
+    """true if the first document continues one of the previous shard"""
     open: bool
     """true if the last document may continue in the next shard"""
 
@@ -68,7 +68,7 @@ def shard_key(text: ShardText, encoding: Encoding) -> str:
     """Return the SHA-256 of the text of a shard and of everything that decides its tokens."""
     digest = hashlib.sha256(f"{encoding.settings_key} {text.continues}".encode())
     for passage in text.passages:
-        # With the lengths, no two different lists of segments have the same bytes.
+        # The lengths are included, so that different lists of segments never have the same bytes.
         digest.update(repr((passage.split, passage.ends, [len(s) for s in passage.segments])).encode())
         digest.update("".join(passage.segments).encode())
     return digest.hexdigest()
@@ -89,7 +89,7 @@ def kept_record(folder: Path, key: str) -> ShardRecord | None:
 
 
 class ShardWriter:
-    """Writer of shards; it remembers how words are encoded from one shard to the next."""
+    """Writer of shards, which keeps its cache of encoded words from one shard to the next."""
 
     def __init__(self, tokenizer: WordPieceTokenizer, language: str) -> None:
         self.tokenizer = tokenizer

@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 
 SHARD_RECORD = "shard.json"
 ARRAYS = ("tokens", "sentences", "documents")
-# From <sys/mman.h>: drops the pages of a private mapping. They are read from the file again when they are used.
+# From <sys/mman.h>: drops the pages of a private mapping. When they are used, they are read from the file again.
 _MADV_DONTNEED = 4
 
 
@@ -30,7 +30,7 @@ class ShardRecord(TypedDict):
     num_tokens: int
     num_unknown: int
     continues: bool
-    """true if the first document continues one of the shard before"""
+    """true if the first document continues one of the previous shard"""
     open: bool
     """true if the last document may continue in the next shard"""
     sentence_lengths: list[int]
@@ -101,13 +101,13 @@ class Shard:
         return _array_of(path, content)
 
     def release(self) -> None:
-        """Release the memory of what was read; it is read from the files again when it is used."""
+        """Release the memory of the arrays; what is used later is read from the files again."""
         for content in self._mapped:
             _release(content)
 
 
 def size_fault(folder: Path, record: ShardRecord) -> str | None:
-    """Describe the file of a shard that is missing or has a wrong size; None if there is none."""
+    """Describe the file of a shard that is missing or has a wrong size; None if all have the recorded size."""
     for name in ARRAYS:
         path = folder / f"{name}.npy"
         try:
@@ -163,7 +163,7 @@ def _array_of(path: Path, content: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def _release(content: NDArray[np.uint8]) -> None:
-    """Drop the pages of a mapped file from this process's memory; only Linux can."""
+    """Drop the pages of a mapped file from this process's memory; do nothing on systems other than Linux."""
     if sys.platform == "linux":
         _libc().madvise(ctypes.c_void_p(content.ctypes.data), ctypes.c_size_t(content.nbytes), _MADV_DONTNEED)
 

@@ -14,14 +14,14 @@ from bert_lightning.data.reading.hub import HUB, hub_revision
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 
-# Holds the settings of a store until its manifest does.
+# The file that holds the settings of a store until its manifest is written.
 UNFINISHED = "unfinished.json"
-# Files that a kill leaves if it comes while a file is written.
+# Temporary files that remain if the process is killed while it writes a file.
 _TEMPORARY = re.compile(r"\..+\.(json|npy|txt)\.\d+\.tmp")
 
 
 class _Source(TypedDict):
-    """One source: a file by its content, or a hub data set by its name and revision."""
+    """One source: a file with its size and SHA-256, or a hub data set with its revision."""
 
     source: str
     layout: str
@@ -45,7 +45,7 @@ class StoreSettings(TypedDict):
 def store_settings(
     sources: Sequence[str], formats: Sequence[CorpusFormat], corpus: CorpusFormat, tokenizer: WordPieceTokenizer
 ) -> StoreSettings:
-    """Describe what a store is made from.
+    """Return the sources and settings from which a store is made.
 
     Args:
         sources: files and hub names.
@@ -89,7 +89,7 @@ def refuse_other_content(output: Path, settings: StoreSettings) -> None:
             continue
         is_shard = re.fullmatch(r"\.?shard-\d{5,}(\..*)?", item.name) is not None and item.is_dir()
         is_store_file = is_shard or item.name in (MANIFEST, UNFINISHED, TOKEN_COUNTS, *TOKENIZER_FILES)
-        # Without a record of a store, a vocabulary is somebody's tokenizer.
+        # In a folder without such a record, the vocabulary belongs to a tokenizer and not to a store.
         if not (record is not None and is_store_file) and not is_unfinished_file(item.name):
             raise InputError(
                 f"{output} holds {item.name}, which does not belong to a token store: choose another --output"
@@ -132,6 +132,6 @@ def _difference(old: StoreSettings, new: StoreSettings) -> str | None:
 
 
 def _content(source: _Source) -> list[object]:
-    """Return what identifies a source: a file's content, wherever the file lies, or a hub data set's name."""
+    """Return the identity of a source: the SHA-256 of a file, whatever its path, or the name of a hub data set."""
     content = source["sha256"] if "sha256" in source else [source["source"], source["revision"]]
     return [source["layout"], content]

@@ -8,7 +8,7 @@ STORE/shard-00000/tokens.npy       all tokens of the shard's documents, end to e
                   documents.npy    the end of each document, counted in sentences and in tokens
                   shard.json       the shard's record: counts, checksums, and a key of the text it was made from
 
-An end is the position after the last token (or the number after the last sentence), counted from the shard's start.
+An end is the index after the last token (or the number after the last sentence), counted from the shard's start.
 """
 
 import hashlib
@@ -117,7 +117,6 @@ class TokenStore:
 
     @property
     def num_shards(self) -> int:
-        """Number of shards."""
         return len(self._records)
 
     def shard(self, number: int) -> Shard:
@@ -125,7 +124,7 @@ class TokenStore:
         self._read.add(number)
         self._num_reads += 1
         if self._num_reads > _READS_HELD:
-            # Pages that were read count as memory of this process: without a release, in the end all of the store.
+            # Pages that were read count as memory of this process. Without a release, it would finally hold them all.
             for each in self._read:
                 self._opened(each).release()
             self._read, self._num_reads = {number}, 0
@@ -145,8 +144,8 @@ class TokenStore:
         """Find a document.
 
         Returns:
-            Its shard, and in the shard the number of its first sentence, the number after its last sentence, and the
-            position of its first token.
+            The shard of the document, and in the shard the number of its first sentence, the number after its last
+            sentence, and the index of its first token.
         """
         number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         shard, local = self.shard(number), document - int(self._first_documents[number])

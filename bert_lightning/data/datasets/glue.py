@@ -69,7 +69,7 @@ class _Glue(NamedTuple):
             yield example._replace(label=published.get(name, name)) if isinstance(name, str) else example
 
     def split_file(self, file: str, split: str, subset: str = "", submission: str | None = None) -> SplitFile:
-        """Describe a file of it, in its own folder or in that of all of GLUE."""
+        """Describe a file of the task, in the task's folder or in that of all tasks."""
         original = [self.original_files[split]] if split in self.original_files else []
         files = (f"{file}.tsv", f"{self.folder}/{file}.tsv", *original)
         return SplitFile(subset, files, f"hub:nyu-mll/glue:{self.config}:{split}", submission)

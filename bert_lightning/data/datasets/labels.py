@@ -14,11 +14,11 @@ from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Texts that other programs write for a missing value. -100 is a word that torch's loss leaves out.
+# Texts that other programs write for a missing value. Torch's loss ignores the label -100.
 _MISSING = ("nan", "nat", "null", "<na>", "#n/a", "-100")
-# Words for 1 and 0 that may also be names of classes: a row of a single one is not taken for an indicator.
+# Words for 1 and 0 that may also be names of classes. A row of a single one therefore does not count as an indicator.
 _TRUTHS = frozenset(("yes", "no", "y", "n", "t", "f", "on", "off"))
-# One digit for each class, such as 010.
+# A text with one digit for each class, such as 010.
 _DIGITS = re.compile(r"[01]{2,}")
 # The beginning of a printed array whose text was split.
 _ARRAY = re.compile(r"^((torch|np|numpy)\.)?(tensor|array)\(")
@@ -124,8 +124,10 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
 
     Two names are probably one class if they differ only in blanks, dashes, quotation marks, case (of more than one
     letter) or the spelling of a number. So are names that differ only in Unicode form (NFKC), in invisible
-    characters, or in letters that look alike. Names such as `nan` stand for missing values, and so does -1
-    beside 0, 1, 2. A row of indicators is not the name of one class.
+    characters, or in letters that look alike.
+
+    These are probably not classes: names such as `nan` and, beside 0, 1 and 2, the name -1, which stand for missing
+    values; printed lists of names; and rows of indicators.
     """
     spellings: dict[str | float, list[str]] = defaultdict(list)
     for label in labels:
@@ -138,8 +140,9 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
             )  # fmt: skip
         elif group[0].strip().lower() in _MISSING:
             log.warning("%s: the label %r is a class; it looks like a missing value", source, group[0])
-    others = {*labels} - {"-1"}
-    if len(others) < len(labels) and len(others) > 2 and others == set(map(str, range(len(others)))):
+    without_minus_one = {*labels} - {"-1"}
+    counted = set(map(str, range(len(without_minus_one))))
+    if "-1" in labels and len(counted) > 2 and without_minus_one == counted:
         log.warning("%s: the label '-1' is a class; beside classes from 0 on it often stands for no label", source)
     if any(map(is_list_of_names, labels)):
         name = next(filter(is_list_of_names, labels))
@@ -159,7 +162,7 @@ def _all_indicators(row: Sequence[str]) -> bool:
 
 
 def _plain(label: str) -> str | float:
-    """Return the number that a name spells, or the name without the details that readers overlook.
+    """Return the number that a name spells, or the name without the details that people overlook.
 
     A name that consists only of such details stays unchanged.
     """
@@ -187,8 +190,8 @@ def without_disagreement(
         source: the file that the warning names.
     """
     labels = {example.label for example in examples}
-    others = (labels if known is None else {*known}) - {NO_AGREEMENT}
-    if NO_AGREEMENT not in labels or NO_AGREEMENT in (known or ()) or not others or not others <= {*NLI_LABELS}:
+    classes = (labels if known is None else {*known}) - {NO_AGREEMENT}
+    if NO_AGREEMENT not in labels or NO_AGREEMENT in (known or ()) or not classes or not classes <= {*NLI_LABELS}:
         return examples
     if labels == {NO_AGREEMENT}:
         return examples

@@ -25,7 +25,7 @@ class SplitFile(NamedTuple):
     """Its names in different publications: files or folders, relative to the data folder or to one of the set's
     `folders`. They may be globs. The first one that exists is read."""
     hub: str | None
-    """`hub:NAME:CONFIG:SPLIT`, or None if the hub has no such data set that is read without running its code."""
+    """`hub:NAME:CONFIG:SPLIT`; None if the hub has no such data set, or only one that must run its own code."""
     submission: str | None = None
     """The stem of the file in which GLUE's server expects predictions."""
 
@@ -88,5 +88,5 @@ def one_file_splits(files: Mapping[str, Sequence[str]], hub: str | None) -> dict
 
 
 def ignoring_split(read: Callable[[str], Iterator[T]], source: str, split: str) -> Iterator[T]:
-    """Read a source whose form is the same for every split. It has the signature of `Read` once `read` is bound."""
+    """Read a source whose form does not depend on the split. With `read` bound, this has the signature of `Read`."""
     return read(source)

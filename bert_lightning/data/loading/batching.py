@@ -1,4 +1,4 @@
-"""Micro-batches: token sequences as tensors, padded or packed, and the order in which samples are drawn."""
+"""Micro-batches (token sequences as tensors, padded or packed), and the order in which samples are drawn."""
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from bert_lightning.model.packing import Packing
 
 # Lengths are padded to a multiple of this, which keeps the number of tensor shapes small.
 LENGTH_MULTIPLE = 8
-# So many batches are sorted by length together before they are cut.
+# The samples of this many batches are sorted by length together before they are cut into batches.
 BUCKET_BATCHES = 50
 
 
@@ -32,14 +32,14 @@ class Batch(TypedDict):
     attention_mask: NotRequired[Tensor | None]
     """(B, S) bool, true for tokens; None if nothing is padded"""
     packing: NotRequired[Packing]
-    """where the sequences of a packed batch begin"""
+    """where the sequences of a packed micro-batch begin"""
     num_tokens: int
     """without padding"""
     num_token_pairs: int
     """the squared lengths summed: the size of what attention computes"""
     num_sequences: int
     samples: NotRequired[Tensor | NDArray[np.int64]]
-    """training: what a report names: numbers (B,), or (epoch, index) (B, 2); an array, or a tensor once moved"""
+    """training: the names of the samples in a report: numbers (B,), or epoch and index (B, 2); a tensor once moved"""
     numbers: NotRequired[Tensor]
     """fine-tuning: (B,) the number of each sequence in its split"""
 
@@ -58,7 +58,7 @@ class Batch(TypedDict):
     word_mask: NotRequired[Tensor]
     """tags: (B, W) bool, true for words that this window answers"""
     masked_positions: NotRequired[Tensor]
-    """pre-training: (M,) positions in the flattened batch"""
+    """pre-training: (M,) positions in the flattened micro-batch"""
     masked_labels: NotRequired[Tensor]
     """pre-training: (M,) the original tokens there"""
     sentence_labels: NotRequired[Tensor]
@@ -110,7 +110,7 @@ def assemble(
 def to_batch(
     input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **others: ArrayLike
 ) -> Batch:
-    """Make a padded batch of (B, S) arrays; `others` are arrays for further keys, such as labels."""
+    """Make a padded micro-batch from (B, S) arrays; `others` are arrays for further keys, such as labels."""
     width = input_ids.shape[1]
     padded = bool((lengths < width).any())
     attention_mask = torch.from_numpy(np.arange(width)[None, :] < lengths[:, None]) if padded else None
@@ -122,7 +122,7 @@ def to_batch(
 def to_packed_batch(
     input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], lengths: NDArray[np.int64], **others: ArrayLike
 ) -> Batch:
-    """Make a packed batch, without padding, of padded (B, S) arrays; `others` are arrays for further keys."""
+    """Make a packed micro-batch from padded (B, S) arrays; `others` are arrays for further keys."""
     is_token = np.arange(input_ids.shape[1])[None, :] < lengths[:, None]
     boundaries = torch.zeros(len(lengths) + 1, dtype=torch.int32)
     boundaries[1:] = torch.from_numpy(np.cumsum(lengths))
@@ -169,9 +169,9 @@ def fit_into_bins(lengths: NDArray[np.int64], num_bins: int, room: int) -> list[
 
 
 def shuffled(seed: int, num_samples: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the epochs and indices of some samples of an endless training, by number.
+    """Return the epochs and indices of samples, given their numbers in an endless training.
 
-    Every epoch has its own order.
+    Every epoch has another random order.
     """
     epochs = numbers // num_samples
     indices = np.empty_like(numbers)
@@ -184,11 +184,11 @@ def shuffled(seed: int, num_samples: int, numbers: NDArray[np.int64]) -> tuple[N
 def length_bucketed(
     seed: int, lengths: NDArray[np.int64], batch_size: int, step: int, num_steps: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the epochs and indices of the samples of one step out of `num_steps`, all of about one length.
+    """Return the epochs and indices of the samples of one step out of `num_steps`, all of similar length.
 
     The endless shuffled stream is cut into buckets of at most `BUCKET_BATCHES` batches or one epoch. A bucket is
     sorted by length and cut into batches, which are drawn in random order. The last bucket ends with the training,
-    so the numbers of times that two samples are seen differ by one at most.
+    so all samples are seen equally often, or some of them once more.
     """
     size = min(BUCKET_BATCHES, -(-len(lengths) // batch_size))
     bucket, offset = divmod(step, size)
@@ -198,6 +198,6 @@ def length_bucketed(
     by_length = np.argsort(lengths[indices], kind="stable")
     order = permute(derive_key(seed, bucket, "buckets"), size, np.array([offset]))[0]
     batch = by_length[order * batch_size : (order + 1) * batch_size]
-    # In random order inside the batch, so that all micro-batches have about the same lengths.
+    # Shuffle inside the batch, so that all micro-batches have about the same lengths.
     batch = batch[permute(derive_key(seed, step, "places"), len(batch), np.arange(len(batch)))]
     return epochs[batch], indices[batch]

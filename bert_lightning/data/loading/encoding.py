@@ -1,4 +1,4 @@
-"""Texts and pairs of texts to token ids that fit a model, and from there to a batch."""
+"""Encoding of texts and pairs of texts: as token ids that fit a model, and as a micro-batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,11 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 
 def pair_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
-    """Return how many tokens of each text of a pair to keep, so that together they fit `limit`.
+    """Return how many tokens of each text of a pair to keep, so that both together have at most `limit`.
 
-    The longer text loses one token at a time; at equal lengths the second does. The original code has the same rule
-    in `create_pretraining_data.py: truncate_seq_pair` and `run_classifier.py: _truncate_seq_pair`.
+    One token at a time is removed from the longer text, or from the second if both have the same length. The original
+    code has the same rule in `create_pretraining_data.py: truncate_seq_pair` and `run_classifier.py:
+    _truncate_seq_pair`.
 
     >>> pair_lengths(10, 4, limit=12)
     (8, 4)
@@ -33,7 +34,7 @@ def encode_texts(
     """Encode texts, or pairs of texts, and cut them at the end so that they and the special tokens fit.
 
     Args:
-        tokenizer: text to ids.
+        tokenizer: the tokenizer of the model.
         texts: the texts, or the first text of each pair.
         pairs: the second text of each pair; None if the texts are no pairs.
         max_seq_length: limit of a sequence, with [CLS] and [SEP].
@@ -58,6 +59,6 @@ def text_batch(
     max_seq_length: int,
     **labels: NDArray[Any],
 ) -> Batch:
-    """Turn encoded texts into a padded batch; `labels` are arrays with one entry per text."""
+    """Turn encoded texts into a padded micro-batch; `labels` are arrays with one entry per text."""
     arrays = assemble(firsts, seconds, tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, max_seq_length)
     return to_batch(*arrays, **labels)

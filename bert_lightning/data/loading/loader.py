@@ -1,4 +1,4 @@
-"""Loaders that resume anywhere: an item is a whole step, so one integer says how far training has come."""
+"""Loaders that can resume at any step: an item is a whole step, so the state is a single integer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -57,7 +57,7 @@ class StepLoader(Generic[Item]):
             pin_memory=self.pin_memory,
             multiprocessing_context=WorkerContext() if self.num_workers else None,
             worker_init_fn=ignore_signals if self.num_workers else None,
-            # Its own generator. Otherwise the workers' seeds would be drawn from the one that training uses.
+            # A separate generator. Otherwise the workers' seeds would be drawn from the one that training uses.
             generator=torch.Generator(),
         )
         with signals_held() if self.num_workers else nullcontext():
@@ -96,5 +96,5 @@ class _Made(Dataset[Item | InputError], Generic[Item]):
         try:
             return self.make(number)
         except InputError as error:
-            # Raised in a worker, it would arrive as a traceback.
+            # An error that is raised in a worker would arrive as a traceback.
             return error

@@ -25,9 +25,9 @@ class TrainingLength:
     """The length of a training as the user gives it: in steps or in epochs.
 
     Attributes:
-        max_steps: optimiser steps; or
-        max_epochs: passes over the training samples.
-        accumulate: micro-batches of each share of a step.
+        max_steps: optimiser steps; None if the length is given in epochs.
+        max_epochs: passes over the training samples; None if the length is given in steps.
+        accumulate: micro-batches per step for each share of the batch.
         seed: seed of everything random in the data.
     """
 
@@ -43,7 +43,7 @@ class TrainingLength:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How training is cut into steps and micro-batches.
+    """The division of training into steps and micro-batches.
 
     Attributes:
         num_steps: optimiser steps of the whole training.
@@ -57,7 +57,7 @@ class TrainingPlan:
 
 
 def used_splits(settings: object, split: str | None) -> dict[str, str]:
-    """Return split -> path: of the one split that is scored, or of training and validation if that is None.
+    """Return split -> path for the split that is scored, or for training and validation if `split` is None.
 
     Raises:
         InputError: the split is not set.
@@ -75,10 +75,10 @@ class StepDataModule(LightningDataModule):
     depend only on the plan and the batch size. The numbers of processes and micro-batches only distribute them.
 
     Attributes:
-        tokenizer: text to ids.
+        tokenizer: the tokenizer of the model.
         batch_size: samples of one optimiser step, over all processes and micro-batches.
-        evaluation_batch_size: samples of one batch in validation and test.
-        num_workers: processes that prefetch batches.
+        evaluation_batch_size: samples per micro-batch in validation and test.
+        num_workers: processes that prefetch micro-batches.
         length: length of the training. None if the data only scores a model.
     """
 
@@ -100,7 +100,7 @@ class StepDataModule(LightningDataModule):
 
     @property
     def plan(self) -> TrainingPlan:
-        """How the samples of training are cut into steps.
+        """The current division of training into steps and micro-batches.
 
         Raises:
             InputError: the epochs are less than one step.
@@ -144,16 +144,16 @@ class StepDataModule(LightningDataModule):
 
         Args:
             step: the optimiser step, from 0.
-            plan: how training is cut into steps.
+            plan: the division of training into steps.
             share: the number of the share, from 0.
             num_shares: the number of shares.
         """
 
     @property
     def batch_shares(self) -> Sequence[tuple[str, int, int | None]]:
-        """Each batch size of the training: its configuration key, its value, and its number of micro-batches.
+        """For each batch size of the training: its configuration key, its value, and its number of micro-batches.
 
-        The number is None if it is that of the plan.
+        The number is None if the plan's number applies.
         """
         return [("data.batch_size", self.batch_size, None)]
 
@@ -167,7 +167,7 @@ class StepDataModule(LightningDataModule):
 
     @abstractmethod
     def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
-        """Make a batch of the samples of a split that have these numbers."""
+        """Make a micro-batch of the samples of a split that have these numbers."""
 
     def train_dataloader(self) -> StepLoader[list[Batch]]:
         """Return a loader whose items are this process's micro-batches of one step."""
@@ -175,7 +175,7 @@ class StepDataModule(LightningDataModule):
         self.check_shares(num_shares)
 
         def make(step: int) -> list[Batch]:
-            # Read late, because the number of micro-batches may be found after the loader was made.
+            # Read the plan only here: the number of micro-batches may be determined after the loader is made.
             return self.training_batches(step, self.plan, share, num_shares)
 
         return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
@@ -206,7 +206,7 @@ class StepDataModule(LightningDataModule):
         if not total:
             return []
         share, num_shares = self._share()
-        # All shares have the same number of batches, and no sample comes twice; so the last batches may be empty.
+        # All shares have equally many micro-batches, and no sample occurs twice. So the last ones may be empty.
         num_batches = -(-total // (self.evaluation_batch_size * num_shares))
 
         def make(number: int) -> Batch:

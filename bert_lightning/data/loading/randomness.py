@@ -1,4 +1,4 @@
-"""Random numbers as pure functions: any draw for any sample in any epoch, without making the draws before it.
+"""Random numbers as pure functions: any draw for any sample in any epoch, without computing earlier draws.
 
 Numbers come from the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
 generators") applied to a key and a counter; all functions work on whole arrays.
@@ -14,7 +14,7 @@ UInt64 = NDArray[np.uint64]
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _FEISTEL_ROUNDS = 6
-# For fewer items, a network of so few bits would favour some permutations. They are sorted by random numbers instead.
+# A Feistel network for so few items would favour some permutations. They are sorted by random numbers instead.
 _FEW = 256
 
 
@@ -44,7 +44,7 @@ def uniforms(key: int | UInt64, counters: NDArray[np.generic]) -> NDArray[np.flo
 
 
 def permute(key: int, length: int, positions: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return where a random permutation of `range(length)` sends each position.
+    """Apply a random permutation of `range(length)` to each position.
 
     From `_FEW` items on, no array of `length` is made. Each value goes through a Feistel network over the next even
     power of two until it falls inside the range again (Black and Rogaway 2002, "Ciphers with arbitrary finite

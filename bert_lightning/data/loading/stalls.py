@@ -1,4 +1,4 @@
-"""A warning when training waits long for its data, which would otherwise look like any other standstill."""
+"""A warning when training waits long for its data."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ SECONDS = 60.0
 class StallWatch:
     """A thread that warns once for each item that takes longer than `SECONDS`.
 
-    It looks four times in that time, costs nothing in between, and keeps no process alive.
+    It checks four times in that time. A process can end without waiting for the thread.
 
     Args:
         what: the name of an item in the message: step or batch.

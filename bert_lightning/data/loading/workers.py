@@ -1,4 +1,4 @@
-"""Worker processes that make batches. They ignore signals; the training process stops them."""
+"""Worker processes that make micro-batches. They ignore signals; the training process stops them."""
 
 import ctypes
 import signal
@@ -21,8 +21,8 @@ _PR_SET_PDEATHSIG = 1
 
 class _KilledWhenTerminated(Popen):
     def terminate(self) -> None:
-        # Torch and Python's exit send SIGTERM to a worker that does not end by itself. It ignores that, so they would
-        # wait for it forever.
+        # Torch and Python's exit send SIGTERM to a worker that does not end by itself. The worker ignores SIGTERM, so
+        # they would wait for it forever.
         self.kill()
 
 
@@ -50,17 +50,17 @@ class _Worker(ForkProcess):
                     if ours.recv(1):
                         with suppress(BrokenPipeError):
                             ours.send(b".")
-                    # If it died, the reader of its batches notices.
+                    # If the worker has died, the process that reads its micro-batches will notice.
                     return started
                 except TimeoutError:
-                    # It may only be slow, but it holds nothing yet: it does not start without an answer.
+                    # The worker may only be slow. It can be killed, because it waits for an answer before its work.
                     started.kill()
                     started.wait()
                     started.close()
                     seconds *= 2
 
     def run(self) -> None:
-        """Report that the process runs, and start the work after the answer."""
+        """Report that the process runs, wait for the answer, and start the work."""
         ours, its = self._ends
         ours.close()
         with its:
@@ -78,7 +78,7 @@ class WorkerContext(ForkContext):
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold back signals to workers started in here until `ignore_signals` has run in them."""
+    """Block signals to workers that are started in this context, until `ignore_signals` has run in them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -87,7 +87,7 @@ def signals_held() -> Iterator[None]:
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore signals in a worker, at its start. Before that, torch has set a handler that dies on SIGTERM."""
+    """Ignore signals in a worker, at its start. This also replaces torch's handler, which ends it on SIGTERM."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":

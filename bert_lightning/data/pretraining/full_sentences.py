@@ -53,7 +53,7 @@ class FullSentences(Samples):
         start = _start(arrays.sentences, position, target)
         document_ends = arrays.documents[:, 1]
         stop, breaks = start, document_ends[:0]
-        # The [SEP] between documents need room too: take fewer tokens until both fit.
+        # Each [SEP] between documents needs room too, so take fewer tokens until everything fits.
         room = target
         while room:
             stop = _last_end(arrays.sentences, start, room)
@@ -69,7 +69,7 @@ class FullSentences(Samples):
 
 
 def _start(ends: NDArray[np.uint32], position: int, room: int, lowest: int = 0) -> int:
-    """Return the start of a sample, as `sentence_start`, but so that samples reach the end of the text."""
+    """Return the start of a sample as `sentence_start` does, but so that samples reach the end of the text."""
     start = sentence_start(ends, position, room, lowest)
     last = int(ends[-1])
     if start + room >= last or position + room < last:

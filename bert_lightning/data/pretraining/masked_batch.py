@@ -20,7 +20,7 @@ class MaskedBatches:
         tokenizer: the vocabulary of the samples.
         masking: which tokens are predicted, and what replaces them.
         pairs: whether samples are pairs of texts with a label.
-        source: where the vocabulary lies, for messages.
+        source: the location of the vocabulary, for messages.
 
     Raises:
         InputError: the vocabulary has no entry for random tokens.
@@ -53,12 +53,12 @@ class MaskedBatches:
             max_seq_length: longest sample.
             seed: seed of the masks; a sample's mask depends on it, its epoch and its number alone.
             progress: share of the training that is done, from 0 to 1.
-            packed: lay the samples end to end, without padding.
+            packed: put the samples end to end, without padding.
 
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask` (B, S), `masked_positions` (M,) into the flattened tokens,
-            `masked_labels` (M,), `samples` (B, 2) with epochs and numbers and, for pairs, `sentence_labels` (B,). A
-            packed batch has `input_ids` and `token_type_ids` (T,), and `packing` in place of the mask.
+            `masked_labels` (M,), `samples` (B, 2) with epochs and numbers and, for pairs, `sentence_labels` (B,). If
+            packed, `input_ids` and `token_type_ids` are (T,), and `packing` replaces the mask.
         """
         epochs = np.array([each.epoch for each in samples], dtype=np.int64)
         numbers = np.array([each.number for each in samples], dtype=np.int64)

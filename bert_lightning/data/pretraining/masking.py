@@ -4,7 +4,7 @@ BERT (Devlin et al. 2019, arXiv:1810.04805, section 3.1) selects 15 % of the tok
 become a random token, and 10 % stay as they are. The model predicts all of them.
 
 Masking has two steps. `Masking.select` selects tokens of a micro-batch, and `apply_masks` replaces them. Both depend
-only on the text and on one 64-bit key per sequence. So a sequence is masked alike in every batch and process.
+only on the text and on one 64-bit key per sequence. A sequence therefore gets the same masks in every process.
 
 >>> ids = np.array([[101, 7, 8, 9, 102]])  # [CLS] three tokens [SEP]
 >>> candidates = np.array([[False, True, True, True, False]])
@@ -29,7 +29,7 @@ from bert_lightning.data.loading.randomness import UInt64, uniforms
 # beyond the length of any sequence. Selection and replacement use different keys, so they may share a start.
 _SPAN_LENGTHS, _SPAN_STARTS = 1 << 20, 1 << 21
 _RANDOM_TOKENS = 1 << 20
-# Number of spans drawn per sequence. Single words then fill what is left of the number to select.
+# Number of spans drawn per sequence. Single words are then selected until the number of tokens is reached.
 _NUM_SPAN_DRAWS = 64
 # A uniform number is below 1, so tokens and words with this number come last in a random order.
 _LAST = 2.0
@@ -45,7 +45,7 @@ class Sequences(NamedTuple):
     lengths: NDArray[np.int64]
     """(B,) tokens per sequence, special tokens included and padding excluded"""
     keys: UInt64
-    """(B,) source of all random numbers of a sequence"""
+    """(B,) the key of all random numbers of a sequence"""
 
 
 class Selection(NamedTuple):
@@ -116,7 +116,7 @@ class Masking(ABC):
 
 @dataclass(frozen=True)
 class TokenMasking(Masking):
-    """Single tokens, as published."""
+    """Masking of single tokens, as published."""
 
     def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
         """Select the candidates with the smallest random numbers."""
@@ -129,10 +129,11 @@ class TokenMasking(Masking):
 
 @dataclass(frozen=True)
 class WholeWordMasking(Masking):
-    """Whole words, as with `do_whole_word_mask` of the original.
+    """Masking of whole words, as with `do_whole_word_mask` of the original.
 
-    Words are taken in random order. A word that would exceed the number to select is left out. Each token draws its
-    own replacement, also inside a word, as published. A word never extends across [SEP].
+    Words are selected in random order. A word that would exceed the number of tokens to select is left out. The
+    replacement is drawn for each token separately, also inside a word, as published. A word never extends across
+    [SEP].
     """
 
     def select(self, sequences: Sequences, progress: float = 0.0) -> Selection:
@@ -145,11 +146,11 @@ class WholeWordMasking(Masking):
 
 @dataclass(frozen=True)
 class SpanMasking(Masking):
-    """Spans of whole words with geometric lengths; SpanBERT (Joshi et al. 2020, arXiv:1907.10529), section 3.1.
+    """Masking of whole-word spans of geometric length; SpanBERT (Joshi et al. 2020, arXiv:1907.10529), section 3.1.
 
     All tokens of a span are replaced alike, as in SpanBERT. A span ends early at the end of its segment, or as soon
-    as the number to select is reached. A span that would touch or overlap another one is drawn again. Single words
-    fill what is left of the number.
+    as the number of tokens to select is reached. A span that would touch or overlap another one is drawn again. At
+    the end, single words are selected until the number is reached.
 
     Attributes:
         stop_probability: p of the geometric distribution; 0.2 in SpanBERT.
@@ -181,9 +182,9 @@ class SpanMasking(Masking):
 
 @dataclass(frozen=True)
 class NgramMasking(Masking):
-    """N-grams of whole words, P(n) proportional to 1 / n; ALBERT (Lan et al. 2020, arXiv:1909.11942), section 3.1.
+    """Masking of n-grams of words, P(n) ~ 1 / n; ALBERT (Lan et al. 2020, arXiv:1909.11942), section 3.1.
 
-    Each token draws its own replacement, as in ALBERT's code.
+    The replacement is drawn for each token separately, as in ALBERT's code.
 
     Attributes:
         max_span: longest n-gram in words; 3 in ALBERT.
@@ -228,7 +229,7 @@ def apply_masks(
 ) -> NDArray[np.int64]:
     """Replace each selected token by [MASK] or a random token, or keep it, with the shares of `masking`.
 
-    Tokens of one unit are replaced alike, but each random token is drawn by itself.
+    Tokens of one unit are replaced alike, but each random token is drawn separately.
 
     Args:
         input_ids: (B, S) the original tokens.
@@ -275,7 +276,7 @@ def _require_probability(name: str, value: float) -> None:
 
 
 def _one_unit_per_token(shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return (B, S) units with which each token draws its own replacement."""
+    """Return (B, S) units, one per token, so that the replacement is drawn for each token separately."""
     return np.broadcast_to(np.arange(shape[1]), shape)
 
 
@@ -331,7 +332,7 @@ class _Words:
         candidates = self.sequences.candidates
         before = np.concatenate([np.zeros((len(candidates), 1), bool), candidates[:, :-1]], axis=1)
         of_token = (candidates & ~before).cumsum(axis=1)
-        # A number beyond any segment's for words that do not exist.
+        # Words that do not exist get a number beyond that of any segment.
         of_word = np.full(self.lengths.shape, candidates.shape[1] + 1, dtype=np.int64)
         sequence, position = np.nonzero(self.sequences.starts)
         of_word[sequence, self.of_token[sequence, position]] = of_token[sequence, position]

@@ -17,7 +17,7 @@ BLOCK = 1000
 class Mixture:
     """Samples of several sources.
 
-    The sources stand one after the other, so one index counts through the samples of all of them.
+    One index counts the samples of all sources: first those of the first source, then those of the second, and so on.
 
     Args:
         sources: at least one.
@@ -39,7 +39,7 @@ class Mixture:
     def draw(self, seed: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw samples `start` to `stop` of an endless training.
 
-        Each source is read in a random order of its own, epoch after epoch.
+        Each source is read epoch after epoch, in a random order that differs from epoch to epoch.
 
         Returns:
             For each sample the epoch in its source, and the index in the mixture.
@@ -65,7 +65,7 @@ class Mixture:
         return epochs, indices
 
     def samples(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Sample]:
-        """Return the samples with some epochs and indices."""
+        """Return the samples with the given epochs and indices."""
         samples: list[Sample | None] = [None] * len(indices)
         source_of = np.searchsorted(self._ends, indices, side="right")
         for number, source in enumerate(self.sources):
@@ -77,7 +77,7 @@ class Mixture:
         return [sample for sample in samples if sample is not None]
 
     def numbered_samples(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[NumberedSample]:
-        """Return the samples with some epochs and indices, each with its own."""
+        """Return the samples with the given epochs and indices, together with these numbers."""
         samples = self.samples(epochs, indices)
         return [NumberedSample(*each) for each in zip(epochs.tolist(), indices.tolist(), samples, strict=True)]
 

@@ -32,11 +32,11 @@ EVALUATION_SEED = 0
 class PretrainingDataModule(StepDataModule):
     """Masked samples for training, validation and test, with the vocabulary of the token stores.
 
-    `MaskedBatches.build` lists what a batch holds.
+    `MaskedBatches.build` lists the content of a micro-batch.
 
     Args:
         settings: the `data` section of the configuration.
-        split: the one split to score, which alone is opened; None opens those of training.
+        split: the only split to open, in order to score it; None opens training and validation.
         length: length of the training; None if the data only scores a model.
 
     Raises:
@@ -53,9 +53,9 @@ class PretrainingDataModule(StepDataModule):
         for name, value in used_splits(settings, split).items():
             paths = list(value) if isinstance(value, dict) else [value]
             self.stores[name] = [TokenStore(path) for path in paths]
-        first, *others = ((name, store) for name, stores in self.stores.items() for store in stores)
+        first, *further = ((name, store) for name, stores in self.stores.items() for store in stores)
         tokenizer = first[1].tokenizer
-        for name, store in others:
+        for name, store in further:
             if store.tokenizer.fingerprint != tokenizer.fingerprint:
                 raise InputError(
                     f"data.{name}: {store.path} was made with another vocabulary than {first[1].path}: make both "
@@ -68,7 +68,7 @@ class PretrainingDataModule(StepDataModule):
         self._stages = resolve_stages(
             settings.max_seq_length, settings.batch_size, settings.batch_size_warmup, settings.stages
         )
-        # Steps come in order, so what earlier stages drew from is not needed again.
+        # Steps come in order, so the mixtures and pools of earlier stages are not needed again.
         self._mixture = lru_cache(8)(self._make_mixture)
         self._pools = lru_cache(4)(self._make_pools)
 
@@ -113,7 +113,7 @@ class PretrainingDataModule(StepDataModule):
     def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
         """Return the micro-batches of a step for one share of the batch.
 
-        Samples are drawn and masked afresh in each epoch. A process reads only the tokens of its own micro-batches.
+        Each epoch draws and masks the samples again. A process reads only the tokens of its own micro-batches.
         """
         stage = next(stage for stage in reversed(self._stages) if stage.first_step <= step)
         seed = plan.seed if not stage.number else derive_key(plan.seed, "stage", stage.number)
@@ -135,7 +135,7 @@ class PretrainingDataModule(StepDataModule):
         Args:
             stage: the stage of the step.
             step: the optimiser step.
-            plan: how training is cut into steps.
+            plan: the division of training into steps.
             seed: seed of the stage.
             numbers: consecutive numbers from 0 to the batch size: of samples, or of the bins of `Pools`.
         """
@@ -150,14 +150,14 @@ class PretrainingDataModule(StepDataModule):
         return [sample for number in numbers.tolist() for sample in pools.bin(step_of_stage, number)]
 
     def num_evaluation_samples(self, split: EvaluationSplit) -> int:
-        """Return the samples of a held-out store to score, at most `max_evaluation_samples`."""
+        """Return the number of samples of a held-out store to score, at most `max_evaluation_samples`."""
         if split not in self.stores:
             return 0
         total = self._mixture(split, self.settings.max_seq_length, EVALUATION_SEED).num_samples
         return min(total, self.settings.max_evaluation_samples or total)
 
     def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
-        """Return samples whose pairs and masks are the same in every run."""
+        """Make a micro-batch of samples whose pairs and masks are the same in every run."""
         mixture = self._mixture(split, self.settings.max_seq_length, EVALUATION_SEED)
         indices = permute(derive_key(EVALUATION_SEED, "evaluation"), mixture.num_samples, numbers)
         samples = mixture.numbered_samples(np.zeros_like(indices), indices)
@@ -181,7 +181,7 @@ class PretrainingDataModule(StepDataModule):
         return (stage.samples_before + (step - stage.first_step) * stage.batch_size) / total
 
     def check_shares(self, num_shares: int) -> None:
-        """Check that the samples of each step can be shared out, and that training reaches each stage.
+        """Check that the samples of each step can be divided evenly, and that training reaches each stage.
 
         Raises:
             InputError: a batch size is no multiple of processes times micro-batches, or a stage is not reached.

@@ -1,4 +1,4 @@
-"""The table of objectives besides masking: which samples each one trains on."""
+"""The table of objectives besides masking, with the samples of each."""
 
 from typing import Literal
 

@@ -15,14 +15,14 @@ from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.mixture import Mixture
 from bert_lightning.data.pretraining.samples import NumberedSample
 
-# A pool has at least this many bins, so that short samples find each other.
+# A pool has at least this many bins, so that it holds enough samples of every length.
 MIN_POOL_BINS = 2048
-# The bins of a step are cut into at most so many groups of at least so many bins, each with pools of its own. So a
-# process does not have to build the pools of the others.
+# The bins of a step are cut into at most this many groups of at least this many bins. Each group has separate pools,
+# so a process does not have to build the pools of other processes.
 _MAX_GROUPS, _MIN_GROUP_BINS = 16, 64
-# Packing is tried out on this many samples, to find how many fit into a pool.
+# Packing is tried on this many samples, to find how many fit into a pool.
 _NUM_MEASURED = 2048
-# A pool takes this share of that number. Lengths vary from pool to pool, and samples that do not fit are lost.
+# A pool takes this fraction of that number. Lengths vary from pool to pool, and samples that do not fit are lost.
 _FILL = 0.993
 
 
@@ -110,7 +110,7 @@ class Pools:
         order = permute(derive_key(self.seed, pool, "buckets"), len(buckets), np.arange(len(buckets)))
         bins: list[list[int]] = []
         for bucket in order.tolist():
-            # Shuffle inside the bucket, so that all processes and micro-batches get samples of like length.
+            # Shuffle inside the bucket, so that all processes and micro-batches get samples of similar length.
             key = derive_key(self.seed, pool, group, bucket, "places")
             shuffled = permute(key, self.group_size, np.arange(self.group_size))
             bins += [[number] for number in buckets[bucket][shuffled]]

@@ -1,8 +1,13 @@
-"""The published instance generator, draw for draw: `google-research/bert`, `create_pretraining_data.py`.
+"""The published instance generator: `google-research/bert`, `create_pretraining_data.py`.
 
-The same text, vocabulary, seed and settings give the same instances in the same order as the original code. Its
-oddities are kept: a B that is labelled random may come from the document of A; a word piece at the cut front of B
-joins the last word of A; a random token may be a special token. The dynamic samples of `objectives.py` correct them.
+The same text, vocabulary, seed and settings give the same instances in the same order as the original code. The
+faults of the original are kept:
+
+- A B that is labelled random may come from the document of A.
+- A word piece at the cut front of B counts as part of the last word of A.
+- A random token may be a special token.
+
+The dynamic samples of `objectives.py` correct them.
 """
 
 import json
@@ -113,7 +118,7 @@ def google_instances(
                 offsets.append(file.tell())
                 file.write(instance.to_json().encode() + b"\n")
             progress(number + 1, settings.dupe_factor * len(documents))
-        # The order is that of shuffled instances, because a shuffle draws by the number of items alone.
+        # Shuffled instances would have the same order: the draws of a shuffle depend only on the number of items.
         generator.shuffle(offsets)
         for offset in offsets:
             file.seek(offset)
@@ -150,7 +155,7 @@ def _of_document(
     document = documents[number]
     max_num_tokens = settings.max_seq_length - 3
     target = max_num_tokens
-    # Drawn once per document and pass, not once per chunk.
+    # This is drawn once per document and pass, not once per chunk.
     if generator.random() < settings.short_seq_prob:
         target = generator.randint(2, max_num_tokens)
     chunk: list[Segment] = []
@@ -161,7 +166,7 @@ def _of_document(
         if position == len(document) - 1 or length >= target:
             num_first = generator.randint(1, len(chunk) - 1) if len(chunk) >= 2 else 1
             first = _joined(chunk[:num_first])
-            # A chunk of one segment has no B of its own, so no coin is tossed.
+            # A chunk of one segment has no rest for B, so B is random without a draw.
             is_random = len(chunk) == 1 or generator.random() < 0.5
             if is_random:
                 second = _random_second(documents, number, target - len(first), generator)
@@ -202,7 +207,7 @@ def _random_second(documents: list[list[Segment]], number: int, target: int, gen
 
 
 def _truncate(first: Segment, second: Segment, limit: int, generator: Random) -> tuple[Segment, Segment]:
-    """Cut the longer text (at equal lengths the second), at its front or end by a coin: `truncate_seq_pair`."""
+    """Cut the longer text (at equal lengths the second) at its front or end, at random: `truncate_seq_pair`."""
     bounds = [[0, len(first)], [0, len(second)]]
     lengths = [len(first), len(second)]
     while sum(lengths) > limit:

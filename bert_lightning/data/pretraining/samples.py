@@ -31,7 +31,7 @@ class Sample(NamedTuple):
         return len(self.first) + (2 if self.second is None else len(self.second) + 3)
 
     def copied(self) -> "Sample":
-        """Return a copy in memory, because views into many shards would keep all of these in memory."""
+        """Return a copy of the tokens. Views would keep the shards they come from in memory."""
         return Sample(self.first.copy(), None if self.second is None else self.second.copy(), self.label)
 
 
@@ -99,7 +99,7 @@ class Samples(ABC):
         self.num_samples = int(self._shard_ends[-1])
 
     def samples(self, epoch: int, indices: NDArray[np.int64]) -> list[Sample]:
-        """Return the samples with some indices in an epoch."""
+        """Return the samples of an epoch that have the given indices."""
         shards = np.searchsorted(self._shard_ends, indices, side="right")
         within = indices - np.concatenate(([0], self._shard_ends))[shards]
         keys = random_bits(derive_key(self.seed, epoch, "pairs"), indices)
@@ -148,10 +148,10 @@ def sentence_at(ends: NDArray[np.uint32], position: int) -> int:
 
 
 def sentence_start(ends: NDArray[np.uint32], position: int, room: int, lowest: int = 0) -> int:
-    """Return the start of a sample that is drawn at a position: the start of the sentence that holds it.
+    """Return the start of a sample that is drawn at a position: the start of the sentence that holds the position.
 
-    A sentence of more than `room` tokens is entered at the position itself. Otherwise a sample would never show the
-    tokens after its first ones.
+    In a sentence of more than `room` tokens, the sample starts at the position itself. Otherwise no sample would ever
+    hold the last tokens of such a sentence.
 
     Args:
         ends: for each sentence the position after its last token.

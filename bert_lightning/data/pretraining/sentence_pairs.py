@@ -31,10 +31,10 @@ class SentencePairs(DocumentSamples):
     Four faults of the original are corrected:
 
     - B never comes from the document of A if it is labelled random.
-    - A chunk of one sentence takes a neighbour. Only documents of a single sentence always have a random B.
-    - A sentence longer than the pair is entered anywhere, not only at its start.
-    - Any stretch of a text may be kept when it is cut. In the original a coin is tossed for each token, so it nearly
-      always keeps the middle.
+    - A chunk of one sentence is extended by a neighbour. Only documents of a single sentence always have a random B.
+    - A pair may start anywhere in a sentence that is longer than the pair, not only at the start of the sentence.
+    - Any stretch of a text may be kept when it is cut. The original chooses the end to cut at random for each token,
+      so it nearly always keeps the middle.
 
     Raises:
         InputError: there are fewer than two documents.
@@ -122,7 +122,7 @@ class _Chunk(NamedTuple):
 
 
 def _cut_chunk(samples: DocumentSamples, document: int, chunk: int, draws: Draws, target: int) -> _Chunk:
-    """Take sentences of about `target` tokens and cut them between two at random."""
+    """Take consecutive sentences of about `target` tokens, and cut them in two at a random sentence end."""
     shard, begin, end, offset = samples.store.locate(document)
     ends = shard.sentences[begin:end]
     position = samples.start_position(chunk, draws, int(ends[-1]) - offset, target) + offset
@@ -145,7 +145,7 @@ def _cut_chunk(samples: DocumentSamples, document: int, chunk: int, draws: Draws
 def truncate_pair(a: Tokens, b: Tokens, limit: int, draw: float) -> tuple[Tokens, Tokens]:
     """Cut the longer text (at equal lengths B) until a pair has at most `limit` tokens, as the original does.
 
-    A text keeps a stretch, and `draw`, in [0, 1), decides which one.
+    One stretch of a text is kept; `draw`, in [0, 1), decides which one.
 
     >>> truncate_pair(np.arange(6), np.arange(10, 12), limit=5, draw=0.5)
     (array([2, 3, 4]), array([10, 11]))

@@ -1,4 +1,4 @@
-"""Class labels as names: hub data sets, and Parquet files that `datasets` wrote, hold their numbers."""
+"""The names of class labels. Hub data sets, and Parquet files that `datasets` wrote, hold numbers instead."""
 
 import json
 from collections.abc import Mapping

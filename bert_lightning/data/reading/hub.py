@@ -59,7 +59,7 @@ def read_hub(source: str) -> Iterator[dict[str, object]]:
     import datasets
 
     name, revision, config, split = parse_hub_source(source)
-    # Any error here means that the input cannot be had: no network, no such name, a refused script.
+    # Any error here means that the data set is not available: no network, no such name, a refused script.
     try:
         rows = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
         features = dict(rows.features or {})

@@ -1,4 +1,4 @@
-"""JSON: whole files and single lines, and the fields of an object with the types that they must have."""
+"""Reading of JSON: whole files, single lines, and values whose type is checked."""
 
 import json
 from collections import Counter
@@ -39,7 +39,7 @@ def parse_json_line(location: str, line: str) -> dict[str, object]:
     >>> parse_json_line("a.jsonl: line 1", '{"text": "a boat"}')
     {'text': 'a boat'}
     """
-    # The end of the line is removed, because after it Python would count a second line.
+    # Remove the end of the line, because Python would count a second line after it.
     values = _parse(location, line.rstrip(), is_line=True)
     if not isinstance(values, dict):
         raise InputError(f"{location}: a JSON object is expected, not {type(values).__name__}")
@@ -47,7 +47,7 @@ def parse_json_line(location: str, line: str) -> dict[str, object]:
 
 
 def field(location: str, values: object, key: str, kind: type[T]) -> T:
-    """Return the value under a key, which must have a type.
+    """Return the value under a key after checking its type.
 
     Args:
         location: the location of the object, for messages.

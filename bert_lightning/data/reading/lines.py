@@ -18,7 +18,7 @@ from bert_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 DecodingErrors = Literal["strict", "replace"]
-# Some old data sets need "latin-1": it applies to lines that are not UTF-8, and there every byte is a character.
+# Some old data sets need "latin-1". It applies only to lines that are not UTF-8, and reads each byte as a character.
 Decoding = DecodingErrors | Literal["latin-1"]
 # The treatment of a carriage return inside a line of a file whose lines end in LF: `warn` and `allow` read it as a
 # character, `refuse` raises. With `keep` a carriage return never ends a line, in any file.
@@ -26,7 +26,7 @@ CarriageReturns = Literal["warn", "allow", "refuse", "keep"]
 STANDARD_INPUT = "-"
 # Bytes of a line of running text that are held at once; longer lines come in pieces.
 MAX_PIECE = 1 << 20
-# Bytes of one row of a table, which cannot be cut: a whole book may stand in one field.
+# Bytes of one row of a table. A row cannot be cut, and one field may hold a whole book.
 MAX_ROW = 1 << 26
 _LINE_END = re.compile(r"\r\n?|\n")
 _LF_ONLY = (b"\n",)
@@ -119,9 +119,9 @@ def numbered_lines(
     its line. If it ends in a carriage return alone, as on old Macs, every CR, LF and CRLF ends a line. No other
     character ends a line: it may hold U+0085, U+2028, a vertical tab or a form feed.
 
-    A file of a single line that holds several of these characters probably means them as line ends. It is warned
-    about or refused, as `carriage_returns` says; standard input is not checked. A first line that ends in CR before
-    lines that end in LF is warned about as well.
+    If a file of a single line holds several of these characters, they are probably meant as line ends. Depending on
+    `carriage_returns`, such a file is warned about or refused; standard input is not checked. A first line that ends
+    in CR before lines that end in LF is warned about as well.
 
     With `cut` a line of more than `MAX_PIECE` bytes comes in pieces of the same number, cut after a space if there is
     one. `repairs` counts that, and the bytes replaced. A byte-order mark is removed unless `keep_mark`.
@@ -171,7 +171,7 @@ class _Stream(NamedTuple):
     limit: int
     """Bytes that are held at once."""
     mark: bytes
-    """The first bytes of the file, which tell its format."""
+    """The first bytes of the file, which identify its format."""
 
 
 def _begin(file: IO[bytes], name: str, limit: int, carriage_returns: CarriageReturns) -> _Stream:
@@ -286,7 +286,7 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offs
             text = raw.decode("utf-8", "replace")
             repairs.num_replaced += text.count("\ufffd") - raw.count("\ufffd".encode())
             return text
-        looks = next((form for begin, form in _MARKS.items() if mark.startswith(begin)), None)
+        looks = next((description for begin, description in _MARKS.items() if mark.startswith(begin)), None)
         hint = f"; the file looks like {looks}" if looks is not None else ""
         raise InputError(
             f"{location}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not UTF-8{hint}"

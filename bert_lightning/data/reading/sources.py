@@ -1,4 +1,4 @@
-"""Files, folders, globs and hub names that a user gives -> the sources they stand for."""
+"""Resolution of the files, folders, globs and hub names that a user gives to sources."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     if "" in exclude:
         raise InputError("--exclude has an empty pattern")
     if "" in inputs:
-        # It would stand for the folder in which the command runs.
+        # An empty name would stand for the folder in which the command runs.
         raise InputError("the name of an input is empty: is a variable of the shell not set?")
     # The real path of a file -> its name as given.
     names: dict[str, str] = {}
@@ -49,7 +49,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
             continue
         for file in _files_of(text, suffixes):
             refuse_other_table(str(file))
-            # A link to a folder is the folder; `**` would follow a circle of links forty times.
+            # Resolve links to folders, because `**` follows a circle of links forty times.
             names.setdefault(os.path.join(os.path.realpath(file.parent), file.name), _name_of(file))
     sources = [name for name in names.values() if not any(Path(name).match(pattern) for pattern in exclude)]
     if not sources:
@@ -86,7 +86,7 @@ def _name_of(path: Path) -> str:
 
 
 def refuse_other_table(source: str) -> None:
-    """Refuse a table in a form that is not read: each of its lines would otherwise pass for a text.
+    """Refuse a table in a form that is not read. Otherwise each of its lines would be read as a text.
 
     Raises:
         InputError: the suffix is that of such a form; the message names the form to write instead.

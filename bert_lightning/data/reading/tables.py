@@ -1,4 +1,4 @@
-"""Tables -> rows: TSV, CSV, JSONL and Parquet files, and hub data sets.
+"""Rows of tables: TSV, CSV, JSONL and Parquet files, and hub data sets.
 
 Every reader streams, and every error names the file and the line.
 """
@@ -50,7 +50,7 @@ class Table(NamedTuple):
         return numbered_lines(self.source, self.errors, self.repairs)
 
     def csv_lines(self) -> Iterator[str]:
-        """Read its lines for Python's reader of CSV, which joins quoted fields of several lines again."""
+        """Read the lines for Python's CSV reader, which joins the lines of a quoted field again."""
         for _, line in numbered_lines(self.source, self.errors, self.repairs, carriage_returns="allow"):
             # The reader keeps a line end inside a quoted field; any other one ends the row.
             yield from _AFTER_RETURN.split(line) if "\r" in line else (line,)
@@ -153,7 +153,7 @@ def _delimited(table: Table, lines: Iterable[tuple[int, list[str]]]) -> Iterator
     _refuse_doubled(source, header or ())
     for number, fields in lines:
         if header is None:
-            # A blank line is no row, and names no columns either.
+            # A blank line is neither a row nor a header.
             if fields and (len(fields) > 1 or fields[0]):
                 header = fields
                 _refuse_doubled(f"{source}: line {number}", header)
@@ -175,7 +175,7 @@ def wrong_columns(location: str, count: int, expected: int, reference: str = "th
 
 
 def _repeats(fields: Sequence[str], header: Sequence[str]) -> bool:
-    """Return whether a row holds the names of the columns: in any case, in quotes or after a byte-order mark.
+    """Return whether a row holds the names of the columns. Case, quotes and a byte-order mark are ignored.
 
     Files that were joined may differ in these, and only the first line of a file loses its mark.
     """

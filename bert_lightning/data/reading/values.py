@@ -55,7 +55,7 @@ def is_hidden(value: object, minus_one: bool = True) -> bool:
 
     Args:
         value: of any type.
-        minus_one: whether -1 means no label. Pass False where -1 may be a label.
+        minus_one: whether -1 means no label. Pass False if -1 may be a label.
 
     >>> [is_hidden(value) for value in (None, "", -1, ["", None], 0, "-1.5")]
     [True, True, True, True, False, False]

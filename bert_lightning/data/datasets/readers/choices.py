@@ -55,7 +55,7 @@ def _row_form(row: Row) -> Callable[[Row, str], ChoiceQuestion]:
     for key, form in (("ending0", _swag_row), ("dialogue", _dream_row), ("article", _race_row)):
         if key in row.values:
             return form
-    return _own_row
+    return _custom_row
 
 
 def _swag_row(row: Row, number: str) -> ChoiceQuestion:
@@ -66,11 +66,11 @@ def _swag_row(row: Row, number: str) -> ChoiceQuestion:
     return _checked(row.location, number, column(row, "sent1"), column(row, "sent2"), choices, answer)
 
 
-def _own_row(row: Row, number: str) -> ChoiceQuestion:
+def _custom_row(row: Row, number: str) -> ChoiceQuestion:
     location, values = row
     choices = texts(location, "the value of 'choices'", required(location, values, "choices"))
     label = values.get("label")
-    answer = _position(label, choices)
+    answer = _index_of(label, choices)
     if answer is None and not is_hidden(label):
         answer = _number_of_choice(location, label, choices)
     question = optional_text(location, values, "question")
@@ -102,7 +102,7 @@ def _dream_question(location: str, identifier: str, turns: object, values: objec
     choices = texts(location, "the value of 'choice'", required(location, values, "choice"))
     question = field(location, values, "question", str)
     answer = typed(location, "the record", values, dict).get("answer")
-    label = _position(answer, choices)
+    label = _index_of(answer, choices)
     if label is None and not is_hidden(answer):
         raise InputError(f"{location}: the answer {answer!r} is none of the choices")
     return _checked(location, identifier, context, question, choices, label)
@@ -124,7 +124,7 @@ def _race_folder(source: str) -> Iterator[ChoiceQuestion]:
                 f"{len(answers)} answers; the numbers must be equal"
             )
         article = field(location, values, "article", str)
-        # High and middle school number their files alike.
+        # The folders for high and middle school use the same numbers for their files.
         name = path.relative_to(folder).as_posix().split(".txt")[0]
         for number, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
             inside = f"{location}, question {number + 1}"
@@ -150,15 +150,15 @@ def _race_question(
 ) -> ChoiceQuestion:
     choices = texts(location, "the options", options)
     letters = [chr(ord("A") + number) for number in range(len(choices))]
-    label = _position(answer, letters)
+    label = _index_of(answer, letters)
     if label is None and not is_hidden(answer):
         raise InputError(f"{location}: the answer is {answer!r}, but one of {', '.join(letters)} is expected")
     context = typed(location, "the article", article, str)
     return _checked(location, identifier, context, typed(location, "the question", question, str), choices, label)
 
 
-def _position(answer: object, choices: Sequence[str]) -> int | None:
-    """Return the position of an answer among the choices; None if it is not one of them."""
+def _index_of(answer: object, choices: Sequence[str]) -> int | None:
+    """Return the index of an answer among the choices; None if it is not one of them."""
     return next((number for number, choice in enumerate(choices) if choice == answer), None)
 
 

@@ -1,4 +1,4 @@
-"""Data sets of GLUE in the form in which their own authors publish them."""
+"""Data sets of GLUE in the form in which their authors publish them."""
 
 import logging
 from collections.abc import Iterator
@@ -48,18 +48,18 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
             source, _DEVELOPMENT_IDS[0], path.parent,
         )  # fmt: skip
     ids = None if ids_file is None else _pairs_of_ids(str(ids_file))
-    found_ids: set[Pair] = set()
+    ids_in_source: set[Pair] = set()
 
     def is_of_split(fields: list[str]) -> bool:
         pair = fields[1], fields[2]
         if ids is None or pair not in ids:
             return split != "validation"
-        found_ids.add(pair)
+        ids_in_source.add(pair)
         return split == "validation"
 
     yield from read_glue(source, (3, 4), 0, _BINARY, keep=is_of_split)
     for pair, location in (ids or {}).items():
-        if pair not in found_ids:
+        if pair not in ids_in_source:
             raise InputError(f"{location}: no pair of {source} has the ids {' and '.join(pair)}")
 
 

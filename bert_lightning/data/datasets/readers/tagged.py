@@ -184,7 +184,7 @@ class _Columns:
         return sentence
 
     def _begin(self, line: _Line) -> _Line:
-        """Check the columns against the first line, and count them from the front from now on.
+        """Check the columns against the first line, and replace negative numbers by those counted from the front.
 
         A file of one column has no tags, whatever the tag column is.
         """
@@ -317,7 +317,7 @@ def _number(source: str, column: int | str, names: tuple[str, ...] = ()) -> int:
     try:
         return int(column)
     except ValueError:
-        known = f" or by one of {', '.join(names)}" if names else ""
+        or_by_name = f" or by one of {', '.join(names)}" if names else ""
         raise InputError(
-            f"{source}: the columns of this file are given by their number{known}, not by {column!r}"
+            f"{source}: the columns of this file are given by their number{or_by_name}, not by {column!r}"
         ) from None
