@@ -1,1 +1,1 @@
-"""Checkpoints of every form as plain configuration, names and tensors. Imports nothing else of this package."""
+"""Checkpoints of every form as plain configuration, names and tensors; independent of the rest of the package."""

@@ -22,7 +22,7 @@ def weights_digest(tensors: dict[str, Tensor]) -> str:
 
 
 def current_form(recorded: str, tensors: dict[str, Tensor]) -> str:
-    """Convert a recorded digest to today's form if it is of the given weights, else return it unchanged.
+    """Convert a recorded digest to today's form if it belongs to these weights, else return it unchanged.
 
     Earlier versions had two other forms: names with the prefix `model.` in a manifest's `weights`, and names and
     bytes alone in a manifest's `data.model`.

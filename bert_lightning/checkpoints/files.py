@@ -21,7 +21,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it to `path`.
+    """Let `write` fill a temporary file in the folder of `path`, flush it to the disk and rename it to `path`.
 
     At every moment `path` holds either its old content or the complete new one. If `path` is a link, its target is
     replaced; a device or a pipe is written to directly. If the write fails, folders that were made for it are
@@ -56,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             for folder in made:
                 folder.rmdir()
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
-            # A full disk is reported without a name, and the temporary name says nothing to the user.
+            # A full disk is reported without a name, and the temporary name is useless to the user.
             error.filename = str(path)
         raise
     sync_folder(path.parent)
@@ -151,7 +151,7 @@ def checksum_path(path: Path) -> Path:
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """Read the SHA-256 that was written beside `path`, in hexadecimal; None if there is none."""
+    """Read the SHA-256 that was written next to `path`, in hexadecimal; None if there is none."""
     beside = checksum_path(path)
     words = beside.read_bytes().decode("ascii", "replace").split() if beside.is_file() else []
     return words[0] if words else None
@@ -187,7 +187,7 @@ def write_hashed(path: Path, write: Callable[[IO[bytes]], object]) -> str:
 
 
 def write_with_checksum(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write `path` atomically and in order, with the SHA-256 of the content in a file beside it.
+    """Write `path` atomically and in order, with the SHA-256 of the content in a file next to it.
 
     The checksum is written before the file gets its name, so that no file ever lacks one.
     """

@@ -85,7 +85,7 @@ def read_huggingface(folder: Path) -> Checkpoint:
     Label names and `problem_type` become `task_settings`.
 
     Raises:
-        CheckpointError: the config is of another model family, a file is missing or damaged, or a tensor that BERT
+        CheckpointError: the config is of another model family; a file is missing or damaged; or a tensor that BERT
             does not have would change the encoder's result.
     """
     config_file = folder / (CONFIG if is_huggingface_folder(folder) else _EARLY_CONFIG)
@@ -126,7 +126,7 @@ def write_huggingface(checkpoint: Checkpoint, architecture: str, folder: Path, *
         checkpoint: the model.
         architecture: transformers' class name.
         folder: where to write.
-        published: whether transformers can compute the model. If not, the config names a model type of our own, so
+        published: whether transformers can compute the model. If not, the config names another model type, so
             that transformers refuses the folder instead of computing something else.
 
     Raises:

@@ -85,8 +85,8 @@ def find_native(path: Path, names: Sequence[str] = (BEST, LAST)) -> Path | None:
 def _followed(path: Path) -> Path:
     """Follow a link to its checkpoint, even if a copy of the run turned the link into a file or folder.
 
-    `cp -rL`, `scp -r` and archives replace the link by a copy of the checkpoint, which has no checksum. Return the
-    step checkpoint beside it with the same recorded SHA-256 instead; the reader then verifies that one.
+    `cp -rL`, `scp -r` and archives replace the link by a copy of the checkpoint, which has no checksum. In this case,
+    return the step checkpoint in the same folder that has the same recorded SHA-256. The reader then verifies it.
     """
     real = Path(os.path.realpath(path))
     if real.name not in (BEST, LAST) or files.checksum_path(real).exists():

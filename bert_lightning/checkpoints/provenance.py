@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.digests import weights_digest
 
-# Files of a run beside its folder of checkpoints.
+# Files of a run that are next to its folder of checkpoints.
 MANIFEST, SETTINGS, METRICS = "manifest.json", "config.yaml", "metrics.jsonl"
 
 

@@ -48,7 +48,7 @@ class Exchange(Protocol):
 class TensorSlice(NamedTuple):
     """The slice of a tensor that one process holds. Slices in the order of the processes make up the whole.
 
-    A slice holds rows of the tensor. `rows` and `columns` say which, unless the slices follow one another by rows.
+    A slice holds rows of the tensor. `rows` and `columns` locate them, unless the slices follow one another by rows.
     """
 
     values: Tensor

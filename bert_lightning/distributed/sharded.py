@@ -22,8 +22,8 @@ from bert_lightning.distributed.slices import as_distributed, local, rows_and_co
 from bert_lightning.distributed.tensor_parallel import Block, mark_slices, slice_of, split
 from bert_lightning.errors import SharedWorkError
 
-# Gradients are added up over processes in float32, whatever type they were computed in. With bf16-mixed, weights are
-# gathered and used as bfloat16, and their slices stay in float32. Autocast decides the type of activations as usual.
+# Gradients of every type are added up over processes in float32. With bf16-mixed, weights are gathered and used as
+# bfloat16, and their slices stay in float32. Autocast decides the type of activations as usual.
 _POLICIES = {
     "bf16-mixed": MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False),
     "bf16-true": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
@@ -73,7 +73,7 @@ def gather(model: nn.Module, *, gathered: bool) -> None:
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy with our own checkpoints.
+    """Lightning's strategy for FSDP2 and tensor parallelism, with our own checkpoints.
 
     Lightning's checkpoints are pickles of another layout. Ours are the single file that other strategies write, or a
     folder with one file per process (`checkpoints/shards.py`). Both can be loaded, whichever strategy wrote them.

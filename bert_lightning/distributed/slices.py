@@ -48,17 +48,17 @@ def rows_and_columns(parameter: DTensor, tensor_slice: Slice) -> tuple[Tensor, t
     return _own_rows(numbers, parameter), (tensor_slice.rank * width, (tensor_slice.rank + 1) * width)
 
 
-def as_distributed(own: Tensor, parameter: Tensor) -> Tensor:
+def as_distributed(values: Tensor, parameter: Tensor) -> Tensor:
     """Wrap this process's slice in a tensor that is distributed like a parameter, without copying it."""
-    if not isinstance(parameter, DTensor) or isinstance(own, DTensor):
-        return own
+    if not isinstance(parameter, DTensor) or isinstance(values, DTensor):
+        return values
     layout = parameter.device_mesh, parameter.placements
-    return DTensor.from_local(own, *layout, run_check=False, shape=parameter.shape, stride=parameter.stride())
+    return DTensor.from_local(values, *layout, run_check=False, shape=parameter.shape, stride=parameter.stride())
 
 
-def whole(own: Tensor, parameter: Tensor) -> Tensor:
+def whole(values: Tensor, parameter: Tensor) -> Tensor:
     """Gather the whole tensor from slices that are cut like a parameter; called by all processes."""
-    rows, tensor_slice = as_distributed(own, parameter), slice_of(parameter)
+    rows, tensor_slice = as_distributed(values, parameter), slice_of(parameter)
     rows = rows.full_tensor() if isinstance(rows, DTensor) else rows
     return tensor_slice.join(rows) if tensor_slice is not None else rows
 
@@ -77,8 +77,9 @@ def norms(slices: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
         like: parameters that are cut in the same way.
     """
     dtype = torch.promote_types(slices[0].dtype, torch.float32)
-    own = torch.stack(list(torch._foreach_norm(list(slices), 2, dtype)))
-    return _summed(own.square(), like).sqrt() if any(isinstance(each, DTensor) for each in like) else own
+    of_slices = torch.stack(list(torch._foreach_norm(list(slices), 2, dtype)))
+    is_distributed = any(isinstance(each, DTensor) for each in like)
+    return _summed(of_slices.square(), like).sqrt() if is_distributed else of_slices
 
 
 def _summed(values: Tensor, like: Sequence[Tensor]) -> Tensor:

@@ -37,7 +37,7 @@ class Slice(NamedTuple):
     dimension: int
     """0: outputs, which are rows of the matrix; 1: inputs, which are columns"""
     num_stacked: int
-    """matrices stacked in dimension 0; the slice holds its share of each"""
+    """matrices stacked in dimension 0; the slice holds a slice of each"""
     rank: int
     group: ProcessGroup
     """the processes that hold the slices, in order"""
@@ -53,9 +53,9 @@ class Slice(NamedTuple):
             return whole.chunk(self.size, 1)[self.rank]
         return whole.unflatten(0, (self.num_stacked, -1)).chunk(self.size, 1)[self.rank].flatten(0, 1)
 
-    def join(self, own: Tensor) -> Tensor:
-        """Join this process's slice with the others to the whole tensor; called by all processes of the group."""
-        slices = gather_tensors(own, self.group)
+    def join(self, values: Tensor) -> Tensor:
+        """Join the slices of all processes of the group to the whole tensor; called by all of these."""
+        slices = gather_tensors(values, self.group)
         if self.dimension == 1:
             return torch.cat(slices, 1)
         return torch.cat([each.unflatten(0, (self.num_stacked, -1)) for each in slices], 1).flatten(0, 1)

@@ -44,7 +44,7 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def f1_or_both_empty(prediction: str, answers: Sequence[str]) -> float:
-    """Return `f1`, except 1 if neither side has a token, as in v2.0, where an empty text means no answer."""
+    """Return `f1`, or 1 if neither side has a token, as in v2.0: there an empty text stands for no answer."""
     predicted = _tokens(prediction)
     return max(
         _token_f1(predicted, tokens) if predicted and tokens else float(predicted == tokens)

@@ -65,7 +65,7 @@ def eager(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_proba
         # are not needed again.
         excluded = torch.finfo(scores.dtype).min / 2
         scores = scores.add_((~layout.mask).to(scores.dtype) * excluded)
-    # The softmax sums in float32 whatever the type.
+    # The softmax sums in at least float32, for any type.
     weights = scores.softmax(-1).to(value.dtype)
     context = dropout(weights, dropout_probability) @ value
     return AttentionOutput(context.transpose(1, 2).flatten(2), weights)

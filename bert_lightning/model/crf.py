@@ -178,9 +178,9 @@ class LinearChainCRF(nn.Module):
         scores: Tensor, tags: Tensor, valid: Tensor, starts: Tensor, transitions: Tensor, ends: Tensor
     ) -> Tensor:
         emitted = (scores.gather(2, tags[:, :, None])[:, :, 0] * valid).sum(1)
-        moved = (transitions[tags[:, :-1], tags[:, 1:]] * valid[:, 1:]).sum(1)
+        transitioned = (transitions[tags[:, :-1], tags[:, 1:]] * valid[:, 1:]).sum(1)
         last = tags.gather(1, (valid.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
-        return starts[tags[:, 0]] + emitted + moved + ends[last]
+        return starts[tags[:, 0]] + emitted + transitioned + ends[last]
 
     @staticmethod
     def _log_partition(scores: Tensor, valid: Tensor, starts: Tensor, transitions: Tensor, ends: Tensor) -> Tensor:

@@ -144,8 +144,8 @@ class BertEncoder(PretrainedModel):
         so the two differ for padding at the start.
 
         Raises:
-            ValueError: a sequence is longer than the position table, an id is outside its table, packed input has a
-                mask or boundaries that do not fit, or the attention backend cannot run here.
+            ValueError: a sequence is longer than the position table; an id is outside its table; packed input has a
+                mask or boundaries that do not fit; or the attention backend cannot run here.
         """
         self._check_shapes(input_ids, token_type_ids, attention_mask, packing)
         backend = self._backend(input_ids.device, packed=packing is not None, weights=output_attentions)
@@ -223,7 +223,7 @@ class BertEncoder(PretrainedModel):
         """Return the order in which a CPU computes the sequences without padding; None to keep the padding.
 
         Attention computes sequences of equal length together. Removing the padding is therefore faster in training
-        if most sequences share their length with others, as in pre-training.
+        if most sequences have the same length as others, as in pre-training.
         """
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
             return None

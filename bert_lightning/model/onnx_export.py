@@ -1,4 +1,4 @@
-"""Export of a model as an ONNX file, for runtimes without Python or PyTorch. Needs the extra `onnx`."""
+"""Export of a model as an ONNX file, for runtimes without Python or PyTorch. It needs the extra `onnx`."""
 
 import logging
 import warnings

@@ -281,9 +281,9 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     """Compare a checkpoint with a model, and report the parameters that only one of them has.
 
     Raises:
-        CheckpointError: the architectures differ, the encoder lacks a parameter or has one too many, a tensor has
-            another shape, or the MLM head has two values for one parameter. The message names the parameter. A whole
-            pooler may be missing.
+        CheckpointError: the architectures differ; the encoder lacks a parameter or has one too many; a tensor has
+            another shape; or the MLM head has two values for one parameter. The message names the parameter. Only the
+            pooler may be missing, as a whole.
     """
     _check_architecture(model, checkpoint)
     expected = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}

@@ -93,7 +93,7 @@ def orthogonalize(matrices: Tensor, num_iterations: int) -> Tensor:
     """Replace matrices (B, R, C) by approximately U V^T of their singular value decompositions U S V^T, in bfloat16.
 
     This is the Newton-Schulz iteration with the odd polynomial of Jordan et al., for which bfloat16 is precise
-    enough. After five iterations all but the smallest singular values lie between 0.7 and 1.2, not exactly at 1.
+    enough. After five iterations all but the smallest singular values are between 0.7 and 1.2, not exactly 1.
     Jordan et al. found that this does no harm.
     """
     a, b, c = _COEFFICIENTS

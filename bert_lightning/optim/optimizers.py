@@ -138,8 +138,8 @@ class Lamb:
 class Muon:
     """Orthogonalized momentum for the matrices of the blocks; AdamW for embeddings, biases, LayerNorm and the head.
 
-    Updates have about the same root mean square as AdamW's, so both share one rate, and a good rate for AdamW is a
-    good first choice; Liu et al. 2025, arXiv 2502.16982, section 2.2.
+    Updates have about the same root mean square as AdamW's. So both use one rate, and a good rate for AdamW is a good
+    first choice; Liu et al. 2025, arXiv 2502.16982, section 2.2.
 
     Attributes:
         learning_rate: the peak rate of both, which the schedule scales.

@@ -231,7 +231,7 @@ class Phase(Polynomial):
 
 @dataclass(frozen=True)
 class Phases:
-    """A sequence of phases; each has its own schedule, as if training began again.
+    """A schedule in phases; each phase has its own schedule, as if training began again.
 
     Large-batch pre-training has two phases, and the second begins with a warm-up too (You et al. 2020, arXiv
     1904.00962, section 4.1). There, `data.stages` changes length and batch size at the same step.

@@ -58,7 +58,7 @@ class FiniteSteps:
     """The check of each update before it reaches the weights, and the report of a batch whose update is skipped.
 
     The device computes whether loss and gradients are finite. On a CPU the result is read at once. On an accelerator
-    that would mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`), and the result is
+    that would mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`). The result is
     read at the end of the log interval and before a checkpoint is written.
 
     Attributes:

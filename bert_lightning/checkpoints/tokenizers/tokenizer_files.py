@@ -55,7 +55,7 @@ class Vocabulary:
         entries: WordPiece entries in id order; empty at an id that has no entry.
         lowercase: whether text is lower-cased first; None if the files do not say.
         strip_accents: whether accents are removed; None removes them if text is lower-cased, as in the original code.
-        tokenize_chinese_chars: whether every CJK ideograph is a word of its own.
+        tokenize_chinese_chars: whether every CJK ideograph is a separate word.
         special_tokens: entries besides BERT's five that are never split and never masked.
         obstacle: the reason why our tokenizer cannot read text as these files require; None if it can.
         originals: name and content of the files if there is an obstacle; they are written unchanged.
@@ -97,7 +97,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary | None:
-    """Read a folder's tokenizer files, or one vocabulary file with the settings beside it; None if there are none.
+    """Read a folder's tokenizer files, or a vocabulary file and the settings next to it; None if there are none.
 
     If the tokenizer is not BERT's, or has added tokens, `obstacle` is set. Settings that contradict those in use are
     warned about.

@@ -61,8 +61,8 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
 class DaskExecutor(Executor):
     """An executor that gives the work to the workers of a Dask client.
 
-    `submit` returns the client's own futures. Dask's own executor converts them instead, and loses a result if the
-    worker that holds it dies while the result is fetched and the task runs again.
+    `submit` returns the futures of the client. Dask's executor would convert them. It loses a result if the worker
+    that holds it dies during the transfer and the task runs again.
     """
 
     def __init__(self, client: "distributed.Client") -> None:
@@ -110,7 +110,7 @@ def _start_worker(parent: int) -> None:
 
 
 def _exit_after(parent: int) -> None:
-    """Exit once the process that started this worker is gone; if it was killed, nothing else ends the worker."""
+    """Exit when the process that started this worker is gone. If that was killed, nothing else ends the worker."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -214,7 +214,7 @@ def _finish(
 
 
 def _totals(records: Sequence[ShardRecord]) -> dict[str, int]:
-    """Return the counts of the whole store; a document that lies in several shards counts once."""
+    """Return the counts of the whole store; a document in several shards counts once."""
     num_continued = sum(after["continues"] and before["open"] for before, after in pairwise(records))
     return {
         "num_documents": sum(record["num_documents"] for record in records) - num_continued,

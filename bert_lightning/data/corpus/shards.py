@@ -137,7 +137,7 @@ def file_fault(path: Path, name: str, record: ShardRecord) -> str | None:
 
 
 def with_repair(fault: str, folder: str) -> str:
-    """Return a message about a damaged shard that says how to repair it."""
+    """Return a message about a damaged shard, with the way to repair it."""
     return f"{fault}. Delete the folder {folder} and run prepare again"
 
 

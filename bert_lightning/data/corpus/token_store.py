@@ -56,7 +56,7 @@ class TokenStore:
     """An opened token store.
 
     Opening reads the manifest and checks the sizes of all files. The checksum of a file is verified when the file is
-    first read, so a damaged file is never used, and opening does not take longer for a larger corpus.
+    first read. So a damaged file is never used, and a large corpus opens quickly.
 
     A document longer than a shard counts as several documents; `same_document` finds all of them.
 
@@ -64,7 +64,7 @@ class TokenStore:
         path: the folder.
         tokenizer: the tokenizer that the store was made with.
         fingerprint: SHA-256 that changes with any token or boundary.
-        num_documents: documents in all shards; a document that lies in several shards counts in each.
+        num_documents: documents in all shards; a document in several shards counts once in each of them.
         num_tokens: tokens in all shards.
 
     Raises:
@@ -144,8 +144,8 @@ class TokenStore:
         """Find a document.
 
         Returns:
-            The shard of the document, and in the shard the number of its first sentence, the number after its last
-            sentence, and the index of its first token.
+            The shard of the document; the number of its first sentence in the shard; the number after its last
+            sentence; the index of its first token.
         """
         number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         shard, local = self.shard(number), document - int(self._first_documents[number])
@@ -170,7 +170,7 @@ class TokenStore:
     def same_document(self, document: int) -> tuple[int, int]:
         """Return the first and the last number of the documents that are one document in the text.
 
-        They differ only if the document lies in several shards.
+        They differ only if the document is in several shards.
         """
         number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         first = last = document

@@ -106,7 +106,7 @@ def is_list_of_names(text: str) -> bool:
 
 
 def _value(label: str) -> float | None:
-    # Brackets remain where the text of a list was split.
+    # Brackets remain if the text of a list was split.
     text = _ARRAY.sub("", label.strip()).strip(" \t[]()").lower()
     try:
         return float({"true": 1, "false": 0}.get(text, text))
@@ -122,9 +122,9 @@ def indicator_columns(names_and_values: Iterable[tuple[str, object]]) -> list[st
 def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
     """Warn about several names that are probably one class, and about names that are probably not a class.
 
-    Two names are probably one class if they differ only in blanks, dashes, quotation marks, case (of more than one
-    letter) or the spelling of a number. So are names that differ only in Unicode form (NFKC), in invisible
-    characters, or in letters that look alike.
+    Two names are probably one class if they differ only in blanks, dashes, quotation marks, case or the spelling of a
+    number. Case does not count in names of one letter. Names that differ only in Unicode form (NFKC), in invisible
+    characters, or in letters that look alike are probably one class too.
 
     These are probably not classes: names such as `nan` and, beside 0, 1 and 2, the name -1, which stand for missing
     values; printed lists of names; and rows of indicators.
@@ -166,8 +166,8 @@ def _plain(label: str) -> str | float:
 
     A name that consists only of such details stays unchanged.
     """
-    seen = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
-    text = " ".join(seen.split())
+    visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+    text = " ".join(visible.split())
     # Python reads 1_0 as ten; no data set does.
     if "_" not in text:
         with suppress(ValueError):

@@ -22,7 +22,7 @@ class Batch(TypedDict):
     """A micro-batch of B sequences, padded to S tokens or packed to T tokens without padding.
 
     The keys that are not required belong to some tasks, to labelled data, or to one of the two layouts. A custom task
-    may add its own.
+    may add further keys.
     """
 
     input_ids: Tensor
@@ -32,7 +32,7 @@ class Batch(TypedDict):
     attention_mask: NotRequired[Tensor | None]
     """(B, S) bool, true for tokens; None if nothing is padded"""
     packing: NotRequired[Packing]
-    """where the sequences of a packed micro-batch begin"""
+    """the boundaries of the sequences of a packed micro-batch"""
     num_tokens: int
     """without padding"""
     num_token_pairs: int

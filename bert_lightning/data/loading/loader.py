@@ -18,7 +18,7 @@ class StepLoader(Generic[Item]):
     """The items `make(0)` to `make(num_steps - 1)`, prefetched by worker processes.
 
     Lightning's Trainer can resume inside an epoch only if a loader has a length and a state. The state is the number
-    of steps taken, whatever the number of workers. Workers ignore the signals that end training.
+    of items delivered, and does not depend on the number of workers. Workers ignore the signals that end training.
 
     Args:
         make: makes the item of a step.
@@ -76,11 +76,11 @@ class StepLoader(Generic[Item]):
             watch.stop()
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of steps taken."""
+        """Return the number of items delivered."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after the steps taken."""
+        """Continue after the items delivered."""
         self.position = self._resume_at = state["position"]
 
 

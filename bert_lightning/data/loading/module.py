@@ -123,7 +123,7 @@ class StepDataModule(LightningDataModule):
         return steps
 
     def use_micro_batches(self, number: int) -> None:
-        """Compute each step in this many micro-batches per share, whatever `length` says."""
+        """Compute each step in this many micro-batches per share, instead of those of `length`."""
         self._micro_batches = number
 
     @property

@@ -46,9 +46,9 @@ def uniforms(key: int | UInt64, counters: NDArray[np.generic]) -> NDArray[np.flo
 def permute(key: int, length: int, positions: NDArray[np.generic]) -> NDArray[np.int64]:
     """Apply a random permutation of `range(length)` to each position.
 
-    From `_FEW` items on, no array of `length` is made. Each value goes through a Feistel network over the next even
-    power of two until it falls inside the range again (Black and Rogaway 2002, "Ciphers with arbitrary finite
-    domains"): fewer than four passes on average.
+    For more than `_FEW` items, no array of `length` is made. Each value goes through a Feistel network over the next
+    even power of two until it is inside the range again. This takes fewer than four passes on average. Black and
+    Rogaway 2002, "Ciphers with arbitrary finite domains".
 
     >>> sorted(permute(1, 5, np.arange(5)).tolist())
     [0, 1, 2, 3, 4]

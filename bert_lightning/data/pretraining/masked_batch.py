@@ -52,7 +52,7 @@ class MaskedBatches:
             samples: the samples of the micro-batch.
             max_seq_length: longest sample.
             seed: seed of the masks; a sample's mask depends on it, its epoch and its number alone.
-            progress: share of the training that is done, from 0 to 1.
+            progress: fraction of the training that is done, from 0 to 1.
             packed: put the samples end to end, without padding.
 
         Returns:

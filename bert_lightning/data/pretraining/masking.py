@@ -62,15 +62,15 @@ class Masking(ABC):
     """Base of all maskings: how many tokens are selected, and what replaces them.
 
     Attributes:
-        rate: share of a sequence's tokens to predict, special tokens included in the count; 0.15 in the paper,
+        rate: fraction of a sequence's tokens to predict, special tokens included in the count; 0.15 in the paper,
             section 3.1. The number is `max(1, round(rate * length))`, as in `create_pretraining_data.py:
             create_masked_lm_predictions`.
         final_rate: the rate at the end of training; if set, the rate changes linearly with the samples consumed.
         num_predictions: a fixed number of predictions per sequence, in place of the rate.
         max_predictions: limit of predictions per sequence.
-        mask_share: share of the selected tokens that become [MASK]; 0.8 in the paper.
-        random_share: share of the selected tokens that become a random token; 0.1 in the paper. The rest stays as it
-            is.
+        mask_share: fraction of the selected tokens that become [MASK]; 0.8 in the paper.
+        random_share: fraction of the selected tokens that become a random token; 0.1 in the paper. The rest stays
+            as it is.
         random_tokens: the vocabulary entries that random tokens are drawn from: the `ordinary` ones, or `all` of
             them, special tokens included, as published.
     """
@@ -227,7 +227,7 @@ def apply_masks(
     random_ids: NDArray[np.int64],
     keys: UInt64,
 ) -> NDArray[np.int64]:
-    """Replace each selected token by [MASK] or a random token, or keep it, with the shares of `masking`.
+    """Replace each selected token by [MASK] or a random token, or keep it, with the probabilities of `masking`.
 
     Tokens of one unit are replaced alike, but each random token is drawn separately.
 

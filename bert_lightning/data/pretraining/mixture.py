@@ -1,4 +1,4 @@
-"""A mixture of sources, each with its share of the training; any sample is reached in O(1)."""
+"""A mixture of sources with weights; any sample is reached in O(1)."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.samples import NumberedSample, Sample, Samples
 from bert_lightning.errors import InputError
 
-# Each block of this many samples holds the exact shares, so they are rounded to a thousandth.
+# Each block of this many samples holds each source in its exact proportion, which is rounded to a thousandth.
 BLOCK = 1000
 
 
@@ -21,7 +21,7 @@ class Mixture:
 
     Args:
         sources: at least one.
-        weights: share of each source in training, relative to the others.
+        weights: weight of each source in training, relative to the others.
 
     Attributes:
         num_samples: samples of all sources together.

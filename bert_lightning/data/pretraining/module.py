@@ -175,7 +175,7 @@ class PretrainingDataModule(StepDataModule):
         return Mixture(sources, self.weights if split == "train" else (1.0,))
 
     def _progress(self, stage: ResolvedStage, step: int, plan: TrainingPlan) -> float:
-        """Return the share of the training's samples that the steps before this one consume."""
+        """Return the fraction of the training's samples that the steps before this one consume."""
         last = next(s for s in reversed(self._stages) if s.first_step < plan.num_steps)
         total = last.samples_before + (plan.num_steps - last.first_step) * last.batch_size
         return (stage.samples_before + (step - stage.first_step) * stage.batch_size) / total

@@ -29,8 +29,8 @@ _FILL = 0.993
 class Pools:
     """The bins of a training, or of one stage of it.
 
-    A group is a range of bin numbers, the same in every step. The number of groups is a power of two that depends on
-    the batch size alone, so it is the same for any number of processes.
+    A group is a range of bin numbers, the same in every step. The number of groups is a power of two. It depends on
+    the batch size alone, not on the number of processes.
 
     Args:
         mixture: the samples.
@@ -120,7 +120,7 @@ class Pools:
 def pack(lengths: NDArray[np.int64], num_bins: int, room: int) -> list[list[int]]:
     """Pack samples into bins of `room` tokens, and return the numbers of the samples in each bin.
 
-    If not all samples fit, the last ones are left out whatever their length, so that no length is disfavoured.
+    If not all samples fit, the last ones are left out, long or short, so that no length is less frequent.
     """
     while True:
         bins = fit_into_bins(lengths, num_bins, room)

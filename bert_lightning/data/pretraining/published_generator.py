@@ -40,9 +40,9 @@ class GoogleSettings:
     Attributes:
         max_seq_length: longest pair in tokens, special tokens included.
         max_predictions_per_seq: limit of masked tokens per pair.
-        masked_lm_prob: share of a pair's tokens to mask, special tokens included in the count.
+        masked_lm_prob: fraction of a pair's tokens to mask, special tokens included in the count.
         dupe_factor: passes over the text, each with other masks and pairs.
-        short_seq_prob: share of documents whose pairs are made shorter, drawn again in each pass.
+        short_seq_prob: fraction of documents whose pairs are made shorter, drawn again in each pass.
         whole_word: mask whole words.
         seed: seed of Python's generator, from which all random numbers come.
     """

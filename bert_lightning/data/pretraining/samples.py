@@ -73,7 +73,7 @@ class Samples(ABC):
     Args:
         store: the corpus.
         max_seq_length: longest sample, special tokens included.
-        short_sequence_probability: share of samples cut to a random length.
+        short_sequence_probability: fraction of samples cut to a random length.
         seed: seed of all random numbers.
 
     Attributes:

@@ -16,14 +16,14 @@ class PretrainingData:
     """Token stores, and how samples are made from them.
 
     Attributes:
-        train: token store to train on, or several with the share of each: {stores/books: 0.2, stores/wiki: 0.8}.
+        train: token store to train on, or several with the weight of each: {stores/books: 0.2, stores/wiki: 0.8}.
         validation: token store of held-out documents.
         test: token store for `bert-lightning test`.
         objective: the objective besides masking: next-sentence (pairs; does B follow A? as published), sentence-order
             (pairs; are A and B swapped?), full-sentences (single texts that continue into the next document) or
             document-sentences (single texts within one document).
         max_seq_length: longest sample in tokens, special tokens included; validation and test use it in every stage.
-        short_sequence_probability: share of samples cut to a random length; 0.1 as published.
+        short_sequence_probability: fraction of samples cut to a random length; 0.1 as published.
         masking: which tokens are predicted, and what replaces them.
         stages: changes at later steps, such as longer samples for the last tenth of the steps.
         batch_size: samples per optimiser step, over all processes and accumulated micro-batches.

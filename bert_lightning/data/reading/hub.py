@@ -37,7 +37,7 @@ def parse_hub_source(source: str) -> HubSource:
 
 
 def hub_revision(source: str) -> str | None:
-    """Return the commit that a hub source is read at; None for a folder, or if the hub does not say."""
+    """Return the commit at which a hub source is read; None for a folder, or if it is unknown."""
     import huggingface_hub
 
     name, revision, _, _ = parse_hub_source(source)

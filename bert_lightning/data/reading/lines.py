@@ -294,7 +294,7 @@ def _decoded(raw: bytes, errors: Decoding, repairs: Repairs, location: str, offs
 
 
 def _last_break(raw: bytes) -> int:
-    """Return the end of the piece to cut off: after its last space, or else before its last character."""
+    """Return the end of the piece to cut off: after its last space, or before its last character without a space."""
     space = raw.rfind(b" ") + 1
     if space:
         return space

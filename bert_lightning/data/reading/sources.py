@@ -40,7 +40,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     if "" in inputs:
         # An empty name would stand for the folder in which the command runs.
         raise InputError("the name of an input is empty: is a variable of the shell not set?")
-    # The real path of a file -> its name as given.
+    # The real path of a file -> its name as the user wrote it.
     names: dict[str, str] = {}
     for text in inputs:
         if text.startswith(HUB):

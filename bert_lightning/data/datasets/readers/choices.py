@@ -28,7 +28,7 @@ def read_choices(source: str) -> Iterator[ChoiceQuestion]:
 
     In each form the answer may be missing, null, blank or -1, as in test files that hide their answers.
 
-    The id is that of the row or dialogue if it has one, and else the number of the row counted from 0. Questions
+    The id is that of the row or dialogue. If it has none, the id is the number of the row, counted from 0. Questions
     about one dialogue or article get a number after its id, such as `-0`.
 
     Raises:

@@ -26,8 +26,8 @@ def read_msr_paraphrase(source: str, split: str) -> Iterator[LabelledText]:
     """Stream `msr_paraphrase_train.txt` or `msr_paraphrase_test.txt` (Dolan and Brockett 2005).
 
     GLUE's development set is 408 of the 4,076 training pairs. Its list `dev_ids.tsv` holds their ids. If the list is
-    beside the file or one folder above, it separates validation from training. Without it all pairs are for training,
-    with a warning. The test set is the whole file, with its labels.
+    in the folder of the file or one folder above, it separates validation from training. Without it, all pairs are
+    for training, with a warning. The test set is the whole file, with its labels.
 
     Raises:
         InputError: validation is read without the list, or the list is malformed or names other pairs.

@@ -33,8 +33,8 @@ def read_questions(source: str, labelled: bool | None = True) -> Iterator[Questi
             some question has one or is marked as impossible, since test files may hide them all.
 
     Raises:
-        InputError: a key is missing or has another type, an id occurs twice, a start lies outside the context, the
-            text of an answer is blank, or `is_impossible` contradicts the answers.
+        InputError: a key is missing or has another type; an id occurs twice; a start is outside the context; the text
+            of an answer is blank; or `is_impossible` contradicts the answers.
 
     >>> import json, tempfile
     >>> answers = [{"text": "the wind", "answer_start": 0}]
