@@ -51,6 +51,6 @@ def require_weights(tensors: dict[str, Tensor], path: Path) -> None:
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in WEIGHT_DTYPES:
             layout = "" if tensor.layout == torch.strided else f"{str(tensor.layout).removeprefix('torch.')} of "
             kind = f"{layout}{str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}"
-            raise CheckpointError(f"{path}: {name} is no plain floating-point tensor ({kind})")
+            raise CheckpointError(f"{path}: {name} is not a plain floating-point tensor ({kind})")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite")

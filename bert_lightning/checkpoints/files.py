@@ -213,7 +213,7 @@ def damage(path: Path) -> str | None:
         return "is missing"
     beside = checksum_path(path)
     if not beside.is_file():
-        return f"has no checksum beside it ({beside.name})"
+        return f"has no checksum next to it ({beside.name})"
     if sha256(path) != recorded_sha256(path):
         return "is damaged: its SHA-256 differs from the one written with it"
     return None

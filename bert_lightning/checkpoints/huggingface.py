@@ -261,7 +261,7 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
     shards: dict[str, dict[str, Tensor]] = {}
     for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+            raise CheckpointError(f"{index} names {shard!r}, which is not a file in the same folder")
         shards[shard] = _read_weights(index.parent / shard, read)
     for name, shard in without_buffers(shard_of).items():
         if name not in shards[shard]:

@@ -225,13 +225,13 @@ def _require_bert_parameter(name: str, original: str) -> None:
         return
     if name.startswith(("bert.", "embeddings.", "encoder.layer.")):
         raise ValueError(
-            f"{original} is in the encoder, but is no parameter of BERT's: without it, the encoder would compute "
-            "something else"
+            f"{original} is in the encoder, but is not a parameter of BERT: without it, the encoder would compute "
+            "something different"
         )
     if _BESIDE_THE_ENCODER.search(name):
         raise ValueError(
-            f"{original} changes what the encoder computes, and is no parameter of BERT's: without it, the encoder "
-            "would compute something else"
+            f"{original} changes what the encoder computes, and is not a parameter of BERT: without it, the encoder "
+            "would compute something different"
         )
 
 

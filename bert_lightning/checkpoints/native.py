@@ -135,9 +135,9 @@ def load_native(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             content = load_shards(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path} is not a checkpoint of ours: {type(error).__name__}") from None
+        raise CheckpointError(f"{path} is not a checkpoint of bert_lightning: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:
-        raise CheckpointError(f"{path} is not a checkpoint of ours: it has no entry '{ENTRY}'")
+        raise CheckpointError(f"{path} is not a checkpoint of bert_lightning: it has no entry '{ENTRY}'")
     return content
 
 
@@ -147,7 +147,9 @@ def read_native(path: Path) -> Checkpoint:
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of ours: its entry '{ENTRY}' lacks {error}") from None
+        raise CheckpointError(
+            f"{path} is not a checkpoint of bert_lightning: its entry '{ENTRY}' lacks {error}"
+        ) from None
     require_weights(checkpoint.tensors, path)
     return checkpoint
 

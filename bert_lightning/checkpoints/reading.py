@@ -43,8 +43,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         native = find_native(path)
         if native is None:
             raise CheckpointError(
-                f"{path} is no checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder with "
-                "config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
+                f"{path} is not a checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder "
+                "with config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
         checkpoint = read_native(native)
     _check_rows(checkpoint)

@@ -131,7 +131,7 @@ def shards_damage(path: Path) -> str | None:
     """Describe what is wrong with a checkpoint in shards; None if it is complete."""
     beside, manifest_path = checksum_path(path), path / MANIFEST
     if not beside.is_file():
-        return f"has no checksum beside it ({beside.name})"
+        return f"has no checksum next to it ({beside.name})"
     if not manifest_path.is_file():
         return f"is incomplete: it has no {MANIFEST}"
     if sha256(manifest_path) != recorded_sha256(path):

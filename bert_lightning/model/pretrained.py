@@ -296,8 +296,8 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
     for name, (copy, original) in CONTRADICTIONS.items():
         if name in unused and any(each.startswith(_MLM_HEAD) for each in expected):
             raise CheckpointError(
-                f"{checkpoint.path}: {copy} differs from {original}, but tie_word_embeddings makes them one. "
-                "Set it to false to use both"
+                f"{checkpoint.path}: {copy} differs from {original}, but "
+                "tie_word_embeddings makes them the same parameter. Set it to false to use both"
             )
     for name in unused:
         if _is_body(name):

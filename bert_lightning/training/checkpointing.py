@@ -81,7 +81,7 @@ def _one_message(path: Path) -> Iterator[None]:
         if not isinstance(cause, OSError):
             raise
         raise WorkError(
-            f"{path}: cannot be written: {cause.strerror or cause}. The checkpoints before it are unchanged"
+            f"{path}: cannot be written: {cause.strerror or cause}. Earlier checkpoints are unchanged"
         ) from None
 
 
@@ -298,7 +298,7 @@ def newest_valid(folder: Path) -> Path | None:
         fault = damage(path)
         if fault is None:
             return path
-        log.warning("%s %s; trying the one before it", path, fault)
+        log.warning("%s %s; trying the previous one", path, fault)
     if candidates:
         raise CheckpointError(f"{folder}: all of its {len(candidates)} checkpoint(s) are damaged")
     return None

@@ -131,7 +131,7 @@ class FiniteSteps:
             return True
         self.num_skipped += 1
         self.num_in_a_row += 1
-        what = f"step {step.number}: {self._report(step, model)}; the step moved no weight"
+        what = f"step {step.number}: {self._report(step, model)}; the weights were not updated"
         if not self.skips:
             raise SharedWorkError(f"{what}. To skip such steps and continue: --trainer.non_finite skip")
         if self.num_in_a_row == MOST_SKIPPED_IN_A_ROW:

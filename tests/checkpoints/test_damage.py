@@ -70,15 +70,15 @@ LAYER = "bert.encoder.layer.0.attention.self"
 EDITS = {
     "integers": (
         lambda t: {n: v.to(torch.int8) for n, v in t.items()},
-        "no plain floating-point tensor .int8 on cpu",
+        "not a plain floating-point tensor .int8 on cpu",
     ),
     "one of booleans": (
         lambda t: t | {"classifier.bias": torch.tensor([True, False])},
-        r"classifier\.bias is no plain",
+        r"classifier\.bias is not a plain",
     ),
     "complex": (
         lambda t: t | {"classifier.bias": torch.zeros(2, dtype=torch.complex64)},
-        r"classifier\.bias is no plain",
+        r"classifier\.bias is not a plain",
     ),
     "eight bits": (
         lambda t: t | {"classifier.bias": torch.zeros(2).to(torch.float8_e4m3fn)},
@@ -244,7 +244,9 @@ def test_values_that_are_not_finite_do_not_leave_a_run(tmp_path, capsys):
 def test_an_incomplete_entry_is_not_taken_for_our_checkpoint(tmp_path, capsys, missing):
     content = whole_content()
     (content if missing == "state_dict" else content[ENTRY]).pop(missing)
-    assert "is not a checkpoint of ours" in export(native(tmp_path / "a.ckpt", content), tmp_path / "out", capsys)
+    assert "is not a checkpoint of bert_lightning" in export(
+        native(tmp_path / "a.ckpt", content), tmp_path / "out", capsys
+    )
 
 
 def test_a_name_that_only_looks_like_a_step_is_exported(tmp_path):

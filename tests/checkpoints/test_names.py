@@ -103,7 +103,9 @@ def test_values_of_a_buffer_do_not_matter(tmp_path: Path):
 @pytest.mark.parametrize("name", ["bert.embeddings.offsets", "head.table"])
 def test_an_unknown_tensor_of_integers_is_refused_by_file_and_name(tmp_path: Path, write, file: str, name: str):
     folder = write_form(Form(VERSION_4, lambda t: {name: torch.arange(4)} | untied(t), write), tmp_path)
-    with pytest.raises(CheckpointError, match=rf"{re.escape(file)}: {name} is no plain floating-point tensor .int64"):
+    with pytest.raises(
+        CheckpointError, match=rf"{re.escape(file)}: {name} is not a plain floating-point tensor .int64"
+    ):
         BertEncoder.from_pretrained(folder)
 
 
@@ -152,7 +154,7 @@ def test_a_tensor_that_changes_the_encoder_is_refused_by_its_name(prefix: str):
     assert from_huggingface(tensors)
     for name in IN_THE_ENCODER:
         with pytest.raises(
-            ValueError, match=rf"^{re.escape(prefix + name)} is in the encoder, but is no parameter of BERT's"
+            ValueError, match=rf"^{re.escape(prefix + name)} is in the encoder, but is not a parameter of BERT"
         ):
             from_huggingface(tensors | {f"{prefix}{name}": ONE})
 
@@ -402,7 +404,9 @@ def test_a_vocabulary_beyond_the_word_embeddings_of_tensorflow_is_refused(tmp_pa
 
 def test_integers_inside_the_encoder_of_tensorflow_are_refused_by_name(tmp_path: Path):
     name = "bert/pooler/dense/bias"
-    with pytest.raises(CheckpointError, match=r"bert\.pooler\.dense\.bias is no plain floating-point tensor .int64"):
+    with pytest.raises(
+        CheckpointError, match=r"bert\.pooler\.dense\.bias is not a plain floating-point tensor .int64"
+    ):
         read_checkpoint(tensorflow_folder(tmp_path, **{name: torch.arange(24)}))
 
 

@@ -167,7 +167,7 @@ def test_an_index_cannot_reach_out_of_its_folder(folder: Path):
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
     files = {"x": "../outside.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    with pytest.raises(CheckpointError, match=r"'\.\./outside\.safetensors', which is not a file beside it"):
+    with pytest.raises(CheckpointError, match=r"'\.\./outside\.safetensors', which is not a file in the same folder"):
         read_checkpoint(folder)
 
 

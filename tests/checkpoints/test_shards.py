@@ -137,6 +137,6 @@ def test_a_pickle_in_a_shard_is_not_executed(tmp_path):
     write_shards(
         tmp_path / step_name(1), {"bert_lightning": Evil(tmp_path / "executed")}, 1, 0, lambda value: [value]
     )
-    with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of bert_lightning"):
         load_native(tmp_path / step_name(1))
     assert not (tmp_path / "executed").exists()

@@ -156,7 +156,7 @@ def test_missing_files_of_a_checkpoint_are_named(released):
     with pytest.raises(CheckpointError, match=rf"{DATA} is missing"):
         read_checkpoint(released)
     (released / INDEX).unlink()
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         read_checkpoint(released)
 
 

@@ -428,7 +428,7 @@ def test_a_refusal_names_the_folder_and_the_file_of_the_setting(tmp_path, file, 
 
 def test_a_tokenizer_json_without_a_table_of_entries_is_reported_as_damaged(tmp_path):
     folder = folder_of(tmp_path / "folder", {"tokenizer.json": serialized(model={"vocab": ["the", "a"]})})
-    with pytest.raises(InputError, match=r"tokenizer\.json: .*its vocab is no object of entries and ids"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: .*its vocab is not an object of entries and ids"):
         load_tokenizer(folder)
 
 

@@ -110,7 +110,7 @@ def test_a_copy_without_its_links_names_a_checkpoint_that_can_be_given(tmp_path)
 def test_a_pickle_with_a_valid_checksum_is_still_not_executed(tmp_path):
     path = tmp_path / step_name(1)
     VerifiedCheckpointIO().save_checkpoint({"bert_lightning": Evil(tmp_path / "executed")}, path)
-    with pytest.raises(CheckpointError, match="not a checkpoint of ours"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of bert_lightning"):
         load_native(path)
     assert not (tmp_path / "executed").exists()
 

@@ -38,7 +38,7 @@ def parse_serialized(content: dict[str, Any]) -> SerializedTokenizer:
     # Older files do not name the type.
     kind = model.get("type", "WordPiece")
     if kind == "WordPiece" and not isinstance(model["vocab"], dict):
-        raise TypeError("its vocab is no object of entries and ids")
+        raise TypeError("its vocab is not an object of entries and ids")
     if kind != "WordPiece":
         return SerializedTokenizer((), faults=(f"{SERIALIZED} holds a {kind} tokenizer, but BERT's is WordPiece",))
     entries, fault = _entries(model["vocab"], content.get("added_tokens") or [])

@@ -223,7 +223,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; `bert-lightning prepare` makes a token store")
     if not path.is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: it is no token store, or prepare did not finish")
+        raise InputError(f"{folder} has no {MANIFEST}: it is not a token store, or prepare did not finish")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -143,7 +143,9 @@ def warn_of_look_alikes(labels: Sequence[str], source: str) -> None:
     without_minus_one = {*labels} - {"-1"}
     counted = set(map(str, range(len(without_minus_one))))
     if "-1" in labels and len(counted) > 2 and without_minus_one == counted:
-        log.warning("%s: the label '-1' is a class; beside classes from 0 on it often stands for no label", source)
+        log.warning(
+            "%s: the label '-1' is a class; next to classes from 0 on, it often means that there is no label", source
+        )
     if any(map(is_list_of_names, labels)):
         name = next(filter(is_list_of_names, labels))
         log.warning("%s: the label %r is a single class; it looks like a list of several", source, name)

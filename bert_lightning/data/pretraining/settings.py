@@ -66,7 +66,7 @@ class PretrainingData:
                 "ends"
             )
         if isinstance(self.train, dict) and not self.train:
-            raise ValueError("train names no token store: name one, or several with their shares")
+            raise ValueError("train names no token store: name one, or several with their weights")
 
     @property
     def longest(self) -> int:

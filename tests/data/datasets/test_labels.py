@@ -152,7 +152,7 @@ def test_a_file_with_one_column_per_class_is_refused_by_its_columns(tmp_path: Pa
         (["not_entailment", "not-entailment"], "'not_entailment' and 'not-entailment'"),
         (["cat", "c\u0430t"], "'cat' and 'c\u0430t'"),
         (["['news', 'sport']", "['news']"], "it looks like a list of several"),
-        (["-1", "0", "1", "2"], "'-1' is a class; beside classes from 0 on it often stands for no label"),
+        (["-1", "0", "1", "2"], "'-1' is a class; next to classes from 0 on, it often means that there is no label"),
         (["-100", "0", "1"], "'-100' is a class; it looks like a missing value"),
     ],
 )

@@ -679,9 +679,9 @@ def test_your_own_choices_are_labelled_by_number_or_text(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"context": "c", "choices": ["a", "b"], "label": 2}, "line 1: the label '2' is no choice; there are 2"),
-        ({"context": "c", "choices": ["a", "b"], "label": -2}, "line 1: the label '-2' is no choice"),
-        ({"context": "c", "choices": ["a", "b"], "label": "x"}, "line 1: the label 'x' is no choice"),
+        ({"context": "c", "choices": ["a", "b"], "label": 2}, "line 1: the label '2' is not a choice; there are 2"),
+        ({"context": "c", "choices": ["a", "b"], "label": -2}, "line 1: the label '-2' is not a choice"),
+        ({"context": "c", "choices": ["a", "b"], "label": "x"}, "line 1: the label 'x' is not a choice"),
         (
             {"context": "c", "choices": ["a"], "label": 0},
             "line 1: this question has 1 choices; at least two are needed",

@@ -165,7 +165,7 @@ def _index_of(answer: object, choices: Sequence[str]) -> int | None:
 def _number_of_choice(location: str, label: object, choices: Sequence[str]) -> int:
     text = as_text(location, "the label", label)
     if not (text.isdecimal() and text.isascii() and int(text) < len(choices)):
-        raise InputError(f"{location}: the label {text!r} is no choice; there are {len(choices)}, counted from 0")
+        raise InputError(f"{location}: the label {text!r} is not a choice; there are {len(choices)}, counted from 0")
     return int(text)
 
 
