@@ -87,7 +87,7 @@ _TENSORFLOW_STATE = re.compile(
 
 
 def without_buffers(entries: dict[str, _Entry]) -> dict[str, _Entry]:
-    """Return the entries without buffers, which are recognised by name whatever their type and prefix."""
+    """Return the entries without buffers, which are recognised by name. Their type and prefix do not matter."""
     return {name: entry for name, entry in entries.items() if not _BUFFER.fullmatch(name)}
 
 

@@ -19,9 +19,9 @@ _DEFAULTS = BertConfig()
 def resize_vocabulary(checkpoint: Checkpoint, vocabulary: Vocabulary | int) -> Checkpoint:
     """Adapt a checkpoint to another vocabulary, or to a number of entries.
 
-    With a vocabulary, the embedding rows of entries that both vocabularies have are kept, whatever their ids. With a
-    number, the rows of the first ids are kept, and the vocabulary too if it has at most that many entries. New rows
-    are initialised like the model's weights, and new biases are 0.
+    With a vocabulary, entries that both vocabularies have keep their embeddings, even if their ids differ. With a
+    number, the first ids keep their embeddings; the vocabulary is kept if it has at most that many entries. New
+    embeddings are initialised like the model's weights, and new biases are 0.
 
     Raises:
         CheckpointError: a vocabulary is given but the checkpoint has none, the checkpoint has no word embeddings, or

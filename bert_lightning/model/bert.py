@@ -20,8 +20,8 @@ from bert_lightning.model.token_loss import TokenLoss, token_loss
 class MaskedLanguageModelHead(nn.Module):
     """Scores (..., V) of hidden states (..., H): dense, activation, LayerNorm, then a linear layer to the vocabulary.
 
-    `run_pretraining.py: get_masked_lm_output`. The weights of the last layer are the word embeddings, which the
-    caller passes in. If `tie_word_embeddings` is False, the head has its own matrix and ignores them.
+    The original is `run_pretraining.py: get_masked_lm_output`. The weights of the last layer are the word embeddings,
+    which the caller passes in. If `tie_word_embeddings` is False, the head has its own matrix and ignores them.
     """
 
     decoder: nn.Linear | None

@@ -13,7 +13,7 @@ from bert_lightning.model.dropout import Dropout
 class BertEmbeddings(nn.Module):
     """Embedding of ids (B, S) or (T,) as (B, S, H) or (T, H).
 
-    `modeling.py: embedding_lookup, embedding_postprocessor`.
+    The original is `modeling.py: embedding_lookup, embedding_postprocessor`.
     """
 
     position: nn.Embedding | None

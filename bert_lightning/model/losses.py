@@ -43,8 +43,9 @@ def span_losses(
 ) -> Tensor:
     """Return the mean of the two cross-entropies: (B, S) x 2 and positions (B,) x 2 -> (B,).
 
-    `run_squad.py: compute_loss`. A position outside the window (below 0, or S and above) does not count. In the
-    published code the softmax includes padding. With the mask it does not, so the amount of padding has no effect.
+    The original is `run_squad.py: compute_loss`. A position outside the window (below 0, or S and above) does not
+    count. In the original the softmax includes padding. With the mask it does not, so the amount of padding has no
+    effect.
 
     Raises:
         ValueError: the shape of an argument does not fit `start_logits`; the message names it.

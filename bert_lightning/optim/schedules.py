@@ -159,9 +159,9 @@ class Cosine(_WithFloor):
 class WarmupStableDecay(_WithFloor):
     """Warm-up from 0 to 1, constant at 1, then decay in the last steps.
 
-    Hu et al. 2024 (MiniCPM, arXiv 2404.06395), section 4. With x going from 0 to 1 during the decay, the factor falls
-    as 1 - sqrt(x) (the best shape in Hägele et al. 2024, arXiv 2405.18392, section 3), as 1 - x, or exponentially as
-    end^x, as in MiniCPM.
+    Hu et al. 2024 (MiniCPM, arXiv 2404.06395), section 4. During the decay, x grows from 0 to 1. The factor falls as
+    1 - sqrt(x), as 1 - x, or exponentially as end^x, as in MiniCPM. The first shape is the best in Hägele et al. 2024
+    (arXiv 2405.18392), section 3.
 
     Attributes:
         decay_share: the length of the decay as a fraction of all steps; a tenth suffices in MiniCPM, a fifth in

@@ -84,7 +84,7 @@ class OriginalEncoding:
 def _clean(character: str) -> str:
     """Return a character, but a space for white space, "" for a control character, and spaces around an ideograph.
 
-    `tokenization.py: _clean_text, _tokenize_chinese_chars`.
+    The original is `tokenization.py: _clean_text, _tokenize_chinese_chars`.
     """
     code, category = ord(character), unicodedata.category(character)
     if character in " \t\n\r" or category == "Zs":

@@ -97,7 +97,7 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Checkpoint files, written atomically with their SHA-256 next to them, and read only if they match it.
+    """A plugin that writes checkpoints atomically, with their SHA-256 next to them, and verifies them on reading.
 
     Args:
         asynchronous: write in a thread, from a copy.
@@ -128,7 +128,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         }
         return self._background.do(lambda: _write(copy, Path(path)))
 
-    def then(self, work: Callable[[], object]) -> None:
+    def do_after_writes(self, work: Callable[[], object]) -> None:
         """Do `work` after all earlier writes."""
         if self._background is None:
             work()
@@ -247,7 +247,7 @@ class Checkpointing(Checkpoint):
         if trainer.is_global_zero:
             writer = _io(trainer)
             is_best, needed = self.best_step == step, {step, self.best_step}
-            writer.then(lambda: self._written(writer, path, is_best, needed))
+            writer.do_after_writes(lambda: self._written(writer, path, is_best, needed))
         trainer.strategy.barrier("checkpoint")
 
     def wait(self, trainer: Trainer) -> None:

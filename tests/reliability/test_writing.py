@@ -49,7 +49,7 @@ def save_again_and_again(form, folder, first, num_floats, temporary, rank=0, end
         else:
             io.save_checkpoint({"bert_lightning": {}, "weights": weights}, path)
         if rank == 0:
-            io.then(lambda old=old: io.remove_checkpoint(old))
+            io.do_after_writes(lambda old=old: io.remove_checkpoint(old))
 
 
 def start_to_save(form, *arguments):

@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_message_and_leaves_earlier_files(tmp_path, monkeypat
 
         def write(path=path, linked=linked):
             io.save_checkpoint({**content, "weights": torch.ones(50)}, path)
-            io.then(lambda: linked.append(1))
+            io.do_after_writes(lambda: linked.append(1))
             io.wait()
 
         with pytest.raises(WorkError, match=rf"{path.name}: cannot be written: No space left on device") as caught:

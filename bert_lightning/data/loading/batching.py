@@ -75,7 +75,8 @@ def assemble(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them.
 
-    They are padded to the longest sequence, and then to a multiple of `LENGTH_MULTIPLE` within `max_seq_length`.
+    The padded length is that of the longest sequence, rounded up to a multiple of `LENGTH_MULTIPLE` but at most to
+    `max_seq_length`.
 
     Returns:
         input_ids (B, S), token_type_ids (B, S), lengths (B,).

@@ -1,6 +1,6 @@
 """Pre-training samples before they are masked.
 
-Any sample is reached without those before it: it depends only on the seed, the epoch and its index.
+A sample depends only on the seed, the epoch and its index, so it can be made without those before it.
 """
 
 from abc import ABC, abstractmethod
