@@ -91,7 +91,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("prepare --input hub: --tokenizer tok --output out", "names no data set"),
         (
             "instances --input good.txt --tokenizer tok --output out --dupe-factor 2",
-            "--dupe-factor is no option of the dynamic",
+            "--dupe-factor is not an option of the dynamic",
         ),
         ("instances --input good.txt --tokenizer tok --output out --masking spam", "did you mean 'span'"),
         ("instances --input good.txt --tokenizer tok --output out --objective nxt-sentence", "'next-sentence'"),
@@ -99,7 +99,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("instances --input good.txt --tokenizer tok --output out --masked-lm-prob 0", "--masked-lm-prob is 0.0"),
         (
             "instances --input good.txt --tokenizer tok --output out --algorithm google --epoch 1",
-            "--epoch is no option of",
+            "--epoch is not an option of",
         ),
         (
             "instances --input good.txt --tokenizer tok --output out --algorithm google --layout paragraphs",
@@ -153,9 +153,9 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("test --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint tok", "tok is no checkpoint"),
         ("predict --checkpoint=", "the name is empty"),
-        ("instances --input *.txt --tokenizer tok --output good.txt", "--output good.txt is the file of --input"),
-        ("predict --checkpoint tok --input good.txt --output good.txt", "--output good.txt is the file of --input"),
-        ("features --checkpoint tok --input good.txt --output tok/../good.txt", "good.txt is the file of --input"),
+        ("instances --input *.txt --tokenizer tok --output good.txt", "--output good.txt is also an --input file"),
+        ("predict --checkpoint tok --input good.txt --output good.txt", "--output good.txt is also an --input file"),
+        ("features --checkpoint tok --input good.txt --output tok/../good.txt", "good.txt is also an --input file"),
         ("export --format onnx --checkpoint tok --output=", "the name is empty"),
         ("predict --checkpoint=~/no-run", f"{Path.home() / 'no-run'} does not exist"),
         ("fit --config=~/no-file.yaml", f"{Path.home() / 'no-file.yaml'}: no such file"),
