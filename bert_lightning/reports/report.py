@@ -44,7 +44,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         output: the file; its suffix, `.html` or `.md`, decides the format.
 
     Raises:
-        InputError: the suffix is unknown, or a path is no run directory.
+        InputError: the suffix is unknown, or a path is not a run directory.
     """
     if output.suffix not in _FORMATS:
         raise InputError(f"--output is {output}; a report ends in {' or '.join(_FORMATS)}")
