@@ -135,7 +135,7 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
 def _fit(arguments: Sequence[str]) -> int:
     """Run `fit` in a process and return its exit status.
 
-    If this process is told to end, it ends the `fit` process and waits until that has written its checkpoint.
+    If this process is interrupted or terminated, it terminates `fit` and waits for its checkpoint.
     """
     process = subprocess.Popen([sys.executable, "-m", "bert_lightning", "fit", *arguments])
     try:

@@ -217,7 +217,7 @@ def test_warnings_are_on_standard_error_and_only_json_on_standard_output(folder)
     command = [sys.executable, "-m", "bert_lightning", "score", *V1]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"exact_match": 50.0, "f1": 50.0}
-    assert done.stderr.startswith("WARNING: predicted.json: 1 of 2 questions")
+    assert done.stderr.startswith("WARNING: predicted.json: a prediction is missing for 1 of 2 questions")
 
 
 def test_squad_v2_reports_best_thresholds_with_probabilities_only(folder, capsys):
