@@ -65,7 +65,6 @@ class EncodedRelations(EncodedSplit[RelationExample]):
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """Turn the sequences of these numbers into tensors."""
         tokenizer = self.tokenizer
         arrays = assemble(
             [self.pieces[number] for number in numbers],
@@ -129,7 +128,9 @@ def _cut(segments: Sequence[list[int]], room: int) -> list[list[int]]:
 
 
 class RelationClassificationDataModule(FineTuningDataModule[RelationExample, EncodedRelations]):
-    """Serves texts with two marked entities. The labels are those of the data set or of the training file.
+    """Data module of texts with two marked entities.
+
+    The labels are those of the standard data set or of the training file.
 
     Attributes:
         labels: relations in the order of their ids.
@@ -165,7 +166,7 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
         self.labels = list(labels)
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:
-            raise InputError(f"data.negative_label: {negative!r} is no relation; known: {', '.join(self.labels)}")
+            raise InputError(f"data.negative_label: {negative!r} is not a relation; known: {', '.join(self.labels)}")
         for name, (examples, subsets, _) in read.items():
             self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, subsets)
 
