@@ -17,7 +17,7 @@ from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__
 
 _NEEDED = (*VERSIONED, "huggingface_hub", "google_crc32c", "jsonargparse", "rich", "jinja2", "matplotlib", "numpy")
-# Lightning releases that were tampered with: GHSA-w37p-236h-pfx3.
+# Malicious releases of Lightning: GHSA-w37p-236h-pfx3.
 _MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
 

@@ -186,7 +186,7 @@ def _read_columns(source: str) -> Sentences:
         if has_tokens and len(columns) == 1:
             raise InputError(f"{location}: a single column, but the lines before have a token and a tag")
         if not has_tokens and len(columns) > 1:
-            raise InputError(f"{location}: {len(columns)} columns, but the lines before have a tag alone")
+            raise InputError(f"{location}: {len(columns)} columns, but the lines before have only a tag")
         gold = columns[-2] if len(columns) > 2 else None
         sentences[-1].append(TagLine(location, columns[0] if has_tokens else None, columns[-1], gold))
     return [sentence for sentence in sentences if sentence]

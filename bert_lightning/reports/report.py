@@ -118,7 +118,7 @@ def _row(cells: Iterable[str]) -> str:
 def _curve_metrics(groups: Sequence[Group]) -> list[str]:
     """Return the metrics of training, without the baselines, because these are drawn as lines."""
     hidden = {name.partition("/")[2] for names in BASELINES.values() for name in names}
-    # Of the throughput metrics, only these two compare runs.
+    # Of the throughput metrics, only these two are useful to compare runs.
     hidden |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
     names = [
         name.partition("/")[2]
@@ -145,7 +145,7 @@ def _details(run: Run) -> _RunDetails:
         command=session.get("command", ""),
         hardware=session.get("hardware", {}).get("processor", ""),
         scores={name: f"{value:.4f}" for name, value in scores.items()},
-        published=list(compared([Published(**figure) for figure in run.config.get("published", [])], scores)),
+        published=list(compared([Published(**entry) for entry in run.config.get("published", [])], scores)),
         config=dump_yaml(run.config),
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )

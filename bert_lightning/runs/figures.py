@@ -41,7 +41,7 @@ def drawn(name: str, draw: Callable[[], T]) -> T | None:
     except Exception as error:
         log.warning("%s could not be drawn: %s: %s", name, type(error).__name__, printable(str(error)))
         return None
-    # One message replaces matplotlib's message for each character.
+    # matplotlib warns about each character. One message is enough.
     if any(_OF_FONTS.match(str(warning.message)) for warning in caught):
         log.warning("%s: the font lacks characters of some names, which are boxes in the picture", name)
     return picture

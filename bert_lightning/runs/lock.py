@@ -44,7 +44,7 @@ class DirectoryLock:
         try:
             file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            # If the folder is read-only, the first file to be written reports it.
+            # In a read-only folder, the first file that is written reports the problem.
             if os.access(folder, os.W_OK):
                 self._warn(error)
             return

@@ -11,7 +11,7 @@ from torch import Tensor
 from bert_lightning.distributed.collectives import DataRank, gather_shares, sum_over_shares
 from bert_lightning.training.throughput import StepClock, peak_memory
 
-# Their keys in a checkpoint; the names are older than the term.
+# Keys in checkpoints. They say "window", because they are older than the term "log interval".
 _SUMS_KEY, _SECONDS_KEY = "log_window", "log_window_seconds"
 
 

@@ -296,7 +296,7 @@ class Task(LightningModule):
         self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
 
     def _metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
-        # Straight to the loggers, because `self.log` would add a step that Lightning counts differently.
+        # Call the loggers directly, because `self.log` would add a step that Lightning counts differently.
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 

@@ -145,7 +145,7 @@ def test_a_compressed_file_is_read(folder, capsys):
             "",
             "predicted.conll: line 4: a single column, but the lines before have a",
         ),
-        ("O\nB-X\nx O\n", "O\nO\nO\n", "", "gold.conll: line 3: 2 columns, but the lines before have a tag alone"),
+        ("O\nB-X\nx O\n", "O\nO\nO\n", "", "gold.conll: line 3: 2 columns, but the lines before have only a tag"),
         (GOLD, "", "", "predicted.conll: the file ends after 0 sentences, but the next begins in gold.conll: line 1"),
         ("\n \n", GOLD, "", "gold.conll: no token in this file"),
         (GOLD, b"x\xff O\n", "", "predicted.conll: line 1: byte 1 (0xff) is not UTF-8"),

@@ -56,7 +56,7 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
         tokenizer = self.tokenizer
         num_choices = int(self.num_choices[numbers].max(initial=1))
         mask = np.arange(num_choices)[None, :] < self.num_choices[numbers][:, None]
-        # Missing choices are copies of the first one, and masked.
+        # Fill missing choices with copies of the first one, which are masked.
         choices = (self.starts[numbers][:, None] + np.where(mask, np.arange(num_choices)[None, :], 0)).flatten()
         arrays = assemble(
             [self.contexts[choice] for choice in choices],

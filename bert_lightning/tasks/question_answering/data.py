@@ -18,7 +18,7 @@ from bert_lightning.tasks.question_answering.settings import QuestionAnsweringDa
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
-# run_squad.py: the weight of a window's length against the smaller of the contexts on the two sides of a piece.
+# run_squad.py: the weight of a window's length in the score that decides which window has most context for a piece.
 _LENGTH_WEIGHT = 0.01
 
 

@@ -111,7 +111,7 @@ def _cut(segments: Sequence[list[int]], room: int) -> list[list[int]]:
     surplus = sum(map(len, segments)) - room
     if surplus <= 0:
         return list(segments)
-    # Cut the longer outer segment until both are equally long, then both.
+    # Shorten the longer outer segment until both are equally long, then shorten both.
     keep = max(0, len(before) + len(after) - surplus)
     keep_before = min(len(before), max(keep // 2, keep - len(after)))
     surplus -= len(before) + len(after) - keep

@@ -153,7 +153,7 @@ def schemes_of(
     schemes |= dict.fromkeys(two_letters, together)
     for split in schemes:
         first = next(iter(schemes))
-        # A file that uses only some tags of a scheme may look like one of another scheme.
+        # A file that uses only some tags of its scheme may look like a file of another scheme.
         if schemes[split] != schemes[first] and _keeps_to(labelled[split], schemes[first]):
             schemes[split] = schemes[first]
         if schemes[split] != schemes[first]:

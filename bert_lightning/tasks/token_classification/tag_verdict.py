@@ -114,14 +114,14 @@ def _judge_letters(forms: _Forms, distinct: set[str]) -> TagVerdict:
     near = {tag: reading for tag, reading in readings.items() if "-" not in reading}
     prefixes = forms.letters | set(near.values()) | ({OUTSIDE} if forms.has_outside else set())
     if not prefixes & {"B", "I"}:
-        # No span can start. A file of O alone still marks spans: it has none. E, S, L and U with O are doubtful.
+        # Without B and I, no span can start. Tags that are all O still count as tags of spans, of which there are
+        # none. E, S, L and U next to O are doubtful.
         only_outside = not forms.letters and not forms.others
         is_doubtful = not forms.others and forms.has_outside
         return TagVerdict(only_outside, doubtful=forms.letters if is_doubtful else frozenset())
     if not forms.others:
         return TagVerdict(True, refused=_of_two_schemes(forms.letters))
-    # Tags that are nothing like a prefix must be fewer than the prefixes. If B and I are only guessed, there must be
-    # no such tag.
+    # Tags unlike any prefix must be fewer than the prefixes. If B and I are only guessed, no such tag is allowed.
     num_unlike = len(forms.others) - len(near)
     are_few = num_unlike < len(prefixes) if has_start else num_unlike == 0
     if are_few and (OUTSIDE in prefixes or {"B", "I"} <= prefixes):
