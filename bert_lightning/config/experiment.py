@@ -15,7 +15,7 @@ from bert_lightning.checks import RefusedValue, nearest, require_between
 from bert_lightning.config.extensions import with_extensions, without_extensions
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
 from bert_lightning.config.layers import merge, parse_overrides, with_names
-from bert_lightning.config.migrations import migrate, without_needless
+from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
     ARCHITECTURE,
@@ -47,6 +47,7 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
+_COMMAND_LINE = "command line"
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
@@ -139,13 +140,17 @@ def load_experiment(
     faults: list[Fault] = []
     unread: list[str] = []
     sources: list[tuple[str, dict[str, Any]]] = []
-    for file in files:
+    # The keys of each source under the names that the user wrote.
+    written: dict[str | None, dict[str, Any]] = {None: below or {}}
+    for file in map(str, files):
         try:
-            sources.append((str(file), _layer(read_yaml(Path(file)), str(file))))
+            written[file] = read_yaml(Path(file))
+            sources.append((file, _layer(written[file], file)))
         except InputError as error:
             unread.append(str(error))
     try:
-        sources.append(("command line", _layer(parse_overrides(overrides), "command line")))
+        written[_COMMAND_LINE] = parse_overrides(overrides)
+        sources.append((_COMMAND_LINE, _layer(written[_COMMAND_LINE], _COMMAND_LINE)))
     except InputError as error:
         unread.append(str(error))
     values = migrate(below or {})
@@ -153,6 +158,8 @@ def load_experiment(
         values = merge(values, content, CHOICES)
     experiment = _build(values, allowed, faults)
     if experiment is not None and not unread:
+        for name, _ in sources:
+            warn_of_old_keys(written[name], name)
         return experiment
     if unread:
         # The content of an unreadable file is not known. An unknown key is a fault whatever that content is.
@@ -160,8 +167,9 @@ def load_experiment(
     all_files = ", ".join(map(str, files))
     messages = []
     for key, message in faults:
-        source = source_of(key, sources) or all_files
-        message = with_hint(key, message, _keys_by_section())
+        owner = source_of(key, sources)
+        message = with_old_name(with_hint(key, message, _keys_by_section()), key, written[owner])
+        source = owner or all_files
         messages.append(f"{source}: {message}" if source else message)
     raise InputError(as_one_message([*unread, *messages]))
 

@@ -4,10 +4,11 @@ The table applies to every source of settings: saved runs, experiment files, and
 """
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from bert_lightning.config.nested import copied, section_at, split
+from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
 
@@ -29,7 +30,8 @@ MOVED = (
     Moved("model.crf", "model.head.crf", default=False),
     Moved("model.answerability", "model.head.answerability", default=False),
 )
-_warned: set[str] = set()
+WARNED_VARIABLE = "BERT_LIGHTNING_WARNED_OF"
+"""Environment variable with the old keys that were warned about, so that processes started later do not repeat it."""
 
 
 def migrate(values: dict[str, object], source: str | None = None) -> dict[str, object]:
@@ -37,8 +39,7 @@ def migrate(values: dict[str, object], source: str | None = None) -> dict[str, o
 
     Args:
         values: nested keys of one source.
-        source: name of the source, for messages. The user is warned once about each old key that is not at its
-            default; None does not warn.
+        source: name of the source, for messages; None if they shall not name it.
 
     Raises:
         InputError: the source has both the old and the new key.
@@ -57,13 +58,61 @@ def migrate(values: dict[str, object], source: str | None = None) -> dict[str, o
             )
         values, section = copied(values, old_section)
         value = section.pop(old_key)
+        if not isinstance(at(values, new_section), dict | None):
+            # No section, which is reported later: the value must not hide it.
+            continue
         values, section = copied(values, new_section)
         section[new_key] = value
-        has_effect = yaml_value(value, moved.old) != moved.default
-        if source is not None and has_effect and moved.old not in _warned:
-            _warned.add(moved.old)
-            log.warning("%s: %s is now called %s; the old name still works", source, moved.old, moved.new)
     return values
+
+
+def old_keys(values: Mapping[str, object]) -> list[Moved]:
+    """Return the moved keys that one source has under their old names, before `migrate`.
+
+    >>> [moved.new for moved in old_keys({"model": {"size": "tiny", "crf": True}})]
+    ['model.head.crf']
+    """
+    found = []
+    for moved in MOVED:
+        section, key = split(moved.old)
+        if key in section_at(values, section):
+            found.append(moved)
+    return found
+
+
+def warn_of_old_keys(values: Mapping[str, object], source: str) -> None:
+    """Warn once about each old key of a source that is not at its default.
+
+    Args:
+        values: nested keys of the source, before `migrate`.
+        source: name of the source.
+    """
+    for moved in old_keys(values):
+        warned = os.environ.get(WARNED_VARIABLE, "").split()
+        if not _is_default(at(values, moved.old), moved) and moved.old not in warned:
+            os.environ[WARNED_VARIABLE] = " ".join([*warned, moved.old])
+            log.warning("%s: %s is now called %s; the old name still works", source, moved.old, moved.new)
+
+
+def with_old_name(message: str, key: str, values: Mapping[str, object]) -> str:
+    """Return a message about a key with the name that a source, before `migrate`, has for it.
+
+    >>> with_old_name("model.head.crf: expected bool", "model.head.crf", {"model": {"crf": 1}})
+    'model.crf: expected bool'
+    """
+    for moved in old_keys(values):
+        if key == moved.new:
+            message = message.replace(moved.new, moved.old, 1)
+    return message
+
+
+def _is_default(value: object, moved: Moved) -> bool:
+    """Return whether a value, perhaps given as text, is the default; a number is no bool here."""
+    try:
+        value = yaml_value(value, moved.new)
+    except InputError:
+        return False
+    return type(value) is type(moved.default) and value == moved.default
 
 
 def without_needless(values: dict[str, object], section: str, known: Iterable[str]) -> dict[str, object]:
@@ -80,7 +129,7 @@ def without_needless(values: dict[str, object], section: str, known: Iterable[st
         content = section_at(values, section)
         if moved_to != section or key in known or key not in content:
             continue
-        if yaml_value(content[key], moved.new) == moved.default:
+        if _is_default(content[key], moved):
             values, copy = copied(values, section)
             del copy[key]
     return values

@@ -67,6 +67,9 @@ def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Faul
         if key not in fields:
             faults.append((full, unknown_key(key, fields, path)))
             continue
+        if value is None and fields[key].default is None:
+            filled[key] = None
+            continue
         try:
             filled[key] = _value(hints[key], value, full, tables, faults)
         except InputError as error:
@@ -225,6 +228,9 @@ def _typed(value: object, hint: Any, path: str) -> Any:
         for key, item in items.items():
             _refuse_not_finite(item, f"{path}.{key}")
         return items
+    if value is None and hint is not Any and type(None) not in typing.get_args(hint):
+        # jsonargparse accepts null for every type.
+        raise InputError(f"{path}: expected {_type_name(hint)}, got null")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:

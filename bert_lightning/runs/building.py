@@ -1,5 +1,6 @@
 """From an experiment to the objects of its run: data, model, task and optimisation, each complete."""
 
+import json
 from typing import NamedTuple
 
 import lightning
@@ -44,10 +45,12 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         split: the one split to score, with the labels of `start`; None builds a setup that trains.
 
     Raises:
-        InputError: data and checkpoint do not fit together, one of them is unusable, or the optimisation does not
-            fit the task.
+        InputError: data, head and checkpoint do not fit together, one of them is unusable, or the optimisation does
+            not fit the task.
     """
     spec, settings = task_spec(experiment.task), experiment.data
+    if start is not None and split is not None:
+        _check_head(spec, experiment, start)
     # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
     tokenizer = _tokenizer_of_data(spec, experiment, split)
@@ -95,6 +98,23 @@ def task_of(checkpoint: Checkpoint) -> Task:
 
 def _seed(experiment: Experiment) -> None:
     lightning.seed_everything(experiment.seed_everything, workers=False, verbose=False)
+
+
+def _check_head(spec: TaskSpec, experiment: Experiment, checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint is scored with the head that it was trained with.
+
+    Raises:
+        InputError: an option of the head differs. The message names the key and the checkpoint's value.
+    """
+    if checkpoint.task != spec.name:
+        return
+    for name, value in spec.head_options(checkpoint.tensors).items():
+        chosen = getattr(experiment.model.head, name)
+        if chosen != value:
+            raise InputError(
+                f"model.head.{name} is {json.dumps(chosen)}, but {checkpoint.path} was trained with "
+                f"{json.dumps(value)}: a checkpoint can be scored only with its own head"
+            )
 
 
 def _tokenizer_of_data(spec: TaskSpec, experiment: Experiment, split: str | None) -> WordPieceTokenizer | None:

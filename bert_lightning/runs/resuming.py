@@ -1,7 +1,8 @@
 """Resuming: which settings may change, and from which checkpoint and step training continues."""
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.checkpointing import newest_valid
 
@@ -105,8 +107,8 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     """Return the step of a checkpoint after checking that this training can continue from it.
 
     Raises:
-        InputError: the checkpoint has another task, architecture, vocabulary, labels, kind of weights or optimiser,
-            or its step is after the end of this training.
+        InputError: the checkpoint has another task, architecture, vocabulary, labels, head, kind of weights or
+            optimiser, or its step is after the end of this training.
     """
     content = load_native(checkpoint)
     saved, own = content[ENTRY], task.checkpoint_entry()
@@ -118,6 +120,7 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
         # Earlier versions took tags without types, such as B and I, for plain labels.
         hint = "; data.source_scheme none takes all tags as plain labels" if getattr(task, "spans", False) else ""
         raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
+    _check_head(checkpoint, content["state_dict"], task)
     step = int(content["global_step"])
     if step > steps:
         raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
@@ -128,6 +131,27 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     own_groups = task.configure_optimizers()["optimizer"].param_groups
     _check_optimizer(checkpoint, saved.get("optimizer"), own.get("optimizer"), saved_groups, own_groups)
     return step
+
+
+def _check_head(checkpoint: Path, tensors: Iterable[str], task: Task) -> None:
+    """Check that a checkpoint's head was built with the options of this training.
+
+    Args:
+        checkpoint: the checkpoint, for the message.
+        tensors: names of the tensors in the checkpoint.
+        task: the task of this training.
+
+    Raises:
+        InputError: an option differs. The message names the key.
+    """
+    options = task_spec(task.name).head_options
+    saved, own = options({name.removeprefix("model.") for name in tensors}), options(task.model.state_dict())
+    for name, value in own.items():
+        if saved[name] != value:
+            raise InputError(
+                f"{checkpoint} cannot be resumed here: its head differs (model.head.{name} is "
+                f"{json.dumps(saved[name])} there and {json.dumps(value)} here)"
+            )
 
 
 def _check_optimizer(

@@ -1,6 +1,7 @@
 """`validate` and `test`: score a saved run on its own data or on other data."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,23 @@ from typing import Literal, NamedTuple
 from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.config.saved import differences
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
+from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.training import metrics_file
 
+log = logging.getLogger(__name__)
+
+# Settings of the model that only decide how training starts.
+_OF_TRAINING = {
+    f"model.{name}"
+    for name in ("size", "pretrained", "weights", "resize_vocabulary", "interpolate_positions", "reinitialize_layers")
+}
 # Settings of the data that change no prediction.
 _WITHOUT_EFFECT = {
     "num_workers",
@@ -68,7 +78,8 @@ def score(
         allowed: modules that a `class_path` may name.
 
     Raises:
-        InputError: there is no configuration or no such split, or the checkpoint is of another task.
+        InputError: there is no configuration or no such split, or the checkpoint is of another task or has another
+            head.
     """
     checkpoint = read_checkpoint(checkpoint_path)
     directory = run_directory_of(checkpoint_path)
@@ -83,7 +94,11 @@ def score(
             f"but the configuration is for {experiment.task}"
         )
     split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
+    if saved is not None and is_first_process():
+        _warn_of_settings_without_effect(saved, experiment, command)
     setup = build(_with_weights(experiment), checkpoint, split)
+    for note in setup.notes if is_first_process() else ():
+        log.warning("%s", note)
     folder = directory.path if directory is not None else Path.cwd()
     trainer = build_trainer(experiment, folder, [])
     run = trainer.validate if command == "validate" else trainer.test
@@ -101,6 +116,12 @@ def score(
     name = _name_of(experiment, saved, split)
     report = write_evaluation(directory.predictions, name, task, task.evaluation, metrics)
     return Scores(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
+
+
+def _warn_of_settings_without_effect(saved: Experiment, experiment: Experiment, command: str) -> None:
+    for difference in differences(saved, experiment):
+        if difference.key in _OF_TRAINING:
+            log.warning("%s has no effect on %s: the model of the checkpoint is scored", difference.key, command)
 
 
 def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> str:

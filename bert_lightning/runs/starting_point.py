@@ -156,6 +156,10 @@ def take_weights(
 
     Returns:
         Notes for the user, such as the parameters that the checkpoint lacks.
+
+    Raises:
+        InputError: the attention cannot run here, layers cannot be frozen or reinitialised, or a checkpoint that is
+            scored lacks parameters of the model.
     """
     settings = experiment.model
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
@@ -168,12 +172,18 @@ def take_weights(
     if start is None or settings.weights == "random":
         return []
     report = fill(model, start)
+    if split is not None and report.missing:
+        raise InputError(
+            f"{start.path} cannot be scored with this configuration, because it does not have all parameters of the "
+            f"model: {', '.join(report.missing)}"
+        )
     if split is None:
         try:
             model.backbone.reinitialize_top(settings.reinitialize_layers)
         except ValueError as error:
             raise InputError(f"model.reinitialize_layers: {error}") from None
-    return [str(report)] if report.missing else []
+    # Training replaces the head of another task, so only a checkpoint that is scored must be used as a whole.
+    return [str(report)] if report.missing or (report.unused and split is not None) else []
 
 
 def freeze(model: PretrainedModel, experiment: Experiment) -> None:

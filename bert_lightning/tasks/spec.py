@@ -1,6 +1,6 @@
 """The description of one task: its settings, data, model and LightningModule, and how a checkpoint rebuilds them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ class TaskSpec:
         saved_head_arguments: checkpoint -> arguments of `model`.
         head_settings: dataclass of the keys under `model.head`.
         head_arguments: head settings, data module -> arguments of `model`.
+        head_options: names of a checkpoint's tensors -> the head settings that decide which tensors a head has. A
+            checkpoint can be scored or resumed only with the same values of these settings.
         data_arguments: saved values -> arguments of `data`, such as the labels, to score a checkpoint.
         prepare_vocabulary: adds the entries that the task needs, before training.
         stored_tokenizer: data settings, split -> the tokenizer of data that is stored as token ids. None if the data
@@ -69,6 +71,7 @@ class TaskSpec:
     saved_head_arguments: Callable[[Checkpoint], Arguments]
     head_settings: type = NoHeadSettings
     head_arguments: Callable[[Any, Any], Arguments] = _no_arguments
+    head_options: Callable[[Container[str]], Arguments] = _no_arguments
     data_arguments: Callable[[Saved], Arguments] = _no_arguments
     prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged
     stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,7 @@ class Mine(AdamW):
 
 @pytest.fixture(autouse=True)
 def unwarned(monkeypatch):
-    monkeypatch.setattr(migrations, "_warned", set())
+    monkeypatch.setenv(migrations.WARNED_VARIABLE, "")
 
 
 def experiment_file(folder: Path, values: dict, name: str = "e.yaml") -> Path:
@@ -64,8 +66,44 @@ def test_the_old_and_the_new_key_in_one_file_are_refused(tmp_path):
 def test_an_old_key_of_another_task_may_hold_its_default_only(tmp_path, caplog):
     assert load_experiment([], ["--model.crf=false"], TEXTS) == load_experiment([], [], TEXTS)
     assert not caplog.messages
-    with pytest.raises(InputError, match=r"'model\.head\.crf', which is of the task token-classification"):
-        load_experiment([], ["--model.crf=true"], TEXTS)
+    for value in ("true", "0", "[1"):
+        with pytest.raises(InputError, match=r"'model\.crf', which is of the task token-classification"):
+            load_experiment([], [f"--model.crf={value}"], TEXTS)
+    # Nothing was loaded, so nothing works under an old name.
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("head", ["x", [1, 2], 0])
+def test_an_old_key_does_not_hide_a_head_that_is_no_section(tmp_path, head, caplog):
+    path = experiment_file(tmp_path, {**TAGGING, "model": {"size": "tiny", "crf": True, "head": head}})
+    with pytest.raises(InputError) as error:
+        load_experiment([path])
+    assert str(error.value) == f"{path}: model.head: keys and values are expected, got {head!r}"
+    assert not caplog.messages
+
+
+def test_a_fault_names_an_old_key_as_the_last_source_wrote_it(tmp_path):
+    path = experiment_file(tmp_path, {**TAGGING, "model": {"size": "tiny", "crf": None}})
+    for arguments, message in (
+        ([], f"{path}: model.crf: expected bool, got null"),
+        (["--model.crf", "null"], "command line: model.crf: expected bool, got 'null'"),
+        (["--model.crf", "1"], "command line: model.crf: expected bool, got '1'"),
+        (["--model.head.crf", "1"], "command line: model.head.crf: expected bool, got '1'"),
+    ):
+        with pytest.raises(InputError) as error:
+            load_experiment([path], arguments)
+        assert str(error.value) == message
+    with pytest.raises(InputError, match=r"^model\.crf: expected bool, got 1"):
+        load_experiment([], [], {**TAGGING, "model": {"size": "tiny", "crf": 1}})
+
+
+def test_a_process_that_is_started_later_does_not_repeat_a_warning(tmp_path, caplog):
+    load_experiment([], ["--model.crf", "true"], TAGGING)
+    path = experiment_file(tmp_path, {**TAGGING, "model": {"size": "tiny", "crf": True}})
+    code = "import sys; from bert_lightning.config.experiment import load_experiment; load_experiment(sys.argv[1:])"
+    child = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert len(caplog.messages) == 1
+    assert "the old name still works" not in child.stderr
 
 
 def test_every_moved_key_is_a_current_key_with_its_earlier_default():

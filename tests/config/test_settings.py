@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import yaml
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.layers import merge, parse_overrides
+from bert_lightning.config.settings import fill
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import TokenMasking
 from bert_lightning.errors import InputError
@@ -129,6 +132,11 @@ def test_any_changed_value_changes_the_identity(tmp_path):
             "data.stages.0.from_step is 5; it must be more than 5, the step at which batch_size_warmup ends",
         ),
         ({"model": {"size": None}}, "model.size or model.pretrained must be set"),
+        ({"trainer": {"max_steps": 3, "devices": None}}, "trainer.devices: expected int, got null"),
+        (
+            {"model": {"size": "tiny", "attention": None}},
+            "model.attention: expected one of auto, eager, sdpa, varlen",
+        ),
         # Keys in a wrong section.
         ({"learning_rate": 1}, "unknown key 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ({"trainer": {"batch_size": 1}}, "unknown key 'trainer.batch_size'; did you mean 'data.batch_size'?"),
@@ -358,3 +366,10 @@ def test_every_share_of_a_mixture_is_a_finite_number(tmp_path):
     data = {"train": {"a": 0.5, "b": float("nan")}}
     with pytest.raises(InputError, match=r"data\.train: a finite number is expected, got nan"):
         load_experiment([write(tmp_path, {**MINIMAL, "data": data})])
+
+
+def test_a_field_whose_default_is_none_accepts_null_whatever_its_type_says():
+    cls = dataclasses.make_dataclass("Mine", [("factor", float, dataclasses.field(default=None))])
+    found: list = []
+    assert fill(cls, {"factor": None}, "optimizer", {}, found) == {"factor": None}
+    assert not found

@@ -192,7 +192,7 @@ def conlleval(gold, predicted) -> str:
 
     right, guesses, golds = (sum(counts.values()) for counts in (correct_chunk, found_guessed, found_correct))
     text = (
-        f"processed {token_counter} tokens with {golds} phrases; spans: {guesses} phrases; correct: {right}.\n"
+        f"processed {token_counter} tokens with {golds} phrases; found: {guesses} phrases; correct: {right}.\n"
         f"accuracy: {100 * correct_tags / token_counter:6.2f}%; {figures(right, guesses, golds)}\n"
     )
     for kind in sorted({*found_correct, *found_guessed}):
@@ -392,7 +392,7 @@ def test_percents_are_those_of_the_formulas_of_conlleval(num_gold, num_predicted
 
 def test_the_report_of_an_empty_set_is_one_line():
     assert conlleval_report(score_entities([], [])) == (
-        "processed 0 tokens with 0 phrases; spans: 0 phrases; correct: 0.\n"
+        "processed 0 tokens with 0 phrases; found: 0 phrases; correct: 0.\n"
     )
 
 

@@ -13,6 +13,7 @@ from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from tests.support.runs import fit
+from tests.support.task_data import task_data
 
 COMMIT = "c0ffee" * 6 + "beef"
 
@@ -77,6 +78,38 @@ def test_positions_are_stretched_and_top_layers_reinitialised_before_training(ho
     assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
     # The trained checkpoint is scored unchanged: nothing is stretched or reinitialised.
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 0
+
+
+def test_a_head_other_than_that_of_the_checkpoint_is_refused(tables, tokenizer, tmp_path, capsys):
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "tags",
+        "task": "token-classification",
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "data": task_data("token-classification", tables, tmp_path)
+        | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24, "batch_size": 8},
+        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    run, crf = tmp_path / "run", ["--model.head.crf", "true"]
+    assert fit(tmp_path / "e.yaml", run) == 0
+    predictions = {path: path.read_bytes() for path in (run / "predictions").rglob("*") if path.is_file()}
+    assert predictions
+    for command in ("validate", "test"):
+        for key in ("model.head.crf", "model.crf"):
+            assert main([command, "--checkpoint", str(run), f"--{key}", "true"]) == 2
+            assert "model.head.crf is true, but" in capsys.readouterr().err
+    assert predictions == {path: path.read_bytes() for path in (run / "predictions").rglob("*") if path.is_file()}
+    # Training may begin from it and add a CRF, but not resume from it.
+    assert fit(tmp_path / "e.yaml", tmp_path / "other", *crf, "--resume", run / "checkpoints/last.ckpt") == 2
+    message = "its head differs (model.head.crf is false there and true here)"
+    assert message in capsys.readouterr().err
+
+
+def test_a_setting_of_training_that_does_not_change_what_is_scored_is_warned_about(home, caplog):
+    assert main(["validate", "--checkpoint", str(home / "runs/whole"), "--model.size", "mini"]) == 0
+    message = "model.size has no effect on validate: the model of the checkpoint is scored"
+    assert caplog.messages.count(message) == 1
 
 
 def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents, tables, capsys):

@@ -66,6 +66,50 @@ def test_a_setup_that_scores_has_no_length_and_no_optimisation(experiment, tmp_p
         scored.data.plan  # noqa: B018
 
 
+@pytest.fixture(params=[("token-classification", "crf"), ("question-answering", "answerability")], ids=lambda p: p[0])
+def option(request, tables, tokenizer, tmp_path):
+    """An option of a head, and a function from its value to an experiment."""
+    task, name = request.param
+    tokenizer.save(tmp_path / "tokenizer")
+    values = {
+        "experiment": "heads",
+        "task": task,
+        "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
+        "data": task_data(task, tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 40},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+    }
+    return name, lambda value: load_experiment([], [f"--model.head.{name}={value}"], values)
+
+
+def checkpoint_of(experiment, folder):
+    """The checkpoint of a run that has not trained yet."""
+    task = build(experiment, None).task
+    checkpoint = task.model.to_checkpoint(folder, task.tokenizer.vocabulary)
+    return dataclasses.replace(checkpoint, task=task.name, task_settings=task.task_settings)
+
+
+@pytest.mark.parametrize(("trained", "scored"), [("true", "false"), ("false", "true")])
+def test_a_checkpoint_is_scored_only_with_the_head_that_it_was_trained_with(option, tmp_path, trained, scored):
+    name, experiment = option
+    checkpoint = checkpoint_of(experiment(trained), tmp_path)
+    assert build(experiment(trained), checkpoint, "validation").notes == []
+    with pytest.raises(InputError, match=rf"^model\.head\.{name} is {scored}, but .* was trained with {trained}: "):
+        build(experiment(scored), checkpoint, "validation")
+
+
+def test_a_checkpoint_that_lacks_a_parameter_of_its_head_is_not_scored_and_one_too_many_is_noted(
+    experiment, tmp_path
+):
+    checkpoint = checkpoint_of(experiment(max_steps=4), tmp_path)
+    bias = checkpoint.tensors["classifier.bias"]
+    more = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, "second.bias": bias})
+    [note] = build(experiment(max_steps=4), more, "validation").notes
+    assert "not used: second.bias" in note
+    del checkpoint.tensors["classifier.bias"]
+    with pytest.raises(InputError, match=r"cannot be scored .* all parameters of the model: classifier\.bias$"):
+        build(experiment(max_steps=4), checkpoint, "validation")
+
+
 def test_the_length_in_epochs_becomes_steps(experiment):
     setup = build(experiment(max_epochs=1.5), None)
     samples = setup.data.num_training_samples

@@ -25,6 +25,7 @@ QUESTION_ANSWERING = TaskSpec(
     task=QuestionAnsweringTask,
     head_settings=QuestionAnsweringHead,
     head_arguments=lambda head, data: {"answerability": head.answerability},
+    head_options=lambda tensors: {"answerability": "answer_head.weight" in tensors},
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"no_answer": saved.get("no_answer")},
     saved_head_arguments=BertForQuestionAnswering.arguments_of,

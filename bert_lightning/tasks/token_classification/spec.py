@@ -19,6 +19,7 @@ TOKEN_CLASSIFICATION = TaskSpec(
     task=TokenClassificationTask,
     head_settings=TokenClassificationHead,
     head_arguments=_head_arguments,
+    head_options=lambda tensors: {"crf": "crf.transitions" in tensors},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
     saved_head_arguments=BertForTokenClassification.arguments_of,
