@@ -78,7 +78,7 @@ class _Terminated(BaseException):
 
 
 class _SignalGuard:
-    """Signal handler that ends the command by an exception, so that it can clean up.
+    """Signal handler that raises an exception, so that the command can clean up before it ends.
 
     A second SIGINT ends the process at once.
     """

@@ -50,7 +50,7 @@ class Descriptor(io.FileIO):
 
 
 def keep_standard_streams() -> None:
-    """Replace the standard streams by ones that never fail to write. Call this once, before any file is opened.
+    """Replace the standard streams by ones that can drop output. Call this once, before any file is opened.
 
     A closed descriptor is opened on /dev/null. Otherwise the next file that is opened, such as a checkpoint, would
     become standard error, and messages would be written into it. Characters outside the terminal's encoding are

@@ -116,7 +116,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _curve_metrics(groups: Sequence[Group]) -> list[str]:
-    """Return the metrics of training, without the baselines, because these are drawn as lines."""
+    """Return the metrics to draw. Baselines are left out, because they are lines in the curves of other metrics."""
     hidden = {name.partition("/")[2] for names in BASELINES.values() for name in names}
     # Of the throughput metrics, only these two are useful to compare runs.
     hidden |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}

@@ -57,7 +57,7 @@ def chosen_device(device: str | None) -> torch.device:
 
 
 class Predictor:
-    """Predictor of raw input that needs nothing but a saved model.
+    """A saved model that predicts from raw input.
 
     Attributes:
         task: the model with its tokenizer and labels.
@@ -69,7 +69,7 @@ class Predictor:
         self.task = task.eval().to(chosen_device(device))
 
     def predict(self, items: Iterable[object], batch_size: int = BATCH_SIZE) -> list[dict[str, Any]]:
-        """Predict each item, in order.
+        """Return one prediction per item, in order.
 
         An item is a text, or a list or tuple of texts if the model reads several. It may also be a dictionary with
         the model's columns, such as a list of words under `tokens`.

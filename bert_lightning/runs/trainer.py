@@ -209,7 +209,7 @@ def _check_monitor(experiment: Experiment, task: Task) -> None:
 
 
 def share_out_cores(num_processes: int) -> None:
-    """Divide the cores among the processes of this machine. OMP_NUM_THREADS prevents that for a single process."""
+    """Divide the cores among the processes of this machine. A single process keeps OMP_NUM_THREADS if it is set."""
     if "OMP_NUM_THREADS" not in os.environ or num_processes > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // num_processes))

@@ -68,7 +68,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
 
     @property
     def num_training_samples(self) -> int:
-        """Sequences of the training split."""
+        """The number of sequences of the training split."""
         return len(self.splits["train"].lengths)
 
     @property

@@ -1,4 +1,4 @@
-"""Where the examples of each split come from: the user's files, or those of a standard data set."""
+"""The sources of each split: the user's files, or those of a standard data set."""
 
 from fnmatch import fnmatch
 from pathlib import Path

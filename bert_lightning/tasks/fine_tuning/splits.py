@@ -106,7 +106,7 @@ class EncodedSplit(ABC, Generic[Example]):
 def check_all_or_none(
     examples: Sequence[AnyExample], split: str, item: str, label: str, *, attribute: str = "label", hint: str = ""
 ) -> None:
-    """Check that all examples of a split have a label. In a test split, none having one is also allowed.
+    """Check that all examples of a split have a label, or in a test split that either all or none have one.
 
     Args:
         examples: the examples of one split.

@@ -134,7 +134,7 @@ class EncodedQuestions(EncodedSplit[Question]):
         return [owner[window.start : window.stop] == number for number, window in enumerate(windows)]
 
     def _windows(self, number: int) -> Iterator[Window]:
-        """Cut a context into windows, each one step later; `run_squad.py: convert_examples_to_features`."""
+        """Cut a context into windows at equal distances; `run_squad.py: convert_examples_to_features`."""
         total = len(self.contexts[number].pieces)
         room = self.settings.max_seq_length - len(self.questions[number]) - 3
         start = 0
@@ -143,7 +143,7 @@ class EncodedQuestions(EncodedSplit[Question]):
             yield window
             if window.stop == total:
                 return
-            start += self.settings.step(room)
+            start += self.settings.window_distance(room)
 
     def _target(self, number: int) -> tuple[int, int] | None:
         """Return the first and last piece of the first gold answer; None without an answer or outside training."""

@@ -61,7 +61,7 @@ class QuestionAnsweringData(FineTuningData):
         """True, because a sequence holds a question and its context."""
         return True
 
-    def step(self, room: int) -> int:
+    def window_distance(self, room: int) -> int:
         """Return the number of word pieces between the starts of two windows that hold `room` pieces each."""
         return room - self.doc_overlap if self.doc_overlap is not None else min(room, self.doc_stride or 128)
 

@@ -189,7 +189,7 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         )
 
     def _check_label_lists(self, examples: Sequence[LabelledText]) -> None:
-        """Check that examples have a list of labels in a multi-label problem, and one label in the others."""
+        """Check that examples have a list of labels if the problem is multi-label, and a single label otherwise."""
         multiple = self.settings.kind == "multi-label"
         for example in examples:
             if example.label is not None and isinstance(example.label, tuple) != multiple:

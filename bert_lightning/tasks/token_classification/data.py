@@ -192,7 +192,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
         return all_tags(types, self.settings.tag_scheme)
 
     def _report_unseen(self, examples: Sequence[TaggedSentence], split: str) -> None:
-        """Warn about gold tags that training does not have. They still count as gold, so each of them is an error."""
+        """Warn about gold tags that training does not have. They still count as gold, so predictions miss them."""
         if examples[0].tags is None:
             return
         if self.spans:

@@ -138,7 +138,7 @@ def tag_problem(tag: str, known: Collection[str]) -> str:
 
 
 def similar_types(types: Collection[str]) -> tuple[str, str] | None:
-    """Return two types that differ only in case, separators, or characters that look alike; None otherwise.
+    """Return two types that differ only in case, separators, or similar characters; None if there are none.
 
     >>> similar_types({"PER", "per", "LOC"})
     ('PER', 'per')
@@ -153,5 +153,5 @@ def similar_types(types: Collection[str]) -> tuple[str, str] | None:
 
 
 def is_fraction(tag: str) -> bool:
-    """Return whether a tag is a number with a decimal point, such as the confidence in a further column."""
+    """Return whether a tag is a number with a decimal point, such as a confidence from another column."""
     return _FRACTION.fullmatch(tag) is not None

@@ -1,4 +1,4 @@
-"""The decision whether the tags of a file mark spans or are plain labels, such as parts of speech."""
+"""The decision on whether the tags of a file mark spans or are plain labels, such as parts of speech."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ _SEVERAL = re.compile(r"[BIESLU]-.*[^\w-][BIESLU]-.+", re.DOTALL)
 
 
 class TagVerdict(NamedTuple):
-    """The decision how the tags of a file are read.
+    """The decision about how the tags of a file are read.
 
     Attributes:
         spans: whether they mark spans; otherwise they are plain labels.

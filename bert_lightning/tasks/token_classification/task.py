@@ -1,4 +1,4 @@
-"""A tag for each word: named entities, parts of speech, chunks; by a softmax per word or a CRF per sentence."""
+"""Token classification: a tag for each word, by a softmax per word or a CRF per sentence."""
 
 from collections.abc import Iterator, Sequence
 
