@@ -1,4 +1,4 @@
-"""bert_lightning: pre-train, fine-tune, score and report BERT-style encoders on PyTorch Lightning.
+"""A framework that pre-trains, fine-tunes, scores and reports BERT-style encoders on PyTorch Lightning.
 
 `load` opens a trained run or checkpoint for predictions on raw input. Import everything else from its own module, or
 use the command `bert-lightning`.

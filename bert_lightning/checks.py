@@ -1,4 +1,4 @@
-"""Checks of the values that users set: one wording, and an error that carries the name of the value.
+"""Checks of the values that users set. All have one wording, and the error holds the name of the value.
 
 A settings class calls them in `__post_init__`. The reader of configuration files puts the path of the section before
 the name.
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class RefusedValue(ValueError):
-    """One value that is not allowed, whatever the other values are.
+    """Error about one value that is not allowed, whatever the other values are.
 
     Attributes:
         name: the field that holds the value.
@@ -21,7 +21,7 @@ class RefusedValue(ValueError):
 
 
 def require_at_least(settings: object, least: float, *names: str) -> None:
-    """Check that fields are not smaller than `least`. None passes.
+    """Check that fields are at least `least`. A field that is None is allowed.
 
     Raises:
         RefusedValue: a field is smaller.
@@ -37,10 +37,10 @@ def require_at_least(settings: object, least: float, *names: str) -> None:
 
 
 def require_positive(settings: object, *names: str) -> None:
-    """Check that fields are more than 0. None passes.
+    """Check that fields are more than 0. A field that is None is allowed.
 
     Raises:
-        RefusedValue: a field is not.
+        RefusedValue: a field is 0 or less.
     """
     for name, value in _values(settings, names):
         if not value > 0:
@@ -48,10 +48,10 @@ def require_positive(settings: object, *names: str) -> None:
 
 
 def require_between(settings: object, low: float, high: float, *names: str) -> None:
-    """Check that fields lie between two bounds, both included. None passes.
+    """Check that fields are between two bounds, both included. A field that is None is allowed.
 
     Raises:
-        RefusedValue: a field does not.
+        RefusedValue: a field is outside the bounds.
     """
     for name, value in _values(settings, names):
         if not low <= value <= high:
@@ -59,10 +59,10 @@ def require_between(settings: object, low: float, high: float, *names: str) -> N
 
 
 def require_below_one(settings: object, *names: str) -> None:
-    """Check that fields lie in [0, 1), such as a dropout rate. None passes.
+    """Check that fields, such as a dropout rate, are in [0, 1). A field that is None is allowed.
 
     Raises:
-        RefusedValue: a field does not.
+        RefusedValue: a field is outside that range.
     """
     for name, value in _values(settings, names):
         if not 0 <= value < 1:
@@ -70,10 +70,10 @@ def require_below_one(settings: object, *names: str) -> None:
 
 
 def require_fraction(settings: object, *names: str) -> None:
-    """Check that fields lie in (0, 1], such as a decay factor. None passes.
+    """Check that fields, such as a decay factor, are in (0, 1]. A field that is None is allowed.
 
     Raises:
-        RefusedValue: a field does not.
+        RefusedValue: a field is outside that range.
     """
     for name, value in _values(settings, names):
         if not 0 < value <= 1:
@@ -97,7 +97,7 @@ def refuse_empty_paths(settings: object, *names: str) -> None:
 
 
 def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: float = 0.5) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, or all of them if none is near.
+    """Return the end of a message about an unknown name: the nearest existing name, or all names if none is near.
 
     Args:
         name: the unknown name.

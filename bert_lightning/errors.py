@@ -19,7 +19,7 @@ class WorkError(RuntimeError):
 
 
 class SharedWorkError(WorkError):
-    """Failure that every process of a training reports alike. All end with its status; the first prints it."""
+    """Failure that all processes of a training raise together. All have its exit status; only the first reports."""
 
 
 class Interrupted(BaseException):

@@ -1,4 +1,4 @@
-"""Tags of spans: the schemes, how a tag splits into prefix and type, and which tag may follow which.
+"""Tags of spans: their schemes, their prefixes and types, and the order that a scheme allows.
 
 A tag is a prefix, alone or with a type after a hyphen: `B-PER`, `I-PER`, `O`, or `B` and `I` without types.
 """
@@ -25,10 +25,10 @@ _SPAN_TAG = re.compile(r"([BIESLU])(?:-(\S|\S.*\S))?", re.DOTALL)
 
 
 class SplitTag(NamedTuple):
-    """A tag, split into its prefix and its type.
+    """A tag as its prefix and its type.
 
     Attributes:
-        prefix: such as `B`; `O` outside of spans.
+        prefix: such as `B`; `O` outside spans.
         type: such as `PER`; empty if the tag has none.
     """
 
@@ -37,11 +37,11 @@ class SplitTag(NamedTuple):
 
     @property
     def in_bioes(self) -> "SplitTag":
-        """The same tag with the letters of BIOES if it is of BILOU."""
+        """The tag with L and U of BILOU written as E and S of BIOES."""
         return self._replace(prefix=_AS_BIOES.get(self.prefix, self.prefix))
 
 
-# Stands for the tag before the first word of a sentence and for the one after its last word.
+# The tag before the first word of a sentence, and the tag after its last word.
 BOUNDARY = SplitTag(OUTSIDE, "")
 
 
@@ -86,7 +86,7 @@ def join_tag(prefix: str, kind: str) -> str:
 
 
 def match_span_tag(tag: str) -> SplitTag | None:
-    """Split a tag that marks a span, of whatever scheme; return None for any other tag, `O` included.
+    """Split a tag that marks a span in any scheme; return None for any other tag, `O` included.
 
     This is stricter than `split_tag`: a hyphen must have a type after it.
     """
@@ -108,21 +108,22 @@ def check_scheme_name(scheme: str, name: str) -> None:
     """Check that a scheme exists.
 
     Raises:
-        ValueError: there is no such scheme. The message calls the value `name`.
+        ValueError: there is no such scheme. The message begins with `name`.
     """
     if scheme not in get_args(TagScheme):
         raise ValueError(f"{name} is {scheme!r}; known: {', '.join(get_args(TagScheme))}")
 
 
 def continues_span(before: SplitTag, after: SplitTag) -> bool:
-    """Return whether two neighbouring tags, in the letters of BIOES, are in one span."""
+    """Return whether two neighbouring tags, in the letters of BIOES, belong to the same span."""
     return before.prefix in ("B", "I") and after.prefix in ("I", "E") and before.type == after.type
 
 
 def may_follow(before: SplitTag, after: SplitTag, scheme: TagScheme) -> bool:
     """Return whether a scheme allows two tags, in the letters of BIOES, to be neighbours.
 
-    `BOUNDARY` as `before` asks whether `after` may begin a sentence, and as `after` whether `before` may end one.
+    With `BOUNDARY` as `before`, return whether `after` may begin a sentence. With `BOUNDARY` as `after`, return
+    whether `before` may end one.
 
     >>> may_follow(SplitTag("B", "PER"), SplitTag("I", "LOC"), "IOB2")
     False

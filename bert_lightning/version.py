@@ -1,3 +1,3 @@
-"""The version of the package, which imports nothing else."""
+"""The version of the package. This module imports nothing."""
 
 __version__ = "0.1.0"

@@ -78,7 +78,7 @@ class _Terminated(BaseException):
 
 
 class _SignalGuard:
-    """Signal handler that ends the command by an exception, so that it can clean up.
+    """Signal handler that raises an exception, so that the command can clean up before it ends.
 
     A second SIGINT ends the process at once.
     """
@@ -99,9 +99,9 @@ class _SignalGuard:
 
 
 def _run_guarded(arguments: Sequence[str] | None, afterwards: dict[signal.Signals, _Handler]) -> int:
-    """Run one command under a signal guard, and install the handlers of `afterwards` when it has ended.
+    """Run one command under a signal guard, and install the handlers of `afterwards` at its end.
 
-    Training replaces the guard by its own handlers while it runs.
+    While training runs, its handlers replace the guard.
     """
     guard = _SignalGuard()
     try:
@@ -129,14 +129,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error(f"the argument {broken!r} is not {sys.getfilesystemencoding().upper()} or holds a zero byte")
     options, rest = _parse(parser, words)
     if rest and not getattr(options, "takes_overrides", False):
-        # A value may be a secret.
+        # Leave out the value, because it may be a secret.
         shown = rest[0].partition("=")[0]
         options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
     drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
-        # Training outlives the terminal that started it, unless it would be killed soon after.
+        # Training continues after its terminal closes, unless torchrun would kill it soon after.
         on_hang_up = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
         signal.signal(signal.SIGHUP, on_hang_up)
     # Without this variable the tokenizers library warns whenever a loader forks.
@@ -190,7 +190,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.
 
 
 def _report_by_class(error: Exception) -> int:
-    """Report errors whose classes live in heavy modules. If one was raised, its module is loaded already."""
+    """Report errors whose classes are in heavy modules. If one was raised, its module is loaded already."""
     from bert_lightning.checkpoints.errors import CheckpointError
     from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal
 

@@ -59,7 +59,7 @@ def _add_prepare(commands: Commands) -> None:
         "prepare",
         _prepare,
         "encode a corpus into a token store",
-        "An interrupted command can be repeated: finished shards are kept.",
+        "If it is interrupted, run the same command again: finished shards are kept.",
     )
     _corpus_options(parser)
     _tokenizer_options(parser)
@@ -70,7 +70,7 @@ def _add_prepare(commands: Commands) -> None:
         "--workers", type=whole_number, metavar="N", help="number of processes (default: one per core)"
     )
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="address of a Dask cluster that does the work, instead of processes"
+        "--scheduler", metavar="ADDRESS", help="address of a Dask cluster to use instead of local processes"
     )
 
 
@@ -78,10 +78,10 @@ def _add_instances(commands: Commands) -> None:
     parser = commands.add(
         "instances",
         _instances,
-        "look at pre-training instances",
-        "Shows instances in the terminal, or writes all of them as JSON lines. The google algorithm repeats the "
-        "published generator draw for draw; its input has one segment per line, and blank lines end documents. The "
-        "dynamic algorithm shows the instances that training draws.",
+        "show pre-training instances",
+        "Shows instances in the terminal, or writes all of them as JSON lines. The google algorithm makes exactly "
+        "the instances of the published generator. Its input has one segment per line, and blank lines end "
+        "documents. The dynamic algorithm makes the instances that training draws.",
     )
     _corpus_options(parser)
     _tokenizer_options(parser)
@@ -106,14 +106,14 @@ def _add_instances(commands: Commands) -> None:
         help="most masked tokens per sequence (default: 20)",
     )
     parser.add_argument(
-        "--masked-lm-prob", type=float, default=0.15, metavar="P", help="share of masked tokens (default: 0.15)"
+        "--masked-lm-prob", type=float, default=0.15, metavar="P", help="fraction of masked tokens (default: 0.15)"
     )
     parser.add_argument(
         "--short-seq-prob",
         type=float,
         default=0.1,
         metavar="P",
-        help="how often a shorter sequence is made on purpose (default: 0.1)",
+        help="probability of making a sequence shorter on purpose (default: 0.1)",
     )
     parser.add_argument("--whole-word", action="store_true", help="mask whole words")
     _algorithm_options(parser)
@@ -121,14 +121,21 @@ def _add_instances(commands: Commands) -> None:
         "--seed", type=int, default=12345, metavar="N", help="seed of the random choices (default: 12345)"
     )
     parser.add_argument(
-        "--show", type=whole_number, default=10, metavar="N", help="number to show without --output (default: 10)"
+        "--show",
+        type=whole_number,
+        default=10,
+        metavar="N",
+        help="number of instances to show without --output (default: 10)",
     )
     parser.add_argument("--output", type=path_argument, metavar="FILE", help="file for all instances as JSON lines")
 
 
 def _algorithm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dupe-factor", type=whole_number, metavar="N", help="google only: passes over the text (default: 10)"
+        "--dupe-factor",
+        type=whole_number,
+        metavar="N",
+        help="google only: number of passes over the text (default: 10)",
     )
     parser.add_argument(
         "--masking", metavar="NAME", help="dynamic only: token, whole-word, span or n-gram (default: token)"
@@ -160,8 +167,8 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         "--layout",
         choices=LAYOUTS,
         default="auto",
-        help="plain text: one sentence per line (sentences), running text (paragraphs), or detect which (auto, the "
-        "default); tables: each row is a document, or a line of one (sentences)",
+        help="form of plain text: one sentence per line (sentences), running text (paragraphs), or detect it (auto, "
+        "the default); in tables each row is a document, or with sentences one line of a document",
     )
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
@@ -170,15 +177,16 @@ def _corpus_options(parser: argparse.ArgumentParser) -> None:
         "--errors",
         choices=("strict", "replace"),
         default="strict",
-        help="bytes that are not UTF-8: stop (strict, the default), or replace them by U+FFFD and count them",
+        help="for bytes that are not UTF-8: stop (strict, the default), or put U+FFFD in their place and count them "
+        "(replace)",
     )
     parser.add_argument(
         "--document-start",
         metavar="REGEX",
-        help="begin a document at each line that matches; blank lines then end none",
+        help="begin a document at each line that matches; blank lines then no longer end documents",
     )
     parser.add_argument(
-        "--lines-per-document", type=whole_number, metavar="N", help="begin a document after so many lines"
+        "--lines-per-document", type=whole_number, metavar="N", help="begin a new document after every N lines"
     )
 
 

@@ -1,4 +1,4 @@
-"""`doctor`: one screen with what a bug report needs and what would stop a run."""
+"""The command `doctor`: one screen with all that a bug report needs, and with all that would stop a run."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ from bert_lightning.runs.weights_and_biases import has_api_key
 from bert_lightning.version import __version__
 
 _NEEDED = (*VERSIONED, "huggingface_hub", "google_crc32c", "jsonargparse", "rich", "jinja2", "matplotlib", "numpy")
-# Lightning releases that were tampered with: GHSA-w37p-236h-pfx3.
+# Malicious releases of Lightning: GHSA-w37p-236h-pfx3.
 _MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 
 
@@ -46,7 +46,7 @@ def report() -> bool:
     table.add_row("W&B", "logged in" if has_api_key() else "not logged in: runs are logged offline")
     for variable in ("BERT_LIGHTNING_DATA", "OMP_NUM_THREADS", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         if variable in os.environ:
-            # A path may hold brackets, which rich would take for markup in a plain string.
+            # A path may hold brackets, which rich would read as markup in a plain string.
             table.add_row(variable, Text(os.environ[variable]))
     if "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in os.environ:
         faults.append("unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: it lets checkpoints execute code, so none is loaded")

@@ -29,7 +29,7 @@ def instance_lines(
     """Yield the instances of `sources` under the options of the command, each as a line of JSON.
 
     Raises:
-        InputError: the algorithm does not have an option, or a value is not allowed.
+        InputError: an option does not belong to the algorithm, or a value is not allowed.
     """
     tokenizer = load_tokenizer(options.tokenizer, options.cased or None)
     if options.algorithm == "google":
@@ -47,7 +47,7 @@ def _google(
 ) -> Iterator[str]:
     for name in ("masking", "objective", "epoch", "document_start", "lines_per_document"):
         if getattr(options, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')} is no option of the google algorithm")
+            raise InputError(f"--{name.replace('_', '-')} is not an option of the google algorithm")
     if corpus.layout == "paragraphs":
         raise InputError("the google algorithm has no --layout paragraphs: its input has one segment per line")
     table = next((source for source in sources if is_table(source)), None)
@@ -84,7 +84,7 @@ def _dynamic(
     from bert_lightning.data.pretraining.settings import PretrainingData
 
     if options.dupe_factor is not None:
-        raise InputError("--dupe-factor is no option of the dynamic algorithm: it draws new masks in each epoch")
+        raise InputError("--dupe-factor is not an option of the dynamic algorithm: it draws new masks in each epoch")
     if options.whole_word and options.masking not in (None, "whole-word"):
         raise InputError(f"--whole-word and --masking {options.masking} contradict each other")
     masking = options.masking or ("whole-word" if options.whole_word else "token")

@@ -28,7 +28,7 @@ class Commands:
 
         Args:
             name: word on the command line.
-            run: function that takes the parsed options and returns the exit status; None if subcommands have one.
+            run: function of the parsed options that returns the exit status; None if each subcommand has its own.
             text: one line that describes the command.
             details: further sentences for the command's own help.
             overrides: whether the command also accepts keys of the configuration.
@@ -43,8 +43,8 @@ class Commands:
 def path_text(text: str) -> str:
     """Return the name of a file or folder, with a leading `~/` replaced by the home folder.
 
-    The shell leaves `~/` alone in `--output=~/a` and in quotes. An empty name is refused, because it would mean the
-    working directory.
+    The shell does not expand `~/` in `--output=~/a` and in quotes. An empty name is refused, because it would mean
+    the working directory.
 
     Raises:
         argparse.ArgumentTypeError: the name is empty.
@@ -72,14 +72,16 @@ def refuse_own_input(sources: Iterable[str], output: Path | None) -> None:
         return
     for source in sources:
         if os.path.isfile(source) and os.path.samefile(source, output):
-            raise InputError(f"--output {output} is the file of --input and would replace it: choose another name")
+            raise InputError(
+                f"--output {output} is also an --input file, which it would replace: choose another name"
+            )
 
 
 def whole_number(text: str) -> int:
     """Return a whole number that fits into 32 bits.
 
     Raises:
-        ValueError: the text is no whole number.
+        ValueError: the text is not a whole number.
         argparse.ArgumentTypeError: the number is too large.
 
     >>> whole_number("128")
@@ -93,7 +95,7 @@ def whole_number(text: str) -> int:
 
 @contextmanager
 def checked_options() -> Iterator[None]:
-    """Report a value that `checks` refuses under the name of its option.
+    """Replace a `RefusedValue` by an error that names the option of the command line.
 
     Raises:
         InputError: a value is refused.
@@ -111,7 +113,7 @@ def checked_options() -> Iterator[None]:
 
 
 def module_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--allow-module`, the modules that a configuration may import."""
+    """Add `--allow-module`, which names a module that a configuration may import."""
     parser.add_argument(
         "--allow-module",
         action="append",

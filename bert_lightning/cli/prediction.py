@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_predict(commands: Commands) -> None:
-    parser = commands.add("predict", _predict, "predict raw input with a saved run", "Writes JSON lines.")
+    parser = commands.add("predict", _predict, "predict from raw input with a saved run", "Writes JSON lines.")
     parser.add_argument(
         "--checkpoint",
         type=path_argument,

@@ -34,12 +34,12 @@ def add(commands: Commands) -> None:
             type=path_text,
             action="extend",
             metavar="FILE",
-            help="configuration files on top of the run's own configuration; later ones win",
+            help="configuration files that change the run's configuration; later files override earlier ones",
         )
         module_option(sub)
 
     _score_options(
-        commands.add("score", None, "score a file of predictions like its official scorer", "Prints JSON.")
+        commands.add("score", None, "score a file of predictions as its official scorer does", "Prints JSON.")
     )
 
 

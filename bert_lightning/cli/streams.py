@@ -1,4 +1,4 @@
-"""Standard streams that survive a closed descriptor, a full disk, a lost terminal, or a broken pipe."""
+"""Standard streams that still work after a closed descriptor, a full disk, a lost terminal, or a broken pipe."""
 
 import errno
 import io
@@ -15,14 +15,14 @@ _NAMES = ("standard input", STANDARD_OUTPUT, "standard error")
 
 
 class Descriptor(io.FileIO):
-    """File descriptor of a standard stream, below its buffer and its encoding.
+    """The raw file of a standard stream, without its buffer and its encoding.
 
-    Messages must never end the work that they report, so output that cannot be written is dropped. If the output
-    is itself the result of a command, `drops` is False and the error is raised.
+    A message that cannot be written is dropped, so that it does not end the work. If the output is the result of a
+    command, `drops` is False and the error is raised.
 
     Args:
         number: the number of the file descriptor, 1 or 2.
-        was_closed: whether it was closed when the process began, so that /dev/null replaces it.
+        was_closed: whether the descriptor was closed when the process began, so that /dev/null replaces it.
     """
 
     def __init__(self, number: int, was_closed: bool) -> None:
@@ -50,7 +50,7 @@ class Descriptor(io.FileIO):
 
 
 def keep_standard_streams() -> None:
-    """Replace the standard streams by ones that never fail to write. Call this once, before any file is opened.
+    """Replace the standard streams by ones that can drop output. Call this once, before any file is opened.
 
     A closed descriptor is opened on /dev/null. Otherwise the next file that is opened, such as a checkpoint, would
     become standard error, and messages would be written into it. Characters outside the terminal's encoding are

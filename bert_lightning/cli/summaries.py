@@ -17,7 +17,7 @@ _STYLES = {"masked": "bold white on red", "random": "bold white on magenta", "ke
 
 
 class Terminal(Console):
-    """Console that leaves a broken pipe to the command line."""
+    """Console that lets the command line handle a broken pipe."""
 
     def on_broken_pipe(self) -> None:
         """Raise the error again, because rich would end the process with status 1."""

@@ -32,7 +32,7 @@ def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int],
     """Show a progress bar on standard error.
 
     Args:
-        sources: files that are read; their sizes are the end of the bar, unless they are compressed.
+        sources: files that are read. Their total size is the length of the bar, unless one is compressed.
         text: description beside the bar.
 
     Yields:
@@ -79,7 +79,7 @@ def item_progress(text: str, enabled: bool) -> Iterator[Counted]:
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """Write lines to a file, completely or not at all, or to standard output one by one."""
+    """Write all lines to a file atomically, or one by one to standard output."""
     from bert_lightning.checkpoints.files import write_atomically
 
     if output is not None:

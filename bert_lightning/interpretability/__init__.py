@@ -1,1 +1,1 @@
-"""Views inside a model: its hidden states."""
+"""Tools that show what happens inside a model: its hidden states."""

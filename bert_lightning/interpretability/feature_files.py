@@ -34,7 +34,7 @@ def write_features(
     """Write the hidden states of each text of `source`.
 
     A `.safetensors` file is held in memory as a whole. `states` is (T, layers, H): all tokens of all texts end to
-    end, with `boundaries` (n + 1,) between the n texts. If the form is one vector per text, it is (n, layers, H). The
+    end, with `boundaries` (n + 1,) between the n texts. With one vector per text, `states` is (n, layers, H). The
     metadata holds `layers` and `form`.
 
     A `.parquet` file is streamed, one row per text: columns `text`, `tokens`, and one `layer_N` per layer, each
@@ -45,10 +45,10 @@ def write_features(
         source: a file, or `-` for standard input.
         output: the file to write.
         layers: numbers of the layers, where 0 is the embeddings.
-        form: one vector per token, or how the vectors of a text become one.
+        form: `tokens` for one vector per token; otherwise, how the vectors of a text become one vector.
         text_column: column of tables that holds the text.
         max_seq_length: longest sequence; None for all positions of the model.
-        progress: receives and passes on the features.
+        progress: wraps the iterator of features, to show the progress.
 
     Returns:
         A line that describes the written file.
@@ -128,7 +128,7 @@ def _write_parquet(output: Path, texts: list[str], features: Iterator[Features],
 
         for each in features:
             number += 1
-            # The reader is ahead of the features; the oldest text belongs to these.
+            # Texts are read ahead of their features, so the oldest text in the list belongs to these features.
             row: dict[str, object] = {"text": texts.pop(0), "tokens": each.tokens}
             row |= {name: state.tolist() for name, state in zip(names, each.states, strict=True)}
             rows.append(row)

@@ -1,4 +1,4 @@
-"""Features: hidden states of any checkpoint's encoder."""
+"""Features, which are the hidden states of any checkpoint's encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -78,7 +78,7 @@ class FeatureExtractor:
         """Extract the features of each text in order.
 
         Args:
-            texts: the texts, of which some thousand are read at a time.
+            texts: the texts. They are read in blocks of about two thousand.
             layers: numbers as in `layers`.
             form: states of every token, of [CLS], their mean or maximum, or the pooler's output.
             max_seq_length: longest sequence; longer texts are cut. By default all positions of the model.
@@ -100,8 +100,8 @@ class FeatureExtractor:
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
             features: dict[int, Features] = {}
             for start in range(0, len(order), batch_size):
-                own = order[start : start + batch_size]
-                features.update(zip(own, self._batch([ids[n] for n in own], numbers, form, limit), strict=True))
+                chosen = order[start : start + batch_size]
+                features.update(zip(chosen, self._batch([ids[n] for n in chosen], numbers, form, limit), strict=True))
             yield from (features[number] for number in range(len(block)))
 
     def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
@@ -114,11 +114,12 @@ class FeatureExtractor:
         pooled = output.pooler_output.float().cpu().numpy()
         for number, pieces in enumerate(ids):
             length = len(pieces) + 2
-            own = states[number, :, :length]
+            vectors = states[number, :, :length]
             tokens = [self.tokenizer.entries[i] for i in batch["input_ids"][number, :length].tolist()]
             if form == "pooler":
                 yield Features(tokens, pooled[number][None])
             elif form == "tokens":
-                yield Features(tokens, own)
+                yield Features(tokens, vectors)
             else:
-                yield Features(tokens, {"cls": own[:, 0], "mean": own.mean(1), "max": own.max(1)}[form])
+                by_form = {"cls": vectors[:, 0], "mean": vectors.mean(1), "max": vectors.max(1)}
+                yield Features(tokens, by_form[form])

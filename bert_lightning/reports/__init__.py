@@ -1,1 +1,1 @@
-"""Results for readers outside: report pages, scores of prediction files, submissions."""
+"""Results to show or to hand in: report pages, scores of prediction files, submissions."""

@@ -1,4 +1,4 @@
-"""Read gold and predicted tags from two files so that both have the same tokens.
+"""The reading of gold and predicted tags from two files, so that both have the same tokens.
 
 conlleval splits every line at blanks. That fails for gold files with blanks in their words, for tables, and for files
 with comments. So several ways of reading are tried in turn, and the first one that yields equal tokens is used.
@@ -58,7 +58,7 @@ class AlignedTags(NamedTuple):
     Attributes:
         gold: the gold sentences.
         predicted: the predicted sentences.
-        plain: whether their tags are plain labels, and mark no spans.
+        plain: whether the tags are plain labels, which mark no spans.
     """
 
     gold: Sentences
@@ -83,7 +83,7 @@ class _Way(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """The reason why a way of reading does not serve.
+    """The reason why a way of reading failed.
 
     Attributes:
         num_same: the number of tokens that agree before the first problem; -1 if a file cannot be read in this way.
@@ -97,10 +97,10 @@ class _Failure(NamedTuple):
 def read_aligned(
     gold: str, predictions: str, scheme: EntityScheme, token_column: int | str | None, tag_column: int | str | None
 ) -> AlignedTags:
-    """Read two files in the first of several ways that yields the same tokens and only tags of the scheme.
+    """Try several ways of reading two files; return the first result with equal tokens and allowed tags.
 
     Raises:
-        InputError: no way serves; the message is about the way in which most tokens agree.
+        InputError: every way failed. The message describes the failure of the way in which most tokens agree.
     """
     failures: list[_Failure] = []
     for way in _ways(gold, predictions, token_column, tag_column):
@@ -125,18 +125,18 @@ def _ways(gold: str, predictions: str, token_column: int | str | None, tag_colum
 
     ways: list[_Way] = []
     if token_column is None and tag_column is None:
-        # The run that wrote the predictions knows best how its gold file is read.
+        # The settings of the run that wrote the predictions say how its gold file is read.
         if (reader_of_run := _reader_of_run(predictions)) is not None:
             ways.append(_Way(lambda source: _as_written(reader_of_run(source)), split_at_blanks, False, True))
-        # conlleval's own reading.
+        # Both files as conlleval reads them.
         if gold == STANDARD_INPUT or has_columns(gold):
             ways.append(_Way(split_at_blanks, split_at_blanks, True, True))
-    # A gold file that only `fit` can read, with predictions as a run writes them or of the form of the gold file.
+    # A gold file that only `fit` can read. The predictions have the format of a run or that of the gold file.
     ways.append(_Way(as_fit, split_at_blanks, False, True))
     if predictions != STANDARD_INPUT:
         ways.append(_Way(as_fit, as_fit, False, False))
     if gold == STANDARD_INPUT:
-        # Standard input can be read only once: by `split_at_blanks`, which is cached, or else in the first way alone.
+        # Standard input can be read only once. Only `split_at_blanks`, which is cached, may serve several ways.
         return [way for way in ways if way.splits_gold] or ways[:1]
     return ways
 
@@ -156,7 +156,7 @@ def _read_in(way: _Way, gold: str, predictions: str, scheme: EntityScheme) -> Al
         return AlignedTags(gold_sentences, predicted_sentences, plain=False)
     if not _are_plain(gold_sentences + predicted_sentences, scheme):
         return wrong
-    # Plain labels may be any text, so nothing else would show that a blank has cut them.
+    # Plain labels may be any text, so no other check would notice that a label was cut at a blank.
     for source, splits in ((gold, way.splits_gold), (predictions, way.splits_predictions)):
         if splits and _cuts_tags(source):
             return _Failure(-1, f"{source}: there are blanks in the tags")
@@ -164,7 +164,7 @@ def _read_in(way: _Way, gold: str, predictions: str, scheme: EntityScheme) -> Al
 
 
 def _cuts_tags(source: str) -> bool:
-    """Return whether a file separated by tabs has blanks in its tags. conlleval would cut the tags there."""
+    """Return whether a tab-separated file has tags with blanks, at which conlleval would cut them."""
     if source == STANDARD_INPUT:
         return False
     fields = (line.rpartition("\t") for _, line in read_lines(source))
@@ -176,7 +176,7 @@ def _read_columns(source: str) -> Sentences:
     sentences: Sentences = [[]]
     has_tokens: bool | None = None
     for location, line in read_lines(source):
-        # Not split(): real files have tokens that are no-break and other spaces of Unicode.
+        # `str.split` would also split at no-break and other Unicode spaces, which are tokens in some real files.
         columns = re.split(r"[ \t]+", line.rstrip(_BLANKS))
         if columns == [""] or columns[0] == SENTENCE_END:
             sentences.append([])
@@ -186,14 +186,14 @@ def _read_columns(source: str) -> Sentences:
         if has_tokens and len(columns) == 1:
             raise InputError(f"{location}: a single column, but the lines before have a token and a tag")
         if not has_tokens and len(columns) > 1:
-            raise InputError(f"{location}: {len(columns)} columns, but the lines before have a tag alone")
+            raise InputError(f"{location}: {len(columns)} columns, but the lines before have only a tag")
         gold = columns[-2] if len(columns) > 2 else None
         sentences[-1].append(TagLine(location, columns[0] if has_tokens else None, columns[-1], gold))
     return [sentence for sentence in sentences if sentence]
 
 
 def _as_written(examples: Iterable[TaggedSentence]) -> Sentences:
-    """Return tagged sentences with the words and tags that a run writes, in which blanks are `_`."""
+    """Return tagged sentences as a run writes them, with `_` in place of blanks."""
     sentences: Sentences = []
     for sentence in examples:
         if sentence.tags is None:
@@ -233,7 +233,7 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
 def _first_difference(
     gold: str, gold_sentences: Sentences, predictions: str, predicted_sentences: Sentences
 ) -> _Failure | None:
-    """Return the first token, or the first end of a sentence or file, that differs; None if all are equal."""
+    """Describe the first token, or first end of a sentence or file, that differs; return None if all are equal."""
     if not gold_sentences:
         return _Failure(0, f"{gold}: no token in this file")
     num_same = 0
@@ -262,7 +262,7 @@ def _with_written_gold(gold: Sentences, predicted: Sentences) -> Sentences:
     """Return the gold sentences in IOB2 if the predictions hold the same gold tags in IOB2; otherwise unchanged.
 
     A run writes gold tags in IOB2 and is scored by them. conlleval counts other schemes differently, so only the same
-    tags give the figures of the run.
+    tags give the scores of the run.
     """
     converted: Sentences = []
     for gold_lines, predicted_lines in zip(gold, predicted, strict=True):
@@ -275,7 +275,7 @@ def _with_written_gold(gold: Sentences, predicted: Sentences) -> Sentences:
 
 
 def _first_wrong_tag(sentences: Sentences, scheme: EntityScheme) -> _Failure | None:
-    """Return a failure about the first tag that is not of the scheme, with the nearest one; None if all are of it."""
+    """Describe the first tag outside the scheme, with the nearest tag; return None if all tags are of the scheme."""
     lines = [line for sentence in sentences for line in sentence]
     tags = {line.tag for line in lines}
     problems = {tag: problem for tag in tags if (problem := _tag_error(tag, scheme)) is not None}
@@ -289,7 +289,7 @@ def _first_wrong_tag(sentences: Sentences, scheme: EntityScheme) -> _Failure | N
 
 
 def _are_plain(sentences: Sentences, scheme: EntityScheme) -> bool:
-    """Return whether tags, some of them of no scheme, are plain labels. Strict mode has no plain labels."""
+    """Return whether tags that are not all of the scheme are plain labels. Strict mode has no plain labels."""
     verdict = judge_tags(line.tag for sentence in sentences for line in sentence)
     return scheme == "conlleval" and not verdict.spans and not verdict.refused
 

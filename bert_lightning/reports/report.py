@@ -44,7 +44,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         output: the file; its suffix, `.html` or `.md`, decides the format.
 
     Raises:
-        InputError: the suffix is unknown, or a path is no run directory.
+        InputError: the suffix is unknown, or a path is not a run directory.
     """
     if output.suffix not in _FORMATS:
         raise InputError(f"--output is {output}; a report ends in {' or '.join(_FORMATS)}")
@@ -116,9 +116,9 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _curve_metrics(groups: Sequence[Group]) -> list[str]:
-    """Return the metrics of training, without the baselines, because these are drawn as lines."""
+    """Return the metrics to draw. Baselines are left out, because they are lines in the curves of other metrics."""
     hidden = {name.partition("/")[2] for names in BASELINES.values() for name in names}
-    # Of the throughput metrics, only these two compare runs.
+    # Of the throughput metrics, only these two are useful to compare runs.
     hidden |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
     names = [
         name.partition("/")[2]
@@ -145,7 +145,7 @@ def _details(run: Run) -> _RunDetails:
         command=session.get("command", ""),
         hardware=session.get("hardware", {}).get("processor", ""),
         scores={name: f"{value:.4f}" for name, value in scores.items()},
-        published=list(compared([Published(**figure) for figure in run.config.get("published", [])], scores)),
+        published=list(compared([Published(**entry) for entry in run.config.get("published", [])], scores)),
         config=dump_yaml(run.config),
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )

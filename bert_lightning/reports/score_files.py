@@ -1,4 +1,4 @@
-"""`score`: the figures of the official scorers for files of gold answers and predictions, from any system."""
+"""The command `score`: score prediction files of any system as the official scorers do."""
 
 import json
 import logging
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 # -- tags --------------------------------------------------------------------------------------------------------
 
 
-class SpanFigures(TypedDict):
-    """Figures of one type, or of all types together, in percent."""
+class SpanPercentages(TypedDict):
+    """Scores of one type, or of all types together, in percent."""
 
     precision: float
     recall: float
     f1: float
 
 
-class EntityFigures(SpanFigures):
-    """Figures of all spans, the accuracy of tags, and the figures of each type, in percent."""
+class EntityPercentages(SpanPercentages):
+    """Scores of all spans, the accuracy of tags, and the scores of each type, in percent."""
 
     accuracy: float
-    per_type: dict[str, SpanFigures]
+    per_type: dict[str, SpanPercentages]
 
 
 def score_conll_files(
@@ -43,23 +43,23 @@ def score_conll_files(
     scheme: EntityScheme = "conlleval",
     token_column: int | str | None = None,
     tag_column: int | str | None = None,
-) -> EntityFigures:
+) -> EntityPercentages:
     """Score the entities of two column files, in percent with the two decimals that conlleval prints.
 
-    A line is a token: columns separated by blanks or tabs, the tag last, the token first if there are several. Empty
-    lines end sentences. If the files then do not have the same tokens, the gold file is read as `fit` reads it.
-    Blanks in its words become `_`, as in the files of a run.
+    Each line holds one token. Its columns are separated by blanks or tabs: the tag is the last one, and the token is
+    the first one if there are several. Empty lines end sentences. If the files then do not have the same tokens, the
+    gold file is read as `fit` reads it. Blanks in its words become `_`, as in the files of a run.
 
     If the predictions are in a run directory, the gold file is read as that run reads it. A run writes gold tags in
-    IOB2 before the predicted ones. They replace the tags of a gold file that marks the same spans by another scheme,
-    so that the figures are those of the run.
+    IOB2 before the predicted ones. If the gold file marks the same spans in another scheme, the tags of the run
+    replace its tags. So the scores are those of the run.
 
     Args:
         gold: the gold file.
         predictions: the file of predictions.
-        scheme: the scorer whose figures are returned.
-        token_column: the words of the gold file, as `data.token_column`.
-        tag_column: the tags of the gold file, as `data.tag_column`.
+        scheme: the scorer to follow.
+        token_column: column of the words in the gold file, like `data.token_column`.
+        tag_column: column of the tags in the gold file, like `data.tag_column`.
 
     Raises:
         InputError: a file cannot be read, a tag is not of the scheme, or the files do not have the same tokens. The
@@ -86,7 +86,7 @@ def score_conll_files(
     return _in_percent(scores, scheme)
 
 
-def _in_percent(scores: EntityScores, scheme: EntityScheme) -> EntityFigures:
+def _in_percent(scores: EntityScores, scheme: EntityScheme) -> EntityPercentages:
     """Round scores as the scorer prints them.
 
     seqeval, the scorer of strict mode, computes fractions; conlleval computes in percent. The two may differ in the
@@ -94,15 +94,15 @@ def _in_percent(scores: EntityScores, scheme: EntityScheme) -> EntityFigures:
     """
     in_percent = scheme == "conlleval"
 
-    def figures(score: Score) -> SpanFigures:
+    def percentages(score: Score) -> SpanPercentages:
         values = score.percent() if in_percent else [100 * value for value in score[:3]]
         precision, recall, f1 = map(_two_decimals, values)
         return {"precision": precision, "recall": recall, "f1": f1}
 
     return {
-        **figures(scores.overall),
+        **percentages(scores.overall),
         "accuracy": _two_decimals(scores.accuracy_percent if in_percent else 100 * scores.accuracy),
-        "per_type": {kind: figures(score) for kind, score in scores.per_type.items()},
+        "per_type": {kind: percentages(score) for kind, score in scores.per_type.items()},
     }
 
 
@@ -117,7 +117,7 @@ def _plain_scores(gold: list[list[str]], predicted: list[list[str]]) -> EntitySc
 
 
 def _warn_about_letters(tags: list[list[str]], scheme: EntityScheme) -> None:
-    """Warn if conlleval.pl counts other spans than the scheme of the tags has."""
+    """Warn if conlleval.pl counts other spans than those that the tags mark in their scheme."""
     letters = sorted({tag[0] for each in tags for tag in each} & set("ESLU"))
     if letters and scheme == "conlleval":
         log.warning(
@@ -131,12 +131,12 @@ def _warn_about_types(
     gold: str, gold_tags: list[list[str]], predictions: str, predicted_tags: list[list[str]]
 ) -> None:
     """Warn if the tags of one file have types and those of the other have none."""
-    gold_forms, predicted_forms = (
+    gold_typed, predicted_typed = (
         {has_type(tag) for tags in side for tag in tags if tag != OUTSIDE} for side in (gold_tags, predicted_tags)
     )
-    if gold_forms and predicted_forms and gold_forms.isdisjoint(predicted_forms):
-        forms = ("types", predictions, "none") if True in gold_forms else ("no types", predictions, "some")
-        log.warning("%s: the tags have %s, those of %s have %s: no entity can be right", gold, *forms)
+    if gold_typed and predicted_typed and gold_typed.isdisjoint(predicted_typed):
+        contrast = ("types", predictions, "no types") if True in gold_typed else ("no types", predictions, "types")
+        log.warning("%s: the tags have %s, but those of %s have %s, so no entity can be right", gold, *contrast)
 
 
 # -- question answering ------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def score_squad_v1_files(gold: str, predictions: str) -> dict[str, float]:
             for other ids are ignored, both with a warning.
 
     Raises:
-        InputError: a file does not have its form. The message names file and line, or the id.
+        InputError: a file does not have the expected format. The message names file and line, or the id.
     """
     answers = read_answers(gold)
     texts = _read_predictions(predictions, answers)
@@ -176,7 +176,7 @@ def score_squad_v2_files(
         no_answer_threshold: an answer counts as empty if that number is above the threshold.
 
     Raises:
-        InputError: a file does not have its form, or a question has no prediction or no probability.
+        InputError: a file does not have the expected format, or a question has no prediction or no probability.
     """
     if math.isnan(no_answer_threshold):
         raise InputError("--no-answer-threshold is nan; a number is expected")
@@ -193,13 +193,13 @@ def score_squad_v2_files(
 
 
 def read_answers(source: str) -> dict[str, tuple[str, ...]]:
-    """Read the gold answers of a SQuAD data set by question id, in order; none for an unanswerable question.
+    """Return question id -> gold answers of a SQuAD data set, in its order. An unanswerable question has none.
 
     Raises:
-        InputError: the file is not of the form of SQuAD, has no question, or has an id twice.
+        InputError: the file does not have SQuAD's format, has no question, or has an id twice.
     """
     answers: dict[str, tuple[str, ...]] = {}
-    articles = _field(_read_json(source), "data", list, f"{source}: this is no SQuAD data set:")
+    articles = _field(_read_json(source), "data", list, f"{source}: this is not a SQuAD data set:")
     for article_number, article in enumerate(articles):
         article_location = f"{source}: data[{article_number}]"
         for number, paragraph in enumerate(_field(article, "paragraphs", list, f"{article_location}:")):
@@ -208,7 +208,7 @@ def read_answers(source: str) -> dict[str, tuple[str, ...]]:
                 question_id = _field(question, "id", str, f"{location}.qas[{question_number}]:")
                 name = f"{source}: the question {question_id!r}:"
                 if question_id in answers:
-                    raise InputError(f"{name} its id stands twice")
+                    raise InputError(f"{name} its id occurs twice")
                 texts = _field(question, "answers", list, name)
                 answers[question_id] = tuple(_field(answer, "text", str, f"{name} an answer:") for answer in texts)
     if not answers:
@@ -216,34 +216,35 @@ def read_answers(source: str) -> dict[str, tuple[str, ...]]:
     return answers
 
 
-_FORMS: dict[type, str] = {list: "a list", str: "text", dict: "an object"}
+_JSON_TYPES: dict[type, str] = {list: "a list", str: "text", dict: "an object"}
 _Value = TypeVar("_Value")
 
 
-def _field(value: object, key: str, form: type[_Value], location: str) -> _Value:
+def _field(value: object, key: str, kind: type[_Value], location: str) -> _Value:
     """Return the value of a key of a JSON object.
 
     Raises:
-        InputError: `value` is no object, the key is missing, or its value is not of this form.
+        InputError: `value` is not an object, the key is missing, or its value is not of type `kind`.
     """
     if not isinstance(value, dict):
-        raise InputError(f"{location} an object with {key!r} is expected, not {_form(value)}")
+        raise InputError(f"{location} an object with {key!r} is expected, not {_described(value)}")
     if key not in value:
         raise InputError(f"{location} it has no {key!r}")
-    if not isinstance(value[key], form):
-        raise InputError(f"{location} {key!r} is {_form(value[key])}; {_FORMS[form]} is expected")
+    if not isinstance(value[key], kind):
+        raise InputError(f"{location} {key!r} is {_described(value[key])}; {_JSON_TYPES[kind]} is expected")
     return value[key]
 
 
-def _form(value: object) -> str:
-    return "null" if value is None else _FORMS.get(type(value), f"{value!r}")
+def _described(value: object) -> str:
+    """Return the JSON type of a list, text or object for messages, and any other value itself."""
+    return "null" if value is None else _JSON_TYPES.get(type(value), f"{value!r}")
 
 
 def _read_predictions(source: str, answers: Mapping[str, object]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for question, text in _read_by_id(source, answers, "prediction").items():
         if not isinstance(text, str):
-            raise InputError(f"{source}: the prediction of {question!r} is {_form(text)}; text is expected")
+            raise InputError(f"{source}: the prediction of {question!r} is {_described(text)}; text is expected")
         texts[question] = text
     return texts
 
@@ -253,7 +254,8 @@ def _read_probabilities(source: str, answers: Mapping[str, object]) -> dict[str,
     for question, value in _read_by_id(source, answers, "probability").items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise InputError(
-                f"{source}: the no-answer probability of {question!r} is {_form(value)}; a finite number is expected"
+                f"{source}: the no-answer probability of {question!r} is {_described(value)}; "
+                "a finite number is expected"
             )
         probabilities[question] = value
     if gap := _gap(answers, probabilities, "no-answer probability"):
@@ -265,25 +267,24 @@ def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:
-        # An integer that no float can hold.
+        # The integer is too large for a float.
         return False
 
 
 def _gap(answers: Mapping[str, object], values: Mapping[str, object], noun: str) -> str:
-    """Describe the questions without a value; empty if every question has one."""
+    """Describe the questions without a value; return an empty text if every question has one."""
     missing = [question for question in answers if question not in values]
     if not missing:
         return ""
-    return (
-        f"{len(missing):,} of {count(len(answers), 'question')} without a {noun}; the first of them is {missing[0]!r}"
-    )
+    questions = f"{len(missing):,} of {count(len(answers), 'question')}"
+    return f"a {noun} is missing for {questions}; the first of them is {missing[0]!r}"
 
 
 def _read_by_id(source: str, answers: Mapping[str, object], noun: str) -> dict[str, object]:
     """Read a JSON object of question ids, in the order of the file."""
     values = _read_json(source)
     if not isinstance(values, dict):
-        raise InputError(f"{source}: an object of question id and {noun} is expected, not {_form(values)}")
+        raise InputError(f"{source}: an object of question id and {noun} is expected, not {_described(values)}")
     unknown = [question for question in values if question not in answers]
     if unknown:
         log.warning(
@@ -302,7 +303,7 @@ def _read_json(source: str) -> object:
         value: object = json.loads(text, object_pairs_hook=_without_repetition)
         return value
     except _RepeatedKeyError as error:
-        raise InputError(f"{source}: the key {error.args[0]!r} stands twice in one object") from None
+        raise InputError(f"{source}: the key {error.args[0]!r} occurs twice in one object") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{source}: line {error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
@@ -310,7 +311,7 @@ def _read_json(source: str) -> object:
 
 
 class _RepeatedKeyError(Exception):
-    """A key that a JSON object has twice. Python would keep its last value and lose the others."""
+    """Error about a key that a JSON object has twice. Python would keep only the last value."""
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

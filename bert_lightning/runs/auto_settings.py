@@ -1,4 +1,4 @@
-"""What `auto` means for one run: precision, compiling and micro-batches; and the commit of a hub model."""
+"""The values that a run uses where settings say `auto`, and the commit of the hub model that it starts from."""
 
 import dataclasses
 import importlib.util
@@ -17,7 +17,7 @@ from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.starting_point import start_checkpoint
 from bert_lightning.training.micro_batch import LargestMicroBatch
 
-# Compiling takes about a minute. Saving a tenth of each step has to repay it.
+# Compiling takes about a minute and saves about a tenth of each step, so it pays off in long runs only.
 STEPS_THAT_REPAY_COMPILING = 2_000
 
 
@@ -25,7 +25,7 @@ def settle(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment,
     """Settle the precision and the hub revision; return the experiment and the checkpoint that it starts from.
 
     `trainer.compile` and `trainer.accumulate_grad_batches` stay `auto` in the experiment, because a run may resume on
-    another machine. `compiles` and `largest_micro_batch` settle them for one call of `fit`.
+    another machine. `compiles` and `largest_micro_batch` choose their values for one call of `fit`.
     """
     return _pinned(settle_precision(experiment, directory), directory)
 
@@ -86,15 +86,15 @@ def compiles(experiment: Experiment, steps: int) -> bool:
 
 
 def largest_micro_batch(
-    experiment: Experiment, data: StepDataModule, directory: RunDirectory, found: int | None
+    experiment: Experiment, data: StepDataModule, directory: RunDirectory, num_micro_batches: int | None
 ) -> LargestMicroBatch:
-    """Make the callback that settles `trainer.accumulate_grad_batches: auto` and records the result in the manifest.
+    """Make the callback that chooses `trainer.accumulate_grad_batches` and records it in the manifest.
 
     Args:
         experiment: the settings.
         data: makes the micro-batches.
         directory: the run's directory.
-        found: number of micro-batches per step, over all processes, that an earlier search found, if any.
+        num_micro_batches: per step, over all processes, if an earlier search found the number; otherwise None.
 
     Raises:
         InputError: the batch size changes during training.
@@ -109,6 +109,8 @@ def largest_micro_batch(
         if is_first_process():
             directory.update_manifest(micro_batches=number * num_shares)
 
-    # If the number of shares has changed, each takes its own of the micro-batches that were found.
-    own = found // num_shares if found is not None and found % num_shares == 0 else None
-    return LargestMicroBatch(data.batch_size // num_shares, own, record)
+    # The number of shares may have changed since that search, so divide the micro-batches among the shares again.
+    per_share = None
+    if num_micro_batches is not None and num_micro_batches % num_shares == 0:
+        per_share = num_micro_batches // num_shares
+    return LargestMicroBatch(data.batch_size // num_shares, per_share, record)

@@ -1,4 +1,4 @@
-"""The directory of a run, and the manifest that records how its numbers came about."""
+"""The directory of a run, and the manifest that records how its results came about."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from bert_lightning.version import __version__
 
 # The names of default directories: twelve hexadecimal digits.
 _HASH = "[0-9a-f]" * 12
-# Packages whose version a number may depend on.
+# Packages whose version may change a result.
 VERSIONED = (
     "torch",
     "lightning",
@@ -45,7 +45,7 @@ VERSIONED = (
 )
 
 
-# The first process sets it for the processes that Lightning starts, so that they know where the run is.
+# The first process sets this variable, so that the processes that Lightning starts use the same directory.
 DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
 
 
@@ -80,17 +80,17 @@ class RunDirectory:
                 path.unlink()
 
     def read_config(self) -> dict[str, Any]:
-        """Read the resolved configuration as plain values, with moved keys under their new names.
+        """Read the resolved configuration as plain values, with renamed keys under their new names.
 
         Raises:
-            InputError: there is none, or it is damaged.
+            InputError: the configuration is missing or damaged.
         """
         if not self.exists:
-            raise InputError(f"{self.path} is no run directory: it has no {self.config.name}")
+            raise InputError(f"{self.path} is not a run directory: it has no {self.config.name}")
         return migrate(read_yaml(self.config))
 
     def read_experiment(self, allowed: Sequence[str] = ()) -> Experiment:
-        """Read the resolved configuration as an experiment; keys that the run did not know have their defaults.
+        """Read the resolved configuration as an experiment; keys that are newer than the run have their defaults.
 
         Args:
             allowed: modules that a `class_path` may name.
@@ -140,10 +140,10 @@ class RunDirectory:
 def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> RunDirectory:
     """Return the directory of a run: `path` if it is given, otherwise one named after the configuration.
 
-    With `resume` `never`, a number is added to the name until no run is there.
+    If `resume` is `never`, that name gets a number if needed, so that the directory holds no run.
 
     Raises:
-        InputError: `never` with a directory that holds a run, or a directory with other files in it.
+        InputError: `resume` is `never` and `path` holds a run, or `path` holds other files.
     """
     if DIRECTORY_VARIABLE in os.environ and not is_first_process():
         return RunDirectory(os.environ[DIRECTORY_VARIABLE])
@@ -153,14 +153,14 @@ def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> 
         return RunDirectory(path or base)
     if resume == "never" and path is None and ("TORCHELASTIC_RUN_ID" in os.environ or SLURMEnvironment.detect()):
         raise InputError(
-            "--resume never under torchrun or srun needs --run-directory, so that all processes agree on it"
+            "`--resume never` needs --run-directory under torchrun and srun, so that all processes use the same one"
         )
     if path is not None:
         directory = RunDirectory(path)
         if directory.exists and resume == "never":
-            raise InputError(f"{path} holds a run already, and --resume never starts a new one")
+            raise InputError(f"{path} holds a run already: `--resume never` needs another --run-directory")
         if not directory.exists and not directory.is_free:
-            raise InputError(f"{path} is not empty and no run directory: choose another --run-directory")
+            raise InputError(f"{path} is not empty and is not a run directory: choose another --run-directory")
         return directory
     directory = RunDirectory(base)
     number = 2
@@ -173,8 +173,8 @@ def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> 
 def default_directory(experiment: Experiment) -> Path:
     """Return `runs/EXPERIMENT/HASH`, or the directory in which an earlier version ran the same experiment.
 
-    Versions may compute the hash in different ways. So if no run has today's hash, a directory whose saved experiment
-    is equal, key by key, is that experiment's directory.
+    Earlier versions may have computed the hash in another way. So if no run has the hash of this version, the result
+    is a directory whose saved experiment is equal, key by key.
     """
     path = Path("runs") / experiment.experiment / experiment.identity
     if RunDirectory(path).exists:
@@ -186,7 +186,7 @@ def default_directory(experiment: Experiment) -> Path:
 
 
 def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
-    """Return False for most runs of other settings. This is cheap, because a study may have hundreds of runs."""
+    """Return False for most runs with other settings. This is quick, because a study may have hundreds of runs."""
     try:
         saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
@@ -196,7 +196,7 @@ def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
 
 
 def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
-    """Return whether a run was started with this experiment, of which it settled precision and hub revision."""
+    """Return whether a run was started with this experiment, whose precision and hub revision it may have settled."""
     try:
         values = run.read_config()
         differing = differences_from_saved(values, run.config, experiment)
@@ -217,7 +217,7 @@ def now() -> str:
 
 
 def circumstances() -> dict[str, object]:
-    """Return the command, versions, hardware and git state, on which a number depends besides its configuration."""
+    """Return the command, versions, hardware and git state. Results depend on them and on the configuration."""
     import torch
 
     versions = {"bert_lightning": __version__, "python": platform.python_version()}

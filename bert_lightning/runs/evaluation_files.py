@@ -40,7 +40,7 @@ def write_evaluation(
         labels, counts = report.confusion
         picture = drawn(str(path), lambda: as_svg(confusion_figure(labels, counts)))
         if picture is None:
-            # A picture left by an earlier evaluation would be taken for this one's.
+            # A picture of an earlier evaluation would look like that of this one.
             path.unlink(missing_ok=True)
         else:
             write_text(path, picture)

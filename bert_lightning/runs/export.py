@@ -1,4 +1,4 @@
-"""`export`: write a checkpoint as a folder for other tools."""
+"""The command `export`: write a checkpoint as a folder for other tools."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from bert_lightning.model.pretrained import PretrainedModel
 
 HUGGINGFACE, ONNX = FORMATS = ("huggingface", "onnx")
 ONNX_FILE = "model.onnx"
-# Relative. The float32 kernels of onnxruntime sum in another order than PyTorch's.
+# Relative, because the float32 kernels of onnxruntime sum in another order than those of PyTorch.
 ONNX_TOLERANCE = 1e-4
 _CRF_NOTE = (
     "Tags come from a CRF, not from the largest logit: the tags t_1 ... t_n of n words maximise crf_starts[t_1] + "
@@ -32,7 +32,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     """Write a checkpoint to `output`, and return lines that report what was written.
 
     Args:
-        source: a checkpoint, as `read_checkpoint` takes it.
+        source: any checkpoint that `read_checkpoint` can read.
         form: one of `FORMATS`.
         output: a folder, missing or empty.
 
@@ -76,9 +76,9 @@ def export(source: str, form: str, output: Path) -> list[str]:
         folder.rename(output)
     vocabulary = model.vocabulary
     if vocabulary is None:
-        lines.append("no tokenizer, since the checkpoint carries none")
+        lines.append("no tokenizer is written, because the checkpoint has none")
     elif vocabulary.obstacle is not None:
-        lines.append(f"the tokenizer files as they were: {vocabulary.obstacle}")
+        lines.append(f"the tokenizer files are copied unchanged: {vocabulary.obstacle}")
     return [*lines, f"{model.architecture} as {form}: {output}"]
 
 
@@ -111,8 +111,8 @@ def prediction_rule(checkpoint: Checkpoint) -> PredictionRule | None:
         sentence = f"A label is predicted if the sigmoid of its logit is at least {value:g} (threshold)."
         return PredictionRule("threshold", value, sentence)
     if settings.get("no_answer"):
-        chosen = data.get("null_threshold")
-        value = float(chosen if chosen is not None else settings.get("null_threshold") or 0.0)
+        configured = data.get("null_threshold")
+        value = float(configured if configured is not None else settings.get("null_threshold") or 0.0)
         score = (
             "the negative of answerable_logits"
             if "answer_head.weight" in checkpoint.tensors

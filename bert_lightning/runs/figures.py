@@ -32,18 +32,18 @@ _STYLE = {
 _OF_FONTS = re.compile(r"Glyph .* missing from font|Matplotlib currently does not support", re.DOTALL)
 
 
-def drawn(what: str, draw: Callable[[], T]) -> T | None:
-    """Draw a picture; warn and return None if that fails, so that a picture never costs the scores that it shows."""
+def drawn(name: str, draw: Callable[[], T]) -> T | None:
+    """Draw a picture; warn and return None if that fails, so that a command does not lose the scores to be drawn."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             picture = draw()
     except Exception as error:
-        log.warning("%s could not be drawn: %s: %s", what, type(error).__name__, printable(str(error)))
+        log.warning("%s could not be drawn: %s: %s", name, type(error).__name__, printable(str(error)))
         return None
-    # One message replaces matplotlib's message for each character.
+    # matplotlib warns about each character. One message is enough.
     if any(_OF_FONTS.match(str(warning.message)) for warning in caught):
-        log.warning("%s: the font lacks characters of some names, which are boxes in the picture", what)
+        log.warning("%s: the font lacks characters of some names, which are boxes in the picture", name)
     return picture
 
 
@@ -62,18 +62,18 @@ def shown(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> "Figure":
-    """Draw (L, L) counts, gold by predicted, as a matplotlib figure shaded by the share of the gold class."""
+    """Draw (L, L) counts, gold by predicted, as a matplotlib figure shaded by the fraction of the gold class."""
     from matplotlib.figure import Figure
 
     num = len(labels)
     names = [shown(label) for label in labels]
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     # Names beside the matrix need room, about 0.07 inches per character of this size.
     side = min(12.0, 2.4 + 0.42 * num + 0.07 * max((len(name) - 10 for name in names), default=0))
     with plain_style():
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(num), names, rotation=90 if num > 3 else 0, fontsize=8)
         axes.set_yticks(range(num), names, fontsize=8)
         axes.set_xlabel("predicted")
@@ -81,7 +81,7 @@ def confusion_figure(labels: Sequence[str], counts: NDArray[np.int64]) -> "Figur
         axes.spines[:].set_visible(False)
         if num <= _MOST_WITH_NUMBERS:
             for gold, predicted in np.ndindex(num, num):
-                colour = "white" if shares[gold, predicted] > 0.5 else "#1f2937"
+                colour = "white" if fractions[gold, predicted] > 0.5 else "#1f2937"
                 text = f"{counts[gold, predicted]:,}"
                 axes.text(predicted, gold, text, ha="center", va="center", color=colour, fontsize=7)
     return figure
@@ -94,7 +94,7 @@ def as_svg(figure: "Figure", salt: str = "figure", *, transparent: bool = False)
     """
     buffer = io.StringIO()
     with plain_style(**{"svg.hashsalt": salt}), warnings.catch_warnings():
-        # The viewer's font counts, not the one of this machine.
+        # The fonts of the viewer are used, so characters that the fonts of this machine lack do not matter.
         warnings.filterwarnings("ignore", _OF_FONTS.pattern)
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=metadata, transparent=transparent)

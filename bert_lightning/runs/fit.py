@@ -1,4 +1,4 @@
-"""`fit`: train an experiment in its directory."""
+"""The training of an experiment in its directory, from the checks to the recorded result."""
 
 import os
 from contextlib import closing
@@ -37,7 +37,7 @@ def fit(
 
     Args:
         experiment: the settings.
-        directory: where the run is, or will be.
+        directory: the run's directory, which may not exist yet.
         resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
         profile: record some steps into the directory's `profile/`.
@@ -80,14 +80,14 @@ def fit(
 
 
 def _training_callbacks(session: Session, setup: Setup, profile: bool, micro_batches: int | None) -> list[Callback]:
-    """Make the callbacks of a training: the usual ones, and those that settings and options ask for."""
+    """Make the callbacks of a training: those of every training, and those that settings and options add."""
     experiment, directory = session.experiment, session.directory
     callbacks = training_callbacks(
         experiment, setup.task, directory.checkpoints, setup.data.plan.num_steps, validates=_validates(setup)
     )
     if experiment.trainer.accumulate_grad_batches == "auto":
-        found = directory.read_manifest().get("micro_batches", micro_batches)
-        callbacks.append(largest_micro_batch(experiment, setup.data, directory, found))
+        num_micro_batches = directory.read_manifest().get("micro_batches", micro_batches)
+        callbacks.append(largest_micro_batch(experiment, setup.data, directory, num_micro_batches))
     if profile and is_first_process():
         callbacks.append(Profiling(directory.path / "profile"))
     return callbacks
@@ -124,7 +124,7 @@ def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
 
 
 def _parameters(task: Task) -> str:
-    """Describe the number of parameters; if only some of them train, or not all at once, also how many and when."""
+    """Describe the number of parameters, how many of them are trained, and the schedule of gradual unfreezing."""
     total = sum(parameter.numel() for parameter in task.model.parameters())
     trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
     text = f"{total:,} parameters"

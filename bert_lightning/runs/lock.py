@@ -15,13 +15,13 @@ NAME = ".lock"
 
 
 class DirectoryLock:
-    """Keeps other commands from training in a folder, on this machine and on those that share its file system.
+    """Lock that keeps other commands from training in a folder, on all machines that share its file system.
 
     It is a POSIX lock on a file that stays in the folder. The system releases it however this process ends, and
     forked processes do not share it. Nothing else may open that file: closing any descriptor of it releases the lock.
 
     Attributes:
-        taken: `take` was called before. On a file system that cannot lock, it only logged a warning.
+        taken: whether `take` was called. If the file system cannot lock, `take` only logs a warning.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class DirectoryLock:
         try:
             file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            # If the folder is read-only, the first file to be written reports it.
+            # In a read-only folder, the first file that is written reports the problem.
             if os.access(folder, os.W_OK):
                 self._warn(error)
             return

@@ -1,4 +1,4 @@
-"""`load`: a saved model in Python that predicts from raw input."""
+"""Prediction from raw input with a saved model, by the command `predict` or, with `load`, in Python."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
 
 BATCH_SIZE = 64
-# Inputs that are read at once and sorted by length within themselves.
+# Number of inputs that are read at once and sorted by length.
 _BLOCK = 32 * BATCH_SIZE
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def load(path: str | Path, device: str | None = None) -> "Predictor":
 
     Raises:
         InputError: no run wrote the checkpoint, or the device cannot be used.
-        CheckpointError: no readable checkpoint lies there.
+        CheckpointError: there is no readable checkpoint at the path.
 
     Example:
         ::
@@ -57,7 +57,7 @@ def chosen_device(device: str | None) -> torch.device:
 
 
 class Predictor:
-    """Predicts raw input with a saved model alone.
+    """A saved model that predicts from raw input.
 
     Attributes:
         task: the model with its tokenizer and labels.
@@ -69,9 +69,9 @@ class Predictor:
         self.task = task.eval().to(chosen_device(device))
 
     def predict(self, items: Iterable[object], batch_size: int = BATCH_SIZE) -> list[dict[str, Any]]:
-        """Predict each item, in order.
+        """Return one prediction per item, in order.
 
-        An item is one of three: a text; a list or tuple of texts, for a model of several texts; or a dictionary with
+        An item is a text, or a list or tuple of texts if the model reads several. It may also be a dictionary with
         the model's columns, such as a list of words under `tokens`.
 
         Raises:
@@ -83,7 +83,7 @@ class Predictor:
         return list(self.predict_rows(rows, batch_size))
 
     def predict_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
-        """Predict some thousand rows at a time, batched by length, and yield the predictions in order."""
+        """Predict rows in blocks of about two thousand, batched by length, and yield the predictions in order."""
         for block in in_blocks(rows):
             with torch.inference_mode():
                 predictions = self.task.predict_rows(block, batch_size)
@@ -108,9 +108,9 @@ class Predictor:
     def read(self, source: str) -> Iterator[Row]:
         """Read raw input, row by row.
 
-        A table (TSV, CSV, JSONL, Parquet) and a file in a format of the task have rows. In any other file, and in
-        standard input (`-`), a row is a line of plain text; for a model of several texts, tabs separate them. A line
-        of standard input that starts with `{` is a JSON object.
+        A table (TSV, CSV, JSONL, Parquet) or a file in a format of the task already has rows. In any other file, and
+        in standard input (`-`), each line of plain text becomes a row. If the model reads several texts, tabs
+        separate them. A line of standard input that starts with `{` is a JSON object.
 
         Raises:
             InputError: the input cannot be read; the message names file and line.
@@ -142,7 +142,7 @@ class Predictor:
 
 
 def in_blocks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Cut items into blocks of some thousand, which are sorted by length within themselves."""
+    """Yield the items in lists of about two thousand, which the caller sorts by length."""
     block: list[T] = []
     for item in items:
         block.append(item)

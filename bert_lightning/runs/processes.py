@@ -1,10 +1,10 @@
-"""This process among those that train together, and the program that started it."""
+"""The role of this process among those that train together, and the program that started it."""
 
 import os
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the first one, which alone writes.
+    """Return whether this is the first process. Only the first one writes and reports.
 
     torchrun, Lightning and SLURM's srun number the processes.
     """
@@ -14,10 +14,10 @@ def is_first_process() -> bool:
 
 
 def is_killed_after_hang_up() -> bool:
-    """Return whether torchrun ends this process when the terminal closes: it passes SIGHUP on and kills 30 s later.
+    """Return whether torchrun ends this process after the terminal closes.
 
-    torchrun installs its own handlers, also under `nohup`. TORCHELASTIC_SIGNALS_TO_HANDLE is its list of signals
-    (torch/distributed/elastic/multiprocessing/api.py).
+    torchrun passes SIGHUP on, and kills the process 30 s later. It installs its own handlers, also under `nohup`.
+    TORCHELASTIC_SIGNALS_TO_HANDLE is its list of signals (torch/distributed/elastic/multiprocessing/api.py).
     """
     handled = os.environ.get("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT")
     return "TORCHELASTIC_RUN_ID" in os.environ and "SIGHUP" in handled.split(",")

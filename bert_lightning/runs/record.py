@@ -1,4 +1,4 @@
-"""The record of a run on disk: its configuration, manifest and logs, from before training to its end."""
+"""The record of a run on disk: its configuration, manifest, logs and results, from its start to its end."""
 
 import errno
 import uuid
@@ -33,7 +33,7 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The data and the start of a training, as the manifest identifies them.
+    """The data of a training and the checkpoint that it starts from, as the manifest identifies them.
 
     Attributes:
         fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
@@ -63,16 +63,16 @@ class Inputs:
         Raises:
             InputError: the data or the model changed.
         """
-        if expected is not None and not self._are(expected):
+        if expected is not None and not self._match(expected):
             raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
-        if not self._are(directory.read_manifest().get("data", self.fingerprints)):
+        if not self._match(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
-                f"the data or the model to start from changed since {directory.path} was started: to train on what "
-                "there is now, choose another directory, or --resume never"
+                f"the data or the model to start from changed since {directory.path} was started: to train with them "
+                "as they are now, choose another directory or use `--resume never`"
             )
 
-    def _are(self, recorded: Mapping[str, str]) -> bool:
-        """Return whether recorded fingerprints are these. Earlier versions had another SHA-256 of the weights."""
+    def _match(self, recorded: Mapping[str, str]) -> bool:
+        """Return whether recorded fingerprints equal these. Earlier versions had another SHA-256 of the weights."""
         fingerprints = dict(recorded)
         if self.start is not None and "model" in fingerprints:
             fingerprints["model"] = current_form(fingerprints["model"], self.start.tensors)
@@ -87,8 +87,8 @@ class Session:
         directory: the run's directory.
         experiment: its settings, after `settle`.
         run_id: the same for all sessions of a run, also in W&B.
-        inputs: data and start of the training.
-        point: where this session begins.
+        inputs: the data, and the checkpoint that training starts from.
+        point: the step and the checkpoint at which this session begins.
     """
 
     directory: RunDirectory
@@ -117,10 +117,10 @@ def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
 def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterator[None]:
     """Prepare the directory of a run; on leaving, record how training ended and close W&B.
 
-    The first process alone writes.
+    Only the first process writes.
 
     Raises:
-        InputError: another process trains in the directory, or its path cannot be one.
+        InputError: another process trains in the directory, or its path cannot be a directory.
         WorkError: the directory cannot be written.
     """
     if not is_first_process():
@@ -139,7 +139,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
         raise
     finally:
         try:
-            # On a full disk, the error that ended training is the message.
+            # On a full disk, this record fails too. The error that ended training must be the one that is reported.
             with nullcontext() if ending == FINISHED else suppress(OSError):
                 _record_end(session.directory, ending, trainer.global_step)
         finally:
@@ -159,7 +159,7 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:
-    """Take the directory, remove what is after the resume point, and write configuration and manifest."""
+    """Lock the directory, discard metrics and checkpoints after the resume point, and write the first records."""
     directory = session.directory
     was_taken = lock.taken
     try:

@@ -40,7 +40,7 @@ _HARMLESS_WARNINGS = {
     ".*called before the ``update``.*": "A process may get no batch of a small split.",
     ".*sync_dist=True.*": "Values are reduced over processes before they are logged.",
     ".*lr_scheduler.step.*": "The task always calls the optimiser first; torch cannot see it through all wrappers.",
-    ".*find_unused_parameters=True was specified.*": "DDP is asked to look for them so that its buckets stay.",
+    ".*find_unused_parameters=True was specified.*": "DDP looks for them so that its buckets do not change.",
     ".*returned a view tensor.*": "The model changes no output of a sharded module in place.",
 }
 
@@ -59,26 +59,26 @@ def build_trainer(
     Args:
         experiment: the settings; their precision is settled.
         folder: the run's directory.
-        loggers: what receives the metrics.
+        loggers: the receivers of the metrics.
         steps: the length of the training.
-        callbacks: those of a training; without callbacks, the trainer only scores.
+        callbacks: the callbacks of a training; without callbacks, the trainer only scores.
         compiled: whether the model is compiled.
 
     Raises:
-        InputError: a device or precision that this machine lacks.
+        InputError: this machine lacks the device or the precision.
     """
     quiet()
     settings = experiment.trainer
     assert settings.precision != "auto", "settled before"
     _prepare_machine(settings)
-    strategy, own_precision = _strategy(experiment), _own_precision(settings)
+    strategy, custom_precision = _strategy(experiment), _custom_precision(settings)
     try:
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=strategy,
-            precision=settings.precision if own_precision is None else None,
+            precision=settings.precision if custom_precision is None else None,
             max_steps=steps,
             val_check_interval=validation_interval(experiment, steps),
             check_val_every_n_epoch=None,
@@ -86,13 +86,13 @@ def build_trainer(
             log_every_n_steps=settings.log_every_n_steps,
             logger=list(loggers),
             callbacks=list(callbacks),
-            # Scoring gathers parameters that are trained on afterwards.
+            # Scoring under FSDP gathers parameters that are trained later, so they must not be inference tensors.
             inference_mode=settings.strategy != "fsdp",
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=bool(callbacks),
             enable_model_summary=False,
             use_distributed_sampler=False,
-            plugins=_plugins(experiment, own_precision),
+            plugins=_plugins(experiment, custom_precision),
             # Compiled kernels otherwise add up gradients of embeddings in any order, and a resumed run would differ.
             deterministic=settings.deterministic or ("warn" if compiled else None),
             default_root_dir=folder,
@@ -104,7 +104,7 @@ def build_trainer(
 
 
 def _prepare_machine(settings: TrainerSettings) -> None:
-    """Set torch's global state: threads, and what deterministic mode does besides.
+    """Set torch's global state: the number of threads, and one option of deterministic mode.
 
     Raises:
         InputError: `16-mixed` without CUDA.
@@ -112,7 +112,7 @@ def _prepare_machine(settings: TrainerSettings) -> None:
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         share_out_cores(settings.devices)
         if settings.precision == "16-mixed":
-            raise InputError("trainer.precision is 16-mixed, which needs CUDA; a processor has bf16-mixed")
+            raise InputError("trainer.precision is 16-mixed, which needs CUDA; on a processor use bf16-mixed or 32")
     if settings.deterministic:
         # Deterministic mode also fills uninitialised memory. That only helps debugging, so it is switched off.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -127,28 +127,28 @@ def _strategy(experiment: Experiment) -> str | Strategy:
             settings.num_processes, settings.tensor_parallel_size, experiment.checkpoint.sharded, timeout
         )
     if settings.strategy == "ddp" or settings.num_processes > 1:
-        # Unless DDP looks for unused parameters, it rearranges its buckets after the first step, and so after each
-        # resume. Three processes or more add up in an order that depends on the position in a bucket, so it must not
-        # change.
+        # Unless DDP looks for unused parameters, it rearranges its buckets after the first step, and again after each
+        # resume. The order in which three or more processes add up gradients depends on the position in a bucket, so
+        # that position must not change.
         return DDPStrategy(
             gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=settings.num_processes > 2
         )
     return "auto"
 
 
-def _own_precision(settings: TrainerSettings) -> Precision | None:
-    """Return the plugin for a precision that Lightning computes in another way; None for the others."""
+def _custom_precision(settings: TrainerSettings) -> Precision | None:
+    """Return our plugin for a precision that Lightning would compute in another way; None for the others."""
     if settings.precision == "bf16-true":
         return BFloat16Weights()
     return ScaledFloat16("cuda") if settings.precision == "16-mixed" else None
 
 
-def _plugins(experiment: Experiment, own_precision: Precision | None) -> list[_PLUGIN_INPUT]:
+def _plugins(experiment: Experiment, custom_precision: Precision | None) -> list[_PLUGIN_INPUT]:
     plugins: list[_PLUGIN_INPUT] = [VerifiedCheckpointIO(experiment.checkpoint.asynchronous)]
-    if own_precision is not None:
-        plugins.append(own_precision)
+    if custom_precision is not None:
+        plugins.append(custom_precision)
     if SLURMEnvironment.detect():
-        # Our own handler saves on a signal, and the job script asks for the next turn.
+        # On a signal, our own handler writes a checkpoint, and the job script queues the job again.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return plugins
 
@@ -165,8 +165,8 @@ def training_callbacks(
 
     Args:
         experiment: the settings.
-        task: what is trained.
-        folder: where checkpoints go.
+        task: the task that is trained.
+        folder: the folder for checkpoints.
         steps: the length of the training.
         validates: whether there is a validation split.
 
@@ -195,7 +195,7 @@ def training_callbacks(
                 checkpointing.monitor, mode=mode, patience=stopping.patience, min_delta=stopping.min_delta
             )
         )
-    # A signal writes a checkpoint. It must include what early stopping made of the validation before it.
+    # A signal writes a checkpoint. It must include the decision of early stopping about the validation before it.
     return [*callbacks, StopOnSignal(checkpointing), checkpointing]
 
 
@@ -205,11 +205,11 @@ def _check_monitor(experiment: Experiment, task: Task) -> None:
     if monitor is not None and monitor not in known:
         raise InputError(f"checkpoint.monitor is {monitor!r}{nearest(monitor, known)}")
     if monitor not in (None, task.monitor) and experiment.checkpoint.mode is None:
-        raise InputError(f"checkpoint.mode is not set: is the min or the max of {monitor} the best?")
+        raise InputError(f"checkpoint.mode is not set: set it to min or max, whichever is best for {monitor}")
 
 
 def share_out_cores(num_processes: int) -> None:
-    """Give each process of this machine its share of the cores, unless OMP_NUM_THREADS is set for a single one."""
+    """Divide the cores among the processes of this machine. A single process keeps OMP_NUM_THREADS if it is set."""
     if "OMP_NUM_THREADS" not in os.environ or num_processes > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // num_processes))

@@ -1,4 +1,4 @@
-"""Logging to Weights & Biases (W&B): offline without an API key, and never a prompt or a long wait for a network."""
+"""Logging to Weights & Biases (W&B), which is offline without an API key. It never prompts, and never waits long."""
 
 import netrc
 import os
@@ -25,7 +25,7 @@ Mode = Literal["online", "offline", "disabled"]
 _MODES = {name: name for name in ("auto", "online", "offline", "disabled")} | {"run": "online", "dryrun": "offline"}
 # A run waits no longer than this for a server, and then continues offline.
 SECONDS_TO_CONNECT = 20
-# Of the name of a run or a group, in characters.
+# The most characters that the name of a run or a group may have.
 _LONGEST_NAME = 128
 
 
@@ -110,7 +110,7 @@ def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> 
         # W&B's service still holds the name of the run.
         wandb.teardown()
         run = start("offline")
-    # Lightning's name of the x axis, and the name that its logger uses.
+    # Lightning's logger logs the step under this name. Make it the x axis of all metrics.
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return run

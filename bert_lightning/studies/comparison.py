@@ -12,7 +12,7 @@ from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
-# These keys change no score, except the seed, over which runs are grouped.
+# Runs that differ only in these keys form one group. Of these keys, only the seed changes scores.
 _IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
 
 
@@ -118,7 +118,7 @@ def read_run(path: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        InputError: the path is no run directory, or its metrics are empty or damaged.
+        InputError: the path is not a run directory, or its metrics are empty or damaged.
     """
     directory = RunDirectory(path)
     config = directory.read_config()
@@ -149,9 +149,9 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for members in groups.values():
         task = members[0].config.get("task", "")
         same_task = [flat[id(other[0])] for other in groups.values() if other[0].config.get("task") == task]
-        own = flat[id(members[0])]
-        differing = [key for key in own if any(other.get(key) != own[key] for other in same_task)]
-        label = ", ".join(f"{key}={own[key]}" for key in differing) or members[0].config.get("experiment", task)
+        values = flat[id(members[0])]
+        differing = [key for key in values if any(other.get(key) != values[key] for other in same_task)]
+        label = ", ".join(f"{key}={values[key]}" for key in differing) or members[0].config.get("experiment", task)
         result.append(Group(label, task, members))
     return result
 
@@ -168,7 +168,7 @@ def _flatten(values: Mapping[str, object], path: str = "") -> dict[str, object]:
 
 
 def as_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Return the scores as a header and lines.
+    """Return the scores as a header and the lines below it.
 
     With fewer groups than scores there is one line per score, otherwise one line per group.
     """

@@ -18,7 +18,7 @@ from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
-# Metrics that measure time, not the training.
+# Metrics that differ between equal trainings, because they measure time and memory.
 _TIMINGS = {"time", *THROUGHPUT_METRICS}
 
 
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        """All metrics and all weights are bitwise equal."""
+        """True if all metrics and all weights are bitwise equal."""
         return not self.differences and self.weights[0] == self.weights[1]
 
     def lines(self) -> Iterator[str]:
@@ -90,15 +90,15 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     if "weights" not in manifest:
         raise InputError(f"{path}: its manifest.json lacks the hash of the final weights")
     original = Path(os.path.realpath(path))
-    again = RunDirectory(output or original.with_name(f"{original.name}-reproduced"))
-    if is_first_process() and not again.exists and not again.is_free:
-        raise InputError(f"{again.path} is not empty and is no run directory: choose another --output")
+    repetition = RunDirectory(output or original.with_name(f"{original.name}-reproduced"))
+    if is_first_process() and not repetition.exists and not repetition.is_free:
+        raise InputError(f"{repetition.path} is not empty and is not a run directory: choose another --output")
     experiment = run.read_experiment(allowed)
-    if os.path.realpath(again.path) == str(original) or again.read_manifest().get("ended") == FINISHED:
-        raise InputError(f"{again.path} holds a finished run: choose another --output")
+    if os.path.realpath(repetition.path) == str(original) or repetition.read_manifest().get("ended") == FINISHED:
+        raise InputError(f"{repetition.path} holds a finished run: choose another --output")
     micro_batches = manifest.get("micro_batches")
-    fit(experiment, again, "auto", expected_data=manifest["data"], micro_batches=micro_batches)
-    return compare(run, again) if is_first_process() else None
+    fit(experiment, repetition, "auto", expected_data=manifest["data"], micro_batches=micro_batches)
+    return compare(run, repetition) if is_first_process() else None
 
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:

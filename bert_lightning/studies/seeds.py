@@ -19,7 +19,7 @@ _BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One training of `fit --seeds`, after its end.
+    """One training of `fit --seeds` that has ended.
 
     Attributes:
         seed: value of `seed_everything`.
@@ -42,8 +42,8 @@ def fit_seeds(
 ) -> list[SeedRun]:
     """Train once per seed, one after the other.
 
-    Each training is a `fit` in its own process. A crash, used memory and the processes of other devices are thus gone
-    before the next one begins. Runs that finished before are not repeated. A failed seed does not stop the others;
+    Each training is a `fit` in its own process, so a crash, used memory, or processes of other devices cannot affect
+    the next one. Runs that have already finished are not repeated. A failed seed does not stop the other seeds, but
     bad input and stop signals do.
 
     Args:
@@ -58,7 +58,7 @@ def fit_seeds(
         The runs that were started.
 
     Raises:
-        InputError: seeds, settings or directories are not allowed. Nothing was started then.
+        InputError: seeds, settings or directories are not allowed. No training was started.
     """
     _check(overrides, seeds, parent, resume)
     plan = []
@@ -135,7 +135,7 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
 def _fit(arguments: Sequence[str]) -> int:
     """Run `fit` in a process and return its exit status.
 
-    If this process is ended meanwhile, it waits until the other one has written its checkpoint.
+    If this process is interrupted or terminated, it terminates `fit` and waits for its checkpoint.
     """
     process = subprocess.Popen([sys.executable, "-m", "bert_lightning", "fit", *arguments])
     try:

@@ -1,1 +1,1 @@
-"""LightningModules, one a task: encoder, head, loss and metrics."""
+"""The tasks, one folder per task: settings, data, LightningModule and description."""

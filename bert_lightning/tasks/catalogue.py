@@ -28,7 +28,7 @@ def task_spec(name: str) -> TaskSpec:
     """Return the description of a task.
 
     Raises:
-        InputError: there is no task of that name; the message says which is nearest.
+        InputError: there is no task of that name; the message suggests the nearest one.
 
     >>> task_spec("multiple-choice").data_settings.__name__
     'MultipleChoiceData'

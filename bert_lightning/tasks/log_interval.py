@@ -11,12 +11,12 @@ from torch import Tensor
 from bert_lightning.distributed.collectives import DataRank, gather_shares, sum_over_shares
 from bert_lightning.training.throughput import StepClock, peak_memory
 
-# Their keys in a checkpoint; the names are older than the term.
+# Keys in checkpoints. They say "window", because they are older than the term "log interval".
 _SUMS_KEY, _SECONDS_KEY = "log_window", "log_window_seconds"
 
 
 class Work(NamedTuple):
-    """How much some micro-batches hold."""
+    """The amount of work in some micro-batches."""
 
     tokens: float
     sequences: float
@@ -30,17 +30,17 @@ class IntervalSums(NamedTuple):
     sums: Tensor
     """(K,) the training sums"""
     counts: Tensor
-    """(K,) what each is divided by"""
+    """(K,) the divisor of each training sum"""
     work: Tensor
     """(3,) the fields of `Work`"""
 
     def flat(self) -> Tensor:
-        """Return (2 K + 3,) all of them in order, which is their form in a checkpoint."""
+        """Return all values in one tensor, (2 K + 3,), as checkpoints hold them."""
         return torch.cat(self)
 
     @classmethod
     def from_flat(cls, values: Tensor) -> "IntervalSums":
-        """Split what `flat` returned."""
+        """Undo `flat`."""
         num_work = len(Work._fields)
         num_sums = (len(values) - num_work) // 2
         return cls(*values.split([num_sums, num_sums, num_work]))
@@ -55,7 +55,7 @@ class IntervalValues:
     """The values that are logged for a finished log interval.
 
     Attributes:
-        means: (K,) the mean of each training sum over its counts, over all processes.
+        means: (K,) each training sum divided by its count, both over all steps and processes.
         throughput: metrics of speed by name.
     """
 
@@ -64,10 +64,10 @@ class IntervalValues:
 
 
 class LogInterval:
-    """Adds up the steps since the last logged one. A checkpoint holds the sums of the interval that is open.
+    """Sums over the steps since metrics were last logged. A checkpoint holds the sums of the open interval.
 
     Attributes:
-        clock: times the sections of each step.
+        clock: measures the time of each section of a step.
     """
 
     def __init__(self) -> None:
@@ -83,12 +83,12 @@ class LogInterval:
 
         Args:
             share: the share of each batch that this process computes.
-            device: where sums are added up.
+            device: the device on which sums are added up.
             peak: FLOP/s that all devices together reach at most.
         """
         self._peak = peak
         restored, self._restored = self._restored, None
-        self._sums = None if restored is None else _own_sums(restored, share).to(device)
+        self._sums = None if restored is None else _restored_sums(restored, share).to(device)
         self._started = time.perf_counter()
 
     def pause(self) -> None:
@@ -97,7 +97,7 @@ class LogInterval:
         self._paused = time.perf_counter()
 
     def resume(self) -> None:
-        """Let the clock run again."""
+        """Start the clock again."""
         self._started += time.perf_counter() - self._paused
 
     def add(self, sums: Tensor, counts: Tensor, work: Work) -> None:
@@ -106,7 +106,7 @@ class LogInterval:
         self._sums = added if self._sums is None else self._sums + added
 
     def finish(self, num_shares: int, device: torch.device) -> IntervalValues:
-        """Return the values of the interval over all processes, and begin the next one; called by all processes."""
+        """Return the values of the interval over all processes, and begin the next one. All processes call it."""
         assert self._sums is not None, "no step was added"
         sums = IntervalSums.from_flat(sum_over_shares(self._sums, num_shares).cpu())
         values = IntervalValues(sums.means(), self._throughput(Work(*sums.work.tolist()), device))
@@ -115,7 +115,7 @@ class LogInterval:
         return values
 
     def _throughput(self, work: Work, device: torch.device) -> dict[str, float]:
-        """Return the speed of all processes; the shares of the sections are those of this process."""
+        """Return the speed of all processes, and how this process divides its time among the sections of a step."""
         seconds = self._seconds()
         speed = {
             "train/tokens_per_second": work.tokens / seconds,
@@ -123,7 +123,7 @@ class LogInterval:
             "train/mfu": work.operations / seconds / self._peak,
             "train/peak_memory_gb": peak_memory(device) / 1e9,
         }
-        # The clock knows nothing of the time before a resume.
+        # The clock has not measured the time before a resume.
         timed = max(time.perf_counter() - self._started, 1e-9)
         return speed | {
             f"train/{section}_share": min(took / timed, 1.0) for section, took in self.clock.read().items()
@@ -133,20 +133,20 @@ class LogInterval:
         return self._seconds_before + time.perf_counter() - self._started
 
     def state(self, num_shares: int) -> dict[str, Tensor | float | None]:
-        """Return the entries of a checkpoint: the sums of every share, (shares, 2 K + 3); called by all processes."""
+        """Return the entries of a checkpoint: the sums of each share, (shares, 2 K + 3). All processes call it."""
         sums = None if self._sums is None else gather_shares(self._sums, num_shares).cpu()
         return {_SUMS_KEY: sums, _SECONDS_KEY: self._seconds()}
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take the open interval of a checkpoint, which `start` continues."""
+        """Load the open interval of a checkpoint, which `start` continues."""
         self._restored, self._seconds_before = checkpoint[_SUMS_KEY], checkpoint[_SECONDS_KEY]
 
 
-def _own_sums(restored: Tensor, share: DataRank) -> Tensor:
-    """Return the sums with which a share continues.
+def _restored_sums(restored: Tensor, share: DataRank) -> Tensor:
+    """Return the sums from which one share continues.
 
-    Each share continues its own, so that they are added in the same order as without a stop. If the number of shares
-    has changed, the first one takes the sums of all.
+    Each share continues from its own sums, so additions have the same order as without a stop. If the number of
+    shares has changed, the first one continues from the sums of all, and the others from 0.
     """
     if restored.ndim == 1:
         # Checkpoints of earlier versions hold the sum over all shares.

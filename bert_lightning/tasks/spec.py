@@ -12,7 +12,7 @@ from bert_lightning.tasks.task import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Arguments = dict[str, Any]
-"""Keyword arguments of a constructor."""
+"""The keyword arguments of a constructor."""
 Saved = Mapping[str, Any]
 """The `task_settings` of a checkpoint that a run of the same task wrote; empty when training starts."""
 
@@ -22,7 +22,7 @@ class NoHeadSettings:
     """Settings of a head without options: `model.head` has no keys."""
 
 
-def _nothing(*_: object) -> Arguments:
+def _no_arguments(*_: object) -> Arguments:
     return {}
 
 
@@ -32,10 +32,10 @@ def _unchanged(vocabulary: Vocabulary) -> Vocabulary:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Everything that the framework needs to know about one task.
+    """The description of one task, from which runs build it and checkpoints rebuild it.
 
-    A run builds its data module first, then the model, then the task. For each of the three there is a class and a
-    function that returns its own keyword arguments. To predict, a checkpoint alone rebuilds model and task.
+    A run builds its data module first, then the model, then the task. Each of the three has a class here, and a
+    function that returns its keyword arguments. For prediction, model and task are built from a checkpoint alone.
 
     Attributes:
         name: the value of the key `task`.
@@ -51,14 +51,14 @@ class TaskSpec:
         head_settings: dataclass of the keys under `model.head`.
         head_arguments: head settings, data module -> arguments of `model`.
         head_options: names of a checkpoint's tensors -> the head settings that decide which tensors a head has. A
-            checkpoint can be scored or resumed only with its own values of these.
-        data_arguments: saved values -> arguments of `data`, to score a checkpoint: its labels, for example.
+            checkpoint can be scored or resumed only with the same values of these settings.
+        data_arguments: saved values -> arguments of `data`, such as the labels, to score a checkpoint.
         prepare_vocabulary: adds the entries that the task needs, before training.
         stored_tokenizer: data settings, split -> the tokenizer of data that is stored as token ids. None if the data
             is text, which any tokenizer can encode.
         num_segments: data settings -> number of token types that a sequence has.
-        keeps_every_head: start from every head tensor of a checkpoint. Otherwise training starts from a checkpoint's
-            head only if the task and the labels are the same.
+        keeps_every_head: whether training starts from every head tensor of a checkpoint. Otherwise it starts from a
+            checkpoint's head only if the task and the labels are the same.
     """
 
     name: str
@@ -70,9 +70,9 @@ class TaskSpec:
     saved_task_arguments: Callable[[Saved], Arguments]
     saved_head_arguments: Callable[[Checkpoint], Arguments]
     head_settings: type = NoHeadSettings
-    head_arguments: Callable[[Any, Any], Arguments] = _nothing
-    head_options: Callable[[Container[str]], Arguments] = _nothing
-    data_arguments: Callable[[Saved], Arguments] = _nothing
+    head_arguments: Callable[[Any, Any], Arguments] = _no_arguments
+    head_options: Callable[[Container[str]], Arguments] = _no_arguments
+    data_arguments: Callable[[Saved], Arguments] = _no_arguments
     prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged
     stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None
     num_segments: Callable[[Any], int] = lambda settings: 2 if settings.is_pair else 1

@@ -23,7 +23,7 @@ class Backward:
 
     Args:
         task: holds the model.
-        loss_of: the loss of the step, (), of (L,) summed losses.
+        loss_of: function from (L,) summed losses to the loss of the step, ().
         exchanges: whether the last pass adds up the gradients over processes; DDP does so once per step.
     """
 
@@ -53,13 +53,17 @@ class Backward:
             self._task.manual_backward(self._loss_of(losses))
 
     def check_ended(self) -> None:
-        """Raise a RuntimeError if the last pass is missing: the processes' weights would then differ."""
+        """Check that the last pass was made. Without it, the weights of the processes would differ.
+
+        Raises:
+            RuntimeError: the last pass is missing.
+        """
         if not self._ended:
             raise RuntimeError("a step method made no last backward pass: call backward once without is_last=False")
 
 
 class StepMethod(Protocol):
-    """A way to turn one micro-batch into gradients. Distillation or adversarial training is one such class."""
+    """A way to turn one micro-batch into gradients. Distillation or adversarial training can be such a class."""
 
     def counts(self, task: "Task", batch: Batch) -> Tensor:
         """Return (K,) the divisor of each training sum, known before the forward pass."""
@@ -75,7 +79,7 @@ class StepMethod(Protocol):
 
 
 class PlainStep:
-    """The task's own losses: one forward and one backward pass."""
+    """The default step method: the losses of the task, with one forward and one backward pass."""
 
     def counts(self, task: "Task", batch: Batch) -> Tensor:
         return task.counts(batch)
@@ -87,13 +91,13 @@ class PlainStep:
 
 
 class StepSums(NamedTuple):
-    """The training sums of this process's micro-batches, (K,), and what each is divided by, (K,)."""
+    """The training sums of this process's micro-batches, (K,), and the divisor of each, (K,)."""
 
     sums: Tensor
     counts: Tensor
 
     def only_if(self, finite: Tensor) -> "StepSums":
-        """Return zeros instead, unless the step is finite."""
+        """Return these values if the step is finite, otherwise zeros."""
         return StepSums(torch.where(finite, self.sums, 0), torch.where(finite, self.counts, 0))
 
 
@@ -131,12 +135,12 @@ def update_weights(
     sums: Tensor,
     micro_batches: Sequence[Batch],
 ) -> Tensor:
-    """Clip the gradients, move the weights unless something is not finite, and advance the schedule.
+    """Clip the gradients, update the weights unless loss or gradients are not finite, and advance the schedule.
 
     Args:
         task: holds the model, its gradients, the optimiser and the schedule.
         optimization: the settings of the step.
-        finite_steps: decides about steps that are not finite.
+        finite_steps: decides whether to skip a step that is not finite or to stop.
         losses: (L,) the losses among the sums.
         sums: (K,) the training sums of this process.
         micro_batches: those of this process, for the report of a step that is not finite.
@@ -145,7 +149,7 @@ def update_weights(
         () bool: whether loss and gradients were finite in all processes.
 
     Raises:
-        SharedWorkError: they were not, and training is to stop.
+        SharedWorkError: they were not finite, and the settings say to stop.
     """
     step = task.trainer.global_step
     optimizer, scheduler, scaler = task.optimizers(), task.lr_schedulers(), loss_scaler(task)
@@ -158,7 +162,7 @@ def update_weights(
     finite = holds_everywhere(norm.isfinite() & sums.isfinite().all())
     overflows = scaler is not None and _overflows(scaler, finite, losses)
     if overflows or not finite_steps.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, task.model):
-        # The optimiser then moves nothing, but the step counts.
+        # Without gradients, the optimiser changes no weights, but the step is counted.
         optimizer.zero_grad()
     optimizer.step()
     optimizer.zero_grad()
@@ -180,7 +184,7 @@ def _overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> 
     """Return whether the loss scale made gradients overflow. The scale is then halved.
 
     The scale starts too high and is doubled from time to time, so such a step is skipped and nothing is wrong. With a
-    scale below 1, or if the loss itself is not finite, the scale is not to blame.
+    scale below 1, or if the loss itself is not finite, the scale is not the cause.
     """
     scale = scaler.get_scale()
     scaler.update()

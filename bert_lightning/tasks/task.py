@@ -47,7 +47,7 @@ _SPEED_COLUMNS: Sequence[ProgressColumn] = (
 
 @dataclass(frozen=True)
 class Optimization:
-    """Everything that an optimiser step needs to know.
+    """The settings of an optimiser step.
 
     Attributes:
         optimizer: the optimiser's settings.
@@ -59,7 +59,7 @@ class Optimization:
         log_every_n_steps: length of the log interval, over which training metrics are averaged.
         loss_weights: factor on each loss by name; 1 for a loss without one, as published.
         parameter_groups: learning rates and weight decay by parameter.
-        releases: the first step at which a parameter moves, by its name in the model; 0 for all others.
+        releases: name of a parameter in the model -> the first step that updates it; 0 for all others.
     """
 
     optimizer: OptimizerSettings
@@ -77,9 +77,9 @@ class Optimization:
 class Task(LightningModule):
     """A model whose training losses are sums over counted items.
 
-    Each loss of a step is a sum over all micro-batches of all processes, divided by a count over all of them, such as
-    the number of masked tokens. So it does not depend on how the batch is cut. Lightning would average over
-    micro-batches instead, so optimisation is manual in its sense.
+    Each loss of a step is a sum divided by a count, such as the number of masked tokens. Both are over all
+    micro-batches of all processes, so the loss does not depend on how the batch is cut. Lightning would average over
+    micro-batches instead, so this class uses Lightning's manual optimisation.
 
     Dropout is seeded for each micro-batch from (seed, step, share of the batch, number of the micro-batch). So a
     resumed run draws what the uninterrupted one would have drawn.
@@ -87,7 +87,7 @@ class Task(LightningModule):
     Attributes:
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
-        training_metrics: what was logged last.
+        training_metrics: the training metrics that were logged last.
     """
 
     name: ClassVar[str]
@@ -174,7 +174,7 @@ class Task(LightningModule):
         came first.
 
         Args:
-            blocks_alone: compile each block by itself, so that FSDP still gathers its parameters around it.
+            blocks_alone: compile each block by itself, so that FSDP still gathers its parameters before it runs.
         """
         if blocks_alone:
             for block in self.model.backbone.layers:
@@ -246,7 +246,7 @@ class Task(LightningModule):
         gather(self.model, gathered=True)
 
     def on_fit_end(self) -> None:
-        # Only the first process writes predictions, and that may need parameters (of a CRF).
+        # The first process alone writes predictions, which may need parameters, such as those of a CRF.
         gather(self.model, gathered=True)
 
     # -- logging -------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class Task(LightningModule):
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
     def _log_interval(self, step: int) -> None:
-        """Log the means and the speed of the log interval that a step ends."""
+        """Log the means and the speed of the log interval that ends with a step."""
         optimization = self._optimization
         self._finite.read()
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
@@ -296,16 +296,16 @@ class Task(LightningModule):
         self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
 
     def _metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
-        # Straight to the loggers, because `self.log` would add a step that Lightning counts differently.
+        # Call the loggers directly, because `self.log` would add a step that Lightning counts differently.
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the entry that makes the file usable alone, and the state of the open log interval."""
+        """Add the entry that makes the file usable without its run, and the state of the open log interval."""
         checkpoint[ENTRY] = self.checkpoint_entry()
-        # Reading counts the steps that the device has skipped.
+        # `read` counts the steps that the device has skipped.
         self._finite.read()
         checkpoint |= self._spikes.state() | self._finite.state()
         checkpoint |= self._interval.state(data_rank(self.trainer).num_shares)
@@ -336,5 +336,5 @@ class Task(LightningModule):
 def _optimizer_name(settings: OptimizerSettings) -> str:
     """Return the name that selects an optimiser in a configuration; for an extension, that of its class."""
     kind = type(settings)
-    names = {known: name for name, known in OPTIMIZERS.items()}
+    names = {settings_class: name for name, settings_class in OPTIMIZERS.items()}
     return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")

@@ -145,7 +145,7 @@ def test_a_compressed_file_is_read(folder, capsys):
             "",
             "predicted.conll: line 4: a single column, but the lines before have a",
         ),
-        ("O\nB-X\nx O\n", "O\nO\nO\n", "", "gold.conll: line 3: 2 columns, but the lines before have a tag alone"),
+        ("O\nB-X\nx O\n", "O\nO\nO\n", "", "gold.conll: line 3: 2 columns, but the lines before have only a tag"),
         (GOLD, "", "", "predicted.conll: the file ends after 0 sentences, but the next begins in gold.conll: line 1"),
         ("\n \n", GOLD, "", "gold.conll: no token in this file"),
         (GOLD, b"x\xff O\n", "", "predicted.conll: line 1: byte 1 (0xff) is not UTF-8"),
@@ -182,9 +182,9 @@ def test_gold_without_entities_is_warned_about_and_scores_zero(folder, capsys, c
 
 def test_types_in_one_file_alone_are_warned_about(folder, capsys, caplog):
     assert conll(capsys, "a B\nb O\n", "a B-X\nb O\n")["f1"] == 0
-    assert "gold.conll: the tags have no types, those of predicted.conll have some: no entity can be" in caplog.text
+    assert "gold.conll: the tags have no types, but those of predicted.conll have types, so no entity" in caplog.text
     assert conll(capsys, "a B-X\nb O\n", "a B\nb O\n")["f1"] == 0
-    assert "gold.conll: the tags have types, those of predicted.conll have none: no entity can be" in caplog.text
+    assert "gold.conll: the tags have types, but those of predicted.conll have no types, so no entity" in caplog.text
     caplog.clear()
     assert conll(capsys, "a B-X\nb O\n", "a O\nb O\n")["f1"] == 0
     assert not caplog.records
@@ -207,7 +207,7 @@ def test_squad_v1_scores_missing_answers_0_and_ignores_unknown_ones_with_a_warni
     write("predicted.json", json.dumps({"a": "the cat", "c": "x", "d": "y"}))
     with caplog.at_level(logging.WARNING):
         assert score(capsys, *V1) == {"exact_match": 50.0, "f1": 50.0}
-    assert "predicted.json: 1 of 2 questions without a prediction; the first of them is 'b'" in caplog.text
+    assert "predicted.json: a prediction is missing for 1 of 2 questions; the first of them is 'b'" in caplog.text
     assert "ignored 2 values for questions that the data set does not have; the first of them is 'c'" in caplog.text
 
 
@@ -217,7 +217,7 @@ def test_warnings_are_on_standard_error_and_only_json_on_standard_output(folder)
     command = [sys.executable, "-m", "bert_lightning", "score", *V1]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"exact_match": 50.0, "f1": 50.0}
-    assert done.stderr.startswith("WARNING: predicted.json: 1 of 2 questions")
+    assert done.stderr.startswith("WARNING: predicted.json: a prediction is missing for 1 of 2 questions")
 
 
 def test_squad_v2_reports_best_thresholds_with_probabilities_only(folder, capsys):
@@ -246,7 +246,7 @@ GOOD = {
         (V1, "predicted.json", '{"a": null}', "predicted.json: the prediction of 'a' is null; text is expected"),
         (V1, "predicted.json", '{"a": ["x"]}', "the prediction of 'a' is a list; text is expected"),
         (V1, "predicted.json", '{"a": 3}', "the prediction of 'a' is 3; text is expected"),
-        (V1, "predicted.json", '{"a": "x", "a": "y"}', "predicted.json: the key 'a' stands twice"),
+        (V1, "predicted.json", '{"a": "x", "a": "y"}', "predicted.json: the key 'a' occurs twice"),
         (V1, "predicted.json", "[" * 100_000, "predicted.json: not readable as JSON"),
         (
             V1,
@@ -256,12 +256,12 @@ GOOD = {
         ),
         (V1, "gold.json", dataset(), "gold.json: no question in this data set"),
         (V1, "gold.json", '{"data": []}', "gold.json: no question in this data set"),
-        (V1, "gold.json", '{"a": "x"}', "gold.json: this is no SQuAD data set: it has no 'data'"),
+        (V1, "gold.json", '{"a": "x"}', "gold.json: this is not a SQuAD data set: it has no 'data'"),
         (
             V1,
             "gold.json",
             "[]",
-            "gold.json: this is no SQuAD data set: an object with 'data' is expected, not a list",
+            "gold.json: this is not a SQuAD data set: an object with 'data' is expected, not a list",
         ),
         (V1, "gold.json", '{"data": [{"title": "t"}]}', "gold.json: data[0]: it has no 'paragraphs'"),
         (
@@ -280,15 +280,15 @@ GOOD = {
             V1,
             "gold.json",
             dataset(a=["cat"], b=["dog"]).replace('"b"', '"a"'),
-            "gold.json: the question 'a': its id stands twice",
+            "gold.json: the question 'a': its id occurs twice",
         ),
         (
             V2,
             "predicted.json",
             '{"b": "x"}',
-            "predicted.json: 1 of 2 questions without a prediction; the first of them",
+            "predicted.json: a prediction is missing for 1 of 2 questions; the first of them",
         ),
-        (V2, "odds.json", '{"a": 0}', "odds.json: 1 of 2 questions without a no-answer probability; the first"),
+        (V2, "odds.json", '{"a": 0}', "odds.json: a no-answer probability is missing for 1 of 2"),
         (V2, "odds.json", '{"a": NaN, "b": 0}', "odds.json: the no-answer probability of 'a' is nan; a finite"),
         (V2, "odds.json", '{"a": "0.5", "b": 0}', "the no-answer probability of 'a' is text; a finite number"),
         (V2, "odds.json", '{"a": true, "b": 0}', "the no-answer probability of 'a' is True; a finite number"),

@@ -164,7 +164,7 @@ def test_a_mask_that_the_model_does_not_read_is_refused_with_its_item(home):
     # 40 tokens, two of which are [CLS] and [SEP].
     [fits] = predictor.predict(["cat " * 36 + "[MASK] [MASK] cat"])
     assert len(fits["masks"]) == 2
-    with pytest.raises(InputError, match=r"item 2: 2 of 3 \[MASK\] stand beyond the 40 tokens that the model reads"):
+    with pytest.raises(InputError, match=r"item 2: 2 of 3 \[MASK\] are beyond the 40 tokens that the model reads"):
         predictor.predict(["The [MASK].", "[MASK] " + "cat " * 37 + "[MASK] [MASK]"])
 
 

@@ -187,7 +187,10 @@ def test_layer_decay_and_the_heads_rate_scale_the_steps_of_sgd(config, tmp_path)
             ["--schedule.name", "phases", "--schedule.phases", "[{from_stp: 0}]"],
             "unknown key 'schedule.phases.0.from_stp'; did you mean 'schedule.phases.0.from_step'",
         ),
-        (["--checkpoint.monitor", "val/loss"], "checkpoint.mode is not set: is the min or the max of val/loss"),
+        (
+            ["--checkpoint.monitor", "val/loss"],
+            "checkpoint.mode is not set: set it to min or max, whichever is best for val/loss",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_or_the_model_are_named(config, tmp_path, capsys, overrides, message):

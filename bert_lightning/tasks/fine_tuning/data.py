@@ -21,7 +21,7 @@ Encoded = TypeVar("Encoded", bound=EncodedSplit)
 
 
 class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
-    """Serves batches of sequences of about the same length.
+    """Data module that makes batches of sequences of about the same length.
 
     A subclass reads the examples in its constructor (`_read`) and fills `splits`.
 
@@ -47,7 +47,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         """Read the examples of the one split that is scored, or of all splits that training uses.
 
         Raises:
-            InputError: there are none, or they cannot be read.
+            InputError: a source has no examples or cannot be read.
         """
         settings, splits = self.settings, {}
         for split, sources in subset_sources(settings, scored).items():
@@ -60,7 +60,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
                 start = len(examples)
                 examples += islice(read, limit)
                 if len(examples) == start:
-                    raise InputError(f"{source}: there are no examples in it")
+                    raise InputError(f"{source}: there are no examples in this source")
                 # GLUE's server takes predictions for whole sets only.
                 subsets.append(Subset(name, start, len(examples), submission if limit is None else None))
             splits[split] = SplitExamples(examples, subsets, sources[0].source)
@@ -68,7 +68,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
 
     @property
     def num_training_samples(self) -> int:
-        """Sequences of the training split."""
+        """The number of sequences of the training split."""
         return len(self.splits["train"].lengths)
 
     @property
@@ -88,7 +88,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         return len(self.splits[split].lengths) if split in self.splits else 0
 
     def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
-        """Return sequences of a split in the order of their lengths, so that there is little padding."""
+        """Return sequences of a split, numbered here by their rank in length, so that there is little padding."""
         encoded = self.splits[split]
         return encoded.batch(encoded.by_length[numbers])
 

@@ -11,17 +11,20 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits, Split
 
 
 class OneOfSeveralTask(FineTuningTask[Split, Logits, Tensor]):
-    """Cross-entropy over (B, L) scores, and the share of examples whose highest score is the gold one."""
+    """Base of tasks with a cross-entropy over (B, L) scores.
+
+    The accuracy is the fraction of examples whose highest score is that of the gold class or choice.
+    """
 
     progress_scores = (("train/accuracy", "accuracy", ".1%"),)
     loss_names = ("loss", "accuracy")
 
     def counts(self, batch: Batch) -> Tensor:
-        """(2,) the number of examples, for the loss and the accuracy."""
+        """Return (2,): the number of examples, for the loss and for the accuracy."""
         return torch.full((2,), len(batch["labels"]), device=batch["labels"].device)
 
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """(2,) the loss and the number of examples whose highest score is the gold one."""
+        """Return (2,): the loss, and the number of examples whose highest score is the gold one."""
         labels = batch["labels"]
         loss = F.cross_entropy(computed, labels, reduction="sum")
         return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])

@@ -56,7 +56,9 @@ class FineTuningData:
         )
         require_at_least(self, 0, "num_workers")
         if self.folder is not None and self.dataset is None:
-            raise ValueError("folder does nothing without data.dataset: name the files with data.train and its like")
+            raise ValueError(
+                "folder does nothing without data.dataset: name files with data.train, data.validation and data.test"
+            )
         if self.standard is not None and self.standard.task != self.task:
             raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
 
@@ -79,7 +81,7 @@ class FineTuningData:
             raise ValueError(f"dataset: {error}") from None
 
     def refuse_with_dataset(self, *names: str) -> None:
-        """Check that columns are not set together with a standard data set, which knows its own.
+        """Check that columns are not set together with a standard data set, whose columns are fixed.
 
         Raises:
             ValueError: a column is set; the message names it.
@@ -87,7 +89,7 @@ class FineTuningData:
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
             if self.dataset is not None and getattr(self, name) != defaults[name]:
-                raise ValueError(f"{name} does nothing with data.dataset, which knows its columns")
+                raise ValueError(f"{name} does nothing with data.dataset, whose columns are fixed")
 
     def for_prediction(self) -> Self:
         """Return the settings that prediction needs: how text is encoded, not where the data is."""

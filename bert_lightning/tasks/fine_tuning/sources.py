@@ -1,4 +1,4 @@
-"""Where the examples of each split come from: the user's files, or those of a standard data set."""
+"""The sources of each split: the user's files, or those of a standard data set."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -30,9 +30,9 @@ def subset_sources(settings: FineTuningData, split: EvaluationSplit | None) -> d
     Raises:
         InputError: the split is neither set nor found.
     """
-    first, *others = ("train", "validation") if split is None else (split,)
+    first, *rest = ("train", "validation") if split is None else (split,)
     sources: dict[str, list[SubsetSource]] = {}
-    for name in (first, *others):
+    for name in (first, *rest):
         path: str | None = getattr(settings, name)
         standard = settings.standard
         if path is not None:
@@ -49,7 +49,7 @@ def _named_source(standard: StandardSet | None, dataset: str | None, split: str,
     """Return the source that a setting names: a custom file, or a file of any split of a standard data set.
 
     Raises:
-        InputError: its name does not say which layout of the standard data set it has.
+        InputError: the name of the file does not show which columns of the standard data set it has.
     """
     if standard is None:
         return SubsetSource("", source, split)

@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 
 
 class AnyExample(Protocol):
-    """An example of any task: a named tuple that knows its location."""
+    """An example of any task: a named tuple with a location."""
 
     @property
     def location(self) -> str:
@@ -89,11 +89,11 @@ class EncodedSplit(ABC, Generic[Example]):
 
     @abstractmethod
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """Turn the sequences of these numbers into tensors, with labels only if there are some."""
+        """Return the sequences with these numbers as tensors, with labels if the split has them."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the examples, which does not depend on where they were read."""
+        """SHA-256 over the examples, without their locations."""
         digest = hashlib.sha256()
         for example in self.examples:
             # Manifests hold this digest, so its form never changes. Earlier versions called the location `place`.
@@ -106,7 +106,7 @@ class EncodedSplit(ABC, Generic[Example]):
 def check_all_or_none(
     examples: Sequence[AnyExample], split: str, item: str, label: str, *, attribute: str = "label", hint: str = ""
 ) -> None:
-    """Check that all examples of a split have a label. In a test split none may have one instead.
+    """Check that all examples of a split have a label, or in a test split that either all or none have one.
 
     Args:
         examples: the examples of one split.

@@ -32,10 +32,10 @@ Logits = NDArray[np.float32]
 
 
 class FineTuningTask(Task, Generic[Split, Output, Computed]):
-    """A task whose examples become sequences, for each of which the model gives one output.
+    """A task that turns examples into sequences. The model gives one output for each sequence.
 
-    An output is a plain value, such as the logits of a text. The outputs of all processes are collected, so a split
-    is scored once over all of its examples, for any number of processes and any batch size.
+    An output is a plain value, such as the logits of a text. The outputs of all processes are collected, and a split
+    is scored once over all of its examples. So the scores do not depend on the number of processes or the batch size.
 
     Attributes:
         settings: how examples become sequences.
@@ -72,7 +72,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
 
     @abstractmethod
     def sums_of(self, computed: Computed, batch: Batch) -> Tensor:
-        """(K,) each training sum of one micro-batch."""
+        """Return (K,) each training sum of one micro-batch."""
 
     @abstractmethod
     def outputs_of(self, computed: Computed, batch: Batch) -> list[Output]:
@@ -118,11 +118,10 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     # -- training and evaluation ---------------------------------------------------------------------------------
 
     def sums(self, batch: Batch) -> Tensor:
-        """(K,) each training sum of one micro-batch."""
         return self.sums_of(self.compute(batch), batch)
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Collect the outputs. An empty batch only keeps processes in step."""
+        """Collect the outputs. A batch may be empty, because all processes get the same number of batches."""
         if not len(batch["numbers"]):
             return
         computed = self.compute(batch)
@@ -135,14 +134,13 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the whole split."""
         self._finish("validation", "val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the scores of the whole split."""
         self._finish("test", "test")
 
     def _finish(self, split_name: str, prefix: str) -> None:
+        """Collect the outputs of all processes, and log the scores of the whole split."""
         split = self._split(split_name)
         evaluation = Evaluation(split, self._gathered(len(split.lengths)))
         self.evaluation = evaluation
@@ -173,7 +171,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     def _evaluation_losses(self) -> dict[str, float]:
         sums, self._evaluation_sums = self._evaluation_sums, None
         if self.trainer.world_size > 1:
-            # A process without examples has to take part in the sum as well.
+            # A process without examples must also take part in the sum.
             sums = (
                 sums if sums is not None else torch.zeros(2, self.num_losses, dtype=torch.float64, device=self.device)
             )
@@ -186,7 +184,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     # -- prediction ----------------------------------------------------------------------------------------------
 
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
-        """Return one prediction per row of raw input. Batches hold sequences of about the same length.
+        """Predict from raw input: one prediction per row. Batches hold sequences of about the same length.
 
         Raises:
             InputError: a row lacks what the model needs; the message names its location.

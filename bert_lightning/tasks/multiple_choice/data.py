@@ -19,7 +19,7 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 class EncodedChoices(EncodedSplit[ChoiceQuestion]):
     """Questions, encoded. Each choice is [CLS] context [SEP] question choice [SEP]; paper section 4.4.
 
-    The sequence of a question stands for all of its choices. A batch holds `input_ids`, `token_type_ids`,
+    A question counts as one sequence, with all of its choices. A batch holds `input_ids`, `token_type_ids`,
     `attention_mask` (B, K, S), `choice_mask` (B, K), `numbers` (B,) and, if the right choice is known, `labels` (B,).
     K is the largest number of choices in the batch.
     """
@@ -53,11 +53,10 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
         return self.examples[0].label is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """Turn the questions of these numbers into tensors."""
         tokenizer = self.tokenizer
         num_choices = int(self.num_choices[numbers].max(initial=1))
         mask = np.arange(num_choices)[None, :] < self.num_choices[numbers][:, None]
-        # Missing choices are copies of the first one, and masked.
+        # Fill missing choices with copies of the first one, which are masked.
         choices = (self.starts[numbers][:, None] + np.where(mask, np.arange(num_choices)[None, :], 0)).flatten()
         arrays = assemble(
             [self.contexts[choice] for choice in choices],
@@ -84,10 +83,10 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
 
 
 class MultipleChoiceDataModule(FineTuningDataModule[ChoiceQuestion, EncodedChoices]):
-    """Serves questions with their choices.
+    """Data module of questions with their choices.
 
     Raises:
-        InputError: a file is missing or empty, or a question has no label although the first one has one.
+        InputError: a file is missing or empty, or questions lack labels.
     """
 
     settings: MultipleChoiceData

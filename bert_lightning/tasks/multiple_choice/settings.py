@@ -8,7 +8,10 @@ from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 @dataclass(frozen=True)
 class MultipleChoiceData(FineTuningData):
-    """SWAG tables, DREAM and RACE files, or tables with `context`, `question`, `choices` and `label`."""
+    """Data of multiple choice.
+
+    Sources are SWAG tables, DREAM and RACE files, or tables with `context`, `question`, `choices` and `label`.
+    """
 
     task: ClassVar[str] = "multiple-choice"
     # [CLS], two [SEP] and one piece of the context and of the choice.

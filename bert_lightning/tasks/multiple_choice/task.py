@@ -21,11 +21,11 @@ from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-_SHOWN = 20
+_NUM_SHOWN, _NUM_REPORTED = 20, 200
 
 
 class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
-    """One score per choice, cross-entropy over the choices of a question. The metric is accuracy."""
+    """Multiple choice with one score per choice and a cross-entropy over the choices. The metric is accuracy."""
 
     name = "multiple-choice"
     monitor = "val/accuracy"
@@ -47,12 +47,12 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         super().__init__(model, config, tokenizer, settings, optimization=optimization)
 
     def compute(self, batch: Batch) -> Tensor:
-        """(B, K) scores, minus infinity for missing choices."""
+        """Return (B, K) scores, minus infinity for missing choices."""
         scores = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
         return scores.masked_fill(~batch["choice_mask"], float("-inf"))
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
-        """(choices,) scores of each question."""
+        """Return (choices,) the scores of each question."""
         numbers = batch["choice_mask"].sum(1).tolist()
         return [scores[:number] for scores, number in zip(computed.cpu().numpy(), numbers, strict=True)]
 
@@ -65,7 +65,7 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         return {"accuracy": float(np.mean(right))}
 
     def report(self, split: EncodedChoices, outputs: list[Logits]) -> Report:
-        """Return the wrong answers, those with the highest probability first."""
+        """Report the wrong answers, those with the highest probability first."""
         rows: list[tuple[float, str, str, str]] = []
         for example, scores in zip(split.examples, outputs, strict=True):
             assert example.label is not None, "only labelled splits have a report"
@@ -77,13 +77,13 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         rows.sort(key=lambda row: -row[0])
         lines = [f"{len(split.examples) - len(rows):,} of {len(split.examples):,} right"]
         lines += ["", "wrong answers with the highest probability:", ""] if rows else []
-        for probability, question, chosen_text, gold in rows[:_SHOWN]:
+        for probability, question, chosen_text, gold in rows[:_NUM_SHOWN]:
             lines += [question, f"  {chosen_text}  ({probability:.0%})    gold: {gold}"]
         columns = ["probability", "question", "predicted", "gold"]
-        return Report("\n".join(lines), {"wrong answers": (columns, rows[: 10 * _SHOWN])})
+        return Report("\n".join(lines), {"wrong answers": (columns, rows[:_NUM_REPORTED])})
 
     def predictions(self, split: EncodedChoices, outputs: list[Logits]) -> list[dict[str, object]]:
-        """Return the number of the likeliest choice, from 0, its text, and the probability of each choice."""
+        """Return the number of the likeliest choice (from 0), its text, and the probability of each choice."""
         rows = []
         for example, scores in zip(split.examples, outputs, strict=True):
             chosen = int(np.argmax(scores))
@@ -113,5 +113,4 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         return ChoiceQuestion(row.location, identifier, column(row, "context"), question, tuple(choices), None)
 
     def encode(self, examples: list[ChoiceQuestion]) -> EncodedChoices:
-        """Turn questions into sequences."""
         return EncodedChoices(examples, self.tokenizer, self.settings)

@@ -14,7 +14,7 @@ from bert_lightning.tasks.pretraining.task import PretrainingTask
 from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
-# Checkpoints from before there was a choice do not name the objective.
+# Checkpoints of the first versions, which had only this objective, do not name it.
 _FIRST_OBJECTIVE: ObjectiveName = "next-sentence"
 
 

@@ -23,7 +23,9 @@ NUM_CANDIDATES = 5
 
 
 class PretrainingTask(Task):
-    """Loss: mean over masked tokens plus mean over pairs, unweighted; `run_pretraining.py: model_fn_builder`.
+    """Pre-training with the sum of two losses, as in `run_pretraining.py: model_fn_builder`.
+
+    The loss is the mean over masked tokens plus the mean over sentence pairs.
 
     Validation also logs baselines: `val/mlm_unigram_loss` and `val/mlm_unigram_accuracy` predict by the frequencies
     of the training text, `val/nsp_majority_accuracy` always predicts the more frequent label.
@@ -31,7 +33,7 @@ class PretrainingTask(Task):
     Args:
         model: model with both heads, or with the masked-language-model head alone if there are no pairs.
         config: architecture of the model.
-        tokenizer: text to ids.
+        tokenizer: turns text into ids.
         max_seq_length: longest sequence, special tokens included.
         token_counts: (V,) counts of the tokens in the training text, for the baseline.
         objective: how sentences are used. It decides the names of the metrics: `nsp_...`, `sop_...`, or none.
@@ -82,7 +84,7 @@ class PretrainingTask(Task):
         model.losses = torch.compile(model.losses, dynamic=True)
 
     def counts(self, batch: Batch) -> Tensor:
-        """(K,) the numbers of masked tokens and of pairs, each twice: for the losses and the accuracies."""
+        """Return (K,): the numbers of masked tokens and of pairs, for the losses and again for the accuracies."""
         numbers = [len(batch["masked_labels"])]
         if self.sentence_metric:
             numbers.append(len(batch["sentence_labels"]))
@@ -93,7 +95,7 @@ class PretrainingTask(Task):
         return len(batch["masked_labels"])
 
     def sums(self, batch: Batch) -> Tensor:
-        """(K,) MLM loss, sentence loss, right tokens, right pairs. Without pairs: MLM loss and right tokens."""
+        """Return (K,): MLM loss, sentence loss, right tokens, right pairs. Without pairs, K is 2."""
         tokens, pairs = self.model.losses(
             batch["input_ids"],
             batch["token_type_ids"],
@@ -111,7 +113,7 @@ class PretrainingTask(Task):
         return torch.stack([tokens.loss, loss, tokens.num_right, right])
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        """Add up the sums. An empty batch only keeps processes in step."""
+        """Add up the sums. A batch may be empty, because all processes get the same number of batches."""
         if not batch["num_tokens"]:
             return
         sums, counts = self.sums(batch), self.counts(batch)
@@ -126,11 +128,9 @@ class PretrainingTask(Task):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the whole split."""
         self._log_split("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over the whole split."""
         self._log_split("test")
 
     def _mean(self, name: str) -> MeanMetric:
@@ -139,6 +139,7 @@ class PretrainingTask(Task):
         return metric
 
     def _log_split(self, prefix: str) -> None:
+        """Log the means over the whole split, and the baselines."""
         values = {f"{prefix}/{name}": self._mean(name).compute() for name in self.loss_names}
         if self.sentence_metric:
             share = self._mean("first_label").compute()
@@ -175,7 +176,7 @@ class PretrainingTask(Task):
         count, num_read = text.count(MASK), sequence.count(self.tokenizer.mask_id)
         if num_read < count:
             raise InputError(
-                f"{row.location}: {count - num_read} of {count} {MASK} stand beyond the "
+                f"{row.location}: {count - num_read} of {count} {MASK} are beyond the "
                 f"{self.max_seq_length} tokens that the model reads: shorten the text"
             )
 
@@ -203,5 +204,5 @@ class PretrainingTask(Task):
 def _text_with_mask(row: Row) -> str:
     text = column(row, "text")
     if MASK not in text:
-        raise InputError(f"{row.location}: there is no {MASK} in the text, which a pre-trained model could fill in")
+        raise InputError(f"{row.location}: the text has no {MASK} for the model to fill in")
     return text

@@ -1,4 +1,4 @@
-"""Questions on a text, whose answers are spans of it, with overlapping windows over texts longer than the model."""
+"""The data of question answering: questions whose answers are spans of a text, with windows over long texts."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from bert_lightning.tasks.question_answering.settings import QuestionAnsweringDa
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
-# run_squad.py: the weight of a window's length against the smaller of the contexts on the two sides of a piece.
+# run_squad.py: the weight of a window's length in the score that decides which window has most context for a piece.
 _LENGTH_WEIGHT = 0.01
 
 
@@ -64,7 +64,7 @@ class EncodedQuestions(EncodedSplit[Question]):
         questions: the pieces of each question.
         contexts: the context of each question.
         targets: first and last piece of each answer in its context; None if there is none to train on.
-        windows: of all questions in order.
+        windows: the windows of all questions, in order.
         firsts: (questions + 1,) number of the first window of each question, and the number of all windows.
     """
 
@@ -116,10 +116,11 @@ class EncodedQuestions(EncodedSplit[Question]):
         return len(self.questions[window.example]) + 2
 
     def max_context(self, example: int) -> list[NDArray[np.bool_]]:
-        """Return for each window of an example (length,) the pieces that have most context in it.
+        """Return a mask (length,) for each window of an example, True at the pieces that have most context in it.
 
-        A piece belongs to the window with the largest min(left, right) + 0.01 * length, where left and right are the
-        pieces on its two sides. In a tie it belongs to the first window. `run_squad.py: _check_is_max_context`.
+        A piece has most context in the window with the largest min(left, right) + 0.01 * length. There, left and
+        right are the numbers of pieces on its two sides. In a tie, the first window counts. The rule is that of
+        `run_squad.py: _check_is_max_context`.
         """
         windows = self.windows[self.firsts[example] : self.firsts[example + 1]]
         best, owner = np.full(windows[-1].stop, -np.inf), np.full(windows[-1].stop, -1)
@@ -133,7 +134,7 @@ class EncodedQuestions(EncodedSplit[Question]):
         return [owner[window.start : window.stop] == number for number, window in enumerate(windows)]
 
     def _windows(self, number: int) -> Iterator[Window]:
-        """Cut a context into windows of one stride; `run_squad.py: convert_examples_to_features`."""
+        """Cut a context into windows at equal distances; `run_squad.py: convert_examples_to_features`."""
         total = len(self.contexts[number].pieces)
         room = self.settings.max_seq_length - len(self.questions[number]) - 3
         start = 0
@@ -142,10 +143,10 @@ class EncodedQuestions(EncodedSplit[Question]):
             yield window
             if window.stop == total:
                 return
-            start += self.settings.step(room)
+            start += self.settings.window_distance(room)
 
     def _target(self, number: int) -> tuple[int, int] | None:
-        """Return the first and last piece of the first gold answer; None if there is none, or no training."""
+        """Return the first and last piece of the first gold answer; None without an answer or outside training."""
         example = self.examples[number]
         if not self.training or not example.answers:
             return None
@@ -175,9 +176,10 @@ def _encode_contexts(texts: Sequence[str], tokenizer: WordPieceTokenizer) -> lis
 
 
 def answer_range(context: str, answer: Answer) -> tuple[int, int]:
-    """Return the characters of an answer: its first one, and the first one after it.
+    """Return the range of an answer in characters: its first one, and the first one after it.
 
-    If its text is not at `answer.start`, its nearest occurrence counts. Without any, the result is (-1, -1).
+    If the answer's text is not at `answer.start`, the nearest occurrence of the text counts. If it does not occur,
+    the result is (-1, -1).
 
     >>> answer_range("the cat sees a cat", Answer("cat", 14))
     (15, 18)
@@ -202,7 +204,7 @@ def _occurrences(context: str, text: str) -> Iterator[int]:
 
 
 class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestions]):
-    """Questions with windows of their contexts, for training and evaluation.
+    """Data module of questions with windows of their contexts.
 
     Attributes:
         no_answer: whether questions may have no answer.
@@ -249,8 +251,8 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
     def _trainable(self, examples: Sequence[Question], source: str) -> list[Question]:
         """Return the questions to train on, as in `run_squad.py`; warn about the others.
 
-        Questions whose answer is not in their text are left out. So are questions without an answer, unless questions
-        may have none.
+        Questions whose answer is not in their text are left out. Questions without an answer are also left out,
+        unless `no_answer` is true.
         """
         kept: list[Question] = []
         left_out: list[Question] = []
@@ -268,7 +270,7 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
                 kept.append(example)
         if left_out:
             log.warning(
-                "%s: no answer that is in the text; %d such question(s) in all, left out of training",
+                "%s: the text does not contain an answer; %d such question(s) in all are left out of training",
                 left_out[0].location, len(left_out),
             )  # fmt: skip
         if num_moved:

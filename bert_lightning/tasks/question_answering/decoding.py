@@ -1,4 +1,4 @@
-"""From the scores of windows to the answer of a question; `run_squad.py: write_predictions`."""
+"""Decoding of the scores of windows into the answers of a question, as in `run_squad.py: write_predictions`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
 
 
 class RankedAnswer(NamedTuple):
-    """A candidate with its probability among all candidates of its question; figures are rounded for output."""
+    """A candidate with its probability among all candidates of its question. Numbers are rounded for output."""
 
     text: str
     probability: float
@@ -58,8 +58,8 @@ class Answers(NamedTuple):
 
     Attributes:
         candidates: the best first, no two with the same text.
-        null_score: the least score of no answer over the windows.
-        null_odds: by how much the score of no answer exceeds that of the best candidate.
+        null_score: the least score of "no answer" over the windows.
+        null_odds: the score of "no answer" minus that of the best candidate; see `decode` for an answer head.
     """
 
     candidates: list[Candidate]
@@ -79,7 +79,7 @@ class Answers(NamedTuple):
         """Return the candidates with probabilities, the likeliest first.
 
         Args:
-            no_answer: whether no answer is a candidate too. It is one in any case if there is no other.
+            no_answer: whether "no answer" is a candidate too. If there is no other candidate, it always is one.
         """
         candidates = list(self.candidates)
         if no_answer or not candidates:
@@ -108,9 +108,9 @@ def best_starts_and_ends(
     Args:
         start_logits: (B, S)
         end_logits: (B, S)
-        null_scores: (B,) scores of no answer.
+        null_scores: (B,) scores of "no answer".
         is_text: (B, S) True at the text and at the [SEP] after it.
-        n_best_size: starts, and ends, per window.
+        n_best_size: number of starts, and number of ends, per window.
     """
     first = is_text.int().argmax(1)
     # The last position is that of [SEP].
@@ -123,7 +123,7 @@ def best_starts_and_ends(
         """Return pieces and logits of each window, the best first."""
         values, indices = logits.float().masked_fill(~inside, float("-inf")).topk(limit)
         pairs = zip((indices - first[:, None]).cpu().numpy(), values.cpu().numpy(), strict=True)
-        # A short text has fewer pieces than are asked for.
+        # A short text has fewer pieces than `limit`.
         return [(pieces[np.isfinite(logits)], logits[np.isfinite(logits)]) for pieces, logits in pairs]
 
     windows = zip(best(start_logits), best(end_logits), null_scores.float().tolist(), strict=True)
@@ -134,13 +134,13 @@ def decode(split: EncodedQuestions, outputs: Sequence[WindowScores], *, has_answ
     """Return the `n_best_size` best answers of each question.
 
     A start counts only in the window in which its piece has most context. An end is not before the start, and an
-    answer has at most `max_answer_length` pieces. The text is cut out of the original by character.
+    answer has at most `max_answer_length` pieces. The text of the answer is copied from the original context.
 
     Args:
         split: the questions.
         outputs: the scores of each window.
-        has_answer_head: whether a separate head scores no answer. Then this score alone gives the odds; otherwise its
-            difference from the score of the best answer does.
+        has_answer_head: whether a separate head scores "no answer". If so, `null_odds` is this score alone. Otherwise
+            it is the difference from the score of the best answer.
     """
     return [_decode_question(split, number, outputs, has_answer_head) for number in range(len(split.examples))]
 
@@ -169,7 +169,7 @@ def _decode_question(
 def _scored_pairs(
     split: EncodedQuestions, number: int, outputs: Sequence[WindowScores]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the scores, starts and ends of all valid pairs of a question, the best first; pieces of the context."""
+    """Return the scores of all valid pairs of start and end, the best first, with their pieces in the context."""
     scores, starts, ends = [], [], []
     windows = split.windows[split.firsts[number] : split.firsts[number + 1]]
     for window, output, has_most_context in zip(windows, outputs, split.max_context(number), strict=True):

@@ -9,7 +9,9 @@ from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 @dataclass(frozen=True)
 class QuestionAnsweringData(FineTuningData):
-    """Files in SQuAD's format, v1.1 or v2.0, or tables of the same keys. Defaults are those of `run_squad.py`.
+    """Data of question answering. Defaults are those of `run_squad.py`.
+
+    Sources are files in SQuAD's format, v1.1 or v2.0, or tables with the same keys.
 
     Attributes:
         max_seq_length: longest sequence: question, window of the text, special tokens.
@@ -17,11 +19,11 @@ class QuestionAnsweringData(FineTuningData):
         doc_stride: word pieces from the start of a window to that of the next, as in `run_squad.py`.
         doc_overlap: word pieces that two windows have in common, which transformers calls stride; instead of
             `doc_stride`.
-        no_answer: whether questions may have no answer; null takes it from the training file.
+        no_answer: whether questions may have no answer. With null, the training file decides.
         n_best_size: how many starts, and ends, of a window are combined, and how many answers are written.
         max_answer_length: word pieces of the longest answer.
-        null_threshold: a question gets no answer if the score of no answer is more than this above that of the best
-            answer; null takes the best threshold of the last validation.
+        null_threshold: a question gets no answer if the score of "no answer" exceeds that of the best answer by more
+            than this. Null means the best threshold of the last validation.
     """
 
     task: ClassVar[str] = "question-answering"
@@ -41,7 +43,7 @@ class QuestionAnsweringData(FineTuningData):
         require_at_least(self, 1, "max_question_length", "doc_stride", "n_best_size", "max_answer_length")
         require_at_least(self, 0, "doc_overlap")
         if self.doc_stride is not None and self.doc_overlap is not None:
-            raise ValueError("doc_stride and data.doc_overlap say the same in two ways: set one of them")
+            raise ValueError("doc_stride and data.doc_overlap are two ways to set the same thing: set one of them")
         if self.max_question_length > self.max_seq_length - 4:
             raise ValueError(
                 f"max_question_length is {self.max_question_length}; with max_seq_length {self.max_seq_length} it "
@@ -59,7 +61,7 @@ class QuestionAnsweringData(FineTuningData):
         """True, because a sequence holds a question and its context."""
         return True
 
-    def step(self, room: int) -> int:
+    def window_distance(self, room: int) -> int:
         """Return the number of word pieces between the starts of two windows that hold `room` pieces each."""
         return room - self.doc_overlap if self.doc_overlap is not None else min(room, self.doc_stride or 128)
 

@@ -1,4 +1,4 @@
-"""Answers as spans of a text: SQuAD v1.1, and v2.0, in which questions may have no answer."""
+"""Extractive question answering: SQuAD v1.1, and v2.0, in which questions may have no answer."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _NUM_SHOWN, _NUM_REPORTED = 20, 200
-# In files and sums, in place of infinite odds.
+# Replaces infinite odds in files and in scores.
 _MAX_ODDS = 1e9
 # Official name of a score -> our name.
 _V2_NAMES = {
@@ -53,12 +53,12 @@ _V2_NAMES = {
 
 
 class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanOutput]):
-    """Start and end of the answer by a softmax each; `run_squad.py`.
+    """Extractive question answering, with one softmax for the start and one for the end, as in `run_squad.py`.
 
     Scores are the official ones in percent: `squad_exact` and `squad_f1`. If questions may have no answer, these are
     at threshold 0. Then there are also `squad_best_exact` and `squad_best_f1` at the best thresholds of the same
-    split. A test has `squad_tuned_exact` and `squad_tuned_f1` at the threshold that the last validation found best
-    for F1.
+    split. A test also has `squad_tuned_exact` and `squad_tuned_f1`, at the best threshold for F1 of the last
+    validation.
 
     Attributes:
         no_answer: whether questions may have no answer.
@@ -108,7 +108,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         return torch.full((self.num_losses + 1,), len(batch["start_positions"]), device=batch["input_ids"].device)
 
     def compute(self, batch: Batch) -> SpanOutput:
-        """Return start and end logits (B, S), the score of no answer (B,), and the logit of the answer head (B,)."""
+        """Return start and end logits (B, S), the score of "no answer" (B,), and the answer head's logit (B,)."""
         output: SpanOutput = self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"])
         return output
 
@@ -127,7 +127,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         return torch.stack([*losses, right.sum().to(losses[0].dtype)])
 
     def outputs_of(self, computed: SpanOutput, batch: Batch) -> list[WindowScores]:
-        """Return the `n_best_size` best starts and ends in the text of each window, and the score of no answer."""
+        """Return the `n_best_size` best starts and ends in the text of each window, and the score of "no answer"."""
         is_text = batch["token_type_ids"].bool()
         if batch["attention_mask"] is not None:
             is_text = is_text & batch["attention_mask"].bool()
@@ -140,7 +140,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
 
     def decode(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[Answers]:
         """Return the possible answers of each question (`decoding.py`)."""
-        # Scores, files and report ask for the same answers.
+        # Scores, files and report need the same answers, so decode them once.
         if self._last is None or self._last[0] is not outputs:
             self._last = outputs, decode(split, outputs, has_answer_head=self.model.answer_head is not None)
         return self._last[1]
@@ -181,7 +181,11 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
             for example, answers in zip(split.examples, self.decode(split, outputs), strict=True)
         ]
         rows = sorted(rows, key=lambda row: (row.f1, -row.probability))[:_NUM_REPORTED]
-        lines = ["the surest wrong answers:", ""] if rows and rows[0].f1 < 1 else ["every answer is right"]
+        lines = (
+            ["wrong answers with the highest probability:", ""]
+            if rows and rows[0].f1 < 1
+            else ["every answer is right"]
+        )
         for row in rows[:_NUM_SHOWN]:
             if row.f1 == 1:
                 break
@@ -190,7 +194,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         return Report("\n".join(lines), {"questions": (list(_ScoredQuestion._fields), rows)})
 
     def predictions(self, split: EncodedQuestions, outputs: list[WindowScores]) -> list[dict[str, object]]:
-        """Return the answer, where it starts, its probability, and the next best answers."""
+        """Return the answer of each question, its start, its probability, and the best candidates."""
         rows = []
         for example, answers in zip(split.examples, self.decode(split, outputs), strict=True):
             ranked = answers.ranked(self.no_answer)
@@ -229,7 +233,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         )
 
     def example_of(self, row: Row) -> Question:
-        """Read a row with `question`, `context` and perhaps `id`."""
+        """Turn a row with `question`, `context` and optionally `id` into an example."""
         identifier = column(row, "id") if row.values.get("id") is not None else ""
         return Question(row.location, identifier, column(row, "question"), column(row, "context"), (), False, "")
 

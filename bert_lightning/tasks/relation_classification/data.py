@@ -65,7 +65,6 @@ class EncodedRelations(EncodedSplit[RelationExample]):
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """Turn the sequences of these numbers into tensors."""
         tokenizer = self.tokenizer
         arrays = assemble(
             [self.pieces[number] for number in numbers],
@@ -112,7 +111,7 @@ def _cut(segments: Sequence[list[int]], room: int) -> list[list[int]]:
     surplus = sum(map(len, segments)) - room
     if surplus <= 0:
         return list(segments)
-    # Cut the longer outer segment until both are equally long, then both.
+    # Shorten the longer outer segment until both are equally long, then shorten both.
     keep = max(0, len(before) + len(after) - surplus)
     keep_before = min(len(before), max(keep // 2, keep - len(after)))
     surplus -= len(before) + len(after) - keep
@@ -129,7 +128,9 @@ def _cut(segments: Sequence[list[int]], room: int) -> list[list[int]]:
 
 
 class RelationClassificationDataModule(FineTuningDataModule[RelationExample, EncodedRelations]):
-    """Serves texts with two marked entities. The labels are those of the data set or of the training file.
+    """Data module of texts with two marked entities.
+
+    The labels are those of the standard data set or of the training file.
 
     Attributes:
         labels: relations in the order of their ids.
@@ -165,7 +166,7 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
         self.labels = list(labels)
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:
-            raise InputError(f"data.negative_label: {negative!r} is no relation; known: {', '.join(self.labels)}")
+            raise InputError(f"data.negative_label: {negative!r} is not a relation; known: {', '.join(self.labels)}")
         for name, (examples, subsets, _) in read.items():
             self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, subsets)
 

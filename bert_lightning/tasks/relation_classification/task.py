@@ -35,16 +35,18 @@ class _Counts(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """F1, 0 if the relation neither occurs nor is predicted."""
+        """F1; 0 if the relation neither occurs nor is predicted."""
         return 2 * self.right / max(self.gold + self.predicted, 1)
 
 
 class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
-    """A linear layer on the states of the two entities' start markers; Baldini Soares et al. 2019, section 3.2.
+    """Relation classification with a linear layer on the states of the two start markers.
 
-    F1 leaves out `negative_label`. Macro F1 is that of the official scorer of SemEval-2010 task 8: the two directions
-    of a relation count as one relation, and a prediction is right only in the right direction. Micro F1 is that of
-    TACRED's scorer.
+    The model is that of Baldini Soares et al. 2019, section 3.2.
+
+    F1 leaves out `negative_label`. Macro F1 is that of the official scorer of SemEval-2010 task 8. It counts the two
+    directions of a relation as one relation, but a prediction is right only in the right direction. Micro F1 is that
+    of TACRED's scorer.
 
     Attributes:
         labels: relations in the order of their ids.
@@ -74,11 +76,11 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
 
     @property
     def task_settings(self) -> dict[str, object]:
-        """Labels, and how examples become sequences."""
+        """The labels, and the settings that encode examples."""
         return {"labels": self.labels, **super().task_settings}
 
     def compute(self, batch: Batch) -> Tensor:
-        """(B, L) logits."""
+        """Return (B, L) logits."""
         return self.model(
             batch["input_ids"],
             batch["token_type_ids"],
@@ -87,7 +89,7 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         ).float()
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
-        """(L,) logits of each text."""
+        """Return (L,) the logits of each text."""
         return list(computed.cpu().numpy())
 
     def scores(self, split: EncodedRelations, outputs: list[Logits], subset: Subset) -> dict[str, float]:
@@ -97,9 +99,9 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         counts = []
         for relation in dict.fromkeys(self.relations):
             if relation != self.settings.negative:
-                is_it = np.array([each == relation for each in self.relations])
-                num_right = int(((gold == guess) & is_it[gold]).sum())
-                counts.append(_Counts(num_right, int(is_it[gold].sum()), int(is_it[guess].sum())))
+                has_relation = np.array([each == relation for each in self.relations])
+                num_right = int(((gold == guess) & has_relation[gold]).sum())
+                counts.append(_Counts(num_right, int(has_relation[gold].sum()), int(has_relation[guess].sum())))
         return {
             "macro_f1": float(np.mean([each.f1 for each in counts])),
             "micro_f1": _Counts(*np.sum(counts, axis=0).tolist()).f1,
@@ -107,7 +109,7 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         }
 
     def report(self, split: EncodedRelations, outputs: list[Logits]) -> Report:
-        """Return the scores per label, with each direction by itself, and the confusion matrix."""
+        """Report the scores per label, with the two directions of a relation apart, and the confusion matrix."""
         assert split.labels is not None, "only labelled splits have a report"
         confusion = confusion_matrix(split.labels, np.stack(outputs).argmax(-1), len(self.labels))
         report = classification_report(confusion, self.labels)
@@ -137,5 +139,4 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
         return relation_of(row, "", self.settings.text_column)._replace(label=None)
 
     def encode(self, examples: list[RelationExample]) -> EncodedRelations:
-        """Turn texts into sequences."""
         return EncodedRelations(examples, self.tokenizer, self.settings, self.labels)

@@ -46,8 +46,8 @@ _UNQUOTED = {
 class EncodedTexts(EncodedSplit[LabelledText]):
     """Labelled texts, encoded.
 
-    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `numbers` (B,) and, if there are gold
-    labels, `labels`: (B,) ids, (B, L) of 0 and 1 for a multi-label problem, (B,) numbers for a regression.
+    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S) and `numbers` (B,). With gold labels it also
+    holds `labels`: (B,) ids, (B, L) of 0 and 1 for a multi-label problem, or (B,) numbers for a regression.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class EncodedTexts(EncodedSplit[LabelledText]):
         return self.labels is not None
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """Turn the sequences of these numbers into tensors."""
         seconds = [self.seconds[number] for number in numbers] if self.seconds is not None else None
         labels = {"labels": self.labels[numbers]} if self.labels is not None else {}
         firsts = [self.firsts[number] for number in numbers]
@@ -89,7 +88,7 @@ def _gold(
     """Return (n,) ids or numbers, or (n, L) of 0 and 1.
 
     Raises:
-        InputError: a row without a label, or a label that is not of training; the message names its location.
+        InputError: a row has no label, or a label that is not one of training; the message names its location.
     """
     for example in examples:
         if example.label is None:
@@ -107,7 +106,7 @@ def _gold(
 
 
 class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTexts]):
-    """Serves labelled texts. The labels are those of the standard data set or of the training file.
+    """Data module of labelled texts. The labels are those of the standard data set or of the training file.
 
     Attributes:
         labels: label names in the order of their ids.
@@ -131,7 +130,7 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         self._saved_labels = labels
         read = self._read(split)
         for name, (examples, subsets, source) in read.items():
-            self._check_form(examples)
+            self._check_label_lists(examples)
             _warn_of_blank_texts(examples, source)
             if settings.kind == "single-label" and len(subsets) == 1:
                 kept = list(without_disagreement(examples, labels, source))
@@ -172,7 +171,7 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
             for name in names:
                 if name not in self.labels:
                     hint = _UNQUOTED.get(name, "")
-                    raise InputError(f"data.{key}: {name!r} is no label; known: {', '.join(self.labels)}{hint}")
+                    raise InputError(f"data.{key}: {name!r} is not a label; known: {', '.join(self.labels)}{hint}")
         if positive is not None and len(self.labels) != 2:
             raise InputError(f"data.positive_label is for two labels; there are {len(self.labels)}")
 
@@ -189,19 +188,21 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
             labelled=split != "test" or self._is_labelled(source),
         )
 
-    def _check_form(self, examples: Sequence[LabelledText]) -> None:
+    def _check_label_lists(self, examples: Sequence[LabelledText]) -> None:
+        """Check that examples have a list of labels if the problem is multi-label, and a single label otherwise."""
         multiple = self.settings.kind == "multi-label"
         for example in examples:
             if example.label is not None and isinstance(example.label, tuple) != multiple:
                 raise InputError(
-                    f"{example.location}: {'one label' if multiple else 'a list of labels'}, but data.problem is "
-                    f"{self.settings.kind}{'; data.label_separator says how to split it' if multiple else ''}"
+                    f"{example.location}: this row has {'one label' if multiple else 'a list of labels'}, but "
+                    f"data.problem is {self.settings.kind}"
+                    f"{'; set data.label_separator to the text between labels' if multiple else ''}"
                 )
 
     def _is_labelled(self, source: str) -> bool:
-        """Return whether a test file has labels. A table has none if the column is empty in every row.
+        """Return whether a test file has labels. A table has none if the column is empty or -1 in every row.
 
-        -1 counts as a label if it may be one, but not in a regression in which every row has it. A warning is logged
+        But -1 is a label if the saved model has that label and the problem is not a regression. A warning is logged
         if a column's name differs from that of the label column only in case, blanks or a plural s.
         """
         if not source.startswith(HUB) and Path(source).is_dir():
@@ -212,10 +213,10 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         first_row = next(rows, None)
         if first_row is None:
             return False
-        near = [other for other in first_row.values if _without_plural(other) == _without_plural(name)]
+        near = [each for each in first_row.values if _without_plural(each) == _without_plural(name)]
         if near and name not in first_row.values:
             log.warning(
-                "%s: no column %r, so the rows count as unlabelled; data.label_column %r names the one that is there",
+                "%s: no column %r, so the rows count as unlabelled; set data.label_column to %r to read their labels",
                 source, name, near[0],
             )  # fmt: skip
         return any(

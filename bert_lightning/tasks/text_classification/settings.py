@@ -27,7 +27,7 @@ class TextClassificationData(FineTuningData):
         label_separator: text between the labels of a multi-label row, if they are not a list.
         class_weights: weight of each class in the loss; with `balanced` each class has the same total weight.
         positive_label: the class whose F1 is logged if there are two classes; the second one by default.
-        threshold: probability from which a label is predicted, if the problem is multi-label.
+        threshold: least probability with which a label is predicted, if the problem is multi-label.
     """
 
     task: ClassVar[str] = "text-classification"

@@ -44,10 +44,10 @@ _NUM_WORST = 20
 
 
 class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
-    """One linear layer on the pooled [CLS]; `run_classifier.py`.
+    """Classification or regression with one linear layer on the pooled [CLS], as in `run_classifier.py`.
 
     - single-label: cross-entropy; accuracy, macro F1, Matthews correlation and, for two classes, the F1 of one.
-    - multi-label: binary cross-entropy; micro and macro F1. Accuracy is the share of rows right in every label.
+    - multi-label: binary cross-entropy; micro and macro F1. Accuracy is the fraction of texts right in every label.
     - regression: squared error; Pearson and Spearman correlation and the mean squared error.
 
     Attributes:
@@ -83,8 +83,8 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         second = "absolute_error" if self.kind == "regression" else "accuracy"
         self.loss_names = ("loss", second)
         self.validation_metrics = ("loss", *names)
-        form = ".3f" if self.kind == "regression" else ".1%"
-        self.progress_scores = ((f"train/{second}", second.replace("_", " "), form),)
+        number_format = ".3f" if self.kind == "regression" else ".1%"
+        self.progress_scores = ((f"train/{second}", second.replace("_", " "), number_format),)
         self.line_columns = [settings.text_column]
         if settings.is_pair:
             self.line_columns.append(settings.text_pair_column or "text_pair")
@@ -113,11 +113,11 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         return self.class_weights[labels]
 
     def compute(self, batch: Batch) -> Tensor:
-        """(B, L) logits."""
+        """Return (B, L) logits."""
         return self.model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]).float()
 
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
-        """(2,) the loss, and the number of right texts or the absolute error."""
+        """Return (2,): the loss, and the number of right texts or the absolute error."""
         labels, guess = batch["labels"], computed.detach()
         losses = sequence_losses(computed, labels, self.model.problem_type)
         if self.class_weights is not None:
@@ -131,7 +131,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         return torch.stack([losses.sum(), second.sum()])
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
-        """(L,) logits of each text."""
+        """Return (L,) the logits of each text."""
         return list(computed.cpu().numpy())
 
     # -- scores --------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         return classification_report(self._confusion(split, outputs, which), self.labels)
 
     def report(self, split: EncodedTexts, outputs: list[Logits]) -> Report:
-        """Return the scores per class and the confusion matrix; for a regression, the largest errors."""
+        """Report the scores per class and the confusion matrix; for a regression, the largest errors."""
         if self.kind == "regression":
             return self._largest_errors(split, outputs)
         every = slice(None)
@@ -202,9 +202,9 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     # -- predictions ---------------------------------------------------------------------------------------------
 
     def predictions(self, split: EncodedTexts, outputs: list[Logits]) -> list[dict[str, object]]:
-        """Return the text with its likeliest label or its labels and all probabilities, or with its score."""
+        """Return each text with its label or labels and all probabilities; for a regression, with its score."""
         rows = []
-        # A text column with the name of a result is renamed. Otherwise the result would replace the text.
+        # Rename a text column that has the name of a result, because the result would replace the text.
         columns = zip(self.line_columns, ("text", "text_pair"), strict=False)
         names = [plain if name in _RESULTS else name for name, plain in columns]
         for example, logits in zip(split.examples, outputs, strict=True):
@@ -249,7 +249,6 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         return LabelledText(row.location, texts[0], texts[1] if len(texts) > 1 else None, None, "")
 
     def encode(self, examples: list[LabelledText]) -> EncodedTexts:
-        """Turn texts into sequences."""
         return EncodedTexts(examples, self.tokenizer, self.settings, self.labels)
 
 

@@ -1,4 +1,4 @@
-"""Tagged words: named entities, parts of speech, chunks."""
+"""The data of token classification: tagged words, such as named entities, parts of speech, or chunks."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 class EncodedWords(EncodedSplit[TaggedSentence]):
     """Tagged sentences, encoded into windows.
 
-    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S), `numbers` (B,), `positions` (B, W) of the
-    pieces that have a label, and `word_mask` (B, W), which is False at padding. With gold tags it also holds `labels`
-    (B, W), -100 at padding and for tags that the model does not have.
+    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S) and `numbers` (B,). It also holds the
+    `positions` (B, W) of the pieces that have a label, and `word_mask` (B, W), which is False at padding. With gold
+    tags there are `labels` (B, W), -100 at padding and for tags that the model does not have.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class EncodedWords(EncodedSplit[TaggedSentence]):
         """Return the label of each word, or of each piece, of a window."""
         tags = (self.examples[window.sentence].tags or [])[window.words.start : window.words.stop]
         if self.spans:
-            # The rest of a span that a window cuts counts as a span, so that every window keeps to the scheme.
+            # A window may begin or end inside a span. The words of the span in the window then count as a whole
+            # span, so that the tags of every window follow the scheme.
             tags = convert(tags, self.settings.tag_scheme)
         if all_pieces:
             tags_of_word = piece_tags if self.spans else lambda tag, number: [tag] * number
@@ -103,7 +104,7 @@ def _pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[NDArray[np.int
 
 
 class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, EncodedWords]):
-    """Tagged words for training and evaluation.
+    """Data module of tagged words.
 
     If the tags mark spans, the labels are all tags of the model's scheme for the types of the training file.
     Otherwise they are the tags of that file.
@@ -133,8 +134,8 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
             hint = "; data.tag_column names the column of the tags"
             check_all_or_none(examples, name, "sentence", "tag", attribute="tags", hint=hint)
         self.spans = self._mark_spans(read, labels)
-        known = set(labels) if labels is not None else tags_in(read["train"].examples)
-        self._check_tags({name: examples for name, (examples, *_) in read.items()}, known)
+        training_tags = set(labels) if labels is not None else tags_in(read["train"].examples)
+        self._check_tags({name: examples for name, (examples, *_) in read.items()}, training_tags)
         self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context:
             _check_documents(read.values())
@@ -146,7 +147,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
 
     @property
     def tag_scheme(self) -> TagScheme | None:
-        """The scheme that a CRF over the labels keeps to; None for plain labels."""
+        """The scheme that a CRF over the labels follows; None for plain labels."""
         return self.settings.tag_scheme if self.spans else None
 
     def _read_custom(self, source: str, split: str) -> Iterator[TaggedSentence]:
@@ -159,13 +160,13 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
         by_default = standard is not None and standard.scheme == "none" and self.settings.source_scheme == "auto"
         return by_default or self.settings.source_scheme == "none"
 
-    def _check_tags(self, splits: dict[str, list[TaggedSentence]], known: set[str]) -> None:
-        """Check that the tags of all splits are of one kind, and that those of spans keep to their scheme."""
+    def _check_tags(self, splits: dict[str, list[TaggedSentence]], training_tags: set[str]) -> None:
+        """Check that the tags of all splits are of one kind, and that tags of spans follow their scheme."""
         for examples in splits.values():
             if self.spans:
-                refuse_other_than_spans(examples, known)
+                refuse_other_than_spans(examples, training_tags)
             elif not self._plain:
-                refuse_spans(examples, known)
+                refuse_spans(examples, training_tags)
         if self.spans:
             assert self.settings.source_scheme != "none"
             for split, scheme in schemes_of(splits, self.settings.source_scheme).items():
@@ -187,11 +188,11 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
             return sorted({tag for example in examples for tag in example.tags or ()})
         types = {span.type for example in examples for span in spans_of(example.tags or ())}
         if not types:
-            raise InputError(f"{examples[0].location}: the training file has no tag but {OUTSIDE}")
+            raise InputError(f"{examples[0].location}: the training file has no tag except {OUTSIDE}")
         return all_tags(types, self.settings.tag_scheme)
 
     def _report_unseen(self, examples: Sequence[TaggedSentence], split: str) -> None:
-        """Warn about tags that training does not have. They remain gold, so predictions miss them."""
+        """Warn about gold tags that training does not have. They still count as gold, so predictions miss them."""
         if examples[0].tags is None:
             return
         if self.spans:

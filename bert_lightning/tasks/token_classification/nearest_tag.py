@@ -1,7 +1,7 @@
-"""Guess which tag of a scheme was meant by a tag that belongs to none, such as `B_PER`, `b-PER` or `PER-B`.
+"""The tag of a scheme that was likely meant by a tag that belongs to none, such as `B_PER`, `b-PER` or `PER-B`.
 
-The guesses serve error messages and the decision whether the tags of a file mark spans (`tag_verdict.py`). Tags are
-never changed by them.
+Error messages suggest it. It also helps to decide whether the tags of a file mark spans (`tag_verdict.py`). It never
+replaces a tag.
 """
 
 import re
@@ -16,12 +16,12 @@ _LOOK_ALIKE = str.maketrans(
     "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
     "ABESIJKMHOPCTYXIABEZHIKMNOPTYX",
 )
-# Readings that count only next to tags that surely mark spans. BMES and BMEWO of Chinese corpora have M and W.
+# Readings that count only if other tags clearly mark spans. BMES and BMEWO of Chinese corpora have M and W.
 _VAGUE = {"8": "B", **dict.fromkeys("1|!lMm", "I"), "3": "E", **dict.fromkeys("5Ww", "S")}
 _WORDS = {"begin": "B", "beginning": "B", "inside": "I", "end": "E", "single": "S", "last": "L", "unit": "U"}
 _OUTSIDE_WORDS = {"none", "null", "nil", "out", "outside"}
 _VAGUE_OUTSIDE = {"other", "-", "_"}
-# A hyphen that shows only at the end of a line.
+# A hyphen that is visible only at the end of a line.
 _SOFT_HYPHEN = "\u00ad"
 _MINUS = "\u2212"
 _SEPARATORS = r"[\W_]"
@@ -70,7 +70,7 @@ def _cleaned(tag: str) -> str:
 
 
 def _prefixes(text: str, vague: bool) -> list[str]:
-    """Return the prefixes that a text may stand for, the likeliest first."""
+    """Return the prefixes that a text may mean, the likeliest first."""
     letter = text.upper().translate(_LOOK_ALIKE)
     prefixes = (
         letter if letter in (*PREFIXES, OUTSIDE) else None,
@@ -104,7 +104,8 @@ def _read_prefix_last(text: str) -> list[str]:
 def _read_joined(text: str, tag: str, known: Collection[str]) -> list[str]:
     """Read a letter and a type without a separator: `BPER`.
 
-    Many words begin with these letters, so it counts only if the file has `B-PER` too, or if all its tags are joined.
+    Many words begin with these letters. So the reading counts only if the file also has `B-PER`, or if all its tags
+    are joined.
     """
     if text[:1] not in PREFIXES:
         return []
@@ -117,10 +118,10 @@ def _are_joined(tags: Collection[str]) -> bool:
 
     Types of one letter do not count, because tag sets of parts of speech have BN and IN.
     """
-    others = [tag for tag in tags if tag != OUTSIDE]
-    if not all(tag[:1] in PREFIXES and _JOINED_TYPE.fullmatch(tag[1:]) for tag in others):
+    span_tags = [tag for tag in tags if tag != OUTSIDE]
+    if not all(tag[:1] in PREFIXES and _JOINED_TYPE.fullmatch(tag[1:]) for tag in span_tags):
         return False
-    return any(tag[0] == "B" and f"I{tag[1:]}" in tags for tag in others)
+    return any(tag[0] == "B" and f"I{tag[1:]}" in tags for tag in span_tags)
 
 
 def tag_problem(tag: str, known: Collection[str]) -> str:
@@ -137,7 +138,7 @@ def tag_problem(tag: str, known: Collection[str]) -> str:
 
 
 def similar_types(types: Collection[str]) -> tuple[str, str] | None:
-    """Return two types that differ only in case, separators, or characters that look alike; None otherwise.
+    """Return two types that differ only in case, separators, or similar characters; None if there are none.
 
     >>> similar_types({"PER", "per", "LOC"})
     ('PER', 'per')
@@ -152,5 +153,5 @@ def similar_types(types: Collection[str]) -> tuple[str, str] | None:
 
 
 def is_fraction(tag: str) -> bool:
-    """Return whether a tag is a number with a decimal point, such as the confidence in a further column."""
+    """Return whether a tag is a number with a decimal point, such as a confidence from another column."""
     return _FRACTION.fullmatch(tag) is not None

@@ -10,7 +10,9 @@ from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 @dataclass(frozen=True)
 class TokenClassificationData(FineTuningData):
-    """Files of tagged words: columns (CoNLL, two columns), CoNLL-U, tables with lists, a hub or a standard data set.
+    """Data of token classification.
+
+    Sources are column files (CoNLL, two columns), CoNLL-U, tables with lists, a hub data set, or a standard data set.
 
     Attributes:
         token_column: column of the words. In column files it is a number counted from 0, negative from the end;

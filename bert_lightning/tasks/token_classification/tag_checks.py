@@ -1,4 +1,4 @@
-"""Check the tags of files before training or scoring; every message names file and line."""
+"""Checks of the tags of files before training or scoring. Every message names file and line."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,16 +42,16 @@ def mark_spans(examples: Sequence[TaggedSentence]) -> bool:
     if verdict.doubtful:
         log.warning(
             "%s could mark a span, but the tags are read as plain labels and scored by accuracy and macro F1; "
-            "data.source_scheme BIOES or BILOU reads spans, none ends this warning",
+            "set data.source_scheme to BIOES or BILOU to read spans, or to none to end this warning",
             _first(examples, verdict.doubtful),
         )
     if tags and all(map(is_fraction, tags)):
-        log.warning("%s is a number like all tags; data.tag_column names another column", _first(examples, tags))
+        log.warning("%s is a number, as all tags are; set data.tag_column to another column", _first(examples, tags))
     return verdict.spans
 
 
 def _words_mark_spans(examples: Sequence[TaggedSentence]) -> bool:
-    """Return whether the columns of words and tags were confused; stop at the first word that is no tag."""
+    """Return whether all words are tags of spans, so that the two columns were probably confused."""
     words = (word for example in examples for word in example.words)
     if not all(map(is_span_tag, words)):
         return False
@@ -71,7 +71,8 @@ def warn_of_other_columns(source: str, token_column: int | str | None) -> None:
         starts = {tag for tag in tags_in(examples) if tag[:2] in ("B-", "I-")}
         if starts and judge_tags(tags_in(examples)) == TagVerdict(True):
             log.warning(
-                "%s marks a span, but the last column is read, which holds plain labels; data.tag_column %d reads it",
+                "%s marks a span, but the last column, which holds plain labels, is read as the tags; "
+                "set data.tag_column to %d to read the spans",
                 _first(examples, starts), column,
             )  # fmt: skip
             return
@@ -94,19 +95,20 @@ def refuse_other_than_spans(examples: Sequence[TaggedSentence], known: Collectio
         raise _refusal(examples, unfit, known)
     if several := {tag for tag in tags if is_several(tag)}:
         log.warning(
-            "%s holds several tags, but is read as one, whose type is all that follows", _first(examples, several)
+            "%s holds several tags, but is read as one; its type is everything after the prefix",
+            _first(examples, several),
         )
     if pair := similar_types({tag[2:] for tag in tags | {*known} if has_type(tag)}):
         log.warning("%s: the types %r and %r are similar, but are read as two", examples[0].location, *pair)
 
 
 def _fits(tag: str, forms: set[bool]) -> bool:
-    """Return whether a tag marks a span as those of training do.
+    """Return whether a tag marks a span, and has a type exactly if the tags of training have types.
 
     Args:
         tag: the tag.
-        forms: holds True if a tag of training has a type, and False if one has none. Training tags of both forms are
-            refused. A training file with O alone has no form, and is refused later for that reason.
+        forms: contains True if a tag of training has a type, and False if one has none. If it contains both, a tag
+            needs a type. If it is empty, because training has only O, the training file is refused later.
     """
     return is_span_tag(tag) and (not forms or has_type(tag) is (True in forms))
 
@@ -130,7 +132,7 @@ def refuse_spans(examples: Sequence[TaggedSentence], known: Collection[str]) -> 
     if unknown and verdict.spans:
         raise InputError(
             f"{_first(examples, unknown)} marks a span, but the tags of training are plain labels, such as "
-            f"{min(known)!r}; data.source_scheme none takes all tags as plain labels"
+            f"{min(known)!r}; set data.source_scheme to none to read all tags as plain labels"
         )
 
 
@@ -145,18 +147,18 @@ def schemes_of(
     if source_scheme != "auto":
         return dict.fromkeys(labelled, source_scheme)
     schemes: dict[str, TagScheme] = {split: detect_scheme(_sequences(each)) for split, each in labelled.items()}
-    # Few words tell IOB1 from IOB2, so all files that may be either decide together.
+    # Only a few words show whether the scheme is IOB1 or IOB2, so all files that may be either decide together.
     two_letters = [split for split, scheme in schemes.items() if scheme in ("IOB1", "IOB2")]
     together = detect_scheme(tags for split in two_letters for tags in _sequences(labelled[split]))
     schemes |= dict.fromkeys(two_letters, together)
     for split in schemes:
         first = next(iter(schemes))
-        # A file that uses only some tags of a scheme may look like one of another scheme.
+        # A file that uses only some tags of its scheme may look like a file of another scheme.
         if schemes[split] != schemes[first] and _keeps_to(labelled[split], schemes[first]):
             schemes[split] = schemes[first]
         if schemes[split] != schemes[first]:
             log.warning(
-                "%s: the tags keep to %s, but those of %s to %s; the spans of each are read by its own scheme",
+                "%s: the tags follow %s, but those of %s follow %s; each split is read by its own scheme",
                 labelled[split][0].location, schemes[split], labelled[first][0].location, schemes[first],
             )  # fmt: skip
     return schemes
@@ -173,7 +175,7 @@ def check_scheme(
     foreign = {tag for tag in tags_in(examples) if not _is_of(tag, scheme)}
     if foreign:
         tag = _first(examples, foreign)
-        raise InputError(f"{tag} is not of the scheme {scheme}; data.source_scheme says what the tags keep to")
+        raise InputError(f"{tag} is not of the scheme {scheme}; set data.source_scheme to the scheme of the tags")
     breaks = [(e, word) for e in examples if (word := first_break(e.tags or (), scheme)) is not None]
     if not breaks:
         return
@@ -215,4 +217,5 @@ def _refusal(examples: Sequence[TaggedSentence], tags: Collection[str], known: C
     """Build the error about the first wrong tag, with its line and the tag that was likely meant."""
     example, word = _find(examples, tags)
     problem = tag_problem((example.tags or [])[word], tags_in(examples) | {*known})
-    return InputError(f"{_tag_at(example, word)} {problem}; data.source_scheme none takes all tags as plain labels")
+    advice = "set data.source_scheme to none to read all tags as plain labels"
+    return InputError(f"{_tag_at(example, word)} {problem}; {advice}")

@@ -1,4 +1,4 @@
-"""Schemes of tags: detect the scheme of a file, check sequences, and convert between schemes."""
+"""Schemes of tags: detection of a file's scheme, checks of sequences, and conversion between schemes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -20,8 +20,8 @@ from bert_lightning.tags import (
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme:
     """Return the scheme of tags that mark spans.
 
-    BIOES and BILOU are recognised by their letters. With B and I alone it is IOB2, unless some span starts with I and
-    every B touches a span of its own type before it, as in IOB1.
+    BIOES and BILOU are recognised by their letters. With B and I alone, the scheme is IOB1 if some span starts with I
+    and every B directly follows a span of the same type. Otherwise it is IOB2.
 
     >>> detect_scheme([["I-PER", "O", "I-PER", "B-PER"]])
     'IOB1'
@@ -45,7 +45,7 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> TagScheme:
 
 
 def first_break(tags: Sequence[str], scheme: TagScheme) -> int | None:
-    """Return the number of the first word whose tag the scheme does not allow there; None if there is none.
+    """Return the number of the first word whose tag breaks the scheme; None if there is none.
 
     Raises:
         ValueError: a tag is not of the scheme.
@@ -65,7 +65,7 @@ def first_break(tags: Sequence[str], scheme: TagScheme) -> int | None:
 def labels_are_spans(labels: Sequence[str]) -> bool:
     """Return whether a model's labels are those that `all_tags` returns for some types.
 
-    Single letters may also be plain labels. Those are sorted, so that O does not come before B or I.
+    Single letters may also be plain labels. Plain labels are sorted, so O is not the first of them if there is a B.
     """
     if not all(map(is_span_tag, labels)):
         return False
@@ -89,7 +89,7 @@ def tags_of(spans: Iterable[Span], length: int, scheme: TagScheme) -> list[str]:
 
 
 def _prefixes_of_span(length: int, scheme: TagScheme, touches: bool) -> list[str]:
-    """Return the prefix of each word of a span; `touches` if it touches a span of its own type before it."""
+    """Return the prefix of each word of a span. `touches` says that a span of its type ends directly before it."""
     if scheme == "IOB1":
         first = single = "B" if touches else "I"
         last = "I"
@@ -101,7 +101,7 @@ def _prefixes_of_span(length: int, scheme: TagScheme, touches: bool) -> list[str
 
 
 def convert(tags: Sequence[str], scheme: TagScheme) -> list[str]:
-    """Convert tags of any scheme to those of `scheme`; `spans_of` reads sequences that break their own scheme.
+    """Convert tags of any scheme to those of `scheme`. `spans_of` decides how sequences that break a scheme are read.
 
     >>> convert(["I-PER", "I-PER", "O"], "BILOU")
     ['B-PER', 'L-PER', 'O']
@@ -110,7 +110,7 @@ def convert(tags: Sequence[str], scheme: TagScheme) -> list[str]:
 
 
 def all_tags(types: Iterable[str], scheme: TagScheme) -> list[str]:
-    """Return O and every tag of a scheme for the given types, by type: the labels of a model.
+    """Return the labels of a model: O, and every tag of a scheme for each type, sorted by type.
 
     >>> all_tags(["PER", "LOC"], "IOB2")
     ['O', 'B-LOC', 'I-LOC', 'B-PER', 'I-PER']

@@ -1,4 +1,4 @@
-"""Decide whether the tags of a file mark spans or are plain labels, such as parts of speech."""
+"""The decision on whether the tags of a file mark spans or are plain labels, such as parts of speech."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -11,11 +11,11 @@ _SEVERAL = re.compile(r"[BIESLU]-.*[^\w-][BIESLU]-.+", re.DOTALL)
 
 
 class TagVerdict(NamedTuple):
-    """The way in which the tags of a file are read.
+    """The decision about how the tags of a file are read.
 
     Attributes:
         spans: whether they mark spans; otherwise they are plain labels.
-        refused: tags that contradict this: they are nearly tags of spans, or mark no span although others do.
+        refused: tags that contradict `spans`: they are nearly tags of spans, or mark no span although others do.
         doubtful: plain labels that could also be tags of spans.
     """
 
@@ -43,13 +43,13 @@ class _Forms(NamedTuple):
 def judge_tags(tags: Iterable[str]) -> TagVerdict:
     """Decide whether the tags of a file mark spans.
 
-    1. One tag with B or I and a type is enough: then every other tag must mark a span too, or be O.
-    2. Without such a tag, tags that are nearly of this form count if something like O is among them, or both B and I
-       of one type.
-    3. Single letters are spans without a type if there are no other tags.
-    4. Single letters among more tags of other kinds are plain labels, because tag sets of parts of speech have them
-       too (Gimpel et al. 2011: O, S, L, U, E; MULTEXT: I, S). Such sets also have tags such as `I-` (PROIEL) and
-       `i--------` (Perseus), and names such as `E-mail`.
+    1. If a tag has B or I and a type, the tags mark spans. Then every other tag must also mark a span, or be O.
+    2. Otherwise, some tags may be nearly of this form, such as `B_PER`. They mean spans if something like O is among
+       the tags, if all tags are of this form, or if one type has both B and I.
+    3. Single letters with B or I among them mark spans without a type, if there are no other tags.
+    4. Single letters among many other tags are plain labels. Tag sets of parts of speech have such letters (Gimpel et
+       al. 2011: O, S, L, U, E; MULTEXT: I, S). They also have tags such as `I-` (PROIEL) and `i--------` (Perseus),
+       and names such as `E-mail`.
 
     >>> judge_tags(["B-PER", "I-PER", "O", "LOC"])
     TagVerdict(spans=True, refused=frozenset({'LOC'}), doubtful=frozenset())
@@ -95,8 +95,8 @@ def _judge_typed(forms: _Forms, readings: dict[str, str]) -> TagVerdict:
 def _are_nearly_typed(forms: _Forms, readings: dict[str, str]) -> bool:
     """Return whether tags such as `B_PER` and `I_PER` are meant as tags of spans, in a file without any `B-PER`.
 
-    One of them must start a span with B or I. In addition there must be something like O, or all tags must be of this
-    form, or both B and I of one type must occur.
+    One of them must start a span with B or I. One more condition must be true: something like O is among the tags,
+    all tags are of this form, or one type has both B and I.
     """
     typed = {tag: reading for tag, reading in readings.items() if "-" in reading}
     types_of_b = {reading[1:] for reading in typed.values() if reading[0] == "B"}
@@ -114,14 +114,14 @@ def _judge_letters(forms: _Forms, distinct: set[str]) -> TagVerdict:
     near = {tag: reading for tag, reading in readings.items() if "-" not in reading}
     prefixes = forms.letters | set(near.values()) | ({OUTSIDE} if forms.has_outside else set())
     if not prefixes & {"B", "I"}:
-        # No span can start. A file of O alone still marks spans: it has none. E, S, L and U with O are doubtful.
+        # Without B and I, no span can start. Tags that are all O still count as tags of spans, of which there are
+        # none. E, S, L and U next to O are doubtful.
         only_outside = not forms.letters and not forms.others
         is_doubtful = not forms.others and forms.has_outside
         return TagVerdict(only_outside, doubtful=forms.letters if is_doubtful else frozenset())
     if not forms.others:
         return TagVerdict(True, refused=_of_two_schemes(forms.letters))
-    # Tags that are nothing like a prefix must be fewer than the prefixes. If B and I are only guessed, there must be
-    # no such tag.
+    # Tags unlike any prefix must be fewer than the prefixes. If B and I are only guessed, no such tag is allowed.
     num_unlike = len(forms.others) - len(near)
     are_few = num_unlike < len(prefixes) if has_start else num_unlike == 0
     if are_few and (OUTSIDE in prefixes or {"B", "I"} <= prefixes):

@@ -1,4 +1,4 @@
-"""A tag for each word: named entities, parts of speech, chunks; by a softmax per word or a CRF per sentence."""
+"""Token classification: a tag for each word, by a softmax per word or a CRF per sentence."""
 
 from collections.abc import Iterator, Sequence
 
@@ -41,10 +41,10 @@ COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 
 
 class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
-    """Cross-entropy on the first piece of each word (paper section 5.3), or the likelihood of a linear-chain CRF.
+    """Token classification by the first piece of each word (paper section 5.3).
 
-    Tags of spans are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence
-    are joined before a CRF decodes it.
+    The loss is a cross-entropy, or the likelihood of a linear-chain CRF. Tags of spans are converted to IOB2 from any
+    scheme, and scored as conlleval does. The windows of a long sentence are joined before a CRF decodes it.
 
     Attributes:
         labels: tags in id order.
@@ -102,7 +102,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[WordScores]:
         """Return the scores (words, L) of each window's words."""
         scores, mask = computed.cpu().numpy(), batch["word_mask"].cpu().numpy()
-        return [row[valid] for row, valid in zip(scores, mask, strict=True)]
+        return [of_window[valid] for of_window, valid in zip(scores, mask, strict=True)]
 
     # -- tags ----------------------------------------------------------------------------------------------------
 

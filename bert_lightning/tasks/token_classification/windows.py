@@ -1,4 +1,4 @@
-"""Windows of tagged sentences: one per sentence, several if it is longer than the model, and no word lost."""
+"""Windows of tagged sentences: one per sentence, or several if it is longer than the model. No word is lost."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
@@ -52,14 +52,14 @@ def sentence_windows(
             positions = [int(start) + len(left) + 1 for start in starts]
             yield Window(number, range(len(words)), [*left, *flat[number], *right], positions, lengths)
             continue
-        for shown, answered in cut_sentence(starts, ends, room, settings.window_overlap):
-            offset = int(starts[shown.start])
+        for inside, predicted in cut_sentence(starts, ends, room, settings.window_overlap):
+            offset = int(starts[inside.start])
             yield Window(
                 number,
-                answered,
-                flat[number][offset : int(ends[shown.stop - 1])],
-                [int(starts[word]) - offset + 1 for word in answered],
-                lengths[answered.start : answered.stop],
+                predicted,
+                flat[number][offset : int(ends[inside.stop - 1])],
+                [int(starts[word]) - offset + 1 for word in predicted],
+                lengths[predicted.start : predicted.stop],
             )
 
 
@@ -78,7 +78,7 @@ def cut_sentence(
         overlap: pieces that two windows have in common, or fewer because words are not cut.
 
     Yields:
-        For each window the words that it shows and the words that it answers for.
+        For each window the words inside it, and those of them whose tags it predicts.
     """
     windows = list(_overlapping_windows(starts, ends, room, overlap))
     borders = [0]
@@ -96,7 +96,7 @@ def cut_sentence(
 def _overlapping_windows(
     starts: NDArray[np.int64], ends: NDArray[np.int64], room: int, overlap: int
 ) -> Iterator[range]:
-    """Yield the words of each window: it starts at the first word inside the overlap and takes all words that fit."""
+    """Yield the words of each window: from the first word inside the overlap, all words that fit."""
 
     def stop_of(first: int) -> int:
         return int(np.searchsorted(ends, starts[first] + room, side="right"))
@@ -120,7 +120,7 @@ def _document_context(
     """Return pieces of the same document before and after a sentence.
 
     Args:
-        number: the sentence.
+        number: number of the sentence.
         examples: all sentences.
         flat: the pieces of each sentence.
         num_pieces: pieces on each side, at most.
@@ -163,7 +163,7 @@ class _WordPieces:
 
 
 def piece_positions(window: Window) -> list[int]:
-    """Return the positions of all pieces of the words that a window answers for.
+    """Return the positions of all pieces of the words whose tags a window predicts.
 
     >>> piece_positions(Window(0, range(2), [7, 8, 9], positions=[1, 3], num_pieces=[2, 1]))
     [1, 2, 3]

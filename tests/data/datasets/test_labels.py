@@ -215,7 +215,7 @@ def test_a_dash_is_a_class_beside_other_names(tmp_path: Path, tokenizer):
 def test_a_name_that_yaml_takes_for_a_truth_value_is_named_with_the_remedy(tmp_path: Path, tokenizer, key):
     value = {"True": 2.0} if key == "class_weights" else "True"
     with pytest.raises(
-        InputError, match=rf"data\.{key}: 'True' is no label; known: no, yes; YAML reads yes, on and true"
+        InputError, match=rf"data\.{key}: 'True' is not a label; known: no, yes; YAML reads yes, on and true"
     ):
         texts(tokenizer, train=jsonl(tmp_path / "t.jsonl", ["yes", "no"]), **{key: value})
 
@@ -297,7 +297,7 @@ def test_a_test_file_whose_label_column_is_spelled_otherwise_is_warned_about(
 ):
     data = texts(tokenizer, "test", ["x", "y"], test=write(tmp_path / "t.csv", f"{header}\na,x\n"))
     assert not data.splits["test"].is_labelled
-    assert "no column 'label', so the rows count as unlabelled; data.label_column" in caplog.text
+    assert "no column 'label', so the rows count as unlabelled; set data.label_column to" in caplog.text
     caplog.clear()
     texts(tokenizer, "test", ["x", "y"], test=write(tmp_path / "t.csv", "text,id\na,x\n"))
     assert not caplog.records

@@ -123,7 +123,7 @@ def test_answers_that_are_not_in_the_text_are_counted_and_left_out_of_training(t
     with caplog.at_level(logging.WARNING):
         data = QuestionAnsweringDataModule(settings, tokenizer)
     assert data.num_training_samples == 3
-    assert "no answer that is in the text; 1 such question(s)" in caplog.text
+    assert "the text does not contain an answer; 1 such question(s)" in caplog.text
     assert "1 answer(s) are not at their answer_start" in caplog.text
     for paragraph in content["data"][0]["paragraphs"]:
         paragraph["qas"][0]["answers"] = [{"text": "elephant", "answer_start": 3}]

@@ -128,7 +128,7 @@ def test_a_test_file_whose_label_column_is_called_otherwise_is_warned_about(tabl
         path.write_text(f"sentence\t{name}\nThe old cat.\tanimals\n")
         data = build(tables, tokenizer, "test", ["animals", "nature"], test=str(path))
         assert not data.splits["test"].is_labelled
-        assert f"no column 'topic', so the rows count as unlabelled; data.label_column {name!r}" in caplog.text
+        assert f"no column 'topic', so the rows count as unlabelled; set data.label_column to {name!r}" in caplog.text
 
 
 def test_blank_texts_are_warned_about_with_their_number_and_the_first_location(tables, tokenizer, tmp_path, caplog):

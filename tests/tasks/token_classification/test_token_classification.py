@@ -136,7 +136,7 @@ def test_types_that_training_lacks_are_counted_and_stay_gold(tmp_path, tokenizer
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cat O\n", "no tag but O"),
+        ("cat O\n", "no tag except O"),
         ("", "no examples"),
         ("cat\n", "line 1: this sentence has no tag"),
     ],
@@ -202,7 +202,7 @@ def test_a_tag_nearly_of_a_scheme_is_refused_with_its_line_and_nearest_reading(
     with pytest.raises(InputError, match=rf"train\.conll: line {line}: ") as error:
         module(tmp_path, tokenizer, text)
     assert message in str(error.value)
-    assert "data.source_scheme none" in str(error.value)
+    assert "set data.source_scheme to none" in str(error.value)
     assert not module(tmp_path, tokenizer, text, source_scheme="none").spans
 
 
@@ -264,8 +264,8 @@ def test_a_saved_model_refuses_tags_of_another_kind_than_its_labels(tmp_path, to
 
 def test_files_of_two_schemes_are_warned_about_and_each_is_read_by_its_own_scheme(tmp_path, tokenizer, caplog):
     data = module(tmp_path, tokenizer, "cat B-A\ndog I-A\ncat B-A\n", "cat S-A\ndog S-A\nthe O\n")
-    assert "validation.conll: line 1: the tags keep to BIOES, but those of " in caplog.text
-    assert "to IOB2; the spans of each are read by its own scheme" in caplog.text
+    assert "validation.conll: line 1: the tags follow BIOES, but those of " in caplog.text
+    assert "follow IOB2; each split is read by its own scheme" in caplog.text
     assert "breaks" not in caplog.text
     assert data.splits["validation"].batch(np.array([0]))["labels"].tolist() == [[1, 1, 0]]
     caplog.clear()
@@ -326,7 +326,7 @@ def test_words_and_tags_that_were_taken_for_each_other_are_refused_with_the_keys
 
 
 def test_a_training_file_of_o_alone_is_refused_with_any_validation_file(tmp_path, tokenizer):
-    with pytest.raises(InputError, match=r"train.conll: line 1: the training file has no tag but O"):
+    with pytest.raises(InputError, match=r"train.conll: line 1: the training file has no tag except O"):
         module(tmp_path, tokenizer, "cat O\n", "cat B-A\n")
 
 
@@ -346,7 +346,9 @@ def test_only_a_test_file_may_have_no_tags(tmp_path, tokenizer, split):
 def test_a_last_column_of_fractions_is_warned_about_as_no_tags(tmp_path, tokenizer, caplog):
     text = "cat B-A 0.91\ndog I-A 0.88\nthe O 0.001\n"
     module(tmp_path, tokenizer, text)
-    assert "line 1: the tag '0.91' of 'cat' is a number like all tags; data.tag_column names another" in caplog.text
+    assert (
+        "line 1: the tag '0.91' of 'cat' is a number, as all tags are; set data.tag_column to another" in caplog.text
+    )
     caplog.clear()
     module(tmp_path, tokenizer, text, tag_column=1)
     module(tmp_path, tokenizer, "cat 0\ndog 1\n")
@@ -356,13 +358,13 @@ def test_a_last_column_of_fractions_is_warned_about_as_no_tags(tmp_path, tokeniz
 def test_tags_of_spans_in_a_column_before_the_last_are_warned_about(tmp_path, tokenizer, caplog):
     text = "cat B-A NN\ndog I-A NN\nthe O DT\n"
     assert module(tmp_path, tokenizer, text).labels == ["DT", "NN"]
-    assert "line 1: the tag 'B-A' of 'cat' marks a span, but the last column is read" in caplog.text
-    assert "data.tag_column 1 reads it" in caplog.text
+    assert "line 1: the tag 'B-A' of 'cat' marks a span, but the last column, which holds plain" in caplog.text
+    assert "set data.tag_column to 1 to read the spans" in caplog.text
     caplog.clear()
     tsv = tmp_path / "train.tsv"
     tsv.write_text(text.replace(" ", "\t"))
     TokenClassificationDataModule(TokenClassificationData(train=str(tsv)), tokenizer)
-    assert "data.tag_column 1 reads it" in caplog.text
+    assert "set data.tag_column to 1 to read the spans" in caplog.text
     caplog.clear()
     assert module(tmp_path, tokenizer, text, tag_column=1).labels == ["O", "B-A", "I-A"]
     module(tmp_path, tokenizer, text, tag_column=-1)
