@@ -101,7 +101,7 @@ def _fit(options: argparse.Namespace) -> int:
     directory = choose_directory(experiment, options.run_directory, options.resume)
     metrics = fit(experiment, directory, options.resume, profile=options.profile)
     if metrics is None:
-        print(f"finished before: {directory.path} (--resume never starts a new run)")
+        print(f"finished before: {directory.path} (add `--resume never` to start a new run)")
     elif is_first_process():
         from bert_lightning.config.published import compared
 

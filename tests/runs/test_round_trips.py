@@ -513,7 +513,7 @@ def test_a_run_that_took_letters_for_plain_labels_continues_if_the_scheme_is_nam
     command.append("--data.source_scheme")
     capsys.readouterr()
     assert main([*command, "auto"]) == 2
-    assert "its labels differ; data.source_scheme none takes all tags as" in capsys.readouterr().err
+    assert "its labels differ; set data.source_scheme to none to read all tags as" in capsys.readouterr().err
     assert main([*command, "none"]) == 0
     assert directory.read_config()["data"]["source_scheme"] == "none"
     assert "val/macro_f1" in read_run(tmp_path / "run").rows[-1]
