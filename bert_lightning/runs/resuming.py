@@ -118,7 +118,11 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
             raise InputError(f"{checkpoint} cannot be resumed here: its {name} differs")
     if saved["task_settings"].get("labels") != task.task_settings.get("labels"):
         # Earlier versions took tags without types, such as B and I, for plain labels.
-        hint = "; set data.source_scheme to none to read all tags as plain labels" if getattr(task, "spans", False) else ""
+        hint = (
+            "; set data.source_scheme to none to read all tags as plain labels"
+            if getattr(task, "spans", False)
+            else ""
+        )
         raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
     _check_head(checkpoint, content["state_dict"], task)
     step = int(content["global_step"])
