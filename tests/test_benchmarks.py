@@ -149,7 +149,7 @@ def test_a_check_fails_by_its_figures_or_an_error(monkeypatch, figures, expected
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
-    from bert_lightning.model import attention
+    from bert_lightning.model.layers import attention
 
     def a_tenth_too_large(query_key_value, layout, num_heads, dropout):
         context, weights = right(query_key_value, layout, num_heads, dropout)

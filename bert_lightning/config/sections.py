@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert_lightning.checks import RefusedValue, require_at_least, require_positive
-from bert_lightning.model.attention import AttentionName
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.layers.attention import AttentionName
 from bert_lightning.tasks.spec import NoHeadSettings
 
 ARCHITECTURE = [field.name for field in dataclasses.fields(BertConfig)]

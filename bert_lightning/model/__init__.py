@@ -6,9 +6,9 @@ V vocabulary size, L labels, M masked positions. Packed input has T tokens in n 
 
 from bert_lightning.model.bert import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining
 from bert_lightning.model.config import PRESETS, BertConfig
-from bert_lightning.model.crf import LinearChainCRF
 from bert_lightning.model.encoder import BertEncoder
-from bert_lightning.model.packing import Packing
+from bert_lightning.model.layers.crf import LinearChainCRF
+from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
     BertForQuestionAnswering,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import ACTIVATIONS, BertEncoder, EncoderOutput, initialize
-from bert_lightning.model.packing import Packing
+from bert_lightning.model.layers.packing import Packing
+from bert_lightning.model.layers.token_loss import TokenLoss, token_loss
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.token_loss import TokenLoss, token_loss
 
 
 class MaskedLanguageModelHead(nn.Module):

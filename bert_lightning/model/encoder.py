@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bert_lightning.model.attention import AttentionName, Backend, Layout, choose_backend, layout_of
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.dropout import Dropout
-from bert_lightning.model.embeddings import BertEmbeddings
-from bert_lightning.model.packing import Packing, longest_of, order_by_length, real_tokens
-from bert_lightning.model.pooling import pool
+from bert_lightning.model.layers.attention import AttentionName, Backend, Layout, choose_backend, layout_of
+from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.layers.embeddings import BertEmbeddings
+from bert_lightning.model.layers.packing import Packing, longest_of, order_by_length, real_tokens
+from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 
 # `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf.
@@ -97,7 +97,7 @@ class BertEncoder(PretrainedModel):
     """BERT without a head.
 
     Attributes:
-        attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/attention.py`).
+        attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/layers/attention.py`).
         activation_checkpointing: store only the input of each block for the backward pass, and recompute the rest.
 
     >>> encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=100))

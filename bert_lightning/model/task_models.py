@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
-from bert_lightning.model.attention import layout_of
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.crf import LinearChainCRF, allowed_by_scheme
-from bert_lightning.model.dropout import Dropout
 from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.layers.attention import layout_of
+from bert_lightning.model.layers.crf import LinearChainCRF, allowed_by_scheme
+from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.layers.packing import Packing
+from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.losses import ProblemType
-from bert_lightning.model.packing import Packing
-from bert_lightning.model.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tags import TagScheme
 

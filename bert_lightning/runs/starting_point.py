@@ -13,7 +13,7 @@ from bert_lightning.config.sections import ModelSettings
 from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
-from bert_lightning.model.attention import varlen_obstacle
+from bert_lightning.model.layers.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type

@@ -18,8 +18,8 @@ from gpu_setting import (
 )
 
 from bert_lightning.model import BertForPreTraining
-from bert_lightning.model.attention import Layout, eager, varlen
-from bert_lightning.model.packing import packing_of
+from bert_lightning.model.layers.attention import Layout, eager, varlen
+from bert_lightning.model.layers.packing import packing_of
 
 
 def every_backend_and_form_agrees_with_float64(setting: Setting) -> Figures:

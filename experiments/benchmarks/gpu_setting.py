@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bert_lightning.model import BertConfig, BertEncoder
-from bert_lightning.model.attention import AttentionName, varlen_obstacle
-from bert_lightning.model.packing import Packing, real_tokens
+from bert_lightning.model.layers.attention import AttentionName, varlen_obstacle
+from bert_lightning.model.layers.packing import Packing, real_tokens
 
 VOCAB_SIZE, LENGTHS = 97, (50, 64, 1, 17)
 # bfloat16 has 8 bits of precision, and two layers add numbers in another order.

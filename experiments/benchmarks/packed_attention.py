@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from measuring import write_json
 from torch import Tensor
 
-from bert_lightning.model.attention import Layout, eager, sdpa
-from bert_lightning.model.packing import Packing, packing_of, pad
+from bert_lightning.model.layers.attention import Layout, eager, sdpa
+from bert_lightning.model.layers.packing import Packing, packing_of, pad
 
 SHAPES = ((64, 32, 256, 4), (128, 32, 256, 4), (128, 32, 768, 12), (512, 8, 768, 12))
 

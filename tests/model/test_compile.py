@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bert_lightning.model import BertConfig, BertForPreTraining
-from bert_lightning.model.packing import packing_of
+from bert_lightning.model.layers.packing import packing_of
 
 V = 60
 

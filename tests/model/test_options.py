@@ -20,7 +20,7 @@ from bert_lightning.model import (
     BertForSequenceClassification,
 )
 from bert_lightning.model.architectures import model_of
-from bert_lightning.model.packing import packing_of
+from bert_lightning.model.layers.packing import packing_of
 
 V = 40
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 3, 0, 0]])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from bert_lightning.data.loading.randomness import derive_key, permute
-from bert_lightning.model.packing import Packing
+from bert_lightning.model.layers.packing import Packing
 
 # Lengths are padded to a multiple of this, which keeps the number of tensor shapes small.
 LENGTH_MULTIPLE = 8

@@ -21,7 +21,7 @@ from bert_lightning.metrics.entities import EntityScores, conlleval_report, scor
 from bert_lightning.metrics.entity_errors import EntityErrors, entity_errors
 from bert_lightning.metrics.spans import Span, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
-from bert_lightning.model.crf import LinearChainCRF
+from bert_lightning.model.layers.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tasks.fine_tuning.report import Report
 from bert_lightning.tasks.fine_tuning.splits import Subset

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bert_lightning.model import BertConfig, BertEncoder, Packing
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.attention import Layout, choose_backend, eager, sdpa
 from bert_lightning.model.bert import BertForPreTraining
-from bert_lightning.model.packing import packing_of, pad, real_tokens
+from bert_lightning.model.layers.attention import Layout, choose_backend, eager, sdpa
+from bert_lightning.model.layers.packing import packing_of, pad, real_tokens
 from bert_lightning.model.task_models import BertForMultipleChoice
 
 V = 97

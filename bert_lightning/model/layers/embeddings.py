@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.dropout import Dropout
+from bert_lightning.model.layers.dropout import Dropout
 
 
 class BertEmbeddings(nn.Module):

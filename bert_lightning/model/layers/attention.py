@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_lightning.model.dropout import dropout
-from bert_lightning.model.packing import Packing, pad
+from bert_lightning.model.layers.dropout import dropout
+from bert_lightning.model.layers.packing import Packing, pad
 
 AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
 

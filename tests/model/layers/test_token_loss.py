@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.model import BertConfig, BertForPreTraining, token_loss
-from bert_lightning.model.token_loss import token_loss as loss_of
+from bert_lightning.model import BertConfig, BertForPreTraining
+from bert_lightning.model.layers import token_loss
+from bert_lightning.model.layers.token_loss import token_loss as loss_of
 
 V = 40
 

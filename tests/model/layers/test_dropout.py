@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from bert_lightning.model import BertConfig, attention
+from bert_lightning.model import BertConfig
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.attention import Backend, sdpa
 from bert_lightning.model.bert import BertForPreTraining
-from bert_lightning.model.dropout import dropout
+from bert_lightning.model.layers import attention
+from bert_lightning.model.layers.attention import Backend, sdpa
+from bert_lightning.model.layers.dropout import dropout
 from bert_lightning.model.task_models import BertForMultipleChoice
 
 HIDDEN, ATTENTION, HEAD = 0.3, 0.2, 0.5

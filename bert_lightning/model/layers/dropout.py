@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_lightning.model.autograd import FunctionContext
+from bert_lightning.model.layers.autograd import FunctionContext
 
 _LEVELS = 2**16
 # The integer type of the same width as each floating-point type.

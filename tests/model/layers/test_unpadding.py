@@ -4,10 +4,11 @@ import pytest
 import torch
 import transformers
 
-from bert_lightning.model import BertConfig, BertEncoder, attention
+from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.attention import AttentionOutput, Backend, choose_backend, sdpa
-from bert_lightning.model.packing import order_by_length, packing_of
+from bert_lightning.model.layers import attention
+from bert_lightning.model.layers.attention import AttentionOutput, Backend, choose_backend, sdpa
+from bert_lightning.model.layers.packing import order_by_length, packing_of
 from bert_lightning.model.task_models import BertForMultipleChoice
 
 V = 50

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_lightning.model.autograd import FunctionContext
+from bert_lightning.model.layers.autograd import FunctionContext
 
 # Logits that are processed at once. A CPU's cache holds a few megabytes; an accelerator needs more to be busy.
 _NUM_ELEMENTS_AT_ONCE = {"cpu": 2**20}

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from bert_lightning.model.attention import Layout
-from bert_lightning.model.packing import Packing
+from bert_lightning.model.layers.attention import Layout
+from bert_lightning.model.layers.packing import Packing
 
 
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:

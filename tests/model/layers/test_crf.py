@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_lightning.model import BertConfig, BertForTokenClassification
-from bert_lightning.model.crf import Allowed, LinearChainCRF, allowed_by_scheme
+from bert_lightning.model.layers.crf import Allowed, LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.losses import IGNORED
 
 LABELS = {
