@@ -232,7 +232,7 @@ def test_every_field_of_the_config_is_read_by_the_model():
 
     texts = [
         path.read_text()
-        for path in pathlib.Path(package.__file__).parent.glob("*.py")
+        for path in pathlib.Path(package.__file__).parent.rglob("*.py")
         if path.name not in ("config.py", "pretrained.py")
     ]
     derived = {"embedding_size": "embedding_width", "classifier_dropout": "head_dropout_prob"}
