@@ -12,7 +12,7 @@ from bert_lightning.errors import InputError
 
 
 def read_saved(values: dict[str, object], path: Path, allowed: Sequence[str] = ()) -> Experiment:
-    """Read a run's saved configuration: keys that it does not have get their defaults, and moved keys move.
+    """Read a run's saved configuration: missing keys get their defaults, and old names of keys are understood.
 
     Args:
         values: the content of `path`.

@@ -1,8 +1,8 @@
 """Slices of tensors: what one process holds of parameters, gradients and optimiser states.
 
 FSDP2 gives each process some rows of a tensor. With tensor parallelism, the tensor is first cut into the slices of
-`distributed/tensor_parallel.py`, and FSDP2 then cuts the rows of each. All functions take whole tensors too, because
-a single process holds everything.
+`distributed/tensor_parallel.py`, and FSDP2 then cuts the rows of each. All functions except `rows_and_columns` take
+whole tensors too, because a single process holds everything.
 """
 
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The data of a training and the checkpoint that it starts from, as the manifest identifies them.
+    """The data of a training and the pre-trained weights that it starts from, as the manifest identifies them.
 
     Attributes:
         fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
@@ -87,8 +87,8 @@ class Session:
         directory: the run's directory.
         experiment: its settings, after `settle`.
         run_id: the same for all sessions of a run, also in W&B.
-        inputs: the data, and the checkpoint that training starts from.
-        point: the step and the checkpoint at which this session begins.
+        inputs: the data, and the pre-trained weights that training starts from.
+        point: the step and the checkpoint from which this session resumes, if any.
     """
 
     directory: RunDirectory
@@ -159,7 +159,7 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:
-    """Lock the directory, discard metrics and checkpoints after the resume point, and write the first records."""
+    """Lock the directory, set aside what is after the resume point, and write the first records."""
     directory = session.directory
     was_taken = lock.taken
     try:

@@ -20,7 +20,8 @@ from bert_lightning.training.checkpointing import newest_valid
 
 log = logging.getLogger(__name__)
 
-# Settings that may change on resume: they alter how steps are computed and stored, not their result.
+# Settings that may change on resume. The samples of a step stay the same. Another number of processes or of
+# micro-batches draws other dropout masks, so the weights then differ.
 MAY_CHANGE = {
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
@@ -187,7 +188,7 @@ def _check_optimizer(
 
 
 def _warn_of_other_samples(checkpoint: Path, experiment: Experiment) -> None:
-    """Warn if the checkpoint's own run mapped steps to samples in another way."""
+    """Warn if `data.batch_size` or `data.stages` differ from those of the run that wrote the checkpoint."""
     run = RunDirectory(checkpoint.parent.parent)
     if not run.exists:
         return

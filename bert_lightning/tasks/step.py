@@ -160,7 +160,7 @@ def update_weights(
         scaler.unscale_(optimizer.optimizer)
     norm = clip_gradients(task.model.parameters(), optimization.gradient_clip_val)
     finite = holds_everywhere(norm.isfinite() & sums.isfinite().all())
-    overflows = scaler is not None and _overflows(scaler, finite, losses)
+    overflows = scaler is not None and _scale_overflows(scaler, finite, losses)
     if overflows or not finite_steps.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, task.model):
         # Without gradients, the optimiser changes no weights, but the step is counted.
         optimizer.zero_grad()
@@ -180,8 +180,8 @@ def loss_scaler(task: "Task") -> torch.amp.GradScaler | None:
     return getattr(task.trainer.precision_plugin, "scaler", None)
 
 
-def _overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
-    """Return whether the loss scale made gradients overflow. The scale is then halved.
+def _scale_overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
+    """Update the loss scale, and return whether it made gradients overflow. It is then halved.
 
     The scale starts too high and is doubled from time to time, so such a step is skipped and nothing is wrong. With a
     scale below 1, or if the loss itself is not finite, the scale is not the cause.

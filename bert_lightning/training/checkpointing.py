@@ -42,8 +42,8 @@ class CheckpointSettings:
 
     Attributes:
         every_n_steps: write one every this many steps, in addition to those after each validation and at the end.
-        keep_last: how many of the latest are kept; the best one is always kept. With 1, no other is left if the last
-            one is damaged.
+        keep_last: how many of the latest are kept; the best one is always kept. With 1, at most the best one is left
+            if the last one is damaged.
         keep_every_n_steps: also keep those at multiples of this many steps.
         asynchronous: copy the state to the processor's memory at the step, and write it while training continues.
             The copy needs that memory. The next checkpoint, a signal and the end of training wait for the writing.
@@ -168,8 +168,8 @@ def _io(trainer: Trainer) -> VerifiedCheckpointIO:
 class Checkpointing(Checkpoint):
     """A callback that writes `step-*.ckpt` into a folder and updates the links `last.ckpt` and `best.ckpt` there.
 
-    If validation follows a step, the checkpoint is written after the validation. A run that resumed from a checkpoint
-    written before it would skip the validation.
+    If validation follows a step, the checkpoint is written after the validation. Resuming from a checkpoint written
+    before the validation would skip it.
 
     Args:
         folder: the folder of the checkpoints.

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from bert_lightning.checks import RefusedValue, require_at_least
 from bert_lightning.data.loading.randomness import UInt64, uniforms
 
-# A sequence has one key for all its draws. Draws of different kinds use counters that start at different numbers,
-# beyond the length of any sequence. Selection and replacement use different keys, so they may share a start.
+# A sequence has one key; replacement uses its complement (`~keys`), so selection and replacement may share a start.
+# Tokens and words are counted from 0. Other draws count from these numbers, which exceed the length of any sequence.
 _SPAN_LENGTHS, _SPAN_STARTS = 1 << 20, 1 << 21
 _RANDOM_TOKENS = 1 << 20
 # Number of spans drawn per sequence. Single words are then selected until the number of tokens is reached.

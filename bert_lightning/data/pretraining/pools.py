@@ -15,10 +15,10 @@ from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.mixture import Mixture
 from bert_lightning.data.pretraining.samples import NumberedSample
 
-# A pool has at least this many bins, so that it holds enough samples of every length.
-MIN_POOL_BINS = 2048
-# The bins of a step are cut into at most this many groups of at least this many bins. Each group has separate pools,
-# so a process does not have to build the pools of other processes.
+# A pool spans as many whole steps as fit into this many bins, at least one. It then has samples of every length.
+TARGET_POOL_BINS = 2048
+# A batch that is a multiple of 128 bins is divided into up to this many groups of at least this many bins; any other
+# batch is one group. Each group has separate pools, so a process builds only those of the groups it needs.
 _MAX_GROUPS, _MIN_GROUP_BINS = 16, 64
 # Packing is tried on this many samples, to find how many fit into a pool.
 _NUM_MEASURED = 2048
@@ -54,7 +54,7 @@ class Pools:
         while self.num_groups < _MAX_GROUPS and batch_size % (2 * self.num_groups * _MIN_GROUP_BINS) == 0:
             self.num_groups *= 2
         self.group_size = batch_size // self.num_groups
-        self.steps_per_pool = max(1, MIN_POOL_BINS // self.group_size)
+        self.steps_per_pool = max(1, TARGET_POOL_BINS // self.group_size)
         self._pool = lru_cache(2 * _MAX_GROUPS)(self._make_pool)
 
     @property
@@ -70,7 +70,7 @@ class Pools:
 
     @cached_property
     def _samples_per_pool(self) -> int:
-        """Samples that the packed bins of a pool can hold, found by bisection over measured samples."""
+        """Samples drawn for a packed pool: slightly fewer than the measured samples that fit, found by bisection."""
         count = min(_NUM_MEASURED, self.mixture.num_samples)
         samples = self.mixture.samples(*self.mixture.draw(derive_key(self.seed, "measured"), 0, count))
         measured = np.array([sample.length for sample in samples], dtype=np.int64)

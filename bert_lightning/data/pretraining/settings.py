@@ -26,7 +26,8 @@ class PretrainingData:
         short_sequence_probability: fraction of samples cut to a random length; 0.1 as published.
         masking: which tokens are predicted, and what replaces them.
         stages: changes at later steps, such as longer samples for the last tenth of the steps.
-        batch_size: samples per optimiser step, over all processes and accumulated micro-batches.
+        batch_size: samples (with packed batching: bins) per optimiser step, over all processes and accumulated
+            micro-batches.
         batch_size_warmup: smaller batches in the first steps; each batch size is a stage and draws new samples.
         batching: padded: samples in random order; bucketed: samples of similar length together; packed: samples end
             to end in bins of max_seq_length tokens, batch_size bins per step, without padding.

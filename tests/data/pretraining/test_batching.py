@@ -63,7 +63,7 @@ def sequences(batch) -> list[tuple]:
 
 @pytest.fixture
 def small_pools(monkeypatch):
-    monkeypatch.setattr(pools, "MIN_POOL_BINS", 32)
+    monkeypatch.setattr(pools, "TARGET_POOL_BINS", 32)
     # Groups of four of eight bins.
     monkeypatch.setattr(pools, "_MIN_GROUP_BINS", 4)
 
@@ -105,7 +105,7 @@ def test_buckets_hold_every_sample_of_their_pool_and_little_padding(store, small
 
 
 def test_packed_bins_are_full_lose_few_samples_and_never_repeat_one(store, monkeypatch):
-    monkeypatch.setattr(pools, "MIN_POOL_BINS", 256)
+    monkeypatch.setattr(pools, "TARGET_POOL_BINS", 256)
     data = module(store, batching="packed", short_sequence_probability=0.1)
     plan = TrainingPlan(32, 1, seed=1)
     batches = [b for step in range(32) for b in data.training_batches(step, plan, 0, 1)]
