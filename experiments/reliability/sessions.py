@@ -21,7 +21,7 @@ SLOWLY = 0.2
 _STEP = re.compile(r"step-(\d{9})\.ckpt$")
 # A file or a folder of shards. One that is being removed has another name.
 BEING_WRITTEN = re.compile(r"\.step-(\d{9})\.ckpt\.\d+\.tmp$")
-_REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; going back")
+_REJECTED = re.compile(r"(step-\d{9}\.ckpt) \S.*; trying the previous one")
 
 
 def log(text: str) -> None:
