@@ -3,7 +3,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
@@ -36,10 +36,13 @@ def test_every_recorded_text_is_encoded_as_the_original_code_did(ours, casing):
         assert ours.tokenize(text) == pieces, repr(text)
 
 
+@example(text="a\x00\u0301")
 @given(text=st.text(alphabet=NASTY.replace("[", "").replace("\U000e0001", ""), max_size=60))
 def test_encoding_equals_a_port_of_the_original(ours, port, text: str):
-    # The port's words end at 100 characters, and it composes accents first, which the original does not.
-    composed = unicodedata.normalize("NFC", text) == text
+    # The port's words end at 100 characters, and it composes accents, which the original does not. It drops control
+    # characters before it does so.
+    cleaned = "".join(c for c in text if c in "\t\n\r" or (unicodedata.category(c)[0] != "C" and c != "\ufffd"))
+    composed = unicodedata.normalize("NFC", cleaned) == cleaned
     if composed and max(map(len, text.split()), default=0) <= 50:
         assert ours.tokenize(text) == port.tokenize(text)
 
