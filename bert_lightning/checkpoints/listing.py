@@ -1,4 +1,4 @@
-"""Listing of folders and globs, without the files that other programs leave behind."""
+"""Listing of folders and globs, without leftovers: files that other programs put there for themselves."""
 
 import glob
 import os
@@ -20,7 +20,7 @@ _NOTE = "zone.identifier"
 _CONFLICT = re.compile(r"\.sync-conflict-\d{8}-|\([^()]*conflicted copy[^()]*\)", re.IGNORECASE)
 
 
-def is_left_behind(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Return whether a program left a file or folder of this name, so that it is not data.
 
     Such are names that begin with a dot (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`), `__MACOSX`, `Thumbs.db`,
@@ -38,15 +38,15 @@ def is_left_behind(name: str) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """List the files and folders directly in `folder`, sorted, without those that programs left behind.
+    """List the files and folders directly in `folder`, sorted, without leftovers of programs.
 
     Only names inside `folder` are checked. The path of `folder` itself may hold names that begin with a dot.
     """
-    return sorted(path for path in folder.iterdir() if not is_left_behind(path.name))
+    return sorted(path for path in folder.iterdir() if not is_leftover(path.name))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List all files below `folder`, sorted, without those that programs left behind and the content of such folders.
+    """List all files below `folder`, sorted, without leftovers of programs and the content of leftover folders.
 
     Links to folders are followed, and no folder is listed twice.
     """
@@ -57,13 +57,13 @@ def files_below(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not is_left_behind(name))
-        paths += [Path(parent, name) for name in files if not is_left_behind(name)]
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        paths += [Path(parent, name) for name in files if not is_leftover(name)]
     return sorted(path for path in paths if path.is_file())
 
 
 def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
-    """Return the sorted files and folders that match a glob, without those that programs left behind.
+    """Return the sorted files and folders that match a glob, without leftovers of programs.
 
     A pattern that contains such a name itself still matches it: `.*`, `*.bak`, `__MACOSX`.
 
@@ -78,11 +78,11 @@ def matches(pattern: str | Path, folder: Path | None = None) -> list[Path]:
     first = next((number for number, name in enumerate(names) if glob.has_magic(name)), None)
     if first is None:
         return paths
-    patterns = [name for name in names[first:] if is_left_behind(name)]
+    patterns = [name for name in names[first:] if is_leftover(name)]
     skipped = first + (0 if folder is None else len(folder.parts))
     return [path for path in paths if _are_data(path.parts[skipped:], patterns)]
 
 
 def _are_data(names: Iterable[str], patterns: Iterable[str]) -> bool:
-    """Return whether no name was left behind by a program, except names that a pattern matches."""
-    return all(not is_left_behind(name) or any(fnmatchcase(name, each) for each in patterns) for name in names)
+    """Return whether no name is a leftover, except names that a pattern matches."""
+    return all(not is_leftover(name) or any(fnmatchcase(name, each) for each in patterns) for name in names)

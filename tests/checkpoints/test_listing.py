@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_lightning.checkpoints.listing import entries, files_below, is_left_behind, matches
+from bert_lightning.checkpoints.listing import entries, files_below, is_leftover, matches
 from bert_lightning.checkpoints.tensorflow import find_tensorflow
 from bert_lightning.runs.directory import RunDirectory
 
@@ -15,12 +15,12 @@ DATA = ("a.txt", "_a.txt", "__init__.txt", "Icon", "icon", "#", "##", "#1", "c#"
 
 @pytest.mark.parametrize("name", LEFT_BEHIND)
 def test_files_that_programs_leave_are_distinguished_from_data_by_their_names(name):
-    assert is_left_behind(name)
+    assert is_leftover(name)
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_names_that_only_look_alike_are_data(name):
-    assert not is_left_behind(name)
+    assert not is_leftover(name)
 
 
 def tree(folder: Path) -> Path:

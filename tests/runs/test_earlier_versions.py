@@ -1,6 +1,7 @@
 """Run directories of an earlier version: today's commands continue, score, report and reproduce them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -124,7 +125,5 @@ def test_reproduce_trains_the_finished_run_again_and_compares_the_weights(finish
 def test_the_saved_files_name_no_folder_of_their_machine():
     for path in SAVED_RUNS.rglob("*"):
         if path.is_file():
-            content = path.read_bytes()
-            assert b"/home/" not in content
-            assert b"/tmp/" not in content
-            assert b"/root/" not in content
+            # An absolute path of a text file, or of a string in a checkpoint.
+            assert not re.search(rb"[\"' ]/[a-z]+/", path.read_bytes()), path

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
 from bert_lightning.checkpoints.files import sha256
-from bert_lightning.checkpoints.listing import is_left_behind
+from bert_lightning.checkpoints.listing import is_leftover
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.token_store import MANIFEST, TOKEN_COUNTS
 from bert_lightning.data.reading.hub import HUB, hub_revision
@@ -85,7 +85,7 @@ def refuse_other_content(output: Path, settings: StoreSettings) -> None:
         if difference:
             raise InputError(f"{output} is a token store made from other {difference}: choose another --output")
     for item in output.iterdir():
-        if is_left_behind(item.name) and not item.name.startswith(".shard-"):
+        if is_leftover(item.name) and not item.name.startswith(".shard-"):
             continue
         is_shard = re.fullmatch(r"\.?shard-\d{5,}(\..*)?", item.name) is not None and item.is_dir()
         is_store_file = is_shard or item.name in (MANIFEST, UNFINISHED, TOKEN_COUNTS, *TOKENIZER_FILES)

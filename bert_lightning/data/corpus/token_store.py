@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 TOKEN_COUNTS = "token_counts.npy"
 # Number of shards that are kept mapped. Each takes three of the 65,530 maps that Linux allows a process.
 _NUM_OPEN = 1 << 13
-# Memory of what was read is released after this many reads.
+# After this many reads, the memory-mapped pages are released.
 _READS_HELD = 1 << 6
 
 

@@ -46,6 +46,7 @@ def hub_revision(source: str) -> str | None:
     try:
         sha: str | None = huggingface_hub.HfApi().dataset_info(name, revision=revision, timeout=10).sha
     except Exception:
+        # Without a network the data may still be cached. Only the commit is then unknown.
         return revision
     return sha
 

@@ -28,7 +28,7 @@ def find_sources(inputs: Sequence[str], suffixes: Iterable[str], exclude: Sequen
     """Resolve files, folders (searched recursively), globs and `hub:` names to sources, in a fixed order.
 
     Files of a folder or glob are sorted by path. No file is read twice. Files that match a glob in `exclude` are left
-    out, and so are hidden files and other files that programs leave behind (`is_left_behind`). A file that is named
+    out, and so are hidden files and other leftovers of programs (`is_leftover`). A file that is named
     itself is always read.
 
     Raises:
