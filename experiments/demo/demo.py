@@ -208,7 +208,7 @@ Next steps
   echo 'Return the [MASK] of the given array.' | bert-lightning predict --checkpoint demo/runs/pretraining
   echo 'Compute the eigenvalues of a matrix.' | bert-lightning predict --checkpoint demo/runs/pretrained-seed1
   bert-lightning fit --config experiments/demo/pretraining.yaml --data.masking.rate 0.3
-  README.md, "Your own text", for the same on your corpus
+  docs/tutorial.md, for the same on your own text
 """
 
 if __name__ == "__main__":
