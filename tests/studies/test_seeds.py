@@ -16,30 +16,13 @@ from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies import seeds
+from tests.support.task_data import tiny_classification
 
 
 @pytest.fixture
 def config(tables, tokenizer, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    tokenizer.save(tmp_path / "tokenizer")
-    values = {
-        "experiment": "seeds",
-        "task": "text-classification",
-        "model": {
-            "size": "tiny",
-            "config": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
-        },
-        "data": {
-            **{split: str(tables[split]) for split in ("train", "validation")},
-            "text_column": "sentence",
-            "label_column": "topic",
-            "tokenizer": str(tmp_path / "tokenizer"),
-            "max_seq_length": 16,
-            "batch_size": 8,
-        },
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
-        "wandb": {"mode": "disabled"},
-    }
+    values = {**tiny_classification(tables, tokenizer, tmp_path), "experiment": "seeds"}
     Path("experiment.yaml").write_text(yaml.safe_dump(values))
     return Path("experiment.yaml")
 

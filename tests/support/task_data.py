@@ -1,10 +1,11 @@
-"""Small learnable files for every fine-tuning task, made of the words of `conftest.py`."""
+"""Small learnable files for every fine-tuning task, made of the words of `small_corpus.py`."""
 
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.small_corpus import ADJECTIVES, NOUNS, VERBS, sentence
 
 TOPICS = ("animals", "nature", "places")
@@ -112,3 +113,26 @@ RAW: dict[str, list[dict[str, Any]]] = {
         {"text": "The <e2>cat</e2> " + "sees the old " * 30 + "<e1>dog</e1>."},
     ],
 }
+
+
+def tiny_classification(tables: dict[str, Path], tokenizer: WordPieceTokenizer, folder: Path) -> dict[str, Any]:
+    """Experiment values of a classifier that trains in a second; the tokenizer is saved in `folder`."""
+    tokenizer.save(folder / "tokenizer")
+    return {
+        "experiment": "tiny",
+        "task": "text-classification",
+        "model": {
+            "size": "tiny",
+            "config": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
+        },
+        "data": {
+            **{split: str(tables[split]) for split in ("train", "validation")},
+            "text_column": "sentence",
+            "label_column": "topic",
+            "tokenizer": str(folder / "tokenizer"),
+            "max_seq_length": 16,
+            "batch_size": 8,
+        },
+        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "wandb": {"mode": "disabled"},
+    }

@@ -15,6 +15,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
 from tests.support.runs import weights
+from tests.support.task_data import tiny_classification
 
 # Validated every 2 steps. The best is the second one; patience 2 ends training at the fourth.
 SCORES = [0.5, 0.7, 0.6, 0.7, 0.9]
@@ -23,26 +24,11 @@ BEST_STEP, STOP_STEP = 4, 8
 
 @pytest.fixture
 def command(tables, tokenizer, tmp_path) -> list[str]:
-    tokenizer.save(tmp_path / "tokenizer")
     values = {
-        "experiment": "stopping",
-        "task": "text-classification",
-        "model": {
-            "size": "tiny",
-            "config": {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
-        },
-        "data": {
-            **{split: str(tables[split]) for split in ("train", "validation")},
-            "text_column": "sentence",
-            "label_column": "topic",
-            "tokenizer": str(tmp_path / "tokenizer"),
-            "max_seq_length": 16,
-            "batch_size": 8,
-        },
+        **tiny_classification(tables, tokenizer, tmp_path),
         "trainer": {"max_steps": 10, "accelerator": "cpu", "val_check_interval": 2},
         "checkpoint": {"every_n_steps": 1, "keep_last": 99},
         "early_stopping": {"patience": 2},
-        "wandb": {"mode": "disabled"},
     }
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(values))
     return ["fit", "--config", str(tmp_path / "experiment.yaml"), "--run-directory"]
