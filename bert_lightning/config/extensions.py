@@ -42,7 +42,7 @@ def with_extensions(
         arguments = at(values, f"{path}.init_args") or {}
         if not isinstance(arguments, dict):
             raise InputError(f"{path}.init_args: keys and values are expected, got {arguments!r}")
-        tables[path] = {**tables[path], class_path: _load_class(class_path, path, allowed)}
+        tables[path] = {**tables[path], class_path: _load_settings_class(class_path, path, allowed)}
         section_path, key = split(path)
         values, section = copied(values, section_path)
         section[key] = {**arguments, "name": class_path}
@@ -65,7 +65,17 @@ def without_extensions(values: dict[str, object], tables: Tables) -> dict[str, o
     return values
 
 
-def _load_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
+def import_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
+    """Import a class that a configuration names, if the user has allowed its module.
+
+    Args:
+        class_path: module and name, such as `my_package.models.Head`.
+        path: the dotted key that names it, for messages.
+        allowed: modules that may be imported; a package allows all of its modules.
+
+    Raises:
+        InputError: the module is not allowed, and so not imported, or has no such class.
+    """
     module, _, name = class_path.rpartition(".")
     _require_allowed(module, class_path, path, allowed)
     # The user's modules lie in the current folder. It comes last, so that they replace no other module.
@@ -78,6 +88,11 @@ def _load_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
     if not isinstance(cls, type):
         raise InputError(f"{path}.class_path: {module} has no class {name}")
     _require_allowed(cls.__module__, class_path, path, allowed)
+    return cls
+
+
+def _load_settings_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
+    cls = import_class(class_path, path, allowed)
     if cls.__qualname__ != cls.__name__ or not dataclasses.is_dataclass(cls):
         raise InputError(f"{path}.class_path {class_path} is no dataclass of its module: its fields are the keys")
     fields = {field.name for field in dataclasses.fields(cls)}
