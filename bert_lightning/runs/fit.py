@@ -101,11 +101,17 @@ def _train(session: Session, setup: Setup, trainer: Trainer) -> dict[str, float]
     """Train to the end, and return the metrics of the last validation."""
     data, task = setup.data, setup.task
     trainer.fit(task, data, ckpt_path=session.point.checkpoint)
-    if _validates(setup) and not trainer.callback_metrics:
+    if _validates(setup) and not _scores(trainer):
         # The run was killed after its last checkpoint. The predictions of the last validation were lost.
         trainer = build_trainer(session.experiment, session.directory.path, [])
         trainer.validate(task, data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _scores(trainer)
+
+
+def _scores(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of the last validation."""
+    metrics = trainer.callback_metrics
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
 
 
 def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
