@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import extensions_in, with_extensions, without_extensions
+from bert_lightning.config.extensions import own_modules, read_modules, with_extensions, without_extensions
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
+from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.layers import (
     OVERRIDE_LAYERS,
     Layer,
@@ -24,6 +25,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
+from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
     ARCHITECTURE,
@@ -79,6 +81,9 @@ class Experiment:
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
+        callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
+        loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
     """
 
     experiment: str
@@ -96,6 +101,9 @@ class Experiment:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    modules: list[str] = field(default_factory=list)
+    callbacks: list[ObjectSettings] = field(default_factory=list)
+    loggers: list[str | ObjectSettings] = field(default_factory=lambda: ["wandb"])
 
     def __post_init__(self) -> None:
         require_between(self, 0, 2**32 - 1, "seed_everything")
@@ -150,7 +158,7 @@ def load_experiment(
             return experiment
         saved = experiment.to_dict()
         # The classes that it uses were imported with the user's consent.
-        own = [class_path.rpartition(".")[0] for class_path in extensions_in(saved, CHOICES).values()]
+        own = own_modules(saved)
         below, experiment = merge(below or {}, with_literal_variables(saved), CHOICES), []
         allow_modules = [*allow_modules, *own]
     layers, unread = read_layers(experiment)
@@ -214,6 +222,11 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
     tables = CHOICES
+    if "modules" in values:
+        values = {**values, "modules": read_modules(values["modules"], "modules", allow_modules, faults)}
+    for key, kind in OBJECT_LISTS.items():
+        if key in values:
+            values = {**values, key: read_objects(values[key], key, kind, allow_modules, faults)}
     try:
         values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
