@@ -11,6 +11,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
+from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
@@ -22,6 +23,7 @@ from bert_lightning.runs.starting_point import (
     with_vocabulary_of,
 )
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -64,7 +66,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     length = _length_of(experiment) if split is None else None
     data = spec.data(settings, tokenizer, split=split, length=length, **spec.data_arguments(saved))
     _seed(experiment)
-    model = spec.model(config, **spec.head_arguments(experiment.model.head, data))
+    model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
         if start.architecture == model.architecture and "labels" in start.task_settings:
@@ -79,6 +81,22 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes)
+
+
+def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
+    """Build the model with the head that task, settings and data decide.
+
+    Raises:
+        InputError: a head of the user's does not take its arguments.
+    """
+    head = experiment.model.head
+    arguments = spec.head_arguments(head, data)
+    if isinstance(head, HeadSettings) and head.name != LINEAR:
+        arguments["head"] = {"name": head.name, "init_args": head.init_args}
+    try:
+        return spec.model(config, **arguments)
+    except ValueError as error:
+        raise InputError(f"model.{error}") from None
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -108,7 +126,11 @@ def _check_head(spec: TaskSpec, experiment: Experiment, checkpoint: Checkpoint) 
     """
     if checkpoint.task != spec.name:
         return
-    for name, value in spec.head_options(checkpoint.tensors).items():
+    saved, settings = checkpoint.task_settings.get("head") or {}, experiment.model.head
+    options = spec.head_options(checkpoint.tensors)
+    if isinstance(settings, HeadSettings):
+        options |= {"name": saved.get("name", LINEAR), "init_args": saved.get("init_args", {})}
+    for name, value in options.items():
         chosen = getattr(experiment.model.head, name)
         if chosen != value:
             raise InputError(
@@ -155,7 +177,7 @@ def _length_of(experiment: Experiment) -> TrainingLength:
 def _has_head_of(start: Checkpoint, spec: TaskSpec, model: PretrainedModel) -> bool:
     """Return whether a checkpoint's head is one of this task, for the same labels in the same order."""
     same_task = start.task == spec.name if start.task is not None else start.architecture == model.architecture
-    expected = model.head_settings
+    expected = {"head": None, **model.head_settings}
     return same_task and all(start.task_settings.get(name, value) == value for name, value in expected.items())
 
 
