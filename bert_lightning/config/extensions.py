@@ -17,6 +17,7 @@ from bert_lightning.errors import InputError
 _REQUIRED = {
     "optimizer": ("learning_rate", "weight_decay", "matrices_apart", "build"),
     "schedule": ("factor", "check"),
+    "tuning": ("apply", "merged"),
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }
 

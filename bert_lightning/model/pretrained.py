@@ -174,11 +174,15 @@ class PretrainedModel(nn.Module):
         return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
 
     def hidden_matrices(self) -> dict[str, int]:
-        """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value."""
+        """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value.
+
+        The factors that tuning adds are not among them: a step that makes the update of a matrix orthogonal would do
+        so to each factor, and not to their product.
+        """
         return {
             name: 3 if name.endswith(".query_key_value.weight") else 1
             for name, parameter in self.named_parameters()
-            if parameter.ndim == 2 and _BLOCK.match(f"{self.prefix}{name}")
+            if parameter.ndim == 2 and _BLOCK.match(f"{self.prefix}{name}") and name.endswith(".weight")
         }
 
     def _depth(self, name: str) -> int:
