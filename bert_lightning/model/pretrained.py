@@ -103,6 +103,7 @@ class PretrainedModel(nn.Module):
         interpolate_positions: int | None = None,
         reinitialize_layers: int = 0,
         new_head: bool = False,
+        base: str | Path | None = None,
         **arguments: object,
     ) -> Self:
         """Build the model that a checkpoint describes, and load its weights.
@@ -118,13 +119,14 @@ class PretrainedModel(nn.Module):
             interpolate_positions: stretch the position table to this number of positions.
             reinitialize_layers: reinitialise this many top layers, and the pooler.
             new_head: initialise a new head even if the checkpoint has one.
+            base: the base of a checkpoint that holds only what was trained, if it has moved.
             arguments: arguments of the class, such as labels; the checkpoint provides the others.
 
         Raises:
             CheckpointError: the checkpoint is unreadable, has no encoder, or has another architecture.
             ValueError: a field is unknown, or values do not fit together.
         """
-        checkpoint = adapted(read_checkpoint(path), resize_vocabulary, interpolate_positions)
+        checkpoint = adapted(read_checkpoint(path, base), resize_vocabulary, interpolate_positions)
         if new_head:
             checkpoint = without_head(checkpoint)
         model = cls.from_checkpoint(checkpoint, config_of(checkpoint).replace(**config or {}), **arguments)

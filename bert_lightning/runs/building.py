@@ -14,7 +14,7 @@ from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, 
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import Full, Tuning, saved_tuning, tune
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -88,6 +88,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
+    _check_slices(experiment, tuning)
     if split is None and given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
     _check_loss_weights(experiment, task)
@@ -229,6 +230,18 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
         parameter_groups=experiment.parameter_groups,
         releases=_releases(experiment.freeze.unfreeze_every, model, num_steps),
     )
+
+
+def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
+    """Check that tensor parallelism knows how to cut what a tuning adds.
+
+    Raises:
+        InputError: the tuning is a class of the user's.
+    """
+    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+        raise InputError(
+            "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
+        )
 
 
 def _check_matrices(experiment: Experiment, model: PretrainedModel) -> None:
