@@ -66,7 +66,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         start = adapted_to(start, experiment.model, tokenizer)
     tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
     # A checkpoint to train from is plain.
-    added = Full() if split is None else tuning
+    added = tuning if split is not None else None
     config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings), added)
     _check_sizes(experiment, config)
     saved = start.task_settings if start is not None and split is not None else {}

@@ -108,7 +108,11 @@ def _described(tokenizer: WordPieceTokenizer) -> str:
 
 
 def model_config(
-    settings: ModelSettings, start: Checkpoint | None, vocab_size: int, num_segments: int, tuning: Tuning
+    settings: ModelSettings,
+    start: Checkpoint | None,
+    vocab_size: int,
+    num_segments: int,
+    tuning: Tuning | None = None,
 ) -> BertConfig:
     """Return the architecture: a size or the checkpoint's own, with the configured fields changed.
 
@@ -117,7 +121,7 @@ def model_config(
         start: the checkpoint that training starts from, if there is one.
         vocab_size: entries of the vocabulary; a checkpoint may have more rows.
         num_segments: 2 if the data are pairs, 1 if they are single texts.
-        tuning: what added parameters to the checkpoint.
+        tuning: what added parameters to the checkpoint, if something did.
 
     Raises:
         InputError: an unknown or impossible field, a checkpoint with fewer rows than the vocabulary has entries, or
@@ -135,7 +139,8 @@ def model_config(
             # Check before allocating memory, because the configuration may claim wrong sizes.
             with torch.device("meta"):
                 encoder = BertEncoder(config)
-                tune(encoder, tuning)
+                if tuning is not None:
+                    tune(encoder, tuning)
                 compare(encoder, start)
     except CheckpointError:
         raise

@@ -7,37 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-import yaml
 
 import bert_lightning
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
-from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining
+from bert_lightning.model import BertEncoder, BertForPreTraining
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.tuning import TUNINGS
 from bert_lightning.runs.building import task_of
 from bert_lightning.tasks.catalogue import TASKS
 from tests.support.runs import fit, logged, weights
-from tests.support.small_corpus import SMALL_MODEL
-from tests.support.task_data import RAW, task_data
+from tests.support.task_data import RAW
+from tests.support.tuned import write_experiment
 
 TUNED = [name for name in TUNINGS if name != "full"]
 LORA = ["--tuning.name", "lora"]
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory, tokenizer):
-    """A pre-trained model of transformers' form, with values that no initialisation gives."""
-    torch.manual_seed(3)
-    config = BertConfig.preset("tiny", vocab_size=len(tokenizer), **SMALL_MODEL["config"])
-    model = BertForPreTraining(config)
-    for parameter in model.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.02
-    folder = tmp_path_factory.mktemp("base") / "model"
-    model.save_pretrained(folder, tokenizer.vocabulary)
-    return folder
 
 
 @pytest.fixture
@@ -46,25 +32,6 @@ def experiment(request, store, validation_store, tables, tmp_path, base):
     return write_experiment(
         getattr(request, "param", "text-classification"), tmp_path, base, store, validation_store, tables
     )
-
-
-def write_experiment(task, folder, base, store, validation_store, tables):
-    values = {
-        "experiment": "tuned",
-        "task": task,
-        "model": {"pretrained": str(base)},
-        "optimizer": {"learning_rate": 1e-2},
-        "trainer": {"max_steps": 4, "val_check_interval": 2, "accelerator": "cpu"},
-        "wandb": {"mode": "disabled"},
-        "data": {"max_seq_length": 40, "batch_size": 8},
-    }
-    if task == "pretraining":
-        values["data"] |= {"train": str(store), "validation": str(validation_store), "num_workers": 0}
-    else:
-        values["data"] |= task_data(task, tables, folder)
-    path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 EVERY = [
