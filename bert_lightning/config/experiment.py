@@ -48,6 +48,7 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
@@ -59,13 +60,14 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
     "schedule": Linear,
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
+    "tuning": Full,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -100,6 +102,7 @@ class Experiment:
     schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
+    tuning: Tuning = field(default_factory=Full)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -116,6 +119,8 @@ class Experiment:
             raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
         if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
+        if self.freeze.encoder and type(self.tuning) is not Full:
+            raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""

@@ -41,6 +41,7 @@ def required_names(kind: type) -> list[str]:
 REQUIRED: dict[str, Sequence[str]] = {
     "optimizer": required_names(OptimizerSettings),
     "schedule": required_names(Schedule),
+    "tuning": ("apply", "merged"),
     # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }
