@@ -37,6 +37,9 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
@@ -48,13 +51,22 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
 _COMMAND_LINE = "command line"
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CHOICES: Tables = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "data.masking": MASKINGS,
+    "step_method": STEP_METHODS,
+    "adversarial": ADVERSARIES,
+}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
     "schedule": Linear,
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
+    "step_method": Plain,
+    "adversarial": NoAdversary,
+    "distillation": DistillationSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -71,7 +83,8 @@ class Experiment:
         task: what is trained. It decides which keys `data` and `model.head` have.
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
-        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        distillation: training on the predictions of a teacher, besides the labels.
     """
 
     experiment: str
@@ -86,6 +99,9 @@ class Experiment:
     schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
+    step_method: StepMethodSettings = field(default_factory=Plain)
+    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)

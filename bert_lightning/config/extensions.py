@@ -17,6 +17,8 @@ from bert_lightning.errors import InputError
 _REQUIRED = {
     "optimizer": ("learning_rate", "weight_decay", "matrices_apart", "build"),
     "schedule": ("factor", "check"),
+    "step_method": ("build",),
+    "adversarial": ("wrap",),
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }
 

@@ -14,6 +14,8 @@ from bert_lightning.errors import InputError
 
 # Dotted path of a choice -> name -> dataclass.
 Tables = dict[str, dict[str, type]]
+# Choices whose name is part of every identity. Later ones are left out while they are the default.
+_ALWAYS_NAMED = ("optimizer", "schedule", "data.masking")
 # The dotted key that a fault is about, and the message.
 Fault = tuple[str, str]
 
@@ -92,9 +94,9 @@ def _default(field: dataclasses.Field[Any]) -> object:
 def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value, path, tables, faults)
+    if (section := _section_class(hint)) is not None:
+        # An optional section is absent if it is null, also as text from the command line.
+        return None if section is not hint and value == "null" else build(section, value, path, tables, faults)
     if (item := _item_class(hint)) is not None:
         return [
             build(item, entry, f"{path}.{number}", tables, faults)
@@ -139,7 +141,8 @@ def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any
 def changed(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as `plain` does, but without the fields that have their default.
 
-    A field without a default stays, and so do the `name` and `class_path` of a choice.
+    A field without a default stays, and so do the `name` and `class_path` of a choice that is not the default.
+    Those of `_ALWAYS_NAMED` stay always.
 
     >>> from bert_lightning.optim.optimizers import AdamW, OPTIMIZERS
     >>> changed(AdamW(learning_rate=0.1), "optimizer", {"optimizer": OPTIMIZERS})
@@ -153,7 +156,8 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
     values, defaults = {}, _defaults(settings)
     for field in dataclasses.fields(settings):
         value, full = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
-        is_section = full in tables or dataclasses.is_dataclass(value)
+        is_choice = full in _ALWAYS_NAMED or (full in tables and value != defaults.get(field.name))
+        is_section = is_choice or (full not in tables and dataclasses.is_dataclass(value))
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
     # Sections that hold only defaults are left out, so that a new section does not change the hash.
@@ -192,6 +196,13 @@ def _build_choice(table: dict[str, type], values: object, path: str, tables: Tab
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{path}.name is {name!r}{nearest(str(name), table)}")
     return build(table[name], rest, path, tables, faults)
+
+
+def _section_class(hint: Any) -> type | None:
+    """Return the dataclass of a section, also of one that may be null; None for other types."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    [single] = options if type(None) in typing.get_args(hint) and len(options) == 1 else [hint]
+    return single if isinstance(single, type) and dataclasses.is_dataclass(single) else None
 
 
 def _item_class(hint: Any) -> type | None:

@@ -56,7 +56,7 @@ def fit(
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
         setup = build(experiment, start)
-        inputs = Inputs.of(setup.data, start)
+        inputs = Inputs.of(setup.data, start, setup.teacher)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
             return None

@@ -22,15 +22,15 @@ from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.step import (
-    PlainStep,
-    StepMethod,
     accumulate_gradients,
     loss_scaler,
     loss_weights,
     update_weights,
 )
+from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.finite import FiniteSteps, LossSpikes
 from bert_lightning.training.precision import product_type
@@ -121,7 +121,7 @@ class Task(LightningModule):
         self.config = config
         self.tokenizer = tokenizer
         self.optimization = optimization
-        self.step_method: StepMethod = PlainStep()
+        self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
         self._interval = LogInterval()
         self._finite = FiniteSteps()
@@ -137,9 +137,41 @@ class Task(LightningModule):
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch; the losses among them carry gradients."""
 
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The losses for which `distributions` can be compared with those of another model; none by default."""
+        return ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the number of items of each of the `distributions`; computed without the model."""
+        raise NotImplementedError
+
+    def compute(self, batch: Batch) -> Any:
+        """Return the model's output for a batch."""
+        raise NotImplementedError
+
+    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+        """Return (K,) each training sum of one micro-batch, given the model's output."""
+        raise NotImplementedError
+
+    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
+        """Return what the model predicts about the items of each loss in `distribution_names`."""
+        raise NotImplementedError
+
     def num_scored(self, batch: Batch) -> int:
         """Return the number of tokens of a micro-batch that are scored against the vocabulary."""
         return 0
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient: 1."""
+        return (1.0,) * self.num_losses
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
+        scored = self.num_scored(batch)
+        return num_passes * training_operations(self.config, tokens, pairs, batch["num_sequences"], scored)
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -192,7 +224,7 @@ class Task(LightningModule):
         clock.begin_step(self.device)
         result = accumulate_gradients(self, optimization, self.step_method, micro_batches)
         clock.begin_optimizer()
-        losses = result.sums[: self.num_losses]
+        losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
         self._interval.add(*result.only_if(finite), self._work(micro_batches))
@@ -228,7 +260,8 @@ class Task(LightningModule):
     def on_train_start(self) -> None:
         self._finite.folder = Path(self.trainer.default_root_dir)
         self._finite.skips = self._optimization.non_finite == "skip"
-        self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
+        share, names = data_rank(self.trainer), self.step_method.loss_names
+        self._interval.start(share, self.device, self._find_peak(), names)
 
     def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
@@ -258,16 +291,7 @@ class Task(LightningModule):
         return peak * self.trainer.world_size
 
     def _work(self, batches: Sequence[Batch]) -> Work:
-        operations = sum(
-            training_operations(
-                self.config,
-                batch["num_tokens"],
-                batch["num_token_pairs"],
-                batch["num_sequences"],
-                self.num_scored(batch),
-            )
-            for batch in batches
-        )
+        operations = sum(self.step_method.operations(batch) for batch in batches)
         num_tokens = sum(batch["num_tokens"] for batch in batches)
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
@@ -276,7 +300,7 @@ class Task(LightningModule):
         optimization = self._optimization
         self._finite.read()
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
-        logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, values.means, strict=True)}
+        logged = {f"train/{name}": mean for name, mean in zip(self.step_method.loss_names, values.means, strict=True)}
         weights = loss_weights(self, optimization)
         logged["train/loss"] = sum(mean * weight for mean, weight in zip(values.means, weights, strict=False))
         logged["train/learning_rate"] = optimization.optimizer.learning_rate * optimization.schedule.factor(
