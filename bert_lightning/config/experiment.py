@@ -72,6 +72,8 @@ class Experiment:
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        optimizer: the optimiser, by name or as a class.
+        schedule: the factor on the learning rate at each step, by name or as a class.
     """
 
     experiment: str
@@ -205,7 +207,7 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
-    experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
 
@@ -231,11 +233,11 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
         values = {**values, "model": {key: value for key, value in model.items() if key != "head"}}
     check_task_section("data", values.get("data"), tables, faults)
     rest = {key: value for key, value in values.items() if key not in ("task", "data")}
-    fill(_experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
+    fill(experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
 
 
 @functools.cache
-def _experiment_class(spec: TaskSpec | None) -> type:
+def experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])
