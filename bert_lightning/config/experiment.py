@@ -101,6 +101,8 @@ class Experiment:
         modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
         callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
+        optimizer: the optimiser, by name or as a class.
+        schedule: the factor on the learning rate at each step, by name or as a class.
         distillation: training on the predictions of a teacher, besides the labels.
     """
 
@@ -270,7 +272,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
-    experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
 
@@ -296,11 +298,11 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
         values = {**values, "model": {key: value for key, value in model.items() if key != "head"}}
     check_task_section("data", values.get("data"), tables, faults)
     rest = {key: value for key, value in values.items() if key not in ("task", "data")}
-    fill(_experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
+    fill(experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
 
 
 @functools.cache
-def _experiment_class(spec: TaskSpec | None) -> type:
+def experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])

@@ -85,17 +85,19 @@ def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Faul
         except InputError as error:
             faults.append((full, str(error)))
     for name, field in fields.items():
-        if name not in values and not _has_default(field):
+        if name not in values and not has_default(field):
             full = f"{path}.{name}" if path else name
             faults.append((full, f"the key {full} is missing"))
     return filled if len(faults) == num_before else None
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
+def has_default(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a key may be left out."""
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def _default(field: dataclasses.Field[Any]) -> object:
+def default_of(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a field that has one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -178,7 +180,7 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
 def _defaults(settings: Any) -> dict[str, Any]:
     """Return the values of the fields that have defaults, as they are if nobody sets them."""
     fields = dataclasses.fields(settings)
-    defaults = {field.name: _default(field) for field in fields if _has_default(field)}
+    defaults = {field.name: default_of(field) for field in fields if has_default(field)}
     required = {field.name: getattr(settings, field.name) for field in fields if field.name not in defaults}
     try:
         # A class may derive a value when it is made, such as the warm-up of a schedule.
@@ -282,10 +284,10 @@ def _refuse_not_finite(value: object, path: str) -> None:
 
 
 def type_name(hint: Any) -> str:
-    """Return what messages call a type.
+    """Describe a type as messages and the list of keys do.
 
-    >>> type_name(int | None)
-    'int or null'
+    >>> type_name(int | None), type_name(list[str])
+    ('int or null', 'list of str')
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
