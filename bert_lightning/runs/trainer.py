@@ -159,9 +159,11 @@ def validation_interval(experiment: Experiment, steps: int) -> int:
 
 
 def training_callbacks(
-    experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool
+    experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool, own: Sequence[Callback] = ()
 ) -> list[Callback]:
     """Make the callbacks of a training: progress, signals, validation, early stopping and checkpoints.
+
+    A checkpoint includes the states of callbacks. So the user's own come before those that write one.
 
     Args:
         experiment: the settings.
@@ -169,6 +171,7 @@ def training_callbacks(
         folder: the folder for checkpoints.
         steps: the length of the training.
         validates: whether there is a validation split.
+        own: callbacks of the user's.
 
     Raises:
         InputError: `checkpoint.monitor` is no metric of the task or needs `checkpoint.mode`, or
@@ -196,7 +199,7 @@ def training_callbacks(
             )
         )
     # A signal writes a checkpoint. It must include the decision of early stopping about the validation before it.
-    return [*callbacks, StopOnSignal(checkpointing), checkpointing]
+    return [*callbacks, *own, StopOnSignal(checkpointing), checkpointing]
 
 
 def _check_monitor(experiment: Experiment, task: Task) -> None:
