@@ -48,6 +48,9 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
@@ -60,7 +63,14 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
+CHOICES: Tables = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "data.masking": MASKINGS,
+    "tuning": TUNINGS,
+    "step_method": STEP_METHODS,
+    "adversarial": ADVERSARIES,
+}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
@@ -68,6 +78,9 @@ _SECTIONS: dict[str, type] = {
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
     "tuning": Full,
+    "step_method": Plain,
+    "adversarial": NoAdversary,
+    "distillation": DistillationSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -84,10 +97,11 @@ class Experiment:
         task: what is trained. It decides which keys `data` and `model.head` have.
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
-        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
         modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
         callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
+        distillation: training on the predictions of a teacher, besides the labels.
     """
 
     experiment: str
@@ -103,6 +117,9 @@ class Experiment:
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     tuning: Tuning = field(default_factory=Full)
+    step_method: StepMethodSettings = field(default_factory=Plain)
+    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)

@@ -104,9 +104,9 @@ def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fau
         return value.value
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value, path, tables, faults)
+    if (section := _section_class(hint)) is not None:
+        # An optional section is absent if it is null, also as text from the command line.
+        return None if section is not hint and value == "null" else build(section, value, path, tables, faults)
     if (item := _item_class(hint)) is not None:
         return [
             build(item, entry, f"{path}.{number}", tables, faults)
@@ -206,6 +206,13 @@ def _build_choice(table: dict[str, type], values: object, path: str, tables: Tab
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{path}.name is {name!r}{nearest(str(name), table)}")
     return build(table[name], rest, path, tables, faults)
+
+
+def _section_class(hint: Any) -> type | None:
+    """Return the dataclass of a section, also of one that may be null; None for other types."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    [single] = options if type(None) in typing.get_args(hint) and len(options) == 1 else [hint]
+    return single if isinstance(single, type) and dataclasses.is_dataclass(single) else None
 
 
 def _item_class(hint: Any) -> type | None:
