@@ -11,11 +11,10 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
+from bert_lightning.model.pretrained import PretrainedModel, without_head
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
-    checkpoint_tokenizer,
     model_config,
     shared_tokenizer,
     take_weights,
@@ -79,21 +78,6 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes)
-
-
-def task_of(checkpoint: Checkpoint) -> Task:
-    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
-
-    Raises:
-        InputError: the checkpoint was not written by a run.
-    """
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if checkpoint.task is None or tokenizer is None:
-        raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-    fill(model, checkpoint)
-    return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
 
 
 def _seed(experiment: Experiment) -> None:

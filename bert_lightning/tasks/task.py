@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning import Callback, LightningModule
+from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.step import (
     PlainStep,
@@ -85,7 +86,7 @@ class Optimization:
     releases: dict[str, int] = field(default_factory=dict)
 
 
-class Task(LightningModule):
+class Task(Inference):
     """A model whose training losses are sums over counted items.
 
     Each loss of a step is a sum divided by a count, such as the number of masked tokens. Both are over all
