@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bert_lightning.checkpoints import files
-from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
+from bert_lightning.checkpoints.checkpoint import Base, Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
@@ -188,7 +188,12 @@ def _fault_of_others(path: Path) -> str | None:
 
 
 def read_native(path: Path, *, unverified: bool = False) -> Checkpoint:
-    """Read one of our checkpoints as a `Checkpoint`; `unverified` as in `load_native`."""
+    """Read one of our checkpoints as a `Checkpoint`. If it has a `base`, it holds only what was trained.
+
+    Args:
+        path: file or folder of shards.
+        unverified: as in `load_native`.
+    """
     content = load_native(path, unverified=unverified)
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])
@@ -218,4 +223,6 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
         task=entry["task"],
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
+        tuning=entry.get("tuning"),
+        base=Base(**entry["base"]) if entry.get("base") is not None else None,
     )

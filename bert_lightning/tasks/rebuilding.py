@@ -7,6 +7,7 @@ from typing import Any
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.model.pretrained import config_of, fill
+from bert_lightning.model.tuning import saved_tuning, tune
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -49,6 +50,7 @@ def task_of(
             raise InputError(f"{checkpoint.path} is a checkpoint of {own.__name__}, not of {task_class.__name__}")
         own = task_class
     model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     saved = spec.saved_task_arguments(checkpoint.task_settings)
     return own(model, config, tokenizer, **{**saved, **(arguments or {})})

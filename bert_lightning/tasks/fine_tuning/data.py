@@ -57,7 +57,10 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
             subsets: list[Subset] = []
             for name, source, layout, submission in sources:
                 standard = settings.standard
-                read = standard.read(source, layout) if standard is not None else self._read_custom(source, split)
+                if standard is None or standard.reads_columns:
+                    read = self._read_custom(source, split)
+                else:
+                    read = standard.read(source, layout)
                 start = len(examples)
                 examples += islice(read, limit)
                 if len(examples) == start:

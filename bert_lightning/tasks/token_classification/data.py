@@ -173,19 +173,12 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
     def _read_custom(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
 
-    @property
-    def _plain(self) -> bool:
-        """The settings say that tags are plain labels."""
-        standard = self.settings.standard
-        by_default = standard is not None and standard.scheme == "none" and self.settings.source_scheme == "auto"
-        return by_default or self.settings.source_scheme == "none"
-
     def _check_tags(self, splits: dict[str, list[TaggedSentence]], training_tags: set[str]) -> None:
         """Check that the tags of all splits are of one kind, and that tags of spans follow their scheme."""
         for examples in splits.values():
             if self.spans:
                 refuse_other_than_spans(examples, training_tags)
-            elif not self._plain:
+            elif not self.settings.tags_are_plain:
                 refuse_spans(examples, training_tags)
         if self.spans:
             assert self.settings.source_scheme != "none"
@@ -194,7 +187,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
 
     def _mark_spans(self, read: dict[str, SplitExamples[TaggedSentence]], labels: Sequence[str] | None) -> bool:
         """Decide whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
-        if self._plain:
+        if self.settings.tags_are_plain:
             return False
         if labels is not None:
             return labels_mark_spans(labels, self.settings)
