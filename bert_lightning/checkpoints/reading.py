@@ -52,7 +52,7 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
                 f"{path} is not a checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder "
                 "with config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
-        checkpoint = read_native(native)
+        checkpoint = read_native(native, unverified=True)
     if checkpoint.base is not None:
         checkpoint = with_base(checkpoint, base, read_checkpoint)
     elif base is not None:

@@ -16,12 +16,11 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
 from bert_lightning.model.heads import LINEAR
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
+from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
-    checkpoint_tokenizer,
     model_config,
     shared_tokenizer,
     take_weights,
@@ -125,22 +124,6 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
         return spec.model(config, **arguments)
     except ValueError as error:
         raise InputError(f"model.{error}") from None
-
-
-def task_of(checkpoint: Checkpoint) -> Task:
-    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
-
-    Raises:
-        InputError: the checkpoint was not written by a run.
-    """
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if checkpoint.task is None or tokenizer is None:
-        raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-    tune(model, saved_tuning(checkpoint))
-    fill(model, checkpoint)
-    return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
 
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:

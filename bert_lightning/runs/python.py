@@ -20,11 +20,11 @@ from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.runs import building
 from bert_lightning.runs.auto_settings import settle
-from bert_lightning.runs.building import task_of
 from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.predictor import Predictor
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.signals import keyboard_interrupts
 

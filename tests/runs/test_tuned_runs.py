@@ -16,8 +16,8 @@ from bert_lightning.cli import main
 from bert_lightning.model import BertEncoder, BertForPreTraining
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.tuning import TUNINGS
-from bert_lightning.runs.building import task_of
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.rebuilding import task_of
 from tests.support.runs import fit, logged, weights
 from tests.support.task_data import RAW
 from tests.support.tuned import write_experiment
