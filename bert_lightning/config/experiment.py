@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import extensions_in, with_extensions, without_extensions
+from bert_lightning.config.extensions import own_modules, read_modules, with_extensions, without_extensions
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
+from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.layers import (
     OVERRIDE_LAYERS,
     Layer,
@@ -24,6 +25,8 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
+from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
+from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
     ARCHITECTURE,
@@ -45,23 +48,26 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
     "schedule": Linear,
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
+    "tuning": Full,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -79,6 +85,9 @@ class Experiment:
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
+        callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
+        loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
     """
 
     experiment: str
@@ -93,9 +102,13 @@ class Experiment:
     schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
+    tuning: Tuning = field(default_factory=Full)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    modules: list[str] = field(default_factory=list)
+    callbacks: list[ObjectSettings] = field(default_factory=list)
+    loggers: list[str | ObjectSettings] = field(default_factory=lambda: ["wandb"])
 
     def __post_init__(self) -> None:
         require_between(self, 0, 2**32 - 1, "seed_everything")
@@ -106,6 +119,8 @@ class Experiment:
             raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
         if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
+        if self.freeze.encoder and type(self.tuning) is not Full:
+            raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
@@ -150,7 +165,7 @@ def load_experiment(
             return experiment
         saved = experiment.to_dict()
         # The classes that it uses were imported with the user's consent.
-        own = [class_path.rpartition(".")[0] for class_path in extensions_in(saved, CHOICES).values()]
+        own = own_modules(saved)
         below, experiment = merge(below or {}, with_literal_variables(saved), CHOICES), []
         allow_modules = [*allow_modules, *own]
     layers, unread = read_layers(experiment)
@@ -178,7 +193,7 @@ def _loaded(
             unread.append(str(error))
     values = migrate(below)
     for _, content in sources:
-        values = merge(values, content, CHOICES)
+        values = merge(without_stale_arguments(values, content), content, CHOICES)
     experiment = _build(values, allow_modules, faults)
     # The keys of each source under the names that the user wrote.
     all_written: dict[str | None, dict[str, Any]] = {None: below, **dict(layers)}
@@ -214,6 +229,11 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
     tables = CHOICES
+    if "modules" in values:
+        values = {**values, "modules": read_modules(values["modules"], "modules", allow_modules, faults)}
+    for key, kind in OBJECT_LISTS.items():
+        if key in values:
+            values = {**values, key: read_objects(values[key], key, kind, allow_modules, faults)}
     try:
         values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
@@ -226,7 +246,10 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         if key not in ARCHITECTURE:
             faults.append((f"model.config.{key}", unknown_key(key, ARCHITECTURE, "model.config")))
     task = values.get("task")
-    if not isinstance(task, str) or task not in TASKS:
+    known_task = isinstance(task, str) and task in TASKS
+    head_keys = field_names(TASKS[str(task)].head_settings if known_task else HeadSettings)
+    values = with_own_parts(values, head_keys, allow_modules, faults)
+    if not isinstance(task, str) or not known_task:
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))

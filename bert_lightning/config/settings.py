@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_lightning.checks import RefusedValue, nearest
 from bert_lightning.config.variables import with_variables
@@ -14,6 +14,16 @@ from bert_lightning.errors import InputError
 
 # Dotted path of a choice -> name -> dataclass.
 Tables = dict[str, dict[str, type]]
+# Choices whose name is part of every identity. Later ones are left out while they are the default.
+_ALWAYS_NAMED = ("optimizer", "schedule", "data.masking")
+
+
+class Ready(NamedTuple):
+    """A value among plain ones that has been checked and has its type already."""
+
+    value: object
+
+
 # The dotted key that a fault is about, and the message.
 Fault = tuple[str, str]
 
@@ -90,6 +100,8 @@ def _default(field: dataclasses.Field[Any]) -> object:
 
 
 def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
+    if isinstance(value, Ready):
+        return value.value
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
     if dataclasses.is_dataclass(hint):
@@ -100,7 +112,7 @@ def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fau
             build(item, entry, f"{path}.{number}", tables, faults)
             for number, entry in enumerate(_listed(value, path))
         ]
-    return _typed(value, hint, path)
+    return typed_value(value, hint, path)
 
 
 def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
@@ -139,7 +151,8 @@ def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any
 def changed(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as `plain` does, but without the fields that have their default.
 
-    A field without a default stays, and so do the `name` and `class_path` of a choice.
+    A field without a default stays, and so do the `name` and `class_path` of a choice that is not the default.
+    Those of `_ALWAYS_NAMED` stay always.
 
     >>> from bert_lightning.optim.optimizers import AdamW, OPTIMIZERS
     >>> changed(AdamW(learning_rate=0.1), "optimizer", {"optimizer": OPTIMIZERS})
@@ -153,7 +166,8 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
     values, defaults = {}, _defaults(settings)
     for field in dataclasses.fields(settings):
         value, full = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
-        is_section = full in tables or dataclasses.is_dataclass(value)
+        is_choice = full in _ALWAYS_NAMED or (full in tables and value != defaults.get(field.name))
+        is_section = is_choice or (full not in tables and dataclasses.is_dataclass(value))
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
     # Sections that hold only defaults are left out, so that a new section does not change the hash.
@@ -208,8 +222,14 @@ def _listed(value: object, path: str) -> list[object]:
     return value
 
 
-def _typed(value: object, hint: Any, path: str) -> Any:
-    """Check one value with jsonargparse, which also reads text as the number or list that the type expects."""
+def typed_value(value: object, hint: Any, path: str) -> Any:
+    """Check one value with jsonargparse, which also reads text as the number or list that the type expects.
+
+    The type must hold no class or function: jsonargparse would import the one that a value names.
+
+    Raises:
+        InputError: the value has another type. The message names the key.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
     if isinstance(value, str):
@@ -230,13 +250,13 @@ def _typed(value: object, hint: Any, path: str) -> Any:
         return items
     if value is None and hint is not Any and type(None) not in typing.get_args(hint):
         # jsonargparse accepts null for every type.
-        raise InputError(f"{path}: expected {_type_name(hint)}, got null")
+        raise InputError(f"{path}: expected {type_name(hint)}, got null")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
         typed = parser.parse_object({"value": value}).value
     except ArgumentError:
-        raise InputError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+        raise InputError(f"{path}: expected {type_name(hint)}, got {value!r}") from None
     _refuse_not_finite(typed, path)
     return typed
 
@@ -254,12 +274,17 @@ def _refuse_not_finite(value: object, path: str) -> None:
         raise InputError(f"{path}: a finite number is expected, got {value}")
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """Return what messages call a type.
+
+    >>> type_name(int | None)
+    'int or null'
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _type_name(a) for a in arguments)
+        return " or ".join("null" if a is type(None) else type_name(a) for a in arguments)
     if arguments:
-        return f"{origin.__name__} of {', '.join(dict.fromkeys(map(_type_name, arguments)))}"
+        return f"{origin.__name__} of {', '.join(dict.fromkeys(map(type_name, arguments)))}"
     return str(getattr(hint, "__name__", hint))
