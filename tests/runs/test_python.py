@@ -23,7 +23,7 @@ import bert_lightning
 from bert_lightning.checkpoints.native import load_native
 from bert_lightning.cli import main
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
-from bert_lightning.errors import InputError
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.training.signals import StoppedBySignal
 from tests.support.runs import logged, weights
@@ -161,11 +161,12 @@ class Kept(DummyLogger):
 def test_a_run_resumes_bit_for_bit_after_a_callback_raised(values):
     options = {"trainer.max_steps": 6, "checkpoint.every_n_steps": 2, "trainer.log_every_n_steps": 1}
     whole = bert_lightning.fit(values, options, callbacks=[Counting()], run_directory="whole")
-    with pytest.raises(ArithmeticError, match="the callback's own"):
+    with pytest.raises(WorkError, match=r"Counting.* raised in on_train_batch_end: .*the callback's own") as raised:
         bert_lightning.fit(values, options, callbacks=[Counting(raises_at=5)], run_directory="run")
+    assert isinstance(raised.value.__cause__.__cause__, ArithmeticError), "its traceback leads to the line"
     assert RunDirectory("run").read_manifest()["ended"] == "failed"
     resumed = bert_lightning.fit(values, options, callbacks=[Counting()], run_directory="run")
-    assert RunDirectory("run").read_manifest()["sessions"][1]["resumed_from"].endswith("step-000000004.ckpt")
+    assert RunDirectory("run").read_manifest()["sessions"][1]["resumed_from"].endswith("step-000000005.ckpt")
     assert resumed.metrics == whole.metrics
     assert logged(resumed.directory) == logged(whole.directory)
     assert equal(weights(resumed.directory), weights(whole.directory))
@@ -218,9 +219,8 @@ def test_a_run_cannot_be_reproduced_silently_without_its_callbacks(values, caplo
         ({}, {"overrides": {3: 3}}, "overrides: a key is text such as 'trainer.max_steps', not 3"),
         ({}, {"overrides": "trainer.max_steps"}, "overrides are keys and values"),
         ({}, {"overrides": 3}, "overrides are keys and values"),
-        ({}, {"callbacks": [3]}, "callbacks: 3 is no lightning Callback"),
+        ({}, {"callbacks": [3]}, "callbacks.0 is 3; it must be a lightning.Callback"),
         ({}, {"callbacks": Callback()}, "callbacks: a list is expected"),
-        ({}, {"loggers": [Callback()]}, "loggers: .* is no lightning Logger"),
         ({}, {"resume": "sometimes"}, "resume is sometimes; it must be auto, never or the path"),
         ({"trainer": {"accelerator": "cpu", "max_steps": 1, "devices": 2}}, {}, None),
     ],
@@ -245,7 +245,7 @@ def test_a_second_training_of_the_same_process_is_refused_while_one_runs(values)
         def on_train_start(self, trainer, task):
             bert_lightning.fit(values, run_directory="inner")
 
-    with pytest.raises(InputError, match="a training is running in this process already"):
+    with pytest.raises(WorkError, match="a training is running in this process already"):
         bert_lightning.fit(values, callbacks=[Nested()], run_directory="outer")
     assert not Path("inner").exists()
     assert bert_lightning.fit(values, run_directory="outer").metrics, "the next one trains"
@@ -448,23 +448,23 @@ def test_help_and_dir_show_every_public_name():
         bert_lightning.fitt  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ["", ".tasks", ".data", ".metrics", ".optim"])
-def test_rooms_export_names_that_exist_and_importing_them_is_cheap(room):
-    code = f"""
-import importlib, sys
-room = importlib.import_module("bert_lightning{room}")
-assert "torch" not in sys.modules and "numpy" not in sys.modules, "imported"
-missing = [name for name in room.__all__ if name not in dir(room) or getattr(room, name, None) is None]
-assert not missing, missing
+ROOMS = ("tasks", "data", "metrics", "model", "optim")
 
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_export_names_that_exist(room):
+    module = getattr(bert_lightning, room)
+    assert [name for name in module.__all__ if name not in dir(module) or getattr(module, name, None) is None] == []
+
+
+def test_importing_the_package_and_its_rooms_is_cheap():
+    code = """
+import sys
+import bert_lightning, bert_lightning.tasks, bert_lightning.data, bert_lightning.metrics, bert_lightning.optim
+dir(bert_lightning.tasks)
+assert not {"torch", "lightning", "numpy"} & {*sys.modules}
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_rooms_are_attributes_of_the_package():
-    code = "import bert_lightning; bert_lightning.tasks.TextClassificationTask, bert_lightning.model.BertConfig"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 TYPED = """
