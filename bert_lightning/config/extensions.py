@@ -42,6 +42,8 @@ REQUIRED: dict[str, Sequence[str]] = {
     "optimizer": required_names(OptimizerSettings),
     "schedule": required_names(Schedule),
     "tuning": ("apply", "merged"),
+    "step_method": ("build",),
+    "adversarial": ("wrap",),
     # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }
