@@ -6,12 +6,14 @@ from contextlib import closing
 
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.loggers import Logger
 
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import DIRECTORY_VARIABLE, RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.loggers import log_settings, run_loggers
 from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
@@ -33,6 +35,7 @@ def fit(
     expected_data: dict[str, str] | None = None,
     micro_batches: int | None = None,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; return the last validation's metrics, or None if the run was finished.
 
@@ -47,6 +50,7 @@ def fit(
         expected_data: fingerprints that the data must have.
         micro_batches: number of micro-batches per step, over all processes, that an earlier run found.
         callbacks: callbacks besides those of the experiment.
+        loggers: loggers besides those of the experiment.
 
     Raises:
         InputError: the directory holds another experiment, another process trains there, the data changed since, or
@@ -70,13 +74,16 @@ def fit(
         session = Session(directory, experiment, run_id_of(directory, experiment), inputs, point)
         all_callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
         compiled = compiles(experiment, steps)
+        all_loggers = run_loggers(experiment, directory, session.run_id, point.step, loggers)
         trainer = build_trainer(
-            experiment, directory.path, session.loggers(), steps=steps, callbacks=all_callbacks, compiled=compiled
+            experiment, directory.path, all_loggers, steps=steps, callbacks=all_callbacks, compiled=compiled
         )
         setup.data.check_shares(experiment.trainer.num_shares)
         with recording(session, lock, trainer):
             if is_first_process():
                 _announce(session, setup, trainer)
+                if point.checkpoint is None:
+                    log_settings(experiment, all_loggers)
             if compiled:
                 setup.task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
             metrics = _train(session, setup, trainer)

@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
@@ -25,7 +25,6 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import set_aside
-from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
 FINISHED = "finished"
@@ -96,16 +95,6 @@ class Session:
     run_id: str
     inputs: Inputs
     point: ResumePoint
-
-    def loggers(self) -> list[Logger]:
-        """Make the loggers of this process. They write nothing before training.
-
-        Raises:
-            InputError: W&B is asked to log online without an API key.
-        """
-        folder = self.directory.path
-        wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
-        return [MetricsFile(folder), *wandb]
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
@@ -185,7 +174,7 @@ def _record_beginning(session: Session) -> None:
     entry = {
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
-        "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
+        "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
         **circumstances(),
     }
     directory.update_manifest(
