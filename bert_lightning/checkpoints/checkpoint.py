@@ -25,6 +25,7 @@ class Checkpoint:
         task_settings: settings with which that task can predict again (labels, columns, lengths).
         architecture: transformers' class of the same shape, if known.
         provenance: the origin of the checkpoint; `read_checkpoint` sets it.
+        tuning: name and settings of the tuning whose added parameters are among the tensors; None for a plain model.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Checkpoint:
     task_settings: dict[str, Any] = field(default_factory=dict)
     architecture: str | None = None
     provenance: Provenance | None = None
+    tuning: dict[str, Any] | None = None
 
 
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -19,6 +19,8 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.tuning.table import merged
+from bert_lightning.model.tuning.tuning import Full, Tuning
 
 if TYPE_CHECKING:
     from bert_lightning.model.encoder import BertEncoder
@@ -73,6 +75,7 @@ class PretrainedModel(nn.Module):
         vocabulary: the vocabulary of the checkpoint, which is saved with the model again.
         provenance: the origin of the checkpoint, for the model card of the saved model.
         loading_report: the differences between checkpoint and model; None if there was no checkpoint.
+        tuning: what trains in the encoder, and what was added to it (`model/tuning`).
     """
 
     architecture: ClassVar[str]
@@ -88,6 +91,7 @@ class PretrainedModel(nn.Module):
         self.vocabulary: Vocabulary | None = None
         self.provenance: Provenance | None = None
         self.loading_report: LoadingReport | None = None
+        self.tuning: Tuning = Full()
 
     @classmethod
     def from_pretrained(
@@ -133,9 +137,12 @@ class PretrainedModel(nn.Module):
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: object) -> Self:
         """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
+        What tuning added is merged into the weights.
+
         Raises:
             CheckpointError: the checkpoint has another architecture, or its content contradicts its configuration.
         """
+        checkpoint = merged(checkpoint)
         head = cls.arguments_of(checkpoint, **arguments)
         config = config or config_of(checkpoint)
         try:
@@ -222,12 +229,12 @@ class PretrainedModel(nn.Module):
         )
 
     def to_checkpoint(self, path: Path, vocabulary: Vocabulary | None = None) -> Checkpoint:
-        """Return the weights and settings of the model."""
+        """Return the weights and settings of the model, with what tuning added merged into the weights."""
         tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
         return Checkpoint(
             path,
             self.config.to_dict(),
-            tensors,
+            self.tuning.merged(tensors),
             vocabulary or self.vocabulary,
             task_settings=self.head_settings,
             provenance=self.provenance,

@@ -6,6 +6,7 @@ each value is logged once.
 
 import functools
 import importlib
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -19,13 +20,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.kinds import LOGGER
-from bert_lightning.config.objects import ObjectSettings, build_object, refusal
+from bert_lightning.config.objects import ObjectSettings, build_object
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.weights_and_biases import wandb_loggers
 from bert_lightning.training import metrics_file
-from bert_lightning.training.guarded import guard_logger
+from bert_lightning.training.guarded import guard_logger, marked
 from bert_lightning.training.metrics_file import MetricsFile
 
 # Entry of the manifest with the id that MLflow gave the run.
@@ -173,6 +174,9 @@ def log_settings(experiment: Experiment, loggers: Sequence[Logger]) -> None:
 
 def _mlflow(open_run: Callable[[], MLFlowLogger]) -> MlflowRun:
     importlib.import_module("mlflow")
+    # It describes each of the tables that it creates.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowRun(open_run)
 
 
@@ -188,9 +192,6 @@ def _own(entry: ObjectSettings | Logger, key: str, folder: Path) -> Logger:
         return logger
     if not isinstance(entry, Logger):
         raise InputError(f"{key} is {entry!r}; it must be a lightning.pytorch.loggers.Logger")
-    reason = refusal(type(entry), LOGGER)
-    if reason is not None:
-        raise InputError(f"{key} {type(entry).__qualname__} {reason}")
     return entry
 
 
@@ -231,7 +232,7 @@ def _skipping(
         if step != resumed or frozenset({*metrics, "step"} - {"epoch"}) not in logged:
             original(metrics, step)
 
-    return log_metrics
+    return marked(log_metrics)
 
 
 def _without_time(row: dict[str, Any]) -> dict[str, Any]:

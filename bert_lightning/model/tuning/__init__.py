@@ -1,0 +1,23 @@
+"""Tuning: which parameters of a pre-trained encoder train, and which ones are added to it.
+
+A tuning is applied after the model is filled with pre-trained weights and before layers are frozen. Names of the base
+model's parameters stay the same.
+"""
+
+from bert_lightning.model.tuning.bitfit import BitFit
+from bert_lightning.model.tuning.lora import Lora, LowRankLinear
+from bert_lightning.model.tuning.table import TUNINGS, described, merged, saved_tuning, tune
+from bert_lightning.model.tuning.tuning import Full, Tuning
+
+__all__ = [
+    "TUNINGS",
+    "BitFit",
+    "Full",
+    "Lora",
+    "LowRankLinear",
+    "Tuning",
+    "described",
+    "merged",
+    "saved_tuning",
+    "tune",
+]

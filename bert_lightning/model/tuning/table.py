@@ -1,0 +1,82 @@
+"""All tunings by name, how one is applied to a model, and how a checkpoint names and merges its own."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.model.tuning.bitfit import BitFit
+from bert_lightning.model.tuning.lora import Lora
+from bert_lightning.model.tuning.tuning import Full, Tuning
+
+if TYPE_CHECKING:
+    from bert_lightning.model.pretrained import PretrainedModel
+
+TUNINGS: dict[str, type[Tuning]] = {"full": Full, "lora": Lora, "bitfit": BitFit}
+
+
+def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) -> None:
+    """Apply a tuning to a model: the encoder is frozen except for what the tuning trains.
+
+    Args:
+        model: filled with the base's weights.
+        tuning: what trains in the encoder.
+        new: names, with the prefix `encoder.`, of parameters that the base lacks. They always train.
+
+    Raises:
+        ValueError: the model lacks what the tuning names; the message begins with the name of the field.
+    """
+    model.backbone.requires_grad_(False)
+    tuning.apply(model.backbone)
+    for name, parameter in model.named_parameters():
+        if f"{model.prefix}{name}" in new:
+            parameter.requires_grad_(True)
+    model.tuning = tuning
+
+
+def described(tuning: Tuning) -> dict[str, Any]:
+    """Return a tuning as plain values, as a checkpoint names it.
+
+    >>> described(Lora(rank=4))
+    {'name': 'lora', 'rank': 4, 'alpha': 16.0, 'dropout': 0.0, 'targets': ['query', 'value']}
+    """
+    cls = type(tuning)
+    names = {tuning_class: name for name, tuning_class in TUNINGS.items()}
+    assert dataclasses.is_dataclass(tuning)
+    return {"name": names.get(cls, f"{cls.__module__}.{cls.__qualname__}"), **dataclasses.asdict(tuning)}
+
+
+def saved_tuning(checkpoint: Checkpoint, own: Mapping[str, type[Tuning]] | None = None) -> Tuning:
+    """Return the tuning with which a checkpoint was trained.
+
+    Args:
+        checkpoint: any checkpoint; one that names no tuning has none.
+        own: further tunings by the name that a checkpoint gives them.
+
+    Raises:
+        CheckpointError: the tuning is not known here.
+    """
+    if checkpoint.tuning is None:
+        return Full()
+    settings = dict(checkpoint.tuning)
+    known = {**TUNINGS, **(own or {})}
+    name = settings.pop("name", None)
+    if name not in known:
+        raise CheckpointError(f"{checkpoint.path} was tuned by {name}, which is not known here")
+    try:
+        return known[name](**settings)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: its tuning {name} is not usable: {error}") from None
+
+
+def merged(checkpoint: Checkpoint, own: Mapping[str, type[Tuning]] | None = None) -> Checkpoint:
+    """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
+
+    Raises:
+        CheckpointError: the tuning is not known here.
+    """
+    if checkpoint.tuning is None:
+        return checkpoint
+    tensors = saved_tuning(checkpoint, own).merged(checkpoint.tensors)
+    return dataclasses.replace(checkpoint, tensors=tensors, tuning=None)
