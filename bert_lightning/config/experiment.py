@@ -25,6 +25,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
+from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -47,23 +48,26 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
     "schedule": Linear,
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
+    "tuning": Full,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -98,6 +102,7 @@ class Experiment:
     schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
+    tuning: Tuning = field(default_factory=Full)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -114,6 +119,8 @@ class Experiment:
             raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
         if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
+        if self.freeze.encoder and type(self.tuning) is not Full:
+            raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
@@ -186,7 +193,7 @@ def _loaded(
             unread.append(str(error))
     values = migrate(below)
     for _, content in sources:
-        values = merge(values, content, CHOICES)
+        values = merge(without_stale_arguments(values, content), content, CHOICES)
     experiment = _build(values, allow_modules, faults)
     # The keys of each source under the names that the user wrote.
     all_written: dict[str | None, dict[str, Any]] = {None: below, **dict(layers)}
@@ -239,7 +246,10 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         if key not in ARCHITECTURE:
             faults.append((f"model.config.{key}", unknown_key(key, ARCHITECTURE, "model.config")))
     task = values.get("task")
-    if not isinstance(task, str) or task not in TASKS:
+    known_task = isinstance(task, str) and task in TASKS
+    head_keys = field_names(TASKS[str(task)].head_settings if known_task else HeadSettings)
+    values = with_own_parts(values, head_keys, allow_modules, faults)
+    if not isinstance(task, str) or not known_task:
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))

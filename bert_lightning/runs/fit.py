@@ -152,7 +152,7 @@ def _parameters(task: Task) -> str:
     trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
     text = f"{total:,} parameters"
     if trained != total:
-        text += f" ({trained:,} trained)"
+        text += f" ({trained:,} trained, {100 * trained / total:.3g} %)"
     assert task.optimization is not None
     [_, *layers] = sorted({0, *task.optimization.releases.values()})
     released = [step for step in layers if step < task.optimization.num_steps]

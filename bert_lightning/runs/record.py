@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import joined
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.config.experiment import Experiment
@@ -161,7 +162,10 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     last = directory.checkpoints / LAST
     final = last.resolve() if last.exists() else session.point.checkpoint
     assert final is not None, "training began with a checkpoint or wrote one"
-    directory.update_manifest(weights=weights_digest(read_native(final).tensors))
+    saved, start = read_native(final), session.inputs.start
+    if saved.base is not None and start is not None:
+        saved = joined(saved, saved.base, start.tensors)
+    directory.update_manifest(weights=weights_digest(saved.tensors))
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:

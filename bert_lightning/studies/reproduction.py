@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from bert_lightning.checkpoints.digests import current_form
-from bert_lightning.checkpoints.native import LAST, find_native, read_native
+from bert_lightning.checkpoints.native import LAST, find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import train
@@ -135,7 +136,7 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
 def _final_weights(run: RunDirectory) -> dict[str, Tensor]:
     checkpoint = find_native(run.path, (LAST,))
     assert checkpoint is not None, "the run has just finished"
-    return read_native(checkpoint).tensors
+    return read_checkpoint(checkpoint).tensors
 
 
 def _values(run: RunDirectory) -> dict[tuple[int, str], float]:

@@ -3,7 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
@@ -21,6 +22,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.tuning import Full, described
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
@@ -118,6 +120,8 @@ class Task(LightningModule):
     """Methods of the model that a step calls in place of `forward`."""
 
     model: PretrainedModel
+    base: Base | None = None
+    """The checkpoint whose tensors this task's checkpoints leave out (`tasks/delta.py`)."""
 
     def __init__(
         self,
@@ -432,6 +436,8 @@ class Task(LightningModule):
     def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
         vocabulary = self.tokenizer.vocabulary
+        tuning = {} if type(self.model.tuning) is Full else {"tuning": described(self.model.tuning)}
+        base = {} if self.base is None else {"base": asdict(self.base)}
         return {
             "task": self.name,
             "architecture": self.model.architecture,
@@ -441,9 +447,16 @@ class Task(LightningModule):
             "strip_accents": vocabulary.strip_accents,
             "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
             "special_tokens": list(vocabulary.special_tokens),
-            "task_settings": self.task_settings,
+            "task_settings": {**_own_head(self.model), **self.task_settings},
             "optimizer": _optimizer_name(self.optimization.optimizer) if self.optimization is not None else None,
+            **tuning,
+            **base,
         }
+
+
+def _own_head(model: PretrainedModel) -> dict[str, object]:
+    """Return how a checkpoint names a head of the user's; nothing for the linear head."""
+    return {name: value for name, value in model.head_settings.items() if name == "head"}
 
 
 def _optimizer_name(settings: OptimizerSettings) -> str:
