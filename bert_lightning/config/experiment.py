@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import with_extensions, without_extensions
+from bert_lightning.config.extensions import read_modules, with_extensions, without_extensions
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
+from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.layers import merge, parse_overrides, with_names
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
-from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
+from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
+from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
     ARCHITECTURE,
@@ -51,6 +53,8 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 _LONGEST_NAME = 200
 _COMMAND_LINE = "command line"
 CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CLASS_PATHS: Tables = {**CHOICES, **{path: {} for path in PART_PATHS}}
+"""Dotted paths that may name a class of the user's; the entries of choices."""
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
@@ -74,6 +78,9 @@ class Experiment:
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
+        callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
+        loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
     """
 
     experiment: str
@@ -91,6 +98,9 @@ class Experiment:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    modules: list[str] = field(default_factory=list)
+    callbacks: list[ObjectSettings] = field(default_factory=list)
+    loggers: list[str | ObjectSettings] = field(default_factory=lambda: ["wandb"])
 
     def __post_init__(self) -> None:
         require_between(self, 0, 2**32 - 1, "seed_everything")
@@ -104,7 +114,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
-        return dict(plain(self, "", CHOICES))
+        return with_class_paths(dict(plain(self, "", CHOICES)))
 
     @property
     def identity(self) -> str:
@@ -191,6 +201,11 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
     tables = CHOICES
+    if "modules" in values:
+        values = {**values, "modules": read_modules(values["modules"], "modules", allowed, faults)}
+    for key, kind in OBJECT_LISTS.items():
+        if key in values:
+            values = {**values, key: read_objects(values[key], key, kind, allowed, faults)}
     try:
         values, tables = with_extensions(values, CHOICES, allowed)
     except InputError as error:

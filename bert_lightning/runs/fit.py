@@ -1,6 +1,7 @@
 """The training of an experiment in its directory, from the checks to the recorded result."""
 
 import os
+from collections.abc import Sequence
 from contextlib import closing
 
 from lightning import Callback, Trainer
@@ -11,6 +12,7 @@ from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, set
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import DIRECTORY_VARIABLE, RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point
@@ -30,6 +32,7 @@ def fit(
     profile: bool = False,
     expected_data: dict[str, str] | None = None,
     micro_batches: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float] | None:
     """Train an experiment in its directory; return the last validation's metrics, or None if the run was finished.
 
@@ -43,6 +46,7 @@ def fit(
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.
         micro_batches: number of micro-batches per step, over all processes, that an earlier run found.
+        callbacks: callbacks besides those of the experiment.
 
     Raises:
         InputError: the directory holds another experiment, another process trains there, the data changed since, or
@@ -55,6 +59,7 @@ def fit(
         os.environ[DIRECTORY_VARIABLE] = str(directory.path)
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
+        own = own_callbacks(experiment, callbacks)
         setup = build(experiment, start)
         inputs = Inputs.of(setup.data, start)
         inputs.check(directory, expected_data)
@@ -63,10 +68,10 @@ def fit(
         steps = setup.data.plan.num_steps
         point = resume_point(directory, resume, experiment, setup.task, steps)
         session = Session(directory, experiment, run_id_of(directory, experiment), inputs, point)
-        callbacks = _training_callbacks(session, setup, profile, micro_batches)
+        all_callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
         compiled = compiles(experiment, steps)
         trainer = build_trainer(
-            experiment, directory.path, session.loggers(), steps=steps, callbacks=callbacks, compiled=compiled
+            experiment, directory.path, session.loggers(), steps=steps, callbacks=all_callbacks, compiled=compiled
         )
         setup.data.check_shares(experiment.trainer.num_shares)
         with recording(session, lock, trainer):
@@ -79,11 +84,13 @@ def fit(
         return metrics
 
 
-def _training_callbacks(session: Session, setup: Setup, profile: bool, micro_batches: int | None) -> list[Callback]:
+def _training_callbacks(
+    session: Session, setup: Setup, own: OwnCallbacks, profile: bool, micro_batches: int | None
+) -> list[Callback]:
     """Make the callbacks of a training: those of every training, and those that settings and options add."""
     experiment, directory = session.experiment, session.directory
     callbacks = training_callbacks(
-        experiment, setup.task, directory.checkpoints, setup.data.plan.num_steps, validates=_validates(setup)
+        experiment, setup.task, directory.checkpoints, setup.data.plan.num_steps, own, validates=_validates(setup)
     )
     if experiment.trainer.accumulate_grad_batches == "auto":
         num_micro_batches = directory.read_manifest().get("micro_batches", micro_batches)

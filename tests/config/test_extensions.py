@@ -135,8 +135,11 @@ def test_a_package_is_allowed_with_its_modules(config):
     [
         (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no class Missing"),
         (["--optimizer.class_path", "extensions_here.Half"], "Half is no dataclass"),
-        (["--optimizer.class_path", "extensions_here.Lacking"], "lacks weight_decay, matrices_apart, build"),
-        (["--optimizer.class_path", "extensions_here.Halves"], "lacks learning_rate"),
+        (["--optimizer.class_path", "extensions_here.Lacking"], "lacks matrices_apart, weight_decay, build"),
+        (
+            ["--optimizer.class_path", "extensions_here.Halves"],
+            "lacks matrices_apart, learning_rate, weight_decay, build",
+        ),
         (["--optimizer.class_path", "extensions_here.torch.Tensor"], "cannot be imported"),
         (["--optimizer.class_path", "Plain"], "is of the module 'Plain'"),
         (["--optimizer.init_args.momentun", "0.1"], "did you mean 'optimizer.momentum'"),
