@@ -22,6 +22,7 @@ from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.ranks import Ranks, started
 from tests.support.small_corpus import PRETRAINING, make_documents, sentence, write_corpus
+from tests.support.tuned import write_base
 
 # Examples have no deadline, because their time depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -99,6 +100,12 @@ def home(tmp_path_factory, corpus, store, validation_store) -> Path:
         == 0
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordPieceTokenizer) -> Path:
+    """A pre-trained model for runs that tune it."""
+    return write_base(tmp_path_factory.mktemp("base") / "model", tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from bert_lightning.errors import InputError
 
 # Dotted path of a choice -> name -> dataclass.
 Tables = dict[str, dict[str, type]]
+# Choices whose name is part of every identity. Later ones are left out while they are the default.
+_ALWAYS_NAMED = ("optimizer", "schedule", "data.masking")
 
 
 class Ready(NamedTuple):
@@ -149,7 +151,8 @@ def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any
 def changed(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as `plain` does, but without the fields that have their default.
 
-    A field without a default stays, and so do the `name` and `class_path` of a choice.
+    A field without a default stays, and so do the `name` and `class_path` of a choice that is not the default.
+    Those of `_ALWAYS_NAMED` stay always.
 
     >>> from bert_lightning.optim.optimizers import AdamW, OPTIMIZERS
     >>> changed(AdamW(learning_rate=0.1), "optimizer", {"optimizer": OPTIMIZERS})
@@ -163,7 +166,8 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
     values, defaults = {}, _defaults(settings)
     for field in dataclasses.fields(settings):
         value, full = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
-        is_section = full in tables or dataclasses.is_dataclass(value)
+        is_choice = full in _ALWAYS_NAMED or (full in tables and value != defaults.get(field.name))
+        is_section = is_choice or (full not in tables and dataclasses.is_dataclass(value))
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
     # Sections that hold only defaults are left out, so that a new section does not change the hash.

@@ -4,8 +4,10 @@ import json
 from typing import NamedTuple
 
 import lightning
+from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import base_of
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
@@ -13,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -20,13 +23,16 @@ from bert_lightning.runs.starting_point import (
     model_config,
     shared_tokenizer,
     take_weights,
+    tuning_name,
     with_vocabulary_of,
 )
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from bert_lightning.wording import count
 
 
 class Setup(NamedTuple):
@@ -53,6 +59,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     spec, settings = task_spec(experiment.task), experiment.data
     if start is not None and split is not None:
         _check_head(spec, experiment, start)
+    given, tuning = start, _tuning_of(experiment, start, split)
     # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
     tokenizer = _tokenizer_of_data(spec, experiment, split)
@@ -60,7 +67,9 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         tokenizer, start = with_vocabulary_of(spec.prepare_vocabulary, tokenizer, start)
         start = adapted_to(start, experiment.model, tokenizer)
     tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
-    config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings))
+    # A checkpoint to train from is plain.
+    added = tuning if split is not None else None
+    config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings), added)
     _check_sizes(experiment, config)
     saved = start.task_settings if start is not None and split is not None else {}
     length = _length_of(experiment) if split is None else None
@@ -74,11 +83,16 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
                 f"the head of {start.path} is left out, since its labels are not those of the data, in order"
             )
         start = without_head(start)
-    notes += take_weights(model, experiment, start, split)
+    notes += take_weights(model, experiment, start, split, tuning)
+    if start is not None and given is not None:
+        notes += _unlearned_entries(model, given, config)
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
+    _check_slices(experiment, tuning)
+    if split is None and given is not None and type(tuning) is not Full:
+        leave_out_base(task, base_of(given, _frozen(model)))
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes)
 
@@ -110,8 +124,38 @@ def task_of(checkpoint: Checkpoint) -> Task:
         raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
     spec, config = task_spec(checkpoint.task), config_of(checkpoint)
     model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
+
+
+def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
+    """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    if split is None:
+        return experiment.tuning
+    own = type(experiment.tuning)
+    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+
+
+def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
+    """Return the parameters that do not train, under their names in a checkpoint."""
+    return {
+        f"{model.prefix}{name}": parameter.detach()
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    }
+
+
+def _unlearned_entries(model: PretrainedModel, given: Checkpoint, config: BertConfig) -> list[str]:
+    """Return a note if entries were added to a vocabulary whose embeddings do not train."""
+    added = config.vocab_size - config_of(given).vocab_size
+    words = model.backbone.embeddings.word.weight
+    if type(model.tuning) is Full or added <= 0 or words.requires_grad:
+        return []
+    return [
+        f"tuning.name {tuning_name(model)} leaves the random embeddings of {count(added, 'new vocabulary row')} as "
+        "they are"
+    ]
 
 
 def _seed(experiment: Experiment) -> None:
@@ -192,6 +236,7 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
         experiment.schedule.check(num_steps)
     except ValueError as error:
         raise InputError(f"schedule.{error}") from None
+    _check_matrices(experiment, model)
     parameters = [name for name, _ in model.named_parameters()]
     for pattern in experiment.parameter_groups.unmatched(parameters):
         raise InputError(f"parameter_groups.no_decay: no parameter's name holds {pattern!r}; one is {parameters[0]}")
@@ -207,6 +252,34 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
         parameter_groups=experiment.parameter_groups,
         releases=_releases(experiment.freeze.unfreeze_every, model, num_steps),
     )
+
+
+def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
+    """Check that tensor parallelism knows how to cut what a tuning adds.
+
+    Raises:
+        InputError: the tuning is a class of the user's.
+    """
+    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+        raise InputError(
+            "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
+        )
+
+
+def _check_matrices(experiment: Experiment, model: PretrainedModel) -> None:
+    """Check that an optimiser with its own step for the matrices of the blocks has one to update.
+
+    Raises:
+        InputError: the tuning freezes all of them.
+    """
+    if not experiment.optimizer.matrices_apart or type(model.tuning) is Full:
+        return
+    matrices = model.hidden_matrices()
+    if not any(parameter.requires_grad for name, parameter in model.named_parameters() if name in matrices):
+        raise InputError(
+            f"optimizer.name muon has no matrix to update with tuning.name {tuning_name(model)}: it would be AdamW, "
+            "so use adamw"
+        )
 
 
 def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict[str, int]:

@@ -6,7 +6,8 @@ SIGHUP, except under torchrun.
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,7 +46,36 @@ def restore_signal_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None stands for a handler that was not installed from Python, which cannot be installed from here.
+            if handler is not None:
+                _handle(number, handler)
+
+
+@contextmanager
+def keyboard_interrupts() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt in the caller, as Python does, also while Lightning runs.
+
+    Lightning ends the program on KeyboardInterrupt. Nothing changes where the caller has a handler of its own.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with restore_signal_handlers():
+        _handle(signal.SIGINT, _interrupt)
+        try:
+            yield
+        except Interrupted:
+            raise KeyboardInterrupt from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], object] | int) -> None:
+    """Install a signal handler. Outside the main thread Python allows none, and the program's own stay."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 class StopOnSignal(Callback):
@@ -76,7 +106,7 @@ class StopOnSignal(Callback):
             self._group = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
+                _handle(number, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -131,4 +161,4 @@ class StopOnSignal(Callback):
 
 def _ignore_signals() -> None:
     for number in EXIT_STATUS:
-        signal.signal(number, signal.SIG_IGN)
+        _handle(number, signal.SIG_IGN)
