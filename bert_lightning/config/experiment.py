@@ -48,6 +48,7 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
@@ -60,7 +61,13 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
+CHOICES: Tables = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "data.masking": MASKINGS,
+    "tuning": TUNINGS,
+    "loss": LOSSES,
+}
 CLASS_PATHS: Tables = {**CHOICES, **{path: {} for path in PART_PATHS}}
 """Dotted paths that may name a class of the user's; the entries of choices."""
 _SECTIONS: dict[str, type] = {
@@ -70,6 +77,7 @@ _SECTIONS: dict[str, type] = {
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
     "tuning": Full,
+    "loss": CrossEntropy,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -105,6 +113,7 @@ class Experiment:
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     tuning: Tuning = field(default_factory=Full)
+    loss: Loss = field(default_factory=CrossEntropy)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)

@@ -13,7 +13,9 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
+from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
+from bert_lightning.model.losses import LOSSES, CrossEntropy
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
@@ -29,6 +31,7 @@ from bert_lightning.runs.starting_point import (
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -94,7 +97,29 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if split is None and given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
     _check_loss_weights(experiment, task)
+    _use_loss(experiment, task)
     return Setup(data, task, notes)
+
+
+def _use_loss(experiment: Experiment, task: Task) -> None:
+    """Give the task its loss over counted items, which training and evaluation share.
+
+    Raises:
+        InputError: the task can use only the default.
+    """
+    if isinstance(experiment.loss, CrossEntropy):
+        return
+    own = "this task has losses of its own"
+    obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
+    if obstacle is not None or not isinstance(task, FineTuningTask):
+        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+    task.loss = experiment.loss
+
+
+def _loss_name(experiment: Experiment) -> str:
+    kind = type(experiment.loss)
+    names = {loss: name for name, loss in LOSSES.items()}
+    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
@@ -110,7 +135,9 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
     try:
         return spec.model(config, **arguments)
     except ValueError as error:
-        raise InputError(f"model.{error}") from None
+        field = str(error).partition(" ")[0].rstrip(":")
+        section = "model.config." if field in PARTS and field != "attention" else "model."
+        raise InputError(f"{section}{error}") from None
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -123,7 +150,10 @@ def task_of(checkpoint: Checkpoint) -> Task:
     if checkpoint.task is None or tokenizer is None:
         raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
     spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    try:
+        model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    except ValueError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from None
     tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
