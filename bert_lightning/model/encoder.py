@@ -1,7 +1,7 @@
 """The encoder that all tasks share: embeddings, Transformer blocks and pooler."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import ClassVar, NamedTuple, Self
 
@@ -121,6 +121,7 @@ class BertEncoder(PretrainedModel):
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.attention: AttentionName = "auto"
         self.activation_checkpointing = False
+        self._perturbation: Tensor | None = None
         self._frozen: list[nn.Module] = []
         initialize(self, config.initializer_range)
 
@@ -152,12 +153,88 @@ class BertEncoder(PretrainedModel):
         if packing is None:
             order = self._order_of_sequences(attention_mask, backend)
             if backend.needs_packing or order is not None:
-                inputs = (input_ids, token_type_ids, attention_mask)
-                return self._forward_unpadded(*inputs, backend, output_hidden_states, order)
+                mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+                inputs = (input_ids, token_type_ids, mask)
+                return self._forward_unpadded(*inputs, backend, order, output_hidden_states)
         positions = packing.positions(len(input_ids)) if packing is not None else None
-        hidden = self.embeddings(input_ids, token_type_ids, positions)
+        hidden = self._perturbed(self.embed(input_ids, token_type_ids, positions), input_ids)
         layout = layout_of(attention_mask, packing)
         return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+
+    def embed(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """Embed (B, S) x 2 as (B, S, H), or packed (T,) x 2 as (T, H): the input of the first block.
+
+        `positions` (T,) are those of packed tokens in their sequences. Without them, positions are counted from 0.
+
+        Raises:
+            ValueError: on a CPU, an id is not in its table; the message names its index and the id.
+
+        >>> encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=100)).eval()
+        >>> ids = torch.tensor([[2, 5, 6, 3]])
+        >>> hidden = encoder.embed(ids)
+        >>> tuple(hidden.shape)
+        (1, 4, 128)
+        >>> torch.equal(encoder.encode(hidden, Layout()).pooler_output, encoder(ids).pooler_output)
+        True
+        """
+        hidden: Tensor = self.embeddings(input_ids, token_type_ids, positions)
+        return hidden
+
+    def encode(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> EncoderOutput:
+        """Encode embeddings, (B, S, H) as (B, S, H) and (B, H), or packed (T, H) as (T, H) and (n, H).
+
+        `forward` is `embed` followed by this. Whatever changes the input of the first block, such as a perturbation
+        or vectors that belong to no token, comes between the two. `layout_of` makes the layout of a mask or packing.
+
+        Raises:
+            ValueError: the attention backend cannot run here.
+        """
+        packed = layout.packing is not None
+        backend = self._backend(hidden.device, packed=packed, weights=output_attentions)
+        if backend.needs_packing and not packed:
+            mask = hidden.new_ones(hidden.shape[:2]) if layout.mask is None else layout.mask[:, 0, 0]
+            indices, packing = real_tokens(mask)
+            output = self._blocks(
+                hidden.flatten(0, 1)[indices], Layout(packing=packing), backend, output_hidden_states
+            )
+            return _padded(output, indices, hidden.shape[:2], None)
+        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+
+    @contextmanager
+    def perturbed(self, perturbation: Tensor) -> Iterator[None]:
+        """Add a tensor to the embeddings in every forward pass of the context, whichever model makes it.
+
+        Its gradient is that of the embeddings, so a tensor of zeros measures it. A change at padding has no effect.
+
+        Args:
+            perturbation: (B, S, H) or (T, H), or another shape with as many values in the same order.
+        """
+        self._perturbation = perturbation
+        try:
+            yield
+        finally:
+            self._perturbation = None
+
+    def _perturbed(self, hidden: Tensor, input_ids: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Add the perturbation of `input_ids` to embeddings of all of them, or of those at indices (T,)."""
+        if self._perturbation is None:
+            return hidden
+        expected = (*input_ids.shape, hidden.shape[-1])
+        if self._perturbation.numel() != input_ids.numel() * hidden.shape[-1]:
+            raise ValueError(
+                f"the perturbation has shape {tuple(self._perturbation.shape)}, but the embeddings {expected}"
+            )
+        perturbation = self._perturbation.to(hidden.dtype).view(-1, hidden.shape[-1])
+        return hidden + (perturbation.view_as(hidden) if indices is None else perturbation[indices])
 
     def _blocks(
         self,
@@ -194,30 +271,19 @@ class BertEncoder(PretrainedModel):
         self,
         input_ids: Tensor,
         token_type_ids: Tensor | None,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor,
         backend: Backend,
-        output_hidden_states: bool,
         order: Tensor | None,
+        output_hidden_states: bool,
     ) -> EncoderOutput:
         """Remove the padding before the embeddings, and put zeros at its positions after the last block."""
-        indices, packing = real_tokens(
-            torch.ones_like(input_ids) if attention_mask is None else attention_mask, order
-        )
+        indices, packing = real_tokens(attention_mask, order)
         segments = token_type_ids.flatten()[indices] if token_type_ids is not None else None
         positions = indices % input_ids.shape[1]
-        hidden = self.embeddings(input_ids.flatten()[indices], segments, positions)
+        hidden = self.embed(input_ids.flatten()[indices], segments, positions)
+        hidden = self._perturbed(hidden, input_ids, indices)
         output = self._blocks(hidden, Layout(packing=packing), backend, output_hidden_states)
-
-        def padded(packed: Tensor) -> Tensor:
-            full = packed.new_zeros(input_ids.numel(), packed.shape[-1]).index_copy(0, indices, packed)
-            return full.unflatten(0, input_ids.shape)
-
-        states, pooled = output.hidden_states, output.pooler_output
-        return EncoderOutput(
-            padded(output.last_hidden_state),
-            pooled if order is None else torch.empty_like(pooled).index_copy(0, order, pooled),
-            tuple(map(padded, states)) if states is not None else None,
-        )
+        return _padded(output, indices, input_ids.shape, order)
 
     def _order_of_sequences(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
         """Return the order in which a CPU computes the sequences without padding; None to keep the padding.
@@ -297,6 +363,24 @@ class BertEncoder(PretrainedModel):
         for module in (*self.layers[len(self.layers) - num_layers :], self.pooler):
             if module is not None:
                 initialize(module, self.config.initializer_range)
+
+
+def _padded(output: EncoderOutput, indices: Tensor, shape: torch.Size, order: Tensor | None) -> EncoderOutput:
+    """Pad packed output with zeros: (T, H) -> (B, S, H), where indices (T,) are into the B * S positions of `shape`.
+
+    If the sequences were packed in another `order` (B,), the pooled vectors are put back into that of the input.
+    """
+
+    def padded(packed: Tensor) -> Tensor:
+        full = packed.new_zeros(shape.numel(), packed.shape[-1]).index_copy(0, indices, packed)
+        return full.unflatten(0, shape)
+
+    states, pooled = output.hidden_states, output.pooler_output
+    return EncoderOutput(
+        padded(output.last_hidden_state),
+        pooled if order is None else torch.empty_like(pooled).index_copy(0, order, pooled),
+        tuple(map(padded, states)) if states is not None else None,
+    )
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:

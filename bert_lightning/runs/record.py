@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
@@ -30,6 +30,8 @@ from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
 FINISHED = "finished"
+# Entry of a session: the classes of the callbacks and loggers that a Python program gave.
+GIVEN = "given_in_python"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Session:
         run_id: the same for all sessions of a run, also in W&B.
         inputs: the data, and the pre-trained weights that training starts from.
         point: the step and the checkpoint from which this session resumes, if any.
+        callbacks: objects that a Python program gave, beside those of the settings.
+        given_loggers: loggers that it gave.
     """
 
     directory: RunDirectory
@@ -97,6 +101,8 @@ class Session:
     run_id: str
     inputs: Inputs
     point: ResumePoint
+    callbacks: tuple[Callback, ...] = ()
+    given_loggers: tuple[Logger, ...] = ()
 
     def loggers(self) -> list[Logger]:
         """Make the loggers of this process. They write nothing before training.
@@ -106,7 +112,17 @@ class Session:
         """
         folder = self.directory.path
         wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
-        return [MetricsFile(folder), *wandb]
+        return [MetricsFile(folder), *wandb, *self.given_loggers]
+
+    @property
+    def given(self) -> dict[str, list[str]]:
+        """The classes of the objects that a Python program gave; the kinds of which it gave none are left out."""
+        kinds: dict[str, tuple[object, ...]] = {"callbacks": self.callbacks, "loggers": self.given_loggers}
+        return {
+            kind: [f"{type(each).__module__}.{type(each).__qualname__}" for each in objects]
+            for kind, objects in kinds.items()
+            if objects
+        }
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
@@ -191,6 +207,7 @@ def _record_beginning(session: Session) -> None:
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
         "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
         **circumstances(),
+        **({GIVEN: session.given} if session.given else {}),
     }
     directory.update_manifest(
         run_id=session.run_id,

@@ -86,13 +86,23 @@ class FineTuningData:
         Raises:
             ValueError: a column is set; the message names it.
         """
+        if self.standard is None or self.standard.reads_columns:
+            return
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
-            if self.dataset is not None and getattr(self, name) != defaults[name]:
+            if getattr(self, name) != defaults[name]:
                 raise ValueError(f"{name} does nothing with data.dataset, whose columns are fixed")
 
     def for_prediction(self) -> Self:
-        """Return the settings that prediction needs: how text is encoded, not where the data is."""
+        """Return the settings that prediction needs: how text is encoded, not where the data is.
+
+        A data set of the user's own is left out, so that its module is not needed to predict.
+        """
+        settings = self.without_dataset() if self.standard is not None and self.standard.registered else self
         return replace(
-            self, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
+            settings, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
         )
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the properties of the data set in their own keys."""
+        return replace(self, dataset=None, folder=None)
