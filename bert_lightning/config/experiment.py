@@ -25,6 +25,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
+from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -53,6 +54,7 @@ from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
 
@@ -191,7 +193,7 @@ def _loaded(
             unread.append(str(error))
     values = migrate(below)
     for _, content in sources:
-        values = merge(values, content, CHOICES)
+        values = merge(without_stale_arguments(values, content), content, CHOICES)
     experiment = _build(values, allow_modules, faults)
     # The keys of each source under the names that the user wrote.
     all_written: dict[str | None, dict[str, Any]] = {None: below, **dict(layers)}
@@ -244,7 +246,10 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         if key not in ARCHITECTURE:
             faults.append((f"model.config.{key}", unknown_key(key, ARCHITECTURE, "model.config")))
     task = values.get("task")
-    if not isinstance(task, str) or task not in TASKS:
+    known_task = isinstance(task, str) and task in TASKS
+    head_keys = field_names(TASKS[str(task)].head_settings if known_task else HeadSettings)
+    values = with_own_parts(values, head_keys, allow_modules, faults)
+    if not isinstance(task, str) or not known_task:
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))

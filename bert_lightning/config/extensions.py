@@ -9,9 +9,9 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from bert_lightning.checks import nearest
 from bert_lightning.config.nested import at, copied, section_at, split
@@ -104,15 +104,26 @@ def import_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
     Raises:
         InputError: the module is not allowed, and so not imported, or it raises, or it has no such class.
     """
-    key = f"{path}.class_path"
-    name, _, class_name = class_path.rpartition(".")
-    module = import_module(name, key, allowed, class_path)
-    cls = getattr(module, class_name, None)
+    cls = import_object(class_path, path, allowed)
     if not isinstance(cls, type):
-        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"{key}: {name} has no class {class_name}{nearest(class_name, classes) if classes else ''}")
-    _require_allowed(cls.__module__, f"{key} {class_path}", allowed)
+        raise InputError(f"{path}.class_path: {class_path} is no class")
     return cls
+
+
+def import_object(class_path: str, path: str, allowed: Sequence[str]) -> Callable[..., Any]:
+    """Import a class or function that a configuration names, if the user has allowed its module.
+
+    The arguments and errors are those of `import_class`.
+    """
+    key = f"{path}.class_path"
+    name, _, own_name = class_path.rpartition(".")
+    module = import_module(name, key, allowed, class_path)
+    found = getattr(module, own_name, None)
+    if not callable(found):
+        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
+        raise InputError(f"{key}: {name} has no class {own_name}{nearest(own_name, classes) if classes else ''}")
+    _require_allowed(str(found.__module__), f"{key} {class_path}", allowed)
+    return found
 
 
 def import_module(name: str, key: str, allowed: Sequence[str], class_path: str | None = None) -> ModuleType:

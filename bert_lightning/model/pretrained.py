@@ -214,7 +214,10 @@ class PretrainedModel(nn.Module):
         config = self.config
         deviating = {
             "pre_layer_norm": config.pre_layer_norm,
+            "norm_placement": config.norm_placement not in ("post", "pre"),
             "position_embeddings": config.position_embeddings != "learned",
+            "hidden_act": "hidden_act" in config.own_parts,
+            "attention": config.has_own_attention,
             "embedding_size": config.embedding_width != config.hidden_size,
             "pooling": self.uses_pooled and config.pooling != "cls",
             "pooler": self.uses_pooled and not config.pooler,

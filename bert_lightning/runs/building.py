@@ -13,8 +13,9 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
+from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -27,6 +28,7 @@ from bert_lightning.runs.starting_point import (
 )
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.delta import leave_out_base
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -73,7 +75,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     length = _length_of(experiment) if split is None else None
     data = spec.data(settings, tokenizer, split=split, length=length, **spec.data_arguments(saved))
     _seed(experiment)
-    model = spec.model(config, **spec.head_arguments(experiment.model.head, data))
+    model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
         if start.architecture == model.architecture and "labels" in start.task_settings:
@@ -95,6 +97,22 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     return Setup(data, task, notes)
 
 
+def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
+    """Build the model with the head that task, settings and data decide.
+
+    Raises:
+        InputError: a head of the user's does not take its arguments.
+    """
+    head = experiment.model.head
+    arguments = spec.head_arguments(head, data)
+    if isinstance(head, HeadSettings) and head.name != LINEAR:
+        arguments["head"] = {"name": head.name, "init_args": head.init_args}
+    try:
+        return spec.model(config, **arguments)
+    except ValueError as error:
+        raise InputError(f"model.{error}") from None
+
+
 def task_of(checkpoint: Checkpoint) -> Task:
     """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
 
@@ -113,10 +131,10 @@ def task_of(checkpoint: Checkpoint) -> Task:
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
@@ -152,7 +170,11 @@ def _check_head(spec: TaskSpec, experiment: Experiment, checkpoint: Checkpoint) 
     """
     if checkpoint.task != spec.name:
         return
-    for name, value in spec.head_options(checkpoint.tensors).items():
+    saved, settings = checkpoint.task_settings.get("head") or {}, experiment.model.head
+    options = spec.head_options(checkpoint.tensors)
+    if isinstance(settings, HeadSettings):
+        options |= {"name": saved.get("name", LINEAR), "init_args": saved.get("init_args", {})}
+    for name, value in options.items():
         chosen = getattr(experiment.model.head, name)
         if chosen != value:
             raise InputError(
@@ -199,7 +221,7 @@ def _length_of(experiment: Experiment) -> TrainingLength:
 def _has_head_of(start: Checkpoint, spec: TaskSpec, model: PretrainedModel) -> bool:
     """Return whether a checkpoint's head is one of this task, for the same labels in the same order."""
     same_task = start.task == spec.name if start.task is not None else start.architecture == model.architecture
-    expected = model.head_settings
+    expected = {"head": None, **model.head_settings}
     return same_task and all(start.task_settings.get(name, value) == value for name, value in expected.items())
 
 

@@ -127,7 +127,7 @@ def model_config(
         InputError: an unknown or impossible field, a checkpoint with fewer rows than the vocabulary has entries, or
             pairs for a model of single texts.
     """
-    overrides = dict(settings.config)
+    overrides = dict(settings.architecture)
     if "vocab_size" in overrides:
         raise InputError("model.config.vocab_size cannot be set: the vocabulary decides it")
     try:
@@ -187,7 +187,7 @@ def take_weights(
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
     if obstacle is not None:
         raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
-    model.backbone.attention = settings.attention
+    model.backbone.attention = settings.backend
     model.backbone.activation_checkpointing = settings.activation_checkpointing
     filled = start if settings.weights == "pretrained" else None
     if split is not None:

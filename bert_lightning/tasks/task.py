@@ -447,11 +447,16 @@ class Task(LightningModule):
             "strip_accents": vocabulary.strip_accents,
             "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
             "special_tokens": list(vocabulary.special_tokens),
-            "task_settings": self.task_settings,
+            "task_settings": {**_own_head(self.model), **self.task_settings},
             "optimizer": _optimizer_name(self.optimization.optimizer) if self.optimization is not None else None,
             **tuning,
             **base,
         }
+
+
+def _own_head(model: PretrainedModel) -> dict[str, object]:
+    """Return how a checkpoint names a head of the user's; nothing for the linear head."""
+    return {name: value for name, value in model.head_settings.items() if name == "head"}
 
 
 def _optimizer_name(settings: OptimizerSettings) -> str:

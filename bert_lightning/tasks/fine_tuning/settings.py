@@ -1,12 +1,13 @@
 """Settings that every fine-tuning task has."""
 
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from bert_lightning.checks import refuse_empty_paths, require_at_least
 from bert_lightning.data.datasets.catalogue import standard_set
 from bert_lightning.data.datasets.standard_set import StandardSet
 from bert_lightning.errors import InputError
+from bert_lightning.model.heads import HEADS, LINEAR
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,22 @@ class FineTuningData:
     def without_dataset(self) -> Self:
         """Return the settings with the properties of the data set in their own keys."""
         return replace(self, dataset=None, folder=None)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of a head that can be exchanged for one of the user's.
+
+    Attributes:
+        name: linear, or the registered name of a head of one's own. Instead of it, class_path names a class.
+        init_args: arguments of a head of one's own.
+    """
+
+    name: str = LINEAR
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name != LINEAR:
+            HEADS.require("name", self.name)
+        elif self.init_args:
+            raise ValueError("init_args are for heads of one's own; the linear head takes none")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from bert_lightning.checks import require_at_least
 from bert_lightning.tags import TagScheme
-from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TokenClassificationData(FineTuningData):
 
 
 @dataclass(frozen=True)
-class TokenClassificationHead:
+class TokenClassificationHead(HeadSettings):
     """Head of token classification.
 
     Attributes:
