@@ -1,5 +1,6 @@
 """The description of relation classification."""
 
+from bert_lightning.data.datasets.guesses import guess_relations
 from bert_lightning.model import BertForRelationClassification
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
@@ -21,4 +22,5 @@ RELATION_CLASSIFICATION = TaskSpec(
         "labels": saved["labels"],
     },
     prepare_vocabulary=with_markers,
+    guess_settings=guess_relations,
 )
