@@ -48,6 +48,9 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
@@ -67,6 +70,8 @@ CHOICES: Tables = {
     "data.masking": MASKINGS,
     "tuning": TUNINGS,
     "loss": LOSSES,
+    "step_method": STEP_METHODS,
+    "adversarial": ADVERSARIES,
 }
 CLASS_PATHS: Tables = {**CHOICES, **{path: {} for path in PART_PATHS}}
 """Dotted paths that may name a class of the user's; the entries of choices."""
@@ -78,6 +83,9 @@ _SECTIONS: dict[str, type] = {
     "freeze": FreezeSettings,
     "tuning": Full,
     "loss": CrossEntropy,
+    "step_method": Plain,
+    "adversarial": NoAdversary,
+    "distillation": DistillationSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -94,10 +102,13 @@ class Experiment:
         task: what is trained. It decides which keys `data` and `model.head` have.
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
-        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
         modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
         callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
+        optimizer: the optimiser, by name or as a class.
+        schedule: the factor on the learning rate at each step, by name or as a class.
+        distillation: training on the predictions of a teacher, besides the labels.
     """
 
     experiment: str
@@ -114,6 +125,9 @@ class Experiment:
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     tuning: Tuning = field(default_factory=Full)
     loss: Loss = field(default_factory=CrossEntropy)
+    step_method: StepMethodSettings = field(default_factory=Plain)
+    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -264,7 +278,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
-    experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
 
@@ -290,11 +304,11 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
         values = {**values, "model": {key: value for key, value in model.items() if key != "head"}}
     check_task_section("data", values.get("data"), tables, faults)
     rest = {key: value for key, value in values.items() if key not in ("task", "data")}
-    fill(_experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
+    fill(experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
 
 
 @functools.cache
-def _experiment_class(spec: TaskSpec | None) -> type:
+def experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])

@@ -44,6 +44,8 @@ REQUIRED: dict[str, Sequence[str]] = {
     "schedule": required_names(Schedule),
     "tuning": ("apply", "merged"),
     "loss": required_names(Loss),
+    "step_method": ("build",),
+    "adversarial": ("wrap",),
     # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }

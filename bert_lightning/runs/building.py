@@ -8,10 +8,12 @@ from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
@@ -28,6 +30,7 @@ from bert_lightning.runs.starting_point import (
     tuning_name,
     with_vocabulary_of,
 )
+from bert_lightning.runs.teacher import build_teacher, read_teacher
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
@@ -45,6 +48,8 @@ class Setup(NamedTuple):
     task: Task
     notes: list[str]
     """Notes for the user about how the setup was made."""
+    teacher: Provenance | None = None
+    """The origin of the teacher that the task learns from, if there is one."""
 
 
 def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
@@ -92,13 +97,22 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
-    task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
-    _check_slices(experiment, tuning)
-    if split is None and given is not None and type(tuning) is not Full:
-        leave_out_base(task, base_of(given, _frozen(model)))
-    _check_loss_weights(experiment, task)
+    arguments = spec.task_arguments(data, saved)
+    task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
     _use_loss(experiment, task)
-    return Setup(data, task, notes)
+    _check_slices(experiment, tuning)
+    if split is not None:
+        return Setup(data, task, notes)
+    if given is not None and type(tuning) is not Full:
+        leave_out_base(task, base_of(given, _frozen(model)))
+    teacher = read_teacher(experiment)
+    num_segments = spec.num_segments(settings)
+    teaching = build_teacher(experiment, teacher, task, num_segments, arguments) if teacher is not None else None
+    task.step_method = compose(
+        task, experiment.step_method, experiment.adversarial, experiment.distillation, teaching
+    )
+    _check_loss_weights(experiment, task)
+    return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
 
 
 def _use_loss(experiment: Experiment, task: Task) -> None:
@@ -327,7 +341,7 @@ def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict
 
 
 def _check_loss_weights(experiment: Experiment, task: Task) -> None:
-    losses = task.loss_names[: task.num_losses]
+    losses = task.step_method.loss_names[: task.step_method.num_losses]
     for name in experiment.loss_weights:
         if name not in losses:
             raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, losses, 'loss_weights')}")
