@@ -25,8 +25,8 @@ from bert_lightning.tasks.catalogue import TASKS, task_spec
 _NEEDED: dict[str, dict[str, object]] = {"trainer": {"max_steps": 1}, "model": {"size": "tiny"}}
 # Values that a range leaves out, if it leaves any out.
 _EXTREMES: dict[type, tuple[float, ...]] = {int: (-1, 0, 2**62), float: (-1.0, 0.0, 1e300)}
-# A field of `BertConfig` that no key sets: the vocabulary decides it.
-_NO_KEY = "vocab_size"
+# Fields of `BertConfig` that no key under `model.config` sets: the vocabulary and `model.attention` decide them.
+_NO_KEYS = ("model.config.vocab_size", "model.config.attention")
 _CLASS_PATH = "a class of your own instead of a name, as module and name. Its module needs `--allow-module`."
 _INIT_ARGS = "the keys of that class."
 
@@ -166,7 +166,7 @@ def _walk(cls: type, path: str, choice: tuple[str, str] | None) -> Iterator[_Fou
             key = Key(full, _type_in_words(hint), default, description, allowed, choice=choice)
             keys.append((key, _owner(cls, field.name)))
     if cls is BertConfig:
-        keys = [(_by_size(key), owner) for key, owner in keys if not key.path.endswith(f".{_NO_KEY}")]
+        keys = [(_by_size(key), owner) for key, owner in keys if key.path not in _NO_KEYS]
     yield _Found(path, choice, cls, tuple(keys))
     for sections_inside in inside:
         yield from sections_inside
@@ -304,5 +304,5 @@ def _allowed(sample: Any, name: str, hint: Any) -> str:
 def _by_size(key: Key) -> Key:
     """Return a key of `model.config`; the size decides its default if the published sizes differ in it."""
     name = key.path.rpartition(".")[2]
-    values = {getattr(BertConfig.preset(size), name) for size in PRESETS}
+    values = {repr(getattr(BertConfig.preset(size), name)) for size in PRESETS}
     return key._replace(default="that of model.size") if len(values) > 1 else key

@@ -98,6 +98,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     arguments = spec.task_arguments(data, saved)
     task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
+    _use_loss(experiment, task)
     _check_slices(experiment, tuning)
     _use_loss(experiment, task)
     if split is not None:
