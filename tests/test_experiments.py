@@ -11,7 +11,7 @@ from bert_lightning.config.experiment import load_experiment
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES += sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 
 
 def test_there_are_experiment_files():

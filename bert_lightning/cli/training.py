@@ -1,7 +1,6 @@
 """Commands that train: `fit`, `reproduce`."""
 
 import argparse
-from pathlib import Path
 
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import FAILURE, OK
@@ -90,23 +89,23 @@ def _fit(options: argparse.Namespace) -> int:
         if options.profile:
             raise InputError("--profile and --seeds contradict each other: a profile is made of a single run")
         return _fit_seeds(options)
-    from bert_lightning.config.experiment import load_experiment
+    from bert_lightning.runs.python import fit
 
-    files = [Path(file) for file in options.config]
-    experiment = load_experiment(files, options.overrides, None, options.allow_module)
-
-    from bert_lightning.runs.directory import choose_directory
-    from bert_lightning.runs.fit import fit
-
-    directory = choose_directory(experiment, options.run_directory, options.resume)
-    metrics = fit(experiment, directory, options.resume, profile=options.profile)
-    if metrics is None:
-        print(f"finished before: {directory.path} (add `--resume never` to start a new run)")
+    run = fit(
+        options.config,
+        options.overrides,
+        run_directory=options.run_directory,
+        resume=options.resume,
+        profile=options.profile,
+        allow_modules=options.allow_module,
+    )
+    if run.was_finished:
+        print(f"finished before: {run.directory} (add `--resume never` to start a new run)")
     elif is_first_process():
         from bert_lightning.config.published import compared
 
-        print_metrics(metrics)
-        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
+        print_metrics(run.metrics)
+        print(*compared(run.experiment.published, run.metrics), f"run directory: {run.directory}", sep="\n")
     return OK
 
 

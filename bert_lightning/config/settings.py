@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_lightning.checks import RefusedValue, nearest
 from bert_lightning.config.variables import with_variables
@@ -16,6 +16,14 @@ from bert_lightning.errors import InputError
 Tables = dict[str, dict[str, type]]
 # Choices whose name is part of every identity. Later ones are left out while they are the default.
 _ALWAYS_NAMED = ("optimizer", "schedule", "data.masking")
+
+
+class Ready(NamedTuple):
+    """A value among plain ones that has been checked and has its type already."""
+
+    value: object
+
+
 # The dotted key that a fault is about, and the message.
 Fault = tuple[str, str]
 
@@ -77,21 +85,25 @@ def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Faul
         except InputError as error:
             faults.append((full, str(error)))
     for name, field in fields.items():
-        if name not in values and not _has_default(field):
+        if name not in values and not has_default(field):
             full = f"{path}.{name}" if path else name
             faults.append((full, f"the key {full} is missing"))
     return filled if len(faults) == num_before else None
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
+def has_default(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a key may be left out."""
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def _default(field: dataclasses.Field[Any]) -> object:
+def default_of(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a field that has one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
+    if isinstance(value, Ready):
+        return value.value
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
     if (section := _section_class(hint)) is not None:
@@ -102,7 +114,7 @@ def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fau
             build(item, entry, f"{path}.{number}", tables, faults)
             for number, entry in enumerate(_listed(value, path))
         ]
-    return _typed(value, hint, path)
+    return typed_value(value, hint, path)
 
 
 def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
@@ -168,7 +180,7 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
 def _defaults(settings: Any) -> dict[str, Any]:
     """Return the values of the fields that have defaults, as they are if nobody sets them."""
     fields = dataclasses.fields(settings)
-    defaults = {field.name: _default(field) for field in fields if _has_default(field)}
+    defaults = {field.name: default_of(field) for field in fields if has_default(field)}
     required = {field.name: getattr(settings, field.name) for field in fields if field.name not in defaults}
     try:
         # A class may derive a value when it is made, such as the warm-up of a schedule.
@@ -219,8 +231,14 @@ def _listed(value: object, path: str) -> list[object]:
     return value
 
 
-def _typed(value: object, hint: Any, path: str) -> Any:
-    """Check one value with jsonargparse, which also reads text as the number or list that the type expects."""
+def typed_value(value: object, hint: Any, path: str) -> Any:
+    """Check one value with jsonargparse, which also reads text as the number or list that the type expects.
+
+    The type must hold no class or function: jsonargparse would import the one that a value names.
+
+    Raises:
+        InputError: the value has another type. The message names the key.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
     if isinstance(value, str):
@@ -241,13 +259,13 @@ def _typed(value: object, hint: Any, path: str) -> Any:
         return items
     if value is None and hint is not Any and type(None) not in typing.get_args(hint):
         # jsonargparse accepts null for every type.
-        raise InputError(f"{path}: expected {_type_name(hint)}, got null")
+        raise InputError(f"{path}: expected {type_name(hint)}, got null")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
         typed = parser.parse_object({"value": value}).value
     except ArgumentError:
-        raise InputError(f"{path}: expected {_type_name(hint)}, got {value!r}") from None
+        raise InputError(f"{path}: expected {type_name(hint)}, got {value!r}") from None
     _refuse_not_finite(typed, path)
     return typed
 
@@ -265,12 +283,17 @@ def _refuse_not_finite(value: object, path: str) -> None:
         raise InputError(f"{path}: a finite number is expected, got {value}")
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """Describe a type as messages and the list of keys do.
+
+    >>> type_name(int | None), type_name(list[str])
+    ('int or null', 'list of str')
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _type_name(a) for a in arguments)
+        return " or ".join("null" if a is type(None) else type_name(a) for a in arguments)
     if arguments:
-        return f"{origin.__name__} of {', '.join(dict.fromkeys(map(_type_name, arguments)))}"
+        return f"{origin.__name__} of {', '.join(dict.fromkeys(map(type_name, arguments)))}"
     return str(getattr(hint, "__name__", hint))

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import joined
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
@@ -26,10 +28,11 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import set_aside
-from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
 FINISHED = "finished"
+# Entry of a session: the classes of the callbacks and loggers that a Python program gave.
+GIVEN = "given_in_python"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Session:
         run_id: the same for all sessions of a run, also in W&B.
         inputs: the data, and the pre-trained weights that training starts from.
         point: the step and the checkpoint from which this session resumes, if any.
+        callbacks: objects that a Python program gave, beside those of the settings.
+        given_loggers: loggers that it gave.
     """
 
     directory: RunDirectory
@@ -101,16 +106,18 @@ class Session:
     run_id: str
     inputs: Inputs
     point: ResumePoint
+    callbacks: tuple[Callback, ...] = ()
+    given_loggers: tuple[Logger, ...] = ()
 
-    def loggers(self) -> list[Logger]:
-        """Make the loggers of this process. They write nothing before training.
-
-        Raises:
-            InputError: W&B is asked to log online without an API key.
-        """
-        folder = self.directory.path
-        wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
-        return [MetricsFile(folder), *wandb]
+    @property
+    def given(self) -> dict[str, list[str]]:
+        """The classes of the objects that a Python program gave; the kinds of which it gave none are left out."""
+        kinds: dict[str, tuple[object, ...]] = {"callbacks": self.callbacks, "loggers": self.given_loggers}
+        return {
+            kind: [f"{type(each).__module__}.{type(each).__qualname__}" for each in objects]
+            for kind, objects in kinds.items()
+            if objects
+        }
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
@@ -160,7 +167,10 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     last = directory.checkpoints / LAST
     final = last.resolve() if last.exists() else session.point.checkpoint
     assert final is not None, "training began with a checkpoint or wrote one"
-    directory.update_manifest(weights=weights_digest(read_native(final).tensors))
+    saved, start = read_native(final), session.inputs.start
+    if saved.base is not None and start is not None:
+        saved = joined(saved, saved.base, start.tensors)
+    directory.update_manifest(weights=weights_digest(saved.tensors))
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:
@@ -190,8 +200,9 @@ def _record_beginning(session: Session) -> None:
     entry = {
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
-        "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
+        "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
         **circumstances(),
+        **({GIVEN: session.given} if session.given else {}),
     }
     directory.update_manifest(
         run_id=session.run_id,

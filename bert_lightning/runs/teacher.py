@@ -58,7 +58,7 @@ def build_teacher(
     missing = fill(model, checkpoint).missing
     if missing:
         raise InputError(f"distillation.teacher {checkpoint.path} lacks parameters of the task: {', '.join(missing)}")
-    model.backbone.attention = experiment.model.attention
+    model.backbone.attention = experiment.model.backend
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
     return spec.task(model, config, student.tokenizer, **arguments)

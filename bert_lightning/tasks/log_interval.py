@@ -124,6 +124,15 @@ class LogInterval:
         self._started = time.perf_counter()
         return values
 
+    def open_means(self, num_shares: int) -> list[float] | None:
+        """Return the means over the steps of the open interval, over all processes; None if there is no step yet.
+
+        All processes call it.
+        """
+        if self._sums is None:
+            return None
+        return IntervalSums.from_flat(sum_over_shares(self._sums, num_shares).cpu()).means()
+
     def _throughput(self, work: Work, device: torch.device) -> dict[str, float]:
         """Return the speed of all processes, and how this process divides its time among the sections of a step."""
         seconds = self._seconds()

@@ -1,6 +1,7 @@
 """Pre-training: masked language modelling alone, or with a sentence objective such as next-sentence prediction."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.model.layers.token_loss import TokenLoss
 from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import rounded
+from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.task import Optimization, Task
+from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
 
 NUM_CANDIDATES = 5
@@ -180,7 +183,11 @@ class PretrainingTask(Task):
         return metric
 
     def _log_split(self, prefix: str) -> None:
-        """Log the means over the whole split, and the baselines."""
+        """Log the means over the split, and the baselines."""
+        if self.trainer.sanity_checking:
+            self._reset_evaluation()
+            return
+        self._warn_of_part(prefix)
         values = {f"{prefix}/{name}": self._mean(name).compute() for name in self.loss_names}
         if self.sentence_metric:
             share = self._mean("first_label").compute()
@@ -188,11 +195,27 @@ class PretrainingTask(Task):
         if self.baseline is not None:
             for name, value in self.baseline.compute().items():
                 values[f"{prefix}/mlm_unigram_{name}"] = value.float()
+        self._reset_evaluation()
+        self.log_split(values)
+
+    def _warn_of_part(self, prefix: str) -> None:
+        trainer = self.trainer
+        loaders, used = trainer.val_dataloaders, trainer.num_val_batches
+        if trainer.testing:
+            loaders, used = trainer.test_dataloaders, trainer.num_test_batches
+        total = len(loaders) if isinstance(loaders, Sized) else math.inf
+        if sum(used) < total:
+            self.warn_once(
+                f"{prefix}/* are means over {sum(used)} of {total} batches, because of "
+                f"Trainer({limiting_flag(trainer)})"
+            )
+
+    def _reset_evaluation(self) -> None:
+        if self.baseline is not None:
             self.baseline.reset()
         for metric in self.means.values():
             assert isinstance(metric, MeanMetric)
             metric.reset()
-        self.log_split(values)
 
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return the five likeliest word pieces for each [MASK] of a text, with their probabilities.
@@ -227,7 +250,8 @@ class PretrainingTask(Task):
         entry_ids = torch.tensor(self.tokenizer.entry_ids)
         numbers, columns = (ids == self.tokenizer.mask_id).nonzero(as_tuple=True)
         inputs = ids, batch["token_type_ids"], batch["attention_mask"], numbers * ids.shape[1] + columns
-        output = self.model(*move_data_to_device(inputs, self.device))
+        with evaluating(self):
+            output = self.model(*move_data_to_device(inputs, self.device))
         logits = output.prediction_logits if self.sentence_metric else output
         probabilities, indices = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
         tokens = entry_ids[indices.cpu()]

@@ -1,6 +1,7 @@
 """The description of relation classification."""
 
 from bert_lightning.model import BertForRelationClassification
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
@@ -12,6 +13,7 @@ RELATION_CLASSIFICATION = TaskSpec(
     data=RelationClassificationDataModule,
     model=BertForRelationClassification,
     task=RelationClassificationTask,
+    head_settings=HeadSettings,
     head_arguments=lambda head, data: {"labels": data.labels},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
