@@ -19,7 +19,7 @@ from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.losses import LOSSES, CrossEntropy
 from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -155,10 +155,10 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
