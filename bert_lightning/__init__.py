@@ -1,27 +1,46 @@
 """A framework that pre-trains, fine-tunes, scores and reports BERT-style encoders on PyTorch Lightning.
 
-`load` opens a trained run or checkpoint for predictions on raw input. Import everything else from its own module, or
-use the command `bert-lightning`.
+- `fit` trains an experiment, as the command `bert-lightning fit` does, and returns the finished `Run`.
+- `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
+- `load` opens a trained run or checkpoint for predictions on raw input.
+- `load_experiment` reads and checks an `Experiment`, from files or values.
+- `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
+
+The rooms `bert_lightning.tasks`, `.data`, `.model`, `.metrics` and `.optim` have the parts to build on.
 """
 
 from typing import TYPE_CHECKING
 
+from bert_lightning.lazy import exports
 from bert_lightning.version import __version__
 
 if TYPE_CHECKING:
+    from bert_lightning import data, metrics, model, optim, tasks
+    from bert_lightning.config.experiment import Experiment, load_experiment
+    from bert_lightning.data.datasets.registration import register_dataset
     from bert_lightning.runs.predictor import load
+    from bert_lightning.runs.python import Run, build, fit
+    from bert_lightning.tasks.catalogue import register_task
+    from bert_lightning.tasks.spec import TaskSpec
 
-__all__ = ["__version__", "load"]
+__all__ = [
+    "Experiment",
+    "Run",
+    "TaskSpec",
+    "__version__",
+    "build",
+    "data",
+    "fit",
+    "load",
+    "load_experiment",
+    "metrics",
+    "model",
+    "optim",
+    "register_dataset",
+    "register_task",
+    "tasks",
+]
 
-
-def __getattr__(name: str) -> object:
+if not TYPE_CHECKING:
     # Importing torch takes seconds, and `bert-lightning --help` does not need it.
-    if name == "load":
-        from bert_lightning.runs.predictor import load
-
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = exports(__name__, __file__)

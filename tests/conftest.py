@@ -22,10 +22,14 @@ from bert_lightning.text.vocabulary import train_wordpiece
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.ranks import Ranks, started
 from tests.support.small_corpus import PRETRAINING, make_documents, sentence, write_corpus
+from tests.support.tuned import write_base
 
 # Examples have no deadline, because their time depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# Fixtures of one folder have no doctests, and pytest would import all of these files under one name.
+collect_ignore_glob = ["*/conftest.py"]
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +103,12 @@ def home(tmp_path_factory, corpus, store, validation_store) -> Path:
         == 0
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordPieceTokenizer) -> Path:
+    """A pre-trained model for runs that tune it."""
+    return write_base(tmp_path_factory.mktemp("base") / "model", tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A checkpoint as plain values, independent of the program that wrote it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,25 @@ from torch import Tensor
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint from which another one took some of its tensors, bit for bit.
+
+    Attributes:
+        name: path or hub name, as the user gave it.
+        path: absolute path of the file or folder that was read.
+        digest: SHA-256 of the base's weights, all of them (`weights_digest`).
+        dtype: the type that the tensors were converted to, such as `float32`.
+        names: the tensors that were taken.
+    """
+
+    name: str
+    path: str
+    digest: str
+    dtype: str
+    names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -26,6 +46,7 @@ class Checkpoint:
         architecture: transformers' class of the same shape, if known.
         provenance: the origin of the checkpoint; `read_checkpoint` sets it.
         tuning: name and settings of the tuning whose added parameters are among the tensors; None for a plain model.
+        base: where the tensors come from that are not in the file, if the file holds only what was trained.
     """
 
     path: Path
@@ -37,6 +58,7 @@ class Checkpoint:
     architecture: str | None = None
     provenance: Provenance | None = None
     tuning: dict[str, Any] | None = None
+    base: Base | None = None
 
 
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

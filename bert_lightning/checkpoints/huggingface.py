@@ -64,9 +64,12 @@ _OWN_SETTINGS: dict[str, object] = {
     "pre_layer_norm": False,
     "pooling": "cls",
     "pooler": True,
+    "norm_placement": "post",
+    "attention": "dot_product",
+    "init_args": {},
 }
-# Settings of a head besides its labels and weights; the second key is ours.
-_HEAD_SETTINGS = ("problem_type", "tag_scheme")
+# Settings of a head besides its labels and weights. The last two are ours; the last one names a class of the user's.
+_HEAD_SETTINGS = ("problem_type", "tag_scheme", "head")
 
 
 def is_huggingface_folder(path: Path) -> bool:
@@ -98,7 +101,8 @@ def read_huggingface(folder: Path) -> Checkpoint:
     elif config.get("model_type") != OWN:
         config = _without_own_settings(config, config_file)
     try:
-        tensors = from_huggingface(theirs, tied=bool(config.get("tie_word_embeddings", True)))
+        tied, own = bool(config.get("tie_word_embeddings", True)), config.get("model_type") == OWN
+        tensors = from_huggingface(theirs, tied=tied, own=own)
     except ValueError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     vocabulary = read_vocabulary(folder)
@@ -208,11 +212,17 @@ def _architecture(config: Mapping[str, object], path: Path) -> dict[str, object]
             raise CheckpointError(f"{path}: {key} is {config[key]!r}; of BERT models only {value!r} can be read")
     # If the config has no hidden_act, transformers uses the erf form.
     activation = config.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+    # Our own models have our names, among them those of the user, which the model looks up.
+    ours = {str(activation): str(activation)} if family == OWN else _ACTIVATIONS
+    if not isinstance(activation, str) or activation not in ours:
         raise CheckpointError(f"{path}: hidden_act is {activation!r}; known: {', '.join(_ACTIVATIONS)}")
     # Only transformers uses the id: without one, it embeds all tokens alike.
     pad = config.get("pad_token_id")
-    return {**config, "hidden_act": _ACTIVATIONS[activation], "pad_token_id": 0 if pad is None else pad}
+    return {
+        **config,
+        "hidden_act": ours[activation],
+        "pad_token_id": 0 if pad is None else pad,
+    }
 
 
 def _label_settings(config: Mapping[str, object], folder: Path) -> dict[str, object]:
@@ -227,7 +237,8 @@ def _label_settings(config: Mapping[str, object], folder: Path) -> dict[str, obj
         if len(set(labels)) < len(labels):
             raise CheckpointError(f"{folder / CONFIG}: id2label holds a label twice")
         settings["labels"] = labels
-    return settings | {key: config[key] for key in _HEAD_SETTINGS if config.get(key) is not None}
+    known = _HEAD_SETTINGS if config.get("model_type") == OWN else _HEAD_SETTINGS[:2]
+    return settings | {key: config[key] for key in known if config.get(key) is not None}
 
 
 # -- weights -----------------------------------------------------------------------------------------------------

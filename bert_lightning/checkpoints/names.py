@@ -112,19 +112,22 @@ def to_huggingface(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def from_huggingface(tensors: dict[str, Tensor], tied: bool = True) -> dict[str, Tensor]:
+def from_huggingface(tensors: dict[str, Tensor], tied: bool = True, own: bool = False) -> dict[str, Tensor]:
     """Rename transformers' tensors to ours; unknown names outside the encoder stay unchanged.
 
     The encoder may be under `bert.` or not, after prefixes of wrappers. If `tied`, the MLM decoder is the word
     embedding matrix, so a copy of it in the file is left out. A copy that differs is kept; it makes only the MLM head
-    unusable.
+    unusable. In a folder of a model that only we have (`own`), names that begin with `encoder.` are ours, such as
+    those of a part of the user's.
 
     Raises:
         ValueError: a tensor that BERT does not have would change the encoder's result; there are two encoders, or one
             under an unknown prefix; a parameter of the encoder has two names; query, key and value differ in shape,
             or one is missing. The message names the tensor.
     """
-    theirs = _untied(_canonical(without_buffers(tensors)), tied)
+    of_parts = {name: tensor for name, tensor in tensors.items() if own and name.startswith("encoder.")}
+    others = {name: tensor for name, tensor in tensors.items() if name not in of_parts}
+    theirs = _untied(_canonical(without_buffers(others)), tied) | of_parts
     ours: dict[str, Tensor] = {}
     attention: dict[str, dict[str, Tensor]] = {}
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bert_lightning.checkpoints import files
-from bert_lightning.checkpoints.checkpoint import Checkpoint, require_weights
+from bert_lightning.checkpoints.checkpoint import Base, Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
@@ -142,7 +142,7 @@ def load_native(path: Path) -> dict[str, Any]:
 
 
 def read_native(path: Path) -> Checkpoint:
-    """Read one of our checkpoints as a `Checkpoint`."""
+    """Read one of our checkpoints as a `Checkpoint`. If it has a `base`, it holds only what was trained."""
     content = load_native(path)
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])
@@ -172,4 +172,6 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
         task=entry["task"],
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
+        tuning=entry.get("tuning"),
+        base=Base(**entry["base"]) if entry.get("base") is not None else None,
     )

@@ -21,6 +21,7 @@ class Provenance:
     Attributes:
         source: the name of the file, folder or hub model.
         digest: SHA-256 of the weights, as `weights_digest` gives it.
+        name: path or hub name that the user gave.
         revision: commit of the hub model.
         manifest: manifest of the run that made them, if a run did.
         settings: the resolved configuration of that run, as YAML.
@@ -29,6 +30,7 @@ class Provenance:
 
     source: str
     digest: str
+    name: str
     revision: str | None = None
     manifest: dict[str, Any] | None = None
     settings: str = ""
@@ -48,16 +50,16 @@ def provenance_of(path: Path, tensors: dict[str, Tensor], revision: str | None, 
     source = path.name if revision is None else name
     run = path.parent.parent
     if path.parent.name != "checkpoints" or not (run / MANIFEST).is_file():
-        return Provenance(source, digest, revision)
+        return Provenance(source, digest, name, revision)
     try:
         manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
     except (ValueError, OSError):
         # The weights can be used without the manifest.
-        return Provenance(source, digest, revision)
+        return Provenance(source, digest, name, revision)
     settings = run / SETTINGS
     text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
     manifest = manifest if isinstance(manifest, dict) else None
-    return Provenance(f"{run.name}, {source}", digest, revision, manifest, text, _scores(run / METRICS, path))
+    return Provenance(f"{run.name}, {source}", digest, name, revision, manifest, text, _scores(run / METRICS, path))
 
 
 def _scores(metrics: Path, checkpoint: Path) -> dict[str, float]:

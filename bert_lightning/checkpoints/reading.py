@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import with_base
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.huggingface import is_early_folder, is_huggingface_folder, read_huggingface
 from bert_lightning.checkpoints.native import find_native, read_native, refuse_url
@@ -17,14 +18,19 @@ from bert_lightning.checkpoints.tokenizers.tokenizer_files import read_json_obje
 _ADAPTER, _STEPS = "adapter_config.json", "modules.json"
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpoint:
     """Read any checkpoint: a file or run directory of ours, a Hugging Face folder, a TensorFlow 1 checkpoint.
 
     A path that does not exist and can be a hub name (`NAME`, `OWNER/NAME`, `hub:OWNER/NAME@REVISION`) is downloaded
-    from the hub.
+    from the hub. A checkpoint that holds only what was trained gets the other tensors from its base.
+
+    Args:
+        path: path or hub name.
+        base: path or hub name of that base, if it is no longer where it was when training began.
 
     Raises:
-        CheckpointError: there is no readable checkpoint; the message lists the expected forms.
+        CheckpointError: there is no readable checkpoint, and the message lists the expected forms; or there is no
+            base of the right weights, or `base` is given for a checkpoint that has all of its weights.
     """
     name, path = str(path), Path(path)
     refuse_url(path)
@@ -47,6 +53,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 "with config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
         checkpoint = read_native(native)
+    if checkpoint.base is not None:
+        checkpoint = with_base(checkpoint, base, read_checkpoint)
+    elif base is not None:
+        raise CheckpointError(f"{path} has all of its weights, so it needs no base, but {base} is given as one")
     _check_rows(checkpoint)
     origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
     return dataclasses.replace(checkpoint, provenance=origin)

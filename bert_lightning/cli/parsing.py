@@ -121,3 +121,13 @@ def module_option(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="module or package that a class_path of the configuration may import; repeatable",
     )
+
+
+def base_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--base`, which names the base of a checkpoint that holds only what was trained."""
+    parser.add_argument(
+        "--base",
+        type=path_text,
+        metavar="CHECKPOINT",
+        help="the pre-trained model that a tuned run started from, if it is no longer where it was",
+    )

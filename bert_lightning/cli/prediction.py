@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 
-from bert_lightning.cli.parsing import Commands, path_argument, path_text, refuse_own_input, whole_number
+from bert_lightning.cli.parsing import Commands, base_option, path_argument, path_text, refuse_own_input, whole_number
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress, write_lines
 
@@ -24,6 +24,7 @@ def _add_predict(commands: Commands) -> None:
         metavar="RUN_OR_CKPT",
         help="run directory or checkpoint file",
     )
+    base_option(parser)
     _input_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
@@ -40,6 +41,7 @@ def _add_features(commands: Commands) -> None:
     parser.add_argument(
         "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
     )
+    base_option(parser)
     _input_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
@@ -91,7 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
-    predictor = load(options.checkpoint)
+    predictor = load(options.checkpoint, base=options.base)
     is_empty = True
 
     def predictions() -> Iterator[dict[str, object]]:
@@ -122,6 +124,7 @@ def _features(options: argparse.Namespace) -> int:
             text_column=options.text_column,
             max_seq_length=options.max_seq_length,
             progress=counted,
+            base=options.base,
         )
     print(line)
     return OK

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
+from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import print_json, print_metrics
 from bert_lightning.runs.processes import is_first_process
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
             metavar="FILE",
             help="configuration files that change the run's configuration; later files override earlier ones",
         )
+        base_option(sub)
         module_option(sub)
 
     _score_options(
@@ -98,7 +99,7 @@ def _score(options: argparse.Namespace) -> int:
     from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]
-    result = score(options.checkpoint, options.command, files, options.overrides, options.allow_module)
+    result = score(options.checkpoint, options.command, files, options.overrides, options.allow_module, options.base)
     if not is_first_process():
         return OK
     if result.report:

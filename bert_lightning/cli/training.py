@@ -1,7 +1,6 @@
 """Commands that train: `fit`, `reproduce`."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
@@ -107,26 +106,29 @@ def _fit(options: argparse.Namespace) -> int:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} and --seeds contradict each other: {option} is about a single run")
         return _fit_seeds(options)
-    from bert_lightning.config.experiment import load_experiment
-
-    files = [Path(file) for file in options.config]
-    experiment = load_experiment(files, options.overrides, None, options.allow_module)
     if options.print_config is not None:
+        from bert_lightning.config.experiment import load_experiment
+
+        experiment = load_experiment(options.config, options.overrides, None, options.allow_module)
         _print_config(experiment, with_comments=options.print_config == "comments")
         return OK
+    from bert_lightning.runs.python import fit
 
-    from bert_lightning.runs.directory import choose_directory
-    from bert_lightning.runs.fit import fit
-
-    directory = choose_directory(experiment, options.run_directory, options.resume)
-    metrics = fit(experiment, directory, options.resume, profile=options.profile)
-    if metrics is None:
-        print(f"finished before: {directory.path} (add `--resume never` to start a new run)")
+    run = fit(
+        options.config,
+        options.overrides,
+        run_directory=options.run_directory,
+        resume=options.resume,
+        profile=options.profile,
+        allow_modules=options.allow_module,
+    )
+    if run.was_finished:
+        print(f"finished before: {run.directory} (add `--resume never` to start a new run)")
     elif is_first_process():
         from bert_lightning.config.published import compared
 
-        print_metrics(metrics)
-        print(*compared(experiment.published, metrics), f"run directory: {directory.path}", sep="\n")
+        print_metrics(run.metrics)
+        print(*compared(run.experiment.published, run.metrics), f"run directory: {run.directory}", sep="\n")
     return OK
 
 

@@ -8,14 +8,25 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import with_extensions, without_extensions
+from bert_lightning.config.extensions import own_modules, read_modules, with_extensions, without_extensions
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
-from bert_lightning.config.layers import merge, parse_overrides, with_names
+from bert_lightning.config.kinds import OBJECT_LISTS
+from bert_lightning.config.layers import (
+    OVERRIDE_LAYERS,
+    Layer,
+    Overrides,
+    Source,
+    merge,
+    override_layer,
+    read_layers,
+    with_names,
+)
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
+from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
+from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
     ARCHITECTURE,
@@ -34,27 +45,42 @@ from bert_lightning.config.settings import (
     plain,
     unknown_key,
 )
-from bert_lightning.config.yaml_files import read_yaml
+from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings
 from bert_lightning.optim.schedules import SCHEDULES, Linear, Schedule
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-_COMMAND_LINE = "command line"
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS}
+CHOICES: Tables = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "data.masking": MASKINGS,
+    "tuning": TUNINGS,
+    "step_method": STEP_METHODS,
+    "adversarial": ADVERSARIES,
+}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
     "schedule": Linear,
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
+    "tuning": Full,
+    "step_method": Plain,
+    "adversarial": NoAdversary,
+    "distillation": DistillationSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -71,9 +97,16 @@ class Experiment:
         task: what is trained. It decides which keys `data` and `model.head` have.
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
-        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
+        callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
+        loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
+        tuning: which parameters of the encoder train, or are added to it.
+        step_method: what a step does with a micro-batch.
+        adversarial: perturbed embeddings that a step trains on besides the plain ones.
+        distillation: training on the predictions of a teacher, besides the labels.
     """
 
     experiment: str
@@ -88,9 +121,16 @@ class Experiment:
     schedule: Schedule = field(default_factory=Linear)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
+    tuning: Tuning = field(default_factory=Full)
+    step_method: StepMethodSettings = field(default_factory=Plain)
+    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    modules: list[str] = field(default_factory=list)
+    callbacks: list[ObjectSettings] = field(default_factory=list)
+    loggers: list[str | ObjectSettings] = field(default_factory=lambda: ["wandb"])
 
     def __post_init__(self) -> None:
         require_between(self, 0, 2**32 - 1, "seed_everything")
@@ -101,6 +141,8 @@ class Experiment:
             raise ValueError("checkpoint.sharded does nothing without trainer.strategy fsdp")
         if self.freeze.encoder and self.parameter_groups.layer_decay != 1:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
+        if self.freeze.encoder and type(self.tuning) is not Full:
+            raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
@@ -117,18 +159,19 @@ class Experiment:
 
 
 def load_experiment(
-    files: Sequence[str | Path],
-    overrides: Sequence[str] = (),
+    experiment: Source | Sequence[Source] | Experiment,
+    overrides: Overrides | None = None,
     below: dict[str, Any] | None = None,
-    allowed: Sequence[str] = (),
+    allow_modules: Sequence[str] = (),
 ) -> Experiment:
-    """Read experiment files in order, then apply overrides. A later file wins key by key, lists as a whole.
+    """Read an experiment, then apply overrides. A later source wins key by key, lists as a whole.
 
     Args:
-        files: YAML files of nested keys.
-        overrides: command-line arguments such as `--data.batch_size 16`.
-        below: values that files and overrides win over, such as those of a saved run.
-        allowed: modules that a `class_path` may name.
+        experiment: a YAML file of nested keys, a mapping of nested keys, a list of these, or an experiment.
+        overrides: dotted keys and their values, such as `{"data.batch_size": 16}`, or arguments of the command line,
+            such as `["--data.batch_size", "16"]`.
+        below: values that all of these win over, such as those of a saved run.
+        allow_modules: modules that a `class_path` may name.
 
     Raises:
         InputError: a key is unknown or missing, a value has a wrong type or is not allowed, or an environment
@@ -136,47 +179,64 @@ def load_experiment(
 
     >>> values = {"experiment": "try", "task": "pretraining", "model": {"size": "tiny"},
     ...           "data": {"train": "store"}, "trainer": {"max_steps": 10}}
-    >>> load_experiment([], ["--optimizer.learning_rate", "5e-4"], values).optimizer.learning_rate
+    >>> load_experiment(values, {"optimizer.learning_rate": 5e-4}).optimizer.learning_rate
     0.0005
     """
-    faults: list[Fault] = []
-    unread: list[str] = []
-    sources: list[tuple[str, dict[str, Any]]] = []
-    # The keys of each source under the names that the user wrote.
-    written: dict[str | None, dict[str, Any]] = {None: below or {}}
-    for file in map(str, files):
-        try:
-            written[file] = read_yaml(Path(file))
-            sources.append((file, _layer(written[file], file)))
-        except InputError as error:
-            unread.append(str(error))
+    if isinstance(experiment, Experiment):
+        if not overrides and below is None:
+            return experiment
+        saved = experiment.to_dict()
+        # The classes that it uses were imported with the user's consent.
+        own = own_modules(saved)
+        below, experiment = merge(below or {}, with_literal_variables(saved), CHOICES), []
+        allow_modules = [*allow_modules, *own]
+    layers, unread = read_layers(experiment)
     try:
-        written[_COMMAND_LINE] = parse_overrides(overrides)
-        sources.append((_COMMAND_LINE, _layer(written[_COMMAND_LINE], _COMMAND_LINE)))
+        layers.append(override_layer(overrides or ()))
     except InputError as error:
         unread.append(str(error))
-    values = migrate(below or {})
+    return _loaded(layers, unread, below or {}, allow_modules)
+
+
+def _loaded(
+    layers: Sequence[Layer], unread: list[str], below: dict[str, Any], allow_modules: Sequence[str]
+) -> Experiment:
+    """Return the experiment of all layers.
+
+    Raises:
+        InputError: there are messages about layers that could not be read, or the values have faults.
+    """
+    faults: list[Fault] = []
+    sources: list[Layer] = []
+    for name, written in layers:
+        try:
+            sources.append((name, _migrated(written, name)))
+        except InputError as error:
+            unread.append(str(error))
+    values = migrate(below)
     for _, content in sources:
-        values = merge(values, content, CHOICES)
-    experiment = _build(values, allowed, faults)
+        values = merge(without_stale_arguments(values, content), content, CHOICES)
+    experiment = _build(values, allow_modules, faults)
+    # The keys of each source under the names that the user wrote.
+    all_written: dict[str | None, dict[str, Any]] = {None: below, **dict(layers)}
     if experiment is not None and not unread:
         for name, _ in sources:
-            warn_of_old_keys(written[name], name)
+            warn_of_old_keys(all_written[name], name)
         return experiment
     if unread:
         # The content of an unreadable file is not known. An unknown key is a fault whatever that content is.
         faults = [fault for fault in faults if fault[1].startswith("unknown key")]
-    all_files = ", ".join(map(str, files))
+    all_names = ", ".join(name for name, _ in layers if name not in OVERRIDE_LAYERS)
     messages = []
     for key, message in faults:
         owner = source_of(key, sources)
-        message = with_old_name(with_hint(key, message, _keys_by_section()), key, written[owner])
-        source = owner or all_files
+        message = with_old_name(with_hint(key, message, _keys_by_section()), key, all_written[owner])
+        source = owner or all_names
         messages.append(f"{source}: {message}" if source else message)
     raise InputError(as_one_message([*unread, *messages]))
 
 
-def _layer(values: dict[str, Any], source: str) -> dict[str, Any]:
+def _migrated(values: dict[str, Any], source: str) -> dict[str, Any]:
     return with_names(migrate(values, source), CHOICES)
 
 
@@ -185,14 +245,19 @@ def _keys_by_section() -> dict[str, list[str]]:
     return {"": field_names(Experiment), "model.config": ARCHITECTURE, **task_keys(), **shared}
 
 
-def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) -> Experiment | None:
+def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fault]) -> Experiment | None:
     """Return the experiment; on faults return None and add an entry to `faults` for each."""
     trainer = values.get("trainer")
     if isinstance(trainer, dict) and isinstance(trainer.get("precision"), int):
         values = {**values, "trainer": {**trainer, "precision": str(trainer["precision"])}}
     tables = CHOICES
+    if "modules" in values:
+        values = {**values, "modules": read_modules(values["modules"], "modules", allow_modules, faults)}
+    for key, kind in OBJECT_LISTS.items():
+        if key in values:
+            values = {**values, key: read_objects(values[key], key, kind, allow_modules, faults)}
     try:
-        values, tables = with_extensions(values, CHOICES, allowed)
+        values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
         faults.append(("", str(error)))
         values = without_extensions(values, CHOICES)
@@ -203,7 +268,10 @@ def _build(values: dict[str, Any], allowed: Sequence[str], faults: list[Fault]) 
         if key not in ARCHITECTURE:
             faults.append((f"model.config.{key}", unknown_key(key, ARCHITECTURE, "model.config")))
     task = values.get("task")
-    if not isinstance(task, str) or task not in TASKS:
+    known_task = isinstance(task, str) and task in TASKS
+    head_keys = field_names(TASKS[str(task)].head_settings if known_task else HeadSettings)
+    values = with_own_parts(values, head_keys, allow_modules, faults)
+    if not isinstance(task, str) or not known_task:
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))

@@ -1,30 +1,59 @@
-"""Extensions: classes of the user's that a configuration names by `class_path` and `init_args` instead of `name`.
+"""Extensions: what a configuration takes from the user's own modules, by `class_path` or `modules`.
 
 Importing a module runs its code. So a configuration alone cannot import one: the user allows it on the command line.
 """
 
 import dataclasses
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, Protocol
 
+from bert_lightning.checks import nearest
 from bert_lightning.config.nested import at, copied, section_at, split
-from bert_lightning.config.settings import Tables
+from bert_lightning.config.settings import Fault, Ready, Tables
+from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
+from bert_lightning.optim.optimizers import OptimizerSettings
+from bert_lightning.optim.schedules import Schedule
 
-# Attributes that an extension must have; see OptimizerSettings, Schedule and Masking.
-_REQUIRED = {
-    "optimizer": ("learning_rate", "weight_decay", "matrices_apart", "build"),
-    "schedule": ("factor", "check"),
+OURS = ("bert_lightning",)
+"""Modules that may be imported without a word."""
+
+
+def required_names(kind: type) -> list[str]:
+    """Return the names of the attributes and methods that a protocol or a base class declares, in order.
+
+    >>> required_names(Schedule)
+    ['factor', 'check']
+    """
+    names: dict[str, None] = {}
+    for cls in reversed(kind.__mro__):
+        if cls not in (object, Protocol) and cls.__module__ not in ("abc", "typing"):
+            names |= dict.fromkeys((*inspect.get_annotations(cls), *vars(cls)))
+    return [name for name in names if not name.startswith("_")]
+
+
+REQUIRED: dict[str, Sequence[str]] = {
+    "optimizer": required_names(OptimizerSettings),
+    "schedule": required_names(Schedule),
+    "tuning": ("apply", "merged"),
+    "step_method": ("build",),
+    "adversarial": ("wrap",),
+    # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }
+"""Dotted path of a choice -> the attributes and methods that an extension must have there."""
 
 
 def with_extensions(
     values: dict[str, object], tables: Tables, allowed: Sequence[str]
 ) -> tuple[dict[str, object], Tables]:
-    """Write each `class_path` as the `name` of an entry, and add that entry to its table.
+    """Write each `class_path` of a choice as the `name` of an entry, and add that entry to its table.
 
     Args:
         values: nested keys of an experiment.
@@ -50,7 +79,7 @@ def with_extensions(
 
 
 def extensions_in(values: dict[str, object], tables: Tables) -> dict[str, str]:
-    """Return the extensions that nested keys name: dotted path of the choice -> class path."""
+    """Return the choices that nested keys make by class: dotted path of the choice -> class path."""
     return {
         path: str(at(values, f"{path}.class_path")) for path in tables if "class_path" in section_at(values, path)
     }
@@ -74,21 +103,125 @@ def import_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
         allowed: modules that may be imported; a package allows all of its modules.
 
     Raises:
-        InputError: the module is not allowed, and so not imported, or has no such class.
+        InputError: the module is not allowed, and so not imported, or it raises, or it has no such class.
     """
-    module, _, name = class_path.rpartition(".")
-    _require_allowed(module, class_path, path, allowed)
+    cls = import_object(class_path, path, allowed)
+    if not isinstance(cls, type):
+        raise InputError(f"{path}.class_path: {class_path} is no class")
+    return cls
+
+
+def import_object(class_path: str, path: str, allowed: Sequence[str]) -> Callable[..., Any]:
+    """Import a class or function that a configuration names, if the user has allowed its module.
+
+    The arguments and errors are those of `import_class`.
+    """
+    key = f"{path}.class_path"
+    name, _, own_name = class_path.rpartition(".")
+    module = import_module(name, key, allowed, class_path)
+    found = getattr(module, own_name, None)
+    if not callable(found):
+        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
+        raise InputError(f"{key}: {name} has no class {own_name}{nearest(own_name, classes) if classes else ''}")
+    _require_allowed(str(found.__module__), f"{key} {class_path}", allowed)
+    return found
+
+
+def import_module(name: str, key: str, allowed: Sequence[str], class_path: str | None = None) -> ModuleType:
+    """Import a module that a configuration names, if the user has allowed it.
+
+    Args:
+        name: the module.
+        key: the dotted key that names it, for messages.
+        allowed: modules that may be imported; a package allows all of its modules.
+        class_path: the class that is wanted from it, for messages.
+
+    Raises:
+        InputError: the module is not allowed, and so not imported, or there is none, or it raises.
+    """
+    what = f"{key} {class_path or name}"
+    _require_allowed(name, what, allowed)
     # The user's modules lie in the current folder. It comes last, so that they replace no other module.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    # Finders remember the content of folders. The module may have been written since.
+    importlib.invalidate_caches()
     try:
-        cls = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise InputError(f"{path}.class_path {class_path} cannot be imported: {error}") from None
-    if not isinstance(cls, type):
-        raise InputError(f"{path}.class_path: {module} has no class {name}")
-    _require_allowed(cls.__module__, class_path, path, allowed)
-    return cls
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"{what} cannot be imported: {error}, neither in this folder nor installed") from None
+        raise InputError(f"{what} cannot be imported: {_place(error, name)}") from None
+    except InputError as error:
+        raise InputError(f"{what} cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{what} cannot be imported: {_place(error, name)}") from None
+
+
+def read_modules(values: object, path: str, allowed: Sequence[str], faults: list[Fault]) -> Ready:
+    """Import a list of modules, so that they register what they define; add an entry to `faults` for each that fails.
+
+    Args:
+        values: the list, or its text.
+        path: its key.
+        allowed: modules that may be imported; a package allows all of its modules.
+        faults: receives the key and a message per fault.
+    """
+    try:
+        names = yaml_value(values, path)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: a list of modules is expected, got {names!r}")
+    except InputError as error:
+        faults.append((path, str(error)))
+        return Ready([])
+    for number, name in enumerate(names):
+        try:
+            if name in names[:number]:
+                raise InputError(f"{path}.{number} is {name}, which {path}.{names.index(name)} is already")
+            import_module(name, f"{path}.{number}", allowed)
+        except InputError as error:
+            faults.append((path, str(error)))
+    return Ready(names)
+
+
+def own_modules(values: object) -> list[str]:
+    """Return the modules, other than those allowed without a word, that nested keys name, in order.
+
+    They are under `modules`, and in every `class_path` at any depth.
+
+    >>> own_modules({"modules": ["my_tasks"], "optimizer": {"class_path": "my_parts.Lion", "init_args": {}}})
+    ['my_tasks', 'my_parts']
+    """
+    return list(dict.fromkeys(module for module, _ in own_classes(values)))
+
+
+def own_classes(values: object) -> Iterator[tuple[str, str | None]]:
+    """Yield each module that nested keys name, and the class that is taken from it; None for those of `modules`."""
+    modules = values.get("modules") if isinstance(values, dict) else None
+    for module in modules if isinstance(modules, list | tuple) else ():
+        yield str(module), None
+    for class_path in _class_paths(values):
+        module, _, name = class_path.rpartition(".")
+        if module and not is_allowed(module, (*OURS, "lightning")):
+            yield module, name
+
+
+def is_allowed(module: str, allowed: Iterable[str]) -> bool:
+    """Return whether a module is one of those that are allowed, or in a package that is.
+
+    >>> is_allowed("my_parts.heads", ["my_parts"]), is_allowed("my_parts_too", ["my_parts"])
+    (True, False)
+    """
+    return any(module == each or module.startswith(f"{each}.") for each in allowed)
+
+
+def _class_paths(values: object) -> Iterator[str]:
+    if isinstance(values, dict):
+        if isinstance(class_path := values.get("class_path"), str):
+            yield class_path
+        values = list(values.values())
+    for value in values if isinstance(values, list | tuple) else ():
+        yield from _class_paths(value)
 
 
 def _load_settings_class(class_path: str, path: str, allowed: Sequence[str]) -> type:
@@ -96,15 +229,31 @@ def _load_settings_class(class_path: str, path: str, allowed: Sequence[str]) -> 
     if cls.__qualname__ != cls.__name__ or not dataclasses.is_dataclass(cls):
         raise InputError(f"{path}.class_path {class_path} is no dataclass of its module: its fields are the keys")
     fields = {field.name for field in dataclasses.fields(cls)}
-    missing = [each for each in _REQUIRED[path] if each not in fields and not hasattr(cls, each)]
+    missing = [each for each in REQUIRED[path] if each not in fields and not hasattr(cls, each)]
     if missing:
+        raise InputError(f"{path}.class_path {class_path} lacks {', '.join(missing)}")
+    if missing := abstract_methods(cls):
         raise InputError(f"{path}.class_path {class_path} lacks {', '.join(missing)}")
     return cls
 
 
-def _require_allowed(module: str, class_path: str, path: str, allowed: Sequence[str]) -> None:
-    if not any(module == each or module.startswith(f"{each}.") for each in ("bert_lightning", *allowed)):
+def abstract_methods(cls: type) -> list[str]:
+    """Return the names of the methods that a class leaves to its subclasses."""
+    return sorted(getattr(cls, "__abstractmethods__", ()))
+
+
+def _require_allowed(module: str, what: str, allowed: Sequence[str]) -> None:
+    if not is_allowed(module, (*OURS, *allowed)):
+        name = module or what.rpartition(" ")[2]
         raise InputError(
-            f"{path}.class_path {class_path} is of the module {module or class_path!r}, which is not imported unless "
-            f"you say so: --allow-module {module or 'NAME'}"
+            f"{what} is of the module {name!r}, which is not imported unless you say so: "
+            f"--allow-module {module or 'NAME'}"
         )
+
+
+def _place(error: BaseException, module: str) -> str:
+    """Describe what a module raised while it was imported, with the last line of Python code outside `importlib`."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    text = str(error).splitlines()[0] if str(error) else "no message"
+    return f"the module {module} raised {type(error).__name__} while it was imported{place}: {text}"

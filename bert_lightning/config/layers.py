@@ -1,11 +1,83 @@
-"""Layers of a configuration: command-line overrides as nested keys, and merging a layer over another."""
+"""Layers of a configuration: files, nested values and overrides as nested keys, and merging a layer over another."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
 
 from bert_lightning.config.nested import at, copied, split
 from bert_lightning.config.settings import Tables
+from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.errors import InputError
+
+Source = str | Path | Mapping[str, object]
+"""A file of nested keys, or the nested keys themselves."""
+Overrides = Mapping[str, object] | Sequence[str]
+"""Dotted keys and their values, or arguments of the command line."""
+Layer = tuple[str, dict[str, object]]
+"""The name of a source, as messages have it, and its nested keys."""
+OVERRIDE_LAYERS = ("overrides", "command line")
+"""Names of the layer of overrides: a mapping, and arguments of the command line."""
+
+
+def read_layers(sources: Source | Sequence[Source]) -> tuple[list[Layer], list[str]]:
+    """Read the sources of an experiment in order; return their layers, and a message for each unreadable source.
+
+    Raises:
+        InputError: a source is neither a file nor nested keys.
+    """
+    layers: list[Layer] = []
+    unread: list[str] = []
+    if isinstance(sources, str | Path | Mapping):
+        sources = [sources]
+    if not isinstance(sources, Sequence):
+        raise InputError(f"an experiment is a file, nested keys, or a list of these, not {sources!r}")
+    for source in sources:
+        if isinstance(source, Mapping):
+            layers.append(("values", {key: plain_value(value) for key, value in source.items()}))
+        elif isinstance(source, str | Path):
+            try:
+                layers.append((str(source), read_yaml(Path(source))))
+            except InputError as error:
+                unread.append(str(error))
+        else:
+            raise InputError(f"an experiment is a file, nested keys, or a list of these, not {source!r}")
+    return layers, unread
+
+
+def override_layer(overrides: Overrides) -> Layer:
+    """Return overrides as a layer.
+
+    Raises:
+        InputError: an argument has another form, a key has no value, or two keys contradict each other.
+
+    >>> override_layer({"data.batch_size": 16})
+    ('overrides', {'data': {'batch_size': 16}})
+    """
+    if isinstance(overrides, Mapping):
+        for key in overrides:
+            if not isinstance(key, str):
+                raise InputError(f"overrides: a key is text such as 'trainer.max_steps', not {key!r}")
+        return OVERRIDE_LAYERS[0], _nested((key, plain_value(value)) for key, value in overrides.items())
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise InputError(f"overrides are keys and values, {{'trainer.max_steps': 100}}, not {overrides!r}")
+    return OVERRIDE_LAYERS[1], parse_overrides(overrides)
+
+
+def plain_value(value: object) -> object:
+    """Return a value of Python as YAML would give it: paths as text, tuples as lists, numbers of numpy as numbers.
+
+    >>> plain_value({"train": Path("a.tsv"), "stages": ({"batch_size": np.int64(8)},)})
+    {'train': 'a.tsv', 'stages': [{'batch_size': 8}]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
@@ -17,8 +89,11 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
     >>> parse_overrides(["--optimizer.learning_rate", "1e-4", "--data.batch_size=16"])
     {'optimizer': {'learning_rate': '1e-4'}, 'data': {'batch_size': '16'}}
     """
-    result: dict[str, object] = {}
-    rest = list(arguments)
+    return _nested(_pairs(list(arguments)))
+
+
+def _pairs(rest: list[str]) -> Iterable[tuple[str, object]]:
+    """Yield the key and the value of each argument."""
     while rest:
         argument = rest.pop(0)
         key, equals, value = argument.removeprefix("--").partition("=")
@@ -28,14 +103,22 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
             if not rest or (rest[0].startswith("--") and rest[0][2:3].isalpha()):
                 raise InputError(f"--{key} has no value")
             value = rest.pop(0)
-        *parents, name = key.split(".")
+        yield f"--{key}", value
+
+
+def _nested(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Return nested keys from dotted keys, with or without dashes before them, and their values."""
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        *parents, name = key.removeprefix("--").split(".")
         section = result
         for parent in parents:
             inner = section.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise InputError(f"--{key}: an override before it gave {parent} itself a value")
+                raise InputError(f"{key}: an override before it gave {parent} itself a value")
             section = inner
-        section[name] = value
+        before = section.get(name)
+        section[name] = merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return result
 
 

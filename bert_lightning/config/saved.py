@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_lightning.config.experiment import CHOICES, Experiment, load_experiment
-from bert_lightning.config.extensions import extensions_in, without_extensions
+from bert_lightning.config.extensions import extensions_in, own_modules, without_extensions
+from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.nested import at, copied, split
+from bert_lightning.config.objects import read_objects
+from bert_lightning.config.settings import Fault, plain
 from bert_lightning.errors import InputError
 
 
@@ -40,12 +43,12 @@ def with_defaults(values: dict[str, object], path: Path) -> dict[str, object]:
     Raises:
         InputError: this version cannot read the saved configuration.
     """
-    completed: dict[str, object] = read_saved(without_extensions(values, CHOICES), path).to_dict()
+    completed: dict[str, object] = read_saved(_without_lists(without_extensions(values, CHOICES)), path).to_dict()
     for choice in extensions_in(values, CHOICES):
         section_path, key = split(choice)
         completed, section = copied(completed, section_path)
         section[key] = at(values, choice)
-    return completed
+    return completed | _lists(values, path)
 
 
 class Difference(NamedTuple):
@@ -65,7 +68,8 @@ def differences(old: Experiment, new: Experiment) -> list[Difference]:
 def differences_from_saved(values: dict[str, object], path: Path, experiment: Experiment) -> list[Difference]:
     """Compare a run's saved configuration with an experiment, key by key.
 
-    An extension that the experiment does not use is a difference, and its module is not imported.
+    An extension that the experiment does not use is a difference, and its module is not imported. Lists of modules,
+    callbacks and loggers are compared as a whole.
 
     Args:
         values: the content of `path`.
@@ -75,20 +79,43 @@ def differences_from_saved(values: dict[str, object], path: Path, experiment: Ex
     Raises:
         InputError: the saved configuration cannot be read.
     """
-    own = extensions_in(experiment.to_dict(), CHOICES)
+    own_values = experiment.to_dict()
+    own = extensions_in(own_values, CHOICES)
     saved = extensions_in(values, CHOICES)
     others = {choice: class_path for choice, class_path in saved.items() if own.get(choice) != class_path}
-    # Classes that the experiment uses were imported with the user's consent.
-    allowed = [class_path.rpartition(".")[0] for class_path in own.values()]
+    # What the experiment uses was imported with the user's consent.
+    allowed = own_modules(own_values)
     readable = without_extensions(values, {choice: CHOICES[choice] for choice in others})
+    saved_values = read_saved(_without_lists(readable), path, allowed).to_dict() | _lists(values, path)
     differing = [
         difference
-        for difference in differences(read_saved(readable, path, allowed), experiment)
+        for difference in _differences(saved_values, own_values)
         if not any(f"{difference.key}.".startswith(f"{choice}.") for choice in others)
     ]
     for choice, class_path in others.items():
         differing.append(Difference(f"{choice}.class_path", class_path, own.get(choice)))
     return sorted(differing, key=lambda difference: difference.key)
+
+
+def _without_lists(values: dict[str, object]) -> dict[str, object]:
+    """Return nested keys without the lists that name modules, callbacks and loggers."""
+    return {key: value for key, value in values.items() if key not in ("modules", *OBJECT_LISTS)}
+
+
+def _lists(values: dict[str, object], path: Path) -> dict[str, object]:
+    """Return the lists of modules, callbacks and loggers that a saved configuration has. Nothing is imported.
+
+    Raises:
+        InputError: a list cannot be read.
+    """
+    lists: dict[str, object] = {"modules": values["modules"]} if "modules" in values else {}
+    for key, kind in OBJECT_LISTS.items():
+        if key in values:
+            faults: list[Fault] = []
+            lists[key] = plain(read_objects(values[key], key, kind, None, faults).value)
+            for _, message in faults:
+                raise InputError(f"{path}: this version cannot read the saved configuration: {message}")
+    return lists
 
 
 def _differences(old: object, new: object, path: str = "") -> Iterator[Difference]:

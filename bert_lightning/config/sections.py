@@ -4,11 +4,11 @@ import dataclasses
 import re
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from bert_lightning.checks import RefusedValue, require_at_least, require_positive
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.layers.attention import AttentionName
+from bert_lightning.model.layers.attention import ATTENTIONS, AttentionName
 from bert_lightning.tasks.spec import NoHeadSettings
 
 ARCHITECTURE = [field.name for field in dataclasses.fields(BertConfig)]
@@ -30,7 +30,8 @@ class ModelSettings:
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
         reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler.
         head: options of the task's head, which the task declares.
-        attention: eager, sdpa, varlen (without padding, on CUDA) or auto.
+        attention: eager, sdpa, varlen (without padding, on CUDA) or auto. An attention of one's own by its registered
+            name, or by class_path and init_args.
         activation_checkpointing: keep only each block's input for the backward pass: less memory, more time.
     """
 
@@ -42,7 +43,7 @@ class ModelSettings:
     interpolate_positions: bool = False
     reinitialize_layers: int = 0
     head: Any = field(default_factory=NoHeadSettings)
-    attention: AttentionName = "auto"
+    attention: str = "auto"
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -56,15 +57,35 @@ class ModelSettings:
             raise ValueError("reinitialize_layers does nothing if model.weights is random")
         if self.interpolate_positions and "max_position_embeddings" not in self.config:
             raise ValueError("interpolate_positions needs model.config.max_position_embeddings")
+        if not self.has_own_attention and self.attention not in get_args(AttentionName):
+            names = (*get_args(AttentionName), *ATTENTIONS)
+            raise ValueError(f"attention is {self.attention!r}; expected one of {', '.join(names)}")
+        if "attention" in self.config:
+            raise ValueError("config.attention cannot be set: model.attention names an attention of one's own")
         # 0 and 0.0 are one value, so they must also be one in the hash of the experiment.
         numbers = {name: float(value) for name, value in self.config.items() if _is_float_as_int(name, value)}
         object.__setattr__(self, "config", {**self.config, **numbers})
         if self.size is not None and set(self.config) <= set(ARCHITECTURE):
             try:
                 # The vocabulary is not known yet.
-                BertConfig.preset(self.size, **{"vocab_size": 2**31 - 1, **self.config})
+                BertConfig.preset(self.size, **{"vocab_size": 2**31 - 1, **self.architecture})
             except ValueError as error:
                 raise ValueError(f"config: {error}") from None
+
+    @property
+    def has_own_attention(self) -> bool:
+        """Whether `attention` names one of the user's, instead of a way to compute the published one."""
+        return self.attention in ATTENTIONS
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The fields of `BertConfig` that these settings set."""
+        return {**self.config, **({"attention": self.attention} if self.has_own_attention else {})}
+
+    @property
+    def backend(self) -> AttentionName:
+        """The way to compute the published attention."""
+        return "auto" if self.has_own_attention else cast(AttentionName, self.attention)
 
 
 def _is_float_as_int(name: str, value: object) -> bool:

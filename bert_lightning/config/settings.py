@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_lightning.checks import RefusedValue, nearest
 from bert_lightning.config.variables import with_variables
@@ -14,6 +14,16 @@ from bert_lightning.errors import InputError
 
 # Dotted path of a choice -> name -> dataclass.
 Tables = dict[str, dict[str, type]]
+# Choices whose name is part of every identity. Later ones are left out while they are the default.
+_ALWAYS_NAMED = ("optimizer", "schedule", "data.masking")
+
+
+class Ready(NamedTuple):
+    """A value among plain ones that has been checked and has its type already."""
+
+    value: object
+
+
 # The dotted key that a fault is about, and the message.
 Fault = tuple[str, str]
 
@@ -92,17 +102,19 @@ def default_of(field: dataclasses.Field[Any]) -> object:
 
 
 def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fault]) -> Any:
+    if isinstance(value, Ready):
+        return value.value
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value, path, tables, faults)
+    if (section := _section_class(hint)) is not None:
+        # An optional section is absent if it is null, also as text from the command line.
+        return None if section is not hint and value == "null" else build(section, value, path, tables, faults)
     if (item := _item_class(hint)) is not None:
         return [
             build(item, entry, f"{path}.{number}", tables, faults)
             for number, entry in enumerate(_listed(value, path))
         ]
-    return _typed(value, hint, path)
+    return typed_value(value, hint, path)
 
 
 def unknown_key(key: object, known: Iterable[str], path: str = "") -> str:
@@ -141,7 +153,8 @@ def plain(settings: object, path: str = "", tables: Tables | None = None) -> Any
 def changed(settings: object, path: str = "", tables: Tables | None = None) -> Any:
     """Return typed settings as `plain` does, but without the fields that have their default.
 
-    A field without a default stays, and so do the `name` and `class_path` of a choice.
+    A field without a default stays, and so do the `name` and `class_path` of a choice that is not the default.
+    Those of `_ALWAYS_NAMED` stay always.
 
     >>> from bert_lightning.optim.optimizers import AdamW, OPTIMIZERS
     >>> changed(AdamW(learning_rate=0.1), "optimizer", {"optimizer": OPTIMIZERS})
@@ -155,7 +168,8 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
     values, defaults = {}, _defaults(settings)
     for field in dataclasses.fields(settings):
         value, full = getattr(settings, field.name), f"{path}.{field.name}" if path else field.name
-        is_section = full in tables or dataclasses.is_dataclass(value)
+        is_choice = full in _ALWAYS_NAMED or (full in tables and value != defaults.get(field.name))
+        is_section = is_choice or (full not in tables and dataclasses.is_dataclass(value))
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
     # Sections that hold only defaults are left out, so that a new section does not change the hash.
@@ -196,6 +210,13 @@ def _build_choice(table: dict[str, type], values: object, path: str, tables: Tab
     return build(table[name], rest, path, tables, faults)
 
 
+def _section_class(hint: Any) -> type | None:
+    """Return the dataclass of a section, also of one that may be null; None for other types."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    [single] = options if type(None) in typing.get_args(hint) and len(options) == 1 else [hint]
+    return single if isinstance(single, type) and dataclasses.is_dataclass(single) else None
+
+
 def _item_class(hint: Any) -> type | None:
     """Return the dataclass of a list's items; None for other types."""
     item = typing.get_args(hint)[0] if typing.get_origin(hint) is list else None
@@ -210,8 +231,14 @@ def _listed(value: object, path: str) -> list[object]:
     return value
 
 
-def _typed(value: object, hint: Any, path: str) -> Any:
-    """Check one value with jsonargparse, which also reads text as the number or list that the type expects."""
+def typed_value(value: object, hint: Any, path: str) -> Any:
+    """Check one value with jsonargparse, which also reads text as the number or list that the type expects.
+
+    The type must hold no class or function: jsonargparse would import the one that a value names.
+
+    Raises:
+        InputError: the value has another type. The message names the key.
+    """
     from jsonargparse import ArgumentError, ArgumentParser
 
     if isinstance(value, str):

@@ -6,7 +6,7 @@ inputs, and its outputs are added up over the processes. A pair needs one exchan
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,6 +29,21 @@ class Block(Protocol):
     num_heads: int
     draws_apart: Callable[[], AbstractContextManager[None]]
     """returns a context in which each process draws different random numbers, because it holds different heads"""
+
+
+class LowRank(Protocol):
+    """What low-rank factors add to a linear layer: its `low_rank`, for the parameters `lora_a` and `lora_b`."""
+
+    @property
+    def dropout(self) -> float:
+        """The dropout rate of the input."""
+
+    @property
+    def num_adapted(self) -> int:
+        """The number of matrices stacked in B. Its rows are outputs of the layer; the columns of A are its inputs."""
+
+    def __call__(self, hidden: Tensor, a: Tensor, b: Tensor, *, training: bool) -> Tensor:
+        """Return what is added to the output, (..., I) -> (..., O)."""
 
 
 class Slice(NamedTuple):
@@ -104,42 +119,67 @@ class _ParallelLinear(nn.Module):
 
     Attributes:
         slices: the split parameters, by name.
+        low_rank: what low-rank factors add to the layer, if it has some.
     """
 
     weight: Tensor
     bias: Tensor
+    lora_a: Tensor
+    lora_b: Tensor
 
     def __init__(self, whole: nn.Linear, slices: dict[str, Slice]) -> None:
         super().__init__()
         self.slices = slices
+        self.low_rank = _low_rank(whole)
         for name, parameter in whole.named_parameters():
             tensor = slices[name].cut(parameter.detach()).clone() if name in slices else parameter.detach()
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=parameter.requires_grad))
 
 
 class ColumnParallelLinear(_ParallelLinear):
-    """A linear layer from (..., I) on every process to (..., O / P) on each."""
+    """A linear layer from (..., I) on every process to (..., O / P) on each. Of low-rank factors, B is cut."""
 
     def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
-        super().__init__(whole, {"weight": tensor_slice, "bias": tensor_slice})
+        slices = {"weight": tensor_slice, "bias": tensor_slice}
+        if (low_rank := _low_rank(whole)) is not None:
+            slices["lora_b"] = tensor_slice._replace(num_stacked=low_rank.num_adapted)
+        super().__init__(whole, slices)
         self.group = tensor_slice.group
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute this process's outputs; the backward pass adds up the inputs' gradients over the processes."""
-        return F.linear(_Shared.apply(hidden, self.group), self.weight, self.bias)
+        shared = _Shared.apply(hidden, self.group)
+        outputs = F.linear(shared, self.weight, self.bias)
+        if self.low_rank is None:
+            return outputs
+        a = _Shared.apply(self.lora_a, self.group)
+        return outputs + self.low_rank(shared, a, self.lora_b, training=self.training)
 
 
 class RowParallelLinear(_ParallelLinear):
-    """A linear layer from (..., I / P) on each process to (..., O) on every one."""
+    """A linear layer from (..., I / P) on each process to (..., O) on every one. Of low-rank factors, A is cut."""
 
     def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
-        super().__init__(whole, {"weight": tensor_slice})
-        self.group = tensor_slice.group
+        slices = {"weight": tensor_slice}
+        if _low_rank(whole) is not None:
+            slices["lora_a"] = tensor_slice
+        super().__init__(whole, slices)
+        self.group, self.rank = tensor_slice.group, tensor_slice.rank
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute the outputs, added up over the processes."""
-        product = _Summed.apply(F.linear(hidden, self.weight), self.group)
+        product = F.linear(hidden, self.weight)
+        if self.low_rank is not None:
+            b = _Shared.apply(self.lora_b, self.group)
+            # Each process has other inputs, so it drops out others.
+            with _draws_of(self.rank) if self.training and self.low_rank.dropout else nullcontext():
+                product = product + self.low_rank(hidden, self.lora_a, b, training=self.training)
+        product = _Summed.apply(product, self.group)
         return product + self.bias.to(product.dtype)
+
+
+def _low_rank(layer: nn.Linear) -> LowRank | None:
+    return getattr(layer, "low_rank", None)
 
 
 class _GroupContext(Protocol):

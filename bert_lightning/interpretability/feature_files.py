@@ -30,6 +30,7 @@ def write_features(
     text_column: str,
     max_seq_length: int | None,
     progress: Callable[[Iterable[Features]], Iterator[Features]],
+    base: str | None = None,
 ) -> str:
     """Write the hidden states of each text of `source`.
 
@@ -49,6 +50,7 @@ def write_features(
         text_column: column of tables that holds the text.
         max_seq_length: longest sequence; None for all positions of the model.
         progress: wraps the iterator of features, to show the progress.
+        base: the base of a checkpoint that holds only what was trained, if it has moved.
 
     Returns:
         A line that describes the written file.
@@ -58,7 +60,7 @@ def write_features(
     """
     if output.suffix not in (".safetensors", ".parquet"):
         raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
-    extractor = FeatureExtractor(read_checkpoint(checkpoint))
+    extractor = FeatureExtractor(read_checkpoint(checkpoint, base))
     names = ["pooler"] if form == "pooler" else [f"layer_{layer}" for layer in extractor.layers(layers)]
     texts: list[str] = []
 

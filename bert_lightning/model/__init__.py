@@ -7,7 +7,12 @@ V vocabulary size, L labels, M masked positions. Packed input has T tokens in n 
 from bert_lightning.model.bert import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining
 from bert_lightning.model.config import PRESETS, BertConfig
 from bert_lightning.model.encoder import BertEncoder
+from bert_lightning.model.heads import register_head
+from bert_lightning.model.layers.activations import register_activation
+from bert_lightning.model.layers.attention import register_attention
+from bert_lightning.model.layers.block import BertLayer, register_norm_placement
 from bert_lightning.model.layers.crf import LinearChainCRF
+from bert_lightning.model.layers.embeddings import register_position_embedding
 from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.task_models import (
     BertForMultipleChoice,
@@ -29,6 +34,12 @@ __all__ = [
     "BertForRelationClassification",
     "BertForSequenceClassification",
     "BertForTokenClassification",
+    "BertLayer",
     "LinearChainCRF",
     "Packing",
+    "register_activation",
+    "register_attention",
+    "register_head",
+    "register_norm_placement",
+    "register_position_embedding",
 ]

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import ACTIVATIONS, BertEncoder, EncoderOutput, initialize
+from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
+from bert_lightning.model.layers.activations import ACTIVATIONS
 from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.layers.token_loss import TokenLoss, token_loss
 from bert_lightning.model.pretrained import PretrainedModel
@@ -33,7 +34,7 @@ class MaskedLanguageModelHead(nn.Module):
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Score (..., H) against (V, E): (..., V)."""

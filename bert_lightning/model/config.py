@@ -5,13 +5,25 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert_lightning.checks import RefusedValue, nearest, require_below_one, require_between
+from bert_lightning.model.layers.activations import ACTIVATIONS
+from bert_lightning.model.layers.attention import ATTENTIONS, PUBLISHED_ATTENTION
+from bert_lightning.model.layers.block import NORM_PLACEMENTS
+from bert_lightning.model.layers.embeddings import POSITION_EMBEDDINGS
+from bert_lightning.model.parts import PartTable
 
 # No model is larger than this in any dimension. A larger value comes from a damaged file.
 _LARGEST = 2**31 - 1
+PARTS: dict[str, PartTable[Any]] = {
+    "hidden_act": ACTIVATIONS,
+    "attention": ATTENTIONS,
+    "position_embeddings": POSITION_EMBEDDINGS,
+    "norm_placement": NORM_PLACEMENTS,
+}
+"""Fields of `BertConfig` that name an exchangeable part -> its table."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class BertConfig:
         num_attention_heads: N; H must be a multiple of it.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
-            also `relu` and `silu`.
+            also `relu` and `silu`, or the name of a part of one's own (`register_activation`).
         hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.
@@ -41,11 +53,16 @@ class BertConfig:
         embedding_size: E, the width of the embeddings, if it differs from H. Embeddings are then factorised as in
             ALBERT (arXiv 1909.11942, section 3.1): a matrix E x H follows their LayerNorm, and the MLM head ends in
             width E.
-        position_embeddings: `learned` as published, `sinusoidal` (Vaswani et al. 2017, section 3.5) or `none`.
-        pre_layer_norm: apply LayerNorm inside the residual branches and once after the last block (Xiong et al.
-            2020, arXiv 2002.04745), instead of after each sum.
+        position_embeddings: `learned` as published, `sinusoidal` (Vaswani et al. 2017, section 3.5), `none`, or the
+            name of a part of one's own (`register_position_embedding`).
+        pre_layer_norm: True if `norm_placement` is `pre`; either field sets the other.
         pooling: the vector of a sequence: its first token (`cls`), or the `mean` or `max` over its tokens.
         pooler: apply the dense tanh layer to that vector.
+        norm_placement: `post` applies LayerNorm after each sum, as published. `pre` applies it inside the residual
+            branches and once after the last block (Xiong et al. 2020, arXiv 2002.04745). Or the name of a part of
+            one's own (`register_norm_placement`).
+        attention: `dot_product` as published, or the name of a part of one's own (`register_attention`).
+        init_args: arguments of one's own parts by field, such as {"attention": {"width": 16}}.
     """
 
     vocab_size: int = 30522
@@ -53,7 +70,7 @@ class BertConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-    hidden_act: Literal["gelu_new", "gelu", "relu", "silu"] = "gelu_new"
+    hidden_act: str = "gelu_new"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
@@ -64,14 +81,19 @@ class BertConfig:
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
     embedding_size: int | None = None
-    position_embeddings: Literal["learned", "sinusoidal", "none"] = "learned"
+    position_embeddings: str = "learned"
     pre_layer_norm: bool = False
     pooling: Literal["cls", "mean", "max"] = "cls"
     pooler: bool = True
+    norm_placement: str = "post"
+    attention: str = PUBLISHED_ATTENTION
+    init_args: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(BertConfig).items():
             _check_type(name, getattr(self, name), hint)
+        self._settle_norm_placement()
+        self._check_parts()
         sizes = (
             "vocab_size",
             "hidden_size",
@@ -96,6 +118,44 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         require_below_one(self, "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+    def _settle_norm_placement(self) -> None:
+        """Make the two fields for the placement of LayerNorm agree."""
+        if self.pre_layer_norm and self.norm_placement not in ("post", "pre"):
+            raise ValueError(f"pre_layer_norm is True, which contradicts norm_placement {self.norm_placement!r}")
+        if self.pre_layer_norm:
+            object.__setattr__(self, "norm_placement", "pre")
+        object.__setattr__(self, "pre_layer_norm", self.norm_placement == "pre")
+
+    def _check_parts(self) -> None:
+        for name, table in PARTS.items():
+            if getattr(self, name) != PUBLISHED_ATTENTION or name != "attention":
+                table.require(name, getattr(self, name))
+        for name, arguments in self.init_args.items():
+            if name not in PARTS:
+                raise ValueError(f"init_args has the unknown key {name!r}{nearest(name, PARTS)}")
+            if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+                raise ValueError(f"init_args.{name} is {arguments!r}; expected names and values")
+            if arguments and getattr(self, name) in {*PARTS[name].published, PUBLISHED_ATTENTION}:
+                raise ValueError(f"init_args.{name} is for parts of one's own, but {name} is {getattr(self, name)!r}")
+
+    def arguments_of(self, name: str) -> dict[str, Any]:
+        """Return the arguments of the part that a field names."""
+        return self.init_args.get(name, {})
+
+    @property
+    def has_own_attention(self) -> bool:
+        """Whether the attention is not the published one."""
+        return self.attention != PUBLISHED_ATTENTION
+
+    @property
+    def own_parts(self) -> list[str]:
+        """The fields that name a part which did not come with this package."""
+        return [
+            name
+            for name, table in PARTS.items()
+            if getattr(self, name) not in {*table.published, PUBLISHED_ATTENTION}
+        ]
 
     @property
     def embedding_width(self) -> int:
@@ -146,6 +206,11 @@ class BertConfig:
         Raises:
             ValueError: a field is unknown, or values do not fit together.
         """
+        # One of the two fields for the placement of LayerNorm decides the other.
+        if "norm_placement" in changes:
+            changes = {"pre_layer_norm": False, **changes}
+        elif "pre_layer_norm" in changes:
+            changes = {"norm_placement": "post", **changes}
         return dataclasses.replace(self, **_checked(changes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +230,10 @@ def _check_type(name: str, value: object, hint: type) -> None:
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise ValueError(f"{name} is {value!r}; known: {', '.join(typing.get_args(hint))}")
+        return
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}; expected names and values")
         return
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     # Unlike in Python, a bool is not an int here, and an int is a float.

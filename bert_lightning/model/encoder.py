@@ -1,30 +1,29 @@
 """The encoder that all tasks share: embeddings, Transformer blocks and pooler."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import ClassVar, NamedTuple, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.layers.attention import AttentionName, Backend, Layout, choose_backend, layout_of
-from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.layers.attention import (
+    ATTENTIONS,
+    AttentionName,
+    Backend,
+    Layout,
+    choose_backend,
+    eager,
+    layout_of,
+    takes_packed,
+)
+from bert_lightning.model.layers.block import NORM_PLACEMENTS
 from bert_lightning.model.layers.embeddings import BertEmbeddings
 from bert_lightning.model.layers.packing import Packing, longest_of, order_by_length, real_tokens
 from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
-
-# `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-}
 
 
 class EncoderOutput(NamedTuple):
@@ -38,59 +37,6 @@ class EncoderOutput(NamedTuple):
     """the embeddings and the output of each block, each with the shape of `last_hidden_state`"""
     attentions: tuple[Tensor, ...] | None = None
     """(B, N, S, S) for each block: attention probabilities before dropout; n instead of B if packed"""
-
-
-class BertLayer(nn.Module):
-    """One Transformer block; paper section 3, Vaswani et al. 2017.
-
-    Post-LN as published: x = LN(x + attention(x)), x = LN(x + feed_forward(x)). With `pre_layer_norm`:
-    x = x + attention(LN(x)), x = x + feed_forward(LN(x)).
-
-    Attributes:
-        column_parallel: names of the column-parallel linear layers, with the number of matrices stacked in each.
-        row_parallel: names of the row-parallel linear layers; the column-parallel ones feed them.
-        draws_apart: context manager for attention dropout under tensor parallelism: each process has some of the
-            heads and draws its own masks.
-    """
-
-    column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}
-    row_parallel: ClassVar = ("attention_output", "output")
-    draws_apart: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        hidden = config.hidden_size
-        self.query_key_value = nn.Linear(hidden, 3 * hidden)
-        self.attention_output = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.intermediate = nn.Linear(hidden, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, hidden)
-        self.output_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.pre_layer_norm = config.pre_layer_norm
-
-    def forward(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
-        """Return the same shape, (B, S, H) or (T, H), and the attention weights if the backend returns them."""
-        if self.pre_layer_norm:
-            context, weights = self._attention(self.attention_norm(hidden), layout, backend)
-            hidden = hidden + context
-            return hidden + self._feed_forward(self.output_norm(hidden)), weights
-        context, weights = self._attention(hidden, layout, backend)
-        hidden = self.attention_norm(hidden + context)
-        return self.output_norm(hidden + self._feed_forward(hidden)), weights
-
-    def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
-        dropout = self.attention_dropout if self.training else 0.0
-        query_key_value = self.query_key_value(hidden)
-        with self.draws_apart() if dropout else nullcontext():
-            context, weights = backend.attend(query_key_value, layout, self.num_heads, dropout)
-        return self.dropout(self.attention_output(context)), weights
-
-    def _feed_forward(self, hidden: Tensor) -> Tensor:
-        return self.dropout(self.output(self.activation(self.intermediate(hidden))))
 
 
 class BertEncoder(PretrainedModel):
@@ -110,14 +56,19 @@ class BertEncoder(PretrainedModel):
     architecture = "BertModel"
     prefix = "encoder."
     pooler: nn.Linear | None
-    final_norm: nn.LayerNorm | None
+    final_norm: nn.Module | None
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         hidden = config.hidden_size
         self.embeddings = BertEmbeddings(config)
-        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-        self.final_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps) if config.pre_layer_norm else None
+        placement = config.norm_placement
+        block, arguments = NORM_PLACEMENTS[placement], config.arguments_of("norm_placement")
+        self.layers = nn.ModuleList(
+            NORM_PLACEMENTS.make("norm_placement", placement, config, **arguments)
+            for _ in range(config.num_hidden_layers)
+        )
+        self.final_norm = block.new_norm(config) if block.final_norm else None
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.attention: AttentionName = "auto"
         self.activation_checkpointing = False
@@ -254,6 +205,8 @@ class BertEncoder(PretrainedModel):
             if output_hidden_states:
                 states.append(hidden)
             if output_attentions:
+                if weights is None:
+                    raise ValueError(f"the attention {self.config.attention!r} returns no attention weights")
                 attentions.append(weights)
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
@@ -298,11 +251,22 @@ class BertEncoder(PretrainedModel):
         return order_by_length(attention_mask)
 
     def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
+        if self.config.has_own_attention:
+            return self._own_backend()
         dtype = self.embeddings.word.weight.dtype
         if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         head_width = self.config.hidden_size // self.config.num_attention_heads
         return choose_backend(self.attention, device, dtype, head_width, packed=packed, weights=weights)
+
+    def _own_backend(self) -> Backend:
+        """Return the layout that an attention of one's own takes; each block computes it by itself."""
+        if self.attention != "auto":
+            raise ValueError(
+                f"attention is {self.attention!r}, but the model's own attention {self.config.attention!r} has no "
+                "backends: use 'auto'"
+            )
+        return Backend(eager, needs_packing=takes_packed(ATTENTIONS[self.config.attention]))
 
     def _check_shapes(
         self,
@@ -387,8 +351,10 @@ def initialize(module: nn.Module, standard_deviation: float) -> None:
     """Initialise weights as in the original code, `modeling.py: create_initializer` (truncated_normal_initializer).
 
     Weights come from a normal distribution truncated at two standard deviations. Biases are 0. The weights of
-    LayerNorm are 1.
+    LayerNorm are 1. A module of another class that has `reset_parameters` is initialised by it, after the modules
+    inside it.
     """
+    others: list[Any] = []
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Embedding):
             limit = 2 * standard_deviation
@@ -398,3 +364,7 @@ def initialize(module: nn.Module, standard_deviation: float) -> None:
         if isinstance(child, nn.LayerNorm):
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
+        if not isinstance(child, nn.Linear | nn.Embedding | nn.LayerNorm) and hasattr(child, "reset_parameters"):
+            others.append(child)
+    for child in reversed(others):
+        child.reset_parameters()

@@ -103,6 +103,7 @@ class PretrainedModel(nn.Module):
         interpolate_positions: int | None = None,
         reinitialize_layers: int = 0,
         new_head: bool = False,
+        base: str | Path | None = None,
         **arguments: object,
     ) -> Self:
         """Build the model that a checkpoint describes, and load its weights.
@@ -118,13 +119,14 @@ class PretrainedModel(nn.Module):
             interpolate_positions: stretch the position table to this number of positions.
             reinitialize_layers: reinitialise this many top layers, and the pooler.
             new_head: initialise a new head even if the checkpoint has one.
+            base: the base of a checkpoint that holds only what was trained, if it has moved.
             arguments: arguments of the class, such as labels; the checkpoint provides the others.
 
         Raises:
             CheckpointError: the checkpoint is unreadable, has no encoder, or has another architecture.
             ValueError: a field is unknown, or values do not fit together.
         """
-        checkpoint = adapted(read_checkpoint(path), resize_vocabulary, interpolate_positions)
+        checkpoint = adapted(read_checkpoint(path, base), resize_vocabulary, interpolate_positions)
         if new_head:
             checkpoint = without_head(checkpoint)
         model = cls.from_checkpoint(checkpoint, config_of(checkpoint).replace(**config or {}), **arguments)
@@ -174,11 +176,15 @@ class PretrainedModel(nn.Module):
         return {name: self._depth(f"{self.prefix}{name}") for name, _ in self.named_parameters()}
 
     def hidden_matrices(self) -> dict[str, int]:
-        """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value."""
+        """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value.
+
+        The factors that tuning adds are not among them: a step that makes the update of a matrix orthogonal would do
+        so to each factor, and not to their product.
+        """
         return {
             name: 3 if name.endswith(".query_key_value.weight") else 1
             for name, parameter in self.named_parameters()
-            if parameter.ndim == 2 and _BLOCK.match(f"{self.prefix}{name}")
+            if parameter.ndim == 2 and _BLOCK.match(f"{self.prefix}{name}") and name.endswith(".weight")
         }
 
     def _depth(self, name: str) -> int:
@@ -208,7 +214,10 @@ class PretrainedModel(nn.Module):
         config = self.config
         deviating = {
             "pre_layer_norm": config.pre_layer_norm,
+            "norm_placement": config.norm_placement not in ("post", "pre"),
             "position_embeddings": config.position_embeddings != "learned",
+            "hidden_act": "hidden_act" in config.own_parts,
+            "attention": config.has_own_attention,
             "embedding_size": config.embedding_width != config.hidden_size,
             "pooling": self.uses_pooled and config.pooling != "cls",
             "pooler": self.uses_pooled and not config.pooler,

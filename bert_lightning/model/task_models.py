@@ -3,15 +3,16 @@
 All of them take the same inputs as the models for pre-training (`model/bert.py`).
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
+from bert_lightning.model.heads import encoder_config, head_choice, new_head, saved_head, scores_of
 from bert_lightning.model.layers.attention import layout_of
 from bert_lightning.model.layers.crf import LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.layers.dropout import Dropout
@@ -21,12 +22,72 @@ from bert_lightning.model.losses import ProblemType
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tags import TagScheme
 
+Head = str | Mapping[str, object] | None
+"""A head of one's own: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
 
-class _LabelledModel(PretrainedModel):
-    """Base of models with a linear head `classifier` over named labels."""
 
-    def __init__(self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None) -> None:
+class TaskModel(PretrainedModel):
+    """Base of models whose linear head can be exchanged for one of the user's (`register_head`).
+
+    Attributes:
+        own_head: the head that replaces the linear one, if any.
+    """
+
+    scores_tokens: ClassVar[bool] = False
+    """True if the head scores tokens, False if it scores sequences"""
+    num_outputs: int
+
+    def __init__(self, config: BertConfig, head: Head) -> None:
         super().__init__(config)
+        self.own_head = head_choice(head)
+
+    @classmethod
+    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
+        """Return the head of the checkpoint, if it is one of the user's."""
+        return {**saved_head(checkpoint), **super().arguments_of(checkpoint, **chosen)}
+
+    @property
+    def head_settings(self) -> dict[str, object]:
+        """The head, if it is one of the user's."""
+        return {**super().head_settings, **({} if self.own_head is None else {"head": self.own_head._asdict()})}
+
+    @property
+    def deviations(self) -> list[str]:
+        """The inherited deviations and a head of the user's."""
+        return [*super().deviations, *(["head"] if self.own_head is not None else [])]
+
+    def _new_head(self, width: int | None = None) -> nn.Module:
+        """Return the head, not yet initialised."""
+        return new_head(self.own_head, self.config, self.num_outputs, width or self.config.hidden_size)
+
+    def _scores_of_own_head(
+        self,
+        head: nn.Module,
+        encoded: EncoderOutput,
+        attention_mask: Tensor | None,
+        packing: Packing | None,
+        pooled: Tensor | None = None,
+    ) -> Tensor:
+        """Score with a head of the user's, from the pooled vectors or from other vectors in their place."""
+        vectors = encoded.pooler_output if pooled is None else pooled
+        return scores_of(
+            head,
+            encoded.last_hidden_state,
+            vectors,
+            attention_mask,
+            packing,
+            num_outputs=self.num_outputs,
+            per_token=self.scores_tokens,
+        )
+
+
+class _LabelledModel(TaskModel):
+    """Base of models with a head `classifier` over named labels."""
+
+    def __init__(
+        self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None, head: Head = None
+    ) -> None:
+        super().__init__(config, head)
         if labels is None:
             # transformers uses these names if a model has none.
             labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
@@ -35,6 +96,7 @@ class _LabelledModel(PretrainedModel):
         if num_labels is not None and num_labels != len(labels):
             raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
         self.labels = list(labels)
+        self.num_outputs = len(self.labels)
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
@@ -42,8 +104,9 @@ class _LabelledModel(PretrainedModel):
 
         If a number of labels is chosen that equals the checkpoint's, the labels keep the names of the checkpoint.
         """
+        chosen = super().arguments_of(checkpoint, **chosen)
         labels = checkpoint.task_settings.get("labels")
-        head = checkpoint.tensors.get("classifier.bias")
+        head = _linear_bias(checkpoint)
         if labels is not None and head is not None and len(labels) != head.numel():
             raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
         if "labels" in chosen:
@@ -56,8 +119,13 @@ class _LabelledModel(PretrainedModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels."""
-        return {"labels": self.labels}
+        """The labels, and a head of the user's."""
+        return {"labels": self.labels, **super().head_settings}
+
+
+def _linear_bias(checkpoint: Checkpoint) -> Tensor | None:
+    """Return the bias (L,) of a linear head; None if the checkpoint has another head or none."""
+    return None if saved_head(checkpoint) else checkpoint.tensors.get("classifier.bias")
 
 
 class BertForSequenceClassification(_LabelledModel):
@@ -75,21 +143,22 @@ class BertForSequenceClassification(_LabelledModel):
         num_labels: int | None = None,
         labels: Sequence[str] | None = None,
         problem_type: ProblemType = "single_label_classification",
+        head: Head = None,
     ) -> None:
-        super().__init__(config, num_labels, labels)
+        super().__init__(config, num_labels, labels, head)
         if problem_type not in get_args(ProblemType):
             raise ValueError(f"problem_type is {problem_type!r}; known: {', '.join(get_args(ProblemType))}")
         self.problem_type = problem_type
-        self.encoder = BertEncoder(config)
+        self.encoder = BertEncoder(encoder_config(self.own_head, config))
         self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        self.classifier = self._new_head()
         initialize(self.classifier, config.initializer_range)
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels and the problem type. A single output means regression, as in transformers."""
         arguments = super().arguments_of(checkpoint, **chosen)
-        head = checkpoint.tensors.get("classifier.bias")
+        head = _linear_bias(checkpoint)
         problem_type = checkpoint.task_settings.get("problem_type")
         if problem_type is None and head is not None and head.numel() == 1:
             problem_type = "regression"
@@ -97,7 +166,7 @@ class BertForSequenceClassification(_LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels and the problem type."""
+        """The labels, a head of the user's and the problem type."""
         return {**super().head_settings, "problem_type": self.problem_type}
 
     def forward(
@@ -109,7 +178,10 @@ class BertForSequenceClassification(_LabelledModel):
     ) -> Tensor:
         """Score (B, S) x 3: (B, L)."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        return self.classifier(self.dropout(encoded.pooler_output))
+        if self.own_head is not None:
+            return self._scores_of_own_head(self.classifier, encoded, attention_mask, packing)
+        scores: Tensor = self.classifier(self.dropout(encoded.pooler_output))
+        return scores
 
 
 class BertForTokenClassification(_LabelledModel):
@@ -121,10 +193,12 @@ class BertForTokenClassification(_LabelledModel):
         labels: the names of the labels; one of `labels` and `num_labels` is enough.
         crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
+        head: a head of the user's instead of dropout and linear layer.
     """
 
     architecture = "BertForTokenClassification"
     uses_pooled = False
+    scores_tokens = True
     crf: LinearChainCRF | None
 
     def __init__(
@@ -134,14 +208,15 @@ class BertForTokenClassification(_LabelledModel):
         labels: Sequence[str] | None = None,
         crf: bool = False,
         tag_scheme: TagScheme | None = None,
+        head: Head = None,
     ) -> None:
-        super().__init__(config, num_labels, labels)
+        super().__init__(config, num_labels, labels, head)
         if tag_scheme is not None and not crf:
             raise ValueError(f"tag_scheme {tag_scheme!r} without crf: nothing would be forbidden")
         self.tag_scheme = tag_scheme
         self.encoder = BertEncoder(config.replace(pooler=False))
         self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, len(self.labels))
+        self.classifier = self._new_head()
         allowed = allowed_by_scheme(self.labels, tag_scheme) if tag_scheme is not None else None
         self.crf = LinearChainCRF(len(self.labels), allowed) if crf else None
         initialize(self.classifier, config.initializer_range)
@@ -173,7 +248,10 @@ class BertForTokenClassification(_LabelledModel):
     ) -> Tensor:
         """Score each token of (B, S) x 3: (B, S, L); these are the emissions of `crf`."""
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        return self.classifier(self.dropout(encoded.last_hidden_state))
+        if self.own_head is not None:
+            return self._scores_of_own_head(self.classifier, encoded, attention_mask, packing)
+        scores: Tensor = self.classifier(self.dropout(encoded.last_hidden_state))
+        return scores
 
 
 class SpanOutput(NamedTuple):
@@ -189,21 +267,23 @@ class SpanOutput(NamedTuple):
     """(B,) that there is an answer, if the model has a head for it"""
 
 
-class BertForQuestionAnswering(PretrainedModel):
+class BertForQuestionAnswering(TaskModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
     With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
-    addition to the published score at [CLS].
+    addition to the published score at [CLS]. A head of the user's replaces the first of the two layers.
     """
 
     architecture = "BertForQuestionAnswering"
     uses_pooled = False
+    scores_tokens = True
+    num_outputs = 2
     answer_head: nn.Linear | None
 
-    def __init__(self, config: BertConfig, answerability: bool = False) -> None:
-        super().__init__(config)
+    def __init__(self, config: BertConfig, answerability: bool = False, head: Head = None) -> None:
+        super().__init__(config, head)
         self.encoder = BertEncoder(config.replace(pooler=False, pooling="cls"))
-        self.span_head = nn.Linear(config.hidden_size, 2)
+        self.span_head = self._new_head()
         self.answer_head = nn.Linear(config.hidden_size, 1) if answerability else None
         initialize(self.span_head, config.initializer_range)
         if self.answer_head is not None:
@@ -211,7 +291,8 @@ class BertForQuestionAnswering(PretrainedModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return `answerability` if the checkpoint has a head for it."""
+        """Return `answerability` if the checkpoint has a head for it, and a head of the user's."""
+        chosen = super().arguments_of(checkpoint, **chosen)
         return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
     @property
@@ -227,23 +308,28 @@ class BertForQuestionAnswering(PretrainedModel):
         packing: Packing | None = None,
     ) -> SpanOutput:
         """Score (B, S) x 3: (B, S) x 2 and (B,)."""
-        hidden, first, *_ = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        scores = self.span_head(hidden)
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        hidden, first, *_ = encoded
+        if self.own_head is None:
+            scores = self.span_head(hidden)
+        else:
+            scores = self._scores_of_own_head(self.span_head, encoded, attention_mask, packing)
         at_first = pool(scores, layout_of(attention_mask, packing), "cls")
         answerable = self.answer_head(first).squeeze(-1) if self.answer_head is not None else None
         return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
 
 
-class BertForMultipleChoice(PretrainedModel):
+class BertForMultipleChoice(TaskModel):
     """Encoder with one score per choice, for a softmax over the choices; paper section 4.4."""
 
     architecture = "BertForMultipleChoice"
+    num_outputs = 1
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
-        self.encoder = BertEncoder(config)
+    def __init__(self, config: BertConfig, head: Head = None) -> None:
+        super().__init__(config, head)
+        self.encoder = BertEncoder(encoder_config(self.own_head, config))
         self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.classifier = self._new_head()
         initialize(self.classifier, config.initializer_range)
 
     def forward(
@@ -262,7 +348,11 @@ class BertForMultipleChoice(PretrainedModel):
             token_type_ids = token_type_ids.flatten(0, 1) if token_type_ids is not None else None
             attention_mask = attention_mask.flatten(0, 1) if attention_mask is not None else None
         encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
-        scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
+        if self.own_head is not None:
+            scores = self._scores_of_own_head(self.classifier, encoded, attention_mask, packing)
+        else:
+            scores = self.classifier(self.dropout(encoded.pooler_output))
+        scores = scores.squeeze(-1)
         return scores if choices is None else scores.view(choices)
 
 
@@ -276,12 +366,16 @@ class BertForRelationClassification(_LabelledModel):
     uses_pooled = False
 
     def __init__(
-        self, config: BertConfig, num_labels: int | None = None, labels: Sequence[str] | None = None
+        self,
+        config: BertConfig,
+        num_labels: int | None = None,
+        labels: Sequence[str] | None = None,
+        head: Head = None,
     ) -> None:
-        super().__init__(config, num_labels, labels)
+        super().__init__(config, num_labels, labels, head)
         self.encoder = BertEncoder(config.replace(pooler=False))
         self.dropout = Dropout(config.head_dropout_prob)
-        self.classifier = nn.Linear(2 * config.hidden_size, len(self.labels))
+        self.classifier = self._new_head(2 * config.hidden_size)
         initialize(self.classifier, config.initializer_range)
 
     @property
@@ -306,9 +400,13 @@ class BertForRelationClassification(_LabelledModel):
         expected = (input_ids.shape[0] if packing is None else packing.num_sequences, 2)
         if tuple(entity_positions.shape) != expected:
             raise ValueError(f"entity_positions is of shape {tuple(entity_positions.shape)}; expected {expected}")
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask, packing).last_hidden_state
+        encoded = self.encoder(input_ids, token_type_ids, attention_mask, packing)
+        hidden = encoded.last_hidden_state
         if packing is None:
             states = hidden.gather(1, entity_positions[:, :, None].expand(-1, -1, hidden.shape[2]))
         else:
             states = hidden[entity_positions]
-        return self.classifier(self.dropout(states.flatten(1)))
+        if self.own_head is not None:
+            return self._scores_of_own_head(self.classifier, encoded, attention_mask, packing, states.flatten(1))
+        scores: Tensor = self.classifier(self.dropout(states.flatten(1)))
+        return scores

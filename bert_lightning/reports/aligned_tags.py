@@ -225,7 +225,7 @@ def _reader_of_run(predictions: str) -> Callable[[str], Iterable[TaggedSentence]
     if not isinstance(settings, TokenClassificationData):
         return None
     standard = settings.standard
-    if standard is not None:
+    if standard is not None and not standard.reads_columns:
         return lambda source: standard.read(source, "validation")
     return lambda source: read_tagged(source, settings.token_column, settings.tag_column)
 

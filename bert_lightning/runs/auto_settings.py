@@ -21,8 +21,10 @@ from bert_lightning.training.micro_batch import LargestMicroBatch
 STEPS_THAT_REPAY_COMPILING = 2_000
 
 
-def settle(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment, Checkpoint | None]:
+def settle(experiment: Experiment, directory: RunDirectory | None) -> tuple[Experiment, Checkpoint | None]:
     """Settle the precision and the hub revision; return the experiment and the checkpoint that it starts from.
+
+    A resumed run keeps what its directory says; None if there is no directory.
 
     `trainer.compile` and `trainer.accumulate_grad_batches` stay `auto` in the experiment, because a run may resume on
     another machine. `compiles` and `largest_micro_batch` choose their values for one call of `fit`.
@@ -30,12 +32,14 @@ def settle(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment,
     return _pinned(settle_precision(experiment, directory), directory)
 
 
-def settle_precision(experiment: Experiment, directory: RunDirectory) -> Experiment:
+def settle_precision(experiment: Experiment, directory: RunDirectory | None) -> Experiment:
     """Replace `auto` by the fastest precision of this device; a resumed run keeps the precision it began with."""
     settings = experiment.trainer
     if settings.precision != "auto":
         return experiment
-    before = directory.read_config().get("trainer", {}).get("precision") if directory.exists else None
+    before = None
+    if directory is not None and directory.exists:
+        before = directory.read_config().get("trainer", {}).get("precision")
     precision = before or _fastest_precision(settings.accelerator)
     return dataclasses.replace(experiment, trainer=dataclasses.replace(settings, precision=precision))
 
@@ -55,13 +59,13 @@ def has_fast_bfloat16(accelerator: str = "auto") -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _pinned(experiment: Experiment, directory: RunDirectory) -> tuple[Experiment, Checkpoint | None]:
+def _pinned(experiment: Experiment, directory: RunDirectory | None) -> tuple[Experiment, Checkpoint | None]:
     """Add the commit to the name of the hub model to start from, and read that model.
 
     A resumed run keeps the commit it began with.
     """
     name = experiment.model.pretrained
-    if name is not None and directory.exists:
+    if name is not None and directory is not None and directory.exists:
         before = directory.read_config().get("model", {}).get("pretrained")
         if isinstance(before, str) and hub.is_pinned_form(name, before):
             experiment = _with_pretrained(experiment, before)

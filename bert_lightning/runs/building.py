@@ -4,14 +4,20 @@ import json
 from typing import NamedTuple
 
 import lightning
+from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import base_of
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
+from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -19,12 +25,17 @@ from bert_lightning.runs.starting_point import (
     model_config,
     shared_tokenizer,
     take_weights,
+    tuning_name,
     with_vocabulary_of,
 )
+from bert_lightning.runs.teacher import build_teacher, read_teacher
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.delta import leave_out_base
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from bert_lightning.wording import count
 
 
 class Setup(NamedTuple):
@@ -34,6 +45,8 @@ class Setup(NamedTuple):
     task: Task
     notes: list[str]
     """Notes for the user about how the setup was made."""
+    teacher: Provenance | None = None
+    """The origin of the teacher that the task learns from, if there is one."""
 
 
 def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
@@ -51,6 +64,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     spec, settings = task_spec(experiment.task), experiment.data
     if start is not None and split is not None:
         _check_head(spec, experiment, start)
+    given, tuning = start, _tuning_of(experiment, start, split)
     # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
     tokenizer = _tokenizer_of_data(spec, experiment, split)
@@ -58,13 +72,15 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         tokenizer, start = with_vocabulary_of(spec.prepare_vocabulary, tokenizer, start)
         start = adapted_to(start, experiment.model, tokenizer)
     tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
-    config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings))
+    # A checkpoint to train from is plain.
+    added = tuning if split is not None else None
+    config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings), added)
     _check_sizes(experiment, config)
     saved = start.task_settings if start is not None and split is not None else {}
     length = _length_of(experiment) if split is None else None
     data = spec.data(settings, tokenizer, split=split, length=length, **spec.data_arguments(saved))
     _seed(experiment)
-    model = spec.model(config, **spec.head_arguments(experiment.model.head, data))
+    model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
         if start.architecture == model.architecture and "labels" in start.task_settings:
@@ -72,13 +88,43 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
                 f"the head of {start.path} is left out, since its labels are not those of the data, in order"
             )
         start = without_head(start)
-    notes += take_weights(model, experiment, start, split)
+    notes += take_weights(model, experiment, start, split, tuning)
+    if start is not None and given is not None:
+        notes += _unlearned_entries(model, given, config)
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
-    task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
+    arguments = spec.task_arguments(data, saved)
+    task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
+    _check_slices(experiment, tuning)
+    if split is not None:
+        return Setup(data, task, notes)
+    if given is not None and type(tuning) is not Full:
+        leave_out_base(task, base_of(given, _frozen(model)))
+    teacher = read_teacher(experiment)
+    num_segments = spec.num_segments(settings)
+    teaching = build_teacher(experiment, teacher, task, num_segments, arguments) if teacher is not None else None
+    task.step_method = compose(
+        task, experiment.step_method, experiment.adversarial, experiment.distillation, teaching
+    )
     _check_loss_weights(experiment, task)
-    return Setup(data, task, notes)
+    return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+
+
+def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
+    """Build the model with the head that task, settings and data decide.
+
+    Raises:
+        InputError: a head of the user's does not take its arguments.
+    """
+    head = experiment.model.head
+    arguments = spec.head_arguments(head, data)
+    if isinstance(head, HeadSettings) and head.name != LINEAR:
+        arguments["head"] = {"name": head.name, "init_args": head.init_args}
+    try:
+        return spec.model(config, **arguments)
+    except ValueError as error:
+        raise InputError(f"model.{error}") from None
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
@@ -92,8 +138,38 @@ def task_of(checkpoint: Checkpoint) -> Task:
         raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
     spec, config = task_spec(checkpoint.task), config_of(checkpoint)
     model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
+
+
+def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
+    """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    if split is None:
+        return experiment.tuning
+    own = type(experiment.tuning)
+    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+
+
+def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
+    """Return the parameters that do not train, under their names in a checkpoint."""
+    return {
+        f"{model.prefix}{name}": parameter.detach()
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    }
+
+
+def _unlearned_entries(model: PretrainedModel, given: Checkpoint, config: BertConfig) -> list[str]:
+    """Return a note if entries were added to a vocabulary whose embeddings do not train."""
+    added = config.vocab_size - config_of(given).vocab_size
+    words = model.backbone.embeddings.word.weight
+    if type(model.tuning) is Full or added <= 0 or words.requires_grad:
+        return []
+    return [
+        f"tuning.name {tuning_name(model)} leaves the random embeddings of {count(added, 'new vocabulary row')} as "
+        "they are"
+    ]
 
 
 def _seed(experiment: Experiment) -> None:
@@ -108,7 +184,11 @@ def _check_head(spec: TaskSpec, experiment: Experiment, checkpoint: Checkpoint) 
     """
     if checkpoint.task != spec.name:
         return
-    for name, value in spec.head_options(checkpoint.tensors).items():
+    saved, settings = checkpoint.task_settings.get("head") or {}, experiment.model.head
+    options = spec.head_options(checkpoint.tensors)
+    if isinstance(settings, HeadSettings):
+        options |= {"name": saved.get("name", LINEAR), "init_args": saved.get("init_args", {})}
+    for name, value in options.items():
         chosen = getattr(experiment.model.head, name)
         if chosen != value:
             raise InputError(
@@ -155,7 +235,7 @@ def _length_of(experiment: Experiment) -> TrainingLength:
 def _has_head_of(start: Checkpoint, spec: TaskSpec, model: PretrainedModel) -> bool:
     """Return whether a checkpoint's head is one of this task, for the same labels in the same order."""
     same_task = start.task == spec.name if start.task is not None else start.architecture == model.architecture
-    expected = model.head_settings
+    expected = {"head": None, **model.head_settings}
     return same_task and all(start.task_settings.get(name, value) == value for name, value in expected.items())
 
 
@@ -170,6 +250,7 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
         experiment.schedule.check(num_steps)
     except ValueError as error:
         raise InputError(f"schedule.{error}") from None
+    _check_matrices(experiment, model)
     parameters = [name for name, _ in model.named_parameters()]
     for pattern in experiment.parameter_groups.unmatched(parameters):
         raise InputError(f"parameter_groups.no_decay: no parameter's name holds {pattern!r}; one is {parameters[0]}")
@@ -187,6 +268,34 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
     )
 
 
+def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
+    """Check that tensor parallelism knows how to cut what a tuning adds.
+
+    Raises:
+        InputError: the tuning is a class of the user's.
+    """
+    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+        raise InputError(
+            "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
+        )
+
+
+def _check_matrices(experiment: Experiment, model: PretrainedModel) -> None:
+    """Check that an optimiser with its own step for the matrices of the blocks has one to update.
+
+    Raises:
+        InputError: the tuning freezes all of them.
+    """
+    if not experiment.optimizer.matrices_apart or type(model.tuning) is Full:
+        return
+    matrices = model.hidden_matrices()
+    if not any(parameter.requires_grad for name, parameter in model.named_parameters() if name in matrices):
+        raise InputError(
+            f"optimizer.name muon has no matrix to update with tuning.name {tuning_name(model)}: it would be AdamW, "
+            "so use adamw"
+        )
+
+
 def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict[str, int]:
     """Return the step at which each parameter begins to train under `freeze.unfreeze_every`."""
     if every is None:
@@ -202,7 +311,7 @@ def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict
 
 
 def _check_loss_weights(experiment: Experiment, task: Task) -> None:
-    losses = task.loss_names[: task.num_losses]
+    losses = task.step_method.loss_names[: task.step_method.num_losses]
     for name in experiment.loss_weights:
         if name not in losses:
             raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, losses, 'loss_weights')}")

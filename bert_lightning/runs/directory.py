@@ -6,7 +6,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -145,7 +146,7 @@ def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> 
     Raises:
         InputError: `resume` is `never` and `path` holds a run, or `path` holds other files.
     """
-    if DIRECTORY_VARIABLE in os.environ and not is_first_process():
+    if DIRECTORY_VARIABLE in os.environ and not is_first_process() and experiment.trainer.num_processes > 1:
         return RunDirectory(os.environ[DIRECTORY_VARIABLE])
     base = default_directory(experiment)
     if not is_first_process():
@@ -168,6 +169,16 @@ def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> 
         directory = RunDirectory(base.with_name(f"{base.name}-{number}"))
         number += 1
     return directory
+
+
+@contextmanager
+def shared_directory(path: Path) -> Iterator[None]:
+    """Let the processes that Lightning starts meanwhile use this directory. A later run has its own."""
+    os.environ[DIRECTORY_VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        os.environ.pop(DIRECTORY_VARIABLE, None)
 
 
 def default_directory(experiment: Experiment) -> Path:

@@ -28,13 +28,14 @@ _CRF_NOTE = (
 )
 
 
-def export(source: str, form: str, output: Path) -> list[str]:
+def export(source: str, form: str, output: Path, base: str | None = None) -> list[str]:
     """Write a checkpoint to `output`, and return lines that report what was written.
 
     Args:
         source: any checkpoint that `read_checkpoint` can read.
         form: one of `FORMATS`.
         output: a folder, missing or empty.
+        base: the base of a checkpoint that holds only what was trained, if it has moved.
 
     Raises:
         InputError: `output` is not empty, the format lacks a feature of the model, or a package is missing.
@@ -47,7 +48,7 @@ def export(source: str, form: str, output: Path) -> list[str]:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if form == ONNX and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'bert_lightning[onnx]'")
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, base)
     model, rule = model_of(checkpoint), prediction_rule(checkpoint)
     if form == HUGGINGFACE and model.deviations:
         raise InputError(
@@ -64,6 +65,8 @@ def export(source: str, form: str, output: Path) -> list[str]:
         folder = Path(temporary) / output.absolute().name
         folder.mkdir()
         notes = [rule.sentence] if rule is not None else []
+        if checkpoint.tuning is not None:
+            notes.append(f"What the tuning {checkpoint.tuning['name']} trained is merged into the weights.")
         if form == HUGGINGFACE:
             model.save_pretrained(folder)
         else:

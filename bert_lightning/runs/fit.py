@@ -1,16 +1,18 @@
 """The training of an experiment in its directory, from the checks to the recorded result."""
 
-import os
+from collections.abc import Sequence
 from contextlib import closing
 
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.loggers import Logger
 
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
-from bert_lightning.runs.directory import DIRECTORY_VARIABLE, RunDirectory
+from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point
@@ -22,11 +24,13 @@ from bert_lightning.training.signals import restore_signal_handlers
 _COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
 
 
-def fit(
+def train(
     experiment: Experiment,
     directory: RunDirectory,
     resume: str,
     *,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
     profile: bool = False,
     expected_data: dict[str, str] | None = None,
     micro_batches: int | None = None,
@@ -40,6 +44,8 @@ def fit(
         directory: the run's directory, which may not exist yet.
         resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
+        callbacks: objects of the user's, beside the callbacks of the settings.
+        loggers: objects of the user's, beside the loggers of the settings.
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.
         micro_batches: number of micro-batches per step, over all processes, that an earlier run found.
@@ -49,24 +55,29 @@ def fit(
             settings, data and checkpoint do not fit together.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
-    with closing(DirectoryLock(directory.path)) as lock, restore_signal_handlers():
+    with (
+        closing(DirectoryLock(directory.path)) as lock,
+        restore_signal_handlers(),
+        shared_directory(directory.path),
+    ):
         if directory.exists and is_first_process():
             lock.take()
-        os.environ[DIRECTORY_VARIABLE] = str(directory.path)
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
+        own = own_callbacks(experiment, callbacks)
         setup = build(experiment, start)
-        inputs = Inputs.of(setup.data, start)
+        inputs = Inputs.of(setup.data, start, setup.teacher)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
             return None
         steps = setup.data.plan.num_steps
         point = resume_point(directory, resume, experiment, setup.task, steps)
-        session = Session(directory, experiment, run_id_of(directory, experiment), inputs, point)
-        callbacks = _training_callbacks(session, setup, profile, micro_batches)
+        run_id = run_id_of(directory, experiment)
+        session = Session(directory, experiment, run_id, inputs, point, tuple(callbacks), tuple(loggers))
+        all_callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
         compiled = compiles(experiment, steps)
         trainer = build_trainer(
-            experiment, directory.path, session.loggers(), steps=steps, callbacks=callbacks, compiled=compiled
+            experiment, directory.path, session.loggers(), steps=steps, callbacks=all_callbacks, compiled=compiled
         )
         setup.data.check_shares(experiment.trainer.num_shares)
         with recording(session, lock, trainer):
@@ -79,11 +90,13 @@ def fit(
         return metrics
 
 
-def _training_callbacks(session: Session, setup: Setup, profile: bool, micro_batches: int | None) -> list[Callback]:
+def _training_callbacks(
+    session: Session, setup: Setup, own: OwnCallbacks, profile: bool, micro_batches: int | None
+) -> list[Callback]:
     """Make the callbacks of a training: those of every training, and those that settings and options add."""
     experiment, directory = session.experiment, session.directory
     callbacks = training_callbacks(
-        experiment, setup.task, directory.checkpoints, setup.data.plan.num_steps, validates=_validates(setup)
+        experiment, setup.task, directory.checkpoints, setup.data.plan.num_steps, own, validates=_validates(setup)
     )
     if experiment.trainer.accumulate_grad_batches == "auto":
         num_micro_batches = directory.read_manifest().get("micro_batches", micro_batches)
@@ -101,11 +114,17 @@ def _train(session: Session, setup: Setup, trainer: Trainer) -> dict[str, float]
     """Train to the end, and return the metrics of the last validation."""
     data, task = setup.data, setup.task
     trainer.fit(task, data, ckpt_path=session.point.checkpoint)
-    if _validates(setup) and not trainer.callback_metrics:
+    if _validates(setup) and not _scores(trainer):
         # The run was killed after its last checkpoint. The predictions of the last validation were lost.
         trainer = build_trainer(session.experiment, session.directory.path, [])
         trainer.validate(task, data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _scores(trainer)
+
+
+def _scores(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of the last validation."""
+    metrics = trainer.callback_metrics
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
 
 
 def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
@@ -129,7 +148,7 @@ def _parameters(task: Task) -> str:
     trained = sum(parameter.numel() for parameter in task.model.parameters() if parameter.requires_grad)
     text = f"{total:,} parameters"
     if trained != total:
-        text += f" ({trained:,} trained)"
+        text += f" ({trained:,} trained, {100 * trained / total:.3g} %)"
     assert task.optimization is not None
     [_, *layers] = sorted({0, *task.optimization.releases.values()})
     released = [step for step in layers if step < task.optimization.num_steps]

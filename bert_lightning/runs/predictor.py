@@ -22,12 +22,13 @@ _BLOCK = 32 * BATCH_SIZE
 T = TypeVar("T")
 
 
-def load(path: str | Path, device: str | None = None) -> "Predictor":
+def load(path: str | Path, device: str | None = None, *, base: str | Path | None = None) -> "Predictor":
     """Load a saved run, or a checkpoint of one, to predict with it.
 
     Args:
         path: run directory or checkpoint file.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
+        base: the pre-trained model that a tuned run started from, if it is no longer where it was.
 
     Raises:
         InputError: no run wrote the checkpoint, or the device cannot be used.
@@ -39,7 +40,7 @@ def load(path: str | Path, device: str | None = None) -> "Predictor":
             model = bert_lightning.load("runs/sst2")
             [prediction] = model.predict(["a gripping film"])
     """
-    return Predictor(task_of(read_checkpoint(path)), device)
+    return Predictor(task_of(read_checkpoint(path, base)), device)
 
 
 def chosen_device(device: str | None) -> torch.device:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.delta import joined
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
@@ -29,6 +31,8 @@ from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
 FINISHED = "finished"
+# Entry of a session: the classes of the callbacks and loggers that a Python program gave.
+GIVEN = "given_in_python"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Inputs:
     """The data of a training and the pre-trained weights that it starts from, as the manifest identifies them.
 
     Attributes:
-        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
+        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher` ->
+            that of the teacher's weights.
         model_revision: commit of the hub model to start from.
         start: the checkpoint that training starts from.
     """
@@ -46,12 +51,13 @@ class Inputs:
     start: Checkpoint | None = None
 
     @classmethod
-    def of(cls, data: StepDataModule, start: Checkpoint | None) -> "Inputs":
-        """Identify the data and the checkpoint that training starts from."""
+    def of(cls, data: StepDataModule, start: Checkpoint | None, teacher: Provenance | None = None) -> "Inputs":
+        """Identify the data, the checkpoint that training starts from, and the teacher."""
         origin = start.provenance if start is not None else None
+        fingerprints = data.fingerprints | ({"teacher": teacher.digest} if teacher is not None else {})
         if origin is None:
-            return cls(data.fingerprints, None)
-        return cls({**data.fingerprints, "model": origin.digest}, origin.revision, start)
+            return cls(fingerprints, None)
+        return cls({**fingerprints, "model": origin.digest}, origin.revision, start)
 
     def check(self, directory: RunDirectory, expected: Mapping[str, str] | None) -> None:
         """Check that the inputs are those that the directory's run began with.
@@ -64,11 +70,13 @@ class Inputs:
             InputError: the data or the model changed.
         """
         if expected is not None and not self._match(expected):
-            raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
+            raise InputError(
+                f"{directory.path}: the data, the model to start from or the teacher is no longer what the run had"
+            )
         if not self._match(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
-                f"the data or the model to start from changed since {directory.path} was started: to train with them "
-                "as they are now, choose another directory or use `--resume never`"
+                f"the data, the model to start from or the teacher changed since {directory.path} was started: to "
+                "train with them as they are now, choose another directory or use `--resume never`"
             )
 
     def _match(self, recorded: Mapping[str, str]) -> bool:
@@ -89,6 +97,8 @@ class Session:
         run_id: the same for all sessions of a run, also in W&B.
         inputs: the data, and the pre-trained weights that training starts from.
         point: the step and the checkpoint from which this session resumes, if any.
+        callbacks: objects that a Python program gave, beside those of the settings.
+        given_loggers: loggers that it gave.
     """
 
     directory: RunDirectory
@@ -96,6 +106,8 @@ class Session:
     run_id: str
     inputs: Inputs
     point: ResumePoint
+    callbacks: tuple[Callback, ...] = ()
+    given_loggers: tuple[Logger, ...] = ()
 
     def loggers(self) -> list[Logger]:
         """Make the loggers of this process. They write nothing before training.
@@ -105,7 +117,17 @@ class Session:
         """
         folder = self.directory.path
         wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
-        return [MetricsFile(folder), *wandb]
+        return [MetricsFile(folder), *wandb, *self.given_loggers]
+
+    @property
+    def given(self) -> dict[str, list[str]]:
+        """The classes of the objects that a Python program gave; the kinds of which it gave none are left out."""
+        kinds: dict[str, tuple[object, ...]] = {"callbacks": self.callbacks, "loggers": self.given_loggers}
+        return {
+            kind: [f"{type(each).__module__}.{type(each).__qualname__}" for each in objects]
+            for kind, objects in kinds.items()
+            if objects
+        }
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
@@ -155,7 +177,10 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     last = directory.checkpoints / LAST
     final = last.resolve() if last.exists() else session.point.checkpoint
     assert final is not None, "training began with a checkpoint or wrote one"
-    directory.update_manifest(weights=weights_digest(read_native(final).tensors))
+    saved, start = read_native(final), session.inputs.start
+    if saved.base is not None and start is not None:
+        saved = joined(saved, saved.base, start.tensors)
+    directory.update_manifest(weights=weights_digest(saved.tensors))
 
 
 def _begin(session: Session, lock: DirectoryLock) -> None:
@@ -187,6 +212,7 @@ def _record_beginning(session: Session) -> None:
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
         "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
         **circumstances(),
+        **({GIVEN: session.given} if session.given else {}),
     }
     directory.update_manifest(
         run_id=session.run_id,

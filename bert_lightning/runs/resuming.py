@@ -67,12 +67,15 @@ def may_change(key: str, old: object, new: object) -> bool:
 
     `data.source_scheme` may change from `auto` to `none`: earlier versions took tags such as B and I for plain labels
     under `auto`. If the tags marked spans, the labels of the checkpoint differ, which is refused later.
+    `model.pretrained` may change because a model can move. Other weights are refused later, by their SHA-256.
 
     >>> may_change("trainer.devices", 1, 2), may_change("data.batch_size", 32, 64)
     (True, False)
     """
     if key == "data.source_scheme":
         return (old, new) == ("auto", "none")
+    if key == "model.pretrained":
+        return old is not None and new is not None
     return key in MAY_CHANGE
 
 
@@ -125,6 +128,7 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
             else ""
         )
         raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
+    _check_tuning(checkpoint, saved, own)
     _check_head(checkpoint, content["state_dict"], task)
     step = int(content["global_step"])
     if step > steps:
@@ -136,6 +140,27 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     own_groups = task.configure_optimizers()["optimizer"].param_groups
     _check_optimizer(checkpoint, saved.get("optimizer"), own.get("optimizer"), saved_groups, own_groups)
     return step
+
+
+def _check_tuning(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Check that a checkpoint was tuned as this training tunes, on top of the same base.
+
+    Raises:
+        InputError: the tuning or the base differs.
+    """
+    old, new = ({"name": "full", **(entry.get("tuning") or {})} for entry in (saved, own))
+    if old != new:
+        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        differing = ", ".join(f"tuning.{key} is {old.get(key)} there and {new.get(key)} here" for key in keys)
+        raise InputError(f"{checkpoint} cannot be resumed here: its tuning differs ({differing})")
+    bases = [entry.get("base") or {} for entry in (saved, own)]
+    for key in ("digest", "names"):
+        if bases[0].get(key) != bases[1].get(key):
+            raise InputError(
+                f"{checkpoint} cannot be resumed here: it holds what was trained on top of "
+                f"{bases[0].get('name', 'random weights')}, and this training starts from "
+                f"{bases[1].get('name', 'random weights')}"
+            )
 
 
 def _check_head(checkpoint: Path, tensors: Iterable[str], task: Task) -> None:

@@ -64,6 +64,7 @@ def score(
     files: list[Path],
     overrides: list[str],
     allowed: Sequence[str] = (),
+    base: str | None = None,
 ) -> Scores:
     """Score a checkpoint on the validation or test split.
 
@@ -76,12 +77,13 @@ def score(
         files: experiment files, read on top of the run's own configuration.
         overrides: keys on top of the files, as on the command line.
         allowed: modules that a `class_path` may name.
+        base: the base of a checkpoint that holds only what was trained, if it has moved.
 
     Raises:
         InputError: there is no configuration or no such split, or the checkpoint is of another task or has another
             head.
     """
-    checkpoint = read_checkpoint(checkpoint_path)
+    checkpoint = read_checkpoint(checkpoint_path, base)
     directory = run_directory_of(checkpoint_path)
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")

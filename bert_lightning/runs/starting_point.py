@@ -15,13 +15,14 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
+from bert_lightning.model.tuning import Tuning, described, merged, tune
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """Read the checkpoint that training starts from, if there is one."""
-    return read_checkpoint(settings.pretrained) if settings.pretrained is not None else None
+    """Read the checkpoint that training starts from, if there is one. What tuning added to it is merged."""
+    return merged(read_checkpoint(settings.pretrained)) if settings.pretrained is not None else None
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
@@ -106,7 +107,13 @@ def _described(tokenizer: WordPieceTokenizer) -> str:
     return f"{len(tokenizer)} entries, {'cased' if tokenizer.vocabulary.lowercase is False else 'uncased'}"
 
 
-def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: int, num_segments: int) -> BertConfig:
+def model_config(
+    settings: ModelSettings,
+    start: Checkpoint | None,
+    vocab_size: int,
+    num_segments: int,
+    tuning: Tuning | None = None,
+) -> BertConfig:
     """Return the architecture: a size or the checkpoint's own, with the configured fields changed.
 
     Args:
@@ -114,12 +121,13 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         start: the checkpoint that training starts from, if there is one.
         vocab_size: entries of the vocabulary; a checkpoint may have more rows.
         num_segments: 2 if the data are pairs, 1 if they are single texts.
+        tuning: what added parameters to the checkpoint, if something did.
 
     Raises:
         InputError: an unknown or impossible field, a checkpoint with fewer rows than the vocabulary has entries, or
             pairs for a model of single texts.
     """
-    overrides = dict(settings.config)
+    overrides = dict(settings.architecture)
     if "vocab_size" in overrides:
         raise InputError("model.config.vocab_size cannot be set: the vocabulary decides it")
     try:
@@ -130,7 +138,10 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
         if start is not None and settings.weights == "pretrained":
             # Check before allocating memory, because the configuration may claim wrong sizes.
             with torch.device("meta"):
-                compare(BertEncoder(config), start)
+                encoder = BertEncoder(config)
+                if tuning is not None:
+                    tune(encoder, tuning)
+                compare(encoder, start)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -150,40 +161,67 @@ def model_config(settings: ModelSettings, start: Checkpoint | None, vocab_size: 
 
 
 def take_weights(
-    model: PretrainedModel, experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None
+    model: PretrainedModel,
+    experiment: Experiment,
+    start: Checkpoint | None,
+    split: EvaluationSplit | None,
+    tuning: Tuning,
 ) -> list[str]:
-    """Fill the model with the checkpoint's weights, freeze it, and choose how it is computed.
+    """Fill the model with the checkpoint's weights, tune and freeze it, and choose how it is computed.
+
+    Args:
+        model: the new model.
+        experiment: the settings.
+        start: the checkpoint that training starts from or that is scored, if there is one.
+        split: the split to score; None to train.
+        tuning: that of the training, or the one with which the checkpoint that is scored was trained.
 
     Returns:
         Notes for the user, such as the parameters that the checkpoint lacks.
 
     Raises:
-        InputError: the attention cannot run here, layers cannot be frozen or reinitialised, or a checkpoint that is
-            scored lacks parameters of the model.
+        InputError: the attention cannot run here, layers cannot be tuned, frozen or reinitialised, or a checkpoint
+            that is scored lacks parameters of the model.
     """
     settings = experiment.model
     obstacle = _varlen_obstacle(experiment, model.config) if settings.attention == "varlen" else None
     if obstacle is not None:
         raise InputError(f"model.attention is varlen, which cannot run here: {obstacle}")
-    model.backbone.attention = settings.attention
+    model.backbone.attention = settings.backend
     model.backbone.activation_checkpointing = settings.activation_checkpointing
-    if split is None:
-        freeze(model, experiment)
-    if start is None or settings.weights == "random":
+    filled = start if settings.weights == "pretrained" else None
+    if split is not None:
+        tune(model, tuning)
+        return _take_all(model, filled)
+    report = fill(model, filled) if filled is not None else None
+    try:
+        model.backbone.reinitialize_top(settings.reinitialize_layers)
+    except ValueError as error:
+        raise InputError(f"model.reinitialize_layers: {error}") from None
+    try:
+        tune(model, tuning, new=report.missing if report is not None else ())
+    except ValueError as error:
+        raise InputError(f"tuning.{error}") from None
+    freeze(model, experiment)
+    # Training replaces the head of another task, so the checkpoint need not be used as a whole.
+    return [str(report)] if report is not None and report.missing else []
+
+
+def _take_all(model: PretrainedModel, start: Checkpoint | None) -> list[str]:
+    """Fill a model that is scored. It must have all of its parameters from the checkpoint.
+
+    Raises:
+        InputError: the checkpoint lacks some.
+    """
+    if start is None:
         return []
     report = fill(model, start)
-    if split is not None and report.missing:
+    if report.missing:
         raise InputError(
             f"{start.path} cannot be scored with this configuration, because it does not have all parameters of the "
             f"model: {', '.join(report.missing)}"
         )
-    if split is None:
-        try:
-            model.backbone.reinitialize_top(settings.reinitialize_layers)
-        except ValueError as error:
-            raise InputError(f"model.reinitialize_layers: {error}") from None
-    # Training replaces the head of another task, so only a checkpoint that is scored must be used as a whole.
-    return [str(report)] if report.missing or (report.unused and split is not None) else []
+    return [str(report)] if report.unused else []
 
 
 def freeze(model: PretrainedModel, experiment: Experiment) -> None:
@@ -193,16 +231,27 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
         InputError: there are fewer layers, frozen layers are to be reinitialised, or nothing is left to train.
     """
     settings, num_drawn = experiment.freeze, experiment.model.reinitialize_layers
-    num_frozen = model.config.num_hidden_layers if settings.encoder else settings.layers
+    num_layers = model.config.num_hidden_layers
+    num_frozen = num_layers if settings.encoder else settings.layers
     try:
         model.backbone.freeze(embeddings=settings.embeddings, num_layers=settings.layers, everything=settings.encoder)
     except ValueError as error:
         raise InputError(f"freeze.layers: {error}") from None
-    if num_drawn and num_frozen and num_drawn + num_frozen > model.config.num_hidden_layers:
+    if num_drawn and num_frozen and num_drawn + num_frozen > num_layers:
         key = "encoder" if settings.encoder else "layers"
         raise InputError(f"freeze.{key} would freeze layers that model.reinitialize_layers reinitialises")
+    drawn = model.backbone.layers[num_layers - num_drawn :]
+    if not all(parameter.requires_grad for parameter in drawn.parameters()):
+        raise InputError(
+            f"tuning.name {tuning_name(model)} would freeze layers that model.reinitialize_layers reinitialises"
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("freeze leaves nothing to train")
+
+
+def tuning_name(model: PretrainedModel) -> str:
+    """Return the name that selects the tuning of a model in a configuration."""
+    return str(described(model.tuning)["name"])
 
 
 def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:

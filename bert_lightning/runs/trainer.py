@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import _PLUGIN_INPUT, Precision
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -21,6 +22,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import TrainerSettings
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
+from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
@@ -159,15 +161,18 @@ def validation_interval(experiment: Experiment, steps: int) -> int:
 
 
 def training_callbacks(
-    experiment: Experiment, task: Task, folder: Path, steps: int, *, validates: bool
+    experiment: Experiment, task: Task, folder: Path, steps: int, own: OwnCallbacks | None = None, *, validates: bool
 ) -> list[Callback]:
-    """Make the callbacks of a training: progress, signals, validation, early stopping and checkpoints.
+    """Make the callbacks of a training: progress, signals, validation, early stopping, checkpoints, and the user's.
+
+    The user's come before those that write checkpoints, which so hold their state after the step.
 
     Args:
         experiment: the settings.
         task: the task that is trained.
         folder: the folder for checkpoints.
         steps: the length of the training.
+        own: callbacks of the user's; by default those of the experiment. A progress bar among them replaces ours.
         validates: whether there is a validation split.
 
     Raises:
@@ -180,7 +185,10 @@ def training_callbacks(
     if not validates and settings.every_n_steps is None:
         settings = dataclasses.replace(settings, every_n_steps=interval)
     checkpointing = Checkpointing(folder, settings, task.monitor, task.monitor_mode, interval if validates else None)
-    callbacks: list[Callback] = [TrainingProgress(task.shown)]
+    own = own or own_callbacks(experiment)
+    callbacks = list(own.callbacks)
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(TrainingProgress(task.shown))
     stopping = experiment.early_stopping
     if stopping.patience is not None and not validates:
         raise InputError(
@@ -196,7 +204,7 @@ def training_callbacks(
             )
         )
     # A signal writes a checkpoint. It must include the decision of early stopping about the validation before it.
-    return [*callbacks, StopOnSignal(checkpointing), checkpointing]
+    return [*callbacks, StopOnSignal(checkpointing, own.first_error), checkpointing]
 
 
 def _check_monitor(experiment: Experiment, task: Task) -> None:

@@ -1,5 +1,6 @@
 """The command `reproduce`: train a run again in a new directory, and report every difference."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,16 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from bert_lightning.checkpoints.digests import current_form
-from bert_lightning.checkpoints.native import LAST, find_native, read_native
+from bert_lightning.checkpoints.native import LAST, find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.fit import fit
+from bert_lightning.runs.fit import train
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.runs.record import FINISHED
+from bert_lightning.runs.record import FINISHED, GIVEN
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
+
+log = logging.getLogger(__name__)
 
 # Metrics that differ between equal trainings, because they measure time and memory.
 _TIMINGS = {"time", *THROUGHPUT_METRICS}
@@ -96,8 +100,15 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
     experiment = run.read_experiment(allowed)
     if os.path.realpath(repetition.path) == str(original) or repetition.read_manifest().get("ended") == FINISHED:
         raise InputError(f"{repetition.path} holds a finished run: choose another --output")
+    given = {name for session in manifest["sessions"] for names in session.get(GIVEN, {}).values() for name in names}
+    if given and is_first_process():
+        log.warning(
+            "%s was trained with %s from a Python program, which this repetition lacks: repeat it with that program",
+            path,
+            " and ".join(sorted(given)),
+        )
     micro_batches = manifest.get("micro_batches")
-    fit(experiment, repetition, "auto", expected_data=manifest["data"], micro_batches=micro_batches)
+    train(experiment, repetition, "auto", expected_data=manifest["data"], micro_batches=micro_batches)
     return compare(run, repetition) if is_first_process() else None
 
 
@@ -125,7 +136,7 @@ def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
 def _final_weights(run: RunDirectory) -> dict[str, Tensor]:
     checkpoint = find_native(run.path, (LAST,))
     assert checkpoint is not None, "the run has just finished"
-    return read_native(checkpoint).tensors
+    return read_checkpoint(checkpoint).tensors
 
 
 def _values(run: RunDirectory) -> dict[tuple[int, str], float]:

@@ -19,7 +19,7 @@ Saved = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NoHeadSettings:
-    """Settings of a head without options: `model.head` has no keys."""
+    """Settings of a head without options that cannot be exchanged: `model.head` has no keys."""
 
 
 def _no_arguments(*_: object) -> Arguments:
@@ -48,8 +48,9 @@ class TaskSpec:
         task_arguments: data module, saved values -> arguments of `task`.
         saved_task_arguments: saved values -> arguments of `task`.
         saved_head_arguments: checkpoint -> arguments of `model`.
-        head_settings: dataclass of the keys under `model.head`.
-        head_arguments: head settings, data module -> arguments of `model`.
+        head_settings: dataclass of the keys under `model.head`. If it is a subclass of `HeadSettings`, `model` takes
+            the argument `head`, a head of the user's.
+        head_arguments: head settings, data module -> arguments of `model`, besides `head`.
         head_options: names of a checkpoint's tensors -> the head settings that decide which tensors a head has. A
             checkpoint can be scored or resumed only with the same values of these settings.
         data_arguments: saved values -> arguments of `data`, such as the labels, to score a checkpoint.

@@ -1,8 +1,8 @@
-"""One optimiser step over micro-batches: seeding of dropout, counts, sums, backward passes, and the update."""
+"""The gradients of one optimiser step over micro-batches: seeding of dropout, counts, sums, and backward passes."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key
-from bert_lightning.distributed.collectives import data_rank, holds_everywhere, sum_over_shares
-from bert_lightning.optim.freezing import drop_gradients
-from bert_lightning.training.finite import FiniteSteps, clip_gradients
+from bert_lightning.distributed.collectives import data_rank, sum_over_shares
+from bert_lightning.tasks.step_method import StepMethod
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.task import Optimization, Task
@@ -62,43 +61,19 @@ class Backward:
             raise RuntimeError("a step method made no last backward pass: call backward once without is_last=False")
 
 
-class StepMethod(Protocol):
-    """A way to turn one micro-batch into gradients. Distillation or adversarial training can be such a class."""
-
-    def counts(self, task: "Task", batch: Batch) -> Tensor:
-        """Return (K,) the divisor of each training sum, known before the forward pass."""
-
-    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
-        """Return (K,) the training sums, without gradients.
-
-        Args:
-            task: holds the model.
-            batch: one micro-batch.
-            backward: to be called at least once. Every call except the last needs `is_last=False`.
-        """
-
-
-class PlainStep:
-    """The default step method: the losses of the task, with one forward and one backward pass."""
-
-    def counts(self, task: "Task", batch: Batch) -> Tensor:
-        return task.counts(batch)
-
-    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
-        sums = task.sums(batch)
-        backward(sums[: task.num_losses])
-        return sums.detach()
-
-
 class StepSums(NamedTuple):
-    """The training sums of this process's micro-batches, (K,), and the divisor of each, (K,)."""
+    """The training sums of this process's micro-batches, (K,), the divisor of each, (K,), and the loss.
+
+    The mean of the loss over all processes is the loss of the step.
+    """
 
     sums: Tensor
     counts: Tensor
+    loss: Tensor
 
-    def only_if(self, finite: Tensor) -> "StepSums":
-        """Return these values if the step is finite, otherwise zeros."""
-        return StepSums(torch.where(finite, self.sums, 0), torch.where(finite, self.counts, 0))
+    def only_if(self, finite: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sums and divisors if the step is finite, otherwise zeros."""
+        return torch.where(finite, self.sums, 0), torch.where(finite, self.counts, 0)
 
 
 def accumulate_gradients(
@@ -110,8 +85,8 @@ def accumulate_gradients(
     """
     trainer, step = task.trainer, task.trainer.global_step
     share, num_shares = data_rank(trainer)
-    counts = torch.stack([method.counts(task, batch) for batch in micro_batches]).sum(0).float().to(task.device)
-    divisors = sum_over_shares(counts, num_shares)[: task.num_losses].clamp(min=1)
+    counts = torch.stack([method.counts(batch) for batch in micro_batches]).sum(0).float().to(task.device)
+    divisors = sum_over_shares(counts, num_shares)[: method.num_losses].clamp(min=1)
     weights = torch.tensor(loss_weights(task, optimization), device=task.device)
 
     def loss_of(losses: Tensor) -> Tensor:
@@ -122,73 +97,18 @@ def accumulate_gradients(
     for number, batch in enumerate(micro_batches):
         torch.manual_seed(derive_key(optimization.seed, "dropout", step, share, number))
         backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
-        sums += method.sums(task, batch, backward)
+        sums += method.sums(batch, backward)
         backward.check_ended()
-    return StepSums(sums, counts)
-
-
-def update_weights(
-    task: "Task",
-    optimization: "Optimization",
-    finite_steps: FiniteSteps,
-    losses: Tensor,
-    sums: Tensor,
-    micro_batches: Sequence[Batch],
-) -> Tensor:
-    """Clip the gradients, update the weights unless loss or gradients are not finite, and advance the schedule.
-
-    Args:
-        task: holds the model, its gradients, the optimiser and the schedule.
-        optimization: the settings of the step.
-        finite_steps: decides whether to skip a step that is not finite or to stop.
-        losses: (L,) the losses among the sums.
-        sums: (K,) the training sums of this process.
-        micro_batches: those of this process, for the report of a step that is not finite.
-
-    Returns:
-        () bool: whether loss and gradients were finite in all processes.
-
-    Raises:
-        SharedWorkError: they were not finite, and the settings say to stop.
-    """
-    step = task.trainer.global_step
-    optimizer, scheduler, scaler = task.optimizers(), task.lr_schedulers(), loss_scaler(task)
-    assert not isinstance(optimizer, list)
-    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-    drop_gradients(task.model, optimization.releases, step)
-    if scaler is not None:
-        scaler.unscale_(optimizer.optimizer)
-    norm = clip_gradients(task.model.parameters(), optimization.gradient_clip_val)
-    finite = holds_everywhere(norm.isfinite() & sums.isfinite().all())
-    overflows = scaler is not None and _scale_overflows(scaler, finite, losses)
-    if overflows or not finite_steps.admits(step + 1, finite, losses, optimizer.optimizer, micro_batches, task.model):
-        # Without gradients, the optimiser changes no weights, but the step is counted.
-        optimizer.zero_grad()
-    optimizer.step()
-    optimizer.zero_grad()
-    scheduler.step()
-    return finite
+    return StepSums(sums, counts, loss_of(sums[: method.num_losses]))
 
 
 def loss_weights(task: "Task", optimization: "Optimization") -> list[float]:
-    """Return the factor on each loss."""
-    return [optimization.loss_weights.get(name, 1.0) for name in task.loss_names[: task.num_losses]]
-
-
-def loss_scaler(task: "Task") -> torch.amp.GradScaler | None:
-    """Return the scaler of the loss, which only 16-mixed has."""
-    return getattr(task.trainer.precision_plugin, "scaler", None)
-
-
-def _scale_overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
-    """Update the loss scale, and return whether it made gradients overflow. It is then halved.
-
-    The scale starts too high and is doubled from time to time, so such a step is skipped and nothing is wrong. With a
-    scale below 1, or if the loss itself is not finite, the scale is not the cause.
-    """
-    scale = scaler.get_scale()
-    scaler.update()
-    return not finite and scale >= 1 and bool(holds_everywhere(losses.isfinite().all()))
+    """Return the factor on each loss: that of the step method times that of the settings."""
+    method = task.step_method
+    return [
+        factor * optimization.loss_weights.get(name, 1.0)
+        for name, factor in zip(method.loss_names, method.loss_factors, strict=False)
+    ]
 
 
 def _without_gradient_exchange(strategy: Strategy) -> AbstractContextManager[None]:

@@ -1,40 +1,52 @@
 """The base of all tasks: their declarations, the training step, its logging, and the content of checkpoints."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
-from bert_lightning.distributed.collectives import data_rank
+from bert_lightning.distributed.collectives import data_rank, process_rank
 from bert_lightning.distributed.sharded import gather, shard
+from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.tuning import Full, described
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.step import (
-    PlainStep,
-    StepMethod,
     accumulate_gradients,
-    loss_scaler,
     loss_weights,
-    update_weights,
 )
+from bert_lightning.tasks.step_method import PlainStep, StepMethod
+from bert_lightning.tasks.trainer_checks import (
+    LIGHTNING_LOG_INTERVAL,
+    base_rate,
+    beyond_plan,
+    check_flags,
+    check_training,
+)
+from bert_lightning.tasks.update import loss_scaler, update_weights
 from bert_lightning.text.wordpiece import WordPieceTokenizer
-from bert_lightning.training.finite import FiniteSteps, LossSpikes
+from bert_lightning.training.finite import FiniteSteps, LossSpikes, limit_gradients
 from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
+
+log = logging.getLogger(__name__)
 
 ProgressColumn = tuple[str, str, str]
 """A metric in the progress bar: its name, its label, the format of its value."""
@@ -56,7 +68,8 @@ class Optimization:
         gradient_clip_val: largest global norm of the gradients, or None.
         seed: seed of dropout.
         non_finite: what to do if loss or gradients of a step are not finite: stop training, or skip the step.
-        log_every_n_steps: length of the log interval, over which training metrics are averaged.
+        log_every_n_steps: length of the log interval, over which training metrics are averaged. A Trainer that is
+            built with another value than Lightning's default decides instead.
         loss_weights: factor on each loss by name; 1 for a loss without one, as published.
         parameter_groups: learning rates and weight decay by parameter.
         releases: name of a parameter in the model -> the first step that updates it; 0 for all others.
@@ -65,9 +78,9 @@ class Optimization:
     optimizer: OptimizerSettings
     schedule: Schedule
     num_steps: int
-    gradient_clip_val: float | None
-    seed: int
-    log_every_n_steps: int
+    gradient_clip_val: float | None = 1.0
+    seed: int = 0
+    log_every_n_steps: int = 10
     non_finite: Literal["stop", "skip"] = "stop"
     loss_weights: dict[str, float] = field(default_factory=dict)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
@@ -88,6 +101,7 @@ class Task(LightningModule):
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
         training_metrics: the training metrics that were logged last.
+        gradient_norm: () the global norm of the gradients of this step, before they are clipped.
     """
 
     name: ClassVar[str]
@@ -106,6 +120,8 @@ class Task(LightningModule):
     """Methods of the model that a step calls in place of `forward`."""
 
     model: PretrainedModel
+    base: Base | None = None
+    """The checkpoint whose tensors this task's checkpoints leave out (`tasks/delta.py`)."""
 
     def __init__(
         self,
@@ -121,8 +137,11 @@ class Task(LightningModule):
         self.config = config
         self.tokenizer = tokenizer
         self.optimization = optimization
-        self.step_method: StepMethod = PlainStep()
+        self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
+        self.gradient_norm = torch.zeros(())
+        self._warned: set[str] = set()
+        self._without_optimizer: list[torch.nn.Parameter] = []
         self._interval = LogInterval()
         self._finite = FiniteSteps()
         self._spikes = LossSpikes()
@@ -137,9 +156,41 @@ class Task(LightningModule):
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch; the losses among them carry gradients."""
 
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The losses for which `distributions` can be compared with those of another model; none by default."""
+        return ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the number of items of each of the `distributions`; computed without the model."""
+        raise NotImplementedError
+
+    def compute(self, batch: Batch) -> Any:
+        """Return the model's output for a batch."""
+        raise NotImplementedError
+
+    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+        """Return (K,) each training sum of one micro-batch, given the model's output."""
+        raise NotImplementedError
+
+    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
+        """Return what the model predicts about the items of each loss in `distribution_names`."""
+        raise NotImplementedError
+
     def num_scored(self, batch: Batch) -> int:
         """Return the number of tokens of a micro-batch that are scored against the vocabulary."""
         return 0
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient: 1."""
+        return (1.0,) * self.num_losses
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
+        scored = self.num_scored(batch)
+        return num_passes * training_operations(self.config, tokens, pairs, batch["num_sequences"], scored)
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -186,21 +237,56 @@ class Task(LightningModule):
         """Compile the model, which training and validation call."""
         self.model.compile(dynamic=True)
 
-    def training_step(self, micro_batches: list[Batch], batch_idx: int) -> None:
-        """Take one optimiser step over this process's micro-batches."""
+    def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Take one optimiser step over this process's micro-batches; a single batch is one micro-batch.
+
+        Returns:
+            `loss`: the mean over the processes is the loss of the step.
+
+        Raises:
+            InputError: all planned steps are done.
+        """
         optimization, step, clock = self._optimization, self.trainer.global_step, self._interval.clock
+        if step >= optimization.num_steps:
+            raise InputError(f"step {step + 1} is one too many: {beyond_plan(optimization.num_steps)}")
+        done, every = step + 1, self._log_every_n_steps
+        is_logged = done == optimization.num_steps or (every > 0 and done % every == 0)
+        # The schedule moves on at the end of the step.
+        rate = base_rate(self.trainer.optimizers[0], optimization.optimizer.learning_rate) if is_logged else 0.0
+        micro_batches = batch if isinstance(batch, list) else [batch]
         clock.begin_step(self.device)
         result = accumulate_gradients(self, optimization, self.step_method, micro_batches)
         clock.begin_optimizer()
-        losses = result.sums[: self.num_losses]
+        for parameter in self._without_optimizer:
+            parameter.grad = None
+        losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
         self._interval.add(*result.only_if(finite), self._work(micro_batches))
-        done = step + 1
-        if done % optimization.log_every_n_steps == 0 or done == optimization.num_steps:
-            self._log_interval(done)
+        if is_logged:
+            self._log_interval(done, rate)
+        return {"loss": result.loss.detach()}
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    @property
+    def _log_every_n_steps(self) -> int:
+        """The length of the log interval: the Trainer's, unless that is Lightning's default."""
+        given: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return given if given != LIGHTNING_LOG_INTERVAL else self._optimization.log_every_n_steps
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scale the gradients so that their global norm is at most `gradient_clip_val`.
+
+        Lightning's own clipping would not see the slices of other processes.
+        """
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        limit_gradients(parameters, self.gradient_norm, gradient_clip_val)
+
+    def configure_optimizers(self) -> Any:
         """Build the optimiser over its parameter groups, and its schedule as a function of the step."""
         optimization = self._optimization
         settings, schedule = optimization.optimizer, optimization.schedule
@@ -220,20 +306,45 @@ class Task(LightningModule):
 
     @property
     def _optimization(self) -> Optimization:
-        assert self.optimization is not None, "this task was built without an optimisation, to score and predict"
+        if self.optimization is None:
+            raise InputError(
+                "this task was built to score and predict: to train it, set task.optimization = Optimization("
+                "optimizer, schedule, num_steps) of bert_lightning.tasks.task"
+            )
         return self.optimization
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimiser's learning rate, which Lightning's `lr_find` reads and sets."""
+        if self.optimization is None:
+            raise AttributeError("a task without optimization has no learning rate")
+        return self.optimization.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        settings: Any = self._optimization.optimizer
+        self.optimization = replace(self._optimization, optimizer=replace(settings, learning_rate=value))
 
     # -- hooks of Lightning --------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse flags of the Trainer that the task cannot follow; Lightning calls this before its own checks."""
+        check_flags(self, self.trainer)
+        return []
+
     def on_train_start(self) -> None:
+        if not self.automatic_optimization:
+            self._without_optimizer = check_training(self, self._optimization)
         self._finite.folder = Path(self.trainer.default_root_dir)
         self._finite.skips = self._optimization.non_finite == "skip"
-        self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
+        share, names = data_rank(self.trainer), self.step_method.loss_names
+        self._interval.start(share, self.device, self._find_peak(), names)
 
     def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
 
     def on_validation_start(self) -> None:
+        self._show_open_interval()
         self._interval.pause()
         gather(self.model, gathered=True)
 
@@ -244,6 +355,12 @@ class Task(LightningModule):
 
     def on_test_start(self) -> None:
         gather(self.model, gathered=True)
+
+    def on_predict_start(self) -> None:
+        gather(self.model, gathered=True)
+
+    def on_train_epoch_end(self) -> None:
+        self._show_open_interval()
 
     def on_fit_end(self) -> None:
         # The first process alone writes predictions, which may need parameters, such as those of a CRF.
@@ -258,45 +375,69 @@ class Task(LightningModule):
         return peak * self.trainer.world_size
 
     def _work(self, batches: Sequence[Batch]) -> Work:
-        operations = sum(
-            training_operations(
-                self.config,
-                batch["num_tokens"],
-                batch["num_token_pairs"],
-                batch["num_sequences"],
-                self.num_scored(batch),
-            )
-            for batch in batches
-        )
+        operations = sum(self.step_method.operations(batch) for batch in batches)
         num_tokens = sum(batch["num_tokens"] for batch in batches)
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
-    def _log_interval(self, step: int) -> None:
-        """Log the means and the speed of the log interval that ends with a step."""
-        optimization = self._optimization
+    def _log_interval(self, step: int, rate: float) -> None:
+        """Log the means and the speed of the log interval that ends with a step, taken with a learning rate."""
         self._finite.read()
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
-        logged = {f"train/{name}": mean for name, mean in zip(self.loss_names, values.means, strict=True)}
-        weights = loss_weights(self, optimization)
-        logged["train/loss"] = sum(mean * weight for mean, weight in zip(values.means, weights, strict=False))
-        logged["train/learning_rate"] = optimization.optimizer.learning_rate * optimization.schedule.factor(
-            step - 1, optimization.num_steps
-        )
+        logged = self._named_means(values.means)
+        logged["train/learning_rate"] = rate
         self._spikes.add(step, logged["train/loss"])
         if (scaler := loss_scaler(self)) is not None:
             logged["train/loss_scale"] = scaler.get_scale()
         if self._finite.num_skipped:
             logged["train/skipped_steps"] = self._finite.num_skipped
         self.training_metrics = logged | values.throughput
+        self._show(self.training_metrics)
         self._metrics_to_loggers(self.training_metrics, step)
+
+    def _named_means(self, means: Sequence[float]) -> dict[str, float]:
+        """Return the training metrics, given the (K,) means of the training sums."""
+        named = {f"train/{name}": mean for name, mean in zip(self.step_method.loss_names, means, strict=True)}
+        weights = loss_weights(self, self._optimization)
+        named["train/loss"] = sum(mean * weight for mean, weight in zip(means, weights, strict=False))
+        return named
+
+    def _show_open_interval(self) -> None:
+        """Show the means of the open log interval to callbacks if none has ended yet; called by all processes."""
+        trainer = self.trainer
+        if (
+            trainer.state.fn != TrainerFn.FITTING
+            or trainer.sanity_checking
+            or "train/loss" in trainer.callback_metrics
+        ):
+            return
+        means = self._interval.open_means(data_rank(self.trainer).num_shares)
+        if means is not None:
+            self._show(self._named_means(means))
+
+    def _show(self, metrics: dict[str, float]) -> None:
+        """Show training metrics to callbacks and progress bars. `self.log` would take time in every step."""
+        tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+        self.trainer.callback_metrics.update(tensors)
+        self.trainer.logged_metrics.update(tensors)
+        shown = {name: metrics[name] for name, _, _ in self.shown if name in metrics}
+        self.trainer.progress_bar_metrics.update(shown)
 
     def log_split(self, values: dict[str, Tensor]) -> None:
         """Log the scores of a whole split, already reduced over processes, at the current step."""
-        self.log_dict(values, logger=False)
-        self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self.log_dict(values, logger=False if is_fitting else None)
+        if is_fitting:
+            # Lightning would log these values with its own count of steps.
+            self.trainer.logged_metrics.update(values)
+            self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning in the first process, unless this task has logged it before."""
+        if message not in self._warned and process_rank() == 0:
+            log.warning("%s", message)
+        self._warned.add(message)
 
     def _metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
-        # Call the loggers directly, because `self.log` would add a step that Lightning counts differently.
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step)
 
@@ -319,6 +460,8 @@ class Task(LightningModule):
     def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
         vocabulary = self.tokenizer.vocabulary
+        tuning = {} if type(self.model.tuning) is Full else {"tuning": described(self.model.tuning)}
+        base = {} if self.base is None else {"base": asdict(self.base)}
         return {
             "task": self.name,
             "architecture": self.model.architecture,
@@ -328,9 +471,16 @@ class Task(LightningModule):
             "strip_accents": vocabulary.strip_accents,
             "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
             "special_tokens": list(vocabulary.special_tokens),
-            "task_settings": self.task_settings,
+            "task_settings": {**_own_head(self.model), **self.task_settings},
             "optimizer": _optimizer_name(self.optimization.optimizer) if self.optimization is not None else None,
+            **tuning,
+            **base,
         }
+
+
+def _own_head(model: PretrainedModel) -> dict[str, object]:
+    """Return how a checkpoint names a head of the user's; nothing for the linear head."""
+    return {name: value for name, value in model.head_settings.items() if name == "head"}
 
 
 def _optimizer_name(settings: OptimizerSettings) -> str:

@@ -31,6 +31,7 @@ from bert_lightning.checkpoints.shards import remove
 from bert_lightning.checks import require_at_least
 from bert_lightning.errors import WorkError
 from bert_lightning.training.background import Background
+from bert_lightning.training.guarded import OwnPartError
 
 log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
@@ -225,7 +226,15 @@ class Checkpointing(Checkpoint):
         self.wait(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported."""
+        """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported.
+
+        If an own callback failed between two steps, write the checkpoint of the last one first.
+        """
+        step = trainer.global_step
+        fails_between_steps = isinstance(exception, OwnPartError) and exception.allows_checkpoint
+        if fails_between_steps and trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps):
+            with suppress(WorkError):
+                self.save(trainer)
         # There is no barrier, because some processes may be gone.
         if trainer.is_global_zero:
             with suppress(WorkError):

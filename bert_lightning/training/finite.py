@@ -27,22 +27,34 @@ _NUM_COMPARED, _FEWEST_COMPARED = 20, 5
 _LOSSES_KEY, _SKIPPED_KEY, _IN_A_ROW_KEY = "loss_windows", "skipped_steps", "skipped_in_a_row"
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """Scale the gradients in place so that their global norm is at most `largest`; return the earlier norm, ().
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the global norm of the gradients, ().
 
-    Unlike `torch.nn.utils.clip_grad_norm_`, it covers the slices of all processes, and computes in float32 if
-    gradients are narrower. Lightning's clipping refuses fused optimisers under autocast. On a CPU the norm can be
-    read without waiting, so gradients within the limit are not multiplied by 1.
+    Unlike `torch.nn.utils.get_total_norm`, it covers the slices of all processes, and computes in float32 if
+    gradients are narrower.
     """
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [local(parameter.grad) for parameter in trained if parameter.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    norm = torch.linalg.vector_norm(norms(gradients, trained))
+    return torch.linalg.vector_norm(norms(gradients, trained)) if gradients else torch.zeros(())
+
+
+def limit_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:
+    """Scale the gradients in place so that their global norm is at most `largest`.
+
+    Lightning's clipping refuses fused optimisers under autocast. On a CPU the norm can be read without waiting, so
+    gradients within the limit are not multiplied by 1.
+
+    Args:
+        parameters: those whose gradients are scaled.
+        norm: the global norm of all gradients, ().
+        largest: the limit; None for no limit.
+    """
     # torch adds the same 1e-6.
-    if largest is not None and (norm.device.type != "cpu" or not norm + 1e-6 <= largest):
+    if largest is None or (norm.device.type == "cpu" and norm + 1e-6 <= largest):
+        return
+    gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if gradients:
         torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
-    return norm
 
 
 class _Step(NamedTuple):
@@ -206,4 +218,5 @@ class LossSpikes:
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue with the losses of a checkpoint; those of earlier versions have none."""
+        self.losses.clear()
         self.losses.extend(checkpoint.get(_LOSSES_KEY, ()))

@@ -6,7 +6,8 @@ SIGHUP, except under torchrun.
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,12 +15,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.distributed import ProcessGroup
 
-from bert_lightning.distributed.collectives import largest_number
-from bert_lightning.errors import Interrupted
+from bert_lightning.distributed.collectives import gather_objects, largest_number
+from bert_lightning.errors import Interrupted, SharedWorkError
 from bert_lightning.training.checkpointing import Checkpointing
+from bert_lightning.training.guarded import FirstError
 
 # Exit statuses: 143 if another program asks to end, 130 for Ctrl-C.
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143, signal.SIGINT: 130}
+# What processes exchange in place of a signal if a callback of the user's failed. It is more than any signal.
+_FAILED = 1 << 16
 
 
 class StoppedBySignal(Exception):
@@ -42,7 +46,36 @@ def restore_signal_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None stands for a handler that was not installed from Python, which cannot be installed from here.
+            if handler is not None:
+                _handle(number, handler)
+
+
+@contextmanager
+def keyboard_interrupts() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt in the caller, as Python does, also while Lightning runs.
+
+    Lightning ends the program on KeyboardInterrupt. Nothing changes where the caller has a handler of its own.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with restore_signal_handlers():
+        _handle(signal.SIGINT, _interrupt)
+        try:
+            yield
+        except Interrupted:
+            raise KeyboardInterrupt from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], object] | int) -> None:
+    """Install a signal handler. Outside the main thread Python allows none, and the program's own stay."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 class StopOnSignal(Callback):
@@ -51,10 +84,17 @@ class StopOnSignal(Callback):
     It saves and raises `StoppedBySignal`, because after `should_stop` Lightning would validate first. After the last
     step training is finished, and a signal changes nothing. A second SIGINT interrupts at once. A third one ends the
     process without clean-up.
+
+    An error in a callback of the user's stops training in the same way, also after the last step.
+
+    Args:
+        checkpointing: writes the checkpoint.
+        first_error: the error of a callback that came before this one, if any.
     """
 
-    def __init__(self, checkpointing: Checkpointing) -> None:
+    def __init__(self, checkpointing: Checkpointing, first_error: FirstError | None = None) -> None:
         self.checkpointing = checkpointing
+        self._first_error = first_error or FirstError()
         self._received = 0
         self._group: ProcessGroup | None = None
 
@@ -66,7 +106,7 @@ class StopOnSignal(Callback):
             self._group = torch.distributed.new_group(backend="gloo", timeout=timeout)
         for number in EXIT_STATUS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
+                _handle(number, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -75,9 +115,10 @@ class StopOnSignal(Callback):
 
         Raises:
             StoppedBySignal: in all processes, at the same step.
+            SharedWorkError: a callback of the user's failed in one of them.
         """
-        number, step, last = largest_number(self._received, self._group), trainer.global_step, trainer.max_steps
-        if number and step < last and not self.checkpointing.is_validated(step, last):
+        number, step, last = largest_number(self._reason, self._group), trainer.global_step, trainer.max_steps
+        if number and (step < last or number == _FAILED) and not self.checkpointing.is_validated(step, last):
             self.checkpointing.save(trainer)
             self._stop(trainer, number)
 
@@ -86,16 +127,24 @@ class StopOnSignal(Callback):
 
         Raises:
             StoppedBySignal: in all processes.
+            SharedWorkError: a callback of the user's failed in one of them.
         """
-        number = largest_number(self._received, self._group)
-        if number and trainer.global_step < trainer.max_steps and not trainer.should_stop:
+        number = largest_number(self._reason, self._group)
+        continues = trainer.global_step < trainer.max_steps and not trainer.should_stop
+        if number and (continues or number == _FAILED):
             # Lightning would call `checkpointing` only after this callback.
             self.checkpointing.on_validation_end(trainer, pl_module)
             self._stop(trainer, number)
 
+    @property
+    def _reason(self) -> int:
+        return _FAILED if self._first_error.message is not None else self._received
+
     def _stop(self, trainer: Trainer, number: int) -> None:
         self.checkpointing.wait(trainer)
         _ignore_signals()
+        if number == _FAILED:
+            raise SharedWorkError(next(filter(None, gather_objects(self._first_error.message))))
         raise StoppedBySignal(number)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -112,4 +161,4 @@ class StopOnSignal(Callback):
 
 def _ignore_signals() -> None:
     for number in EXIT_STATUS:
-        signal.signal(number, signal.SIG_IGN)
+        _handle(number, signal.SIG_IGN)

@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bert_lightning.cli import leave, main
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bert_lightning.data.loading.batching import Batch
 
 VARIABLE = "BERT_LIGHTNING_TRACE"
@@ -45,8 +47,9 @@ def trace(path: str) -> None:
 
     untraced = Task.training_step
 
-    def traced(self: Task, micro_batches: "list[Batch]", batch_idx: int) -> None:
-        samples = [sample for batch in micro_batches for sample in identities(batch)]
+    def traced(self: Task, batch: "list[Batch] | Batch", batch_idx: int) -> "dict[str, Tensor]":
+        micro_batches = batch if isinstance(batch, list) else [batch]
+        samples = [sample for each in micro_batches for sample in identities(each)]
         row = {
             "process": os.getpid(),
             "rank": self.global_rank,
@@ -56,7 +59,7 @@ def trace(path: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, (json.dumps({**row, "time": time.time()}) + "\n").encode())
         os.close(descriptor)
-        untraced(self, micro_batches, batch_idx)
+        return untraced(self, micro_batches, batch_idx)
 
     Task.training_step = traced  # type: ignore[method-assign]
 

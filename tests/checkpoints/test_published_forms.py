@@ -16,7 +16,7 @@ from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.model import BertEncoder, BertForPreTraining
 from bert_lightning.model.architectures import model_of
-from bert_lightning.model.encoder import ACTIVATIONS
+from bert_lightning.model.layers.activations import ACTIVATIONS
 from bert_lightning.model.pretrained import config_of
 from tests.support.published_forms import (
     FORMS,

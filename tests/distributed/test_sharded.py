@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, distribute_tensor
-from bert_lightning.training.finite import clip_gradients
+from bert_lightning.training.finite import gradient_norm, limit_gradients
 from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
 from bert_lightning.distributed.slices import local, whole
 from bert_lightning.distributed.sharded import ShardedStrategy, shard
@@ -46,7 +46,9 @@ for name, optimizer in settings.items():
         inputs = torch.randn(6, 4, dtype=one[0].weight.dtype)
         for model, each in zip((one, two), steps):
             (10 * model(inputs).square()).sum().backward()
-            lengths.append(float(clip_gradients(model.parameters(), 0.5)))
+            norm = gradient_norm(model.parameters())
+            limit_gradients(model.parameters(), norm, 0.5)
+            lengths.append(float(norm))
             each.step()
             each.zero_grad()
     torch.Tensor.bfloat16 = to_bfloat16

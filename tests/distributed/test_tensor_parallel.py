@@ -10,7 +10,7 @@ import copy
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
-from bert_lightning.training.finite import clip_gradients
+from bert_lightning.training.finite import gradient_norm, limit_gradients
 from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
 from bert_lightning.distributed.slices import local, slice_for, whole, whole_shape
 from bert_lightning.distributed.sharded import shard
@@ -52,7 +52,9 @@ for name, optimizer in settings.items():
             loss = model(ids).square().sum() * 100
             loss.backward()
             losses.append(float(loss))
-            lengths.append(float(clip_gradients(model.parameters(), 0.5)))
+            norm = gradient_norm(model.parameters())
+            limit_gradients(model.parameters(), norm, 0.5)
+            lengths.append(float(norm))
             each.step()
             each.zero_grad()
     pairs = [(a, b) for a, b in zip(one.parameters(), two.parameters())]

@@ -126,13 +126,13 @@ def test_pooling_is_over_real_tokens_only():
 
 def test_sinusoidal_positions_equal_their_formula_and_none_are_none():
     encoder = build(BertEncoder, position_embeddings="sinusoidal")
-    table = encoder.embeddings.sinusoids
+    table = encoder.embeddings.position.table
     for position, column in ((0, 0), (1, 0), (3, 5), (15, 127)):
         angle = position / 10000 ** (2 * (column // 2) / 128)
         assert table[position, column].item() == pytest.approx(
             math.cos(angle) if column % 2 else math.sin(angle), abs=1e-6
         )
-    assert not any("position" in name or "sinusoids" in name for name in encoder.state_dict())
+    assert not any("position" in name for name in encoder.state_dict())
     # Without positions the encoder cannot distinguish orders of the same tokens.
     bag = build(BertEncoder, position_embeddings="none")
     swapped = IDS[:1, [0, 2, 1, 3, 4]]
@@ -235,7 +235,12 @@ def test_every_field_of_the_config_is_read_by_the_model():
         for path in pathlib.Path(package.__file__).parent.rglob("*.py")
         if path.name not in ("config.py", "pretrained.py")
     ]
-    derived = {"embedding_size": "embedding_width", "classifier_dropout": "head_dropout_prob"}
+    derived = {
+        "embedding_size": "embedding_width",
+        "classifier_dropout": "head_dropout_prob",
+        "pre_layer_norm": "norm_placement",
+        "init_args": "arguments_of",
+    }
     for field in dataclasses.fields(BertConfig):
         if field.name != "pad_token_id":  # only transformers needs it; our mask marks padding
             name = derived.get(field.name, field.name)

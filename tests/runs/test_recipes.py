@@ -118,7 +118,8 @@ def test_frozen_layers_stay_bit_for_bit_and_all_others_train(config, tmp_path, c
     frozen = ("encoder.embeddings.", "encoder.layers.0.")
     assert all(torch.equal(before[name], after[name]) == name.startswith(frozen) for name in before)
     trained = sum(tensor.numel() for name, tensor in before.items() if not name.startswith(frozen))
-    assert f"{sum(t.numel() for t in before.values()):,} parameters ({trained:,} trained)," in capsys.readouterr().out
+    total = sum(tensor.numel() for tensor in before.values())
+    assert f"{total:,} parameters ({trained:,} trained, {100 * trained / total:.3g} %)," in capsys.readouterr().out
     optimizer = torch.load(tmp_path / f"run/checkpoints/step-{STEPS:09}.ckpt", weights_only=True)["optimizer_states"]
     assert len(optimizer[0]["state"]) == sum(not name.startswith(frozen) for name in before)
 

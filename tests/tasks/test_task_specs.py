@@ -62,7 +62,7 @@ def test_a_setup_that_scores_has_no_length_and_no_optimisation(experiment, tmp_p
     scored = build(experiment(max_steps=4), checkpoint, "validation")
     assert scored.task.optimization is None
     assert list(scored.data.splits) == ["validation"]
-    with pytest.raises(AssertionError, match="without a length"):
+    with pytest.raises(InputError, match="without a length"):
         scored.data.plan  # noqa: B018
 
 

@@ -58,12 +58,14 @@ def locate(name: str, split: str, folder: str | None = None) -> list[tuple[Split
     if split not in described.splits:
         raise InputError(f"{name} has no {split} split; it has {', '.join(described.splits)}")
     return [
-        (file, _on_hub(name, split, file) if folder is None else _in_folder(described, file, folder))
+        (file, _without_folder(name, split, file) if folder is None else _in_folder(described, file, folder))
         for file in described.splits[split]
     ]
 
 
-def _on_hub(name: str, split: str, file: SplitFile) -> str:
+def _without_folder(name: str, split: str, file: SplitFile) -> str:
+    if file.own is not None:
+        return file.own
     if file.hub is None:
         raise InputError(f"{name}: the hub has no {split} split that can be read by name: give a folder")
     return file.hub
@@ -75,6 +77,8 @@ def _in_folder(described: StandardSet, file: SplitFile, folder: str) -> str:
     Raises:
         InputError: no file has, or several files match one name.
     """
+    if not file.files:
+        raise InputError(f"data.folder does nothing: functions yield the examples of {file.own}")
     try:
         path = Path(folder).expanduser()
     except RuntimeError as error:

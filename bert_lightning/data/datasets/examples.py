@@ -3,7 +3,7 @@
 The `location` of an example is its file and line, or its row, as an error message names it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class LabelledText(NamedTuple):
@@ -79,3 +79,15 @@ class RelationExample(NamedTuple):
     """The same of e2, or of the object. It may come before `first`, and in TACRED's form may overlap it."""
     label: str | None
     """The relation with its direction, such as `Cause-Effect(e2,e1)`; None if the source gives none."""
+
+
+EXAMPLE_TYPES: dict[str, tuple[Any, dict[str, object]]] = {
+    "text-classification": (LabelledText, {"text_pair": None}),
+    "token-classification": (TaggedSentence, {"document": 0}),
+    "question-answering": (Question, {"answers": (), "is_impossible": False, "title": ""}),
+    "multiple-choice": (ChoiceQuestion, {"question": ""}),
+    "relation-classification": (RelationExample, {}),
+}
+"""Task -> the type of its examples, and the values of fields that a data set of the user's own may leave out."""
+UNLABELLED: dict[str, None] = {"label": None, "tags": None}
+"""Fields that a test split may leave out."""

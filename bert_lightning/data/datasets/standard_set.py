@@ -10,9 +10,6 @@ from bert_lightning.data.reading.lines import format_suffix
 T = TypeVar("T")
 # Source and split -> examples. The task of the set decides their type.
 Read = Callable[[str, str], Iterator[Any]]
-Task = Literal[
-    "text-classification", "token-classification", "question-answering", "multiple-choice", "relation-classification"
-]
 ProblemType = Literal["single-label", "multi-label", "regression"]
 
 
@@ -28,6 +25,8 @@ class SplitFile(NamedTuple):
     """`hub:NAME:CONFIG:SPLIT`; None if the hub has no such data set, or only one that must run its own code."""
     submission: str | None = None
     """The stem of the file in which GLUE's server expects predictions."""
+    own: str | None = None
+    """Of a registered data set: the source without `data.folder`, a path or the name of a function."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,11 @@ class StandardSet:
         negative_label: the label for "no relation", which the official score leaves out.
         folders: folders below the data folder into which archives unpack the files. They may be globs.
         other_forms: a file or glob of a published form that cannot be read -> the hint in the error message.
+        registered: it is of the user's own.
+        reads_columns: its files are read as custom ones are, so the keys of their columns count.
     """
 
-    task: Task
+    task: str
     splits: Mapping[str, tuple[SplitFile, ...]]
     read: Read
     monitor: str
@@ -63,6 +64,8 @@ class StandardSet:
     negative_label: str | None = None
     folders: tuple[str, ...] = ()
     other_forms: Mapping[str, str] = field(default_factory=dict)
+    registered: bool = False
+    reads_columns: bool = False
 
 
 def has_hub_columns(source: str) -> bool:

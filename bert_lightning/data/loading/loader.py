@@ -26,6 +26,8 @@ class StepLoader(Generic[Item]):
         num_workers: worker processes; 0 to make items in this process.
         pin_memory: copy items to page-locked memory.
         what: the name of an item in the warning about one that takes long.
+        split: the split that the items are batches of, for a task that scores splits as a whole.
+        first: returns the first item of an iteration; by default, that is 0.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class StepLoader(Generic[Item]):
         num_workers: int,
         pin_memory: bool,
         what: Literal["step", "batch"] = "step",
+        split: object = None,
+        first: Callable[[], int] = int,
     ) -> None:
         self.make = make
         self.num_steps = num_steps
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.what = what
+        self.split = split
+        self.first = first
         self.position = 0
         self._resume_at = 0
 
@@ -48,7 +54,7 @@ class StepLoader(Generic[Item]):
         return self.num_steps
 
     def __iter__(self) -> Iterator[Item]:
-        self.position, self._resume_at = self._resume_at, 0
+        self.position, self._resume_at = self._resume_at or self.first(), 0
         loader: DataLoader[Item | InputError] = DataLoader(
             _Made(self.make, self.num_steps),
             sampler=range(self.position, self.num_steps),

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +56,13 @@ class TrainingPlan:
     seed: int
 
 
+class NumberedInput(NamedTuple):
+    """A raw input with its number from 0, by which errors name it."""
+
+    number: int
+    item: object
+
+
 def used_splits(settings: object, split: str | None) -> dict[str, str]:
     """Return split -> path for the split that is scored, or for training and validation if `split` is None.
 
@@ -80,6 +87,8 @@ class StepDataModule(LightningDataModule):
         evaluation_batch_size: samples per micro-batch in validation and test.
         num_workers: processes that prefetch micro-batches.
         length: length of the training. None if the data only scores a model.
+        inputs: raw inputs for `trainer.predict`, as `bert_lightning.load(...).predict` takes them; None for the test
+            split.
     """
 
     def __init__(
@@ -96,6 +105,7 @@ class StepDataModule(LightningDataModule):
         self.evaluation_batch_size = evaluation_batch_size
         self.num_workers = num_workers
         self.length = length
+        self.inputs: Sequence[object] | None = None
         self._micro_batches: int | None = None
 
     @property
@@ -103,21 +113,30 @@ class StepDataModule(LightningDataModule):
         """The current division of training into steps and micro-batches.
 
         Raises:
-            InputError: the epochs are less than one step.
+            InputError: the epochs are less than one step, or the data was built without a length.
         """
-        assert self.length is not None, "this data was built without a length, to score a model"
-        return TrainingPlan(self._num_steps, self._micro_batches or self.length.accumulate, self.length.seed)
+        length = self._given_length
+        return TrainingPlan(self._num_steps, self._micro_batches or length.accumulate, length.seed)
+
+    @property
+    def _given_length(self) -> TrainingLength:
+        if self.length is None:
+            raise InputError(
+                "this data module was built without a length, to score: to train on it, build it with "
+                "length=TrainingLength(max_steps=...) or TrainingLength(max_epochs=...)"
+            )
+        return self.length
 
     @cached_property
     def _num_steps(self) -> int:
-        assert self.length is not None
-        if self.length.max_steps is not None:
-            return self.length.max_steps
-        assert self.length.max_epochs is not None
-        steps = self.num_steps_of(self.length.max_epochs)
+        length = self._given_length
+        if length.max_steps is not None:
+            return length.max_steps
+        assert length.max_epochs is not None, "a length has one of the two"
+        steps = self.num_steps_of(length.max_epochs)
         if steps < 1:
             raise InputError(
-                f"trainer.max_epochs {self.length.max_epochs:g} of {self.num_training_samples} samples are less than "
+                f"trainer.max_epochs {length.max_epochs:g} of {self.num_training_samples} samples are less than "
                 f"one batch of {self.batch_size}: lower data.batch_size"
             )
         return steps
@@ -125,6 +144,41 @@ class StepDataModule(LightningDataModule):
     def use_micro_batches(self, number: int) -> None:
         """Compute each step in this many micro-batches per share, instead of those of `length`."""
         self._micro_batches = number
+
+    # -- hooks of Lightning --------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read the split that a stage needs, unless it has been read; Lightning calls this in every process.
+
+        Training and validation data is read when the object is built, because the labels and the number of steps
+        come from it. So this reads the test split, and the validation split of data that was built to test.
+
+        Raises:
+            InputError: the split is not set, or the data was built to score and is to train.
+        """
+        if stage == "fit" and not self.has_split("train"):
+            raise InputError("this data module was built to score a split: build it without `split` to train on it")
+        if stage in ("validate", "test") or (stage == "predict" and self.inputs is None):
+            self.read_once("validation" if stage == "validate" else "test")
+
+    def read_once(self, split: EvaluationSplit) -> None:
+        """Read a split unless it has been read.
+
+        Raises:
+            InputError: the split is not set.
+        """
+        if not self.has_split(split):
+            self._read_later(split)
+
+    @abstractmethod
+    def has_split(self, split: str) -> bool:
+        """Return whether a split has been read."""
+
+    def _read_later(self, split: EvaluationSplit) -> None:
+        """Read a split after the object is built, for the same labels."""
+        raise InputError(
+            f"{type(self).__name__} reads {split} data only when it is built: build it with split={split!r}"
+        )
 
     @property
     @abstractmethod
@@ -178,7 +232,16 @@ class StepDataModule(LightningDataModule):
             # Read the plan only here: the number of micro-batches may be determined after the loader is made.
             return self.training_batches(step, self.plan, share, num_shares)
 
-        return StepLoader(make, self.plan.num_steps, self.num_workers, torch.cuda.is_available())
+        return StepLoader(
+            make, self.plan.num_steps, self.num_workers, torch.cuda.is_available(), first=self._next_step
+        )
+
+    def _next_step(self) -> int:
+        """Return the step that comes next, so that a further Lightning epoch continues the plan."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or trainer.overfit_batches:  # type: ignore[attr-defined]
+            return 0
+        return trainer.global_step if trainer.global_step < self.plan.num_steps else 0
 
     def check_shares(self, num_shares: int) -> None:
         """Check that all micro-batches of a step can have the same size.
@@ -199,7 +262,43 @@ class StepDataModule(LightningDataModule):
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> StepLoader[Batch] | list[Batch]:
+        self.read_once("test")
         return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> StepLoader[object]:
+        """Return a loader of `inputs` or of the test split, in order, from which `Task.predict_step` predicts.
+
+        Raises:
+            InputError: there are neither inputs nor a test split.
+        """
+        share, num_shares = self._share()
+        size, inputs = self.evaluation_batch_size, self.inputs
+        if inputs is None:
+            self.read_once("test")
+        total = len(inputs) if inputs is not None else self.num_examples_to_predict
+
+        def make(number: int) -> object:
+            start = min((number * num_shares + share) * size, total)
+            stop = min(start + size, total)
+            if inputs is not None:
+                return [NumberedInput(number, inputs[number]) for number in range(start, stop)]
+            return self.examples_to_predict(start, stop)
+
+        # No workers: a split would be copied to this process with each batch.
+        return StepLoader(make, -(-total // (size * num_shares)), 0, False, "batch")
+
+    @property
+    def num_examples_to_predict(self) -> int:
+        """The number of examples of the test split that `trainer.predict` predicts.
+
+        Raises:
+            InputError: the task predicts from raw inputs alone.
+        """
+        raise InputError("trainer.predict needs raw inputs for this task: set data.inputs to a list of them")
+
+    def examples_to_predict(self, start: int, stop: int) -> object:
+        """Return examples of the test split, in a form that the task's `predict_step` knows."""
+        raise NotImplementedError
 
     def _evaluation_loader(self, split: EvaluationSplit) -> StepLoader[Batch] | list[Batch]:
         total = self.num_evaluation_samples(split)
@@ -215,7 +314,12 @@ class StepDataModule(LightningDataModule):
                 split, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
-        return StepLoader(make, num_batches, self.num_workers, torch.cuda.is_available(), "batch")
+        pins, whole = torch.cuda.is_available(), self.encoded_split(split)
+        return StepLoader(make, num_batches, self.num_workers, pins, "batch", split=whole)
+
+    def encoded_split(self, split: EvaluationSplit) -> object:
+        """Return the examples and sequences of a split, if the task scores splits as a whole; otherwise None."""
+        return None
 
     def _share(self) -> DataRank:
         trainer = self.trainer

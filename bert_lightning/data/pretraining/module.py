@@ -53,24 +53,30 @@ class PretrainingDataModule(StepDataModule):
         for name, value in used_splits(settings, split).items():
             paths = list(value) if isinstance(value, dict) else [value]
             self.stores[name] = [TokenStore(path) for path in paths]
-        first, *further = ((name, store) for name, stores in self.stores.items() for store in stores)
-        tokenizer = first[1].tokenizer
-        for name, store in further:
-            if store.tokenizer.fingerprint != tokenizer.fingerprint:
-                raise InputError(
-                    f"data.{name}: {store.path} was made with another vocabulary than {first[1].path}: make both "
-                    "with the same tokenizer"
-                )
-        super().__init__(tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers, length)
+        first = next(iter(self.stores.values()))[0]
+        for name, stores in self.stores.items():
+            _check_vocabulary(name, stores, first)
+        super().__init__(
+            first.tokenizer, settings.batch_size, settings.evaluation_batch_size, settings.num_workers, length
+        )
         self.settings = settings
         is_pair = OBJECTIVES[settings.objective].metric is not None
-        self._batches = MaskedBatches(tokenizer, settings.masking, is_pair, str(first[1].path))
+        self._batches = MaskedBatches(first.tokenizer, settings.masking, is_pair, str(first.path))
         self._stages = resolve_stages(
             settings.max_seq_length, settings.batch_size, settings.batch_size_warmup, settings.stages
         )
         # Steps come in order, so the mixtures and pools of earlier stages are not needed again.
         self._mixture = lru_cache(8)(self._make_mixture)
         self._pools = lru_cache(4)(self._make_pools)
+
+    def has_split(self, split: str) -> bool:
+        """Return whether the stores of a split are open."""
+        return split in self.stores
+
+    def _read_later(self, split: EvaluationSplit) -> None:
+        stores = [TokenStore(used_splits(self.settings, split)[split])]
+        _check_vocabulary(split, stores, next(iter(self.stores.values()))[0])
+        self.stores[split] = stores
 
     @property
     def num_training_samples(self) -> int:
@@ -202,3 +208,12 @@ class PretrainingDataModule(StepDataModule):
         mixture = self._mixture("train", stage.max_seq_length, seed)
         packed = self.settings.batching == "packed"
         return Pools(mixture, seed, stage.batch_size, stage.max_seq_length, packed, num_steps)
+
+
+def _check_vocabulary(split: str, stores: Sequence[TokenStore], first: TokenStore) -> None:
+    for store in stores:
+        if store.tokenizer.fingerprint != first.tokenizer.fingerprint:
+            raise InputError(
+                f"data.{split}: {store.path} was made with another vocabulary than {first.path}: make both with the "
+                "same tokenizer"
+            )

@@ -6,7 +6,7 @@ padding. The difference is below exp(-10000) = 0. Every backend applies dropout 
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from bert_lightning.model.layers.dropout import dropout
 from bert_lightning.model.layers.packing import Packing, pad
+from bert_lightning.model.parts import PartTable
 
 AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
+PUBLISHED_ATTENTION = "dot_product"
+"""The attention that all backends compute: softmax(Q K^T / sqrt(D)) V."""
 
 
 class Layout(NamedTuple):
@@ -119,6 +122,71 @@ _BACKENDS = {
     "sdpa": Backend(sdpa, groups_lengths=True),
     "varlen": Backend(varlen, needs_packing=True),
 }
+
+
+ATTENTIONS: PartTable[Callable[..., Any]] = PartTable("the attention", None, {})
+"""Attention of one's own by name: a function, or a class of modules that each block builds with the architecture."""
+
+
+def register_attention(name: str, attention: Callable[..., Any]) -> None:
+    """Add an attention that computes something else than the published one, which `attention` can then name.
+
+    It is called as `attention(query, key, value, layout, dropout)`. The first three are (B, N, S, D), `layout.mask`
+    is None or (B, 1, 1, S), True at the keys that may be attended to, and `dropout` is a probability, 0 in
+    evaluation. It returns the context, (B, N, S, D) too, or the context and the attention weights (B, N, S, S).
+    Packed sequences are padded for it. If it has the attribute `takes_packed = True`, it is always called with packed
+    sequences instead: (T, N, D), with their boundaries in `layout.packing`.
+
+    Args:
+        name: its name, which checkpoints hold.
+        attention: a function, or a subclass of `nn.Module` whose `forward` is called so. The class is built with the
+            architecture, and its parameters are named `encoder.layers.<number>.attention.<...>`.
+
+    Raises:
+        ValueError: the name is taken.
+
+    >>> def uniform(query, key, value, layout, dropout):
+    ...     weights = torch.ones_like(query @ key.mT)
+    ...     if layout.mask is not None:
+    ...         weights = weights * layout.mask
+    ...     return weights / weights.sum(-1, keepdim=True) @ value
+    >>> register_attention("uniform", uniform)
+    """
+    if name in (PUBLISHED_ATTENTION, *get_args(AttentionName)):
+        raise ValueError(f"the attention {name!r} is registered already: choose another name")
+    ATTENTIONS.register(name, attention)
+
+
+def takes_packed(attention: object) -> bool:
+    """Return whether an attention of one's own is called with packed sequences."""
+    return bool(getattr(attention, "takes_packed", False))
+
+
+def attend_with(
+    attention: Callable[..., Any], query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float
+) -> AttentionOutput:
+    """Compute an attention of one's own: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
+
+    Raises:
+        ValueError: it returns another shape than that of the query.
+    """
+    if layout.packing is not None and not takes_packed(attention):
+
+        def attend(padded: Tensor, inner: Layout, heads: int, probability: float) -> AttentionOutput:
+            return attend_with(attention, padded, inner, heads, probability)
+
+        return _attend_padded(attend, query_key_value, layout.packing, num_heads, dropout_probability)
+    if layout.packing is None:
+        query, key, value = _split_heads(query_key_value, num_heads)
+    else:
+        query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
+    result = attention(query, key, value, layout, dropout_probability)
+    context, weights = result if isinstance(result, tuple) else (result, None)
+    if context.shape != query.shape:
+        raise ValueError(
+            f"an attention returned the shape {tuple(context.shape)}, but the query has {tuple(query.shape)}"
+        )
+    return AttentionOutput((context.transpose(1, 2) if layout.packing is None else context).flatten(-2), weights)
 
 
 def choose_backend(

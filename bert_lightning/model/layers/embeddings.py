@@ -1,13 +1,82 @@
 """The input of the first block: word + segment + position embeddings, then LayerNorm and dropout."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert_lightning.model.config import BertConfig
 from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.parts import PartTable
+
+if TYPE_CHECKING:
+    from bert_lightning.model.config import BertConfig
+
+
+class LearnedPositions(nn.Embedding):
+    """A trained vector for each position, as published."""
+
+    def __init__(self, config: "BertConfig") -> None:
+        super().__init__(config.max_position_embeddings, config.embedding_width)
+
+
+class SinusoidalPositions(nn.Module):
+    """Sine and cosine of the position at several wavelengths; Vaswani et al. 2017, section 3.5.
+
+    Attributes:
+        table: (positions, E).
+    """
+
+    table: Tensor
+
+    def __init__(self, config: "BertConfig") -> None:
+        super().__init__()
+        table = sinusoidal_positions(config.max_position_embeddings, config.embedding_width)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Embed (...) as (..., E)."""
+        return F.embedding(positions, self.table)
+
+
+class NoPositions(nn.Module):
+    """No position embeddings: the encoder cannot tell orders of the same tokens apart."""
+
+    def __init__(self, config: "BertConfig") -> None:
+        super().__init__()
+
+
+POSITION_EMBEDDINGS: PartTable[type[nn.Module]] = PartTable(
+    "the position embedding",
+    nn.Module,
+    {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions, "none": NoPositions},
+)
+"""Value of `position_embeddings` -> the class."""
+
+
+def register_position_embedding(name: str, embedding: type[nn.Module]) -> None:
+    """Add a position embedding, which `position_embeddings` can then name.
+
+    Args:
+        name: its name, which checkpoints hold.
+        embedding: a subclass of `nn.Module`. It is built with the architecture. Its `forward` takes positions (S,) or
+            packed (T,), from 0 to `max_position_embeddings` - 1, and returns (S, E) or (T, E), which is added to the
+            word embeddings. Its parameters are named `encoder.embeddings.position.<...>`.
+
+    Raises:
+        ValueError: the name is taken, or the class is no module.
+
+    >>> class Slope(nn.Module):
+    ...     def __init__(self, config):
+    ...         super().__init__()
+    ...         self.slope = nn.Parameter(torch.zeros(config.embedding_width))
+    ...
+    ...     def forward(self, positions):
+    ...         return positions[:, None] * self.slope
+    >>> register_position_embedding("slope", Slope)
+    """
+    POSITION_EMBEDDINGS.register(name, embedding)
 
 
 class BertEmbeddings(nn.Module):
@@ -16,19 +85,17 @@ class BertEmbeddings(nn.Module):
     The original is `modeling.py: embedding_lookup, embedding_postprocessor`.
     """
 
-    position: nn.Embedding | None
-    sinusoids: Tensor | None
     projection: nn.Linear | None
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: "BertConfig") -> None:
         super().__init__()
         width = config.embedding_width
         self.word = nn.Embedding(config.vocab_size, width)
-        learned = config.position_embeddings == "learned"
-        self.position = nn.Embedding(config.max_position_embeddings, width) if learned else None
-        sinusoidal = config.position_embeddings == "sinusoidal"
-        table = sinusoidal_positions(config.max_position_embeddings, width) if sinusoidal else None
-        self.register_buffer("sinusoids", table, persistent=False)
+        arguments = config.arguments_of("position_embeddings")
+        self.position = POSITION_EMBEDDINGS.make(
+            "position_embeddings", config.position_embeddings, config, **arguments
+        )
+        self.adds_positions = not isinstance(self.position, NoPositions)
         self.token_type = nn.Embedding(config.type_vocab_size, width)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
@@ -48,11 +115,10 @@ class BertEmbeddings(nn.Module):
             _check_ids("token_type_ids", token_type_ids, self.token_type.num_embeddings, "the segments")
             segments = self.token_type(token_type_ids)
         hidden = self.word(input_ids) + segments
-        table = self.position.weight if self.position is not None else self.sinusoids
-        if table is not None:
-            # Not plain indexing, whose gradients torch sums in any order.
-            rows = table[: input_ids.shape[-1]] if positions is None else F.embedding(positions, table)
-            hidden = hidden + rows.to(hidden.dtype)
+        if self.adds_positions:
+            if positions is None:
+                positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
+            hidden = hidden + self.position(positions).to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(hidden))
         return hidden if self.projection is None else self.projection(hidden)
 

@@ -105,6 +105,11 @@ class LowRank(NamedTuple):
     adapted: Sequence[int]
     """(p,) which of the stacked matrices are adapted, in order"""
 
+    @property
+    def num_adapted(self) -> int:
+        """The number p of adapted matrices."""
+        return len(self.adapted)
+
     def __call__(self, hidden: Tensor, a: Tensor, b: Tensor, *, training: bool) -> Tensor:
         """Return what is added: (..., I) -> (..., O). It is exactly 0 at the outputs of matrices not adapted."""
         inner = F.linear(dropout(hidden, self.dropout) if training else hidden, a)
@@ -116,7 +121,7 @@ class LowRank(NamedTuple):
         The terms are added one by one, so that every machine gets the same bits; a matrix product would depend on the
         processor. A merged model therefore has the same SHA-256 wherever it is merged.
         """
-        matrices = b.double().unflatten(0, (len(self.adapted), -1))
+        matrices = b.double().unflatten(0, (self.num_adapted, -1))
         added = matrices.new_zeros(self.num_stacked, matrices.shape[1], a.shape[1])
         for part, own, rows in zip(self.adapted, matrices, a.double().split(self.rank), strict=True):
             for column, row in zip(own.unbind(1), rows, strict=True):
@@ -127,9 +132,8 @@ class LowRank(NamedTuple):
         """Place the stacked (p O / n, r) as blocks in (O, p r), with zeros elsewhere: one product computes all."""
         if self.num_stacked == 1:
             return b
-        num_adapted = len(self.adapted)
-        blocks = dict(zip(self.adapted, b.unflatten(0, (num_adapted, -1)).unbind(0), strict=True))
-        empty = b.new_zeros(b.shape[0] // num_adapted, num_adapted * self.rank)
+        blocks = dict(zip(self.adapted, b.unflatten(0, (self.num_adapted, -1)).unbind(0), strict=True))
+        empty = b.new_zeros(b.shape[0] // self.num_adapted, self.num_adapted * self.rank)
         rows = []
         for part in range(self.num_stacked):
             if part in blocks:
@@ -154,15 +158,14 @@ class LowRankLinear(nn.Linear):
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.low_rank = low_rank
-        num_adapted = len(low_rank.adapted)
         height = base.out_features // low_rank.num_stacked
         if low_rank.rank > min(height, base.in_features):
             raise ValueError(
                 f"rank is {low_rank.rank}, but a matrix of {height} x {base.in_features} has at most rank "
                 f"{min(height, base.in_features)}"
             )
-        self.lora_a = nn.Parameter(base.weight.new_empty(num_adapted * low_rank.rank, base.in_features))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(num_adapted * height, low_rank.rank))
+        self.lora_a = nn.Parameter(base.weight.new_empty(low_rank.num_adapted * low_rank.rank, base.in_features))
+        self.lora_b = nn.Parameter(base.weight.new_zeros(low_rank.num_adapted * height, low_rank.rank))
         # loralib/layers.py: Linear.reset_parameters.
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 

@@ -78,5 +78,9 @@ def merged(checkpoint: Checkpoint, own: Mapping[str, type[Tuning]] | None = None
     """
     if checkpoint.tuning is None:
         return checkpoint
-    tensors = saved_tuning(checkpoint, own).merged(checkpoint.tensors)
-    return dataclasses.replace(checkpoint, tensors=tensors, tuning=None)
+    tensors, base = saved_tuning(checkpoint, own).merged(checkpoint.tensors), checkpoint.base
+    if base is not None:
+        # Merged weights are no longer those of the base.
+        names = [name for name in base.names if tensors.get(name) is checkpoint.tensors[name]]
+        base = dataclasses.replace(base, names=names)
+    return dataclasses.replace(checkpoint, tensors=tensors, tuning=None, base=base)

@@ -23,7 +23,8 @@ Encoded = TypeVar("Encoded", bound=EncodedSplit)
 class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
     """Data module that makes batches of sequences of about the same length.
 
-    A subclass reads the examples in its constructor (`_read`) and fills `splits`.
+    A subclass reads the examples in its constructor (`_read`) and fills `splits`. With `_encode`, it also reads
+    further splits later.
 
     Attributes:
         settings: the keys under `data`.
@@ -56,7 +57,10 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
             subsets: list[Subset] = []
             for name, source, layout, submission in sources:
                 standard = settings.standard
-                read = standard.read(source, layout) if standard is not None else self._read_custom(source, split)
+                if standard is None or standard.reads_columns:
+                    read = self._read_custom(source, split)
+                else:
+                    read = standard.read(source, layout)
                 start = len(examples)
                 examples += islice(read, limit)
                 if len(examples) == start:
@@ -65,6 +69,19 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
                 subsets.append(Subset(name, start, len(examples), submission if limit is None else None))
             splits[split] = SplitExamples(examples, subsets, sources[0].source)
         return splits
+
+    def _encode(self, split: str, read: SplitExamples[Example]) -> Encoded:
+        """Check the examples of a split that is read after the object is built, and make its sequences."""
+        raise NotImplementedError
+
+    def _read_later(self, split: EvaluationSplit) -> None:
+        if type(self)._encode is FineTuningDataModule._encode:
+            super()._read_later(split)
+        self.splits[split] = self._encode(split, self._read(split)[split])
+
+    def has_split(self, split: str) -> bool:
+        """Return whether a split has been read."""
+        return split in self.splits
 
     @property
     def num_training_samples(self) -> int:
@@ -91,6 +108,19 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         """Return sequences of a split, numbered here by their rank in length, so that there is little padding."""
         encoded = self.splits[split]
         return encoded.batch(encoded.by_length[numbers])
+
+    def encoded_split(self, split: EvaluationSplit) -> Encoded:
+        """Return the examples and sequences of a split, which its loader carries for the task."""
+        return self.splits[split]
+
+    @property
+    def num_examples_to_predict(self) -> int:
+        """The number of examples of the test split."""
+        return len(self.splits["test"].examples)
+
+    def examples_to_predict(self, start: int, stop: int) -> Encoded:
+        """Return examples of the test split with their sequences."""
+        return self.splits["test"].part(np.arange(start, stop))
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:

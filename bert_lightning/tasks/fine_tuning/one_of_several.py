@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits, Split
 
 
@@ -18,6 +19,7 @@ class OneOfSeveralTask(FineTuningTask[Split, Logits, Tensor]):
 
     progress_scores = (("train/accuracy", "accuracy", ".1%"),)
     loss_names = ("loss", "accuracy")
+    distribution_names = ("loss",)
 
     def counts(self, batch: Batch) -> Tensor:
         """Return (2,): the number of examples, for the loss and for the accuracy."""
@@ -28,6 +30,14 @@ class OneOfSeveralTask(FineTuningTask[Split, Logits, Tensor]):
         labels = batch["labels"]
         loss = F.cross_entropy(computed, labels, reduction="sum")
         return torch.stack([loss, (computed.detach().argmax(-1) == labels).sum().to(loss.dtype)])
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return (1,) the number of examples."""
+        return self.counts(batch)[:1]
+
+    def distributions(self, computed: Tensor, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the classes or choices. A choice that is missing has the score -infinity."""
+        return [one_of(computed, computed.isfinite())]
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:

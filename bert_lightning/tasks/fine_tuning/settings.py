@@ -1,12 +1,13 @@
 """Settings that every fine-tuning task has."""
 
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from bert_lightning.checks import refuse_empty_paths, require_at_least
 from bert_lightning.data.datasets.catalogue import standard_set
 from bert_lightning.data.datasets.standard_set import StandardSet
 from bert_lightning.errors import InputError
+from bert_lightning.model.heads import HEADS, LINEAR
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,42 @@ class FineTuningData:
         Raises:
             ValueError: a column is set; the message names it.
         """
+        if self.standard is None or self.standard.reads_columns:
+            return
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
-            if self.dataset is not None and getattr(self, name) != defaults[name]:
+            if getattr(self, name) != defaults[name]:
                 raise ValueError(f"{name} does nothing with data.dataset, whose columns are fixed")
 
     def for_prediction(self) -> Self:
-        """Return the settings that prediction needs: how text is encoded, not where the data is."""
+        """Return the settings that prediction needs: how text is encoded, not where the data is.
+
+        A data set of the user's own is left out, so that its module is not needed to predict.
+        """
+        settings = self.without_dataset() if self.standard is not None and self.standard.registered else self
         return replace(
-            self, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
+            settings, folder=None, train=None, validation=None, test=None, tokenizer=None, max_train_samples=None
         )
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the properties of the data set in their own keys."""
+        return replace(self, dataset=None, folder=None)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of a head that can be exchanged for one of the user's.
+
+    Attributes:
+        name: linear, or the registered name of a head of one's own. Instead of it, class_path names a class.
+        init_args: arguments of a head of one's own.
+    """
+
+    name: str = LINEAR
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name != LINEAR:
+            HEADS.require("name", self.name)
+        elif self.init_args:
+            raise ValueError("init_args are for heads of one's own; the linear head takes none")

@@ -3,8 +3,9 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,38 @@ class EncodedSplit(ABC, Generic[Example]):
     @abstractmethod
     def is_labelled(self) -> bool:
         """The examples have gold labels, so they can be scored."""
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(sequences,) the number of the example of each sequence; by default, an example is one sequence."""
+        return np.arange(len(self.examples))
+
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        """Return the split with these examples alone. Each keeps the sequences that it has here.
+
+        A subclass adds what it keeps per example or per sequence. A subset without an example stays, empty.
+
+        Args:
+            numbers: the numbers of the examples, ascending.
+        """
+        part = copy(self)
+        part.__dict__.pop("by_length", None)
+        part.examples = [self.examples[number] for number in numbers.tolist()]
+        part.subsets = [
+            Subset(each.name, int((numbers < each.start).sum()), int((numbers < each.stop).sum()))
+            for each in self.subsets
+        ]
+        part.lengths = self.lengths[self.sequences_of(numbers)]
+        return part
+
+    def sequences_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the sequences of some examples, in the order of the examples."""
+        owners = self.owners
+        by_owner = np.argsort(owners, kind="stable")
+        first = np.searchsorted(owners[by_owner], numbers)
+        stop = np.searchsorted(owners[by_owner], numbers, side="right")
+        ranges = [by_owner[start:end] for start, end in zip(first, stop, strict=True)]
+        return np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
 
     @abstractmethod
     def batch(self, numbers: NDArray[np.int64]) -> Batch:

@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,13 +15,14 @@ from torch import Tensor
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.distributed.collectives import data_rank, gather_objects, sum_over_shares
+from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.fine_tuning.report import Evaluation, Output, Report
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 from bert_lightning.tasks.fine_tuning.splits import AnyExample, EncodedSplit, Subset
 from bert_lightning.tasks.task import Optimization, Task
+from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Split = TypeVar("Split", bound=EncodedSplit)
@@ -122,64 +123,117 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Collect the outputs. A batch may be empty, because all processes get the same number of batches."""
-        if not len(batch["numbers"]):
+        if not len(batch["input_ids"]):
             return
         computed = self.compute(batch)
         if self.label_name in batch:
             sums, counts = self.sums_of(computed, batch), self.counts(batch).to(self.device)
-            added = torch.stack([sums[: self.num_losses].double(), counts[: self.num_losses].double()])
+            added = torch.stack([sums.double(), counts.double()])
             self._evaluation_sums = added if self._evaluation_sums is None else self._evaluation_sums + added
-        self._outputs.update(zip(batch["numbers"].tolist(), self.outputs_of(computed, batch), strict=True))
+        if self._split() is not None:
+            self._outputs.update(zip(batch["numbers"].tolist(), self.outputs_of(computed, batch), strict=True))
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self._finish("validation", "val")
+        self._finish("val")
 
     def on_test_epoch_end(self) -> None:
-        self._finish("test", "test")
+        self._finish("test")
 
-    def _finish(self, split_name: str, prefix: str) -> None:
-        """Collect the outputs of all processes, and log the scores of the whole split."""
-        split = self._split(split_name)
-        evaluation = Evaluation(split, self._gathered(len(split.lengths)))
-        self.evaluation = evaluation
+    def _finish(self, prefix: str) -> None:
+        """Collect the outputs of all processes, and log the scores of the whole split, or of the part that was seen.
+
+        Raises:
+            InputError: there is nothing to score.
+        """
+        if self.trainer.sanity_checking:
+            self._outputs, self._evaluation_sums = {}, None
+            return
+        whole = self._split()
         values: dict[str, float] = {}
-        if split.is_labelled:
-            values |= self._evaluation_losses()
-            for subset in split.subsets:
-                scores = self.scores(split, evaluation.outputs, subset)
-                values |= {f"{subset.prefix}{name}": value for name, value in scores.items()}
+        if whole is None:
+            values = self._means_of_batches(prefix)
+        else:
+            split, outputs = self._seen(whole, self._gathered(), prefix)
+            self.evaluation = Evaluation(split, outputs)
+            means = self._evaluation_means()
+            if split.is_labelled:
+                values |= dict(islice(means.items(), self.num_losses))
+                for subset, part in zip(whole.subsets, split.subsets, strict=True):
+                    if part.start < part.stop:
+                        scores = self.scores(split, outputs, part)
+                        values |= {f"{subset.prefix}{name}": value for name, value in scores.items()}
         self.log_split(
             {f"{prefix}/{name}": torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
         )
 
-    def _split(self, name: str) -> Split:
-        data: LightningDataModule | None = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, FineTuningDataModule)
-        split: Split = data.splits[name]
+    def _split(self) -> Split | None:
+        """Return the split that is evaluated, or None if the loader is the user's own."""
+        loaders = self.trainer.test_dataloaders if self.trainer.testing else self.trainer.val_dataloaders
+        [loader] = loaders if isinstance(loaders, list) and len(loaders) == 1 else [loaders]
+        split: Split | None = getattr(loader, "split", None)
         return split
 
-    def _gathered(self, num_sequences: int) -> list[Output]:
-        """Return the outputs of all processes in the order of the sequences."""
+    def _means_of_batches(self, prefix: str) -> dict[str, float]:
+        """Return what batches alone tell: the means of the training sums.
+
+        Raises:
+            InputError: the batches have no labels.
+        """
+        means = self._evaluation_means()
+        needed = f"pass the data module, or its own {prefix}_dataloader()"
+        if not means:
+            raise InputError(
+                f"the batches of this loader have no {self.label_name!r}, so nothing is scored: {needed}"
+            )
+        self.warn_once(
+            f"{prefix}/* are means over the batches of your loader; the scores of a whole split are not among them: "
+            f"{needed}"
+        )
+        return means
+
+    def _seen(self, split: Split, outputs: dict[int, Output], prefix: str) -> tuple[Split, list[Output]]:
+        """Return the part of a split that was seen, which usually is all of it, and its outputs in order.
+
+        Raises:
+            InputError: no example was seen with all of its sequences.
+        """
+        num_sequences = len(split.lengths)
+        if len(outputs) == num_sequences:
+            return split, [outputs[number] for number in range(num_sequences)]
+        flag = limiting_flag(self.trainer)
+        unseen = set(split.owners[[number for number in range(num_sequences) if number not in outputs]].tolist())
+        numbers = np.array([n for n in range(len(split.examples)) if n not in unseen], dtype=np.int64)
+        if not len(numbers):
+            raise InputError(
+                f"Trainer({flag}) leaves no example with all of its sequences, so nothing can be scored: raise it, "
+                "or set limit_val_batches=0 to skip validation"
+            )
+        self.warn_once(
+            f"{prefix}/* are scores of the {len(numbers)} shortest of {len(split.examples)} examples, because of "
+            f"Trainer({flag})"
+        )
+        return split.part(numbers), [outputs[number] for number in split.sequences_of(numbers).tolist()]
+
+    def _gathered(self) -> dict[int, Output]:
+        """Return the output of each sequence that any process has seen."""
         outputs, self._outputs = self._outputs, {}
         if self.trainer.world_size > 1:
             outputs = {number: output for share in gather_objects(outputs) for number, output in share.items()}
-        assert len(outputs) == num_sequences, f"{len(outputs)} outputs for {num_sequences} sequences"
-        return [outputs[number] for number in range(num_sequences)]
+        return outputs
 
-    def _evaluation_losses(self) -> dict[str, float]:
+    def _evaluation_means(self) -> dict[str, float]:
+        """Return the mean of each training sum over the sequences that any process has seen, losses first."""
         sums, self._evaluation_sums = self._evaluation_sums, None
         if self.trainer.world_size > 1:
             # A process without examples must also take part in the sum.
-            sums = (
-                sums if sums is not None else torch.zeros(2, self.num_losses, dtype=torch.float64, device=self.device)
-            )
-            sums = sum_over_shares(sums, data_rank(self.trainer).num_shares)
+            empty = torch.zeros(2, len(self.loss_names), dtype=torch.float64, device=self.device)
+            sums = sum_over_shares(sums if sums is not None else empty, data_rank(self.trainer).num_shares)
         if sums is None or not sums[1].any():
             return {}
         means = (sums[0] / sums[1].clamp(min=1e-12)).tolist()
-        return dict(zip(self.loss_names[: self.num_losses], means, strict=True))
+        return dict(zip(self.loss_names, means, strict=True))
 
     # -- prediction ----------------------------------------------------------------------------------------------
 

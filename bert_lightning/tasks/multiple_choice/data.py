@@ -1,6 +1,7 @@
 """The data of multiple choice: questions with several choices, of which one is right."""
 
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.encoding import encode_texts
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
-from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset, check_all_or_none
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, check_all_or_none
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -46,6 +47,12 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
             [max(lengths[start : start + n]) for start, n in zip(self.starts, self.num_choices, strict=True)],
             dtype=np.int64,
         )
+
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        # The choices stay together with those of all questions, where `starts` finds them.
+        part = super().part(numbers)
+        part.num_choices, part.starts = self.num_choices[numbers], self.starts[numbers]
+        return part
 
     @property
     def is_labelled(self) -> bool:
@@ -100,9 +107,11 @@ class MultipleChoiceDataModule(FineTuningDataModule[ChoiceQuestion, EncodedChoic
         length: TrainingLength | None = None,
     ) -> None:
         super().__init__(settings, tokenizer, length)
-        for name, (examples, subsets, _) in self._read(split).items():
-            check_all_or_none(examples, name, "question", "label")
-            self.splits[name] = EncodedChoices(examples, tokenizer, settings, subsets)
+        self.splits |= {name: self._encode(name, each) for name, each in self._read(split).items()}
+
+    def _encode(self, split: str, read: SplitExamples[ChoiceQuestion]) -> EncodedChoices:
+        check_all_or_none(read.examples, split, "question", "label")
+        return EncodedChoices(read.examples, self.tokenizer, self.settings, read.subsets)
 
     def _read_custom(self, source: str, split: str) -> Iterator[ChoiceQuestion]:
         return read_choices(source)

@@ -1,6 +1,7 @@
 """The description of multiple choice."""
 
 from bert_lightning.model import BertForMultipleChoice
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
@@ -12,6 +13,7 @@ MULTIPLE_CHOICE = TaskSpec(
     data=MultipleChoiceDataModule,
     model=BertForMultipleChoice,
     task=MultipleChoiceTask,
+    head_settings=HeadSettings,
     task_arguments=lambda data, saved: {"settings": data.settings},
     saved_head_arguments=BertForMultipleChoice.arguments_of,
     saved_task_arguments=lambda saved: {"settings": MultipleChoiceData(**saved["data"])},

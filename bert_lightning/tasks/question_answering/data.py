@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
-from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -89,6 +89,24 @@ class EncodedQuestions(EncodedSplit[Question]):
             [len(self.questions[window.example]) + window.length + 3 for window in self.windows], dtype=np.int64
         )
         self.firsts = np.searchsorted([window.example for window in self.windows], np.arange(len(examples) + 1))
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(windows,) the number of the question of each window."""
+        return np.array([window.example for window in self.windows], dtype=np.int64)
+
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        part, chosen = super().part(numbers), numbers.tolist()
+        part.questions = [self.questions[number] for number in chosen]
+        part.contexts = [self.contexts[number] for number in chosen]
+        part.targets = [self.targets[number] for number in chosen]
+        part.windows = [
+            window._replace(example=new)
+            for new, number in enumerate(chosen)
+            for window in self.windows[self.firsts[number] : self.firsts[number + 1]]
+        ]
+        part.firsts = np.searchsorted(part.owners, np.arange(len(chosen) + 1))
+        return part
 
     @property
     def is_labelled(self) -> bool:
@@ -230,20 +248,23 @@ class QuestionAnsweringDataModule(FineTuningDataModule[Question, EncodedQuestion
         self.no_answer = settings.no_answer if no_answer is None else no_answer
         if self.no_answer is None:
             self.no_answer = any(question.is_impossible for question in next(iter(read.values())).examples)
-        for name, (examples, subsets, source) in read.items():
-            training = name == "train"
-            labelled = name != "test" or any(example.answers or example.is_impossible for example in examples)
-            if training:
-                examples = self._trainable(examples, source)
-                subsets = [Subset("", 0, len(examples))]
-            elif labelled and not self.no_answer:
-                unanswered = next((example for example in examples if not example.answers), None)
-                if unanswered is not None:
-                    raise InputError(
-                        f"{unanswered.location}: this question has no answer, and the model always gives one: "
-                        "data.no_answer is false, or was when it was trained"
-                    )
-            self.splits[name] = EncodedQuestions(examples, tokenizer, settings, subsets, training, labelled)
+        self.splits |= {name: self._encode(name, each) for name, each in read.items()}
+
+    def _encode(self, split: str, read: SplitExamples[Question]) -> EncodedQuestions:
+        examples, subsets, source = read
+        training = split == "train"
+        labelled = split != "test" or any(example.answers or example.is_impossible for example in examples)
+        if training:
+            examples = self._trainable(examples, source)
+            subsets = [Subset("", 0, len(examples))]
+        elif labelled and not self.no_answer:
+            unanswered = next((example for example in examples if not example.answers), None)
+            if unanswered is not None:
+                raise InputError(
+                    f"{unanswered.location}: this question has no answer, and the model always gives one: "
+                    "data.no_answer is false, or was when it was trained"
+                )
+        return EncodedQuestions(examples, self.tokenizer, self.settings, subsets, training, labelled)
 
     def _read_custom(self, source: str, split: str) -> Iterator[Question]:
         return read_questions(source, None if split == "test" else True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bert_lightning.checks import require_at_least
-from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class QuestionAnsweringData(FineTuningData):
 
 
 @dataclass(frozen=True)
-class QuestionAnsweringHead:
+class QuestionAnsweringHead(HeadSettings):
     """Head of question answering.
 
     Attributes:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,13 @@ from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule, sort_labels
-from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Subset, check_all_or_none, number_labels
+from bert_lightning.tasks.fine_tuning.splits import (
+    EncodedSplit,
+    SplitExamples,
+    Subset,
+    check_all_or_none,
+    number_labels,
+)
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -58,6 +65,13 @@ class EncodedRelations(EncodedSplit[RelationExample]):
             self.positions[number] = positions
         self.lengths = np.array([len(pieces) for pieces in self.pieces], dtype=np.int64)
         self.labels = number_labels(examples, labels) if examples[0].label is not None else None
+
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        part = super().part(numbers)
+        part.pieces = [self.pieces[number] for number in numbers.tolist()]
+        part.positions = self.positions[numbers]
+        part.labels = self.labels[numbers] if self.labels is not None else None
+        return part
 
     @property
     def is_labelled(self) -> bool:
@@ -152,9 +166,8 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
     ) -> None:
         super().__init__(settings, tokenizer, length)
         read = self._read(split)
-        column = "" if settings.label_column is None else f" in the column {settings.label_column!r}"
         for name, (examples, *_) in read.items():
-            check_all_or_none(examples, name, "row", f"relation{column}")
+            self._check(examples, name)
         if labels is None:
             examples = read["train"].examples
             standard = settings.standard
@@ -167,8 +180,18 @@ class RelationClassificationDataModule(FineTuningDataModule[RelationExample, Enc
         negative = settings.negative_label
         if negative is not None and negative not in self.labels:
             raise InputError(f"data.negative_label: {negative!r} is not a relation; known: {', '.join(self.labels)}")
-        for name, (examples, subsets, _) in read.items():
-            self.splits[name] = EncodedRelations(examples, tokenizer, settings, self.labels, subsets)
+        self.splits |= {name: self._encoded(each) for name, each in read.items()}
+
+    def _check(self, examples: Sequence[RelationExample], split: str) -> None:
+        name = self.settings.label_column
+        check_all_or_none(examples, split, "row", "relation" if name is None else f"relation in the column {name!r}")
+
+    def _encoded(self, read: SplitExamples[RelationExample]) -> EncodedRelations:
+        return EncodedRelations(read.examples, self.tokenizer, self.settings, self.labels, read.subsets)
+
+    def _encode(self, split: str, read: SplitExamples[RelationExample]) -> EncodedRelations:
+        self._check(read.examples, split)
+        return self._encoded(read)
 
     def _read_custom(self, source: str, split: str) -> Iterator[RelationExample]:
         return read_relations(source, self.settings.text_column, self.settings.label_column)

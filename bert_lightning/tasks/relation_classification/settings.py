@@ -1,7 +1,7 @@
 """Settings of relation classification."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
@@ -37,3 +37,7 @@ class RelationClassificationData(FineTuningData):
         """The label for "no relation"."""
         standard = self.standard
         return self.negative_label or (standard.negative_label if standard is not None else None)
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the data set's label for "no relation"."""
+        return replace(self, dataset=None, folder=None, negative_label=self.negative)

@@ -2,6 +2,7 @@
 
 from bert_lightning.data.datasets.guesses import guess_relations
 from bert_lightning.model import BertForRelationClassification
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
@@ -13,6 +14,7 @@ RELATION_CLASSIFICATION = TaskSpec(
     data=RelationClassificationDataModule,
     model=BertForRelationClassification,
     task=RelationClassificationTask,
+    head_settings=HeadSettings,
     head_arguments=lambda head, data: {"labels": data.labels},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},

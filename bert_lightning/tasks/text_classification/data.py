@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,13 @@ class EncodedTexts(EncodedSplit[LabelledText]):
         # A split may be labelled in one subset only, such as GLUE's test set with its diagnostics.
         self.labels = None if examples[0].label is None else _gold(examples, settings.kind, labels)
 
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        part, sequences = super().part(numbers), numbers.tolist()
+        part.firsts = [self.firsts[number] for number in sequences]
+        part.seconds = [self.seconds[number] for number in sequences] if self.seconds is not None else None
+        part.labels = self.labels[numbers] if self.labels is not None else None
+        return part
+
     @property
     def is_labelled(self) -> bool:
         """There are gold labels."""
@@ -127,22 +135,31 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         length: TrainingLength | None = None,
     ) -> None:
         super().__init__(settings, tokenizer, length)
-        self._saved_labels = labels
-        read = self._read(split)
-        for name, (examples, subsets, source) in read.items():
-            self._check_label_lists(examples)
-            _warn_of_blank_texts(examples, source)
-            if settings.kind == "single-label" and len(subsets) == 1:
-                kept = list(without_disagreement(examples, labels, source))
-                read[name] = SplitExamples(kept, [subsets[0]._replace(stop=len(kept))], source)
+        self._known_labels = labels
+        read = {name: self._checked(each) for name, each in self._read(split).items()}
         if labels is None:
             refuse_indicators(read["train"].examples)
             labels = self._labels(read["train"].examples, read["train"].source)
-        self.labels = list(labels)
-        for name, (examples, subsets, _) in read.items():
-            refuse_indicators(examples, self.labels)
-            self.splits[name] = EncodedTexts(examples, tokenizer, settings, self.labels, subsets)
+        self.labels = self._known_labels = list(labels)
+        self.splits |= {name: self._encoded(each) for name, each in read.items()}
         self._check_label_names()
+
+    def _checked(self, read: SplitExamples[LabelledText]) -> SplitExamples[LabelledText]:
+        """Check the examples of a split, and leave out pairs without a gold label."""
+        examples, subsets, source = read
+        self._check_label_lists(examples)
+        _warn_of_blank_texts(examples, source)
+        if self.settings.kind != "single-label" or len(subsets) > 1:
+            return read
+        kept = list(without_disagreement(examples, self._known_labels, source))
+        return SplitExamples(kept, [subsets[0]._replace(stop=len(kept))], source)
+
+    def _encoded(self, read: SplitExamples[LabelledText]) -> EncodedTexts:
+        refuse_indicators(read.examples, self.labels)
+        return EncodedTexts(read.examples, self.tokenizer, self.settings, self.labels, read.subsets)
+
+    def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
+        return self._encoded(self._checked(read))
 
     @property
     def class_weights(self) -> list[float] | None:
@@ -208,7 +225,7 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         if not source.startswith(HUB) and Path(source).is_dir():
             return True
         name = self.settings.label_column
-        may_be_label = self.settings.kind != "regression" and "-1" in (self._saved_labels or ())
+        may_be_label = self.settings.kind != "regression" and "-1" in (self._known_labels or ())
         rows = read_rows(source, self.settings.column_names)
         first_row = next(rows, None)
         if first_row is None:

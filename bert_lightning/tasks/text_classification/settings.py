@@ -1,8 +1,8 @@
 """Settings of text classification."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from bert_lightning.checks import RefusedValue
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
@@ -87,4 +87,10 @@ class TextClassificationData(FineTuningData):
     @property
     def is_pair(self) -> bool:
         """A sequence holds two texts."""
-        return self.standard.is_pair if self.standard is not None else self.text_pair_column is not None
+        standard = self.standard
+        return (standard is not None and standard.is_pair) or self.text_pair_column is not None
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the data set's problem and pairs."""
+        second = "text_pair" if self.is_pair and self.text_pair_column is None else self.text_pair_column
+        return replace(self, dataset=None, folder=None, problem=self.kind, text_pair_column=second)

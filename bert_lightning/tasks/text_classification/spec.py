@@ -2,13 +2,14 @@
 
 from bert_lightning.data.datasets.guesses import guess_texts
 from bert_lightning.model import BertForSequenceClassification
-from bert_lightning.tasks.spec import Arguments, NoHeadSettings, Saved, TaskSpec
+from bert_lightning.tasks.fine_tuning.settings import HeadSettings
+from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
 from bert_lightning.tasks.text_classification.data import PROBLEM_TYPES, TextClassificationDataModule
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 
-def _head_arguments(head: NoHeadSettings, data: TextClassificationDataModule) -> Arguments:
+def _head_arguments(head: HeadSettings, data: TextClassificationDataModule) -> Arguments:
     return {"labels": data.labels, "problem_type": PROBLEM_TYPES[data.settings.kind]}
 
 
@@ -28,6 +29,7 @@ TEXT_CLASSIFICATION = TaskSpec(
     data=TextClassificationDataModule,
     model=BertForSequenceClassification,
     task=TextClassificationTask,
+    head_settings=HeadSettings,
     head_arguments=_head_arguments,
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"labels": saved.get("labels")},

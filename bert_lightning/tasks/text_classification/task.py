@@ -21,6 +21,7 @@ from bert_lightning.metrics.classification import (
 from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
 from bert_lightning.model.losses import sequence_losses
+from bert_lightning.tasks.distributions import Distribution, each_of, numbers, one_of
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
@@ -129,6 +130,19 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         else:
             second = (guess.argmax(-1) == labels).float()
         return torch.stack([losses.sum(), second.sum()])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The loss."""
+        return ("loss",)
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return (1,) the number of texts. Class weights have no effect on it."""
+        return self.counts(batch)[1:]
+
+    def distributions(self, computed: Tensor, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the labels, or the numbers of a regression."""
+        return [{"single-label": one_of, "multi-label": each_of, "regression": numbers}[self.kind](computed)]
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
         """Return (L,) the logits of each text."""

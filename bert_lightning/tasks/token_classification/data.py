@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,17 @@ class EncodedWords(EncodedSplit[TaggedSentence]):
         self._ids = {label: number for number, label in enumerate(labels)}
         self.windows = list(sentence_windows(examples, tokenizer, settings))
         self.lengths = np.array([len(window.pieces) + 2 for window in self.windows], dtype=np.int64)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(windows,) the number of the sentence of each window."""
+        return np.array([window.sentence for window in self.windows], dtype=np.int64)
+
+    def part(self, numbers: NDArray[np.int64]) -> Self:
+        part, new = super().part(numbers), {number: place for place, number in enumerate(numbers.tolist())}
+        windows = [self.windows[number] for number in self.sequences_of(numbers).tolist()]
+        part.windows = [window._replace(sentence=new[window.sentence]) for window in windows]
+        return part
 
     @property
     def is_labelled(self) -> bool:
@@ -131,19 +143,27 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
         super().__init__(settings, tokenizer, length)
         read = self._read(split)
         for name, (examples, *_) in read.items():
-            hint = "; data.tag_column names the column of the tags"
-            check_all_or_none(examples, name, "sentence", "tag", attribute="tags", hint=hint)
+            _check_tagged(examples, name)
         self.spans = self._mark_spans(read, labels)
         training_tags = set(labels) if labels is not None else tags_in(read["train"].examples)
         self._check_tags({name: examples for name, (examples, *_) in read.items()}, training_tags)
         self.labels = list(labels) if labels is not None else self._labels(read["train"].examples)
         if settings.document_context:
             _check_documents(read.values())
-        for name, (examples, subsets, _) in read.items():
-            self._report_unseen(examples, name)
-            self.splits[name] = EncodedWords(
-                examples, tokenizer, settings, self.labels, subsets, training=name == "train", spans=self.spans
-            )
+        self._training_tags = training_tags
+        self.splits |= {name: self._encoded(name, each) for name, each in read.items()}
+
+    def _encoded(self, split: str, read: SplitExamples[TaggedSentence]) -> EncodedWords:
+        self._report_unseen(read.examples, split)
+        training = split == "train"
+        return EncodedWords(
+            read.examples, self.tokenizer, self.settings, self.labels, read.subsets, training, self.spans
+        )
+
+    def _encode(self, split: str, read: SplitExamples[TaggedSentence]) -> EncodedWords:
+        _check_tagged(read.examples, split)
+        self._check_tags({split: read.examples}, self._training_tags)
+        return self._encoded(split, read)
 
     @property
     def tag_scheme(self) -> TagScheme | None:
@@ -153,19 +173,12 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
     def _read_custom(self, source: str, split: str) -> Iterator[TaggedSentence]:
         return read_tagged(source, self.settings.token_column, self.settings.tag_column)
 
-    @property
-    def _plain(self) -> bool:
-        """The settings say that tags are plain labels."""
-        standard = self.settings.standard
-        by_default = standard is not None and standard.scheme == "none" and self.settings.source_scheme == "auto"
-        return by_default or self.settings.source_scheme == "none"
-
     def _check_tags(self, splits: dict[str, list[TaggedSentence]], training_tags: set[str]) -> None:
         """Check that the tags of all splits are of one kind, and that tags of spans follow their scheme."""
         for examples in splits.values():
             if self.spans:
                 refuse_other_than_spans(examples, training_tags)
-            elif not self._plain:
+            elif not self.settings.tags_are_plain:
                 refuse_spans(examples, training_tags)
         if self.spans:
             assert self.settings.source_scheme != "none"
@@ -174,7 +187,7 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
 
     def _mark_spans(self, read: dict[str, SplitExamples[TaggedSentence]], labels: Sequence[str] | None) -> bool:
         """Decide whether tags mark spans: by the settings, by a saved model's labels, or by the training file."""
-        if self._plain:
+        if self.settings.tags_are_plain:
             return False
         if labels is not None:
             return labels_mark_spans(labels, self.settings)
@@ -214,6 +227,11 @@ class TokenClassificationDataModule(FineTuningDataModule[TaggedSentence, Encoded
                 "%s: %r does not occur in training; %d such gold label(s) in %s cannot be found",
                 location, name, len(unseen), split,
             )  # fmt: skip
+
+
+def _check_tagged(examples: Sequence[TaggedSentence], split: str) -> None:
+    hint = "; data.tag_column names the column of the tags"
+    check_all_or_none(examples, split, "sentence", "tag", attribute="tags", hint=hint)
 
 
 def _check_documents(read: Collection[SplitExamples[TaggedSentence]]) -> None:

@@ -1,11 +1,11 @@
 """Settings of the data of token classification."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from bert_lightning.checks import require_at_least
 from bert_lightning.tags import TagScheme
-from bert_lightning.tasks.fine_tuning.settings import FineTuningData
+from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,21 @@ class TokenClassificationData(FineTuningData):
                 f"most {(self.max_seq_length - 2) // 2}, half of the room"
             )
 
+    @property
+    def tags_are_plain(self) -> bool:
+        """The settings or the data set say that tags are plain labels, which mark no spans."""
+        standard = self.standard
+        by_default = standard is not None and standard.scheme == "none" and self.source_scheme == "auto"
+        return by_default or self.source_scheme == "none"
+
+    def without_dataset(self) -> Self:
+        """Return the settings with the scheme of the data set."""
+        scheme = "none" if self.tags_are_plain else self.source_scheme
+        return replace(self, dataset=None, folder=None, source_scheme=scheme)
+
 
 @dataclass(frozen=True)
-class TokenClassificationHead:
+class TokenClassificationHead(HeadSettings):
     """Head of token classification.
 
     Attributes:

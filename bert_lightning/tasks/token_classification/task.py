@@ -23,6 +23,7 @@ from bert_lightning.metrics.spans import Span, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.layers.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED
+from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import Report
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -98,6 +99,19 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
             loss = F.cross_entropy(computed.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         right = (computed.detach().argmax(-1) == labels).sum()
         return torch.stack([loss, right.to(loss.dtype)])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The loss. A CRF has none: it scores whole sequences of tags."""
+        return ("loss",) if self.model.crf is None else ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return (1,) the number of labelled pieces."""
+        return self.counts(batch)[:1]
+
+    def distributions(self, computed: Tensor, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the tags at the labelled pieces."""
+        return [one_of(computed, counted=batch["labels"] != IGNORED)]
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[WordScores]:
         """Return the scores (words, L) of each window's words."""

@@ -1,0 +1,156 @@
+"""Data sets of the user's own, which experiments then name with `data.dataset`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from bert_lightning.checks import nearest
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.data.datasets.examples import EXAMPLE_TYPES, UNLABELLED
+from bert_lightning.data.datasets.standard_set import ProblemType, SplitFile, StandardSet
+from bert_lightning.errors import InputError
+
+Examples = Callable[[], Iterable[Any]]
+"""A function that yields the examples of a split."""
+SPLITS = ("train", "validation", "test")
+
+
+def register_dataset(
+    name: str,
+    task: str,
+    splits: Mapping[str, str | Path | Examples],
+    *,
+    read: Callable[[str], Iterable[Any]] | None = None,
+    labels: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    is_pair: bool = False,
+    scheme: str | None = None,
+    negative_label: str | None = None,
+    monitor: str | None = None,
+) -> None:
+    """Add a data set, which experiments of its task can then name with the key `data.dataset`.
+
+    An example is a named tuple of `bert_lightning.data`, or a dictionary of its fields. Of these, `id` and `location`
+    may be left out, and so may what has a natural default, such as `text_pair`.
+
+    Args:
+        name: the value of `data.dataset`.
+        task: the task of its examples.
+        splits: `train`, `validation`, `test`, as far as there are any -> a file, or a function that yields examples.
+        read: reads the examples of a file; by default a file is read as one that `data.train` names, with the same
+            keys for its columns.
+        labels: in the order of their ids; by default the training split decides.
+        problem_type: of a text classification: `single-label`, `multi-label` or `regression`.
+        is_pair: whether an example is a pair of texts.
+        scheme: `none` if tags are plain labels that mark no spans.
+        negative_label: the label for "no relation", which scores leave out.
+        monitor: the metric that selects the best checkpoint, such as `f1`, if the task has it.
+
+    Raises:
+        ValueError: there is another data set of that name, or an argument is not allowed.
+
+    >>> register_dataset("two-moods", "text-classification", {"train": lambda: [{"text": "Good!", "label": "happy"}]})
+    >>> from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+    >>> next(STANDARD_SETS.pop("two-moods").read("two-moods:train", "train")).label
+    'happy'
+    """
+    _check(name, splits, problem_type, read)
+    described = StandardSet(
+        task=task,
+        splits={split: (_split_file(name, split, source),) for split, source in splits.items()},
+        read=_Reader(name, task, tuple((split, each) for split, each in splits.items() if callable(each)), read),
+        monitor=monitor or "",
+        source="",
+        labels=tuple(labels) if labels is not None else None,
+        problem_type=problem_type,
+        is_pair=is_pair,
+        scheme=scheme,
+        negative_label=negative_label,
+        registered=True,
+        reads_columns=read is None and not any(map(callable, splits.values())),
+    )
+    if STANDARD_SETS.setdefault(name, described) != described:
+        raise ValueError(f"a data set is already called {name!r}: choose another name")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The reader of a registered data set: of its functions, and of the files that it or an experiment names."""
+
+    name: str
+    task: str
+    functions: tuple[tuple[str, Examples], ...]
+    read_file: Callable[[str], Iterable[Any]] | None
+
+    def __call__(self, source: str, split: str) -> Iterator[Any]:
+        function = dict(self.functions).get(split)
+        if function is not None and source == _source_of_function(self.name, split):
+            examples = function()
+        elif self.read_file is not None:
+            examples = self.read_file(source)
+        else:
+            raise InputError(
+                f"{source}: the data set {self.name} has functions that yield its examples, and reads no file"
+            )
+        for number, example in enumerate(examples):
+            yield _typed(example, self.task, split, f"{source}: example {number + 1}", number)
+
+
+def _typed(example: Any, task: str, split: str, location: str, number: int) -> Any:
+    """Return an example of the task's type, with its location. Only a test split may lack labels.
+
+    Raises:
+        InputError: it has other fields; the message names its location.
+    """
+    if not isinstance(example, Mapping):
+        if not hasattr(example, "_asdict") or not hasattr(example, "location"):
+            raise InputError(
+                f"{location}: a dictionary or a named tuple with a location is expected, not {example!r}"
+            )
+        return example
+    if task not in EXAMPLE_TYPES:
+        raise InputError(f"{location}: the task {task} has its own examples: yield these, not dictionaries")
+    kind, defaults = EXAMPLE_TYPES[task]
+    unlabelled = UNLABELLED if split == "test" else {}
+    values: dict[str, Any] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}
+    values = {field: value for field, value in values.items() if field in kind._fields or field in example}
+    for field in values:
+        if field not in kind._fields:
+            raise InputError(f"{location}: unknown field {field!r}{nearest(str(field), kind._fields)}")
+    missing = [field for field in kind._fields if field not in values]
+    if missing:
+        raise InputError(
+            f"{location}: {' and '.join(missing)} missing; a {kind.__name__} has {', '.join(kind._fields)}"
+        )
+    return kind(**values)
+
+
+def _source_of_function(name: str, split: str) -> str:
+    return f"{name}:{split}"
+
+
+def _split_file(name: str, split: str, source: str | Path | Examples) -> SplitFile:
+    if callable(source):
+        return SplitFile("", (), None, own=_source_of_function(name, split))
+    return SplitFile("", (Path(source).name,), None, own=str(source))
+
+
+def _check(
+    name: str, splits: Mapping[str, object], problem_type: str | None, read: Callable[[str], object] | None
+) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of a data set is {name!r}; it must be text")
+    if not splits:
+        raise ValueError(f"{name}: a data set needs a split: {', '.join(SPLITS)}")
+    for split, source in splits.items():
+        if split not in SPLITS:
+            raise ValueError(f"{name}: the split {split!r} does not exist{nearest(str(split), SPLITS)}")
+        if not callable(source) and not (isinstance(source, str | Path) and str(source)):
+            raise ValueError(
+                f"{name}: the split {split} is a file, or a function that yields examples, not {source!r}"
+            )
+    if read is None and len({callable(source) for source in splits.values()}) == 2:
+        raise ValueError(f"{name}: some splits are functions and others files, so the files need `read`")
+    if problem_type is not None and problem_type not in get_args(ProblemType):
+        raise ValueError(f"{name}: problem_type is {problem_type!r}{nearest(problem_type, get_args(ProblemType))}")

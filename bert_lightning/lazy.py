@@ -1,0 +1,52 @@
+"""Names that a package offers, and imports only when they are used. This module imports nothing heavy."""
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def exports(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the `__getattr__` and `__dir__` of a package that imports what it offers only when it is used.
+
+    The names are those that the file of the package imports under `if TYPE_CHECKING:`. So type checkers and editors,
+    which read these imports, know the same names.
+
+    Args:
+        package: the full name of the package.
+        file: its `__init__.py`.
+    """
+    modules = _imported_for_type_checkers(Path(file))
+
+    def get(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = modules[name]
+        if module == package:
+            return importlib.import_module(f"{package}.{name}")
+        value: object = getattr(importlib.import_module(module), name)
+        # The next access finds it without this function.
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
+
+
+def _imported_for_type_checkers(file: Path) -> dict[str, str]:
+    """Return the names that a file imports under `if TYPE_CHECKING:`, each with its module."""
+    blocks = [
+        statement
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+    ]
+    return {
+        alias.name: str(imported.module)
+        for block in blocks
+        for imported in block.body
+        if isinstance(imported, ast.ImportFrom)
+        for alias in imported.names
+    }

@@ -1,0 +1,207 @@
+"""Training from Python: `fit`, which does what the command does, and `build`, which gives the parts of a training."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from bert_lightning.checkpoints.native import LAST, find_native, read_native
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.config.layers import Overrides, Source
+from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.errors import InputError
+from bert_lightning.runs import building
+from bert_lightning.runs.auto_settings import settle
+from bert_lightning.runs.building import task_of
+from bert_lightning.runs.directory import RunDirectory, choose_directory
+from bert_lightning.runs.fit import train
+from bert_lightning.runs.predictor import Predictor
+from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.task import Task
+from bert_lightning.training.signals import keyboard_interrupts
+
+# Training uses the random numbers, threads and signal handlers of the whole process.
+_TRAINING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        directory: the run directory.
+        metrics: those of the last validation, such as `val/accuracy`; empty without validation.
+        experiment: the settings that were asked for.
+        was_finished: whether the run had finished before this call, which then trained nothing.
+    """
+
+    directory: Path
+    metrics: dict[str, float]
+    experiment: Experiment = field(repr=False)
+    was_finished: bool = False
+
+    @cached_property
+    def task(self) -> Task:
+        """The trained task, on the processor and in evaluation mode, with the weights after the last step.
+
+        `metrics` are of these weights. It is read from the last checkpoint when it is first asked for. With
+        `checkpoint.monitor` the best checkpoint may be another one: `bert_lightning.load(run.directory)` opens that.
+        """
+        path = find_native(self.directory, (LAST,))
+        if path is None:
+            raise InputError(f"{self.directory} has no checkpoint any more")
+        return task_of(read_native(path)).eval()
+
+    def predict(self, items: Iterable[object]) -> list[dict[str, Any]]:
+        """Predict from raw input with `task`: one prediction per text, pair of texts, or dictionary of columns.
+
+        Raises:
+            InputError: an item lacks what the model needs; the message names the item.
+        """
+        return Predictor(self.task).predict(items)
+
+
+def fit(
+    experiment: Source | Sequence[Source] | Experiment,
+    overrides: Overrides | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    run_directory: str | Path | None = None,
+    resume: str | Path = "auto",
+    profile: bool = False,
+    allow_modules: Sequence[str] = (),
+) -> Run:
+    """Train an experiment as `bert-lightning fit` does: the same directory, files, resuming and result.
+
+    A run that was interrupted continues from its newest checkpoint, and a finished one is returned at once.
+
+    Args:
+        experiment: a YAML file of nested keys, a mapping of nested keys, a list of these of which later ones win, or
+            an experiment of `load_experiment`.
+        overrides: dotted keys and their values, such as `{"trainer.max_steps": 100}`.
+        callbacks: callbacks of Lightning, beside those of the experiment. A run resumes bit for bit if a callback
+            keeps its state in `state_dict` and draws no random numbers. The manifest records their classes.
+        loggers: loggers of Lightning, beside those of the experiment. They get the optimiser's step.
+        run_directory: the folder of the run; `runs/<experiment>/<hash of the settings>` by default.
+        resume: `auto`, `never`, which starts a new run, or the path of the checkpoint to continue from.
+        profile: record some steps into the directory's `profile/`.
+        allow_modules: modules and packages that a `class_path` of the experiment may import.
+
+    Returns:
+        The directory, the metrics, and the trained task.
+
+    Raises:
+        InputError: a setting, the data or the directory is not usable. The message names the key or the file.
+        StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written: the same call continues.
+        WorkError: something failed that is not the user's mistake, such as a full disk.
+
+    Example:
+        ::
+
+            run = bert_lightning.fit("topics.yaml", {"optimizer.learning_rate": 1e-4})
+            print(run.metrics["val/accuracy"], run.predict(["The old cat sees the young dog."]))
+    """
+    _check_objects("callbacks", callbacks, Callback)
+    _check_objects("loggers", loggers, Logger)
+    loaded = load_experiment(experiment, overrides, None, allow_modules)
+    _check_processes(loaded)
+    directory = choose_directory(loaded, Path(run_directory) if run_directory is not None else None, str(resume))
+    # Without this variable the tokenizers library warns whenever a loader forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not _TRAINING.acquire(blocking=False):
+        raise InputError("a training is running in this process already: start one after the other, or in processes")
+    try:
+        with keyboard_interrupts():
+            metrics = train(loaded, directory, str(resume), callbacks=callbacks, loggers=loggers, profile=profile)
+    finally:
+        _TRAINING.release()
+    if metrics is None:
+        return Run(directory.path, recorded_metrics(directory), loaded, was_finished=True)
+    return Run(directory.path, metrics, loaded)
+
+
+def build(
+    experiment: Source | Sequence[Source] | Experiment,
+    overrides: Overrides | None = None,
+    *,
+    allow_modules: Sequence[str] = (),
+) -> tuple[Task, StepDataModule]:
+    """Build the task and the data of an experiment, complete, to train them with a `lightning.Trainer` of one's own.
+
+    The weights are those that `fit` begins with. The task has the optimiser and the schedule of the experiment, and
+    the data has its length: `Trainer(max_epochs=1)` trains the steps of the experiment. Precision and devices are
+    those of the Trainer.
+
+    Args:
+        experiment: as in `fit`.
+        overrides: as in `fit`.
+        allow_modules: as in `fit`.
+
+    Raises:
+        InputError: a setting or the data is not usable. The message names the key or the file.
+
+    Example:
+        ::
+
+            task, data = bert_lightning.build("topics.yaml")
+            lightning.Trainer(max_epochs=1).fit(task, data)
+    """
+    loaded, start = settle(load_experiment(experiment, overrides, None, allow_modules), None)
+    setup = building.build(loaded, start)
+    for note in setup.notes:
+        print(note)
+    return setup.task, setup.data
+
+
+def recorded_metrics(directory: RunDirectory) -> dict[str, float]:
+    """Return the metrics of the last validation of a finished run; none if it had no validation."""
+    validations = [
+        {name: value for name, value in row.items() if name.startswith("val/")}
+        for row in directory.read_metrics()
+        # Rows with this key come from scoring a checkpoint after training.
+        if "checkpoint" not in row
+    ]
+    return next((metrics for metrics in reversed(validations) if metrics), {})
+
+
+def _check_objects(name: str, objects: Sequence[object], kind: type) -> None:
+    """Check the objects that a program gives.
+
+    Raises:
+        InputError: they are no list, or one of them is of another class; the message names the argument.
+    """
+    if not isinstance(objects, list | tuple):
+        raise InputError(f"{name}: a list is expected, not {objects!r}")
+    for each in objects:
+        if not isinstance(each, kind):
+            raise InputError(f"{name}: {each!r} is no {kind.__module__.partition('.')[0]} {kind.__name__}")
+
+
+def _check_processes(experiment: Experiment) -> None:
+    """Check that the processes of a training can be started, and that this is one of them.
+
+    Raises:
+        InputError: Lightning would have to start a program again that is no file, or this process was started for a
+            training on several devices, and the experiment is one on a single device.
+    """
+    several = experiment.trainer.num_processes > 1
+    if not several and not is_first_process():
+        raise InputError(
+            "this process was started to train with others, and this experiment trains in one process: train it in a "
+            "program of its own"
+        )
+    started = "LOCAL_RANK" in os.environ or SLURMEnvironment.detect()
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    if several and not started and (program is None or not os.path.isfile(program)):
+        raise InputError(
+            "trainer.devices is more than 1, and Lightning starts this program again for each: write it to a file"
+        )

@@ -1,0 +1,89 @@
+"""Experiments of every task and every step method, and teachers for them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.runs.building import build
+from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from bert_lightning.tasks.step_method import StepMethod
+from bert_lightning.tasks.task import Task
+from tests.support.small_corpus import SMALL_MODEL
+from tests.support.task_data import task_data
+
+NO_DROPOUT = ["--model.config.hidden_dropout_prob=0", "--model.config.attention_probs_dropout_prob=0"]
+LARGER = ["--model.config.hidden_size=48", "--model.config.num_hidden_layers=3"]
+Make = Callable[..., Experiment]
+
+
+def experiment_of(task: str, sources: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a short experiment.
+
+    Args:
+        task: the name of the task.
+        sources: `store`, `validation_store`, `tables` and `tokenizer`, as in the fixtures.
+        folder: receives the files of the task.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources["tokenizer"].save(folder / "tokenizer")
+    data = {"max_seq_length": 40, "batch_size": 8}
+    if task == "pretraining":
+        data |= {"train": str(sources["store"]), "validation": str(sources["validation_store"]), "num_workers": 0}
+    else:
+        data |= task_data(task, sources["tables"], folder) | {"tokenizer": str(folder / "tokenizer")}
+    return {
+        "experiment": "methods",
+        "task": task,
+        "model": SMALL_MODEL,
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 3, "accelerator": "cpu"},
+        "optimizer": {"learning_rate": 1e-3},
+        "wandb": {"mode": "disabled"},
+        "data": data,
+    }
+
+
+def maker(values: dict[str, Any]) -> Make:
+    """Return a function from overrides to the experiment."""
+    return lambda *overrides: load_experiment([], overrides, values, ["tests.support.methods"])
+
+
+def train(experiment: Experiment, folder: Path, resume: Path | None = None) -> Task:
+    """Train, and return the task. Checkpoints are in the folder."""
+    setup = build(experiment, None)
+    steps = setup.data.plan.num_steps
+    callbacks = training_callbacks(experiment, setup.task, folder, steps, validates=True)
+    trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
+    trainer.fit(setup.task, setup.data, ckpt_path=resume)
+    return setup.task
+
+
+def first_batch(experiment: Experiment, number: int = 0) -> tuple[Task, Batch]:
+    """Return a task before training, in training mode, and one of its micro-batches."""
+    setup = build(experiment, None)
+    return setup.task.train(), setup.data.training_batches(number, setup.data.plan, 0, 1)[0]
+
+
+def gradients(task: Task, batch: Batch, method: StepMethod | None = None, seed: int = 1) -> list[torch.Tensor]:
+    """Return the gradients of a micro-batch that is the whole batch, and delete them in the model."""
+    method = task.step_method if method is None else method
+    divisors = method.counts(batch)[: method.num_losses]
+    factors = torch.tensor(method.loss_factors)
+
+    def backward(losses: torch.Tensor, *, is_last: bool = True) -> None:
+        (losses / divisors * factors).sum().backward()
+
+    task.model.zero_grad()
+    torch.manual_seed(seed)
+    method.sums(batch, backward)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in task.model.parameters()]
+    task.model.zero_grad()
+    return found
+
+
+def same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    """Return whether tensors are equal bit for bit."""
+    return len(one) == len(other) and all(map(torch.equal, one, other))
