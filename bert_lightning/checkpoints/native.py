@@ -224,5 +224,20 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
         tuning=entry.get("tuning"),
-        base=Base(**entry["base"]) if entry.get("base") is not None else None,
+        base=_base_from(entry.get("base")),
     )
+
+
+def _base_from(entry: Any) -> Base | None:
+    """Return the base that a checkpoint names, if it does.
+
+    Raises:
+        TypeError: the entry is not of its form.
+    """
+    if entry is None:
+        return None
+    base = Base(**entry)
+    texts = (base.name, base.path, base.digest, base.dtype, *base.names)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text in the entry of its base")
+    return base

@@ -23,16 +23,16 @@ from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.tuning import Full, described
 from bert_lightning.optim.parameter_groups import parameter_groups
+from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask, ProgressColumn
 from bert_lightning.tasks.optimization import Optimization
 from bert_lightning.tasks.step import (
-    PlainStep,
-    StepMethod,
     accumulate_gradients,
     loss_weights,
 )
+from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.tasks.trainer_checks import (
     LIGHTNING_LOG_INTERVAL,
     base_rate,
@@ -103,7 +103,7 @@ class Task(LoggedTask, Inference):
         self.config = config
         self.tokenizer = tokenizer
         self.optimization = optimization
-        self.step_method: StepMethod = PlainStep()
+        self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
         self._without_optimizer: list[torch.nn.Parameter] = []
@@ -121,9 +121,41 @@ class Task(LoggedTask, Inference):
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch; the losses among them carry gradients."""
 
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The losses for which `distributions` can be compared with those of another model; none by default."""
+        return ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the number of items of each of the `distributions`; computed without the model."""
+        raise NotImplementedError
+
+    def compute(self, batch: Batch) -> Any:
+        """Return the model's output for a batch."""
+        raise NotImplementedError
+
+    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+        """Return (K,) each training sum of one micro-batch, given the model's output."""
+        raise NotImplementedError
+
+    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
+        """Return what the model predicts about the items of each loss in `distribution_names`."""
+        raise NotImplementedError
+
     def num_scored(self, batch: Batch) -> int:
         """Return the number of tokens of a micro-batch that are scored against the vocabulary."""
         return 0
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient: 1."""
+        return (1.0,) * self.num_losses
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
+        scored = self.num_scored(batch)
+        return num_passes * training_operations(self.config, tokens, pairs, batch["num_sequences"], scored)
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -192,7 +224,7 @@ class Task(LoggedTask, Inference):
         clock.begin_optimizer()
         for parameter in self._without_optimizer:
             parameter.grad = None
-        losses = result.sums[: self.num_losses]
+        losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
         self._interval.add(*result.only_if(finite), self._work(micro_batches))
@@ -270,7 +302,8 @@ class Task(LoggedTask, Inference):
             self._without_optimizer = check_training(self, self._optimization)
         self._finite.folder = Path(self.trainer.default_root_dir)
         self._finite.skips = self._optimization.non_finite == "skip"
-        self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
+        share, names = data_rank(self.trainer), self.step_method.loss_names
+        self._interval.start(share, self.device, self._find_peak(), names)
 
     def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
@@ -307,16 +340,7 @@ class Task(LoggedTask, Inference):
         return peak * self.trainer.world_size
 
     def _work(self, batches: Sequence[Batch]) -> Work:
-        operations = sum(
-            training_operations(
-                self.config,
-                batch["num_tokens"],
-                batch["num_token_pairs"],
-                batch["num_sequences"],
-                self.num_scored(batch),
-            )
-            for batch in batches
-        )
+        operations = sum(self.step_method.operations(batch) for batch in batches)
         num_tokens = sum(batch["num_tokens"] for batch in batches)
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
@@ -337,7 +361,7 @@ class Task(LoggedTask, Inference):
 
     def _named_means(self, means: Sequence[float]) -> dict[str, float]:
         """Return the training metrics, given the (K,) means of the training sums."""
-        named = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
+        named = {f"train/{name}": mean for name, mean in zip(self.step_method.loss_names, means, strict=True)}
         weights = loss_weights(self, self._optimization)
         named["train/loss"] = sum(mean * weight for mean, weight in zip(means, weights, strict=False))
         return named

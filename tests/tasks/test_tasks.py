@@ -42,7 +42,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 def train(experiment, folder: Path):
     """Train, and return the task, the data and the trainer."""
-    data, task, _ = build(experiment, None)
+    data, task, *_ = build(experiment, None)
     steps = data.plan.num_steps
     callbacks = training_callbacks(experiment, task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
