@@ -108,6 +108,7 @@ class Experiment:
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
+        loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher, besides the labels.
     """
 
