@@ -82,11 +82,11 @@ def test_the_list_has_exactly_the_keys_of_a_resolved_experiment_and_their_defaul
     apart = (".0.", "model.config.", *(f"{path}.{name}" for path in CHOICES for name in ("class_path", "init_args")))
     apart += tuple(f"{key}." for key, value in values.items() if value is None)
     keys = {key: default for key, default in keys.items() if not any(part in key for part in apart)}
-    without_head = {key: value for key, value in values.items() if key != "model.head"}
+    without_head = {key: value for key, value in values.items() if not f"{key}.".endswith((".head.", ".init_args."))}
     assert keys.keys() == without_head.keys()
     for key in keys.keys() - {*SET, "schedule.phases"}:
-        is_choice = key.endswith(".name") and key.removesuffix(".name") in CHOICES
-        default = next(iter(CHOICES[key.removesuffix(".name")])) if is_choice else flow_yaml(values[key])
+        named = key.removesuffix(".name") if key.endswith(".name") else ""
+        default = next(iter(CHOICES[named])) if named in CHOICES else flow_yaml(values[key])
         assert keys[key] == default, key
 
 
