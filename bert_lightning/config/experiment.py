@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import own_modules, read_modules, with_extensions, without_extensions
+from bert_lightning.checks import RefusedValue, nearest_or_own, require_between
+from bert_lightning.config.extensions import (
+    extensions_in,
+    own_modules,
+    read_modules,
+    with_extensions,
+    without_sections,
+)
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
 from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.layers import (
@@ -231,6 +237,9 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
     tables = CHOICES
     if "modules" in values:
         values = {**values, "modules": read_modules(values["modules"], "modules", allow_modules, faults)}
+        if faults:
+            # Tasks and data sets are not known without them.
+            return None
     for key, kind in OBJECT_LISTS.items():
         if key in values:
             values = {**values, key: read_objects(values[key], key, kind, allow_modules, faults)}
@@ -238,7 +247,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
         faults.append(("", str(error)))
-        values = without_extensions(values, CHOICES)
+        values = without_sections(values, extensions_in(values, CHOICES))
     _check_name(values.get("experiment"), faults)
     model = values.get("model")
     config = model.get("config") if isinstance(model, dict) else None
@@ -272,7 +281,7 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
     if task is None:
         faults.append(("task", f"the key task is missing; known: {', '.join(TASKS)}"))
     else:
-        faults.append(("task", f"task is {task!r}{nearest(str(task), TASKS)}"))
+        faults.append(("task", f"task is {task!r}{nearest_or_own(str(task), TASKS)}"))
     model = values.get("model")
     if isinstance(model, dict):
         check_task_section("model.head", model.get("head"), tables, faults)

@@ -1,6 +1,7 @@
 """From an experiment to the objects of its run: data, model, task and optimisation, each complete."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightning
@@ -17,6 +18,7 @@ from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
 from bert_lightning.optim.freezing import release_steps
+from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.starting_point import (
     adapted_to,
     checkpoint_tokenizer,
@@ -26,7 +28,7 @@ from bert_lightning.runs.starting_point import (
     tuning_name,
     with_vocabulary_of,
 )
-from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
@@ -90,6 +92,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
+    task.module = OWNERS.get(spec.name)
     _check_slices(experiment, tuning)
     if split is None and given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
@@ -113,20 +116,27 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
         raise InputError(f"model.{error}") from None
 
 
-def task_of(checkpoint: Checkpoint) -> Task:
+def task_of(checkpoint: Checkpoint, allow_modules: Sequence[str] = ()) -> Task:
     """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
 
+    Args:
+        checkpoint: the checkpoint.
+        allow_modules: modules of the user's that may be imported for its task and model.
+
     Raises:
-        InputError: the checkpoint was not written by a run.
+        InputError: the checkpoint was not written by a run, or needs a module that is not allowed.
     """
     tokenizer = checkpoint_tokenizer(checkpoint)
     if checkpoint.task is None or tokenizer is None:
         raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
+    import_code_of(checkpoint, allow_modules)
     spec, config = task_spec(checkpoint.task), config_of(checkpoint)
     model = spec.model(config, **spec.saved_head_arguments(checkpoint))
     tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
-    return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
+    task = spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
+    task.module = OWNERS.get(spec.name)
+    return task
 
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
