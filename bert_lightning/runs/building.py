@@ -30,7 +30,7 @@ from bert_lightning.runs.starting_point import (
     with_vocabulary_of,
 )
 from bert_lightning.runs.teacher import build_teacher, read_teacher
-from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -98,6 +98,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     arguments = spec.task_arguments(data, saved)
     task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
+    task.module = OWNERS.get(spec.name)
     _use_loss(experiment, task)
     _check_slices(experiment, tuning, model)
     if split is not None:

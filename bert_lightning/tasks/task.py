@@ -71,6 +71,8 @@ class Task(LoggedTask, Inference):
     """
 
     name: ClassVar[str]
+    module: str | None = None
+    """The user's module that registers the task; None for the tasks of this package."""
     monitor: str
     """The validation metric that decides which checkpoint is the best."""
     monitor_mode: str
@@ -402,6 +404,7 @@ class Task(LoggedTask, Inference):
         base = {} if self.base is None else {"base": asdict(self.base)}
         return {
             "task": self.name,
+            **({} if self.module is None else {"module": self.module}),
             "architecture": self.model.architecture,
             "config": self.config.to_dict(),
             "vocabulary": "\n".join(vocabulary.entries),
