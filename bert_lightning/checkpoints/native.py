@@ -20,6 +20,7 @@ from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Base, Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import without_buffers
 from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
@@ -206,9 +207,9 @@ def read_native(path: Path, *, unverified: bool = False) -> Checkpoint:
 
 
 def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
-    tensors = {
-        name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)
-    }
+    tensors = without_buffers(
+        {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)}
+    )
     return Checkpoint(
         path=path,
         config=entry["config"],
@@ -224,5 +225,20 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
         tuning=entry.get("tuning"),
-        base=Base(**entry["base"]) if entry.get("base") is not None else None,
+        base=_base_from(entry.get("base")),
     )
+
+
+def _base_from(entry: Any) -> Base | None:
+    """Return the base that a checkpoint names, if it does.
+
+    Raises:
+        TypeError: the entry is not of its form.
+    """
+    if entry is None:
+        return None
+    base = Base(**entry)
+    texts = (base.name, base.path, base.digest, base.dtype, *base.names)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text in the entry of its base")
+    return base

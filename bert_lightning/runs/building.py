@@ -4,7 +4,7 @@ import json
 from typing import NamedTuple
 
 import lightning
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
@@ -15,9 +15,11 @@ from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
+from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
+from bert_lightning.model.losses import LOSSES, CrossEntropy
 from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
@@ -31,6 +33,7 @@ from bert_lightning.runs.teacher import build_teacher, read_teacher
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -95,7 +98,8 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     arguments = spec.task_arguments(data, saved)
     task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
-    _check_slices(experiment, tuning)
+    _use_loss(experiment, task)
+    _check_slices(experiment, tuning, model)
     if split is not None:
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
@@ -108,6 +112,27 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     )
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+
+
+def _use_loss(experiment: Experiment, task: Task) -> None:
+    """Give the task its loss over counted items, which training and evaluation share.
+
+    Raises:
+        InputError: the task can use only the default.
+    """
+    if isinstance(experiment.loss, CrossEntropy):
+        return
+    own = "this task has losses of its own"
+    obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
+    if obstacle is not None or not isinstance(task, FineTuningTask):
+        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+    task.loss = experiment.loss
+
+
+def _loss_name(experiment: Experiment) -> str:
+    kind = type(experiment.loss)
+    names = {loss: name for name, loss in LOSSES.items()}
+    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
@@ -123,15 +148,17 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
     try:
         return spec.model(config, **arguments)
     except ValueError as error:
-        raise InputError(f"model.{error}") from None
+        field = str(error).partition(" ")[0].rstrip(":")
+        section = "model.config." if field in PARTS and field != "attention" else "model."
+        raise InputError(f"{section}{error}") from None
 
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
@@ -251,13 +278,23 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
     )
 
 
-def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
-    """Check that tensor parallelism knows how to cut what a tuning adds.
+def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
+    """Check that tensor parallelism knows how to cut what a tuning and parts of the user's add.
 
     Raises:
-        InputError: the tuning is a class of the user's.
+        InputError: the tuning is a class of the user's, or an attention or activation of the user's has parameters.
     """
-    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+    if experiment.trainer.tensor_parallel_size == 1:
+        return
+    for name, key in (("attention", "model.attention"), ("activation", "model.config.hidden_act")):
+        for block in model.backbone.layers:
+            part = getattr(block, name)
+            if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
+                raise InputError(
+                    f"trainer.tensor_parallel_size cannot be combined with {key} {type(part).__name__}, which has "
+                    "parameters: each process has only some of the heads and widths"
+                )
+    if type(tuning) not in TUNINGS.values():
         raise InputError(
             "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
         )

@@ -13,7 +13,8 @@ from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from bert_lightning.checkpoints.native import LAST, find_native, read_native
+from bert_lightning.checkpoints.native import LAST, find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.config.layers import Overrides, Source
 from bert_lightning.data.loading.module import StepDataModule
@@ -58,7 +59,7 @@ class Run:
         path = find_native(self.directory, (LAST,))
         if path is None:
             raise InputError(f"{self.directory} has no checkpoint any more")
-        return task_of(read_native(path)).eval()
+        return task_of(read_checkpoint(path)).eval()
 
     def predict(self, items: Iterable[object]) -> list[dict[str, Any]]:
         """Predict from raw input with `task`: one prediction per text, pair of texts, or dictionary of columns.

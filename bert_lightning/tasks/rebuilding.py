@@ -49,7 +49,10 @@ def task_of(
         if not issubclass(task_class, own):
             raise InputError(f"{checkpoint.path} is a checkpoint of {own.__name__}, not of {task_class.__name__}")
         own = task_class
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    try:
+        model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+    except ValueError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from None
     tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     saved = spec.saved_task_arguments(checkpoint.task_settings)

@@ -17,6 +17,7 @@ from bert_lightning.data.reading.tables import Row
 from bert_lightning.distributed.collectives import data_rank, gather_objects, sum_over_shares
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
+from bert_lightning.model.losses import CrossEntropy, Loss
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.fine_tuning.report import Evaluation, Output, Report
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
@@ -42,11 +43,15 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     Attributes:
         settings: how examples become sequences.
         evaluation: the split that was evaluated last, with its outputs.
+        loss: the loss of a counted item, in training and evaluation.
     """
 
     num_losses: int = 1
     label_name: ClassVar[str] = "labels"
     """The entry of a batch without which there is no loss."""
+    loss: Loss = CrossEntropy()
+    loss_obstacle: str | None = "this task has a loss of its own"
+    """Why only the default loss can be used; None if any can."""
     settings: FineTuningData
 
     def __init__(
