@@ -19,6 +19,7 @@ from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import Loss
+from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
 
@@ -42,7 +43,7 @@ def required_names(kind: type) -> list[str]:
 REQUIRED: dict[str, Sequence[str]] = {
     "optimizer": required_names(OptimizerSettings),
     "schedule": required_names(Schedule),
-    "tuning": ("apply", "merged"),
+    "tuning": required_names(Tuning),
     "loss": required_names(Loss),
     "step_method": ("build",),
     "adversarial": ("wrap",),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checks import nearest
-from bert_lightning.config.extensions import OURS, import_module, is_allowed
+from bert_lightning.config.extensions import OURS, import_class, import_module, is_allowed
 from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, unknown_key
 from bert_lightning.errors import InputError
@@ -17,6 +17,7 @@ from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS, LINEAR
 from bert_lightning.model.layers.attention import PUBLISHED_ATTENTION, AttentionName
 from bert_lightning.model.parts import PartTable
+from bert_lightning.model.tuning import register_tuning
 
 HEAD, _ATTENTION = "model.head", "model.attention"
 PART_PATHS: dict[str, PartTable[Any]] = {
@@ -179,7 +180,7 @@ def register_part(path: str, class_path: str, allowed: Sequence[str]) -> None:
 
 
 def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:
-    """Register the parts that a checkpoint names, as far as their modules are allowed.
+    """Register the parts and the tuning that a checkpoint names by class, as far as their modules are allowed.
 
     A part with a class path is imported from there. For one with a registered name, all allowed modules are imported,
     because the name does not say which of them registers it. Without a part, the model cannot be built, and its error
@@ -197,3 +198,6 @@ def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:
                 import_module(each, path, allowed, name)
         elif is_allowed(module, allowed):
             register_part(path, name, allowed)
+    tuning = str((checkpoint.tuning or {}).get("name"))
+    if is_allowed(tuning.rpartition(".")[0], allowed):
+        register_tuning(import_class(tuning, "tuning", allowed))

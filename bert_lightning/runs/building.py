@@ -18,12 +18,11 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
 from bert_lightning.model.losses import LOSSES, CrossEntropy
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
+from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
-    checkpoint_tokenizer,
     model_config,
     shared_tokenizer,
     take_weights,
@@ -154,31 +153,12 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
         raise InputError(f"{section}{error}") from None
 
 
-def task_of(checkpoint: Checkpoint) -> Task:
-    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
-
-    Raises:
-        InputError: the checkpoint was not written by a run.
-    """
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if checkpoint.task is None or tokenizer is None:
-        raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    try:
-        model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-    except ValueError as error:
-        raise InputError(f"{checkpoint.path}: {error}") from None
-    tune(model, saved_tuning(checkpoint))
-    fill(model, checkpoint)
-    return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
-
-
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
@@ -299,11 +279,17 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
 
 
 def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
-    """Check that tensor parallelism knows how to cut what a tuning and parts of the user's add.
+    """Check that FSDP and tensor parallelism can cut what a tuning and parts of the user's add.
 
     Raises:
-        InputError: the tuning is a class of the user's, or an attention or activation of the user's has parameters.
+        InputError: the tuning is a class of the user's, an attention or activation of the user's has parameters, or
+            a parameter is a scalar.
     """
+    for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():
+        if parameter.ndim == 0:
+            raise InputError(
+                f"trainer.strategy fsdp cannot slice the scalar parameter {name}: give it the shape (1,)"
+            )
     if experiment.trainer.tensor_parallel_size == 1:
         return
     for name, key in (("attention", "model.attention"), ("activation", "model.config.hidden_act")):

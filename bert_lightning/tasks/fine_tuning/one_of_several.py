@@ -19,8 +19,8 @@ class OneOfSeveralTask(FineTuningTask[Split, Logits, Tensor]):
 
     progress_scores = (("train/accuracy", "accuracy", ".1%"),)
     loss_names = ("loss", "accuracy")
-    loss_obstacle = None
     distribution_names = ("loss",)
+    loss_obstacle = None
 
     def counts(self, batch: Batch) -> Tensor:
         """Return (2,): the number of examples, for the loss and for the accuracy."""
