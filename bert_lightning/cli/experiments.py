@@ -34,6 +34,7 @@ def _add_keys(commands: Commands) -> None:
         help="list only keys that begin so, such as optimizer or trainer.precision",
     )
     parser.add_argument("--task", metavar="TASK", help="list only the keys of this task")
+    _modules_option(parser)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print a list of objects")
     forms.add_argument("--markdown", action="store_true", help="print the page docs/configuration.md")
@@ -58,6 +59,24 @@ def _add_init(commands: Commands) -> None:
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="the new file (default: TASK.yaml in this folder)"
     )
+    _modules_option(parser)
+
+
+def _modules_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="module of yours that registers tasks, which is imported; repeatable",
+    )
+
+
+def _import_modules(names: list[str]) -> None:
+    from bert_lightning.config.extensions import import_module
+
+    for name in names:
+        import_module(name, "--allow-module", names)
 
 
 def _keys(options: argparse.Namespace) -> int:
@@ -68,6 +87,7 @@ def _keys(options: argparse.Namespace) -> int:
     from bert_lightning.cli.key_lists import json_values, markdown_page, text_lines
     from bert_lightning.config.keys import all_sections, matching
 
+    _import_modules(options.allow_module)
     sections = matching(all_sections(options.task), options.prefix)
     if options.markdown:
         print(markdown_page(sections), end="")
@@ -85,15 +105,18 @@ def _init(options: argparse.Namespace) -> int:
     from bert_lightning.runs.starting_file import starting_file
     from bert_lightning.tasks.catalogue import task_spec
 
+    modules = options.allow_module
+    _import_modules(modules)
     spec = task_spec(options.task)
     output = options.output or Path(f"{spec.name}.yaml")
+    command = " ".join(["bert-lightning fit --config", str(output), *(f"--allow-module {name}" for name in modules)])
     made = output.with_name(f"{output.stem}-data")
     _refuse_existing(output)
     if options.data is None:
         if options.validation is not None:
             raise InputError("--validation does nothing without --data")
-        write_text(output, starting_file(spec, pretrained=options.pretrained, name=output.stem))
-        print(f"{output}: fill in what says path/to, then run `bert-lightning fit --config {output}`")
+        write_text(output, starting_file(spec, pretrained=options.pretrained, name=output.stem, modules=modules))
+        print(f"{output}: fill in what says path/to, then run `{command}`")
         return OK
     if not can_survey(spec):
         raise InputError(f"--data is not possible for the task {spec.name}, whose data only it can read")
@@ -108,8 +131,8 @@ def _init(options: argparse.Namespace) -> int:
         tokenizer = str(made / "vocabulary")
         survey.vocabulary.save(Path(tokenizer))
         print(f"{len(survey.vocabulary):,} entries: {tokenizer}")
-    write_text(output, starting_file(spec, survey, tokenizer, options.pretrained, output.stem))
-    print(*survey.notes.values(), f"{output}: run `bert-lightning fit --config {output}`", sep="\n")
+    write_text(output, starting_file(spec, survey, tokenizer, options.pretrained, output.stem, modules))
+    print(*survey.notes.values(), f"{output}: run `{command}`", sep="\n")
     return OK
 
 

@@ -49,6 +49,7 @@ def starting_file(
     tokenizer: str | None = None,
     pretrained: str | None = None,
     name: str = "first",
+    modules: Sequence[str] = (),
 ) -> str:
     """Return the text of an experiment file.
 
@@ -58,11 +59,13 @@ def starting_file(
         tokenizer: folder of the vocabulary that was made for the data.
         pretrained: the checkpoint to start from; None for new weights.
         name: the value of `experiment`, or a text that becomes one.
+        modules: those that register the task.
     """
     keys = {key.path: key for section in all_sections(spec.name) for key in section.keys}
     entries = [
         Entry("experiment", re.sub(r"[^\w-]+", "-", name, flags=re.ASCII).strip("-") or "first"),
         Entry("task", spec.name),
+        *([Entry("modules", list(modules))] if modules else []),
         *_model_entries(keys, pretrained),
         *_data_entries(keys, spec, survey, tokenizer),
         Entry("optimizer.learning_rate", _RATE if pretrained is None else _RATE_OF_PRETRAINED),

@@ -11,6 +11,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
+from bert_lightning.model.tuning import merged
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
@@ -20,9 +21,9 @@ _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
 
 
 def read_teacher(experiment: Experiment) -> Checkpoint | None:
-    """Read the checkpoint of the teacher, if there is one."""
+    """Read the checkpoint of the teacher, if there is one. What a tuning has learned is merged into its weights."""
     settings = experiment.distillation
-    return read_checkpoint(settings.teacher) if settings is not None else None
+    return merged(read_checkpoint(settings.teacher)) if settings is not None else None
 
 
 def build_teacher(

@@ -184,6 +184,47 @@ def test_validation_text_is_encoded_with_the_vocabulary_of_the_store(sources, st
     assert fingerprints[0] == fingerprints[1]
 
 
+OWN_TASK = """
+import dataclasses
+
+from bert_lightning.tasks.catalogue import TASKS, register_task
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
+
+
+@dataclasses.dataclass(frozen=True)
+class StanceData(TextClassificationData):
+    \"\"\"Data of stances.
+
+    Attributes:
+        neutral: the label of texts without a stance.
+    \"\"\"
+
+    neutral: str = "none"
+
+
+register_task(dataclasses.replace(TASKS["text-classification"], name="stance", data_settings=StanceData))
+"""
+
+
+def test_a_task_of_a_users_module_has_a_file_and_a_list_of_keys(sources, tables, capsys):
+    Path("my_stances.py").write_text(OWN_TASK)
+    command = ["init", "stance", "--data", str(tables["train"]), "--validation", str(tables["validation"])]
+    assert main(command) == 2
+    assert "task is 'stance'" in capsys.readouterr().err
+    try:
+        assert main([*command, "--allow-module", "my_stances"]) == 0
+        assert "fit --config stance.yaml --allow-module my_stances" in capsys.readouterr().out
+        assert read_yaml(Path("stance.yaml"))["modules"] == ["my_stances"]
+        assert "#neutral: none" in Path("stance.yaml").read_text()
+        assert main(["keys", "data.neutral", "--allow-module", "my_stances"]) == 0
+        assert "the label of texts without a stance." in capsys.readouterr().out
+        Path("short.yaml").write_text(SHORT)
+        fit = ["fit", "--config", "stance.yaml", "short.yaml", "--run-directory", "run"]
+        assert main([*fit, "--allow-module", "my_stances"]) == 0
+    finally:
+        TASKS.pop("stance", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -204,6 +245,7 @@ def test_validation_text_is_encoded_with_the_vocabulary_of_the_store(sources, st
         ("text-classification --validation good.tsv", "--validation does nothing without --data"),
         ("text-classification --data good.tsv --labels 3", "unexpected argument '--labels'"),
         ("token-classification --data good.conll", "good.conll: line 1: 'word' and 'tag' are names of columns"),
+        ("text-classification --allow-module no_such", "--allow-module no_such cannot be imported"),
         ("question-answering --data good.tsv", "good.tsv: line 2"),
         ("question-answering --data broken.json", "broken.json"),
         ("pretraining --data none.txt", "none.txt: no such file"),
