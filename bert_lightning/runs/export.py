@@ -86,7 +86,10 @@ def export(source: str, form: str, output: Path, base: str | None = None) -> lis
 
 
 def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
-    differences = export_onnx(model.float(), folder / ONNX_FILE)
+    try:
+        differences = export_onnx(model.float(), folder / ONNX_FILE)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     for name, difference in differences.items():
         if not difference <= ONNX_TOLERANCE:
             raise WorkError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")

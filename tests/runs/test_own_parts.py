@@ -1,5 +1,6 @@
 """Runs with parts of the model of the user's, from configuration to prediction."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS
+from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from tests.support.runs import fit, logged, weights
@@ -110,6 +112,73 @@ def test_a_run_with_own_parts_everywhere_is_recorded_and_resumes_bit_for_bit(exp
     )
 
 
+def test_the_parts_of_the_page_about_the_model_train(experiment, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2].joinpath("docs/model.md").read_text().partition("## Your own parts")[2]
+    module, keys = (re.search(rf"^```{kind}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1] for kind in LANGUAGES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_parts", raising=False)
+    Path("my_parts.py").write_text(module)
+    Path("parts.yaml").write_text(keys.replace("  size: tiny\n", ""))
+    file = experiment(trainer={"precision": "32"})
+    files = ["--config", str(file), "--config", "parts.yaml"]
+    assert main(["fit", *files, "--run-directory", "run", "--allow-module", "my_parts"]) == 0
+    saved = yaml.safe_load(Path("run/config.yaml").read_text())
+    written = yaml.safe_load(keys)
+    assert saved["model"]["head"]["init_args"] == written["model"]["head"]["init_args"]
+    assert saved["model"]["attention"] == written["model"]["attention"]
+    assert saved["model"]["config"]["norm_placement"]["class_path"] == "my_parts.Sandwich"
+    assert saved["loss"] == written["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_own_parts_like_one(experiment, tmp_path, two_ranks, strategy):
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    file = experiment(trainer={"precision": "32"}, **OWN | {"config": OWN["config"] | still})
+    shared = ("--loss.name=focal", *ALLOWED)
+    assert fit(file, tmp_path / "one", *shared) == 0
+    command = ["fit", "--config", str(file), "--run-directory", str(tmp_path / "two"), "--trainer.devices=2"]
+    assert {*two_ranks.run([*command, f"--trainer.strategy={strategy}", *shared])} == {0}
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"attention": OWN["attention"]},
+            "combined with model.attention RelativeBias, which has parameters",
+        ),
+        ({"config": {"hidden_act": f"{MODULE}.Swish"}}, "cannot be combined with model.config.hidden_act Swish"),
+    ],
+)
+def test_tensor_parallelism_refuses_parts_with_parameters(experiment, model, message):
+    trainer = {"strategy": "fsdp", "devices": 2, "tensor_parallel_size": 2}
+    read = load_experiment([experiment(trainer=trainer, **model)], [], None, [MODULE])
+    with pytest.raises(InputError, match=message):
+        build(read, None)
+
+
+@pytest.mark.slow
+def test_pretraining_on_packed_batches_takes_own_parts_and_exports_them(home, tmp_path, capsys):
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] |= {"attention": OWN["attention"]}
+    values["model"]["config"] |= OWN["config"]
+    values["data"] |= {"batching": "packed"}
+    values["trainer"] |= {"max_steps": 4}
+    file = tmp_path / "packed.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert fit(file, tmp_path / "run", *ALLOWED) == 0
+    command = ["export", "--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "exported")]
+    assert main([*command, "--format", "huggingface"]) == 2
+    named = "norm_placement, position_embeddings, hidden_act, attention"
+    assert f"has {named}, which transformers" in capsys.readouterr().err
+
+
 def test_a_registered_name_needs_no_class_path(experiment, tmp_path):
     from bert_lightning.model import register_attention, register_head
     from tests.support import own_parts
@@ -148,6 +217,7 @@ def test_a_later_layer_replaces_a_part_with_its_arguments(experiment, tmp_path):
     assert model.config.get("init_args", {}) == {}
 
 
+LANGUAGES = ("python", "yaml")
 SPY = "from pathlib import Path\nPath('imported').touch()\n"
 
 
