@@ -84,7 +84,7 @@ def _read(path: str | Path) -> tuple[Checkpoint, str | None]:
                 f"{path} is not a checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder "
                 "with config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
-        checkpoint = read_native(native)
+        checkpoint = read_native(native, unverified=True)
     return checkpoint, revision
 
 

@@ -36,7 +36,7 @@ class ModelSettings:
     """
 
     size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, metadata={"keys": BertConfig})
     pretrained: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     resize_vocabulary: bool = False

@@ -1,5 +1,6 @@
 """YAML files of nested keys, read strictly and written so that they read back to the same values."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,22 @@ def read_yaml(path: Path) -> dict[str, object]:
 def dump_yaml(values: dict[str, object]) -> str:
     """Return nested keys as YAML that `read_yaml` reads back to the same values."""
     return yaml.dump(values, Dumper=_ExactDumper, sort_keys=False, allow_unicode=True)
+
+
+def flow_yaml(value: object) -> str:
+    """Return a value as YAML in one line, as one would write it after its key.
+
+    >>> flow_yaml([0.9, 1e-06]), flow_yaml(None), flow_yaml("32")
+    ('[0.9, 1e-06]', 'null', "'32'")
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(flow_yaml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{flow_yaml(key)}: {flow_yaml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, float):
+        return repr(value)
+    text = yaml.dump(value, Dumper=_ExactDumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def yaml_value(value: object, path: str) -> Any:

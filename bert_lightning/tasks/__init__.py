@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
     from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
     from bert_lightning.tasks.spec import NoHeadSettings, TaskSpec
-    from bert_lightning.tasks.step import PlainStep, StepMethod
+    from bert_lightning.tasks.step_method import PlainStep, StepMethod
     from bert_lightning.tasks.task import Optimization, Task
     from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
     from bert_lightning.tasks.text_classification.settings import TextClassificationData
