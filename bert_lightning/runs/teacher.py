@@ -11,7 +11,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
-from bert_lightning.model.tuning import merged
+from bert_lightning.model.tuning import saved_tuning, tune
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
@@ -21,9 +21,9 @@ _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
 
 
 def read_teacher(experiment: Experiment) -> Checkpoint | None:
-    """Read the checkpoint of the teacher, if there is one. What a tuning has learned is merged into its weights."""
+    """Read the checkpoint of the teacher, if there is one."""
     settings = experiment.distillation
-    return merged(read_checkpoint(settings.teacher)) if settings is not None else None
+    return read_checkpoint(settings.teacher) if settings is not None else None
 
 
 def build_teacher(
@@ -53,6 +53,7 @@ def build_teacher(
         # The student's random numbers must not depend on the teacher.
         with torch.random.fork_rng(devices=[]):
             model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+            tune(model, saved_tuning(checkpoint))
         problems += _other_head(checkpoint, model, student)
     if problems:
         raise InputError(f"distillation.teacher {checkpoint.path} cannot teach this student: {'; '.join(problems)}")
