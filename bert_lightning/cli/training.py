@@ -109,9 +109,10 @@ def _fit(options: argparse.Namespace) -> int:
     if options.print_config is not None:
         from bert_lightning.config.experiment import load_experiment
 
-        experiment = load_experiment(options.config, options.overrides, None, options.allow_module)
+        experiment = load_experiment(options.config, options.overrides, allow_modules=options.allow_module)
         _print_config(experiment, with_comments=options.print_config == "comments")
         return OK
+
     from bert_lightning.runs.python import fit
 
     run = fit(

@@ -25,7 +25,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
-from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
+from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -51,6 +51,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
 from bert_lightning.methods.distillation import DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
+from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
@@ -68,9 +69,12 @@ CHOICES: Tables = {
     "schedule": SCHEDULES,
     "data.masking": MASKINGS,
     "tuning": TUNINGS,
+    "loss": LOSSES,
     "step_method": STEP_METHODS,
     "adversarial": ADVERSARIES,
 }
+CLASS_PATHS: Tables = {**CHOICES, **{path: {} for path in PART_PATHS}}
+"""Dotted paths that may name a class of the user's; the entries of choices."""
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
@@ -78,6 +82,7 @@ _SECTIONS: dict[str, type] = {
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
     "tuning": Full,
+    "loss": CrossEntropy,
     "step_method": Plain,
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
@@ -103,6 +108,7 @@ class Experiment:
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
+        loss: the loss of the task, by name or as a class.
         tuning: which parameters of the encoder train, or are added to it.
         step_method: what a step does with a micro-batch.
         adversarial: perturbed embeddings that a step trains on besides the plain ones.
@@ -122,6 +128,7 @@ class Experiment:
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     tuning: Tuning = field(default_factory=Full)
+    loss: Loss = field(default_factory=CrossEntropy)
     step_method: StepMethodSettings = field(default_factory=Plain)
     adversarial: AdversarialSettings = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
@@ -146,7 +153,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
-        return dict(plain(self, "", CHOICES))
+        return with_class_paths(dict(plain(self, "", CHOICES)))
 
     @property
     def identity(self) -> str:

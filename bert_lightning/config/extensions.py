@@ -18,6 +18,8 @@ from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
+from bert_lightning.model.losses import Loss
+from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
 
@@ -41,7 +43,8 @@ def required_names(kind: type) -> list[str]:
 REQUIRED: dict[str, Sequence[str]] = {
     "optimizer": required_names(OptimizerSettings),
     "schedule": required_names(Schedule),
-    "tuning": ("apply", "merged"),
+    "tuning": required_names(Tuning),
+    "loss": required_names(Loss),
     "step_method": ("build",),
     "adversarial": ("wrap",),
     # `Masking` has more fields, which only its own methods use.

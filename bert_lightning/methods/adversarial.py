@@ -114,7 +114,9 @@ class FastGradientStep:
         """Return (K,) the sums, after the backward passes of both applications of the method."""
         encoder, number = self.task.model.backbone, self.method.num_losses
         shape = (*batch["input_ids"].shape, encoder.config.hidden_size)
-        nothing = torch.zeros(shape, device=batch["input_ids"].device, requires_grad=True)
+        # In at least float32, in which norms are exact enough; the encoder casts it.
+        kind = torch.promote_types(encoder.embeddings.word.weight.dtype, torch.float32)
+        nothing = torch.zeros(shape, dtype=kind, device=batch["input_ids"].device, requires_grad=True)
 
         def clean(losses: Tensor, *, is_last: bool = True) -> None:
             backward(torch.cat([losses, torch.zeros_like(losses)]), is_last=False)

@@ -15,13 +15,14 @@ from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
+from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
+from bert_lightning.model.losses import LOSSES, CrossEntropy
+from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
 from bert_lightning.runs.starting_point import (
     adapted_to,
-    checkpoint_tokenizer,
     model_config,
     shared_tokenizer,
     take_weights,
@@ -32,6 +33,7 @@ from bert_lightning.runs.teacher import build_teacher, read_teacher
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -96,7 +98,9 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     arguments = spec.task_arguments(data, saved)
     task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
+    _use_loss(experiment, task)
     _check_slices(experiment, tuning)
+    _use_loss(experiment, task)
     if split is not None:
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
@@ -109,6 +113,27 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     )
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+
+
+def _use_loss(experiment: Experiment, task: Task) -> None:
+    """Give the task its loss over counted items, which training and evaluation share.
+
+    Raises:
+        InputError: the task can use only the default.
+    """
+    if isinstance(experiment.loss, CrossEntropy):
+        return
+    own = "this task has losses of its own"
+    obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
+    if obstacle is not None or not isinstance(task, FineTuningTask):
+        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+    task.loss = experiment.loss
+
+
+def _loss_name(experiment: Experiment) -> str:
+    kind = type(experiment.loss)
+    names = {loss: name for name, loss in LOSSES.items()}
+    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
@@ -124,31 +149,17 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
     try:
         return spec.model(config, **arguments)
     except ValueError as error:
-        raise InputError(f"model.{error}") from None
-
-
-def task_of(checkpoint: Checkpoint) -> Task:
-    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
-
-    Raises:
-        InputError: the checkpoint was not written by a run.
-    """
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if checkpoint.task is None or tokenizer is None:
-        raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-    tune(model, saved_tuning(checkpoint))
-    fill(model, checkpoint)
-    return spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
+        field = str(error).partition(" ")[0].rstrip(":")
+        section = "model.config." if field in PARTS and field != "attention" else "model."
+        raise InputError(f"{section}{error}") from None
 
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:

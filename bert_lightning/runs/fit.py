@@ -12,6 +12,7 @@ from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, set
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.loggers import log_settings, run_loggers
 from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
@@ -76,13 +77,16 @@ def train(
         session = Session(directory, experiment, run_id, inputs, point, tuple(callbacks), tuple(loggers))
         all_callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
         compiled = compiles(experiment, steps)
+        all_loggers = run_loggers(experiment, directory, session.run_id, point.step, loggers)
         trainer = build_trainer(
-            experiment, directory.path, session.loggers(), steps=steps, callbacks=all_callbacks, compiled=compiled
+            experiment, directory.path, all_loggers, steps=steps, callbacks=all_callbacks, compiled=compiled
         )
         setup.data.check_shares(experiment.trainer.num_shares)
         with recording(session, lock, trainer):
             if is_first_process():
                 _announce(session, setup, trainer)
+                if point.checkpoint is None:
+                    log_settings(experiment, all_loggers)
             if compiled:
                 setup.task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
             metrics = _train(session, setup, trainer)

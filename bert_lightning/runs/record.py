@@ -15,6 +15,7 @@ from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
@@ -27,7 +28,6 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Task
 from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import set_aside
-from bert_lightning.training.metrics_file import MetricsFile
 from bert_lightning.training.signals import StoppedBySignal
 
 FINISHED = "finished"
@@ -108,16 +108,6 @@ class Session:
     point: ResumePoint
     callbacks: tuple[Callback, ...] = ()
     given_loggers: tuple[Logger, ...] = ()
-
-    def loggers(self) -> list[Logger]:
-        """Make the loggers of this process. They write nothing before training.
-
-        Raises:
-            InputError: W&B is asked to log online without an API key.
-        """
-        folder = self.directory.path
-        wandb = weights_and_biases.wandb_loggers(self.experiment, folder, self.run_id)
-        return [MetricsFile(folder), *wandb, *self.given_loggers]
 
     @property
     def given(self) -> dict[str, list[str]]:
@@ -210,7 +200,7 @@ def _record_beginning(session: Session) -> None:
     entry = {
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
-        "settings": {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in sorted(MAY_CHANGE)},
+        "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
         **circumstances(),
         **({GIVEN: session.given} if session.given else {}),
     }

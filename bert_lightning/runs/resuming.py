@@ -27,6 +27,7 @@ MAY_CHANGE = {
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
     *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
     "data.num_workers",
+    "loggers",
 }
 # Keys of an optimiser's group that hold the state of training, or only decide how a step is computed.
 _STATE_KEYS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}

@@ -251,6 +251,9 @@ class Checkpointing(Checkpoint):
             return
         path = self.folder / step_name(step)
         if self.saved_step != step:
+            # What a resumed run does not log again must be on the disk.
+            for logger in trainer.loggers:
+                logger.save()
             trainer.save_checkpoint(path)
             self.saved_step = step
         if trainer.is_global_zero:

@@ -6,7 +6,7 @@ processes stop together. Any other error ends training at once.
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import Callback
 from lightning.pytorch.loggers import Logger
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from bert_lightning.errors import WorkError
 
+Wrapper = TypeVar("Wrapper", bound=Callable[..., Any])
+_MARK = "is_of_one_training"
 # Hooks whose errors wait. `StopOnSignal` comes after the user's callbacks and raises them.
 _WAITING = (
     "on_train_batch_end",
@@ -45,15 +47,20 @@ class FirstError:
     """The first error of a step that waits for the step to be complete.
 
     Attributes:
-        message: None while there is no error.
+        error: None while there is no error; its cause is what the user's code raised.
     """
 
     def __init__(self) -> None:
-        self.message: str | None = None
+        self.error: OwnPartError | None = None
 
     def keep(self, error: OwnPartError) -> None:
         """Remember an error unless there is one already."""
-        self.message = self.message or str(error)
+        self.error = self.error or error
+
+    @property
+    def message(self) -> str | None:
+        """The message of the error."""
+        return str(self.error) if self.error is not None else None
 
 
 def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
@@ -76,8 +83,17 @@ def guard_logger(logger: Logger, label: str) -> None:
         _guard(logger, name, label, None)
 
 
+def marked(wrapper: Wrapper) -> Wrapper:
+    """Mark a wrapper that belongs to one training, so that the next one replaces it."""
+    setattr(wrapper, _MARK, True)
+    return wrapper
+
+
 def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError | None) -> None:
     original: Callable[..., Any] = getattr(part, name)
+    while getattr(original, _MARK, False):
+        # A program trained with the same object before.
+        original = original.__wrapped__  # type: ignore[attr-defined]
 
     @functools.wraps(original)
     def guarded(*arguments: Any, **keywords: Any) -> Any:
@@ -90,6 +106,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
             text = str(error).splitlines()[0] if str(error) else "no message"
             message = f"{label} raised in {name}: {type(error).__name__}: {text}"
             own = OwnPartError(message, allows_checkpoint=isinstance(part, Callback) and name not in _INCOMPLETE)
+            own.__cause__ = error
             if waiting is None:
                 raise own from error
             return waiting.keep(own)
@@ -97,7 +114,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
             _check_state(result if name == "state_dict" else _added(arguments, before), f"{label}.{name}")
         return result
 
-    setattr(part, name, guarded)
+    setattr(part, name, marked(guarded))
 
 
 def _added(arguments: tuple[Any, ...], before: Collection[str]) -> dict[str, object]:

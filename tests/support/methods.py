@@ -1,6 +1,8 @@
 """Experiments of every task and every step method, and teachers for them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.runs.building import build
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
-from bert_lightning.tasks.step_method import StepMethod
+from bert_lightning.tasks.step_method import BackwardPass, CountedLosses, PlainStep, StepMethod
 from bert_lightning.tasks.task import Task
 from tests.support.small_corpus import SMALL_MODEL
 from tests.support.task_data import task_data
@@ -61,24 +63,32 @@ def train(experiment: Experiment, folder: Path, resume: Path | None = None) -> T
     return setup.task
 
 
-def first_batch(experiment: Experiment, number: int = 0) -> tuple[Task, Batch]:
-    """Return a task before training, in training mode, and one of its micro-batches."""
+def micro_batches(experiment: Experiment, number: int = 1) -> tuple[Task, list[Batch]]:
+    """Return a task before training, in training mode, and the micro-batches of its first step."""
     setup = build(experiment, None)
-    return setup.task.train(), setup.data.training_batches(number, setup.data.plan, 0, 1)[0]
+    plan = dataclasses.replace(setup.data.plan, accumulate=number)
+    return setup.task.train(), list(setup.data.training_batches(0, plan, 0, 1))
 
 
-def gradients(task: Task, batch: Batch, method: StepMethod | None = None, seed: int = 1) -> list[torch.Tensor]:
-    """Return the gradients of a micro-batch that is the whole batch, and delete them in the model."""
+def first_batch(experiment: Experiment) -> tuple[Task, Batch]:
+    """Return a task before training, in training mode, and its first batch."""
+    task, [batch] = micro_batches(experiment)
+    return task, batch
+
+
+def gradients(task: Task, *batches: Batch, method: StepMethod | None = None, seed: int = 1) -> list[torch.Tensor]:
+    """Return the gradients of the micro-batches of a whole batch, and delete them in the model."""
     method = task.step_method if method is None else method
-    divisors = method.counts(batch)[: method.num_losses]
+    divisors = torch.stack([method.counts(batch)[: method.num_losses] for batch in batches]).sum(0)
     factors = torch.tensor(method.loss_factors)
 
     def backward(losses: torch.Tensor, *, is_last: bool = True) -> None:
         (losses / divisors * factors).sum().backward()
 
     task.model.zero_grad()
-    torch.manual_seed(seed)
-    method.sums(batch, backward)
+    for batch in batches:
+        torch.manual_seed(seed)
+        method.sums(batch, backward)
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in task.model.parameters()]
     task.model.zero_grad()
     return found
@@ -87,3 +97,36 @@ def gradients(task: Task, batch: Batch, method: StepMethod | None = None, seed: 
 def same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
     """Return whether tensors are equal bit for bit."""
     return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """A step method of a user: `share` of the gradient from one pass, the rest from another."""
+
+    share: float = 0.25
+
+    def build(self, losses: CountedLosses) -> StepMethod:
+        return TwoPassesStep(losses, self.share)
+
+
+class TwoPassesStep(PlainStep):
+    def __init__(self, losses: CountedLosses, share: float) -> None:
+        super().__init__(losses)
+        self.share = share
+
+    def sums(self, batch: Batch, backward: BackwardPass) -> torch.Tensor:
+        for is_last, share in ((False, self.share), (True, 1 - self.share)):
+            sums = self.losses.sums(batch)
+            backward(sums[: self.num_losses] * share, is_last=is_last)
+        return sums.detach()
+
+
+OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
+FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
+METHODS: dict[str, Callable[[Path], list[str]]] = {
+    "own": lambda teacher: OWN,
+    "fgm": lambda teacher: FGM,
+    "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
+    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}"],
+}
+"""Name of a combination -> overrides, given a teacher."""

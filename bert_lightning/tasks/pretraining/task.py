@@ -20,6 +20,7 @@ from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.model.layers.token_loss import TokenLoss
 from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import rounded
+from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
@@ -249,7 +250,8 @@ class PretrainingTask(Task):
         entry_ids = torch.tensor(self.tokenizer.entry_ids)
         numbers, columns = (ids == self.tokenizer.mask_id).nonzero(as_tuple=True)
         inputs = ids, batch["token_type_ids"], batch["attention_mask"], numbers * ids.shape[1] + columns
-        output = self.model(*move_data_to_device(inputs, self.device))
+        with evaluating(self):
+            output = self.model(*move_data_to_device(inputs, self.device))
         logits = output.prediction_logits if self.sentence_metric else output
         probabilities, indices = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
         tokens = entry_ids[indices.cpu()]

@@ -71,6 +71,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
     line_columns: Sequence[str] = ("question", "context")
     model: BertForQuestionAnswering
     settings: QuestionAnsweringData
+    loss_obstacle = None
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
     def sums_of(self, computed: SpanOutput, batch: Batch) -> Tensor:
         """Sum the span loss and that of the answer head, and count the windows with both ends right."""
         starts, ends, mask = batch["start_positions"], batch["end_positions"], batch["attention_mask"]
-        losses = [span_losses(computed.start_logits, computed.end_logits, starts, ends, mask).sum()]
+        losses = [span_losses(computed.start_logits, computed.end_logits, starts, ends, mask, self.loss).sum()]
         if computed.answerable_logits is not None:
             losses.append(
                 F.binary_cross_entropy_with_logits(

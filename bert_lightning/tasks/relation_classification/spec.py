@@ -18,7 +18,6 @@ RELATION_CLASSIFICATION = TaskSpec(
     head_arguments=lambda head, data: {"labels": data.labels},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForRelationClassification.arguments_of,
     saved_task_arguments=lambda saved: {
         "settings": RelationClassificationData(**saved["data"]),
         "labels": saved["labels"],

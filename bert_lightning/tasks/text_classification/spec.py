@@ -33,7 +33,6 @@ TEXT_CLASSIFICATION = TaskSpec(
     head_arguments=_head_arguments,
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForSequenceClassification.arguments_of,
     saved_task_arguments=_saved_task_arguments,
     guess_settings=guess_texts,
 )

@@ -23,7 +23,6 @@ TOKEN_CLASSIFICATION = TaskSpec(
     head_options=lambda tensors: {"crf": "crf.transitions" in tensors},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForTokenClassification.arguments_of,
     saved_task_arguments=lambda saved: {
         "settings": TokenClassificationData(**saved["data"]),
         "labels": saved["labels"],
