@@ -112,6 +112,7 @@ class Experiment:
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
+        loss: the loss of the task, by name or as a class.
         tuning: which parameters of the encoder train, or are added to it.
         step_method: what a step does with a micro-batch.
         adversarial: perturbed embeddings that a step trains on besides the plain ones.

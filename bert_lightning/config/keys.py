@@ -25,8 +25,8 @@ from bert_lightning.tasks.catalogue import TASKS, task_spec
 _NEEDED: dict[str, dict[str, object]] = {"trainer": {"max_steps": 1}, "model": {"size": "tiny"}}
 # Values that a range leaves out, if it leaves any out.
 _EXTREMES: dict[type, tuple[float, ...]] = {int: (-1, 0, 2**62), float: (-1.0, 0.0, 1e300)}
-# Fields of `BertConfig` that no key sets. The vocabulary decides the first, `model.attention` the second.
-_NO_KEYS = ("vocab_size", "attention")
+# Fields of `BertConfig` that no key under `model.config` sets: the vocabulary and `model.attention` decide them.
+_NO_KEYS = ("model.config.vocab_size", "model.config.attention")
 _CLASS_PATH = "a class of your own instead of a name, as module and name. Its module needs `--allow-module`."
 _INIT_ARGS = "the keys of that class."
 
@@ -166,7 +166,7 @@ def _walk(cls: type, path: str, choice: tuple[str, str] | None) -> Iterator[_Fou
             key = Key(full, _type_in_words(hint), default, description, allowed, choice=choice)
             keys.append((key, _owner(cls, field.name)))
     if cls is BertConfig:
-        keys = [(_of_architecture(key), owner) for key, owner in keys if key.path.rpartition(".")[2] not in _NO_KEYS]
+        keys = [(_of_architecture(key), owner) for key, owner in keys if key.path not in _NO_KEYS]
     yield _Found(path, choice, cls, tuple(keys))
     for sections_inside in inside:
         yield from sections_inside
@@ -309,5 +309,5 @@ def _of_architecture(key: Key) -> Key:
     name = key.path.rpartition(".")[2]
     if name in PARTS:
         key = key._replace(type=f"{type_name(Literal[*PARTS[name]])} or a registered part")
-    values = {str(getattr(BertConfig.preset(size), name)) for size in PRESETS}
+    values = {repr(getattr(BertConfig.preset(size), name)) for size in PRESETS}
     return key._replace(default="that of model.size") if len(values) > 1 else key
