@@ -69,6 +69,11 @@ def test_every_link_to_a_file_has_its_file(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.parametrize("page", TEXTS, ids=names(TEXTS))
+def test_no_page_holds_the_markers_of_an_unfinished_merge(page):
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(), flags=re.MULTILINE)
+
+
 def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", whole_text(page), flags=re.DOTALL | re.MULTILINE)
 
