@@ -13,11 +13,12 @@ class RefusedValue(ValueError):
 
     Attributes:
         name: the field that holds the value.
+        allowed: what the value must do, such as `be at least 1`.
     """
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
         super().__init__(f"{name} is {value}; it must {allowed}")
-        self.name = name
+        self.name, self.allowed = name, allowed
 
 
 def require_at_least(settings: object, least: float, *names: str) -> None:

@@ -1,14 +1,21 @@
 """Sphinx settings: `make docs` builds the pages under docs/_build."""
 
+import re
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 from bert_lightning.version import __version__
 
 FOLDER = Path(__file__).parent
+PAGES_ELSEWHERE = {
+    "CONTRIBUTING.md": "contributing",
+    "CHANGELOG.md": "changelog",
+    "experiments/README.md": "experiments",
+}
 sys.path.insert(0, str(FOLDER))
 
 from generated import expand, scripts_of  # noqa: E402  (needs the line above)
@@ -33,6 +40,7 @@ myst_heading_anchors = 3
 default_role = "code"  # docstrings write code as Markdown does
 add_module_names = False
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # torch and Lightning refer to pages of theirs
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 110
 python_use_unqualified_type_names = True
@@ -68,14 +76,43 @@ def expand_page(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = expand(source[0], folder)
 
 
-def name_constructor_arguments(
+def link_pages(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """Make a link of each page that a text names by its path, such as `docs/data.md`."""
+    for literal in list(doctree.findall(nodes.literal)):
+        page = PAGES_ELSEWHERE.get(literal.astext()) or literal.astext().removeprefix("docs/").removesuffix(".md")
+        inside_link = isinstance(literal.parent, nodes.reference)
+        if literal.astext().endswith(".md") and page in app.env.found_docs and not inside_link:
+            link = nodes.reference("", "", refuri=app.builder.get_relative_uri(name, page))
+            literal.replace_self(link)
+            link += literal
+
+
+def prepare_docstring(
     app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]
 ) -> None:
-    """List the fields of a dataclass or named tuple as what they are to a caller: arguments of its constructor."""
+    """Prepare a docstring for napoleon.
+
+    The fields of a dataclass or named tuple are what they are to a caller: arguments of its constructor. And napoleon
+    would take the words before a colon in the first line of an attribute for its type; after a comment it does not.
+    """
     if isinstance(described, type) and (is_dataclass(described) or hasattr(described, "_fields")):
         lines[:] = ["Args:" if line == "Attributes:" else line for line in lines]
+    if what in ("attribute", "property", "data") and ":" in lines[0]:
+        lines[:0] = ["..", ""]
+
+
+def name_default_functions(
+    app: Sphinx, what: str, name: str, described: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Name a default that is a function or class. Sphinx cannot read Python's form of it, such as `<function f>`."""
+    if signature:
+        signature = re.sub(r"<function (?:\w+\.)*<lambda>>", "...", signature)
+        signature = re.sub(r"<(?:function|class) '?(?:\w+\.)*(\w+)'?>", r"\1", signature)
+    return signature, returned
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", name_default_functions)
     app.connect("source-read", expand_page)
-    app.connect("autodoc-process-docstring", name_constructor_arguments, priority=400)  # before napoleon's 500
+    app.connect("doctree-resolved", link_pages)
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's 500

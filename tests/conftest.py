@@ -28,6 +28,9 @@ from tests.support.tuned import write_base
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# Fixtures of one folder have no doctests, and pytest would import all of these files under one name.
+collect_ignore_glob = ["*/conftest.py"]
+
 
 @pytest.fixture(scope="session")
 def documents() -> list[list[str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bert_lightning.checkpoints import hub
-from bert_lightning.checkpoints.checkpoint import Base, Checkpoint
+from bert_lightning.checkpoints.checkpoint import WEIGHT_DTYPES, Base, Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 
 Read = Callable[[str | Path], Checkpoint]
@@ -76,8 +76,17 @@ def with_base(delta: Checkpoint, chosen: str | Path | None, read: Read) -> Check
 
 
 def joined(delta: Checkpoint, base: Base, tensors: Mapping[str, Tensor]) -> Checkpoint:
-    """Return a delta checkpoint with the tensors that it took from its base; `tensors` are those of the base."""
-    dtype = getattr(torch, base.dtype)
+    """Return a delta checkpoint with the tensors that it took from its base; `tensors` are those of the base.
+
+    Raises:
+        CheckpointError: the base lacks one of them, or the type is none of weights.
+    """
+    dtypes = {_name(dtype): dtype for dtype in WEIGHT_DTYPES}
+    missing = [name for name in base.names if name not in tensors]
+    if missing or base.dtype not in dtypes:
+        reason = f"{base.name} has no tensor {missing[0]}" if missing else f"its base has the type {base.dtype}"
+        raise CheckpointError(f"{delta.path} is not a checkpoint of bert_lightning: {reason}")
+    dtype = dtypes[base.dtype]
     return replace(delta, tensors={**{name: tensors[name].to(dtype) for name in base.names}, **delta.tensors})
 
 

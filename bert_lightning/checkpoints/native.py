@@ -4,9 +4,12 @@ Besides Lightning's entries, a checkpoint has the entry `bert_lightning`: config
 It can therefore be used without any other file.
 """
 
+import logging
 import os
+import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,11 @@ from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Base, Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import without_buffers
 from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".ckpt"
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
@@ -118,15 +124,27 @@ def step_of(path: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
-def load_native(path: Path) -> dict[str, Any]:
+def hyper_parameters_of(path: Path) -> dict[str, Any]:
+    """Return what `save_hyperparameters` of a task has put into a checkpoint that has been verified."""
+    if path.is_dir():
+        return {}
+    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("hyper_parameters", {}))
+
+
+def load_native(path: Path, *, unverified: bool = False) -> dict[str, Any]:
     """Verify a checkpoint and load it as plain values and whole tensors; no pickled code is executed.
+
+    Args:
+        path: file or folder of shards.
+        unverified: also load a file of another writer that has no checksum, such as one of a plain Lightning
+            Trainer, with a warning.
 
     Raises:
         CheckpointError: it is missing, damaged, or not a checkpoint of this package.
     """
     if os.environ.get(_UNSAFE):
         raise CheckpointError(f"{path} is not loaded while the environment variable {_UNSAFE} is set: unset it")
-    fault = damage(path)
+    fault = _fault_of_others(path) if unverified and _is_of_others(path) else damage(path)
     if fault:
         raise CheckpointError(f"{path} {fault}")
     # The file is as it was written, according to its SHA-256. So if loading fails, another program wrote it.
@@ -134,6 +152,11 @@ def load_native(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = load_shards(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of bert_lightning: it holds objects that only running code could load. If "
+            "save_hyperparameters put them there, leave them out with its `ignore`"
+        ) from None
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of bert_lightning: {type(error).__name__}") from None
     if not isinstance(content, dict) or ENTRY not in content:
@@ -141,9 +164,38 @@ def load_native(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_native(path: Path) -> Checkpoint:
-    """Read one of our checkpoints as a `Checkpoint`. If it has a `base`, it holds only what was trained."""
-    content = load_native(path)
+def _is_of_others(path: Path) -> bool:
+    """Return whether a file without a checksum is one that a run of ours cannot have written."""
+    if not path.is_file() or files.checksum_path(path).exists():
+        return False
+    among_ours = path.name in (BEST, LAST) and bool(step_checkpoints(path.parent))
+    return not among_ours and path not in step_checkpoints(path.parent)
+
+
+def _fault_of_others(path: Path) -> str | None:
+    """Describe what is wrong with a file without a checksum, as far as the sums of its archive show it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        return f"has no checksum next to it ({files.checksum_path(path).name}), and is not a whole file of torch"
+    if damaged is not None:
+        return f"is damaged: the CRC-32 of {damaged} differs"
+    log.warning(
+        "%s has no checksum next to it, so its bytes could not be verified, except by the sums inside the file; "
+        "Trainer(plugins=[VerifiedCheckpointIO()]) writes one", path,
+    )  # fmt: skip
+    return None
+
+
+def read_native(path: Path, *, unverified: bool = False) -> Checkpoint:
+    """Read one of our checkpoints as a `Checkpoint`. If it has a `base`, it holds only what was trained.
+
+    Args:
+        path: file or folder of shards.
+        unverified: as in `load_native`.
+    """
+    content = load_native(path, unverified=unverified)
     try:
         checkpoint = _from_entry(path, content, content[ENTRY])
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -155,9 +207,9 @@ def read_native(path: Path) -> Checkpoint:
 
 
 def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
-    tensors = {
-        name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)
-    }
+    tensors = without_buffers(
+        {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)}
+    )
     return Checkpoint(
         path=path,
         config=entry["config"],
@@ -174,5 +226,20 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
         tuning=entry.get("tuning"),
-        base=Base(**entry["base"]) if entry.get("base") is not None else None,
+        base=_base_from(entry.get("base")),
     )
+
+
+def _base_from(entry: Any) -> Base | None:
+    """Return the base that a checkpoint names, if it does.
+
+    Raises:
+        TypeError: the entry is not of its form.
+    """
+    if entry is None:
+        return None
+    base = Base(**entry)
+    texts = (base.name, base.path, base.digest, base.dtype, *base.names)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text in the entry of its base")
+    return base

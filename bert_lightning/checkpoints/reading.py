@@ -26,12 +26,44 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
 
     Args:
         path: path or hub name.
-        base: path or hub name of that base, if it is no longer where it was when training began.
+        base: path of that base, or its hub name with `hub:`, if it is no longer where it was when training began.
 
     Raises:
         CheckpointError: there is no readable checkpoint, and the message lists the expected forms; or there is no
             base of the right weights, or `base` is given for a checkpoint that has all of its weights.
     """
+    checkpoint, revision = _read(path)
+    if checkpoint.base is not None:
+        checkpoint = with_base(checkpoint, base, _read_base)
+    elif base is not None:
+        raise CheckpointError(f"{path} has all of its weights, so it needs no base, but {base} is given as one")
+    return _with_origin(checkpoint, revision, str(path))
+
+
+def _read_base(path: str | Path) -> Checkpoint:
+    """Read the base of another checkpoint. It must be whole, so that no file can refer to itself.
+
+    Raises:
+        CheckpointError: it cannot be read, or it holds only what was trained.
+    """
+    is_here = Path(path).exists() or find_tensorflow(Path(path)) is not None
+    if not is_here and not str(path).startswith(hub.PREFIX):
+        # A checkpoint names its base. It must not make any word in it a download.
+        raise CheckpointError(f"{path} does not exist")
+    checkpoint, revision = _read(path)
+    if checkpoint.base is not None:
+        raise CheckpointError(f"{path} itself holds only what was trained, so it is no base")
+    return _with_origin(checkpoint, revision, str(path))
+
+
+def _with_origin(checkpoint: Checkpoint, revision: str | None, name: str) -> Checkpoint:
+    _check_rows(checkpoint)
+    origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
+    return dataclasses.replace(checkpoint, provenance=origin)
+
+
+def _read(path: str | Path) -> tuple[Checkpoint, str | None]:
+    """Return what a path or hub name holds, and the commit of a hub model."""
     name, path = str(path), Path(path)
     refuse_url(path)
     revision, tensorflow = None, find_tensorflow(path)
@@ -52,14 +84,8 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
                 f"{path} is not a checkpoint: expected a run directory with checkpoints/, a .ckpt file, a folder "
                 "with config.json and model.safetensors, or one with bert_config.json and bert_model.ckpt.index"
             )
-        checkpoint = read_native(native)
-    if checkpoint.base is not None:
-        checkpoint = with_base(checkpoint, base, read_checkpoint)
-    elif base is not None:
-        raise CheckpointError(f"{path} has all of its weights, so it needs no base, but {base} is given as one")
-    _check_rows(checkpoint)
-    origin = provenance_of(checkpoint.path.absolute(), checkpoint.tensors, revision, name)
-    return dataclasses.replace(checkpoint, provenance=origin)
+        checkpoint = read_native(native, unverified=True)
+    return checkpoint, revision
 
 
 def _refuse_adapter(folder: Path) -> None:

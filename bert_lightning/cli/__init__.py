@@ -16,7 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from bert_lightning.checkpoints.plain_text import printable
-from bert_lightning.cli import corpora, prediction, publishing, scoring, training
+from bert_lightning.cli import corpora, experiments, prediction, publishing, scoring, training
 from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
 from bert_lightning.cli.streams import STANDARD_OUTPUT, drop_output, keep_standard_streams
@@ -27,7 +27,7 @@ from bert_lightning.version import __version__
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _TRAINING = ("fit", "reproduce")
 # The result of these commands is their output, unless --output names a file.
-_PRINTING = ("instances", "validate", "test", "score", "predict", "doctor")
+_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor")
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -134,7 +134,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
-    drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
+    prints = options.command in _PRINTING or getattr(options, "print_config", None) is not None
+    drop_output(not prints or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
         # Training continues after its terminal closes, unless torchrun would kill it soon after.
         on_hang_up = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN
@@ -228,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser)
-    for family in (corpora, training, scoring, prediction, publishing):
+    for family in (corpora, experiments, training, scoring, prediction, publishing):
         family.add(commands)
     commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

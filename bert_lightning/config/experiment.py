@@ -31,7 +31,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
-from bert_lightning.config.model_parts import with_own_parts, without_stale_arguments
+from bert_lightning.config.model_parts import with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -54,6 +54,10 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
+from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
 from bert_lightning.optim.freezing import FreezeSettings
 from bert_lightning.optim.optimizers import OPTIMIZERS, AdamW, OptimizerSettings
@@ -66,7 +70,15 @@ from bert_lightning.training.checkpointing import CheckpointSettings
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
-CHOICES: Tables = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data.masking": MASKINGS, "tuning": TUNINGS}
+CHOICES: Tables = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "data.masking": MASKINGS,
+    "tuning": TUNINGS,
+    "loss": LOSSES,
+    "step_method": STEP_METHODS,
+    "adversarial": ADVERSARIES,
+}
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
@@ -74,6 +86,10 @@ _SECTIONS: dict[str, type] = {
     "parameter_groups": ParameterGroupSettings,
     "freeze": FreezeSettings,
     "tuning": Full,
+    "loss": CrossEntropy,
+    "step_method": Plain,
+    "adversarial": NoAdversary,
+    "distillation": DistillationSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -90,10 +106,17 @@ class Experiment:
         task: what is trained. It decides which keys `data` and `model.head` have.
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
-        loss_weights: factor on each loss of the task by its name, such as {nsp_loss: 0.5}; 1 if none is given.
+        loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
         modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
         callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
+        optimizer: the optimiser, by name or as a class.
+        schedule: the factor on the learning rate at each step, by name or as a class.
+        tuning: which parameters of the encoder train, or are added to it.
+        step_method: what a step does with a micro-batch.
+        adversarial: perturbed embeddings that a step trains on besides the plain ones.
+        loss: the loss of each counted item, in training and evaluation, by name or as a class.
+        distillation: training on the predictions of a teacher, besides the labels.
     """
 
     experiment: str
@@ -109,6 +132,10 @@ class Experiment:
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
     freeze: FreezeSettings = field(default_factory=FreezeSettings)
     tuning: Tuning = field(default_factory=Full)
+    loss: Loss = field(default_factory=CrossEntropy)
+    step_method: StepMethodSettings = field(default_factory=Plain)
+    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -130,7 +157,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
-        return dict(plain(self, "", CHOICES))
+        return with_class_paths(dict(plain(self, "", CHOICES)))
 
     @property
     def identity(self) -> str:
@@ -262,7 +289,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
-    experiment = build(_experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
     return None if faults else experiment
 
 
@@ -288,11 +315,11 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
         values = {**values, "model": {key: value for key, value in model.items() if key != "head"}}
     check_task_section("data", values.get("data"), tables, faults)
     rest = {key: value for key, value in values.items() if key not in ("task", "data")}
-    fill(_experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
+    fill(experiment_class(None), {**rest, "task": "", "data": None}, "", tables, faults)
 
 
 @functools.cache
-def _experiment_class(spec: TaskSpec | None) -> type:
+def experiment_class(spec: TaskSpec | None) -> type:
     """Return `Experiment` with the types of the sections that depend on the task."""
     if spec is None:
         return _subclass(Experiment, [("data", Any, field())])

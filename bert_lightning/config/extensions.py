@@ -19,6 +19,8 @@ from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.errors import InputError
+from bert_lightning.model.losses import Loss
+from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
 from bert_lightning.tasks.catalogue import OWNERS, TASKS
@@ -43,7 +45,10 @@ def required_names(kind: type) -> list[str]:
 REQUIRED: dict[str, Sequence[str]] = {
     "optimizer": required_names(OptimizerSettings),
     "schedule": required_names(Schedule),
-    "tuning": ("apply", "merged"),
+    "tuning": required_names(Tuning),
+    "loss": required_names(Loss),
+    "step_method": ("build",),
+    "adversarial": ("wrap",),
     # `Masking` has more fields, which only its own methods use.
     "data.masking": ("rate", "mask_share", "random_share", "random_tokens", "select"),
 }

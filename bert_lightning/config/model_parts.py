@@ -5,21 +5,24 @@ A part is named by its registered name, or by `class_path` (a class or function)
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.config.extensions import import_object
+from bert_lightning.checks import nearest
+from bert_lightning.config.extensions import OURS, import_class, import_module, is_allowed
 from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, unknown_key
 from bert_lightning.errors import InputError
 from bert_lightning.model.config import PARTS
-from bert_lightning.model.heads import HEADS
+from bert_lightning.model.heads import HEADS, LINEAR
+from bert_lightning.model.layers.attention import PUBLISHED_ATTENTION, AttentionName
 from bert_lightning.model.parts import PartTable
+from bert_lightning.model.tuning import register_tuning
 
-HEAD = "model.head"
+HEAD, _ATTENTION = "model.head", "model.attention"
 PART_PATHS: dict[str, PartTable[Any]] = {
     HEAD: HEADS,
-    "model.attention": PARTS["attention"],
+    _ATTENTION: PARTS["attention"],
     **{f"model.config.{name}": table for name, table in PARTS.items() if name != "attention"},
 }
 """Dotted keys that name a part -> its table."""
@@ -95,6 +98,12 @@ def _as_name(values: dict[str, object], path: str) -> dict[str, object]:
         InputError: the mapping has other keys than a name or class path and `init_args`.
     """
     part = at(values, path)
+    section, key = split(path)
+    if key in section_at(values, section) and not isinstance(part, str | dict) and path != HEAD:
+        shown = "null" if part is None else repr(part)
+        raise InputError(f"{path}: expected one of {', '.join(_known(path))}, got {shown}")
+    if path == _ATTENTION and isinstance(part, str) and part not in _known(path):
+        raise InputError(f"{path}: expected one of {', '.join(_known(path))}, got {part!r}")
     if not isinstance(part, dict) or (path == HEAD and "class_path" not in part):
         return values
     if "class_path" in part and "name" in part:
@@ -104,7 +113,6 @@ def _as_name(values: dict[str, object], path: str) -> dict[str, object]:
         raise InputError(f"{path}: a name or class_path is expected, got {part!r}")
     if not isinstance(arguments, dict):
         raise InputError(f"{path}.init_args: keys and values are expected, got {arguments!r}")
-    section, key = split(path)
     values, content = copied(values, section)
     if path == HEAD:
         rest = {other: value for other, value in part.items() if other not in ("class_path", "name")}
@@ -117,6 +125,27 @@ def _as_name(values: dict[str, object], path: str) -> dict[str, object]:
     if arguments:
         values, content = copied(values, _ARGUMENTS)
         content[key] = arguments
+    return values
+
+
+def _known(path: str) -> list[str]:
+    return [*(get_args(AttentionName) if path == _ATTENTION else ()), *PART_PATHS[path]]
+
+
+def with_class_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Write each part that is named by its class path as `class_path` and `init_args`, as in a configuration file."""
+    for path, class_path in class_paths_in(values).items():
+        section_path, key = split(path)
+        if path == HEAD:
+            values, head = copied(values, path)
+            head["class_path"] = head.pop("name")
+            continue
+        arguments = at(values, f"{_ARGUMENTS}.{key}") or {}
+        if arguments:
+            values, others = copied(values, _ARGUMENTS)
+            del others[key]
+        values, section = copied(values, section_path)
+        section[key] = {"class_path": class_path, "init_args": arguments}
     return values
 
 
@@ -134,23 +163,41 @@ def register_part(path: str, class_path: str, allowed: Sequence[str]) -> None:
     table = PART_PATHS[path]
     if class_path in table:
         return
-    part = import_object(class_path, path, allowed)
+    key, (module_name, _, name) = f"{path}.class_path", class_path.rpartition(".")
+    module = import_module(module_name, key, allowed, class_path)
+    part = getattr(module, name, None)
+    if part is None:
+        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise InputError(f"{key}: {module_name} has no {name}{nearest(name, known) if known else ''}")
+    # The module may have imported it from one that is not allowed.
+    origin = getattr(part, "__module__", module_name)
+    if not is_allowed(origin, (*OURS, *allowed)):
+        import_module(origin, key, allowed, class_path)
     try:
         table.register(class_path, part)
     except ValueError as error:
-        raise InputError(f"{path}.class_path: {error}") from None
+        raise InputError(f"{key}: {error}") from None
 
 
 def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:
-    """Register the parts that a checkpoint names by class, as far as their modules are allowed.
+    """Register the parts and the tuning that a checkpoint names by class, as far as their modules are allowed.
 
-    Without them, the model cannot be built, and its error names the module.
+    A part with a class path is imported from there. For one with a registered name, all allowed modules are imported,
+    because the name does not say which of them registers it. Without a part, the model cannot be built, and its error
+    names it.
     """
     names = {f"model.config.{name}": checkpoint.config.get(name) for name in PARTS}
-    names["model.attention"] = names.pop("model.config.attention")
+    names[_ATTENTION] = names.pop("model.config.attention")
     names[HEAD] = part_at(checkpoint.task_settings, "head")
     for path, name in names.items():
-        module = name.rpartition(".")[0] if isinstance(name, str) else ""
-        if module and any(f"{module}.".startswith(f"{each}.") for each in allowed):
-            assert isinstance(name, str)
+        if not isinstance(name, str) or name in {*PART_PATHS[path], LINEAR, PUBLISHED_ATTENTION}:
+            continue
+        module = name.rpartition(".")[0]
+        if not module:
+            for each in allowed:
+                import_module(each, path, allowed, name)
+        elif is_allowed(module, allowed):
             register_part(path, name, allowed)
+    tuning = str((checkpoint.tuning or {}).get("name"))
+    if is_allowed(tuning.rpartition(".")[0], allowed):
+        register_tuning(import_class(tuning, "tuning", allowed))

@@ -36,7 +36,7 @@ class ModelSettings:
     """
 
     size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, metadata={"keys": BertConfig})
     pretrained: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     resize_vocabulary: bool = False
@@ -197,7 +197,7 @@ class WandbSettings:
     """Logging to Weights & Biases.
 
     Attributes:
-        mode: auto goes online if there is an API key and stays offline otherwise; disabled does not use W&B.
+        mode: `auto` goes online if there is an API key and stays offline otherwise; `disabled` does not use W&B.
         project: W&B project.
         tags: W&B tags.
     """

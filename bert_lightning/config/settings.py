@@ -85,17 +85,19 @@ def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Faul
         except InputError as error:
             faults.append((full, str(error)))
     for name, field in fields.items():
-        if name not in values and not _has_default(field):
+        if name not in values and not has_default(field):
             full = f"{path}.{name}" if path else name
             faults.append((full, f"the key {full} is missing"))
     return filled if len(faults) == num_before else None
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
+def has_default(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a key may be left out."""
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def _default(field: dataclasses.Field[Any]) -> object:
+def default_of(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a field that has one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -104,9 +106,9 @@ def _value(hint: Any, value: object, path: str, tables: Tables, faults: list[Fau
         return value.value
     if path in tables:
         return _build_choice(tables[path], value, path, tables, faults)
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value, path, tables, faults)
+    if (section := _section_class(hint)) is not None:
+        # An optional section is absent if it is null, also as text from the command line.
+        return None if section is not hint and value == "null" else build(section, value, path, tables, faults)
     if (item := _item_class(hint)) is not None:
         return [
             build(item, entry, f"{path}.{number}", tables, faults)
@@ -178,7 +180,7 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
 def _defaults(settings: Any) -> dict[str, Any]:
     """Return the values of the fields that have defaults, as they are if nobody sets them."""
     fields = dataclasses.fields(settings)
-    defaults = {field.name: _default(field) for field in fields if _has_default(field)}
+    defaults = {field.name: default_of(field) for field in fields if has_default(field)}
     required = {field.name: getattr(settings, field.name) for field in fields if field.name not in defaults}
     try:
         # A class may derive a value when it is made, such as the warm-up of a schedule.
@@ -206,6 +208,13 @@ def _build_choice(table: dict[str, type], values: object, path: str, tables: Tab
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{path}.name is {name!r}{nearest(str(name), table)}")
     return build(table[name], rest, path, tables, faults)
+
+
+def _section_class(hint: Any) -> type | None:
+    """Return the dataclass of a section, also of one that may be null; None for other types."""
+    options = [each for each in typing.get_args(hint) if each is not type(None)]
+    [single] = options if type(None) in typing.get_args(hint) and len(options) == 1 else [hint]
+    return single if isinstance(single, type) and dataclasses.is_dataclass(single) else None
 
 
 def _item_class(hint: Any) -> type | None:
@@ -275,10 +284,10 @@ def _refuse_not_finite(value: object, path: str) -> None:
 
 
 def type_name(hint: Any) -> str:
-    """Return what messages call a type.
+    """Describe a type as messages and the list of keys do.
 
-    >>> type_name(int | None)
-    'int or null'
+    >>> type_name(int | None), type_name(list[str])
+    ('int or null', 'list of str')
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:

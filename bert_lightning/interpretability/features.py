@@ -13,8 +13,8 @@ from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.runs.predictor import BATCH_SIZE, chosen_device, in_blocks
-from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.runs.trainer import quiet, share_out_cores
+from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 FeatureForm = Literal["tokens", "cls", "mean", "max", "pooler"]

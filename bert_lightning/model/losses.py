@@ -1,11 +1,14 @@
-"""Losses of the task models, one value per sequence; the caller chooses how to average them."""
+"""Losses of the task models, one value per counted item; the caller chooses how to average them."""
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bert_lightning.checks import require_at_least, require_below_one
 
 IGNORED = -100
 """The label that is not scored, as in `torch.nn.functional.cross_entropy`."""
@@ -20,6 +23,107 @@ _SEQUENCE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ).mean(-1),
     "regression": lambda logits, labels: F.mse_loss(logits, _targets(logits, labels), reduction="none").mean(-1),
 }
+
+
+class Loss(Protocol):
+    """A loss over counted items, each of which is one of L classes. Implementations are frozen dataclasses.
+
+    The items are texts, pieces of words, questions with choices, relations, or the ends of answers. A step divides
+    the sum of their losses by their number in the whole batch, over all micro-batches and processes.
+    """
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return (N,) the loss of each item, from scores (N, L) in at least float32 and gold classes (N,).
+
+        A class that an item cannot have, such as a choice that a question lacks, has the score minus infinity.
+        """
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy, as published for BERT."""
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, reduction="none")
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """Cross-entropy with the gold class mixed with the uniform distribution; Szegedy et al. 2016, section 7.
+
+    The uniform distribution is over the classes that an item can have.
+
+    Attributes:
+        smoothing: the share of the uniform distribution; 0.1 as published.
+    """
+
+    smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_below_one(self, "smoothing")
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        log_probabilities = logits.log_softmax(-1)
+        gold = -log_probabilities.gather(1, targets[:, None])[:, 0]
+        possible = logits != -torch.inf
+        uniform = -log_probabilities.masked_fill(~possible, 0).sum(1) / possible.sum(1)
+        return (1 - self.smoothing) * gold + self.smoothing * uniform
+
+
+@dataclass(frozen=True)
+class Focal:
+    """Focal loss (1 - p)^gamma (-log p) with the probability p of the gold class; Lin et al. 2017, equation 4.
+
+    The factor alpha of equation 5 is a class weight, for which text classification has `data.class_weights`.
+
+    Attributes:
+        gamma: how much less an item counts that is already right with a high probability; 2 as published, 0 is the
+            cross-entropy.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "gamma")
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        log_probability = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        # Not below the least number, because the power has an infinite slope at 0 if gamma is below 1.
+        others = (-torch.expm1(log_probability)).clamp(min=torch.finfo(logits.dtype).tiny)
+        return -(others**self.gamma) * log_probability
+
+
+LOSSES: dict[str, type[Loss]] = {"default": CrossEntropy, "label_smoothing": LabelSmoothing, "focal": Focal}
+"""Value of the key `loss` -> its settings."""
+
+
+_CROSS_ENTROPY = CrossEntropy()
+
+
+def item_losses(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each item, (N, L) and (N,) -> (N,), in float32 at least.
+
+    Raises:
+        ValueError: the loss returns another shape.
+
+    >>> item_losses(CrossEntropy(), torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 1]))
+    tensor([0.6931, 0.1269])
+    """
+    losses = loss.losses(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+    if losses.shape != targets.shape:
+        raise ValueError(
+            f"{type(loss).__name__}.losses returned the shape {tuple(losses.shape)}; "
+            f"expected {tuple(targets.shape)}, one loss per item"
+        )
+    return losses
+
+
+def summed_losses(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return () the sum of the losses of all items whose target is not `IGNORED`, from (N, L) and (N,)."""
+    if isinstance(loss, CrossEntropy):
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    counted = targets != IGNORED
+    return item_losses(loss, logits[counted], targets[counted]).sum()
 
 
 def sequence_losses(logits: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
@@ -39,9 +143,14 @@ def sequence_losses(logits: Tensor, labels: Tensor, problem_type: ProblemType) -
 
 
 def span_losses(
-    start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
+    start_logits: Tensor,
+    end_logits: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    attention_mask: Tensor | None = None,
+    loss: Loss = _CROSS_ENTROPY,
 ) -> Tensor:
-    """Return the mean of the two cross-entropies: (B, S) x 2 and positions (B,) x 2 -> (B,).
+    """Return the mean of the two losses, by default cross-entropies: (B, S) x 2 and positions (B,) x 2 -> (B,).
 
     The original is `run_squad.py: compute_loss`. A position outside the window (below 0, or S and above) does not
     count. In the original the softmax includes padding. With the mask it does not, so the amount of padding has no
@@ -65,9 +174,14 @@ def span_losses(
 
     def losses(logits: Tensor, positions: Tensor) -> Tensor:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        inside = (positions >= 0) & (positions < length)
+        if not isinstance(loss, CrossEntropy):
+            if attention_mask is not None:
+                logits = logits.masked_fill(attention_mask == 0, -torch.inf)
+            counted = item_losses(loss, logits[inside], positions[inside])
+            return logits.new_zeros(len(positions)).masked_scatter(inside, counted)
         if attention_mask is not None:
             logits = logits.masked_fill(attention_mask == 0, torch.finfo(logits.dtype).min)
-        inside = (positions >= 0) & (positions < length)
         return F.cross_entropy(
             logits, positions.masked_fill(~inside, IGNORED), reduction="none", ignore_index=IGNORED
         )

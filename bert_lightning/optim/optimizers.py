@@ -42,7 +42,7 @@ class AdamW:
         learning_rate: the peak rate, which the schedule scales; 1e-4 for pre-training in the BERT paper.
         betas: decay rates of the running moments.
         epsilon: added to the root of the second moment; 1e-6 in `optimization.py`.
-        weight_decay: 0.01 in `optimization.py`; biases and LayerNorm are exempt.
+        weight_decay: decoupled weight decay; 0.01 in `optimization.py`. Biases and LayerNorm are exempt.
         bias_correction: divide the moments by 1 - beta^t. The published code does not, which makes fine-tuning on
             little data unstable (Zhang et al. 2021, arXiv 2006.05987, section 4; Mosbach et al. 2021, arXiv
             2006.04884).
@@ -80,7 +80,7 @@ class SGD:
         learning_rate: the peak rate, which the schedule scales.
         momentum: fraction of the running sum of gradients that each step keeps; 0 for no momentum.
         nesterov: look ahead along the momentum; Sutskever et al. 2013.
-        weight_decay: biases and LayerNorm are exempt.
+        weight_decay: weight decay that is added to the gradient; biases and LayerNorm are exempt.
     """
 
     learning_rate: float = 1e-2
@@ -114,7 +114,7 @@ class Lamb:
             the tensor. 6e-3 for batches of 65,536 in NVIDIA's recipe (`experiments/large_batch/base.yaml`).
         betas: decay rates of the running moments.
         epsilon: added to the root of the second moment.
-        weight_decay: 0.01 in the paper. It is part of the update that is scaled.
+        weight_decay: decoupled weight decay, part of the update that is scaled; 0.01 in the paper.
         bias_correction: divide the moments by 1 - beta^t, as in the paper's algorithm 2; the authors' code does not.
     """
 

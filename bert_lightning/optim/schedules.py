@@ -35,8 +35,8 @@ class _WithWarmup(ABC):
     """A schedule with a linear warm-up from 0: step / W while step < W. Subclasses define the factor after it.
 
     Attributes:
-        warmup_share: W as a fraction of all steps; `default_share` if neither key is set.
-        warmup_steps: W itself, instead of the fraction.
+        warmup_share: W as a fraction of all steps; 0.1 if neither key is set, and 0 if the schedule is `constant`.
+        warmup_steps: W itself, the steps of the warm-up, instead of the fraction.
     """
 
     warmup_share: float | None = None

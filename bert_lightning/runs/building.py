@@ -1,36 +1,39 @@
 """From an experiment to the objects of its run: data, model, task and optimisation, each complete."""
 
 import json
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightning
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
+from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import LINEAR
-from bert_lightning.model.pretrained import PretrainedModel, config_of, fill, without_head
-from bert_lightning.model.tuning import TUNINGS, Full, Tuning, saved_tuning, tune
+from bert_lightning.model.losses import LOSSES, CrossEntropy
+from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
+from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
-from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.starting_point import (
     adapted_to,
-    checkpoint_tokenizer,
     model_config,
     shared_tokenizer,
     take_weights,
     tuning_name,
     with_vocabulary_of,
 )
+from bert_lightning.runs.teacher import build_teacher, read_teacher
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
+from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -44,6 +47,8 @@ class Setup(NamedTuple):
     task: Task
     notes: list[str]
     """Notes for the user about how the setup was made."""
+    teacher: Provenance | None = None
+    """The origin of the teacher that the task learns from, if there is one."""
 
 
 def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
@@ -91,13 +96,44 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
-    task = spec.task(model, config, tokenizer, **spec.task_arguments(data, saved), optimization=optimization)
+    arguments = spec.task_arguments(data, saved)
+    task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
     task.module = OWNERS.get(spec.name)
-    _check_slices(experiment, tuning)
-    if split is None and given is not None and type(tuning) is not Full:
+    _use_loss(experiment, task)
+    _check_slices(experiment, tuning, model)
+    if split is not None:
+        return Setup(data, task, notes)
+    if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
+    teacher = read_teacher(experiment)
+    num_segments = spec.num_segments(settings)
+    teaching = build_teacher(experiment, teacher, task, num_segments, arguments) if teacher is not None else None
+    task.step_method = compose(
+        task, experiment.step_method, experiment.adversarial, experiment.distillation, teaching
+    )
     _check_loss_weights(experiment, task)
-    return Setup(data, task, notes)
+    return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+
+
+def _use_loss(experiment: Experiment, task: Task) -> None:
+    """Give the task its loss over counted items, which training and evaluation share.
+
+    Raises:
+        InputError: the task can use only the default.
+    """
+    if isinstance(experiment.loss, CrossEntropy):
+        return
+    own = "this task has losses of its own"
+    obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
+    if obstacle is not None or not isinstance(task, FineTuningTask):
+        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+    task.loss = experiment.loss
+
+
+def _loss_name(experiment: Experiment) -> str:
+    kind = type(experiment.loss)
+    names = {loss: name for name, loss in LOSSES.items()}
+    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
@@ -113,38 +149,17 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
     try:
         return spec.model(config, **arguments)
     except ValueError as error:
-        raise InputError(f"model.{error}") from None
-
-
-def task_of(checkpoint: Checkpoint, allow_modules: Sequence[str] = ()) -> Task:
-    """Rebuild a task from nothing but the checkpoint of a run, ready to predict.
-
-    Args:
-        checkpoint: the checkpoint.
-        allow_modules: modules of the user's that may be imported for its task and model.
-
-    Raises:
-        InputError: the checkpoint was not written by a run, or needs a module that is not allowed.
-    """
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if checkpoint.task is None or tokenizer is None:
-        raise InputError(f"{checkpoint.path} was not written by a run: predicting needs its labels and vocabulary")
-    import_code_of(checkpoint, allow_modules)
-    spec, config = task_spec(checkpoint.task), config_of(checkpoint)
-    model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-    tune(model, saved_tuning(checkpoint))
-    fill(model, checkpoint)
-    task = spec.task(model, config, tokenizer, **spec.saved_task_arguments(checkpoint.task_settings))
-    task.module = OWNERS.get(spec.name)
-    return task
+        field = str(error).partition(" ")[0].rstrip(":")
+        section = "model.config." if field in PARTS and field != "attention" else "model."
+        raise InputError(f"{section}{error}") from None
 
 
 def _tuning_of(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None) -> Tuning:
     """Return the tuning of a training, or the one with which the checkpoint that is scored was trained."""
+    register_tuning(type(experiment.tuning))
     if split is None:
         return experiment.tuning
-    own = type(experiment.tuning)
-    return saved_tuning(start, {f"{own.__module__}.{own.__qualname__}": own}) if start is not None else Full()
+    return saved_tuning(start) if start is not None else Full()
 
 
 def _frozen(model: PretrainedModel) -> dict[str, Tensor]:
@@ -264,13 +279,29 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
     )
 
 
-def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
-    """Check that tensor parallelism knows how to cut what a tuning adds.
+def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
+    """Check that FSDP and tensor parallelism can cut what a tuning and parts of the user's add.
 
     Raises:
-        InputError: the tuning is a class of the user's.
+        InputError: the tuning is a class of the user's, an attention or activation of the user's has parameters, or
+            a parameter is a scalar.
     """
-    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+    for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():
+        if parameter.ndim == 0:
+            raise InputError(
+                f"trainer.strategy fsdp cannot slice the scalar parameter {name}: give it the shape (1,)"
+            )
+    if experiment.trainer.tensor_parallel_size == 1:
+        return
+    for name, key in (("attention", "model.attention"), ("activation", "model.config.hidden_act")):
+        for block in model.backbone.layers:
+            part = getattr(block, name)
+            if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
+                raise InputError(
+                    f"trainer.tensor_parallel_size cannot be combined with {key} {type(part).__name__}, which has "
+                    "parameters: each process has only some of the heads and widths"
+                )
+    if type(tuning) not in TUNINGS.values():
         raise InputError(
             "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
         )
@@ -307,7 +338,7 @@ def _releases(every: int | None, model: PretrainedModel, num_steps: int) -> dict
 
 
 def _check_loss_weights(experiment: Experiment, task: Task) -> None:
-    losses = task.loss_names[: task.num_losses]
+    losses = task.step_method.loss_names[: task.step_method.num_losses]
     for name in experiment.loss_weights:
         if name not in losses:
             raise InputError(f"unknown key 'loss_weights.{name}'{nearest(name, losses, 'loss_weights')}")

@@ -92,7 +92,10 @@ def export(
 
 
 def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
-    differences = export_onnx(model.float(), folder / ONNX_FILE)
+    try:
+        differences = export_onnx(model.float(), folder / ONNX_FILE)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     for name, difference in differences.items():
         if not difference <= ONNX_TOLERANCE:
             raise WorkError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")

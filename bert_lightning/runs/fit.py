@@ -67,7 +67,7 @@ def train(
         check_settings(directory, experiment)
         own = own_callbacks(experiment, callbacks)
         setup = build(experiment, start)
-        inputs = Inputs.of(setup.data, start)
+        inputs = Inputs.of(setup.data, start, setup.teacher)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
             return None

@@ -11,12 +11,13 @@ from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import task_of
+from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
+from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 
-BATCH_SIZE = 64
 # Number of inputs that are read at once and sorted by length.
 _BLOCK = 32 * BATCH_SIZE
 T = TypeVar("T")
@@ -47,7 +48,9 @@ def load(
             model = bert_lightning.load("runs/sst2")
             [prediction] = model.predict(["a gripping film"])
     """
-    return Predictor(task_of(read_checkpoint(path, base), allow_modules), device)
+    checkpoint = read_checkpoint(path, base)
+    import_code_of(checkpoint, allow_modules)
+    return Predictor(task_of(checkpoint), device)
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -87,7 +90,7 @@ class Predictor:
         """
         if isinstance(items, str):
             raise InputError("a list of texts is expected, not one text")
-        rows = [self._row(number, item) for number, item in enumerate(items, 1)]
+        rows = [self.task.row_of(f"item {number}", item) for number, item in enumerate(items, 1)]
         return list(self.predict_rows(rows, batch_size))
 
     def predict_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
@@ -97,21 +100,10 @@ class Predictor:
                 predictions = self.task.predict_rows(block, batch_size)
             yield from predictions
 
-    def _row(self, number: int, item: object) -> Row:
-        location, names = f"item {number}", self.line_columns
-        if isinstance(item, dict):
-            return Row(location, item)
-        if isinstance(item, str) and len(names) == 1:
-            return Row(location, {names[0]: item})
-        if isinstance(item, list | tuple) and len(item) == len(names) and all(isinstance(text, str) for text in item):
-            return Row(location, dict(zip(names, item, strict=True)))
-        expected = f"{' and '.join(names)}, or " if names else ""
-        raise InputError(f"{location}: this model takes {expected}a dictionary of its columns, not {item!r}")
-
     @property
     def line_columns(self) -> Sequence[str]:
         """Names of the texts on a line of plain text, which tabs separate."""
-        return self.task.line_columns if isinstance(self.task, FineTuningTask) else ("text",)
+        return self.task.line_columns
 
     def read(self, source: str) -> Iterator[Row]:
         """Read raw input, row by row.

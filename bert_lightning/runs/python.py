@@ -13,18 +13,19 @@ from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from bert_lightning.checkpoints.native import LAST, find_native, read_native
+from bert_lightning.checkpoints.native import LAST, find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.config.layers import Overrides, Source
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.runs import building
 from bert_lightning.runs.auto_settings import settle
-from bert_lightning.runs.building import task_of
 from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.predictor import Predictor
 from bert_lightning.runs.processes import is_first_process
+from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.signals import keyboard_interrupts
 
@@ -58,7 +59,7 @@ class Run:
         path = find_native(self.directory, (LAST,))
         if path is None:
             raise InputError(f"{self.directory} has no checkpoint any more")
-        return task_of(read_native(path)).eval()
+        return task_of(read_checkpoint(path)).eval()
 
     def predict(self, items: Iterable[object]) -> list[dict[str, Any]]:
         """Predict from raw input with `task`: one prediction per text, pair of texts, or dictionary of columns.
@@ -102,7 +103,7 @@ def fit(
     Raises:
         InputError: a setting, the data or the directory is not usable. The message names the key or the file.
         StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written: the same call continues.
-        WorkError: something failed that is not the user's mistake, such as a full disk.
+        WorkError: a callback raised, or something failed that is not the user's mistake, such as a full disk.
 
     Example:
         ::
@@ -110,8 +111,9 @@ def fit(
             run = bert_lightning.fit("topics.yaml", {"optimizer.learning_rate": 1e-4})
             print(run.metrics["val/accuracy"], run.predict(["The old cat sees the young dog."]))
     """
-    _check_objects("callbacks", callbacks, Callback)
-    _check_objects("loggers", loggers, Logger)
+    for name, objects in (("callbacks", callbacks), ("loggers", loggers)):
+        if not isinstance(objects, list | tuple):
+            raise InputError(f"{name}: a list is expected, not {objects!r}")
     loaded = load_experiment(experiment, overrides, None, allow_modules)
     _check_processes(loaded)
     directory = choose_directory(loaded, Path(run_directory) if run_directory is not None else None, str(resume))
@@ -171,19 +173,6 @@ def recorded_metrics(directory: RunDirectory) -> dict[str, float]:
         if "checkpoint" not in row
     ]
     return next((metrics for metrics in reversed(validations) if metrics), {})
-
-
-def _check_objects(name: str, objects: Sequence[object], kind: type) -> None:
-    """Check the objects that a program gives.
-
-    Raises:
-        InputError: they are no list, or one of them is of another class; the message names the argument.
-    """
-    if not isinstance(objects, list | tuple):
-        raise InputError(f"{name}: a list is expected, not {objects!r}")
-    for each in objects:
-        if not isinstance(each, kind):
-            raise InputError(f"{name}: {each!r} is no {kind.__module__.partition('.')[0]} {kind.__name__}")
 
 
 def _check_processes(experiment: Experiment) -> None:

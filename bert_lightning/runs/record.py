@@ -15,6 +15,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import joined
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
@@ -45,7 +46,8 @@ class Inputs:
     """The data of a training and the pre-trained weights that it starts from, as the manifest identifies them.
 
     Attributes:
-        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from.
+        fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher` ->
+            that of the teacher's weights.
         model_revision: commit of the hub model to start from.
         start: the checkpoint that training starts from.
     """
@@ -55,12 +57,13 @@ class Inputs:
     start: Checkpoint | None = None
 
     @classmethod
-    def of(cls, data: StepDataModule, start: Checkpoint | None) -> "Inputs":
-        """Identify the data and the checkpoint that training starts from."""
+    def of(cls, data: StepDataModule, start: Checkpoint | None, teacher: Provenance | None = None) -> "Inputs":
+        """Identify the data, the checkpoint that training starts from, and the teacher."""
         origin = start.provenance if start is not None else None
+        fingerprints = data.fingerprints | ({"teacher": teacher.digest} if teacher is not None else {})
         if origin is None:
-            return cls(data.fingerprints, None)
-        return cls({**data.fingerprints, "model": origin.digest}, origin.revision, start)
+            return cls(fingerprints, None)
+        return cls({**fingerprints, "model": origin.digest}, origin.revision, start)
 
     def check(self, directory: RunDirectory, expected: Mapping[str, str] | None) -> None:
         """Check that the inputs are those that the directory's run began with.
@@ -73,11 +76,13 @@ class Inputs:
             InputError: the data or the model changed.
         """
         if expected is not None and not self._match(expected):
-            raise InputError(f"{directory.path}: the data or the model to start from is no longer what the run had")
+            raise InputError(
+                f"{directory.path}: the data, the model to start from or the teacher is no longer what the run had"
+            )
         if not self._match(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
-                f"the data or the model to start from changed since {directory.path} was started: to train with them "
-                "as they are now, choose another directory or use `--resume never`"
+                f"the data, the model to start from or the teacher changed since {directory.path} was started: to "
+                "train with them as they are now, choose another directory or use `--resume never`"
             )
 
     def _match(self, recorded: Mapping[str, str]) -> bool:

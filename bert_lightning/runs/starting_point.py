@@ -16,6 +16,7 @@ from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
 from bert_lightning.model.tuning import Tuning, described, merged, tune
+from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
 
@@ -23,20 +24,6 @@ from bert_lightning.training.precision import product_type
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
     """Read the checkpoint that training starts from, if there is one. What tuning added to it is merged."""
     return merged(read_checkpoint(settings.pretrained)) if settings.pretrained is not None else None
-
-
-def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
-    """Return the tokenizer that a checkpoint carries, if any.
-
-    Raises:
-        InputError: the checkpoint's vocabulary is not usable.
-    """
-    if checkpoint.vocabulary is None:
-        return None
-    try:
-        return WordPieceTokenizer(checkpoint.vocabulary)
-    except InputError as error:
-        raise InputError(f"{checkpoint.path}: {error}") from None
 
 
 def adapted_to(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.fine_tuning.settings import FineTuningData
     from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset
     from bert_lightning.tasks.fine_tuning.task import FineTuningTask
+    from bert_lightning.tasks.fine_tuning.texts import TextTask, TextTaskData
     from bert_lightning.tasks.multiple_choice.data import MultipleChoiceDataModule
     from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
     from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
     from bert_lightning.tasks.relation_classification.task import RelationClassificationTask
     from bert_lightning.tasks.spec import NoHeadSettings, TaskSpec
-    from bert_lightning.tasks.step import PlainStep, StepMethod
+    from bert_lightning.tasks.step_method import PlainStep, StepMethod
     from bert_lightning.tasks.task import Optimization, Task
     from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
     from bert_lightning.tasks.text_classification.settings import TextClassificationData
@@ -62,6 +63,8 @@ __all__ = [
     "TextClassificationData",
     "TextClassificationDataModule",
     "TextClassificationTask",
+    "TextTask",
+    "TextTaskData",
     "TokenClassificationData",
     "TokenClassificationDataModule",
     "TokenClassificationHead",

@@ -1,7 +1,8 @@
 """The log interval: sums over the steps since training metrics were last logged, and the speed of these steps."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from bert_lightning.distributed.collectives import DataRank, gather_shares, sum_over_shares
 from bert_lightning.training.throughput import StepClock, peak_memory
 
+log = logging.getLogger(__name__)
+
 # Keys in checkpoints. They say "window", because they are older than the term "log interval".
-_SUMS_KEY, _SECONDS_KEY = "log_window", "log_window_seconds"
+_SUMS_KEY, _SECONDS_KEY, _NAMES_KEY = "log_window", "log_window_seconds", "log_window_names"
 
 
 class Work(NamedTuple):
@@ -75,19 +78,26 @@ class LogInterval:
         self._peak = float("inf")
         self._sums: Tensor | None = None
         self._restored: Tensor | None = None
+        self._names: list[str] | None = None
         self._seconds_before = 0.0
         self._started = self._paused = time.perf_counter()
 
-    def start(self, share: DataRank, device: torch.device, peak: float) -> None:
+    def start(self, share: DataRank, device: torch.device, peak: float, names: Sequence[str]) -> None:
         """Start the clock, and continue the interval of a resumed run.
 
         Args:
             share: the share of each batch that this process computes.
             device: the device on which sums are added up.
             peak: FLOP/s that all devices together reach at most.
+            names: (K,) names of the training sums. An interval of other sums is left out, with a warning.
         """
         self._peak = peak
         restored, self._restored = self._restored, None
+        before, self._names = self._names, list(names)
+        if restored is not None and not _is_of(restored, before, self._names):
+            if share.rank == 0:
+                log.warning("the checkpoint's open log interval has other losses: the first metrics are without it")
+            restored, self._seconds_before = None, 0.0
         self._sums = None if restored is None else _restored_sums(restored, share).to(device)
         self._started = time.perf_counter()
 
@@ -141,14 +151,21 @@ class LogInterval:
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
 
-    def state(self, num_shares: int) -> dict[str, Tensor | float | None]:
+    def state(self, num_shares: int) -> dict[str, Tensor | float | list[str] | None]:
         """Return the entries of a checkpoint: the sums of each share, (shares, 2 K + 3). All processes call it."""
         sums = None if self._sums is None else gather_shares(self._sums, num_shares).cpu()
-        return {_SUMS_KEY: sums, _SECONDS_KEY: self._seconds()}
+        return {_SUMS_KEY: sums, _SECONDS_KEY: self._seconds(), _NAMES_KEY: self._names}
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Load the open interval of a checkpoint, which `start` continues."""
         self._restored, self._seconds_before = checkpoint[_SUMS_KEY], checkpoint[_SECONDS_KEY]
+        self._names = checkpoint.get(_NAMES_KEY)
+
+
+def _is_of(restored: Tensor, names_before: list[str] | None, names: list[str]) -> bool:
+    """Return whether restored sums have these names. Checkpoints of earlier versions hold no names."""
+    same_number = restored.shape[-1] == 2 * len(names) + len(Work._fields)
+    return same_number and names_before in (None, names)
 
 
 def _restored_sums(restored: Tensor, share: DataRank) -> Tensor:

@@ -26,6 +26,15 @@ def _no_arguments(*_: object) -> Arguments:
     return {}
 
 
+def _settings_of(data: Any, saved: Saved) -> Arguments:
+    return {"settings": data.settings}
+
+
+def _by_default(_: object) -> Arguments:
+    """Stand for the function that `TaskSpec` derives from its classes."""
+    raise NotImplementedError
+
+
 def _unchanged(vocabulary: Vocabulary) -> Vocabulary:
     return vocabulary
 
@@ -45,9 +54,9 @@ class TaskSpec:
         model: encoder with its head; its positional argument is the architecture.
         task: LightningModule; its positional arguments are model, architecture and tokenizer, its keyword is
             `optimization`.
-        task_arguments: data module, saved values -> arguments of `task`.
-        saved_task_arguments: saved values -> arguments of `task`.
-        saved_head_arguments: checkpoint -> arguments of `model`.
+        task_arguments: data module, saved values -> arguments of `task`; by default its `settings`.
+        saved_task_arguments: saved values -> arguments of `task`; by default its `settings`.
+        saved_head_arguments: checkpoint -> arguments of `model`; by default what its `arguments_of` returns.
         head_settings: dataclass of the keys under `model.head`. If it is a subclass of `HeadSettings`, `model` takes
             the argument `head`, a head of the user's.
         head_arguments: head settings, data module -> arguments of `model`, besides `head`.
@@ -58,6 +67,8 @@ class TaskSpec:
         stored_tokenizer: data settings, split -> the tokenizer of data that is stored as token ids. None if the data
             is text, which any tokenizer can encode.
         num_segments: data settings -> number of token types that a sequence has.
+        guess_settings: source -> data settings that reading it needs, guessed from its first rows; for
+            `bert-lightning init`.
         keeps_every_head: whether training starts from every head tensor of a checkpoint. Otherwise it starts from a
             checkpoint's head only if the task and the labels are the same.
     """
@@ -67,9 +78,9 @@ class TaskSpec:
     data: Callable[..., StepDataModule]
     model: Callable[..., PretrainedModel]
     task: Callable[..., Task]
-    task_arguments: Callable[[Any, Saved], Arguments]
-    saved_task_arguments: Callable[[Saved], Arguments]
-    saved_head_arguments: Callable[[Checkpoint], Arguments]
+    task_arguments: Callable[[Any, Saved], Arguments] = _settings_of
+    saved_task_arguments: Callable[[Saved], Arguments] = _by_default
+    saved_head_arguments: Callable[[Checkpoint], Arguments] = _by_default
     head_settings: type = NoHeadSettings
     head_arguments: Callable[[Any, Any], Arguments] = _no_arguments
     head_options: Callable[[Container[str]], Arguments] = _no_arguments
@@ -77,4 +88,15 @@ class TaskSpec:
     prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged
     stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None
     num_segments: Callable[[Any], int] = lambda settings: 2 if settings.is_pair else 1
+    guess_settings: Callable[[str], Arguments] = _no_arguments
     keeps_every_head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.saved_task_arguments is _by_default:
+            object.__setattr__(self, "saved_task_arguments", self._saved_settings)
+        if self.saved_head_arguments is _by_default:
+            arguments_of = getattr(self.model, "arguments_of", _no_arguments)
+            object.__setattr__(self, "saved_head_arguments", arguments_of)
+
+    def _saved_settings(self, saved: Saved) -> Arguments:
+        return {"settings": self.data_settings(**saved["data"])}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
@@ -11,6 +11,7 @@ from torch import Tensor
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key
 from bert_lightning.distributed.collectives import data_rank, sum_over_shares
+from bert_lightning.tasks.step_method import StepMethod
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.task import Optimization, Task
@@ -60,34 +61,6 @@ class Backward:
             raise RuntimeError("a step method made no last backward pass: call backward once without is_last=False")
 
 
-class StepMethod(Protocol):
-    """A way to turn one micro-batch into gradients. Distillation or adversarial training can be such a class."""
-
-    def counts(self, task: "Task", batch: Batch) -> Tensor:
-        """Return (K,) the divisor of each training sum, known before the forward pass."""
-
-    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
-        """Return (K,) the training sums, without gradients.
-
-        Args:
-            task: holds the model.
-            batch: one micro-batch.
-            backward: to be called at least once. Every call except the last needs `is_last=False`.
-        """
-
-
-class PlainStep:
-    """The default step method: the losses of the task, with one forward and one backward pass."""
-
-    def counts(self, task: "Task", batch: Batch) -> Tensor:
-        return task.counts(batch)
-
-    def sums(self, task: "Task", batch: Batch, backward: Backward) -> Tensor:
-        sums = task.sums(batch)
-        backward(sums[: task.num_losses])
-        return sums.detach()
-
-
 class StepSums(NamedTuple):
     """The training sums of this process's micro-batches, (K,), the divisor of each, (K,), and the loss.
 
@@ -112,8 +85,8 @@ def accumulate_gradients(
     """
     trainer, step = task.trainer, task.trainer.global_step
     share, num_shares = data_rank(trainer)
-    counts = torch.stack([method.counts(task, batch) for batch in micro_batches]).sum(0).float().to(task.device)
-    divisors = sum_over_shares(counts, num_shares)[: task.num_losses].clamp(min=1)
+    counts = torch.stack([method.counts(batch) for batch in micro_batches]).sum(0).float().to(task.device)
+    divisors = sum_over_shares(counts, num_shares)[: method.num_losses].clamp(min=1)
     weights = torch.tensor(loss_weights(task, optimization), device=task.device)
 
     def loss_of(losses: Tensor) -> Tensor:
@@ -124,14 +97,18 @@ def accumulate_gradients(
     for number, batch in enumerate(micro_batches):
         torch.manual_seed(derive_key(optimization.seed, "dropout", step, share, number))
         backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
-        sums += method.sums(task, batch, backward)
+        sums += method.sums(batch, backward)
         backward.check_ended()
-    return StepSums(sums, counts, loss_of(sums[: task.num_losses]))
+    return StepSums(sums, counts, loss_of(sums[: method.num_losses]))
 
 
 def loss_weights(task: "Task", optimization: "Optimization") -> list[float]:
-    """Return the factor on each loss."""
-    return [optimization.loss_weights.get(name, 1.0) for name in task.loss_names[: task.num_losses]]
+    """Return the factor on each loss: that of the step method times that of the settings."""
+    method = task.step_method
+    return [
+        factor * optimization.loss_weights.get(name, 1.0)
+        for name, factor in zip(method.loss_names, method.loss_factors, strict=False)
+    ]
 
 
 def _without_gradient_exchange(strategy: Strategy) -> AbstractContextManager[None]:

@@ -1,38 +1,36 @@
 """The base of all tasks: their declarations, the training step, its logging, and the content of checkpoints."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from lightning import Callback, LightningModule
+from lightning import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.data.reading.tables import Row
-from bert_lightning.distributed.collectives import data_rank, process_rank
+from bert_lightning.distributed.collectives import data_rank
 from bert_lightning.distributed.sharded import gather, shard
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.tuning import Full, described
-from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
-from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
-from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.distributions import Distribution
+from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
+from bert_lightning.tasks.logged_task import LoggedTask, ProgressColumn
+from bert_lightning.tasks.optimization import Optimization
 from bert_lightning.tasks.step import (
-    PlainStep,
-    StepMethod,
     accumulate_gradients,
     loss_weights,
 )
+from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.tasks.trainer_checks import (
     LIGHTNING_LOG_INTERVAL,
     base_rate,
@@ -46,10 +44,6 @@ from bert_lightning.training.finite import FiniteSteps, LossSpikes, limit_gradie
 from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
 
-log = logging.getLogger(__name__)
-
-ProgressColumn = tuple[str, str, str]
-"""A metric in the progress bar: its name, its label, the format of its value."""
 _LOSS_COLUMN: ProgressColumn = ("train/loss", "loss", ".3f")
 _SPEED_COLUMNS: Sequence[ProgressColumn] = (
     ("train/tokens_per_second", "tok/s", ",.0f"),
@@ -57,37 +51,7 @@ _SPEED_COLUMNS: Sequence[ProgressColumn] = (
 )
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """The settings of an optimiser step.
-
-    Attributes:
-        optimizer: the optimiser's settings.
-        schedule: the factor on its learning rate.
-        num_steps: length of the whole training.
-        gradient_clip_val: largest global norm of the gradients, or None.
-        seed: seed of dropout.
-        non_finite: what to do if loss or gradients of a step are not finite: stop training, or skip the step.
-        log_every_n_steps: length of the log interval, over which training metrics are averaged. A Trainer that is
-            built with another value than Lightning's default decides instead.
-        loss_weights: factor on each loss by name; 1 for a loss without one, as published.
-        parameter_groups: learning rates and weight decay by parameter.
-        releases: name of a parameter in the model -> the first step that updates it; 0 for all others.
-    """
-
-    optimizer: OptimizerSettings
-    schedule: Schedule
-    num_steps: int
-    gradient_clip_val: float | None = 1.0
-    seed: int = 0
-    log_every_n_steps: int = 10
-    non_finite: Literal["stop", "skip"] = "stop"
-    loss_weights: dict[str, float] = field(default_factory=dict)
-    parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
-    releases: dict[str, int] = field(default_factory=dict)
-
-
-class Task(LightningModule):
+class Task(LoggedTask, Inference):
     """A model whose training losses are sums over counted items.
 
     Each loss of a step is a sum divided by a count, such as the number of masked tokens. Both are over all
@@ -139,10 +103,9 @@ class Task(LightningModule):
         self.config = config
         self.tokenizer = tokenizer
         self.optimization = optimization
-        self.step_method: StepMethod = PlainStep()
+        self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
-        self._warned: set[str] = set()
         self._without_optimizer: list[torch.nn.Parameter] = []
         self._interval = LogInterval()
         self._finite = FiniteSteps()
@@ -158,9 +121,41 @@ class Task(LightningModule):
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch; the losses among them carry gradients."""
 
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The losses for which `distributions` can be compared with those of another model; none by default."""
+        return ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the number of items of each of the `distributions`; computed without the model."""
+        raise NotImplementedError
+
+    def compute(self, batch: Batch) -> Any:
+        """Return the model's output for a batch."""
+        raise NotImplementedError
+
+    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+        """Return (K,) each training sum of one micro-batch, given the model's output."""
+        raise NotImplementedError
+
+    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
+        """Return what the model predicts about the items of each loss in `distribution_names`."""
+        raise NotImplementedError
+
     def num_scored(self, batch: Batch) -> int:
         """Return the number of tokens of a micro-batch that are scored against the vocabulary."""
         return 0
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient: 1."""
+        return (1.0,) * self.num_losses
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
+        scored = self.num_scored(batch)
+        return num_passes * training_operations(self.config, tokens, pairs, batch["num_sequences"], scored)
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -171,14 +166,6 @@ class Task(LightningModule):
     def shown(self) -> Sequence[ProgressColumn]:
         """The metrics in the progress bar."""
         return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
-
-    @abstractmethod
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
-        """Predict from raw input: one prediction per row.
-
-        Raises:
-            InputError: a row lacks what the model needs; the message names its location.
-        """
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -229,7 +216,7 @@ class Task(LightningModule):
         clock.begin_optimizer()
         for parameter in self._without_optimizer:
             parameter.grad = None
-        losses = result.sums[: self.num_losses]
+        losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
         self._interval.add(*result.only_if(finite), self._work(micro_batches))
@@ -258,20 +245,7 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser over its parameter groups, and its schedule as a function of the step."""
-        optimization = self._optimization
-        settings, schedule = optimization.optimizer, optimization.schedule
-        groups = parameter_groups(
-            self.model,
-            self.model.depths(),
-            settings.learning_rate,
-            settings.weight_decay,
-            optimization.parameter_groups,
-            self.model.hidden_matrices() if settings.matrices_apart else None,
-        )
-        optimizer = settings.build(groups)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule.factor(step, optimization.num_steps)
-        )
+        optimizer, scheduler = self._optimization.build(self.model)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     @property
@@ -307,7 +281,8 @@ class Task(LightningModule):
             self._without_optimizer = check_training(self, self._optimization)
         self._finite.folder = Path(self.trainer.default_root_dir)
         self._finite.skips = self._optimization.non_finite == "skip"
-        self._interval.start(data_rank(self.trainer), self.device, self._find_peak())
+        share, names = data_rank(self.trainer), self.step_method.loss_names
+        self._interval.start(share, self.device, self._find_peak(), names)
 
     def on_train_batch_end(self, *_: object) -> None:
         self._interval.clock.begin_waiting()
@@ -344,16 +319,7 @@ class Task(LightningModule):
         return peak * self.trainer.world_size
 
     def _work(self, batches: Sequence[Batch]) -> Work:
-        operations = sum(
-            training_operations(
-                self.config,
-                batch["num_tokens"],
-                batch["num_token_pairs"],
-                batch["num_sequences"],
-                self.num_scored(batch),
-            )
-            for batch in batches
-        )
+        operations = sum(self.step_method.operations(batch) for batch in batches)
         num_tokens = sum(batch["num_tokens"] for batch in batches)
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
@@ -369,12 +335,12 @@ class Task(LightningModule):
         if self._finite.num_skipped:
             logged["train/skipped_steps"] = self._finite.num_skipped
         self.training_metrics = logged | values.throughput
-        self._show(self.training_metrics)
-        self._metrics_to_loggers(self.training_metrics, step)
+        self.show(self.training_metrics)
+        self.metrics_to_loggers(self.training_metrics, step)
 
     def _named_means(self, means: Sequence[float]) -> dict[str, float]:
         """Return the training metrics, given the (K,) means of the training sums."""
-        named = {f"train/{name}": mean for name, mean in zip(self.loss_names, means, strict=True)}
+        named = {f"train/{name}": mean for name, mean in zip(self.step_method.loss_names, means, strict=True)}
         weights = loss_weights(self, self._optimization)
         named["train/loss"] = sum(mean * weight for mean, weight in zip(means, weights, strict=False))
         return named
@@ -390,34 +356,7 @@ class Task(LightningModule):
             return
         means = self._interval.open_means(data_rank(self.trainer).num_shares)
         if means is not None:
-            self._show(self._named_means(means))
-
-    def _show(self, metrics: dict[str, float]) -> None:
-        """Show training metrics to callbacks and progress bars. `self.log` would take time in every step."""
-        tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
-        self.trainer.callback_metrics.update(tensors)
-        self.trainer.logged_metrics.update(tensors)
-        shown = {name: metrics[name] for name, _, _ in self.shown if name in metrics}
-        self.trainer.progress_bar_metrics.update(shown)
-
-    def log_split(self, values: dict[str, Tensor]) -> None:
-        """Log the scores of a whole split, already reduced over processes, at the current step."""
-        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        self.log_dict(values, logger=False if is_fitting else None)
-        if is_fitting:
-            # Lightning would log these values with its own count of steps.
-            self.trainer.logged_metrics.update(values)
-            self._metrics_to_loggers({name: float(value) for name, value in values.items()}, self.trainer.global_step)
-
-    def warn_once(self, message: str) -> None:
-        """Log a warning in the first process, unless this task has logged it before."""
-        if message not in self._warned and process_rank() == 0:
-            log.warning("%s", message)
-        self._warned.add(message)
-
-    def _metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
-        for logger in self.trainer.loggers:
-            logger.log_metrics(metrics, step)
+            self.show(self._named_means(means))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -451,7 +390,7 @@ class Task(LightningModule):
             "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
             "special_tokens": list(vocabulary.special_tokens),
             "task_settings": {**_own_head(self.model), **self.task_settings},
-            "optimizer": _optimizer_name(self.optimization.optimizer) if self.optimization is not None else None,
+            "optimizer": self.optimization.optimizer_name if self.optimization is not None else None,
             **tuning,
             **base,
         }
@@ -460,10 +399,3 @@ class Task(LightningModule):
 def _own_head(model: PretrainedModel) -> dict[str, object]:
     """Return how a checkpoint names a head of the user's; nothing for the linear head."""
     return {name: value for name, value in model.head_settings.items() if name == "head"}
-
-
-def _optimizer_name(settings: OptimizerSettings) -> str:
-    """Return the name that selects an optimiser in a configuration; for an extension, that of its class."""
-    kind = type(settings)
-    names = {settings_class: name for name, settings_class in OPTIMIZERS.items()}
-    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")

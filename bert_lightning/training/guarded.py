@@ -47,15 +47,20 @@ class FirstError:
     """The first error of a step that waits for the step to be complete.
 
     Attributes:
-        message: None while there is no error.
+        error: None while there is no error; its cause is what the user's code raised.
     """
 
     def __init__(self) -> None:
-        self.message: str | None = None
+        self.error: OwnPartError | None = None
 
     def keep(self, error: OwnPartError) -> None:
         """Remember an error unless there is one already."""
-        self.message = self.message or str(error)
+        self.error = self.error or error
+
+    @property
+    def message(self) -> str | None:
+        """The message of the error."""
+        return str(self.error) if self.error is not None else None
 
 
 def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
@@ -101,6 +106,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
             text = str(error).splitlines()[0] if str(error) else "no message"
             message = f"{label} raised in {name}: {type(error).__name__}: {text}"
             own = OwnPartError(message, allows_checkpoint=isinstance(part, Callback) and name not in _INCOMPLETE)
+            own.__cause__ = error
             if waiting is None:
                 raise own from error
             return waiting.keep(own)

@@ -42,18 +42,29 @@ class TrainingData(Protocol):
         ...
 
 
+class Method(Protocol):
+    """A way to turn one micro-batch into gradients."""
+
+    def sums(self, batch: Any, backward: Callable[..., None]) -> Tensor:
+        """Return the training sums, after calling `backward(losses, is_last=...)`."""
+        ...
+
+
 class TrainedTask(Protocol):
-    """A task with losses over micro-batches."""
+    """A task that is trained with a step method."""
 
-    num_losses: int
-
-    def sums(self, batch: Mapping[str, Any]) -> Tensor:
-        """Return the training sums of a micro-batch, losses first."""
+    @property
+    def step_method(self) -> Method:
+        """Turns a micro-batch into gradients."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters of the model."""
         ...
+
+
+def _backward(losses: Tensor, *, is_last: bool = True) -> None:
+    losses.sum().backward()
 
 
 class LargestMicroBatch(Callback):
@@ -115,8 +126,7 @@ def _fits(trainer: Trainer, task: TrainedTask, batch: Mapping[str, Any]) -> bool
     try:
         moments = [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(2)]
         with trainer.precision_plugin.forward_context():
-            losses = task.sums(batch)[: task.num_losses]
-        losses.sum().backward()
+            task.step_method.sums(batch, _backward)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise

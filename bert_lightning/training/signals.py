@@ -144,7 +144,8 @@ class StopOnSignal(Callback):
         self.checkpointing.wait(trainer)
         _ignore_signals()
         if number == _FAILED:
-            raise SharedWorkError(next(filter(None, gather_objects(self._first_error.message))))
+            message = next(filter(None, gather_objects(self._first_error.message)))
+            raise SharedWorkError(message) from self._first_error.error
         raise StoppedBySignal(number)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

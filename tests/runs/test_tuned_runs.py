@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,8 @@ from bert_lightning.cli import main
 from bert_lightning.model import BertEncoder, BertForPreTraining
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.tuning import TUNINGS
-from bert_lightning.runs.building import task_of
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.rebuilding import task_of
 from tests.support.runs import fit, logged, weights
 from tests.support.task_data import RAW
 from tests.support.tuned import write_experiment
@@ -185,7 +187,7 @@ def test_a_run_resumes_after_its_base_has_moved_but_not_with_another_base(experi
     middle = run / "checkpoints/step-000000002.ckpt"
     for resume in ("auto", middle):
         command = ["fit", "--config", experiment, "--run-directory", run, *LORA, "--model.pretrained", other]
-        assert "the model to start from changed" in refusal(capsys, *command, "--resume", resume)
+        assert "the model to start from" in refusal(capsys, *command, "--resume", resume)
     elsewhere = ["fit", "--config", experiment, "--run-directory", tmp_path / "new", *LORA, "--resume", middle]
     assert "which was trained on top of" in refusal(capsys, *elsewhere, "--model.pretrained", other).replace(
         "it holds what", "which"
@@ -315,3 +317,73 @@ def test_lora_trains_layer_by_layer_from_the_top_and_in_the_top_layers_alone(exp
     saved = weights(tmp_path / "top")
     assert not saved["model.encoder.layers.0.query_key_value.lora_b"].any()
     assert saved["model.encoder.layers.1.query_key_value.lora_b"].any()
+
+
+OWN = '''
+from dataclasses import dataclass
+import torch
+from torch import nn
+from bert_lightning.model.tuning import Tuning
+
+
+class Scaled(nn.Linear):
+    def __init__(self, base, start):
+        super().__init__(base.in_features, base.out_features, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = nn.Parameter(base.weight.new_full((base.out_features,), start))
+
+    def forward(self, hidden):
+        return super().forward(hidden) * self.scale
+
+
+@dataclass(frozen=True)
+class Scales(Tuning):
+    """Factors on the outputs of the feed-forward network, like IA3."""
+
+    start: float = 1.0
+
+    def apply(self, encoder):
+        for block in encoder.layers:
+            block.output = Scaled(block.output, self.start)
+
+    def merged(self, tensors):
+        plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(".scale")}
+        for name in tensors:
+            if name.endswith(".scale"):
+                layer, scale = name.removesuffix(".scale"), tensors[name]
+                plain[f"{layer}.weight"] = plain[f"{layer}.weight"] * scale[:, None]
+                plain[f"{layer}.bias"] = plain[f"{layer}.bias"] * scale
+        return plain
+'''
+
+
+def test_a_tuning_of_the_users_trains_resumes_scores_and_merges(experiment, base, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_tunings.py").write_text(OWN)
+    own = ["--tuning.class_path", "my_tunings.Scales"]
+    error = refusal(capsys, "fit", "--config", experiment, "--run-directory", tmp_path / "run", *own)
+    assert "--allow-module my_tunings" in error
+    allow = ["--allow-module", "my_tunings"]
+    assert fit(experiment, tmp_path / "run", *own, *allow) == 0
+    content = load_native(last(tmp_path / "run").resolve())
+    assert content["bert_lightning"]["tuning"] == {"name": "my_tunings.Scales", "start": 1.0}
+    assert {name for name in content["state_dict"] if "encoder" in name} == {
+        f"model.encoder.layers.{n}.output.scale" for n in (0, 1)
+    }
+    middle = tmp_path / "run/checkpoints/step-000000002.ckpt"
+    assert fit(experiment, tmp_path / "again", *own, *allow, "--resume", middle) == 0
+    assert all(
+        torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in weights(tmp_path / "again").items()
+    )
+    assert main(["validate", "--checkpoint", str(last(tmp_path / "run")), *allow]) == 0
+    scored, trained = logged(tmp_path / "run")[-1], logged(tmp_path / "run")[-2]
+    assert scored["val/loss"] == trained["val/loss"]
+    # A process that has not imported the class refuses the checkpoint, and names the module.
+    code = f"import bert_lightning; bert_lightning.load({str(last(tmp_path / 'run'))!r})"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "was tuned by my_tunings.Scales" in fresh.stderr
+    assert "--allow-module my_tunings" in fresh.stderr
+    loaded = task_of(read_checkpoint(last(tmp_path / "run"))).model.eval()
+    plain = model_of(read_checkpoint(last(tmp_path / "run"))).eval()
+    ids = torch.arange(5, 35).reshape(2, 15)
+    torch.testing.assert_close(plain(ids), loaded(ids), rtol=0, atol=2e-6)

@@ -12,16 +12,16 @@ CPU = torch.device("cpu")
 ALONE = DataRank(0, 1)
 
 
-def started(share=ALONE, state=None):
+def started(share=ALONE, state=None, names=("loss",)):
     interval = LogInterval()
     if state is not None:
         interval.load_state(state)
-    interval.start(share, CPU, peak=100.0)
+    interval.start(share, CPU, 100.0, names)
     return interval
 
 
 def test_means_are_sums_divided_by_counts_over_all_steps():
-    interval = started()
+    interval = started(names=("loss", "accuracy"))
     interval.add(torch.tensor([6.0, 2.0]), torch.tensor([2.0, 2.0]), Work(10, 2, 50.0))
     interval.add(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 0.0]), Work(20, 4, 50.0))
     values = interval.finish(1, CPU)
@@ -69,3 +69,23 @@ def test_time_of_validation_does_not_count_as_training(monkeypatch):
     interval.pause()
     interval.resume()
     assert interval.state(1)["log_window_seconds"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        # Earlier versions wrote no names.
+        (None, True),
+        (["loss"], True),
+        (["other_loss"], False),
+        (["loss", "distillation_loss"], False),
+    ],
+)
+def test_the_open_interval_of_other_losses_is_left_out_with_a_warning(caplog, names, kept):
+    number = 1 if names is None else len(names)
+    state = {"log_window": torch.full((1, 2 * number + 3), 4.0), "log_window_seconds": 100.0}
+    interval = started(state=state if names is None else state | {"log_window_names": names})
+    assert ("has other losses" in caplog.text) == (not kept)
+    assert (interval.state(1)["log_window"] is not None) == kept
+    assert (interval.state(1)["log_window_seconds"] > 50) == kept
+    assert interval.state(1)["log_window_names"] == ["loss"]

@@ -13,28 +13,29 @@ TWICE = """
 import os
 import torch
 from bert_lightning.cli import main
-from bert_lightning.tasks import task
-from bert_lightning.tasks.step import PlainStep
+from bert_lightning.methods import plain
+from bert_lightning.tasks.step_method import PlainStep
 
 local = []
 
 
 class Twice(PlainStep):
-    def sums(self, task, batch, backward):
+    def sums(self, batch, backward):
         for is_last in (False, True):
-            sums = task.sums(batch)
-            backward(sums[: task.num_losses] / 2, is_last=is_last)
+            sums = self.losses.sums(batch)
+            backward(sums[: self.num_losses] / 2, is_last=is_last)
             if not is_last:
-                local.append(float(sum(p.grad.double().sum() for p in task.model.parameters() if p.grad is not None)))
+                parameters = self.losses.model.parameters()
+                local.append(float(sum(p.grad.double().sum() for p in parameters if p.grad is not None)))
         return sums.detach()
 
 
-plain, task.PlainStep = task.PlainStep, Twice
+default, plain.PlainStep = plain.PlainStep, Twice
 os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
 try:
     answer = [main({command!r}), *local]
 finally:
-    task.PlainStep = plain
+    plain.PlainStep = default
 """
 
 

@@ -11,9 +11,10 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
-from bert_lightning.runs.building import build, task_of
+from bert_lightning.runs.building import build
 from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.rebuilding import task_of
 from tests.support.small_corpus import SMALL_MODEL
 from tests.support.task_data import RAW, task_data
 
@@ -41,7 +42,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
 
 def train(experiment, folder: Path):
     """Train, and return the task, the data and the trainer."""
-    data, task, _ = build(experiment, None)
+    data, task, *_ = build(experiment, None)
     steps = data.plan.num_steps
     callbacks = training_callbacks(experiment, task, folder, steps, validates=True)
     trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)

@@ -6,7 +6,7 @@ model's parameters stay the same.
 
 from bert_lightning.model.tuning.bitfit import BitFit
 from bert_lightning.model.tuning.lora import Lora, LowRankLinear
-from bert_lightning.model.tuning.table import TUNINGS, described, merged, saved_tuning, tune
+from bert_lightning.model.tuning.table import TUNINGS, described, merged, register_tuning, saved_tuning, tune
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Tuning",
     "described",
     "merged",
+    "register_tuning",
     "saved_tuning",
     "tune",
 ]

@@ -1,7 +1,7 @@
 """All tunings by name, how one is applied to a model, and how a checkpoint names and merges its own."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bert_lightning.model.pretrained import PretrainedModel
 
 TUNINGS: dict[str, type[Tuning]] = {"full": Full, "lora": Lora, "bitfit": BitFit}
+# Tunings of the user's, by module and name of their class.
+_OWN: dict[str, type[Tuning]] = {}
 
 
 def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) -> None:
@@ -35,6 +37,15 @@ def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) ->
     model.tuning = tuning
 
 
+def register_tuning(cls: type[Tuning]) -> None:
+    """Make a tuning of the user's known, so that checkpoints that it trained can be rebuilt.
+
+    A checkpoint is a file of unknown origin, so it must not choose which class is imported.
+    """
+    if cls not in TUNINGS.values():
+        _OWN[_class_path(cls)] = cls
+
+
 def described(tuning: Tuning) -> dict[str, Any]:
     """Return a tuning as plain values, as a checkpoint names it.
 
@@ -44,43 +55,44 @@ def described(tuning: Tuning) -> dict[str, Any]:
     cls = type(tuning)
     names = {tuning_class: name for name, tuning_class in TUNINGS.items()}
     assert dataclasses.is_dataclass(tuning)
-    return {"name": names.get(cls, f"{cls.__module__}.{cls.__qualname__}"), **dataclasses.asdict(tuning)}
+    return {"name": names.get(cls, _class_path(cls)), **dataclasses.asdict(tuning)}
 
 
-def saved_tuning(checkpoint: Checkpoint, own: Mapping[str, type[Tuning]] | None = None) -> Tuning:
-    """Return the tuning with which a checkpoint was trained.
-
-    Args:
-        checkpoint: any checkpoint; one that names no tuning has none.
-        own: further tunings by the name that a checkpoint gives them.
+def saved_tuning(checkpoint: Checkpoint) -> Tuning:
+    """Return the tuning with which a checkpoint was trained; `Full` if it names none.
 
     Raises:
-        CheckpointError: the tuning is not known here.
+        CheckpointError: the tuning is not known here, or its settings are unusable.
     """
     if checkpoint.tuning is None:
         return Full()
-    settings = dict(checkpoint.tuning)
-    known = {**TUNINGS, **(own or {})}
+    settings, known = dict(checkpoint.tuning), {**TUNINGS, **_OWN}
     name = settings.pop("name", None)
     if name not in known:
-        raise CheckpointError(f"{checkpoint.path} was tuned by {name}, which is not known here")
+        module = str(name).rpartition(".")[0]
+        how = f": its module {module} must be imported first (--allow-module {module})" if module else ""
+        raise CheckpointError(f"{checkpoint.path} was tuned by {name}, which is not known here{how}")
     try:
         return known[name](**settings)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: its tuning {name} is not usable: {error}") from None
 
 
-def merged(checkpoint: Checkpoint, own: Mapping[str, type[Tuning]] | None = None) -> Checkpoint:
+def merged(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
 
     Raises:
-        CheckpointError: the tuning is not known here.
+        CheckpointError: the tuning is not known here, or its settings are unusable.
     """
     if checkpoint.tuning is None:
         return checkpoint
-    tensors, base = saved_tuning(checkpoint, own).merged(checkpoint.tensors), checkpoint.base
+    tensors, base = saved_tuning(checkpoint).merged(checkpoint.tensors), checkpoint.base
     if base is not None:
         # Merged weights are no longer those of the base.
         names = [name for name in base.names if tensors.get(name) is checkpoint.tensors[name]]
         base = dataclasses.replace(base, names=names)
     return dataclasses.replace(checkpoint, tensors=tensors, tuning=None, base=base)
+
+
+def _class_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

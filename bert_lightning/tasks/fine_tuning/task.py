@@ -1,7 +1,7 @@
 """The base of all fine-tuning tasks: one output per sequence, each split scored as a whole."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,10 +17,12 @@ from bert_lightning.data.reading.tables import Row
 from bert_lightning.distributed.collectives import data_rank, gather_objects, sum_over_shares
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
+from bert_lightning.model.losses import CrossEntropy, Loss
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.fine_tuning.report import Evaluation, Output, Report
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 from bert_lightning.tasks.fine_tuning.splits import AnyExample, EncodedSplit, Subset
+from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE, evaluating
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -41,13 +43,15 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
     Attributes:
         settings: how examples become sequences.
         evaluation: the split that was evaluated last, with its outputs.
+        loss: the loss of a counted item, in training and evaluation.
     """
 
     num_losses: int = 1
     label_name: ClassVar[str] = "labels"
     """The entry of a batch without which there is no loss."""
-    line_columns: Sequence[str] = ("text",)
-    """Columns of a line of raw input, separated by tabs. A line is not split if there is only one."""
+    loss: Loss = CrossEntropy()
+    loss_obstacle: str | None = "this task has a loss of its own"
+    """Why only the default loss can be used; None if any can."""
     settings: FineTuningData
 
     def __init__(
@@ -248,11 +252,26 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         split = self.encode([self.example_of(row) for row in rows])
         return self.predictions(split, self.outputs_for(split, batch_size))
 
+    def compute_batch(self, batch: Mapping[str, Any]) -> Computed:
+        """Return the output of `compute`."""
+        return self.compute(batch)  # type: ignore[arg-type]
+
+    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, object]]:
+        """Return the predictions for examples of the test split, or for raw inputs, as `predict_rows` does."""
+        if not isinstance(batch, EncodedSplit):
+            return super().predict_step(batch, batch_idx)
+        split: Any = batch
+        predictions = (
+            self.predictions(split, self.outputs_for(split, PREDICTION_BATCH_SIZE)) if split.examples else []
+        )
+        return [{name: value for name, value in row.items() if name != "gold"} for row in predictions]
+
     def outputs_for(self, split: Split, batch_size: int) -> list[Output]:
         """Return the output of every sequence, in order."""
         outputs: dict[int, Output] = {}
-        for start in range(0, len(split.lengths), batch_size):
-            numbers = split.by_length[start : start + batch_size]
-            batch = move_data_to_device(split.batch(numbers), self.device)
-            outputs.update(zip(numbers.tolist(), self.outputs_of(self.compute(batch), batch), strict=True))
+        with evaluating(self):
+            for start in range(0, len(split.lengths), batch_size):
+                numbers = split.by_length[start : start + batch_size]
+                batch = move_data_to_device(split.batch(numbers), self.device)
+                outputs.update(zip(numbers.tolist(), self.outputs_of(self.compute(batch), batch), strict=True))
         return [outputs[number] for number in range(len(split.lengths))]

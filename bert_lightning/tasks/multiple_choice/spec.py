@@ -14,7 +14,4 @@ MULTIPLE_CHOICE = TaskSpec(
     model=BertForMultipleChoice,
     task=MultipleChoiceTask,
     head_settings=HeadSettings,
-    task_arguments=lambda data, saved: {"settings": data.settings},
-    saved_head_arguments=BertForMultipleChoice.arguments_of,
-    saved_task_arguments=lambda saved: {"settings": MultipleChoiceData(**saved["data"])},
 )

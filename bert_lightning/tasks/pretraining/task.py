@@ -1,7 +1,7 @@
 """Pre-training: masked language modelling alone, or with a sentence objective such as next-sentence prediction."""
 
 import math
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
+from bert_lightning.model.layers.token_loss import TokenLoss
+from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import rounded
+from bert_lightning.tasks.inference import evaluating
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
@@ -82,8 +85,9 @@ class PretrainingTask(Task):
         }
 
     def compile_whole(self) -> None:
-        """Compile the model's `losses`, which training and validation call."""
+        """Compile the model's `losses`, which training and validation call, and `forward`, as distillation does."""
         model: Any = self.model
+        model.compile(dynamic=True)
         model.losses = torch.compile(model.losses, dynamic=True)
 
     def counts(self, batch: Batch) -> Tensor:
@@ -107,6 +111,9 @@ class PretrainingTask(Task):
             batch["masked_labels"],
             batch.get("packing"),
         )
+        return self._stacked(tokens, pairs, batch)
+
+    def _stacked(self, tokens: TokenLoss, pairs: Tensor | None, batch: Batch) -> Tensor:
         if not self.sentence_metric:
             return torch.stack([tokens.loss, tokens.num_right])
         assert pairs is not None
@@ -114,6 +121,40 @@ class PretrainingTask(Task):
         loss = F.cross_entropy(pairs.float(), labels, reduction="sum")
         right = (pairs.detach().argmax(-1) == labels).sum()
         return torch.stack([tokens.loss, loss, tokens.num_right, right])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """Both losses."""
+        return self.loss_names[: self.num_losses]
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the numbers of masked tokens and of pairs."""
+        return self.counts(batch)[: self.num_losses]
+
+    def compute(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return the scores (M, V) of the masked tokens, and those of the pairs (B, 2).
+
+        `sums` does not compute them, because in float32 they take more memory than everything else.
+        """
+        output = self.model(
+            batch["input_ids"],
+            batch["token_type_ids"],
+            batch.get("attention_mask"),
+            batch["masked_positions"],
+            batch.get("packing"),
+        )
+        return (output.prediction_logits, output.seq_relationship_logits) if self.sentence_metric else (output, None)
+
+    def sums_of(self, computed: tuple[Tensor, Tensor | None], batch: Batch) -> Tensor:
+        """Return (K,) the sums, as `sums` does."""
+        (scores, pairs), labels = computed, batch["masked_labels"]
+        loss = F.cross_entropy(scores.float(), labels, reduction="sum")
+        return self._stacked(TokenLoss(loss, (scores.detach().argmax(-1) == labels).sum()), pairs, batch)
+
+    def distributions(self, computed: tuple[Tensor, Tensor | None], batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the vocabulary at the masked tokens, and of the order of the pairs."""
+        scores, pairs = computed
+        return [one_of(each) for each in (scores, pairs) if each is not None]
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """Add up the sums. A batch may be empty, because all processes get the same number of batches."""
@@ -209,7 +250,8 @@ class PretrainingTask(Task):
         entry_ids = torch.tensor(self.tokenizer.entry_ids)
         numbers, columns = (ids == self.tokenizer.mask_id).nonzero(as_tuple=True)
         inputs = ids, batch["token_type_ids"], batch["attention_mask"], numbers * ids.shape[1] + columns
-        output = self.model(*move_data_to_device(inputs, self.device))
+        with evaluating(self):
+            output = self.model(*move_data_to_device(inputs, self.device))
         logits = output.prediction_logits if self.sentence_metric else output
         probabilities, indices = logits[:, entry_ids].float().softmax(-1).topk(NUM_CANDIDATES)
         tokens = entry_ids[indices.cpu()]

@@ -28,6 +28,5 @@ QUESTION_ANSWERING = TaskSpec(
     head_options=lambda tensors: {"answerability": "answer_head.weight" in tensors},
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"no_answer": saved.get("no_answer")},
-    saved_head_arguments=BertForQuestionAnswering.arguments_of,
     saved_task_arguments=_saved_task_arguments,
 )

@@ -19,6 +19,7 @@ from bert_lightning.metrics.squad import exact_match, f1, score_squad_v1, score_
 from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.losses import span_losses
 from bert_lightning.model.task_models import SpanOutput
+from bert_lightning.tasks.distributions import Distribution, each_of
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -70,6 +71,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
     line_columns: Sequence[str] = ("question", "context")
     model: BertForQuestionAnswering
     settings: QuestionAnsweringData
+    loss_obstacle = None
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
     def sums_of(self, computed: SpanOutput, batch: Batch) -> Tensor:
         """Sum the span loss and that of the answer head, and count the windows with both ends right."""
         starts, ends, mask = batch["start_positions"], batch["end_positions"], batch["attention_mask"]
-        losses = [span_losses(computed.start_logits, computed.end_logits, starts, ends, mask).sum()]
+        losses = [span_losses(computed.start_logits, computed.end_logits, starts, ends, mask, self.loss).sum()]
         if computed.answerable_logits is not None:
             losses.append(
                 F.binary_cross_entropy_with_logits(
@@ -125,6 +127,24 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         logits = [_masked(scores.detach(), mask) for scores in (computed.start_logits, computed.end_logits)]
         right = (logits[0].argmax(-1) == starts) & (logits[1].argmax(-1) == ends)
         return torch.stack([*losses, right.sum().to(losses[0].dtype)])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """All losses."""
+        return self.loss_names[: self.num_losses]
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Count windows, once per loss."""
+        return self.counts(batch)[: self.num_losses]
+
+    def distributions(self, computed: SpanOutput, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the start and the end over all tokens but padding, and of an answer."""
+        mask = batch["attention_mask"]
+        spans = torch.stack([computed.start_logits, computed.end_logits], 1)
+        found = [Distribution(spans, possible=None if mask is None else mask.bool()[:, None])]
+        if computed.answerable_logits is not None:
+            found.append(each_of(computed.answerable_logits[:, None]))
+        return found
 
     def outputs_of(self, computed: SpanOutput, batch: Batch) -> list[WindowScores]:
         """Return the `n_best_size` best starts and ends in the text of each window, and the score of "no answer"."""

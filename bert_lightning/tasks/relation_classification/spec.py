@@ -1,5 +1,6 @@
 """The description of relation classification."""
 
+from bert_lightning.data.datasets.guesses import guess_relations
 from bert_lightning.model import BertForRelationClassification
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
@@ -17,10 +18,10 @@ RELATION_CLASSIFICATION = TaskSpec(
     head_arguments=lambda head, data: {"labels": data.labels},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForRelationClassification.arguments_of,
     saved_task_arguments=lambda saved: {
         "settings": RelationClassificationData(**saved["data"]),
         "labels": saved["labels"],
     },
     prepare_vocabulary=with_markers,
+    guess_settings=guess_relations,
 )

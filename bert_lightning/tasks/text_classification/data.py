@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,6 @@ from numpy.typing import NDArray
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.datasets.labels import refuse_indicators, warn_of_look_alikes, without_disagreement
 from bert_lightning.data.datasets.readers.texts import read_labelled_texts
-from bert_lightning.data.loading.batching import Batch
-from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.data.reading.hub import HUB
 from bert_lightning.data.reading.tables import read_rows
@@ -21,7 +18,8 @@ from bert_lightning.data.reading.values import is_hidden
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import ProblemType
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule, sort_labels
-from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, label_id, number_labels
+from bert_lightning.tasks.fine_tuning.splits import SplitExamples, Subset, label_id, number_labels
+from bert_lightning.tasks.fine_tuning.texts import TextSplit
 from bert_lightning.tasks.text_classification.settings import Problem, TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -44,12 +42,14 @@ _UNQUOTED = {
 }
 
 
-class EncodedTexts(EncodedSplit[LabelledText]):
-    """Labelled texts, encoded.
+class EncodedTexts(TextSplit):
+    """Texts with classes or numbers, encoded.
 
-    A batch holds `input_ids`, `token_type_ids`, `attention_mask` (B, S) and `numbers` (B,). With gold labels it also
-    holds `labels`: (B,) ids, (B, L) of 0 and 1 for a multi-label problem, or (B,) numbers for a regression.
+    The `labels` of a batch are (B,) ids, (B, L) of 0 and 1 for a multi-label problem, or (B,) numbers for a
+    regression.
     """
+
+    settings: TextClassificationData
 
     def __init__(
         self,
@@ -59,35 +59,9 @@ class EncodedTexts(EncodedSplit[LabelledText]):
         labels: Sequence[str],
         subsets: Sequence[Subset] | None = None,
     ) -> None:
-        super().__init__(examples, subsets)
-        self.settings, self.tokenizer = settings, tokenizer
-        seconds = [example.text_pair or "" for example in examples] if settings.is_pair else None
-        self.firsts, self.seconds = encode_texts(
-            tokenizer, [example.text for example in examples], seconds, settings.max_seq_length
-        )
-        self.lengths = np.array([len(first) for first in self.firsts], dtype=np.int64)
-        if self.seconds is not None:
-            self.lengths += np.array([len(second) for second in self.seconds], dtype=np.int64)
         # A split may be labelled in one subset only, such as GLUE's test set with its diagnostics.
-        self.labels = None if examples[0].label is None else _gold(examples, settings.kind, labels)
-
-    def part(self, numbers: NDArray[np.int64]) -> Self:
-        part, sequences = super().part(numbers), numbers.tolist()
-        part.firsts = [self.firsts[number] for number in sequences]
-        part.seconds = [self.seconds[number] for number in sequences] if self.seconds is not None else None
-        part.labels = self.labels[numbers] if self.labels is not None else None
-        return part
-
-    @property
-    def is_labelled(self) -> bool:
-        """There are gold labels."""
-        return self.labels is not None
-
-    def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        seconds = [self.seconds[number] for number in numbers] if self.seconds is not None else None
-        labels = {"labels": self.labels[numbers]} if self.labels is not None else {}
-        firsts = [self.firsts[number] for number in numbers]
-        return text_batch(self.tokenizer, firsts, seconds, self.settings.max_seq_length, numbers=numbers, **labels)
+        gold = None if examples[0].label is None else _gold(examples, settings.kind, labels)
+        super().__init__(examples, tokenizer, settings, gold, subsets)
 
 
 def _gold(

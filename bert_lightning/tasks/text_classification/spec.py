@@ -1,5 +1,6 @@
 """The description of text classification."""
 
+from bert_lightning.data.datasets.guesses import guess_texts
 from bert_lightning.model import BertForSequenceClassification
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
@@ -32,6 +33,6 @@ TEXT_CLASSIFICATION = TaskSpec(
     head_arguments=_head_arguments,
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForSequenceClassification.arguments_of,
     saved_task_arguments=_saved_task_arguments,
+    guess_settings=guess_texts,
 )

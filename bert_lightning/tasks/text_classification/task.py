@@ -20,7 +20,8 @@ from bert_lightning.metrics.classification import (
 )
 from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
-from bert_lightning.model.losses import sequence_losses
+from bert_lightning.model.losses import CrossEntropy, item_losses, sequence_losses
+from bert_lightning.tasks.distributions import Distribution, each_of, numbers, one_of
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
@@ -46,7 +47,8 @@ _NUM_WORST = 20
 class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     """Classification or regression with one linear layer on the pooled [CLS], as in `run_classifier.py`.
 
-    - single-label: cross-entropy; accuracy, macro F1, Matthews correlation and, for two classes, the F1 of one.
+    - single-label: cross-entropy or another `loss`; accuracy, macro F1, Matthews correlation and, for two classes,
+      the F1 of one.
     - multi-label: binary cross-entropy; micro and macro F1. Accuracy is the fraction of texts right in every label.
     - regression: squared error; Pearson and Spearman correlation and the mean squared error.
 
@@ -74,6 +76,10 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         self.labels = list(labels)
         self.kind = settings.kind
         self._warned_of_constant = False
+        if self.kind == "single-label":
+            self.loss_obstacle = None
+        else:
+            self.loss_obstacle = f"a loss over classes needs single labels, and the data are {self.kind}"
         self.class_weights = torch.tensor(class_weights) if class_weights is not None else None
         extra = ("f1",) if self.kind == "single-label" and len(self.labels) == 2 else ()
         names = (*_METRICS[self.kind], *extra)
@@ -119,7 +125,10 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     def sums_of(self, computed: Tensor, batch: Batch) -> Tensor:
         """Return (2,): the loss, and the number of right texts or the absolute error."""
         labels, guess = batch["labels"], computed.detach()
-        losses = sequence_losses(computed, labels, self.model.problem_type)
+        if isinstance(self.loss, CrossEntropy):
+            losses = sequence_losses(computed, labels, self.model.problem_type)
+        else:
+            losses = item_losses(self.loss, computed, labels)
         if self.class_weights is not None:
             losses = losses * self._weights(labels)
         if self.kind == "regression":
@@ -129,6 +138,19 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         else:
             second = (guess.argmax(-1) == labels).float()
         return torch.stack([losses.sum(), second.sum()])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The loss."""
+        return ("loss",)
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return (1,) the number of texts. Class weights have no effect on it."""
+        return self.counts(batch)[1:]
+
+    def distributions(self, computed: Tensor, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the labels, or the numbers of a regression."""
+        return [{"single-label": one_of, "multi-label": each_of, "regression": numbers}[self.kind](computed)]
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[Logits]:
         """Return (L,) the logits of each text."""

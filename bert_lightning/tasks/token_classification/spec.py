@@ -1,5 +1,6 @@
 """The description of token classification."""
 
+from bert_lightning.data.datasets.guesses import guess_tags
 from bert_lightning.model import BertForTokenClassification
 from bert_lightning.tasks.spec import Arguments, TaskSpec
 from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
@@ -22,9 +23,9 @@ TOKEN_CLASSIFICATION = TaskSpec(
     head_options=lambda tensors: {"crf": "crf.transitions" in tensors},
     task_arguments=lambda data, saved: {"settings": data.settings, "labels": data.labels},
     data_arguments=lambda saved: {"labels": saved.get("labels")},
-    saved_head_arguments=BertForTokenClassification.arguments_of,
     saved_task_arguments=lambda saved: {
         "settings": TokenClassificationData(**saved["data"]),
         "labels": saved["labels"],
     },
+    guess_settings=guess_tags,
 )

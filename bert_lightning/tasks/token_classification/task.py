@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,7 +21,8 @@ from bert_lightning.metrics.entity_errors import EntityErrors, entity_errors
 from bert_lightning.metrics.spans import Span, spans_of
 from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.layers.crf import LinearChainCRF
-from bert_lightning.model.losses import IGNORED
+from bert_lightning.model.losses import IGNORED, summed_losses
+from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import Report
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -43,8 +43,9 @@ COLUMN_SUFFIXES = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
     """Token classification by the first piece of each word (paper section 5.3).
 
-    The loss is a cross-entropy, or the likelihood of a linear-chain CRF. Tags of spans are converted to IOB2 from any
-    scheme, and scored as conlleval does. The windows of a long sentence are joined before a CRF decodes it.
+    The loss is a cross-entropy or another `loss` over tags, or the likelihood of a linear-chain CRF. Tags of spans
+    are converted to IOB2 from any scheme, and scored as conlleval does. The windows of a long sentence are joined
+    before a CRF decodes it.
 
     Attributes:
         labels: tags in id order.
@@ -74,6 +75,7 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
         self.monitor_mode = "max"
         self.loss_names = ("loss", "accuracy")
         self.progress_scores = (("train/accuracy", "accuracy", ".1%"),)
+        self.loss_obstacle = "model.head.crf has the likelihood of whole sentences as its loss" if model.crf else None
 
     @property
     def task_settings(self) -> dict[str, object]:
@@ -95,9 +97,22 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
         if self.model.crf is not None:
             loss = -self.model.crf.log_likelihood(computed, labels, labels != IGNORED).sum()
         else:
-            loss = F.cross_entropy(computed.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            loss = summed_losses(self.loss, computed.flatten(0, 1), labels.flatten())
         right = (computed.detach().argmax(-1) == labels).sum()
         return torch.stack([loss, right.to(loss.dtype)])
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The loss. A CRF has none: it scores whole sequences of tags."""
+        return ("loss",) if self.model.crf is None else ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return (1,) the number of labelled pieces."""
+        return self.counts(batch)[:1]
+
+    def distributions(self, computed: Tensor, batch: Batch) -> list[Distribution]:
+        """Return the probabilities of the tags at the labelled pieces."""
+        return [one_of(computed, counted=batch["labels"] != IGNORED)]
 
     def outputs_of(self, computed: Tensor, batch: Batch) -> list[WordScores]:
         """Return the scores (words, L) of each window's words."""

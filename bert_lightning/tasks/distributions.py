@@ -1,0 +1,79 @@
+"""What a model predicts about the items that a loss counts, as distributions that two models can be compared by."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Distribution(NamedTuple):
+    """The distributions that a model predicts for items of any shape (M...).
+
+    An item may have several distributions, such as those of the start and the end of an answer. They count as their
+    mean.
+    """
+
+    logits: Tensor
+    """(M..., D, L): the scores of L outcomes in D distributions per item; of a regression, (M..., D, 1) numbers"""
+    are_numbers: bool = False
+    """whether they are means of normal distributions with the variance 1"""
+    possible: Tensor | None = None
+    """bool that broadcasts to `logits`: the outcomes that exist; None if all do"""
+    counted: Tensor | None = None
+    """(M...) bool: the items that the loss counts; None if it counts all"""
+
+
+def one_of(logits: Tensor, possible: Tensor | None = None, counted: Tensor | None = None) -> Distribution:
+    """Return the distribution of one out of L outcomes per item, from scores (M..., L)."""
+    return Distribution(logits.unsqueeze(-2), False, None if possible is None else possible.unsqueeze(-2), counted)
+
+
+def each_of(logits: Tensor) -> Distribution:
+    """Return the distributions of L independent outcomes per item, from scores (M..., L) for a sigmoid."""
+    return Distribution(torch.stack([torch.zeros_like(logits), logits], -1))
+
+
+def numbers(values: Tensor) -> Distribution:
+    """Return the normal distributions around L numbers per item, (M..., L)."""
+    return Distribution(values.unsqueeze(-1), are_numbers=True)
+
+
+def divergence(student: Distribution, teacher: Distribution, temperature: float) -> Tensor:
+    """Return T^2 KL(teacher / T || student / T), summed over the counted items: ().
+
+    Hinton et al. 2015, arXiv 1503.02531, section 2: the logits of both are divided by the temperature T. The factor
+    T^2 keeps the size of the gradient, which is T (q - p) for the probabilities p of the teacher and q of the
+    student. If T is large, it is the difference of the centred logits divided by L (section 2.1). For numbers, the
+    mean squared error takes the place of KL, and T has no effect.
+
+    Equal logits give exactly 0, and so do their gradients.
+
+    >>> one, other = one_of(torch.tensor([[1.0, 3.0]])), one_of(torch.tensor([[3.0, 1.0]]))
+    >>> divergence(one, one, 2.0).item(), round(divergence(one, other, 2.0).item(), 4)
+    (0.0, 1.8485)
+    """
+    kind = torch.promote_types(student.logits.dtype, torch.float32)
+    predicted, expected = student.logits.to(kind), teacher.logits.detach().to(kind)
+    if student.are_numbers:
+        values = (predicted - expected).square().squeeze(-1).mean(-1)
+    else:
+        values = temperature**2 * _kl(predicted / temperature, expected / temperature, student.possible).mean(-1)
+    return (values if student.counted is None else values * student.counted).sum()
+
+
+def _kl(predicted: Tensor, expected: Tensor, possible: Tensor | None) -> Tensor:
+    """Return the divergence of softmax(predicted) from softmax(expected) over the last dimension.
+
+    With p = softmax(expected), it is sum(p (expected - predicted)) + log sum exp(predicted) - log sum exp(expected).
+    Unlike the formula with two log-softmaxes, its gradient is softmax(predicted) - p without a rounding of sum(p).
+    """
+    if possible is not None:
+        # Not minus infinity, whose product with the probability 0 is not a number.
+        lowest = torch.finfo(predicted.dtype).min
+        predicted, expected = predicted.masked_fill(~possible, lowest), expected.masked_fill(~possible, lowest)
+    # Small numbers lose fewer digits when they are subtracted.
+    predicted = predicted - predicted.detach().amax(-1, keepdim=True)
+    expected = expected - expected.amax(-1, keepdim=True)
+    total = expected.logsumexp(-1)
+    probabilities = (expected - total[..., None]).exp()
+    return (probabilities * (expected - predicted)).sum(-1) + predicted.logsumexp(-1) - total

@@ -1,0 +1,62 @@
+"""The settings of an optimiser step."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
+from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
+from bert_lightning.optim.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The settings of an optimiser step.
+
+    Attributes:
+        optimizer: the optimiser's settings.
+        schedule: the factor on its learning rate.
+        num_steps: length of the whole training.
+        gradient_clip_val: largest global norm of the gradients, or None.
+        seed: seed of dropout.
+        non_finite: what to do if loss or gradients of a step are not finite: stop training, or skip the step.
+        log_every_n_steps: length of the log interval, over which training metrics are averaged. A Trainer that is
+            built with another value than Lightning's default decides instead.
+        loss_weights: factor on each loss by name; 1 for a loss without one, as published.
+        parameter_groups: learning rates and weight decay by parameter.
+        releases: name of a parameter in the model -> the first step that updates it; 0 for all others.
+    """
+
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    num_steps: int
+    gradient_clip_val: float | None = 1.0
+    seed: int = 0
+    log_every_n_steps: int = 10
+    non_finite: Literal["stop", "skip"] = "stop"
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)
+    releases: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def optimizer_name(self) -> str:
+        """The name that selects the optimiser in a configuration; for an extension, that of its class."""
+        kind = type(self.optimizer)
+        names = {settings_class: name for name, settings_class in OPTIMIZERS.items()}
+        return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
+
+    def build(self, model: PretrainedModel) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """Build the optimiser over the parameter groups of a model, and its schedule as a function of the step."""
+        groups = parameter_groups(
+            model,
+            model.depths(),
+            self.optimizer.learning_rate,
+            self.optimizer.weight_decay,
+            self.parameter_groups,
+            model.hidden_matrices() if self.optimizer.matrices_apart else None,
+        )
+        optimizer = self.optimizer.build(groups)
+        schedule, num_steps = self.schedule, self.num_steps
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))

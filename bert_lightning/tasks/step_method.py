@@ -1,0 +1,126 @@
+"""Step methods: how one micro-batch becomes gradients of counted losses."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from bert_lightning.data.loading.batching import Batch
+
+
+class CountedLosses(Protocol):
+    """Training losses, each a sum over counted items, from one forward pass. Every `Task` is one."""
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """(K,) names of the training sums: losses first, then other sums such as right predictions."""
+
+    @property
+    def num_losses(self) -> int:
+        """How many of the training sums are losses."""
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient."""
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Return (K,) the divisor of each training sum, known before the forward pass."""
+
+    def sums(self, batch: Batch) -> Tensor:
+        """Return (K,) each training sum; the losses among them carry gradients."""
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+
+
+class BackwardPass(Protocol):
+    """The backward pass of one micro-batch; `Backward` of `tasks/step.py` is the one of training."""
+
+    def __call__(self, losses: Tensor, *, is_last: bool = True) -> None:
+        """Add the gradients of (L,) summed losses, each divided by its count over the whole batch.
+
+        Every pass of a micro-batch except the last one needs `is_last=False`.
+        """
+
+
+class StepMethod(Protocol):
+    """A way to turn one micro-batch into gradients of counted losses."""
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """(K,) names of the training sums, losses first. Training logs their means as `train/NAME`."""
+
+    @property
+    def num_losses(self) -> int:
+        """How many of the training sums are losses."""
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) the factor on each loss in the gradient."""
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Return (K,) the divisor of each training sum, known before the forward pass."""
+
+    def sums(self, batch: Batch, backward: BackwardPass) -> Tensor:
+        """Return (K,) the training sums, without gradients.
+
+        Args:
+            batch: one micro-batch.
+            backward: to be called at least once. Every call except the last needs `is_last=False`.
+        """
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the floating-point operations of applying the method so many times to a micro-batch."""
+
+
+class PlainStep:
+    """The default step method: the given losses, with one forward and one backward pass.
+
+    A subclass changes how often and with what it calls `self.losses.sums` and `backward`.
+
+    Attributes:
+        losses: the losses of the task, or those of the task and of distillation.
+    """
+
+    def __init__(self, losses: CountedLosses) -> None:
+        self.losses = losses
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """(K,) those of the losses."""
+        return self.losses.loss_names
+
+    @property
+    def num_losses(self) -> int:
+        """That of the losses."""
+        return self.losses.num_losses
+
+    @property
+    def loss_factors(self) -> Sequence[float]:
+        """(L,) those of the losses."""
+        return self.losses.loss_factors
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Return (K,) the counts of the losses."""
+        return self.losses.counts(batch)
+
+    def sums(self, batch: Batch, backward: BackwardPass) -> Tensor:
+        """Return (K,) the sums of the losses, after one backward pass."""
+        sums = self.losses.sums(batch)
+        backward(sums[: self.num_losses])
+        return sums.detach()
+
+    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+        """Return the operations of the losses."""
+        return self.losses.operations(batch, num_passes)
+
+
+def beside_total(loss_names: Sequence[str], num_losses: int) -> list[str]:
+    """Return the names of training sums beside which a method adds losses.
+
+    `train/loss` is the total that is minimised. A loss that is called so becomes the `task_loss`.
+
+    >>> beside_total(["loss", "accuracy"], 1)
+    ['task_loss', 'accuracy']
+    """
+    return ["task_loss" if name == "loss" and i < num_losses else name for i, name in enumerate(loss_names)]

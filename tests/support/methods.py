@@ -1,0 +1,132 @@
+"""Experiments of every task and every step method, and teachers for them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.runs.building import build
+from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from bert_lightning.tasks.step_method import BackwardPass, CountedLosses, PlainStep, StepMethod
+from bert_lightning.tasks.task import Task
+from tests.support.small_corpus import SMALL_MODEL
+from tests.support.task_data import task_data
+
+NO_DROPOUT = ["--model.config.hidden_dropout_prob=0", "--model.config.attention_probs_dropout_prob=0"]
+LARGER = ["--model.config.hidden_size=48", "--model.config.num_hidden_layers=3"]
+Make = Callable[..., Experiment]
+
+
+def experiment_of(task: str, sources: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a short experiment.
+
+    Args:
+        task: the name of the task.
+        sources: `store`, `validation_store`, `tables` and `tokenizer`, as in the fixtures.
+        folder: receives the files of the task.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources["tokenizer"].save(folder / "tokenizer")
+    data = {"max_seq_length": 40, "batch_size": 8}
+    if task == "pretraining":
+        data |= {"train": str(sources["store"]), "validation": str(sources["validation_store"]), "num_workers": 0}
+    else:
+        data |= task_data(task, sources["tables"], folder) | {"tokenizer": str(folder / "tokenizer")}
+    return {
+        "experiment": "methods",
+        "task": task,
+        "model": SMALL_MODEL,
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 3, "accelerator": "cpu"},
+        "optimizer": {"learning_rate": 1e-3},
+        "wandb": {"mode": "disabled"},
+        "data": data,
+    }
+
+
+def maker(values: dict[str, Any]) -> Make:
+    """Return a function from overrides to the experiment."""
+    return lambda *overrides: load_experiment([], overrides, values, ["tests.support.methods"])
+
+
+def train(experiment: Experiment, folder: Path, resume: Path | None = None) -> Task:
+    """Train, and return the task. Checkpoints are in the folder."""
+    setup = build(experiment, None)
+    steps = setup.data.plan.num_steps
+    callbacks = training_callbacks(experiment, setup.task, folder, steps, validates=True)
+    trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
+    trainer.fit(setup.task, setup.data, ckpt_path=resume)
+    return setup.task
+
+
+def micro_batches(experiment: Experiment, number: int = 1) -> tuple[Task, list[Batch]]:
+    """Return a task before training, in training mode, and the micro-batches of its first step."""
+    setup = build(experiment, None)
+    plan = dataclasses.replace(setup.data.plan, accumulate=number)
+    return setup.task.train(), list(setup.data.training_batches(0, plan, 0, 1))
+
+
+def first_batch(experiment: Experiment) -> tuple[Task, Batch]:
+    """Return a task before training, in training mode, and its first batch."""
+    task, [batch] = micro_batches(experiment)
+    return task, batch
+
+
+def gradients(task: Task, *batches: Batch, method: StepMethod | None = None, seed: int = 1) -> list[torch.Tensor]:
+    """Return the gradients of the micro-batches of a whole batch, and delete them in the model."""
+    method = task.step_method if method is None else method
+    divisors = torch.stack([method.counts(batch)[: method.num_losses] for batch in batches]).sum(0)
+    factors = torch.tensor(method.loss_factors)
+
+    def backward(losses: torch.Tensor, *, is_last: bool = True) -> None:
+        (losses / divisors * factors).sum().backward()
+
+    task.model.zero_grad()
+    for batch in batches:
+        torch.manual_seed(seed)
+        method.sums(batch, backward)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in task.model.parameters()]
+    task.model.zero_grad()
+    return found
+
+
+def same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    """Return whether tensors are equal bit for bit."""
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """A step method of a user: `share` of the gradient from one pass, the rest from another."""
+
+    share: float = 0.25
+
+    def build(self, losses: CountedLosses) -> StepMethod:
+        return TwoPassesStep(losses, self.share)
+
+
+class TwoPassesStep(PlainStep):
+    def __init__(self, losses: CountedLosses, share: float) -> None:
+        super().__init__(losses)
+        self.share = share
+
+    def sums(self, batch: Batch, backward: BackwardPass) -> torch.Tensor:
+        for is_last, share in ((False, self.share), (True, 1 - self.share)):
+            sums = self.losses.sums(batch)
+            backward(sums[: self.num_losses] * share, is_last=is_last)
+        return sums.detach()
+
+
+OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
+FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
+METHODS: dict[str, Callable[[Path], list[str]]] = {
+    "own": lambda teacher: OWN,
+    "fgm": lambda teacher: FGM,
+    "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
+    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}"],
+}
+"""Name of a combination -> overrides, given a teacher."""
