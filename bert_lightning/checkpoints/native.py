@@ -222,6 +222,7 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
             tuple(entry.get("special_tokens", ())),
         ),
         task=entry["task"],
+        module=entry.get("module"),
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
         tuning=entry.get("tuning"),

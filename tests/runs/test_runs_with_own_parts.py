@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import bert_lightning
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
+from bert_lightning.model import register_activation, register_attention, register_head
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from tests.support import own_parts
 from tests.support.runs import fit, logged, weights
 from tests.support.task_data import RAW, task_data, tiny_classification
 
@@ -163,6 +166,21 @@ def test_tensor_parallelism_refuses_parts_with_parameters(experiment, model, mes
         build(read, None)
 
 
+def test_fsdp_refuses_a_scalar_parameter(experiment):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, values):
+            return self.factor * values
+
+    register_activation("scaled", Scaled)
+    file = experiment(trainer={"strategy": "fsdp"}, config={"hidden_act": "scaled"})
+    with pytest.raises(InputError, match=r"cannot slice the scalar parameter encoder.* give it shape \(1,\)"):
+        build(load_experiment([file]), None)
+
+
 @pytest.mark.slow
 def test_pretraining_on_packed_batches_takes_own_parts_and_exports_them(home, tmp_path, capsys):
     values = yaml.safe_load((home / "pretraining.yaml").read_text())
@@ -180,9 +198,6 @@ def test_pretraining_on_packed_batches_takes_own_parts_and_exports_them(home, tm
 
 
 def test_a_registered_name_needs_no_class_path(experiment, tmp_path):
-    from bert_lightning.model import register_attention, register_head
-    from tests.support import own_parts
-
     register_head("attentive", own_parts.Attentive)
     register_attention("window", own_parts.window)
     model = {"head": {"name": "attentive"}, "attention": {"name": "window", "init_args": {"width": 1}}}
