@@ -177,7 +177,7 @@ def test_fsdp_refuses_a_scalar_parameter(experiment):
 
     register_activation("scaled", Scaled)
     file = experiment(trainer={"strategy": "fsdp"}, config={"hidden_act": "scaled"})
-    with pytest.raises(InputError, match=r"cannot slice the scalar parameter encoder.* give it shape \(1,\)"):
+    with pytest.raises(InputError, match=r"cannot slice the scalar parameter encoder.* give it the shape \(1,\)"):
         build(load_experiment([file]), None)
 
 
