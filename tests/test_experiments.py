@@ -21,6 +21,7 @@ def test_there_are_experiment_files():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_experiment_file_loads_strictly(path, monkeypatch):
     monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
+    monkeypatch.setenv("BERT_ENCODER", "/encoder")
     experiment = load_experiment([path])
     assert load_experiment([], below=experiment.to_dict()).identity == experiment.identity
 

@@ -12,21 +12,29 @@ from bert_lightning.config.yaml_files import flow_yaml, read_yaml, yaml_value
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+# Environment variables in these files.
+FOLDERS = {"BERT_LIGHTNING_DATA": "/data", "BERT_ENCODER": "/encoder"}
+
+
+def with_folders(monkeypatch):
+    for name, folder in FOLDERS.items():
+        monkeypatch.setenv(name, folder)
 
 
 @pytest.mark.parametrize("form", ["plain", "comments"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_printed_experiment_reads_back_to_the_same_values(path, form, monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
+    with_folders(monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(path), f"--print-config={form}"]) == 0
     assert list(tmp_path.iterdir()) == []
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
-    monkeypatch.delenv("BERT_LIGHTNING_DATA")
+    for name in FOLDERS:
+        monkeypatch.delenv(name)
     again, expected = load_experiment([printed]), read_yaml(printed)
     assert again.to_dict() == expected
-    monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
+    with_folders(monkeypatch)
     assert again == load_experiment([path])
 
 
