@@ -2,7 +2,7 @@
 
 - `fit` trains an experiment, as the command `bert-lightning fit` does, and returns the finished `Run`.
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
-- `load` opens a trained run or checkpoint for predictions on raw input.
+- `load` opens a trained run or checkpoint as a `Predictor` for raw input.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
 - `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from bert_lightning import data, metrics, model, optim, tasks
     from bert_lightning.config.experiment import Experiment, load_experiment
     from bert_lightning.data.datasets.registration import register_dataset
-    from bert_lightning.runs.predictor import load
+    from bert_lightning.runs.predictor import Predictor, load
     from bert_lightning.runs.python import Run, build, fit
     from bert_lightning.tasks.catalogue import register_task
     from bert_lightning.tasks.spec import TaskSpec
 
 __all__ = [
     "Experiment",
+    "Predictor",
     "Run",
     "TaskSpec",
     "__version__",

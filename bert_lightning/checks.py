@@ -115,3 +115,13 @@ def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: flo
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     dotted = f"{prefix}." if prefix else ""
     return f"; did you mean '{dotted}{near[0]}'?" if near else f"; known: {', '.join(names)}"
+
+
+def nearest_or_own(name: str, known: Iterable[object]) -> str:
+    """Return the end of a message about an unknown name that a module of the user's may register.
+
+    >>> nearest_or_own("my-task", ["pretraining"])
+    '; known: pretraining; one of your own needs the module that registers it under modules'
+    """
+    end = nearest(name, known)
+    return end if end.endswith("?") else f"{end}; one of your own needs the module that registers it under modules"

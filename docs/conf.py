@@ -5,11 +5,17 @@ import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 from bert_lightning.version import __version__
 
 FOLDER = Path(__file__).parent
+PAGES_ELSEWHERE = {
+    "CONTRIBUTING.md": "contributing",
+    "CHANGELOG.md": "changelog",
+    "experiments/README.md": "experiments",
+}
 sys.path.insert(0, str(FOLDER))
 
 from generated import expand, scripts_of  # noqa: E402  (needs the line above)
@@ -70,6 +76,17 @@ def expand_page(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = expand(source[0], folder)
 
 
+def link_pages(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """Make a link of each page that a text names by its path, such as `docs/data.md`."""
+    for literal in list(doctree.findall(nodes.literal)):
+        page = PAGES_ELSEWHERE.get(literal.astext()) or literal.astext().removeprefix("docs/").removesuffix(".md")
+        inside_link = isinstance(literal.parent, nodes.reference)
+        if literal.astext().endswith(".md") and page in app.env.found_docs and not inside_link:
+            link = nodes.reference("", "", refuri=app.builder.get_relative_uri(name, page))
+            literal.replace_self(link)
+            link += literal
+
+
 def prepare_docstring(
     app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]
 ) -> None:
@@ -97,4 +114,5 @@ def name_default_functions(
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", name_default_functions)
     app.connect("source-read", expand_page)
+    app.connect("doctree-resolved", link_pages)
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's 500

@@ -17,7 +17,19 @@ from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.text.wordpiece import load_tokenizer
 
 COMMANDS = (
-    *("tokenizer", "prepare", "instances", "fit", "reproduce", "validate", "test", "score", "predict"),
+    *(
+        "tokenizer",
+        "prepare",
+        "instances",
+        "keys",
+        "init",
+        "fit",
+        "reproduce",
+        "validate",
+        "test",
+        "score",
+        "predict",
+    ),
     *("features", "submission", "export", "report", "doctor"),
 )
 

@@ -69,6 +69,11 @@ def test_every_link_to_a_file_has_its_file(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.parametrize("page", TEXTS, ids=names(TEXTS))
+def test_no_page_holds_the_markers_of_an_unfinished_merge(page):
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(), flags=re.MULTILINE)
+
+
 def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", whole_text(page), flags=re.DOTALL | re.MULTILINE)
 
@@ -105,6 +110,7 @@ def test_the_reference_of_a_room_describes_each_of_its_public_names_once(room):
     module = importlib.import_module("bert_lightning" if room == "bert_lightning" else f"bert_lightning.{room}")
     text = (DOCS / "reference" / f"{room}.md").read_text()
     described = re.findall(r"^\.\. (?:auto)?(?:class|function|data|exception):: (\w+)$", text, flags=re.MULTILINE)
+    described += re.findall(r"^- \{py:\w+\}`~[\w.]+\.(\w+)`", text, flags=re.MULTILINE)  # on the page of another room
     public = [name for name in module.__all__ if not isinstance(getattr(module, name), str | ModuleType)]
     assert sorted(described) == sorted(public)
 
@@ -157,21 +163,34 @@ class Links(HTMLParser):
         self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
 
 
-@pytest.mark.slow
-def test_every_link_of_the_built_site_leads_somewhere(tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-W", "--quiet", str(DOCS), str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages of the built site by path."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--quiet", str(DOCS), str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=240)
     pages = {}
-    for path in tmp_path.rglob("*.html"):
+    for path in folder.rglob("*.html"):
         pages[path] = Links()
         pages[path].feed(path.read_text())
-    assert len(pages) > len(PAGES)
-    for path, page in pages.items():
+    return pages
+
+
+@pytest.mark.slow
+def test_every_link_of_the_built_site_leads_somewhere(site):
+    assert len(site) > len(PAGES)
+    for path, page in site.items():
         for link in page.links:
             url = urlsplit(link)
             if url.scheme:
                 continue
             target = (path.parent / unquote(url.path)).resolve() if url.path else path
             assert target.exists(), f"{path.name}: {link}"
-            if url.fragment and target in pages:
-                assert unquote(url.fragment) in pages[target].anchors | {""}, f"{path.name}: {link}"
+            if url.fragment and target in site:
+                assert unquote(url.fragment) in site[target].anchors, f"{path.name}: {link}"
+
+
+@pytest.mark.slow
+def test_a_page_that_a_text_names_by_its_path_is_a_link_on_the_site(site):
+    changelog = next(path for path in site if path.name == "changelog.html")
+    assert '<a class="reference external" href="tasks.html"><code' in changelog.read_text()

@@ -42,6 +42,7 @@ class Checkpoint:
         tensors: parameter name -> tensor. Names of the encoder begin with `encoder.`, those of heads do not.
         vocabulary: entries and settings of its tokenizer, if the checkpoint has them.
         task: the task that wrote it (`pretraining`, `text-classification`, ...), if known.
+        module: the user's module that registers the task; None for the tasks of this package.
         task_settings: settings with which that task can predict again (labels, columns, lengths).
         architecture: transformers' class of the same shape, if known.
         provenance: the origin of the checkpoint; `read_checkpoint` sets it.
@@ -57,6 +58,7 @@ class Checkpoint:
     task_settings: dict[str, Any] = field(default_factory=dict)
     architecture: str | None = None
     provenance: Provenance | None = None
+    module: str | None = None
     tuning: dict[str, Any] | None = None
     base: Base | None = None
 

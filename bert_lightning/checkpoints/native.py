@@ -20,6 +20,7 @@ from bert_lightning.checkpoints import files
 from bert_lightning.checkpoints.checkpoint import Base, Checkpoint, require_weights
 from bert_lightning.checkpoints.digests import PREFIX
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checkpoints.names import without_buffers
 from bert_lightning.checkpoints.shards import MANIFEST, is_sharded, load_shards, shards_damage, step_of_shards
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 
@@ -206,9 +207,9 @@ def read_native(path: Path, *, unverified: bool = False) -> Checkpoint:
 
 
 def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Checkpoint:
-    tensors = {
-        name.removeprefix(PREFIX): tensor for name, tensor in content["state_dict"].items() if name.startswith(PREFIX)
-    }
+    tensors = without_buffers(
+        {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items() if name.startswith(PREFIX)}
+    )
     return Checkpoint(
         path=path,
         config=entry["config"],
@@ -221,6 +222,7 @@ def _from_entry(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> C
             tuple(entry.get("special_tokens", ())),
         ),
         task=entry["task"],
+        module=entry.get("module"),
         architecture=entry["architecture"],
         task_settings=dict(entry["task_settings"]),
         tuning=entry.get("tuning"),

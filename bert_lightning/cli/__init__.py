@@ -134,7 +134,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         options.parser.error(f"unexpected argument {shown!r}; see `bert-lightning {options.command} --help`")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
-    drop_output(options.command not in _PRINTING or getattr(options, "output", None) is not None)
+    prints = options.command in _PRINTING or getattr(options, "print_config", None) is not None
+    drop_output(not prints or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
         # Training continues after its terminal closes, unless torchrun would kill it soon after.
         on_hang_up = signal.getsignal(signal.SIGTERM) if is_killed_after_hang_up() else signal.SIG_IGN

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from bert_lightning.checkpoints.plain_text import markdown, markdown_code
-from bert_lightning.config.docstrings import first_sentence
+from bert_lightning.config.docstrings import capitalised, first_sentence
 from bert_lightning.config.keys import Key, Section
 
 _PAGE_WIDTH = 124
@@ -87,7 +87,7 @@ def _markdown_section(section: Section) -> Iterator[str]:
         yield ""
     for key in section.keys:
         facts = _facts(key, section, code=markdown_code)
-        entry = f"**`{key.path}`** {facts}. {_escaped(_capitalised(key.description))}"
+        entry = f"**`{key.path}`** {facts}. {_escaped(capitalised(key.description))}"
         [first, *rest] = _wrapped(entry, "  ", _PAGE_WIDTH)
         yield from (f"- {first[2:]}", *rest)
 
@@ -99,13 +99,6 @@ def _facts(key: Key, section: Section, code: Callable[[str], str] = str) -> str:
     if key.tasks != section.tasks:
         notes.append(f"only of {', '.join(key.tasks)}")
     return f"{kind} ({'; '.join(notes)})"
-
-
-def _capitalised(text: str) -> str:
-    # Symbols such as `d` and `W` keep their case, and so does code.
-    word = text.split(" ", 1)[0]
-    is_word = word.isalpha() and word.islower() and (len(word) > 1 or word == "a")
-    return text[:1].upper() + text[1:] if is_word else text
 
 
 def _escaped(text: str) -> str:

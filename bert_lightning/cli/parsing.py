@@ -113,13 +113,13 @@ def checked_options() -> Iterator[None]:
 
 
 def module_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--allow-module`, which names a module that a configuration may import."""
+    """Add `--allow-module`, which names a module that a configuration or checkpoint may import."""
     parser.add_argument(
         "--allow-module",
         action="append",
         default=[],
         metavar="NAME",
-        help="module or package that a class_path of the configuration may import; repeatable",
+        help="module or package of yours that may be imported for this configuration or checkpoint; repeatable",
     )
 
 

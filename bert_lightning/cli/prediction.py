@@ -4,7 +4,15 @@ import argparse
 import logging
 from collections.abc import Iterator
 
-from bert_lightning.cli.parsing import Commands, base_option, path_argument, path_text, refuse_own_input, whole_number
+from bert_lightning.cli.parsing import (
+    Commands,
+    base_option,
+    module_option,
+    path_argument,
+    path_text,
+    refuse_own_input,
+    whole_number,
+)
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress, write_lines
 
@@ -25,6 +33,7 @@ def _add_predict(commands: Commands) -> None:
         help="run directory or checkpoint file",
     )
     base_option(parser)
+    module_option(parser)
     _input_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
@@ -42,6 +51,7 @@ def _add_features(commands: Commands) -> None:
         "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
     )
     base_option(parser)
+    module_option(parser)
     _input_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
@@ -93,7 +103,7 @@ def _predict(options: argparse.Namespace) -> int:
     from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
-    predictor = load(options.checkpoint, base=options.base)
+    predictor = load(options.checkpoint, base=options.base, allow_modules=options.allow_module)
     is_empty = True
 
     def predictions() -> Iterator[dict[str, object]]:
@@ -125,6 +135,7 @@ def _features(options: argparse.Namespace) -> int:
             max_seq_length=options.max_seq_length,
             progress=counted,
             base=options.base,
+            allow_modules=options.allow_module,
         )
     print(line)
     return OK

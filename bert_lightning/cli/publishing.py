@@ -2,7 +2,7 @@
 
 import argparse
 
-from bert_lightning.cli.parsing import Commands, base_option, path_argument, path_text
+from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 
 FORMATS = ("huggingface", "onnx")
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
         "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
     )
     base_option(export)
+    module_option(export)
     export.add_argument(
         "--format",
         required=True,
@@ -55,7 +56,7 @@ def _submission(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from bert_lightning.runs.export import export
 
-    print(*export(options.checkpoint, options.format, options.output, options.base), sep="\n")
+    print(*export(options.checkpoint, options.format, options.output, options.base, options.allow_module), sep="\n")
     return OK
 
 

@@ -1,12 +1,16 @@
 """Commands that train: `fit`, `reproduce`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import FAILURE, OK
-from bert_lightning.cli.terminal import print_metrics
+from bert_lightning.cli.terminal import print_metrics, write_lines
 from bert_lightning.errors import InputError
 from bert_lightning.runs.processes import is_first_process
+
+if TYPE_CHECKING:
+    from bert_lightning.config.experiment import Experiment
 
 
 def add(commands: Commands) -> None:
@@ -22,6 +26,10 @@ def _add_fit(commands: Commands) -> None:
         "train an experiment",
         "Any key of the experiment can be set with --key.sub value.",
         overrides=True,
+    )
+    parser.epilog = (
+        "`bert-lightning keys` lists all keys, `bert-lightning keys optimizer` those of one section. "
+        "`bert-lightning init` writes an experiment file to start from."
     )
     parser.add_argument(
         "--config",
@@ -58,6 +66,13 @@ def _add_fit(commands: Commands) -> None:
         help="record five steps in the run directory's profile/: trace.json for a browser, operators.txt",
     )
     parser.add_argument(
+        "--print-config",
+        nargs="?",
+        const="plain",
+        choices=("plain", "comments"),
+        help="print every key with its value as a file that --config reads, also with comments, and do not train",
+    )
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="use only torch's deterministic algorithms (trainer.deterministic): the same bits on the same machine",
@@ -86,9 +101,18 @@ def _fit(options: argparse.Namespace) -> int:
     if options.deterministic:
         options.overrides += ["--trainer.deterministic", "true"]
     if options.seeds is not None:
-        if options.profile:
-            raise InputError("--profile and --seeds contradict each other: a profile is made of a single run")
+        for name in ("profile", "print_config"):
+            if getattr(options, name):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} and --seeds contradict each other: {option} is about a single run")
         return _fit_seeds(options)
+    if options.print_config is not None:
+        from bert_lightning.config.experiment import load_experiment
+
+        experiment = load_experiment(options.config, options.overrides, allow_modules=options.allow_module)
+        _print_config(experiment, with_comments=options.print_config == "comments")
+        return OK
+
     from bert_lightning.runs.python import fit
 
     run = fit(
@@ -107,6 +131,23 @@ def _fit(options: argparse.Namespace) -> int:
         print_metrics(run.metrics)
         print(*compared(run.experiment.published, run.metrics), f"run directory: {run.directory}", sep="\n")
     return OK
+
+
+def _print_config(experiment: "Experiment", with_comments: bool) -> None:
+    """Print an experiment as a file with every key, which reads back to the same experiment."""
+    from bert_lightning.config.commented_yaml import commented_yaml, entries_of
+    from bert_lightning.config.variables import with_literal_variables
+    from bert_lightning.config.yaml_files import dump_yaml
+
+    if not is_first_process():
+        return
+    values = experiment.to_dict()
+    if with_comments:
+        text = commented_yaml(list(entries_of(values)), experiment.task)
+    else:
+        text = dump_yaml(with_literal_variables(values))
+    # YAML files are UTF-8, whatever the encoding of the terminal is.
+    write_lines(text.splitlines(keepends=True), None)
 
 
 def _fit_seeds(options: argparse.Namespace) -> int:

@@ -20,9 +20,15 @@ def first_sentence(text: str) -> str:
     return _SENTENCE_END.split(text, maxsplit=1)[0]
 
 
-def summary_of(cls: type) -> str:
-    """Return the first paragraph of a class's docstring in one line; empty without a docstring of its own."""
-    return paragraphs_of(cls)[0] if paragraphs_of(cls) else ""
+def capitalised(text: str) -> str:
+    """Return a description with a capital letter at its start, except for symbols, names of values, and code.
+
+    >>> capitalised("steps between validations"), capitalised("d; 1 for one rate"), capitalised("eager, sdpa")
+    ('Steps between validations', 'd; 1 for one rate', 'eager, sdpa')
+    """
+    word = text.split(" ", 1)[0]
+    is_word = word.isalpha() and word.islower() and (len(word) > 1 or word == "a")
+    return text[:1].upper() + text[1:] if is_word else text
 
 
 def paragraphs_of(cls: type) -> list[str]:

@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bert_lightning.checks import RefusedValue, nearest, require_between
-from bert_lightning.config.extensions import own_modules, read_modules, with_extensions, without_extensions
+from bert_lightning.checks import RefusedValue, nearest_or_own, require_between
+from bert_lightning.config.extensions import (
+    extensions_in,
+    own_modules,
+    read_modules,
+    with_extensions,
+    without_sections,
+)
 from bert_lightning.config.hints import check_task_section, field_names, source_of, task_keys, with_hint
 from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.layers import (
@@ -25,7 +31,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
-from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
+from bert_lightning.config.model_parts import with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -73,8 +79,6 @@ CHOICES: Tables = {
     "step_method": STEP_METHODS,
     "adversarial": ADVERSARIES,
 }
-CLASS_PATHS: Tables = {**CHOICES, **{path: {} for path in PART_PATHS}}
-"""Dotted paths that may name a class of the user's; the entries of choices."""
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
     "optimizer": AdamW,
@@ -108,6 +112,11 @@ class Experiment:
         loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
+        loss: the loss of the task, by name or as a class.
+        tuning: which parameters of the encoder train, or are added to it.
+        step_method: what a step does with a micro-batch.
+        adversarial: perturbed embeddings that a step trains on besides the plain ones.
+        loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher, besides the labels.
     """
 
@@ -256,6 +265,9 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
     tables = CHOICES
     if "modules" in values:
         values = {**values, "modules": read_modules(values["modules"], "modules", allow_modules, faults)}
+        if faults:
+            # Tasks and data sets are not known without them.
+            return None
     for key, kind in OBJECT_LISTS.items():
         if key in values:
             values = {**values, key: read_objects(values[key], key, kind, allow_modules, faults)}
@@ -263,7 +275,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
         faults.append(("", str(error)))
-        values = without_extensions(values, CHOICES)
+        values = without_sections(values, extensions_in(values, CHOICES))
     _check_name(values.get("experiment"), faults)
     model = values.get("model")
     config = model.get("config") if isinstance(model, dict) else None
@@ -297,7 +309,7 @@ def _check_without_task(values: dict[str, Any], tables: Tables, faults: list[Fau
     if task is None:
         faults.append(("task", f"the key task is missing; known: {', '.join(TASKS)}"))
     else:
-        faults.append(("task", f"task is {task!r}{nearest(str(task), TASKS)}"))
+        faults.append(("task", f"task is {task!r}{nearest_or_own(str(task), TASKS)}"))
     model = values.get("model")
     if isinstance(model, dict):
         check_task_section("model.head", model.get("head"), tables, faults)

@@ -17,11 +17,13 @@ from bert_lightning.checks import nearest
 from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import Loss
 from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.catalogue import OWNERS, TASKS
 
 OURS = ("bert_lightning",)
 """Modules that may be imported without a word."""
@@ -88,9 +90,23 @@ def extensions_in(values: dict[str, object], tables: Tables) -> dict[str, str]:
     }
 
 
-def without_extensions(values: dict[str, object], tables: Tables) -> dict[str, object]:
-    """Return nested keys without the choices that name a class."""
-    for path in extensions_in(values, tables):
+def classes_in(values: object, path: str = "") -> dict[str, str]:
+    """Return all classes that nested keys name outside of lists: dotted path of the section -> class path.
+
+    >>> classes_in({"model": {"head": {"class_path": "my_heads.Attentive"}}})
+    {'model.head': 'my_heads.Attentive'}
+    """
+    found: dict[str, str] = {}
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if name == "class_path":
+            found[path] = str(value)
+        found |= classes_in(value, f"{path}.{name}" if path else str(name))
+    return found
+
+
+def without_sections(values: dict[str, object], paths: Iterable[str]) -> dict[str, object]:
+    """Return nested keys without the sections at dotted paths."""
+    for path in paths:
         section_path, key = split(path)
         values, section = copied(values, section_path)
         del section[key]
@@ -144,6 +160,8 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     """
     what = f"{key} {class_path or name}"
     _require_allowed(name, what, allowed)
+    registries: tuple[dict[str, Any], ...] = (TASKS, OWNERS, STANDARD_SETS)
+    before = [dict(registry) for registry in registries]
     # The user's modules lie in the current folder. It comes last, so that they replace no other module.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -151,14 +169,23 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise InputError(f"{what} cannot be imported: {error}, neither in this folder nor installed") from None
-        raise InputError(f"{what} cannot be imported: {_place(error, name)}") from None
-    except InputError as error:
-        raise InputError(f"{what} cannot be imported: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{what} cannot be imported: {_place(error, name)}") from None
+    except BaseException as error:
+        # What the module registered before it raised would stand in the way of the next attempt.
+        for registry, content in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(content)
+        raise _import_error(error, name, what) from None
+
+
+def _import_error(error: BaseException, name: str, what: str) -> BaseException:
+    """Return the error to raise after importing a module raised one."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        return InputError(f"{what} cannot be imported: {error}, neither in this folder nor installed")
+    if isinstance(error, InputError):
+        return InputError(f"{what} cannot be imported: {error}")
+    if isinstance(error, Exception | SystemExit):
+        return InputError(f"{what} cannot be imported: {_place(error, name)}")
+    return error
 
 
 def read_modules(values: object, path: str, allowed: Sequence[str], faults: list[Fault]) -> Ready:
@@ -248,9 +275,10 @@ def abstract_methods(cls: type) -> list[str]:
 def _require_allowed(module: str, what: str, allowed: Sequence[str]) -> None:
     if not is_allowed(module, (*OURS, *allowed)):
         name = module or what.rpartition(" ")[2]
+        owner = "" if what.endswith(f" {module}") and module else f"of the module {name!r}, which is "
         raise InputError(
-            f"{what} is of the module {name!r}, which is not imported unless you say so: "
-            f"--allow-module {module or 'NAME'}"
+            f"{what} is {owner}not imported unless you say so: "
+            f"--allow-module {module or 'NAME'} (in Python: allow_modules)"
         )
 
 

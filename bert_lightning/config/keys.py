@@ -18,15 +18,15 @@ from bert_lightning.config.experiment import CHOICES, experiment_class
 from bert_lightning.config.settings import default_of, has_default, type_name
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import InputError
-from bert_lightning.model.config import PRESETS, BertConfig
+from bert_lightning.model.config import PARTS, PRESETS, BertConfig
 from bert_lightning.tasks.catalogue import TASKS, task_spec
 
 # Values that a section needs before its class can be built, to ask it which values it refuses.
 _NEEDED: dict[str, dict[str, object]] = {"trainer": {"max_steps": 1}, "model": {"size": "tiny"}}
 # Values that a range leaves out, if it leaves any out.
 _EXTREMES: dict[type, tuple[float, ...]] = {int: (-1, 0, 2**62), float: (-1.0, 0.0, 1e300)}
-# A field of `BertConfig` that no key sets: the vocabulary decides it.
-_NO_KEY = "vocab_size"
+# Fields of `BertConfig` that no key under `model.config` sets: the vocabulary and `model.attention` decide them.
+_NO_KEYS = ("model.config.vocab_size", "model.config.attention")
 _CLASS_PATH = "a class of your own instead of a name, as module and name. Its module needs `--allow-module`."
 _INIT_ARGS = "the keys of that class."
 
@@ -156,17 +156,17 @@ def _walk(cls: type, path: str, choice: tuple[str, str] | None) -> Iterator[_Fou
         if full in CHOICES:
             inside.append(_walk_choice(full, description, field))
             continue
-        sections = [(full if hint is each else f"{full}.0", each) for each in _dataclasses_in(hint)]
-        inside += [_walk(each, inner, choice) for inner, each in sections]
+        is_list = typing.get_origin(hint) is list
+        inside += [_walk(each, f"{full}.0" if is_list else full, choice) for each in _dataclasses_in(hint)]
         if "keys" in field.metadata:
             inside.append(_walk(field.metadata["keys"], full, choice))
-        if not any(inner == full for inner, _ in sections):
+        if not dataclasses.is_dataclass(hint):
             default = flow_yaml(defaults[field.name]) if field.name in defaults else None
             allowed = _allowed(sample, field.name, hint)
             key = Key(full, _type_in_words(hint), default, description, allowed, choice=choice)
             keys.append((key, _owner(cls, field.name)))
     if cls is BertConfig:
-        keys = [(_by_size(key), owner) for key, owner in keys if not key.path.endswith(f".{_NO_KEY}")]
+        keys = [(_of_architecture(key), owner) for key, owner in keys if key.path not in _NO_KEYS]
     yield _Found(path, choice, cls, tuple(keys))
     for sections_inside in inside:
         yield from sections_inside
@@ -192,8 +192,8 @@ class _Choice:
 
 def _merged(by_task: dict[str, _Found], all_tasks: Sequence[str]) -> Iterator[Section]:
     """Merge the sections of one path: into one if all tasks have the same keys, else into one per declaring class."""
-    # A head without options is no section.
-    by_task = {task: found for task, found in by_task.items() if found.keys}
+    # A head without options is no section, but a choice without options is one.
+    by_task = {task: found for task, found in by_task.items() if found.keys or found.choice is not None}
     if not by_task:
         return
     first = next(iter(by_task.values()))
@@ -257,8 +257,11 @@ def _type_in_words(hint: Any) -> str:
         return "any"
     if typing.get_origin(hint) is dict:
         return "keys and values"
-    if typing.get_origin(hint) is list and _dataclasses_in(hint):
-        return "list of sections"
+    if _dataclasses_in(hint):
+        if typing.get_origin(hint) is not list:
+            return "section or null"
+        [item] = typing.get_args(hint)
+        return "list of sections" if isinstance(item, type) else "list of names and sections"
     return type_name(hint)
 
 
@@ -301,8 +304,10 @@ def _allowed(sample: Any, name: str, hint: Any) -> str:
     return ""
 
 
-def _by_size(key: Key) -> Key:
-    """Return a key of `model.config`; the size decides its default if the published sizes differ in it."""
+def _of_architecture(key: Key) -> Key:
+    """Return a key of `model.config` with the names of its parts, and the size where that decides the default."""
     name = key.path.rpartition(".")[2]
-    values = {getattr(BertConfig.preset(size), name) for size in PRESETS}
+    if name in PARTS:
+        key = key._replace(type=f"{type_name(Literal[*PARTS[name]])} or a registered part")
+    values = {repr(getattr(BertConfig.preset(size), name)) for size in PRESETS}
     return key._replace(default="that of model.size") if len(values) > 1 else key

@@ -14,8 +14,8 @@ from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, unknown_key
 from bert_lightning.errors import InputError
 from bert_lightning.model.config import PARTS
-from bert_lightning.model.heads import HEADS
-from bert_lightning.model.layers.attention import AttentionName
+from bert_lightning.model.heads import HEADS, LINEAR
+from bert_lightning.model.layers.attention import PUBLISHED_ATTENTION, AttentionName
 from bert_lightning.model.parts import PartTable
 from bert_lightning.model.tuning import register_tuning
 
@@ -182,15 +182,21 @@ def register_part(path: str, class_path: str, allowed: Sequence[str]) -> None:
 def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:
     """Register the parts and the tuning that a checkpoint names by class, as far as their modules are allowed.
 
-    Without them, the model cannot be built, and its error names the module.
+    A part with a class path is imported from there. For one with a registered name, all allowed modules are imported,
+    because the name does not say which of them registers it. Without a part, the model cannot be built, and its error
+    names it.
     """
     names = {f"model.config.{name}": checkpoint.config.get(name) for name in PARTS}
     names[_ATTENTION] = names.pop("model.config.attention")
     names[HEAD] = part_at(checkpoint.task_settings, "head")
     for path, name in names.items():
-        module = name.rpartition(".")[0] if isinstance(name, str) else ""
-        if module and is_allowed(module, allowed):
-            assert isinstance(name, str)
+        if not isinstance(name, str) or name in {*PART_PATHS[path], LINEAR, PUBLISHED_ATTENTION}:
+            continue
+        module = name.rpartition(".")[0]
+        if not module:
+            for each in allowed:
+                import_module(each, path, allowed, name)
+        elif is_allowed(module, allowed):
             register_part(path, name, allowed)
     tuning = str((checkpoint.tuning or {}).get("name"))
     if is_allowed(tuning.rpartition(".")[0], allowed):

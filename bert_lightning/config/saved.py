@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_lightning.config.experiment import CLASS_PATHS, Experiment, load_experiment
-from bert_lightning.config.extensions import extensions_in, own_modules, without_extensions
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.config.extensions import classes_in, own_modules, without_sections
 from bert_lightning.config.kinds import OBJECT_LISTS
 from bert_lightning.config.nested import at, copied, split
 from bert_lightning.config.objects import read_objects
@@ -43,8 +43,10 @@ def with_defaults(values: dict[str, object], path: Path) -> dict[str, object]:
     Raises:
         InputError: this version cannot read the saved configuration.
     """
-    completed: dict[str, object] = read_saved(_without_lists(without_extensions(values, CLASS_PATHS)), path).to_dict()
-    for choice in extensions_in(values, CLASS_PATHS):
+    completed: dict[str, object] = read_saved(
+        _without_lists(without_sections(values, classes_in(values))), path
+    ).to_dict()
+    for choice in classes_in(values):
         section_path, key = split(choice)
         completed, section = copied(completed, section_path)
         section[key] = at(values, choice)
@@ -80,12 +82,16 @@ def differences_from_saved(values: dict[str, object], path: Path, experiment: Ex
         InputError: the saved configuration cannot be read.
     """
     own_values = experiment.to_dict()
-    own = extensions_in(own_values, CLASS_PATHS)
-    saved = extensions_in(values, CLASS_PATHS)
+    saved_modules, used_modules = values.get("modules", []), own_values["modules"]
+    if isinstance(saved_modules, list) and not {*map(str, saved_modules)} <= {*used_modules}:
+        # The saved tasks and data sets are not known without these modules.
+        return [Difference("modules", saved_modules, used_modules)]
+    own = classes_in(own_values)
+    saved = classes_in(values)
     others = {choice: class_path for choice, class_path in saved.items() if own.get(choice) != class_path}
     # What the experiment uses was imported with the user's consent.
     allowed = own_modules(own_values)
-    readable = without_extensions(values, {choice: CLASS_PATHS[choice] for choice in others})
+    readable = without_sections(values, others)
     saved_values = read_saved(_without_lists(readable), path, allowed).to_dict() | _lists(values, path)
     differing = [
         difference

@@ -197,7 +197,7 @@ class WandbSettings:
     """Logging to Weights & Biases.
 
     Attributes:
-        mode: auto goes online if there is an API key and stays offline otherwise; disabled does not use W&B.
+        mode: `auto` goes online if there is an API key and stays offline otherwise; `disabled` does not use W&B.
         project: W&B project.
         tags: W&B tags.
     """

@@ -29,6 +29,14 @@ class _ExactDumper(yaml.SafeDumper):
     """YAML that `_StrictLoader` reads back to the same values."""
 
 
+class _FlowDumper(_ExactDumper):
+    """The same for values in one line, with numbers such as 1e-06."""
+
+
+# In the order of the settings, and with letters of every alphabet as they are.
+_READABLE: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
+
+
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # In single quotes YAML would read these line breaks as a space.
     style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
@@ -36,6 +44,9 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _ExactDumper.add_representer(str, _represent_text)
+_FlowDumper.add_representer(
+    float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+)
 # With the same rule, the dumper quotes text that the loader would read as a number, such as the label 1e3.
 for _class in (_StrictLoader, _ExactDumper):
     _class.add_implicit_resolver(
@@ -80,7 +91,7 @@ def read_yaml(path: Path) -> dict[str, object]:
 
 def dump_yaml(values: dict[str, object]) -> str:
     """Return nested keys as YAML that `read_yaml` reads back to the same values."""
-    return yaml.dump(values, Dumper=_ExactDumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(values, Dumper=_ExactDumper, **_READABLE)
 
 
 def flow_yaml(value: object) -> str:
@@ -89,14 +100,12 @@ def flow_yaml(value: object) -> str:
     >>> flow_yaml([0.9, 1e-06]), flow_yaml(None), flow_yaml("32")
     ('[0.9, 1e-06]', 'null', "'32'")
     """
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(flow_yaml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{flow_yaml(key)}: {flow_yaml(item)}' for key, item in value.items())}}}"
-    if isinstance(value, float):
-        return repr(value)
-    text = yaml.dump(value, Dumper=_ExactDumper, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = yaml.dump(_as_lists(value), Dumper=_FlowDumper, default_flow_style=True, width=math.inf, **_READABLE)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def _as_lists(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def yaml_value(value: object, path: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bert_lightning.model.layers.attention import ATTENTIONS, takes_packed
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.task_models import BertForMultipleChoice, BertForRelationClassification
 
@@ -47,6 +48,9 @@ def onnx_obstacle(model: PretrainedModel) -> str | None:
     """Return the setting that prevents the export of a model, with the reason; None if it can be exported."""
     if isinstance(model, BertForRelationClassification):
         return "entity markers, but the inputs of an ONNX file are ids and masks, which do not locate the entities"
+    config = model.config
+    if config.has_own_attention and takes_packed(ATTENTIONS[config.attention]):
+        return f"the attention {config.attention} of packed sequences, but the inputs of an ONNX file are padded"
     return None
 
 
@@ -69,7 +73,7 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
 
     Raises:
         ModuleNotFoundError: one of `PACKAGES` is not installed.
-        ValueError: the model has an `onnx_obstacle`.
+        ValueError: the model has an `onnx_obstacle`, or a part of one's own that cannot be traced.
     """
     import onnxruntime  # noqa: F401
 
@@ -78,12 +82,21 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
         raise ValueError(f"the model cannot be exported: it has {obstacle}")
     was_training, attention = model.training, model.backbone.attention
     model.eval()
-    model.backbone.attention = "sdpa"
+    model.backbone.attention = "auto" if model.config.has_own_attention else "sdpa"
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             names = _output_names(model)
-            _write(model, path, names)
+            own = [*model.config.own_parts, *(["head"] if "head" in model.head_settings else [])]
+            try:
+                _write(model, path, names)
+            except Exception as error:
+                if not own:
+                    raise
+                raise ValueError(
+                    f"the model cannot be exported: torch cannot trace it, and its {' and '.join(own)} are parts of "
+                    f"one's own ({type(error).__name__})"
+                ) from error
             return _compare(model, path, names)
     finally:
         model.train(was_training)

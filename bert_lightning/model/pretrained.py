@@ -302,7 +302,10 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
             pooler may be missing, as a whole.
     """
     _check_architecture(model, checkpoint)
-    expected = {f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    # Checkpoints hold no counters, such as that of BatchNorm.
+    expected = {
+        f"{model.prefix}{name}": tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()
+    }
     missing = [name for name in expected if name not in checkpoint.tensors]
     unused = [name for name in checkpoint.tensors if name not in expected]
     has_pooler = any(name.startswith(POOLER) for name in checkpoint.tensors)

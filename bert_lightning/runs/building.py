@@ -4,7 +4,7 @@ import json
 from typing import NamedTuple
 
 import lightning
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
@@ -30,7 +30,7 @@ from bert_lightning.runs.starting_point import (
     with_vocabulary_of,
 )
 from bert_lightning.runs.teacher import build_teacher, read_teacher
-from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -98,8 +98,9 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     optimization = optimization_of(experiment, model, data.plan.num_steps) if split is None else None
     arguments = spec.task_arguments(data, saved)
     task = spec.task(model, config, tokenizer, **arguments, optimization=optimization)
-    _check_slices(experiment, tuning)
+    task.module = OWNERS.get(spec.name)
     _use_loss(experiment, task)
+    _check_slices(experiment, tuning, model)
     if split is not None:
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
@@ -278,13 +279,29 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
     )
 
 
-def _check_slices(experiment: Experiment, tuning: Tuning) -> None:
-    """Check that tensor parallelism knows how to cut what a tuning adds.
+def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
+    """Check that FSDP and tensor parallelism can cut what a tuning and parts of the user's add.
 
     Raises:
-        InputError: the tuning is a class of the user's.
+        InputError: the tuning is a class of the user's, an attention or activation of the user's has parameters, or
+            a parameter is a scalar.
     """
-    if experiment.trainer.tensor_parallel_size > 1 and type(tuning) not in TUNINGS.values():
+    for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():
+        if parameter.ndim == 0:
+            raise InputError(
+                f"trainer.strategy fsdp cannot slice the scalar parameter {name}: give it the shape (1,)"
+            )
+    if experiment.trainer.tensor_parallel_size == 1:
+        return
+    for name, key in (("attention", "model.attention"), ("activation", "model.config.hidden_act")):
+        for block in model.backbone.layers:
+            part = getattr(block, name)
+            if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
+                raise InputError(
+                    f"trainer.tensor_parallel_size cannot be combined with {key} {type(part).__name__}, which has "
+                    "parameters: each process has only some of the heads and widths"
+                )
+    if type(tuning) not in TUNINGS.values():
         raise InputError(
             "trainer.tensor_parallel_size cannot be combined with tuning.class_path: it cuts only layers it knows"
         )

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import model_of
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx, onnx_obstacle
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.runs.own_code import import_code_of
 
 HUGGINGFACE, ONNX = FORMATS = ("huggingface", "onnx")
 ONNX_FILE = "model.onnx"
@@ -28,7 +30,9 @@ _CRF_NOTE = (
 )
 
 
-def export(source: str, form: str, output: Path, base: str | None = None) -> list[str]:
+def export(
+    source: str, form: str, output: Path, base: str | None = None, allow_modules: Sequence[str] = ()
+) -> list[str]:
     """Write a checkpoint to `output`, and return lines that report what was written.
 
     Args:
@@ -36,6 +40,7 @@ def export(source: str, form: str, output: Path, base: str | None = None) -> lis
         form: one of `FORMATS`.
         output: a folder, missing or empty.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
+        allow_modules: modules of the user's that may be imported for its model.
 
     Raises:
         InputError: `output` is not empty, the format lacks a feature of the model, or a package is missing.
@@ -49,6 +54,7 @@ def export(source: str, form: str, output: Path, base: str | None = None) -> lis
     if form == ONNX and missing:
         raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'bert_lightning[onnx]'")
     checkpoint = read_checkpoint(source, base)
+    import_code_of(checkpoint, allow_modules, needs_task=False)
     model, rule = model_of(checkpoint), prediction_rule(checkpoint)
     if form == HUGGINGFACE and model.deviations:
         raise InputError(
@@ -86,7 +92,10 @@ def export(source: str, form: str, output: Path, base: str | None = None) -> lis
 
 
 def _export_onnx(model: PretrainedModel, folder: Path) -> list[str]:
-    differences = export_onnx(model.float(), folder / ONNX_FILE)
+    try:
+        differences = export_onnx(model.float(), folder / ONNX_FILE)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     for name, difference in differences.items():
         if not difference <= ONNX_TOLERANCE:
             raise WorkError(f"onnxruntime gives another {name}: relative difference {difference:.1e}")

@@ -9,7 +9,7 @@ from lightning import Callback
 
 from bert_lightning.checkpoints.files import sha256
 from bert_lightning.config.experiment import Experiment
-from bert_lightning.config.extensions import own_classes
+from bert_lightning.config.extensions import OURS, is_allowed, own_classes
 from bert_lightning.config.kinds import CALLBACK
 from bert_lightning.config.objects import build_object, refusal
 from bert_lightning.errors import InputError
@@ -62,15 +62,22 @@ def own_callbacks(experiment: Experiment, given: Sequence[Callback] = ()) -> Own
     return OwnCallbacks(list(named.values()), first_error)
 
 
-def recorded_modules(experiment: Experiment) -> dict[str, dict[str, object]]:
-    """Identify the user's own code that an experiment takes, for the manifest.
+def recorded_modules(experiment: Experiment, given: Sequence[object] = ()) -> dict[str, dict[str, object]]:
+    """Identify the user's own code that a run takes, for the manifest.
+
+    Args:
+        experiment: names classes and modules.
+        given: objects that a Python program gave.
 
     Returns:
         Module -> the classes that the configuration names in it, and the SHA-256 of its file. A package is recorded
         with all of its modules that are loaded.
     """
     classes: dict[str, list[str]] = {}
-    for module, name in own_classes(experiment.to_dict()):
+    objects = [(type(each).__module__, type(each).__qualname__) for each in given]
+    for module, name in (*own_classes(experiment.to_dict()), *objects):
+        if is_allowed(module, (*OURS, "lightning")):
+            continue
         classes.setdefault(module, [])
         if name is not None and name not in classes[module]:
             classes[module].append(name)

@@ -11,6 +11,7 @@ from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
+from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
@@ -22,16 +23,23 @@ _BLOCK = 32 * BATCH_SIZE
 T = TypeVar("T")
 
 
-def load(path: str | Path, device: str | None = None, *, base: str | Path | None = None) -> "Predictor":
+def load(
+    path: str | Path,
+    device: str | None = None,
+    *,
+    base: str | Path | None = None,
+    allow_modules: Sequence[str] = (),
+) -> "Predictor":
     """Load a saved run, or a checkpoint of one, to predict with it.
 
     Args:
         path: run directory or checkpoint file.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
         base: the pre-trained model that a tuned run started from, if it is no longer where it was.
+        allow_modules: modules of yours that may be imported, for a task or a part of the model that is your own.
 
     Raises:
-        InputError: no run wrote the checkpoint, or the device cannot be used.
+        InputError: no run wrote the checkpoint, it needs a module that is not allowed, or the device cannot be used.
         CheckpointError: there is no readable checkpoint at the path.
 
     Example:
@@ -40,7 +48,9 @@ def load(path: str | Path, device: str | None = None, *, base: str | Path | None
             model = bert_lightning.load("runs/sst2")
             [prediction] = model.predict(["a gripping film"])
     """
-    return Predictor(task_of(read_checkpoint(path, base)), device)
+    checkpoint = read_checkpoint(path, base)
+    import_code_of(checkpoint, allow_modules)
+    return Predictor(task_of(checkpoint), device)
 
 
 def chosen_device(device: str | None) -> torch.device:

@@ -1,10 +1,12 @@
 """The record of a run on disk: its configuration, manifest, logs and results, from its start to its end."""
 
 import errno
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -22,6 +24,7 @@ from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.own_parts import changed_modules, recorded_modules
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.resuming import MAY_CHANGE, ResumePoint
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -30,9 +33,12 @@ from bert_lightning.training import metrics_file
 from bert_lightning.training.checkpointing import set_aside
 from bert_lightning.training.signals import StoppedBySignal
 
+log = logging.getLogger(__name__)
 FINISHED = "finished"
 # Entry of a session: the classes of the callbacks and loggers that a Python program gave.
 GIVEN = "given_in_python"
+# Entry of a session: the user's modules that it took code from.
+MODULES = "own_modules"
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
         yield
         return
     _begin(session, lock)
-    ending = "failed"
+    ending, message = "failed", None
     try:
         yield
         ending = FINISHED
@@ -149,11 +155,14 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
     except Interrupted:
         ending = "interrupted"
         raise
+    except WorkError as error:
+        message = str(error)
+        raise
     finally:
         try:
             # On a full disk, this record fails too. The error that ended training must be the one that is reported.
             with nullcontext() if ending == FINISHED else suppress(OSError):
-                _record_end(session.directory, ending, trainer.global_step)
+                _record_end(session.directory, ending, trainer.global_step, message)
         finally:
             weights_and_biases.finish(ending == FINISHED)
 
@@ -197,13 +206,16 @@ def _begin(session: Session, lock: DirectoryLock) -> None:
 def _record_beginning(session: Session) -> None:
     directory, values, checkpoint = session.directory, session.experiment.to_dict(), session.point.checkpoint
     manifest = directory.read_manifest()
+    modules = recorded_modules(session.experiment, (*session.callbacks, *session.given_loggers))
     entry = {
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
         "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
         **circumstances(),
         **({GIVEN: session.given} if session.given else {}),
+        **({MODULES: modules} if modules else {}),
     }
+    _warn_of_changed_modules(directory, manifest, modules)
     directory.update_manifest(
         run_id=session.run_id,
         experiment=values["experiment"],
@@ -217,9 +229,23 @@ def _record_beginning(session: Session) -> None:
     )
 
 
-def _record_end(directory: RunDirectory, ending: str, step: int) -> None:
+def _warn_of_changed_modules(
+    directory: RunDirectory, manifest: Mapping[str, Any], modules: Mapping[str, Mapping[str, object]]
+) -> None:
+    for session in manifest.get("sessions", [])[-1:]:
+        for name in changed_modules(session.get(MODULES, {}), modules):
+            log.warning(
+                "%s: the module %s has changed since the run was interrupted: it continues with the code of today",
+                directory.path,
+                name,
+            )
+
+
+def _record_end(directory: RunDirectory, ending: str, step: int, error: str | None) -> None:
     sessions = directory.read_manifest()["sessions"]
     sessions[-1] |= {"finished": now(), "ended": ending, "step": step}
+    if error is not None:
+        sessions[-1]["error"] = error
     directory.update_manifest(sessions=sessions, ended=ending, step=step)
 
 

@@ -15,6 +15,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.evaluation_files import write_evaluation
+from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.trainer import build_trainer
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -84,6 +85,7 @@ def score(
             head.
     """
     checkpoint = read_checkpoint(checkpoint_path, base)
+    import_code_of(checkpoint, allowed)
     directory = run_directory_of(checkpoint_path)
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")

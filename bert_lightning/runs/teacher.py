@@ -11,6 +11,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
+from bert_lightning.model.tuning import saved_tuning, tune
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
@@ -52,6 +53,7 @@ def build_teacher(
         # The student's random numbers must not depend on the teacher.
         with torch.random.fork_rng(devices=[]):
             model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+            tune(model, saved_tuning(checkpoint))
         problems += _other_head(checkpoint, model, student)
     if problems:
         raise InputError(f"distillation.teacher {checkpoint.path} cannot teach this student: {'; '.join(problems)}")

@@ -43,6 +43,8 @@ _HARMLESS_WARNINGS = {
     ".*sync_dist=True.*": "Values are reduced over processes before they are logged.",
     ".*lr_scheduler.step.*": "The task always calls the optimiser first; torch cannot see it through all wrappers.",
     ".*find_unused_parameters=True was specified.*": "DDP looks for them so that its buckets do not change.",
+    ".*will be deleted when the new ones are saved.*": "The logger writes the rows of the session before again.",
+    ".*doesn't support sharding model layers.*": "Averages of weights are not sharded.",
     ".*returned a view tensor.*": "The model changes no output of a sharded module in place.",
 }
 

@@ -17,7 +17,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.runs.record import FINISHED, GIVEN
+from bert_lightning.runs.record import FINISHED, GIVEN, MODULES
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 log = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ def _circumstances(session: dict[str, Any]) -> dict[str, object]:
     """Return the circumstances of a session by name, without its command."""
     values = {f"version of {name}": version for name, version in session["versions"].items()}
     values |= session["hardware"] | session.get("settings", {})
+    values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}
     git = session["git"] or {}
     return values | {"commit": git.get("commit"), "modified files": git.get("modified")}
 

@@ -62,7 +62,11 @@ class Inference(LightningModule):
         return self.model(batch["input_ids"], batch["token_type_ids"], batch.get("attention_mask"), **packing)
 
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
-        """Predict from raw input: one prediction per row."""
+        """Predict from raw input: one prediction per row.
+
+        Raises:
+            InputError: a row lacks what the model needs; the message names its location.
+        """
         raise NotImplementedError
 
     def row_of(self, location: str, item: object) -> Row:

@@ -18,11 +18,15 @@ ProgressColumn = tuple[str, str, str]
 
 
 class LoggedTask(LightningModule):
-    """The part of a task that hands on metrics."""
+    """The part of a task that hands on metrics.
+
+    Attributes:
+        warned: the messages of `warn_once` so far.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._warned: set[str] = set()
+        self.warned: set[str] = set()
 
     @property
     def shown(self) -> Sequence[ProgressColumn]:
@@ -48,9 +52,9 @@ class LoggedTask(LightningModule):
 
     def warn_once(self, message: str) -> None:
         """Log a warning in the first process, unless this task has logged it before."""
-        if message not in self._warned and process_rank() == 0:
+        if message not in self.warned and process_rank() == 0:
             log.warning("%s", message)
-        self._warned.add(message)
+        self.warned.add(message)
 
     def metrics_to_loggers(self, metrics: dict[str, float], step: int) -> None:
         for logger in self.trainer.loggers:

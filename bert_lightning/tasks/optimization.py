@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
+from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
-from bert_lightning.optim.parameter_groups import ParameterGroupSettings
+from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
 
 
@@ -43,3 +46,17 @@ class Optimization:
         kind = type(self.optimizer)
         names = {settings_class: name for name, settings_class in OPTIMIZERS.items()}
         return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
+
+    def build(self, model: PretrainedModel) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """Build the optimiser over the parameter groups of a model, and its schedule as a function of the step."""
+        groups = parameter_groups(
+            model,
+            model.depths(),
+            self.optimizer.learning_rate,
+            self.optimizer.weight_decay,
+            self.parameter_groups,
+            model.hidden_matrices() if self.optimizer.matrices_apart else None,
+        )
+        optimizer = self.optimizer.build(groups)
+        schedule, num_steps = self.schedule, self.num_steps
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))

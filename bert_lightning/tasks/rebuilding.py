@@ -8,7 +8,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.model.pretrained import config_of, fill
 from bert_lightning.model.tuning import saved_tuning, tune
-from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.task import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -56,7 +56,9 @@ def task_of(
     tune(model, saved_tuning(checkpoint))
     fill(model, checkpoint)
     saved = spec.saved_task_arguments(checkpoint.task_settings)
-    return own(model, config, tokenizer, **{**saved, **(arguments or {})})
+    task = own(model, config, tokenizer, **{**saved, **(arguments or {})})
+    task.module = OWNERS.get(spec.name)
+    return task
 
 
 def arguments_among(values: Mapping[str, Any], task_class: type[Task]) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class TaskSpec:
         stored_tokenizer: data settings, split -> the tokenizer of data that is stored as token ids. None if the data
             is text, which any tokenizer can encode.
         num_segments: data settings -> number of token types that a sequence has.
+        guess_settings: source -> data settings that reading it needs, guessed from its first rows; for
+            `bert-lightning init`.
         keeps_every_head: whether training starts from every head tensor of a checkpoint. Otherwise it starts from a
             checkpoint's head only if the task and the labels are the same.
     """
@@ -86,6 +88,7 @@ class TaskSpec:
     prepare_vocabulary: Callable[[Vocabulary], Vocabulary] = _unchanged
     stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None
     num_segments: Callable[[Any], int] = lambda settings: 2 if settings.is_pair else 1
+    guess_settings: Callable[[str], Arguments] = _no_arguments
     keeps_every_head: bool = False
 
     def __post_init__(self) -> None:

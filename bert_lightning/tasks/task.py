@@ -14,7 +14,6 @@ from torch import Tensor
 from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.data.reading.tables import Row
 from bert_lightning.distributed.collectives import data_rank
 from bert_lightning.distributed.sharded import gather, shard
 from bert_lightning.errors import InputError
@@ -22,7 +21,6 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.tuning import Full, described
-from bert_lightning.optim.parameter_groups import parameter_groups
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
@@ -71,6 +69,8 @@ class Task(LoggedTask, Inference):
     """
 
     name: ClassVar[str]
+    module: str | None = None
+    """The user's module that registers the task; None for the tasks of this package."""
     monitor: str
     """The validation metric that decides which checkpoint is the best."""
     monitor_mode: str
@@ -167,14 +167,6 @@ class Task(LoggedTask, Inference):
         """The metrics in the progress bar."""
         return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
 
-    @abstractmethod
-    def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
-        """Predict from raw input: one prediction per row.
-
-        Raises:
-            InputError: a row lacks what the model needs; the message names its location.
-        """
-
     # -- training ------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
@@ -253,20 +245,7 @@ class Task(LoggedTask, Inference):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser over its parameter groups, and its schedule as a function of the step."""
-        optimization = self._optimization
-        settings, schedule = optimization.optimizer, optimization.schedule
-        groups = parameter_groups(
-            self.model,
-            self.model.depths(),
-            settings.learning_rate,
-            settings.weight_decay,
-            optimization.parameter_groups,
-            self.model.hidden_matrices() if settings.matrices_apart else None,
-        )
-        optimizer = settings.build(groups)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule.factor(step, optimization.num_steps)
-        )
+        optimizer, scheduler = self._optimization.build(self.model)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     @property
@@ -402,6 +381,7 @@ class Task(LoggedTask, Inference):
         base = {} if self.base is None else {"base": asdict(self.base)}
         return {
             "task": self.name,
+            **({} if self.module is None else {"module": self.module}),
             "architecture": self.model.architecture,
             "config": self.config.to_dict(),
             "vocabulary": "\n".join(vocabulary.entries),

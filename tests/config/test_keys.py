@@ -77,13 +77,16 @@ CASES = [(task, (path, name)) for task, (path, name) in CASES if path != "data.m
 )
 def test_the_list_has_exactly_the_keys_of_a_resolved_experiment_and_their_defaults(task, choice):
     values, keys = resolved(task, choice), listed(task, choice)
-    # Not among the values: keys of items of a list, those of an architecture, and classes of the user's.
-    apart = (".0.", "model.config.", ".class_path", ".init_args")
+    # Not among the values: keys of items of a list, those of an architecture or of a section that is null, and
+    # classes of the user's.
+    apart = (".0.", "model.config.", *(f"{path}.{name}" for path in CHOICES for name in ("class_path", "init_args")))
+    apart += tuple(f"{key}." for key, value in values.items() if value is None)
     keys = {key: default for key, default in keys.items() if not any(part in key for part in apart)}
     without_head = {key: value for key, value in values.items() if key != "model.head"}
     assert keys.keys() == without_head.keys()
     for key in keys.keys() - {*SET, "schedule.phases"}:
-        default = next(iter(CHOICES[key.removesuffix(".name")])) if key.endswith(".name") else flow_yaml(values[key])
+        named = key.removesuffix(".name") if key.endswith(".name") else ""
+        default = next(iter(CHOICES[named])) if named in CHOICES else flow_yaml(values[key])
         assert keys[key] == default, key
 
 

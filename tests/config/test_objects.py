@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.experiment import CHOICES, load_experiment
 from bert_lightning.config.kinds import CALLBACK, LOGGER, OBJECT_LISTS
+from bert_lightning.config.model_parts import PART_PATHS
+from bert_lightning.config.nested import copied, split
 from bert_lightning.config.objects import read_objects
 from bert_lightning.config.signatures import typed_arguments
 from bert_lightning.errors import InputError
@@ -97,6 +99,17 @@ def test_no_class_is_imported_without_consent(key, class_path, capsys):
     assert main(["fit", "--config", "own.yaml"]) == 2
     assert not Path("imported").exists()
     assert f"{key}.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [*CHOICES, *PART_PATHS])
+def test_no_section_imports_its_class_without_consent(path, capsys):
+    section_path, key = split(path)
+    values, section = copied(VALUES, section_path)
+    section[key] = {"class_path": "objects_here.Counter"}
+    Path("own.yaml").write_text(yaml.safe_dump(values))
+    assert main(["fit", "--config", "own.yaml"]) == 2
+    assert not Path("imported").exists()
+    assert path in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [CALLBACK, LOGGER], ids=lambda kind: kind.word)

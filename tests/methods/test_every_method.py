@@ -21,7 +21,8 @@ def test_the_gradient_does_not_depend_on_how_a_batch_is_split(make, method):
         found.append(gradients(student, *batches))
     assert len(batches) == 4
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+        # Logits are in float32, and so is the difference of two probabilities in the gradient.
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 def test_a_run_resumes_bit_for_bit_with_the_open_log_interval(make, method, tmp_path):

@@ -1,5 +1,8 @@
-"""Runs with parts of the model of the user's, from configuration to prediction."""
+"""Runs with callbacks, loggers, tasks and data sets of the user's own."""
 
+import csv
+import json
+import logging
 import sys
 from pathlib import Path
 
@@ -7,233 +10,280 @@ import pytest
 import torch
 import yaml
 
-import bert_lightning
 from bert_lightning.cli import main
-from bert_lightning.config.experiment import load_experiment
-from bert_lightning.errors import InputError
-from bert_lightning.model.config import PARTS
-from bert_lightning.model.heads import HEADS
-from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.tasks.text_classification.task import TextClassificationTask
-from tests.support.runs import fit, logged, weights
-from tests.support.task_data import RAW, task_data, tiny_classification
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.tasks.catalogue import OWNERS, TASKS
+from tests.support.kills import Killed, kill_at
+from tests.support.runs import logged, weights
 
-MODULE = "tests.support.own_parts"
-ALLOWED = ("--allow-module", MODULE)
-HEADS_OF_TASKS = {
-    "text-classification": {"class_path": f"{MODULE}.Attentive", "init_args": {"width": 4}},
-    "token-classification": {"class_path": f"{MODULE}.PerToken", "crf": True},
-    "question-answering": {"class_path": f"{MODULE}.PerToken", "answerability": True},
-    "multiple-choice": {"class_path": f"{MODULE}.Attentive"},
-    "relation-classification": {"class_path": f"{MODULE}.OfVector", "init_args": {"inputs": 32}},
-}
-OWN = {
-    "attention": {"class_path": f"{MODULE}.RelativeBias", "init_args": {"max_distance": 3}},
-    "config": {
-        "hidden_act": f"{MODULE}.Swish",
-        "position_embeddings": {"class_path": f"{MODULE}.Slope"},
-        "norm_placement": {"class_path": f"{MODULE}.Sandwich", "init_args": {}},
-    },
-    "head": HEADS_OF_TASKS["text-classification"],
-}
+MODULE = """
+from pathlib import Path
+import numpy
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import Logger
+
+class Counter(Callback):
+    '''Counts steps, and adds the count to one weight.'''
+
+    def __init__(self, fail_at: int | None = None, hook: str = "on_train_batch_end") -> None:
+        if fail_at == 0:
+            raise ValueError("fail_at is 0")
+        self.count, self.fail_at, self.hook = 0, fail_at, hook
+
+    def fail(self, trainer, hook):
+        if trainer.global_step == self.fail_at and hook == self.hook:
+            raise RuntimeError("the reason")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.count += 1
+        with torch.no_grad():
+            next(module.parameters()).view(-1)[0] += self.count / 64
+        self.fail(trainer, "on_train_batch_end")
+
+    def on_train_batch_start(self, trainer, *_):
+        self.fail(trainer, "on_train_batch_start")
+
+    def on_validation_end(self, trainer, *_):
+        self.fail(trainer, "on_validation_end")
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+class Unreadable(Callback):
+    def state_dict(self):
+        return {"array": numpy.zeros(2)}
+
+class Lines(Logger):
+    def __init__(self, save_dir: str, fails: bool = False) -> None:
+        super().__init__()
+        self.file, self.fails = Path(save_dir) / "lines.txt", fails
+
+    name, version = "lines", ""
+
+    def log_metrics(self, metrics, step=None):
+        if self.fails:
+            raise OSError("no line left")
+        with self.file.open("a") as file:
+            print(step, *sorted(metrics), file=file)
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.settings = params
+"""
+TASK = """
+import dataclasses
+import bert_lightning
+from bert_lightning.tasks.text_classification.spec import TEXT_CLASSIFICATION
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from pathlib import Path
+
+Path("imported").touch()
+
+class Moods(TextClassificationTask):
+    name = "moods"
+
+def examples():
+    return [{"text": "the dog sees a cat " * (n % 3 + 1), "label": "ab"[n % 2]} for n in range(16)]
+
+bert_lightning.register_task(dataclasses.replace(TEXT_CLASSIFICATION, name="moods", task=Moods))
+bert_lightning.register_dataset("my-moods", "text-classification", {"train": examples, "validation": examples})
+"""
+COUNTER = {"class_path": "parts_here.Counter"}
+ALLOWED = ["--allow-module", "parts_here"]
 
 
 @pytest.fixture(autouse=True)
-def _tables():
-    """Give every test the tables as they are after an import of the package alone."""
-    for table in (*PARTS.values(), HEADS):
-        for name in [name for name in table if name not in table.published]:
-            del table[name]
+def here(tmp_path, monkeypatch):
+    """Modules of the user's in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for registry in (TASKS, OWNERS, STANDARD_SETS):
+        for name in ("moods", "my-moods"):
+            registry.pop(name, None)
+    Path("parts_here.py").write_text(MODULE)
+    Path("tasks_here.py").write_text(TASK)
+    yield
+    for name in ("parts_here", "tasks_here"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
-def experiment(tables, tokenizer, tmp_path):
-    """A function that writes an experiment with these keys under `model` and `trainer`, and returns its file."""
+def fit(home):
+    """Trains the small experiment with other values, in this process."""
 
-    def write(task="text-classification", trainer=None, **model):
-        values = tiny_classification(tables, tokenizer, tmp_path)
-        shared = {key: values["data"][key] for key in ("tokenizer", "batch_size")} | {"max_seq_length": 40}
-        data = task_data(task, tables, tmp_path)
-        values |= {"task": task, "data": data | shared}
-        values["model"] |= model | {"config": values["model"]["config"] | model.get("config", {})}
-        values["trainer"] |= trainer or {}
-        path = tmp_path / f"{task}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
+    def run(directory, values=None, *overrides):
+        base = yaml.safe_load((home / "pretraining.yaml").read_text())
+        base["checkpoint"]["every_n_steps"] = 3
+        Path("own.yaml").write_text(yaml.safe_dump({**base, **(values or {})}))
+        return main(["fit", "--config", "own.yaml", "--run-directory", directory, *ALLOWED, *overrides])
 
-    return write
+    return run
 
 
-@pytest.mark.parametrize("task", HEADS_OF_TASKS)
-def test_every_task_trains_scores_and_predicts_with_a_head_of_the_users(experiment, tmp_path, task, capsys):
-    run = tmp_path / "run"
-    assert fit(experiment(task, head=HEADS_OF_TASKS[task]), run, *ALLOWED) == 0
-    saved = yaml.safe_load((run / "config.yaml").read_text())["model"]["head"]
-    assert saved["class_path"] == HEADS_OF_TASKS[task]["class_path"]
-    assert all(saved[key] == value for key, value in HEADS_OF_TASKS[task].items())
-    assert main(["validate", "--checkpoint", str(run), *ALLOWED]) == 0
-    [*rows, last] = [row for row in logged(run) if "val/loss" in row or "val/squad_f1" in row]
-    [in_training] = [row for row in rows if row["step"] == last["step"]]
-    scores = {key: value for key, value in in_training.items() if key.startswith("val/")}
-    assert {key: last[key] for key in scores} == pytest.approx(scores, rel=1e-5)
-    assert len(bert_lightning.load(run).predict(RAW[task])) == len(RAW[task])
+@pytest.fixture
+def fit_until_killed(fit, monkeypatch):
+    """Trains as `fit` does, and dies in the seventh step."""
+
+    def run(directory, values):
+        with monkeypatch.context() as patch:
+            kill_at(patch, 7)
+            with pytest.raises(Killed):
+                fit(directory, values)
+
+    return run
 
 
-def test_a_run_with_own_parts_everywhere_is_recorded_and_resumes_bit_for_bit(experiment, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    trainer = {"max_steps": 6, "accumulate_grad_batches": 2, "precision": "bf16-mixed", "val_check_interval": 2}
-    file = experiment(trainer=trainer, activation_checkpointing=True, **OWN)
-    assert fit(file, tmp_path / "whole", *ALLOWED) == 0
-    original = TextClassificationTask.sums
-
-    def dying(task, batch):
-        if task.training and task.trainer.global_step == 5:
-            raise Killed
-        return original(task, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TextClassificationTask, "sums", dying)
-        with pytest.raises(Killed):
-            fit(file, tmp_path / "killed", *ALLOWED, "--checkpoint.every_n_steps=2")
-    assert fit(file, tmp_path / "killed", *ALLOWED, "--checkpoint.every_n_steps=2") == 0
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
-    own = {"attention.bias.weight", "activation.b", "attention_end_norm.weight", "output_end_norm.bias"}
-    assert {f"model.encoder.layers.1.{name}" for name in own} <= whole.keys()
-    assert "model.encoder.embeddings.position.slope" in whole
-    assert (
-        RunDirectory(tmp_path / "whole").read_experiment([MODULE]).identity
-        == load_experiment([file], [], None, [MODULE]).identity
-    )
+def session(directory):
+    return json.loads(Path(directory, "manifest.json").read_text())["sessions"][-1]
 
 
-def test_a_registered_name_needs_no_class_path(experiment, tmp_path):
-    from bert_lightning.model import register_attention, register_head
-    from tests.support import own_parts
-
-    register_head("attentive", own_parts.Attentive)
-    register_attention("window", own_parts.window)
-    model = {"head": {"name": "attentive"}, "attention": {"name": "window", "init_args": {"width": 1}}}
-    read = load_experiment([experiment(**model)])
-    assert (read.model.head.name, read.model.attention) == ("attentive", "window")
-    assert read.model.architecture["init_args"] == {"attention": {"width": 1}}
-    saved = tmp_path / "saved.yaml"
-    saved.write_text(yaml.safe_dump(read.to_dict()))
-    assert load_experiment([saved]) == read
-    assert load_experiment([experiment(head={"name": "attentive"})], ["--model.attention=window"]).model.attention
-
-
-def test_a_default_part_changes_no_identity_and_an_own_one_does(experiment):
-    plain = load_experiment([experiment()])
-    named = load_experiment([experiment(head={"name": "linear"}, attention="auto")])
-    assert plain.identity == named.identity
-    own = load_experiment([experiment(head=OWN["head"])], [], None, [MODULE])
-    other = load_experiment([experiment(head=OWN["head"])], ["--model.head.init_args.width=5"], None, [MODULE])
-    assert len({plain.identity, own.identity, other.identity}) == 3
-
-
-def test_a_later_layer_replaces_a_part_with_its_arguments(experiment, tmp_path):
-    above = tmp_path / "above.yaml"
-    above.write_text(yaml.safe_dump({"model": {"head": {"class_path": f"{MODULE}.PerToken"}}}))
-    files = [experiment("token-classification", head={**OWN["head"], "crf": True}), above]
-    head = load_experiment(files, [], None, [MODULE]).model.head
-    assert (head.name, head.init_args, head.crf) == (f"{MODULE}.PerToken", {}, True)
-    above.write_text(yaml.safe_dump({"model": {"head": {"name": "linear"}, "attention": "sdpa"}}))
-    files = [experiment(head=OWN["head"], attention=OWN["attention"]), above]
-    model = load_experiment(files, [], None, [MODULE]).model
-    assert (model.head.name, model.head.init_args, model.attention) == ("linear", {}, "sdpa")
-    assert model.config.get("init_args", {}) == {}
-
-
-SPY = "from pathlib import Path\nPath('imported').touch()\n"
+def test_a_killed_run_with_an_own_callback_resumes_bit_for_bit(fit, fit_until_killed):
+    values = {"callbacks": [COUNTER, "LearningRateMonitor"], "loggers": ["csv"]}
+    assert fit("whole", values) == 0
+    fit_until_killed("killed", values)
+    assert fit("killed", values) == 0
+    whole, killed = weights(Path("whole")), weights(Path("killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert logged(Path("whole")) == logged(Path("killed"))
+    texts = [Path(run, "csv/metrics.csv").read_text().splitlines() for run in ("whole", "killed")]
+    tables = [list(csv.DictReader(lines)) for lines in texts]
+    columns = ("step", "train/mlm_loss", "val/mlm_loss")
+    assert [[row[name] for name in columns] for row in tables[0]] == [
+        [row[name] for name in columns] for row in tables[1]
+    ]
+    assert len(tables[0]) == len(logged(Path("whole")))
+    assert session("killed")["own_modules"]["parts_here"]["classes"] == ["Counter"]
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("hook", "step", "newest"),
     [
-        {"head": {"class_path": "spy.Head"}},
-        {"head": {"name": "spy.Head"}},
-        {"attention": {"class_path": "spy.attend"}},
-        {"attention": "spy.attend"},
-        {"config": {"hidden_act": "spy.act"}},
-        {"config": {"position_embeddings": {"class_path": "spy.Positions"}}},
-        {"config": {"norm_placement": {"class_path": "spy.Norm"}}},
+        ("on_train_batch_end", 4, 4),
+        ("on_train_batch_start", 4, 4),
+        # Validation follows this step, and the checkpoint comes after it.
+        ("on_train_batch_end", 5, 5),
+        ("on_validation_end", 5, 5),
+        ("on_validation_end", 12, 12),
     ],
 )
-def test_a_class_path_is_not_imported_unless_its_module_is_allowed(experiment, tmp_path, monkeypatch, capsys, model):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("spy.py").write_text(SPY)
-    assert fit(experiment(**model), tmp_path / "run", "--allow-module", "other") == 2
-    assert "--allow-module spy" in capsys.readouterr().err
+def test_an_error_in_a_hook_ends_the_run_with_its_message_and_a_checkpoint(fit, hook, step, newest, capsys):
+    callback = {**COUNTER, "init_args": {"fail_at": step, "hook": hook}}
+    assert fit("run", {"callbacks": [callback]}) == 1
+    message = f"callbacks.0 (parts_here.Counter) raised in {hook}: RuntimeError: the reason"
+    assert f"bert-lightning: {message}" in capsys.readouterr().err
+    checkpoints = sorted(Path("run/checkpoints").glob("step-*.ckpt"))
+    assert int(checkpoints[-1].name[5:14]) == newest
+    assert torch.load(checkpoints[-1], weights_only=True)["callbacks"]["Counter"] == {"count": newest}
+    assert (session("run")["ended"], session("run")["error"]) == ("failed", message)
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "message"),
+    [
+        (
+            {"callbacks": [{**COUNTER, "init_args": {"fail_at": 0}}]},
+            2,
+            "callbacks.0.init_args: Counter refuses them: ",
+        ),
+        (
+            {"callbacks": [COUNTER, {**COUNTER, "init_args": {"fail_at": 9}}]},
+            2,
+            "callbacks.0 and callbacks.1 have the",
+        ),
+        ({"callbacks": ["parts_here.Unreadable"]}, 1, "(parts_here.Unreadable).state_dict holds a numpy.ndarray"),
+        (
+            {"loggers": [{"class_path": "parts_here.Lines", "init_args": {"fails": True}}]},
+            1,
+            "loggers.0 (parts_here.Lines) raised in log_metrics: OSError: no line left",
+        ),
+        ({"loggers": ["tensorbord"]}, 2, "loggers.0 is 'tensorbord'; did you mean 'tensorboard'?"),
+        ({"loggers": ["CSVLogger", "lightning.pytorch.loggers.CSVLogger"]}, 2, "loggers.0 is 'CSVLogger'"),
+    ],
+)
+def test_an_unusable_part_is_one_message(fit, values, status, message, capsys):
+    assert fit("run", values) == status
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bert-lightning: ")]
+    assert message in line
+
+
+def test_an_own_logger_gets_each_value_with_the_step_of_the_optimiser(fit):
+    assert fit("run", {"loggers": [{"class_path": "parts_here.Lines"}]}) == 0
+    steps = [int(line.split()[0]) for line in Path("run/lines.txt").read_text().splitlines()]
+    assert steps == [row["step"] for row in logged(Path("run"))]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_logger_without_its_package_names_the_extra(fit, name, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    assert fit("run", {"loggers": [name]}) == 2
+    assert f"loggers.0 is {name}, whose package is not installed: pip install" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_loggers_may_change_on_resume_and_callbacks_may_not(fit, fit_until_killed, capsys):
+    fit_until_killed("run", {"callbacks": [COUNTER], "loggers": []})
+    assert fit("run", {"loggers": ["csv"]}) == 2
+    assert "holds a run with other settings (callbacks)" in capsys.readouterr().err
+    assert fit("run", {"callbacks": [COUNTER], "loggers": ["csv"]}) == 0
+
+
+def test_a_changed_module_is_warned_about_by_name_on_resume(fit, fit_until_killed, caplog):
+    fit_until_killed("run", {"callbacks": [COUNTER]})
+    Path("parts_here.py").write_text(MODULE + "\n# changed\n")
+    with caplog.at_level(logging.WARNING):
+        assert fit("run", {"callbacks": [COUNTER]}) == 0
+    assert any("the module parts_here has changed" in record.getMessage() for record in caplog.records)
+
+
+def test_every_command_asks_for_consent_to_the_module_of_a_task(home, capsys):
+    values = {
+        "experiment": "moods",
+        "task": "moods",
+        "modules": ["tasks_here"],
+        "model": {"pretrained": str(home / "runs/whole")},
+        "data": {"dataset": "my-moods", "batch_size": 8, "max_seq_length": 24},
+        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+    }
+    Path("moods.yaml").write_text(yaml.safe_dump(values))
+    Path("texts.txt").write_text("a dog\n")
+    allowed = ["--allow-module", "tasks_here"]
+    assert main(["fit", "--config", "moods.yaml", "--run-directory", "run"]) == 2
     assert not Path("imported").exists()
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ({"head": {"name": "atentive"}}, "model.head.name is 'atentive'; known: "),
-        ({"head": {"class_path": f"{MODULE}.Atentive"}}, r"has no Atentive; did you mean 'Attentive'\?"),
-        ({"head": {"class_path": f"{MODULE}.window"}}, "must be a subclass of Module"),
-        ({"head": {"class_path": f"{MODULE}.Slope", "name": "x"}}, "model.head has both name and class_path"),
-        ({"head": {"class_path": f"{MODULE}.Attentive", "width": 3}}, "unknown key 'model.head.width'"),
-        ({"head": {"init_args": {"width": 3}}}, "init_args are for heads of one's own"),
-        ({"attention": "sdp"}, "model.attention: expected one of auto, eager, sdpa, varlen, got 'sdp'"),
-        ({"attention": {"class_path": f"{MODULE}.window", "width": 3}}, "unknown key 'model.attention.width'"),
-        ({"attention": {"init_args": {}}}, "model.attention: a name or class_path is expected"),
-        ({"attention": {"class_path": f"{MODULE}.window", "init_args": 3}}, "model.attention.init_args: keys"),
-        ({"attention": 3}, "model.attention: expected one of .*, got 3"),
-        ({"config": {"hidden_act": "gelo"}}, r"model.config: hidden_act is 'gelo'; .*did you mean 'gelu'\?"),
-        ({"config": {"hidden_act": None}}, "model.config.hidden_act: expected one of gelu_new, .*, got null"),
-        ({"config": {"norm_placement": f"{MODULE}.Slope"}}, "must be a subclass of BertLayer"),
-        ({"config": {"attention": "window"}}, "model.config.attention cannot be set: model.attention names"),
-        ({"config": {"init_args": {"hidden_act": {"a": 1}}}}, "init_args.hidden_act is for parts of one's own"),
-    ],
-)
-def test_a_wrong_part_is_an_error_that_names_its_key(experiment, model, message):
-    with pytest.raises(InputError, match=message):
-        load_experiment([experiment(**model)], [], None, [MODULE])
-
-
-def test_a_wrong_argument_of_a_part_names_its_key(experiment, tmp_path, capsys):
-    for model, message in (
-        ({"head": {**OWN["head"], "init_args": {"widht": 3}}}, "model.head: "),
-        ({"attention": {**OWN["attention"], "init_args": {"widht": 3}}}, "model.attention: "),
-        ({"config": {"hidden_act": {"class_path": f"{MODULE}.Swish", "init_args": {"widht": 3}}}}, "model.config"),
+    assert main(["fit", "--config", "moods.yaml", "--run-directory", "run", *allowed]) == 0
+    assert session("run")["own_modules"]["tasks_here"]["classes"] == []
+    for command in (
+        ["predict", "--checkpoint", "run", "--input", "texts.txt"],
+        ["validate", "--checkpoint", "run"],
+        ["reproduce", "run"],
+        ["fit", "--config", "run/config.yaml", "--run-directory", "run"],
     ):
-        assert fit(experiment(**model), tmp_path / "run", *ALLOWED) == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert "'widht'" in error
+        Path("imported").unlink(missing_ok=True)
+        sys.modules.pop("tasks_here", None)
+        for registry in (TASKS, OWNERS, STANDARD_SETS):
+            for name in ("moods", "my-moods"):
+                registry.pop(name, None)
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "--allow-module tasks_here" in capsys.readouterr().err
+        assert not Path("imported").exists()
+        assert main([*command, *allowed]) == 0
+    # These read nothing but the encoder and the records.
+    for registry in (TASKS, OWNERS, STANDARD_SETS):
+        registry.pop("moods", None)
+        registry.pop("my-moods", None)
+    assert main(["report", "run", "--output", "page.md"]) == 0
+    assert main(["export", "--checkpoint", "run", "--format", "huggingface", "--output", "exported"]) == 0
 
 
-def test_pretraining_has_no_head_to_exchange(home):
-    values = yaml.safe_load((home / "pretraining.yaml").read_text())
-    values["model"]["head"] = OWN["head"]
-    with pytest.raises(InputError, match=r"model\.head: this task has no head that another one could replace"):
-        load_experiment([], [], values, [MODULE])
-
-
-def test_a_checkpoint_with_own_parts_is_no_use_without_their_module(experiment, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert fit(experiment(trainer={"max_steps": 1}, **OWN), run, *ALLOWED) == 0
-    for table in (*PARTS.values(), HEADS):
-        for name in [name for name in table if name.startswith(MODULE)]:
-            del table[name]
-    capsys.readouterr()
-    assert main(["validate", "--checkpoint", str(run)]) == 2
-    assert f"--allow-module {MODULE}" in capsys.readouterr().err
-    assert main(["predict", "--checkpoint", str(run), "--input", "-"]) == 2
-    assert f"--allow-module {MODULE}" in capsys.readouterr().err
-    # Comparing runs reads configurations and imports nothing.
-    saved = RunDirectory(run)
-    from bert_lightning.config.saved import differences_from_saved, with_defaults
-
-    assert with_defaults(saved.read_config(), saved.config)["model"]["head"]["class_path"] == f"{MODULE}.Attentive"
-    differing = differences_from_saved(saved.read_config(), saved.config, load_experiment([experiment()]))
-    assert {"model.head.class_path", "model.attention.class_path"} <= {each.key for each in differing}
-    assert not [name for table in (*PARTS.values(), HEADS) for name in table if name.startswith(MODULE)]
+def test_two_modules_that_register_one_name_are_one_message():
+    Path("more_tasks.py").write_text(TASK)
+    Path("own.yaml").write_text("modules: [tasks_here, more_tasks]\n")
+    assert main(["fit", "--config", "own.yaml", *(f"--allow-module={n}" for n in ("tasks_here", "more_tasks"))]) == 2
+    # What the second one registered is taken back, what the first one registered stays.
+    assert OWNERS["moods"] == "tasks_here"
+    sys.modules.pop("more_tasks", None)

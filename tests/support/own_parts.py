@@ -16,7 +16,7 @@ class Swish(nn.Module):
 
     def __init__(self, start: float = 1.0) -> None:
         super().__init__()
-        self.b = nn.Parameter(torch.tensor(start))
+        self.b = nn.Parameter(torch.full((1,), start))
 
     def forward(self, values: Tensor) -> Tensor:
         return values * (self.b * values).sigmoid()
@@ -52,7 +52,7 @@ class Parallel(BertLayer):
 
     def __init__(self, config: BertConfig, start: float = 0.5) -> None:
         super().__init__(config)
-        self.scale = nn.Parameter(torch.tensor(start))
+        self.scale = nn.Parameter(torch.full((1,), start))
 
     @staticmethod
     def new_norm(config):

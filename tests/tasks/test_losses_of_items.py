@@ -62,7 +62,10 @@ def test_class_weights_multiply_the_loss_of_each_text(values):
         assert task.counts(batch)[0].item() == pytest.approx(weight[batch["labels"]].sum().item())
 
 
-@pytest.mark.parametrize("loss", [{"name": "label_smoothing"}, {"name": "focal", "gamma": 1.5}, {"class_path": OWN}])
+CUT = [{"class_path": OWN}, {"name": "label_smoothing"}, {"name": "focal", "gamma": 1.5}]
+
+
+@pytest.mark.parametrize("loss", [CUT[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CUT[1:])])
 def test_a_step_does_not_depend_on_how_the_batch_is_cut(values, tmp_path, loss):
     file = tmp_path / "experiment.yaml"
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -13,7 +13,7 @@ TWICE = """
 import os
 import torch
 from bert_lightning.cli import main
-from bert_lightning.tasks import task
+from bert_lightning.methods import plain
 from bert_lightning.tasks.step_method import PlainStep
 
 local = []
@@ -30,12 +30,12 @@ class Twice(PlainStep):
         return sums.detach()
 
 
-plain, task.PlainStep = task.PlainStep, Twice
+default, plain.PlainStep = plain.PlainStep, Twice
 os.environ.pop("BERT_LIGHTNING_RUN_DIRECTORY", None)
 try:
     answer = [main({command!r}), *local]
 finally:
-    task.PlainStep = plain
+    plain.PlainStep = default
 """
 
 

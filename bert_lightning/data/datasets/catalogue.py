@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from bert_lightning.checkpoints.listing import entries, matches
-from bert_lightning.checks import nearest
+from bert_lightning.checks import nearest_or_own
 from bert_lightning.data.datasets.glue import GLUE_SETS
 from bert_lightning.data.datasets.question_sets import QUESTION_SETS
 from bert_lightning.data.datasets.standard_set import SplitFile, StandardSet
@@ -32,7 +32,7 @@ def standard_set(name: str) -> StandardSet:
     bert_lightning.errors.InputError: no standard data set is called 'GLUE/COLA'; did you mean 'glue/cola'?
     """
     if name not in STANDARD_SETS:
-        raise InputError(f"no standard data set is called {name!r}{nearest(name.lower(), STANDARD_SETS)}")
+        raise InputError(f"no standard data set is called {name!r}{nearest_or_own(name.lower(), STANDARD_SETS)}")
     return STANDARD_SETS[name]
 
 

@@ -1,5 +1,6 @@
 """Data sets of the user's own, which experiments then name with `data.dataset`."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from bert_lightning.errors import InputError
 
 Examples = Callable[[], Iterable[Any]]
 """A function that yields the examples of a split."""
+PROGRAM = "__main__"
+"""The module of a program or notebook, which may register a thing again after it was changed."""
+# Name of a registered data set -> the module that registered it.
+_OWNERS: dict[str, str] = {}
 SPLITS = ("train", "validation", "test")
 
 
@@ -70,8 +75,18 @@ def register_dataset(
         registered=True,
         reads_columns=read is None and not any(map(callable, splits.values())),
     )
+    module = calling_module()
+    is_new_version = name in STANDARD_SETS and _OWNERS.get(name) == module == PROGRAM
+    if is_new_version:
+        del STANDARD_SETS[name]
+    _OWNERS.setdefault(name, module)
     if STANDARD_SETS.setdefault(name, described) != described:
         raise ValueError(f"a data set is already called {name!r}: choose another name")
+
+
+def calling_module() -> str:
+    """Return the module that calls the function that calls this one."""
+    return str(sys._getframe(2).f_globals.get("__name__", PROGRAM))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The description of relation classification."""
 
+from bert_lightning.data.datasets.guesses import guess_relations
 from bert_lightning.model import BertForRelationClassification
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.relation_classification.data import RelationClassificationDataModule, with_markers
@@ -22,4 +23,5 @@ RELATION_CLASSIFICATION = TaskSpec(
         "labels": saved["labels"],
     },
     prepare_vocabulary=with_markers,
+    guess_settings=guess_relations,
 )

@@ -1,5 +1,6 @@
 """The description of text classification."""
 
+from bert_lightning.data.datasets.guesses import guess_texts
 from bert_lightning.model import BertForSequenceClassification
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
@@ -33,4 +34,5 @@ TEXT_CLASSIFICATION = TaskSpec(
     task_arguments=_task_arguments,
     data_arguments=lambda saved: {"labels": saved.get("labels")},
     saved_task_arguments=_saved_task_arguments,
+    guess_settings=guess_texts,
 )

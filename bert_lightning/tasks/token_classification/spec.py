@@ -1,5 +1,6 @@
 """The description of token classification."""
 
+from bert_lightning.data.datasets.guesses import guess_tags
 from bert_lightning.model import BertForTokenClassification
 from bert_lightning.tasks.spec import Arguments, TaskSpec
 from bert_lightning.tasks.token_classification.data import TokenClassificationDataModule
@@ -26,4 +27,5 @@ TOKEN_CLASSIFICATION = TaskSpec(
         "settings": TokenClassificationData(**saved["data"]),
         "labels": saved["labels"],
     },
+    guess_settings=guess_tags,
 )

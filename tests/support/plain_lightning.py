@@ -1,0 +1,85 @@
+"""Tasks and data as a user takes them into a plain `lightning.Trainer`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning import Trainer
+
+import bert_lightning
+from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.tasks.task import Task
+from tests.support.small_corpus import SMALL_MODEL
+from tests.support.task_data import task_data
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+}
+NUM_STEPS = 4
+
+
+def trainer(**flags: Any) -> Trainer:
+    """Make a Trainer that writes nothing and trains one epoch, with some flags of a user."""
+    return Trainer(**QUIET | {"max_epochs": 1} | flags)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What a test of plain Lightning needs.
+
+    Attributes:
+        name: the task of `make`, unless it names another.
+        values: task -> its experiment.
+        folder: an empty folder, which is the current one.
+        patch: replaces attributes for the test.
+    """
+
+    name: str
+    values: dict[str, dict[str, Any]]
+    folder: Path
+    patch: pytest.MonkeyPatch
+
+    def make(self, task_class: type[Task] | None = None, **overrides: Any) -> tuple[Task, StepDataModule]:
+        """Build task and data; double underscores in overrides stand for dots."""
+        dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+        task, data = bert_lightning.build(self.values[self.name], dotted)
+        if task_class is not None:
+            task.__class__ = task_class
+        return task, data
+
+    def fit(self, task_class: type[Task] | None = None, steps: int = NUM_STEPS, **flags: Any) -> tuple[Task, Trainer]:
+        """Train with some flags of a user, and return the trained task and its Trainer."""
+        task, data = self.make(task_class, trainer__max_steps=steps)
+        fitted = trainer(**flags)
+        fitted.fit(task, data)
+        return task, fitted
+
+
+def experiment_values(
+    name: str, stores: tuple[Path, Path], tables: dict[str, Path], tokenizer: Path, folder: Path
+) -> dict[str, Any]:
+    """Return the experiment of a task that trains in a tenth of a second."""
+    data: dict[str, Any] = {"max_seq_length": 40, "batch_size": 8, "evaluation_batch_size": 8, "num_workers": 0}
+    if name == "pretraining":
+        train, held_out = map(str, stores)
+        data |= {"train": train, "validation": held_out, "test": held_out, "max_evaluation_samples": 24}
+    else:
+        data |= task_data(name, tables, folder) | {"tokenizer": str(tokenizer)}
+    return {
+        "experiment": "plain",
+        "task": name,
+        "model": SMALL_MODEL,
+        "trainer": {"max_steps": NUM_STEPS, "accelerator": "cpu", "log_every_n_steps": 1},
+        "optimizer": {"learning_rate": 1e-3},
+        "data": data,
+    }
+
+
+Row = Callable[[Plain], object]
