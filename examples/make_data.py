@@ -20,18 +20,18 @@ THINGS = ["soup", "service", "room", "view", "music", "coffee", "bread", "garden
 
 
 def review(generator: random.Random) -> tuple[str, int]:
-    """Return a sentence and its grade, which is that of its second half."""
-    first, second = (generator.randrange(5) for _ in range(2))
-    one, other = generator.sample(THINGS, 2)
-    start = f"The {one} was {generator.choice(WORDS[first])}"
-    return f"{start}, but above all the {other} was {generator.choice(WORDS[second])}.", second + 1
+    """Return a sentence and its grade."""
+    grade = generator.randrange(5)
+    thing, word = generator.choice(THINGS), generator.choice(WORDS[grade])
+    form = generator.choice(("The {0} was {1}.", "{1} {0}!", "We had the {0}, and it was {1}."))
+    return form.format(thing, word), grade + 1
 
 
 def write(folder: Path) -> None:
     """Write the files. They are the same every time."""
     folder.mkdir(exist_ok=True)
     generator, texts = random.Random(1), []
-    for split, size in {"train": 480, "validation": 80, "test": 80}.items():
+    for split, size in {"train": 320, "validation": 64, "test": 64}.items():
         rows = [review(generator) for _ in range(size)]
         lines = [f"{text}\t{grade}\t{'good' if grade > 3 else 'bad'}\n" for text, grade in rows]
         (folder / f"{split}.tsv").write_text("text\tgrade\tmood\n" + "".join(lines))

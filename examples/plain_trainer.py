@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 import bert_lightning
 
 # The whole run: directory, checkpoints, resuming, manifest.
-run = bert_lightning.fit("base.yaml", {"trainer.max_epochs": 2}, run_directory="runs/whole")
+run = bert_lightning.fit("base.yaml", {"trainer.max_epochs": 1}, run_directory="runs/whole")
 print(run.directory, run.metrics)
 
 # The same task and data, and everything else as in any Lightning program.
@@ -24,4 +24,4 @@ print(metrics)
 
 # A checkpoint that the plain Trainer wrote predicts too.
 model = bert_lightning.load(trainer.checkpoint_callback.best_model_path)
-print(model.predict(["The soup was awful, but above all the view was wonderful."]))
+print(model.predict(["The soup was excellent."]))

@@ -128,7 +128,7 @@ def _train(session: Session, setup: Setup, trainer: Trainer) -> dict[str, float]
 def _scores(trainer: Trainer) -> dict[str, float]:
     """Return the metrics of the last validation."""
     metrics = trainer.callback_metrics
-    return {name: float(value) for name, value in metrics.items() if not name.startswith("train/")}
+    return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
 
 
 def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
