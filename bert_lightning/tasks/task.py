@@ -251,7 +251,7 @@ class Task(LoggedTask, Inference):
         if self.optimization is None:
             raise InputError(
                 "this task was built to score and predict: to train it, set task.optimization = Optimization("
-                "optimizer, schedule, num_steps) of bert_lightning.tasks.task"
+                "optimizer, schedule, num_steps) of bert_lightning.tasks"
             )
         return self.optimization
 

@@ -497,7 +497,7 @@ def _(plain: Plain) -> None:
     trainer().fit(task, data)
 
 
-@refused("a task without `optimization`", "`Optimization(")
+@refused("a task without `optimization`", "`task.optimization`")
 def _(plain: Plain) -> None:
     task, data = plain.make()
     task.optimization = None
