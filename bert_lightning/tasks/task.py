@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -34,6 +34,7 @@ from bert_lightning.tasks.trainer_checks import (
     beyond_plan,
     check_flags,
     check_training,
+    use_planned_length,
 )
 from bert_lightning.tasks.update import loss_scaler, update_weights
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -250,7 +251,7 @@ class Task(LoggedTask, Inference):
         if self.optimization is None:
             raise InputError(
                 "this task was built to score and predict: to train it, set task.optimization = Optimization("
-                "optimizer, schedule, num_steps) of bert_lightning.tasks.task"
+                "optimizer, schedule, num_steps) of bert_lightning.tasks"
             )
         return self.optimization
 
@@ -267,6 +268,18 @@ class Task(LoggedTask, Inference):
         self.optimization = replace(self._optimization, optimizer=replace(settings, learning_rate=value))
 
     # -- hooks of Lightning --------------------------------------------------------------------------------------
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Trainer that runs the task."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Lightning attaches the Trainer before it replaces a missing length, and calls no hook in between.
+        if isinstance(trainer, Trainer) and not self.automatic_optimization:
+            use_planned_length(trainer)
+        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def configure_callbacks(self) -> list[Callback]:
         """Refuse flags of the Trainer that the task cannot follow; Lightning calls this before its own checks."""
