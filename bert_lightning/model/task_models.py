@@ -23,11 +23,11 @@ from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tags import TagScheme
 
 Head = str | Mapping[str, object] | None
-"""A head of one's own: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
+"""A custom head: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
 
 
 class TaskModel(PretrainedModel):
-    """Base of models whose linear head can be exchanged for one of the user's (`register_head`).
+    """Base of models whose linear head can be exchanged for a custom one (`register_head`).
 
     Attributes:
         own_head: the head that replaces the linear one, if any.
@@ -43,17 +43,17 @@ class TaskModel(PretrainedModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return the head of the checkpoint, if it is one of the user's."""
+        """Return the head of the checkpoint, if it is a custom one."""
         return {**saved_head(checkpoint), **super().arguments_of(checkpoint, **chosen)}
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The head, if it is one of the user's."""
+        """The head, if it is a custom one."""
         return {**super().head_settings, **({} if self.own_head is None else {"head": self.own_head._asdict()})}
 
     @property
     def deviations(self) -> list[str]:
-        """The inherited deviations and a head of the user's."""
+        """The inherited deviations, and a custom head."""
         return [*super().deviations, *(["head"] if self.own_head is not None else [])]
 
     def _new_head(self, width: int | None = None) -> nn.Module:
@@ -68,7 +68,7 @@ class TaskModel(PretrainedModel):
         packing: Packing | None,
         pooled: Tensor | None = None,
     ) -> Tensor:
-        """Score with a head of the user's, from the pooled vectors or from other vectors in their place."""
+        """Score with a custom head, from the pooled vectors or from other vectors in their place."""
         vectors = encoded.pooler_output if pooled is None else pooled
         return scores_of(
             head,
@@ -119,7 +119,7 @@ class _LabelledModel(TaskModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels, and a head of the user's."""
+        """The labels, and a custom head."""
         return {"labels": self.labels, **super().head_settings}
 
 
@@ -166,7 +166,7 @@ class BertForSequenceClassification(_LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels, a head of the user's and the problem type."""
+        """The labels, a custom head and the problem type."""
         return {**super().head_settings, "problem_type": self.problem_type}
 
     def forward(
@@ -193,7 +193,7 @@ class BertForTokenClassification(_LabelledModel):
         labels: the names of the labels; one of `labels` and `num_labels` is enough.
         crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
-        head: a head of the user's instead of dropout and linear layer.
+        head: a custom head instead of dropout and linear layer.
     """
 
     architecture = "BertForTokenClassification"
@@ -271,7 +271,7 @@ class BertForQuestionAnswering(TaskModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
     With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
-    addition to the published score at [CLS]. A head of the user's replaces the first of the two layers.
+    addition to the published score at [CLS]. A custom head replaces the first of the two layers.
     """
 
     architecture = "BertForQuestionAnswering"
@@ -291,7 +291,7 @@ class BertForQuestionAnswering(TaskModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return `answerability` if the checkpoint has a head for it, and a head of the user's."""
+        """Return `answerability` if the checkpoint has a head for it, and a custom head."""
         chosen = super().arguments_of(checkpoint, **chosen)
         return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
