@@ -397,5 +397,5 @@ class Task(LoggedTask, Inference):
 
 
 def _own_head(model: PretrainedModel) -> dict[str, object]:
-    """Return how a checkpoint names a head of the user's; nothing for the linear head."""
+    """Return how a checkpoint names a custom head; nothing for the linear head."""
     return {name: value for name, value in model.head_settings.items() if name == "head"}
