@@ -118,7 +118,7 @@ def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: flo
 
 
 def nearest_or_own(name: str, known: Iterable[object]) -> str:
-    """Return the end of a message about an unknown name that a module of the user's may register.
+    """Return the end of a message about an unknown name that a user's module may register.
 
     >>> nearest_or_own("my-task", ["pretraining"])
     '; known: pretraining; one of your own needs the module that registers it under modules'

@@ -1,4 +1,4 @@
-"""The modules of the user's that a checkpoint needs, imported with consent before anything is built from it."""
+"""The user's modules that a checkpoint needs, imported with consent before anything is built from it."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def import_code_of(checkpoint: Checkpoint, allowed: Sequence[str], *, needs_task
     Args:
         checkpoint: the checkpoint of a run.
         allowed: modules that may be imported; a package allows all of its modules.
-        needs_task: whether the task is needed, and not only a model of this package.
+        needs_task: whether the task itself is needed, or only its model.
 
     Raises:
         InputError: the task's module is needed and not allowed, or it raises. Without an own part of the model, the

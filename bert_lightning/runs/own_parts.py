@@ -17,7 +17,7 @@ from bert_lightning.training.guarded import FirstError, guard_callback
 
 
 class OwnCallbacks(NamedTuple):
-    """Callbacks of the user's."""
+    """The user's callbacks."""
 
     callbacks: Sequence[Callback]
     first_error: FirstError
@@ -63,7 +63,7 @@ def own_callbacks(experiment: Experiment, given: Sequence[Callback] = ()) -> Own
 
 
 def recorded_modules(experiment: Experiment, given: Sequence[object] = ()) -> dict[str, dict[str, object]]:
-    """Identify the user's own code that a run takes, for the manifest.
+    """Identify the user's code that a run uses, for the manifest.
 
     Args:
         experiment: names classes and modules.
