@@ -85,10 +85,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
-        if start.architecture == model.architecture and "labels" in start.task_settings:
-            notes.append(
-                f"the head of {start.path} is left out, since its labels are not those of the data, in order"
-            )
+        notes += _other_labels(start, model)
         start = without_head(start)
     notes += take_weights(model, experiment, start, split, tuning)
     if start is not None and given is not None:
@@ -113,6 +110,13 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     )
     _check_loss_weights(experiment, task)
     return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+
+
+def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:
+    """Return a note if the head of a checkpoint is left out although it is one of the model's kind."""
+    if start.architecture != model.architecture or "labels" not in start.task_settings:
+        return []
+    return [f"the head of {start.path} is left out, since its labels are not those of the data, in order"]
 
 
 def _use_loss(experiment: Experiment, task: Task) -> None:

@@ -75,9 +75,12 @@ def register_dataset(
         registered=True,
         reads_columns=read is None and not any(map(callable, splits.values())),
     )
-    module = calling_module()
-    is_new_version = name in STANDARD_SETS and _OWNERS.get(name) == module == PROGRAM
-    if is_new_version:
+    _add(name, described, calling_module())
+
+
+def _add(name: str, described: StandardSet, module: str) -> None:
+    """Add a data set to the table, unless another one has its name. A program may change its own."""
+    if name in STANDARD_SETS and _OWNERS.get(name) == module == PROGRAM:
         del STANDARD_SETS[name]
     _OWNERS.setdefault(name, module)
     if STANDARD_SETS.setdefault(name, described) != described:
