@@ -136,7 +136,7 @@ def name_in(table: Mapping[str, type], cls: type) -> str:
 
 
 def nearest_or_own(name: str, known: Iterable[object]) -> str:
-    """Return the end of a message about an unknown name that a module of the user's may register.
+    """Return the end of a message about an unknown name that a user's module may register.
 
     >>> nearest_or_own("my-task", ["pretraining"])
     '; known: pretraining; one of your own needs the module that registers it under modules'

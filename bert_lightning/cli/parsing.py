@@ -119,7 +119,7 @@ def module_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="module or package of yours that may be imported for this configuration or checkpoint; repeatable",
+        help="your module or package that may be imported for this configuration or checkpoint; repeatable",
     )
 
 

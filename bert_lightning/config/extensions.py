@@ -1,4 +1,4 @@
-"""Extensions: what a configuration takes from the user's own modules, by `class_path` or `modules`.
+"""Extensions: classes and modules of the user that a configuration names, by `class_path` or `modules`.
 
 Importing a module runs its code. So a configuration alone cannot import one: the user allows it on the command line.
 """
@@ -182,7 +182,7 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     try:
         return importlib.import_module(name)
     except BaseException as error:
-        # What the module registered before it raised would stand in the way of the next attempt.
+        # Its registrations before the error would make the next attempt fail.
         for registry, content in zip(_REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(content)
@@ -227,7 +227,7 @@ def read_modules(values: object, path: str, allowed: Sequence[str], faults: list
 
 
 def own_modules(values: object) -> list[str]:
-    """Return the modules, other than those allowed without a word, that nested keys name, in order.
+    """Return the modules that nested keys name and that need consent, in order.
 
     They are under `modules`, and in every `class_path` at any depth.
 
@@ -249,7 +249,7 @@ def own_classes(values: object) -> Iterator[tuple[str, str | None]]:
 
 
 def is_allowed(module: str, allowed: Iterable[str]) -> bool:
-    """Return whether a module is one of those that are allowed, or in a package that is.
+    """Return whether a module is allowed, or is in an allowed package.
 
     >>> is_allowed("my_parts.heads", ["my_parts"]), is_allowed("my_parts_too", ["my_parts"])
     (True, False)

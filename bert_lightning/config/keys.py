@@ -1,7 +1,7 @@
 """Every key of an experiment with its type, default, allowed values and description, read from the settings' classes.
 
-No list is typed by hand. The keys come from `Experiment`, the choices by name from `CHOICES`, the keys of each task
-from the catalogue of tasks, and the descriptions from the docstrings.
+No list is typed by hand. The keys come from `Experiment`, and the choices by name from `CHOICES`. The keys of each
+task come from the catalogue of tasks, and the descriptions from the docstrings.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def matching(sections: Sequence[Section], prefix: str) -> list[Section]:
     """Return the sections and keys whose path begins with a prefix: whole names, or else any beginning.
 
     Raises:
-        InputError: nothing begins so. The message names the nearest key.
+        InputError: no section or key begins like this. The message names the nearest key.
     """
     # Lists count from 0, and every item has the same keys.
     pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "0", prefix.strip().removeprefix("--").rstrip("."))

@@ -72,7 +72,7 @@ def with_own_parts(
         values: nested keys of an experiment.
         head_keys: the keys that `model.head` has in the experiment's task.
         allowed: modules that may be imported; a package allows all of its modules.
-        faults: gets an entry for each part that cannot be used.
+        faults: receives an entry for each part that cannot be used.
     """
     for path in PART_PATHS:
         part = part_at(values, path)
@@ -106,7 +106,7 @@ def _as_name(values: dict[str, object], path: str) -> dict[str, object]:
     if not isinstance(part, dict) or (path == HEAD and "class_path" not in part):
         return values
     if "class_path" in part and "name" in part:
-        raise InputError(f"{path} has both name and class_path: one of them names the part")
+        raise InputError(f"{path} has both name and class_path; only one of them may name the part")
     name, arguments = part_at(values, path), part.get("init_args") or {}
     if not isinstance(name, str):
         raise InputError(f"{path}: a name or class_path is expected, got {part!r}")

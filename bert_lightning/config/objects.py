@@ -90,7 +90,7 @@ def build_object(settings: ObjectSettings, path: str, kind: Kind, given: Mapping
         settings: its class, which is imported, and its arguments.
         path: the key of the object, for messages.
         kind: its kind.
-        given: arguments that are added if the constructor has them and the settings do not set them.
+        given: arguments that are added if the constructor takes them and the settings do not set them.
 
     Raises:
         InputError: its constructor refuses the arguments. The message names the key.

@@ -14,11 +14,11 @@ from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.pretrained import PretrainedModel
 
 Head = str | Mapping[str, object] | None
-"""A head of one's own: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
+"""A custom head: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
 
 
 class HeadedModel(PretrainedModel):
-    """Base of models whose linear head can be exchanged for one of the user's (`register_head`).
+    """Base of models whose linear head can be exchanged for a custom one (`register_head`).
 
     Attributes:
         own_head: the head that replaces the linear one, if any.
@@ -34,17 +34,17 @@ class HeadedModel(PretrainedModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return the head of the checkpoint, if it is one of the user's."""
+        """Return the head of the checkpoint, if it is a custom one."""
         return {**saved_head(checkpoint), **super().arguments_of(checkpoint, **chosen)}
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The head, if it is one of the user's."""
+        """The head, if it is a custom one."""
         return {**super().head_settings, **({} if self.own_head is None else {"head": self.own_head._asdict()})}
 
     @property
     def deviations(self) -> list[str]:
-        """The inherited deviations and a head of the user's."""
+        """The inherited deviations, and a custom head."""
         return [*super().deviations, *(["head"] if self.own_head is not None else [])]
 
     def _new_head(self, width: int | None = None) -> nn.Module:
@@ -59,7 +59,7 @@ class HeadedModel(PretrainedModel):
         packing: Packing | None,
         pooled: Tensor | None = None,
     ) -> Tensor:
-        """Score with a head of the user's, from the pooled vectors or from other vectors in their place."""
+        """Score with a custom head, from the pooled vectors or from other vectors in their place."""
         vectors = encoded.pooler_output if pooled is None else pooled
         return scores_of(
             head,
@@ -110,7 +110,7 @@ class LabelledModel(HeadedModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels, and a head of the user's."""
+        """The labels, and a custom head."""
         return {"labels": self.labels, **super().head_settings}
 
 

@@ -1,7 +1,7 @@
 """Tables of the exchangeable parts of a model, to which a program adds its own.
 
-A part has a name, which the architecture and the checkpoint hold. The parts of a program are known only after it has
-registered them, because a checkpoint is a file of unknown origin and must not choose what is called.
+A part has a name, which the architecture and the checkpoint hold. Only registered parts are known. A checkpoint is
+a file of unknown origin, so it must not choose what is called.
 """
 
 import inspect

@@ -60,7 +60,7 @@ class BertForSequenceClassification(LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels, a head of the user's and the problem type."""
+        """The labels, a custom head and the problem type."""
         return {**super().head_settings, "problem_type": self.problem_type}
 
     def forward(
@@ -87,7 +87,7 @@ class BertForTokenClassification(LabelledModel):
         labels: the names of the labels; one of `labels` and `num_labels` is enough.
         crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
-        head: a head of the user's instead of dropout and linear layer.
+        head: a custom head instead of dropout and linear layer.
     """
 
     architecture = "BertForTokenClassification"
@@ -165,7 +165,7 @@ class BertForQuestionAnswering(HeadedModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
     With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
-    addition to the published score at [CLS]. A head of the user's replaces the first of the two layers.
+    addition to the published score at [CLS]. A custom head replaces the first of the two layers.
     """
 
     architecture = "BertForQuestionAnswering"
@@ -185,7 +185,7 @@ class BertForQuestionAnswering(HeadedModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return `answerability` if the checkpoint has a head for it, and a head of the user's."""
+        """Return `answerability` if the checkpoint has a head for it, and a custom head."""
         chosen = super().arguments_of(checkpoint, **chosen)
         return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 

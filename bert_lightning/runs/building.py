@@ -139,7 +139,7 @@ def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data:
     """Build the model with the head that task, settings and data decide.
 
     Raises:
-        InputError: a head of the user's does not take its arguments.
+        InputError: a custom head does not take its arguments.
     """
     head = experiment.model.head
     arguments = spec.head_arguments(head, data)
@@ -279,10 +279,10 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
 
 
 def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
-    """Check that FSDP and tensor parallelism can cut what a tuning and parts of the user's add.
+    """Check that FSDP and tensor parallelism can slice the parameters that a tuning and custom parts add.
 
     Raises:
-        InputError: the tuning is a class of the user's, an attention or activation of the user's has parameters, or
+        InputError: the tuning is a custom class, a custom attention or activation has parameters, or
             a parameter is a scalar.
     """
     for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():

@@ -1,4 +1,4 @@
-"""A look at the data of a task before there is an experiment: labels, lengths, and a vocabulary for it."""
+"""A survey of the data of a task before there is an experiment: labels, lengths, and a vocabulary for it."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ _NO_TEXT = {"location", "id", "label", "tags", "title"}
 
 
 class Survey(NamedTuple):
-    """What was found in the data of a task.
+    """Findings about the data of a task.
 
     Attributes:
         settings: keys under `data` that the data needs, and their values.

@@ -45,8 +45,8 @@ def train(
         directory: the run's directory, which may not exist yet.
         resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
-        callbacks: objects of the user's, beside the callbacks of the settings.
-        loggers: objects of the user's, beside the loggers of the settings.
+        callbacks: the user's objects, in addition to the callbacks of the settings.
+        loggers: the user's objects, in addition to the loggers of the settings.
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.
         micro_batches: number of micro-batches per step, over all processes, that an earlier run found.

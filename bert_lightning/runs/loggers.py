@@ -1,7 +1,7 @@
 """The loggers of a run: `metrics.jsonl`, and those that its experiment names. Their files lie in the run's directory.
 
-A run that was killed repeats the steps after its last checkpoint. What it had logged for them is forgotten, so that
-each value is logged once.
+A run that was killed repeats the steps after its last checkpoint. Their first values are dropped, so that each value
+is logged once.
 """
 
 import functools
@@ -175,7 +175,7 @@ def log_settings(experiment: Experiment, loggers: Sequence[Logger]) -> None:
 
 def _mlflow(open_run: Callable[[], MLFlowLogger]) -> MlflowRun:
     importlib.import_module("mlflow")
-    # It describes each of the tables that it creates.
+    # MLflow logs a message for each table that it creates.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowRun(open_run)

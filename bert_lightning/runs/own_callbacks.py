@@ -14,7 +14,7 @@ from bert_lightning.training.guarded import FirstError, guard_callback
 
 
 class OwnCallbacks(NamedTuple):
-    """Callbacks of the user's."""
+    """The user's callbacks."""
 
     callbacks: Sequence[Callback]
     first_error: FirstError

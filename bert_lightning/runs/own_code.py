@@ -21,7 +21,7 @@ def import_code_of(checkpoint: Checkpoint, allowed: Sequence[str], *, needs_task
     Args:
         checkpoint: the checkpoint of a run.
         allowed: modules that may be imported; a package allows all of its modules.
-        needs_task: whether the task is needed, and not only a model of this package.
+        needs_task: whether the task itself is needed, or only its model.
 
     Raises:
         InputError: the task's module is needed and not allowed, or it raises. Without an own part of the model, the

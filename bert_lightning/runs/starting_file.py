@@ -1,4 +1,4 @@
-"""An experiment file to start from: the keys that one must set, and the most useful others as comments."""
+"""An experiment file to start from: the keys that must be set, and the most useful others as comments."""
 
 import dataclasses
 import re

@@ -23,7 +23,7 @@ from bert_lightning.training.precision import product_type
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """Read the checkpoint that training starts from, if there is one. What tuning added to it is merged."""
+    """Read the checkpoint that training starts from, if there is one. Its tuning is merged into the weights."""
     return merged(read_checkpoint(settings.pretrained)) if settings.pretrained is not None else None
 
 

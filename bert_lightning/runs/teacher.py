@@ -35,7 +35,7 @@ def build_teacher(
         checkpoint: the teacher.
         student: the task that is trained.
         num_segments: the number of token types in the data.
-        arguments: the arguments of the student besides its model.
+        arguments: the arguments of the student except its model.
 
     Raises:
         InputError: the student has no distributions to compare, or the teacher differs in what its outputs mean.

@@ -174,7 +174,7 @@ def training_callbacks(
         task: the task that is trained.
         folder: the folder for checkpoints.
         steps: the length of the training.
-        own: callbacks of the user's; by default those of the experiment. A progress bar among them replaces ours.
+        own: the user's callbacks; by default those of the experiment. A progress bar among them replaces ours.
         validates: whether there is a validation split.
 
     Raises:

@@ -24,5 +24,5 @@ def described_vocabulary(vocabulary: Vocabulary) -> dict[str, object]:
 
 
 def described_head(model: PretrainedModel) -> dict[str, object]:
-    """Describe a head of the user's; the linear head needs no description."""
+    """Describe a custom head; the linear head needs no description."""
     return {name: value for name, value in model.head_settings.items() if name == "head"}

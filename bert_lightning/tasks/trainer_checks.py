@@ -45,8 +45,8 @@ def check_flags(task: "Task", trainer: Trainer) -> None:
 def _check_batch_size_finder(finder: BatchSizeFinder, *, is_training: bool) -> None:
     if is_training:
         raise InputError(
-            "BatchSizeFinder in training would change how many samples the planned steps see: data.batch_size is the "
-            "batch of a step; if it does not fit into memory, set trainer.accumulate_grad_batches to auto"
+            "BatchSizeFinder in training would change data.batch_size, and so the samples of the planned steps: if a "
+            "step does not fit into memory, set trainer.accumulate_grad_batches to auto"
         )
     if finder._batch_arg_name == "batch_size":
         raise InputError(
@@ -93,8 +93,8 @@ def check_training(task: "Task", optimization: "Optimization") -> list[nn.Parame
         The parameters that get gradients but do not belong to the optimiser.
 
     Raises:
-        InputError: there is no optimiser or more than one, the schedule needs a metric, the lengths of data and task
-            differ, or the Trainer would train beyond the planned steps.
+        InputError: there is not exactly one optimiser, or the schedule needs a metric. Or the lengths of data and
+            task differ, or the Trainer would train beyond the planned steps.
     """
     trainer = task.trainer
     if len(trainer.optimizers) != 1:

@@ -1,4 +1,4 @@
-"""Callbacks and loggers of the user's, guarded: an error in one ends the run with a message that names it.
+"""Guards around the user's callbacks and loggers: an error in one ends the run with a message that names it.
 
 An error at the end of a step, or in validation, waits until the step and its checkpoint are complete. Then all
 processes stop together. Any other error ends training at once.
@@ -34,7 +34,7 @@ _PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
 class OwnPartError(WorkError):
-    """An error in a callback or logger of the user's.
+    """An error in a user's callback or logger.
 
     Attributes:
         allows_checkpoint: whether a checkpoint of the last step can be written.
@@ -66,7 +66,7 @@ class FirstError:
 
 
 def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
-    """Make the errors in a callback's hooks name it, the hook and the key.
+    """Make errors in a callback's hooks name the callback, the hook and the key.
 
     Args:
         callback: it is changed in place.
@@ -80,7 +80,7 @@ def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
 
 
 def guard_logger(logger: Logger, label: str) -> None:
-    """Make the errors in a logger's methods name it, the method and the key."""
+    """Make errors in a logger's methods name the logger, the method and the key."""
     for name in _LOGGER_METHODS:
         _guard(logger, name, label, None)
 
@@ -94,7 +94,7 @@ def marked(wrapper: Wrapper) -> Wrapper:
 def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError | None) -> None:
     original: Callable[..., object] = getattr(part, name)
     while getattr(original, _MARK, False):
-        # A program trained with the same object before.
+        # A program has trained with the same object before.
         original = original.__wrapped__  # type: ignore[attr-defined]
 
     @functools.wraps(original)

@@ -79,7 +79,7 @@ ALLOWED = ["objects_here"]
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
-    """A module of the user's in the working directory."""
+    """A user's module in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "objects_here", raising=False)

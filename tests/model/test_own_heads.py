@@ -1,4 +1,4 @@
-"""Heads of one's own in every task model."""
+"""Custom heads in every task model."""
 
 import pytest
 import torch

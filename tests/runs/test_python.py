@@ -246,7 +246,7 @@ def test_a_second_training_of_the_same_process_is_refused_while_one_runs(values)
         def on_train_start(self, trainer, task):
             bert_lightning.fit(values, run_directory="inner")
 
-    with pytest.raises(WorkError, match="a training is running in this process already"):
+    with pytest.raises(WorkError, match="a training is already running in this process"):
         bert_lightning.fit(values, callbacks=[Nested()], run_directory="outer")
     assert not Path("inner").exists()
     assert bert_lightning.fit(values, run_directory="outer").metrics, "the next one trains"

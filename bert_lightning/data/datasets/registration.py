@@ -1,4 +1,4 @@
-"""Data sets of the user's own, which experiments then name with `data.dataset`."""
+"""Custom data sets, which experiments name with `data.dataset`."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ def _typed(example: object, task: str, split: str, location: str, number: int) -
                 f"{location}: a dictionary or a named tuple with a location is expected, not {example!r}"
             )
         return example
-    # A task of the user's own that has other examples takes named tuples.
+    # A custom task that has other examples takes named tuples.
     kind, defaults = EXAMPLE_TYPES.get(task, EXAMPLE_TYPES["text-classification"])
     unlabelled = UNLABELLED if split == "test" else {}
     values: dict[str, object] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}

@@ -1,4 +1,4 @@
-"""All tunings by name, how one is applied to a model, and how a checkpoint names and merges its own."""
+"""All tunings by name; how one is applied to a model, and how a checkpoint names and merges its tuning."""
 
 import dataclasses
 from collections.abc import Collection
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bert_lightning.model.pretrained import PretrainedModel
 
 TUNINGS: dict[str, type[Tuning]] = {"full": Full, "lora": Lora, "bitfit": BitFit}
-# Tunings of the user's, by module and name of their class.
+# Custom tunings, by module and name of their class.
 _OWN: dict[str, type[Tuning]] = {}
 
 
@@ -39,7 +39,7 @@ def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) ->
 
 
 def register_tuning(cls: type[Tuning]) -> None:
-    """Make a tuning of the user's known, so that checkpoints that it trained can be rebuilt.
+    """Make a custom tuning known, so that its checkpoints can be read.
 
     A checkpoint is a file of unknown origin, so it must not choose which class is imported.
     """
