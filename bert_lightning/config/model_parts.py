@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checks import nearest
-from bert_lightning.config.extensions import OURS, import_class, import_module, is_allowed
+from bert_lightning.config.extensions import import_class, import_module, import_object, is_allowed
 from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, unknown_key
 from bert_lightning.errors import InputError
@@ -163,20 +162,11 @@ def register_part(path: str, class_path: str, allowed: Sequence[str]) -> None:
     table = PART_PATHS[path]
     if class_path in table:
         return
-    key, (module_name, _, name) = f"{path}.class_path", class_path.rpartition(".")
-    module = import_module(module_name, key, allowed, class_path)
-    part = getattr(module, name, None)
-    if part is None:
-        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
-        raise InputError(f"{key}: {module_name} has no {name}{nearest(name, known) if known else ''}")
-    # The module may have imported it from one that is not allowed.
-    origin = getattr(part, "__module__", module_name)
-    if not is_allowed(origin, (*OURS, *allowed)):
-        import_module(origin, key, allowed, class_path)
+    part = import_object(class_path, path, allowed)
     try:
         table.register(class_path, part)
     except ValueError as error:
-        raise InputError(f"{key}: {error}") from None
+        raise InputError(f"{path}.class_path: {error}") from None
 
 
 def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
 from bert_lightning.checkpoints.provenance import Provenance
-from bert_lightning.checks import nearest
+from bert_lightning.checks import name_in, nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
@@ -130,14 +130,9 @@ def _use_loss(experiment: Experiment, task: Task) -> None:
     own = "this task has losses of its own"
     obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
     if obstacle is not None or not isinstance(task, FineTuningTask):
-        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+        name = name_in(LOSSES, type(experiment.loss))
+        raise InputError(f"loss.name is {name}, which cannot be used: {obstacle or own}")
     task.loss = experiment.loss
-
-
-def _loss_name(experiment: Experiment) -> str:
-    kind = type(experiment.loss)
-    names = {loss: name for name, loss in LOSSES.items()}
-    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:

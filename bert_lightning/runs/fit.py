@@ -13,7 +13,7 @@ from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.loggers import log_settings, run_loggers
-from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
+from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point

@@ -12,7 +12,9 @@ from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from bert_lightning.checks import class_path
 from bert_lightning.errors import WorkError
+from bert_lightning.wording import first_line
 
 Wrapper = TypeVar("Wrapper", bound=Callable[..., Any])
 _MARK = "is_of_one_training"
@@ -103,8 +105,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
         except OwnPartError:
             raise
         except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else "no message"
-            message = f"{label} raised in {name}: {type(error).__name__}: {text}"
+            message = f"{label} raised in {name}: {type(error).__name__}: {first_line(error)}"
             own = OwnPartError(message, allows_checkpoint=isinstance(part, Callback) and name not in _INCOMPLETE)
             own.__cause__ = error
             if waiting is None:
@@ -135,9 +136,8 @@ def _check_state(state: object, label: str) -> None:
         for value in state:
             _check_state(value, label)
     elif not isinstance(state, _PLAIN):
-        kind = type(state)
         raise OwnPartError(
-            f"{label} holds a {kind.__module__}.{kind.__qualname__}: checkpoints hold only tensors, numbers, texts, "
+            f"{label} holds a {class_path(type(state))}: checkpoints hold only tensors, numbers, texts, "
             "lists and dictionaries",
             allows_checkpoint=False,
         )

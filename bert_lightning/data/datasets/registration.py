@@ -16,8 +16,8 @@ Examples = Callable[[], Iterable[Any]]
 """A function that yields the examples of a split."""
 PROGRAM = "__main__"
 """The module of a program or notebook, which may register a thing again after it was changed."""
-# Name of a registered data set -> the module that registered it.
-_OWNERS: dict[str, str] = {}
+OWNERS: dict[str, str] = {}
+"""Name of a registered data set -> the module that registered it."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -80,9 +80,9 @@ def register_dataset(
 
 def _add(name: str, described: StandardSet, module: str) -> None:
     """Add a data set to the table, unless another one has its name. A program may change its own."""
-    if name in STANDARD_SETS and _OWNERS.get(name) == module == PROGRAM:
+    if name in STANDARD_SETS and OWNERS.get(name) == module == PROGRAM:
         del STANDARD_SETS[name]
-    _OWNERS.setdefault(name, module)
+    OWNERS.setdefault(name, module)
     if STANDARD_SETS.setdefault(name, described) != described:
         raise ValueError(f"a data set is already called {name!r}: choose another name")
 
