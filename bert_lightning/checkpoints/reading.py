@@ -52,7 +52,7 @@ def _read_base(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist")
     checkpoint, revision = _read(path)
     if checkpoint.base is not None:
-        raise CheckpointError(f"{path} itself holds only what was trained, so it is no base")
+        raise CheckpointError(f"{path} holds only what was trained; a base must hold all weights")
     return _with_origin(checkpoint, revision, str(path))
 
 

@@ -31,7 +31,7 @@ def _add_keys(commands: Commands) -> None:
         nargs="?",
         default="",
         metavar="PREFIX",
-        help="list only keys that begin like this, such as optimizer or trainer.precision",
+        help="list only keys that begin with this, such as optimizer or trainer.precision",
     )
     parser.add_argument("--task", metavar="TASK", help="list only the keys of this task")
     _modules_option(parser)

@@ -32,9 +32,9 @@ from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.wording import first_line
 
 OURS = ("bert_lightning",)
-"""Modules that may be imported without a word."""
+"""Modules that may be imported without consent."""
 _VERSIONED = (*OURS, "lightning")
-# What an import registers, by name.
+# The tables that an import can add names to.
 _REGISTRIES: tuple[dict[str, Any], ...] = (
     *(TASKS, TASK_OWNERS, OWN_MODELS, STANDARD_SETS, DATASET_OWNERS, HEADS),
     *PARTS.values(),

@@ -1,4 +1,4 @@
-"""Callbacks of the user's that a run takes from its experiment and from a program."""
+"""The user's callbacks, which a run takes from its experiment and from a program."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

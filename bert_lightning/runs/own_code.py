@@ -41,7 +41,7 @@ def import_code_of(checkpoint: Checkpoint, allowed: Sequence[str], *, needs_task
 
 
 def recorded_modules(experiment: Experiment, given: Sequence[object] = ()) -> dict[str, dict[str, object]]:
-    """Identify the user's own code that a run takes, for the manifest.
+    """Identify the user's code that a run uses, for the manifest.
 
     Args:
         experiment: names classes and modules.

@@ -195,5 +195,6 @@ def _check_processes(experiment: Experiment) -> None:
     program = getattr(sys.modules["__main__"], "__file__", None)
     if several and not started and (program is None or not os.path.isfile(program)):
         raise InputError(
-            "trainer.devices is more than 1, and Lightning starts this program again for each: write it to a file"
+            f"this experiment trains in {experiment.trainer.num_processes} processes, and Lightning starts this "
+            "program again for each: write it to a file, or set trainer.devices to 1"
         )

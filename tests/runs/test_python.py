@@ -229,7 +229,7 @@ def test_a_run_cannot_be_reproduced_silently_without_its_callbacks(values, caplo
 def test_bad_input_is_one_message_and_writes_nothing(values, monkeypatch, change, arguments, message):
     if message is None:
         monkeypatch.delattr(sys.modules["__main__"], "__file__")
-        message = "trainer.devices is more than 1, and Lightning starts this program again for each"
+        message = "trains in 2 processes, and Lightning starts this program again for each"
     with pytest.raises(InputError, match=message):
         bert_lightning.fit({**values, **change}, **arguments)
     assert not Path("runs").exists()
