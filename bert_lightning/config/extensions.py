@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bert_lightning.checks import nearest
 from bert_lightning.config.nested import at, copied, section_at, split
@@ -31,6 +31,7 @@ from bert_lightning.tasks.catalogue import OWNERS as TASK_OWNERS
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.wording import first_line
 
+Entry = TypeVar("Entry")
 OURS = ("bert_lightning",)
 """Modules that may be imported without consent."""
 _VERSIONED = (*OURS, "lightning")
@@ -209,21 +210,44 @@ def read_modules(values: object, path: str, allowed: Sequence[str], faults: list
         allowed: modules that may be imported; a package allows all of its modules.
         faults: receives the key and a message per fault.
     """
+
+    def read(name: object, key: str) -> str:
+        if not isinstance(name, str):
+            raise InputError(f"{key}: the name of a module is expected, got {name!r}")
+        import_module(name, key, allowed)
+        return name
+
+    return Ready(read_list(values, path, read, faults))
+
+
+def read_list(values: object, path: str, read: Callable[[object, str], Entry], faults: list[Fault]) -> list[Entry]:
+    """Read a list whose entries differ; add an entry to `faults` for each that is not usable.
+
+    Args:
+        values: the list, or its text.
+        path: its key.
+        read: reads an entry, given its key.
+        faults: receives the key of the list and a message per fault.
+    """
+    entries: list[Entry] = []
     try:
-        names = yaml_value(values, path)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{path}: a list of modules is expected, got {names!r}")
+        written = yaml_value(values, path)
+        if not isinstance(written, list):
+            raise InputError(f"{path}: a list is expected, got {written!r}")
     except InputError as error:
         faults.append((path, str(error)))
-        return Ready([])
-    for number, name in enumerate(names):
+        return []
+    for number, value in enumerate(written):
+        key = f"{path}.{number}"
         try:
-            if name in names[:number]:
-                raise InputError(f"{path}.{number} is {name}, which {path}.{names.index(name)} is already")
-            import_module(name, f"{path}.{number}", allowed)
+            entry = read(value, key)
+            if entry in entries:
+                name = getattr(entry, "class_path", entry)
+                raise InputError(f"{key} is {name}, which {path}.{entries.index(entry)} is already")
+            entries.append(entry)
         except InputError as error:
             faults.append((path, str(error)))
-    return Ready(names)
+    return entries
 
 
 def own_modules(values: object) -> list[str]:

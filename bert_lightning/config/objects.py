@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bert_lightning.checks import nearest
-from bert_lightning.config.extensions import OURS, abstract_methods, import_class, is_allowed
+from bert_lightning.config.extensions import OURS, abstract_methods, import_class, is_allowed, read_list
 from bert_lightning.config.settings import Fault, Ready, unknown_key
 from bert_lightning.config.signatures import plain_arguments, takes, typed_arguments
-from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
 from bert_lightning.wording import first_line
 
@@ -63,24 +62,7 @@ def read_objects(values: object, path: str, kind: Kind, allowed: Sequence[str] |
         allowed: modules that may be imported; None to read the list of a saved run without importing anything.
         faults: receives the key of the list and a message per fault.
     """
-    objects: list[str | ObjectSettings] = []
-    try:
-        entries = yaml_value(values, path)
-        if not isinstance(entries, list):
-            raise InputError(f"{path}: a list is expected, got {entries!r}")
-    except InputError as error:
-        faults.append((path, str(error)))
-        return Ready([])
-    for number, entry in enumerate(entries):
-        try:
-            read = _read(entry, f"{path}.{number}", kind, allowed)
-            if read in objects:
-                name = read if isinstance(read, str) else read.class_path
-                raise InputError(f"{path}.{number} is {name}, which {path}.{objects.index(read)} is already")
-            objects.append(read)
-        except InputError as error:
-            faults.append((path, str(error)))
-    return Ready(objects)
+    return Ready(read_list(values, path, lambda entry, key: _read(entry, key, kind, allowed), faults))
 
 
 def build_object(settings: ObjectSettings, path: str, kind: Kind, given: Mapping[str, object] | None = None) -> Any:
