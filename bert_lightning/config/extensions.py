@@ -152,8 +152,8 @@ def import_object(class_path: str, path: str, allowed: Sequence[str]) -> Callabl
     module = import_module(name, key, allowed, class_path)
     found = getattr(module, own_name, None)
     if not callable(found):
-        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"{key}: {name} has no class {own_name}{nearest(own_name, classes) if classes else ''}")
+        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise InputError(f"{key}: {name} has no {own_name}{nearest(own_name, known) if known else ''}")
     # The module may have imported it from one that is not allowed. Some objects do not say where they are from.
     _require_allowed(getattr(found, "__module__", None) or name, f"{key} {class_path}", allowed)
     return found

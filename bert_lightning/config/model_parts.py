@@ -131,7 +131,7 @@ def _known(path: str) -> list[str]:
     return [*(get_args(AttentionName) if path == _ATTENTION else ()), *PART_PATHS[path]]
 
 
-def with_class_paths(values: dict[str, Any]) -> dict[str, Any]:
+def with_class_paths(values: dict[str, object]) -> dict[str, Any]:
     """Write each part that is named by its class path as `class_path` and `init_args`, as in a configuration file."""
     for path, class_path in class_paths_in(values).items():
         section_path, key = split(path)

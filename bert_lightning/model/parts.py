@@ -12,7 +12,7 @@ from torch import nn
 
 from bert_lightning.checks import nearest
 
-Part = TypeVar("Part", bound=Callable[..., Any])
+Part = TypeVar("Part", bound=Callable[..., object])
 
 
 class PartTable(dict[str, Part]):
@@ -90,7 +90,7 @@ class PartTable(dict[str, Part]):
         return part(*positional, **arguments)
 
 
-def _with_arguments(function: Callable[..., Any], key: str, name: str, arguments: dict[str, object]) -> Any:
+def _with_arguments(function: Callable[..., object], key: str, name: str, arguments: dict[str, object]) -> Any:
     if not arguments:
         return function
     try:

@@ -28,7 +28,7 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
 
 
 def task_of(
-    checkpoint: Checkpoint, task_class: type[Task] = Task, arguments: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint, task_class: type[Task] = Task, arguments: Mapping[str, object] | None = None
 ) -> Task:
     """Rebuild a task, ready to predict.
 
@@ -61,7 +61,7 @@ def task_of(
     return task
 
 
-def arguments_among(values: Mapping[str, Any], task_class: type[Task]) -> dict[str, Any]:
+def arguments_among(values: Mapping[str, object], task_class: type[Task]) -> dict[str, object]:
     """Return the values that a subclass takes in addition to the arguments of its task, such as hyper-parameters."""
     bases: list[Any] = list(task_class.__mro__)
     own, *inherited = (inspect.signature(each.__init__).parameters.keys() for each in bases)

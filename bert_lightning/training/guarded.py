@@ -16,7 +16,7 @@ from bert_lightning.checks import class_path
 from bert_lightning.errors import WorkError
 from bert_lightning.wording import first_line
 
-Wrapper = TypeVar("Wrapper", bound=Callable[..., Any])
+Wrapper = TypeVar("Wrapper", bound=Callable[..., object])
 _MARK = "is_of_one_training"
 # Hooks whose errors wait. `StopOnSignal` comes after the user's callbacks and raises them.
 _WAITING = (
@@ -92,7 +92,7 @@ def marked(wrapper: Wrapper) -> Wrapper:
 
 
 def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError | None) -> None:
-    original: Callable[..., Any] = getattr(part, name)
+    original: Callable[..., object] = getattr(part, name)
     while getattr(original, _MARK, False):
         # A program has trained with the same object before.
         original = original.__wrapped__  # type: ignore[attr-defined]

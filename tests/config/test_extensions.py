@@ -138,7 +138,7 @@ def test_a_package_is_allowed_with_its_modules(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no class Missing"),
+        (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no Missing"),
         (["--optimizer.class_path", "extensions_here.Half"], "Half is no dataclass"),
         (["--optimizer.class_path", "extensions_here.Lacking"], "lacks matrices_apart, weight_decay, build"),
         (

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from bert_lightning.checks import nearest
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
@@ -12,7 +12,7 @@ from bert_lightning.data.datasets.examples import EXAMPLE_TYPES, UNLABELLED
 from bert_lightning.data.datasets.standard_set import ProblemType, SplitFile, StandardSet
 from bert_lightning.errors import InputError
 
-Examples = Callable[[], Iterable[Any]]
+Examples = Callable[[], Iterable[object]]
 """A function that yields the examples of a split."""
 PROGRAM = "__main__"
 """The module of a program or notebook, which may register a thing again after it was changed."""
@@ -26,7 +26,7 @@ def register_dataset(
     task: str,
     splits: Mapping[str, str | Path | Examples],
     *,
-    read: Callable[[str], Iterable[Any]] | None = None,
+    read: Callable[[str], Iterable[object]] | None = None,
     labels: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
     is_pair: bool = False,
@@ -99,9 +99,9 @@ class _Reader:
     name: str
     task: str
     functions: tuple[tuple[str, Examples], ...]
-    read_file: Callable[[str], Iterable[Any]] | None
+    read_file: Callable[[str], Iterable[object]] | None
 
-    def __call__(self, source: str, split: str) -> Iterator[Any]:
+    def __call__(self, source: str, split: str) -> Iterator[object]:
         function = dict(self.functions).get(split)
         if function is not None and source == _source_of_function(self.name, split):
             examples = function()
@@ -115,7 +115,7 @@ class _Reader:
             yield _typed(example, self.task, split, f"{source}: example {number + 1}", number)
 
 
-def _typed(example: Any, task: str, split: str, location: str, number: int) -> Any:
+def _typed(example: object, task: str, split: str, location: str, number: int) -> object:
     """Return an example of the task's type, with its location. Only a test split may lack labels.
 
     Raises:
@@ -130,7 +130,7 @@ def _typed(example: Any, task: str, split: str, location: str, number: int) -> A
     # A custom task that has other examples takes named tuples.
     kind, defaults = EXAMPLE_TYPES.get(task, EXAMPLE_TYPES["text-classification"])
     unlabelled = UNLABELLED if split == "test" else {}
-    values: dict[str, Any] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}
+    values: dict[str, object] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}
     values = {field: value for field, value in values.items() if field in kind._fields or field in example}
     for field in values:
         if field not in kind._fields:

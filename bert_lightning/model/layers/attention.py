@@ -6,7 +6,7 @@ padding. The difference is below exp(-10000) = 0. Every backend applies dropout 
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -124,11 +124,11 @@ _BACKENDS = {
 }
 
 
-ATTENTIONS: PartTable[Callable[..., Any]] = PartTable("the attention", None, {})
+ATTENTIONS: PartTable[Callable[..., object]] = PartTable("the attention", None, {})
 """Custom attention by name: a function, or a module class that each block builds with the architecture."""
 
 
-def register_attention(name: str, attention: Callable[..., Any]) -> None:
+def register_attention(name: str, attention: Callable[..., object]) -> None:
     """Add a custom attention, which `attention` can then name.
 
     It computes something different from the published attention.
@@ -165,7 +165,11 @@ def takes_packed(attention: object) -> bool:
 
 
 def attend_with(
-    attention: Callable[..., Any], query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float
+    attention: Callable[..., object],
+    query_key_value: Tensor,
+    layout: Layout,
+    num_heads: int,
+    dropout_probability: float,
 ) -> AttentionOutput:
     """Compute a custom attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
