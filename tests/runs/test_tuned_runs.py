@@ -228,7 +228,7 @@ def test_an_exported_run_is_a_plain_model_that_transformers_computes_alike(run, 
         plain = model_of(read_checkpoint(last(run))).double().eval()
         plain.load_state_dict(merged)
         torch.testing.assert_close(plain(ids), exact, rtol=0, atol=1e-12)
-    assert "the tuning lora trained is merged" in (tmp_path / "hf/README.md").read_text()
+    assert "The tuning lora is merged" in (tmp_path / "hf/README.md").read_text()
 
 
 def test_a_run_that_starts_from_a_tuned_run_keeps_the_first_base(experiment, run, base, tmp_path):
