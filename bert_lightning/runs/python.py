@@ -3,7 +3,8 @@
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,18 +121,28 @@ def fit(
     directory = choose_directory(loaded, Path(run_directory) if run_directory is not None else None, str(resume))
     # Without this variable the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    with _only_training(), keyboard_interrupts():
+        metrics = train(loaded, directory, str(resume), callbacks=callbacks, loggers=loggers, profile=profile)
+    if metrics is None:
+        return Run(directory.path, recorded_metrics(directory), loaded, was_finished=True)
+    return Run(directory.path, metrics, loaded)
+
+
+@contextmanager
+def _only_training() -> Iterator[None]:
+    """Make sure that no other training of this process runs at the same time.
+
+    Raises:
+        InputError: one does.
+    """
     if not _TRAINING.acquire(blocking=False):
         raise InputError(
             "a training is already running in this process: start the second one afterwards, or in another process"
         )
     try:
-        with keyboard_interrupts():
-            metrics = train(loaded, directory, str(resume), callbacks=callbacks, loggers=loggers, profile=profile)
+        yield
     finally:
         _TRAINING.release()
-    if metrics is None:
-        return Run(directory.path, recorded_metrics(directory), loaded, was_finished=True)
-    return Run(directory.path, metrics, loaded)
 
 
 def build(
