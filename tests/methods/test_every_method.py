@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from bert_lightning.methods.adversarial import ADVERSARIES
+from bert_lightning.methods.plain import STEP_METHODS
 from tests.support.methods import METHODS, NO_DROPOUT, first_batch, gradients, micro_batches, train
 
 
@@ -67,3 +69,7 @@ def test_activation_checkpointing_changes_nothing_but_rounding(task, make, metho
         # A term added to every choice or position cancels, so its gradient is noise, which Adam scales up.
         if (task, name) not in (("multiple-choice", "classifier.bias"), ("question-answering", "span_head.bias")):
             torch.testing.assert_close(results[1].model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_every_adversary_and_step_method_is_among_the_methods_of_these_tests():
+    assert {*ADVERSARIES, *STEP_METHODS} - {"none", "plain"} <= {*METHODS}
