@@ -193,6 +193,8 @@ def load_experiment(
     >>> load_experiment(values, {"optimizer.learning_rate": 5e-4}).optimizer.learning_rate
     0.0005
     """
+    if isinstance(allow_modules, str):
+        allow_modules = [allow_modules]
     if isinstance(experiment, Experiment):
         if not overrides and below is None:
             return experiment
@@ -241,7 +243,9 @@ def _loaded(
     messages = []
     for key, message in faults:
         owner = source_of(key, sources)
-        message = with_old_name(with_hint(key, message, _keys_by_section()), key, all_written[owner])
+        message = with_old_name(
+            _with_choice(key, with_hint(key, message, _keys_by_section())), key, all_written[owner]
+        )
         source = owner or all_names
         messages.append(f"{source}: {message}" if source else message)
     raise InputError(as_one_message([*unread, *messages]))
@@ -249,6 +253,18 @@ def _loaded(
 
 def _migrated(values: dict[str, Any], source: str) -> dict[str, Any]:
     return with_names(migrate(values, source), CHOICES)
+
+
+def _with_choice(key: str, message: str) -> str:
+    """Return a message about an unknown key of a choice with the names of the choice that have the key."""
+    section, _, own = key.rpartition(".")
+    owners = [name for name, cls in CHOICES.get(section, {}).items() if own in field_names(cls)]
+    start = f"unknown key {key!r}"
+    if not message.startswith(start):
+        return message
+    if owners:
+        return f"{start}: it is a key of {section}.name {' or '.join(owners)}"
+    return f"{message}name" if message.endswith("known: ") else message
 
 
 def _keys_by_section() -> dict[str, list[str]]:

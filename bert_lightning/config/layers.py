@@ -115,7 +115,9 @@ def _nested(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
         for parent in parents:
             inner = section.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise InputError(f"{key}: an override before it gave {parent} itself a value")
+                raise InputError(
+                    f"{key}: an override before it gave {parent} itself a value; a choice is named with {parent}.name"
+                )
             section = inner
         before = section.get(name)
         section[name] = merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value

@@ -1,6 +1,6 @@
 """Prediction from raw input with a saved model, by the command `predict` or, with `load`, in Python."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ def load(
             [prediction] = model.predict(["a gripping film"])
     """
     checkpoint = read_checkpoint(path, base)
-    import_code_of(checkpoint, allow_modules)
+    import_code_of(checkpoint, [allow_modules] if isinstance(allow_modules, str) else allow_modules)
     return Predictor(task_of(checkpoint), device)
 
 
@@ -88,8 +88,9 @@ class Predictor:
         Raises:
             InputError: an item lacks what the model needs; the message names the item.
         """
-        if isinstance(items, str):
-            raise InputError("a list of texts is expected, not one text")
+        if isinstance(items, str | Mapping):
+            kind = "text" if isinstance(items, str) else "dictionary"
+            raise InputError(f"a list of inputs is expected, not one {kind}")
         rows = [self.task.row_of(f"item {number}", item) for number, item in enumerate(items, 1)]
         return list(self.predict_rows(rows, batch_size))
 

@@ -201,10 +201,14 @@ def test_a_flipped_bit_in_a_checkpoint_without_a_checksum_is_found(plain):
 
 
 def test_the_page_shows_code_that_runs(plain, tables, tokenizer):
-    values = plain.values[plain.name] | {"wandb": {"mode": "disabled"}}
-    Path("topics.yaml").write_text(yaml.safe_dump(values))
-    for split in ("train", "validation"):
-        Path(f"{split}.tsv").write_bytes(tables[split].read_bytes())
+    # The experiment and the tables are those of the page about Python.
+    [experiment] = re.findall(
+        r"```yaml\n(.*?)```", PAGE.with_name("python.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    Path("topics.yaml").write_text(experiment)
+    for split, source in {"train": "train", "validation": "validation", "test": "validation"}.items():
+        _, *rows = tables[source].read_text(encoding="utf-8").splitlines(keepends=True)
+        Path(f"{split}.tsv").write_text("text\tlabel\n" + "".join(rows), encoding="utf-8")
     tokenizer.save(Path("tokenizer"))
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2

@@ -1,7 +1,7 @@
 """The base of all DataModules: training by steps, evaluation by fixed batches, both distributed over processes."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -273,6 +273,8 @@ class StepDataModule(LightningDataModule):
         """
         share, num_shares = self._share()
         size, inputs = self.evaluation_batch_size, self.inputs
+        if isinstance(inputs, str | Mapping):
+            raise InputError("data.inputs is a list of inputs, not one of them")
         if inputs is None:
             self.read_once("test")
         total = len(inputs) if inputs is not None else self.num_examples_to_predict
