@@ -103,7 +103,7 @@ def fit(
     Raises:
         InputError: a setting, the data or the directory is not usable. The message names the key or the file.
         StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written: the same call continues.
-        WorkError: a callback raised, or something failed that is not the user's mistake, such as a full disk.
+        WorkError: a callback or another part of yours raised, or something failed, such as a full disk.
 
     Example:
         ::

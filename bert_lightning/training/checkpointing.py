@@ -228,11 +228,16 @@ class Checkpointing(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported.
 
-        If an own callback failed between two steps, write the checkpoint of the last one first.
+        If a callback of the user's failed between two steps, or gradients could not be computed, write the checkpoint
+        of the last step first.
         """
         step = trainer.global_step
-        fails_between_steps = isinstance(exception, OwnPartError) and exception.allows_checkpoint
-        if fails_between_steps and trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps):
+        if isinstance(exception, OwnPartError):
+            is_complete = exception.allows_checkpoint
+        else:
+            # What a step has before its update is computed again after a resume.
+            is_complete = isinstance(exception, Exception) and getattr(pl_module, "is_computing_gradients", False)
+        if is_complete and trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps):
             with suppress(WorkError):
                 self.save(trainer)
         # There is no barrier, because some processes may be gone.
