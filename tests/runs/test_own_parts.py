@@ -63,6 +63,11 @@ class FailingStep(PlainStep):
             raise RuntimeError("the reason")
         return sums
 
+class Unsteady(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if os.environ.get("FAILS") == "in a hook" and trainer.global_step == 4:
+            raise RuntimeError("the reason")
+
 @dataclass(frozen=True)
 class Failing:
     def build(self, losses):
@@ -197,21 +202,29 @@ def test_an_error_in_a_hook_ends_the_run_with_its_message_and_a_checkpoint(fit, 
     assert (session("run")["ended"], session("run")["error"]) == ("failed", message)
 
 
-def test_an_error_in_a_step_names_its_key_and_leaves_a_checkpoint_from_which_the_mended_run_resumes_bit_for_bit(
-    fit, monkeypatch, capsys
-):
-    values = {"step_method": {"class_path": "parts_here.Failing"}}
-    assert fit("whole", values) == 0
+def test_an_error_before_training_in_a_part_is_one_message_that_names_its_key(fit, monkeypatch, capsys):
     monkeypatch.setenv("FAILS", "before")
-    assert fit("early", values) == 2
+    assert fit("early", {"step_method": {"class_path": "parts_here.Failing"}}) == 2
     assert "step_method (parts_here.Failing.build) raised RuntimeError in parts_here.py" in capsys.readouterr().err
     assert not Path("early").exists()
-    monkeypatch.setenv("FAILS", "in the step")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("in the step", "step_method (parts_here.FailingStep.sums) raised RuntimeError in parts_here.py, line "),
+        ("in a hook", "callbacks.0 (parts_here.Unsteady) raised in on_train_batch_start: "),
+    ],
+)
+def test_after_an_error_within_a_step_the_mended_run_resumes_bit_for_bit(fit, monkeypatch, capsys, where, message):
+    values = {"step_method": {"class_path": "parts_here.Failing"}, "callbacks": ["parts_here.Unsteady"]}
+    assert fit("whole", values) == 0
+    monkeypatch.setenv("FAILS", where)
     assert fit("run", values) == 1
-    message = capsys.readouterr().err.splitlines()[-1].removeprefix("bert-lightning: ")
-    assert "step_method (parts_here.FailingStep.sums) raised RuntimeError in parts_here.py, line " in message
-    assert message.endswith(": the reason")
-    assert (session("run")["ended"], session("run")["error"]) == ("failed", message)
+    shown = capsys.readouterr().err.splitlines()[-1].removeprefix("bert-lightning: ")
+    assert message in shown
+    assert shown.endswith("the reason")
+    assert (session("run")["ended"], session("run")["error"]) == ("failed", shown)
     assert Path("run/checkpoints/last.ckpt").resolve().name == "step-000000004.ckpt"
     monkeypatch.delenv("FAILS")
     assert fit("run", values) == 0
