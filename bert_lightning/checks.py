@@ -5,7 +5,7 @@ the name.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RefusedValue(ValueError):
@@ -117,8 +117,26 @@ def nearest(name: str, known: Iterable[object], prefix: str = "", *, cutoff: flo
     return f"; did you mean '{dotted}{near[0]}'?" if near else f"; known: {', '.join(names)}"
 
 
+def class_path(cls: type) -> str:
+    """Return module and name of a class, as `class_path` names it in a configuration.
+
+    >>> class_path(RefusedValue)
+    'bert_lightning.checks.RefusedValue'
+    """
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def name_in(table: Mapping[str, type], cls: type) -> str:
+    """Return the name of a class in the table of a choice, or the class path of one that is not in it.
+
+    >>> name_in({"refused": RefusedValue}, RefusedValue), name_in({}, RefusedValue)
+    ('refused', 'bert_lightning.checks.RefusedValue')
+    """
+    return next((name for name, each in table.items() if each is cls), class_path(cls))
+
+
 def nearest_or_own(name: str, known: Iterable[object]) -> str:
-    """Return the end of a message about an unknown name that a module of the user's may register.
+    """Return the end of a message about an unknown name that a user's module may register.
 
     >>> nearest_or_own("my-task", ["pretraining"])
     '; known: pretraining; one of your own needs the module that registers it under modules'

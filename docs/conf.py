@@ -104,8 +104,12 @@ def prepare_docstring(
 def name_default_functions(
     app: Sphinx, what: str, name: str, described: object, options: object, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Name a default that is a function or class. Sphinx cannot read Python's form of it, such as `<function f>`."""
+    """Name a default that is a function or class. Sphinx cannot read Python's form of it, such as `<function f>`.
+
+    With one such default, it would break all types of the signature at their commas.
+    """
     if signature:
+        signature = signature.replace("<factory>", "...")
         signature = re.sub(r"<function (?:\w+\.)*<lambda>>", "...", signature)
         signature = re.sub(r"<(?:function|class) '?(?:\w+\.)*(\w+)'?>", r"\1", signature)
     return signature, returned

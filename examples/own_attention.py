@@ -1,11 +1,11 @@
-"""An attention of one's own: each head forgets distant tokens at its own rate (Press et al. 2022, ALiBi)."""
+"""A custom attention: each head forgets distant tokens at its own rate (Press et al. 2022, ALiBi)."""
 
 import torch
 from torch import nn
 
 
 class LinearBiases(nn.Module):
-    """Attention whose logits sink in proportion to the distance, with a learned slope per head."""
+    """Attention whose logits fall in proportion to the distance, with a learned slope per head."""
 
     def __init__(self, config, steepest=1.0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A callback and a logger of one's own: the distance from the start, and a table in Markdown."""
+"""A custom callback and a custom logger: the distance of the weights from the start, and a table in Markdown."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 class Distance(Callback):
     """The distance of the weights from those at the start, as `train/distance`.
 
-    What a callback needs to resume is its state: plain values and tensors.
+    The state holds what the callback needs to resume: plain values and tensors.
     """
 
     def __init__(self, every=5):
@@ -38,7 +38,7 @@ def _weights(task):
 
 
 class MarkdownTable(Logger):
-    """One row per metric: step, name, value. `save_dir` is the run's directory unless it is given."""
+    """One row per metric: step, name, value. `save_dir` is the run's directory by default."""
 
     name, version = "markdown", ""
 
@@ -52,4 +52,4 @@ class MarkdownTable(Logger):
             file.writelines(f"| {step} | {n} | {v:.4f} |\n" for n, v in metrics.items() if n.startswith(self.only))
 
     def log_hyperparams(self, *args, **kwargs):
-        """Do nothing: `config.yaml` has them."""
+        """Do nothing, because `config.yaml` has the settings."""

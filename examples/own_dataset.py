@@ -1,4 +1,4 @@
-"""A data set of one's own with a name: reviews in a format that nothing else reads."""
+"""A custom data set with a name: reviews in a format of their own."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,14 @@ REVIEWS = Path(__file__).parent / "reviews"
 
 
 def read_stars(file):
-    """Yield the examples of a file with lines such as `*** The soup was decent.`, of which four stars are good."""
+    """Yield the examples of a file with lines such as `*** The soup was decent.`; four stars or more are good."""
     for line in Path(file).read_text().splitlines():
         stars, text = re.fullmatch(r"(\*+) (.*)", line).groups()
         yield {"text": text, "label": "good" if len(stars) > 3 else "bad"}
 
 
 def from_grades(split):
-    """Return a function that yields the examples of a table with grades, if there are no files with stars."""
+    """Return a function that yields the examples of a table with grades, which is read if no file is named."""
 
     def examples():
         for row in (REVIEWS / f"{split}.tsv").read_text().splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""A head and a loss of one's own: attention over all tokens, and a margin between the classes."""
+"""A custom head and a custom loss: attention over all tokens, and a margin between the classes."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class AttentivePooling(nn.Module):
-    """Scores from the mean of all hidden states, weighted by a learned attention, in place of the pooled [CLS]."""
+    """Scores from a weighted mean of all hidden states, instead of the pooled [CLS]. The weights are learned."""
 
     uses_pooled = False
 

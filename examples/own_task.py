@@ -1,7 +1,7 @@
-"""A task of one's own in one file: grades in an order, which are neither classes nor numbers.
+"""A custom task in one file: grades, which have an order but no distances.
 
-K grades have K - 1 thresholds. The model says for each threshold how likely the grade is above it, so a guess that is
-two grades off costs more than one that is one off (Niu et al. 2016, Ordinal regression with multiple output CNN).
+K grades have K - 1 thresholds. For each threshold, the model predicts whether the grade is above it. So a guess that
+is two grades off costs more than one that is one off (Niu et al. 2016, Ordinal regression with multiple output CNN).
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ import bert_lightning
 run = bert_lightning.fit("base.yaml", {"trainer.max_epochs": 1}, run_directory="runs/whole")
 print(run.directory, run.metrics)
 
-# The same task and data, and everything else as in any Lightning program.
+# The same task and data. Everything else is as in any Lightning program.
 task, data = bert_lightning.build("base.yaml")
 trainer = lightning.Trainer(
     max_epochs=1,

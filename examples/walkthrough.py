@@ -4,8 +4,8 @@
 # # From text to prediction
 #
 # This page walks through a whole project in Python: labelled text, a vocabulary, an experiment, training, scores and
-# predictions. It is a script, too: `python examples/walkthrough.py` runs it in a few seconds. Run
-# `python examples/make_data.py` first.
+# predictions. It is also a script: `python examples/walkthrough.py` runs it in a few seconds. Run
+# `python examples/make_data.py` first, which writes the data.
 
 # %%
 from pathlib import Path
@@ -23,7 +23,7 @@ for row in list(read_rows(str(folder / "train.tsv")))[:3]:
     print(row.location, row.values)
 
 # %% [markdown]
-# An experiment says what is trained on what, for how long. Every other key has a default.
+# An experiment says what is trained, on which data, and for how long. Every other key has a default.
 
 # %%
 experiment = bert_lightning.load_experiment(
@@ -40,8 +40,8 @@ experiment = bert_lightning.load_experiment(
 )
 
 # %% [markdown]
-# Training leaves a directory from which everything can be repeated. If you run this cell twice, the second time the
-# finished run is returned at once.
+# Training leaves a directory from which everything can be repeated. If you run this cell again, it returns the
+# finished run at once.
 
 # %%
 run = bert_lightning.fit(experiment)

@@ -194,3 +194,10 @@ def test_every_link_of_the_built_site_leads_somewhere(site):
 def test_a_page_that_a_text_names_by_its_path_is_a_link_on_the_site(site):
     changelog = next(path for path in site if path.name == "changelog.html")
     assert '<a class="reference external" href="tasks.html"><code' in changelog.read_text()
+
+
+@pytest.mark.slow
+def test_the_types_in_a_signature_are_whole_on_the_site(site):
+    for path in site:
+        if path.parent.name == "reference":
+            assert not re.search(r"&lt;factory&gt;|~typing", path.read_text()), path.name

@@ -104,7 +104,7 @@ def test_the_own_task_learns_scores_and_predicts_grades(tmp_path, capsys):
 def test_the_own_task_names_a_label_that_is_none(tmp_path, capsys):
     (tmp_path / "wrong.tsv").write_text("text\tgrade\nGood!\t4\nBad!\t7\n")
     assert fit("own_task", tmp_path / "run", "--data.train", tmp_path / "wrong.tsv") == 2
-    assert "wrong.tsv: line 3: '7' is no label of grading: grades are 1 to 5" in capsys.readouterr().err
+    assert "wrong.tsv: line 3: '7' is not a label of grading: grades are 1 to 5" in capsys.readouterr().err
 
 
 def test_the_logger_writes_what_the_run_logs(tmp_path):

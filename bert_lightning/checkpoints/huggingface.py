@@ -68,7 +68,7 @@ _OWN_SETTINGS: dict[str, object] = {
     "attention": "dot_product",
     "init_args": {},
 }
-# Settings of a head besides its labels and weights. The last two are ours; the last one names a class of the user's.
+# Settings of a head in addition to its labels and weights. The last two are ours; the last one names a user's class.
 _HEAD_SETTINGS = ("problem_type", "tag_scheme", "head")
 
 

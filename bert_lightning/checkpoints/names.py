@@ -117,8 +117,8 @@ def from_huggingface(tensors: dict[str, Tensor], tied: bool = True, own: bool = 
 
     The encoder may be under `bert.` or not, after prefixes of wrappers. If `tied`, the MLM decoder is the word
     embedding matrix, so a copy of it in the file is left out. A copy that differs is kept; it makes only the MLM head
-    unusable. In a folder of a model that only we have (`own`), names that begin with `encoder.` are ours, such as
-    those of a part of the user's.
+    unusable. In a folder with a model that transformers lacks (`own`), names that begin with `encoder.` are ours.
+    Those of custom parts are an example.
 
     Raises:
         ValueError: a tensor that BERT does not have would change the encoder's result; there are two encoders, or one

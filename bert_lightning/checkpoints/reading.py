@@ -29,8 +29,8 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
         base: path of that base, or its hub name with `hub:`, if it is no longer where it was when training began.
 
     Raises:
-        CheckpointError: there is no readable checkpoint, and the message lists the expected forms; or there is no
-            base of the right weights, or `base` is given for a checkpoint that has all of its weights.
+        CheckpointError: there is no readable checkpoint; the message lists the expected forms. Or there is no base
+            with the right weights. Or `base` is given for a checkpoint that has all of its weights.
     """
     checkpoint, revision = _read(path)
     if checkpoint.base is not None:
@@ -52,7 +52,7 @@ def _read_base(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist")
     checkpoint, revision = _read(path)
     if checkpoint.base is not None:
-        raise CheckpointError(f"{path} itself holds only what was trained, so it is no base")
+        raise CheckpointError(f"{path} holds only what was trained; a base must hold all weights")
     return _with_origin(checkpoint, revision, str(path))
 
 

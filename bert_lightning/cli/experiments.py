@@ -31,7 +31,7 @@ def _add_keys(commands: Commands) -> None:
         nargs="?",
         default="",
         metavar="PREFIX",
-        help="list only keys that begin so, such as optimizer or trainer.precision",
+        help="list only keys that begin with this, such as optimizer or trainer.precision",
     )
     parser.add_argument("--task", metavar="TASK", help="list only the keys of this task")
     _modules_option(parser)
@@ -46,7 +46,7 @@ def _add_init(commands: Commands) -> None:
         _init,
         "write an experiment file to start from",
         "Every key has a comment. With --data the file fits the data and can be trained as it is. Without "
-        "--pretrained a vocabulary for the data is written beside the file, and for pre-training a token store.",
+        "--pretrained a vocabulary for the data is written next to the file. For pre-training, a token store is too.",
     )
     parser.add_argument("task", metavar="TASK", help="the task, such as text-classification or pretraining")
     parser.add_argument(
@@ -68,7 +68,7 @@ def _modules_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="module of yours that registers tasks, which is imported; repeatable",
+        help="import your module, which registers tasks; repeatable",
     )
 
 

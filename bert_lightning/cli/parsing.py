@@ -119,7 +119,7 @@ def module_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="module or package of yours that may be imported for this configuration or checkpoint; repeatable",
+        help="allow the import of your module or package for this configuration or checkpoint; repeatable",
     )
 
 

@@ -70,7 +70,7 @@ def _add_fit(commands: Commands) -> None:
         nargs="?",
         const="plain",
         choices=("plain", "comments"),
-        help="print every key with its value as a file that --config reads, also with comments, and do not train",
+        help="print the whole experiment as a file that --config reads, and do not train; comments describe each key",
     )
     parser.add_argument(
         "--deterministic",

@@ -1,1 +1,1 @@
-"""An experiment as one typed value: its keys, files, overrides, and classes of the user's own."""
+"""An experiment as one typed value: its keys, files, overrides, and custom classes."""

@@ -21,7 +21,7 @@ def first_sentence(text: str) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a description with a capital letter at its start, except for symbols, names of values, and code.
+    """Capitalise a description, unless it begins with a symbol, a name of a value, or code.
 
     >>> capitalised("steps between validations"), capitalised("d; 1 for one rate"), capitalised("eager, sdpa")
     ('Steps between validations', 'd; 1 for one rate', 'eager, sdpa')

@@ -108,16 +108,15 @@ class Experiment:
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
         modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
-        callbacks: Lightning's callbacks and the user's own, each with `class_path` and `init_args`.
-        loggers: where metrics go besides `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
+        callbacks: Lightning's or custom callbacks, each with `class_path` and `init_args`.
+        loggers: where metrics go in addition to `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.
         schedule: the factor on the learning rate at each step, by name or as a class.
-        loss: the loss of the task, by name or as a class.
         tuning: which parameters of the encoder train, or are added to it.
         step_method: what a step does with a micro-batch.
-        adversarial: perturbed embeddings that a step trains on besides the plain ones.
+        adversarial: perturbed embeddings, on which a step trains in addition to the plain ones.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
-        distillation: training on the predictions of a teacher, besides the labels.
+        distillation: training on the predictions of a teacher and on the labels.
     """
 
     experiment: str

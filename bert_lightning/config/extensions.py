@@ -1,4 +1,4 @@
-"""Extensions: what a configuration takes from the user's own modules, by `class_path` or `modules`.
+"""Extensions: classes and modules of the user that a configuration names, by `class_path` or `modules`.
 
 Importing a module runs its code. So a configuration alone cannot import one: the user allows it on the command line.
 """
@@ -19,16 +19,28 @@ from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.data.datasets.registration import OWNERS as DATASET_OWNERS
 from bert_lightning.errors import InputError, WorkError
+from bert_lightning.model.architectures import OWN_MODELS
+from bert_lightning.model.config import PARTS
+from bert_lightning.model.heads import HEADS
 from bert_lightning.model.losses import Loss
 from bert_lightning.model.parts import ContractError
 from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
-from bert_lightning.tasks.catalogue import OWNERS, TASKS
+from bert_lightning.tasks.catalogue import OWNERS as TASK_OWNERS
+from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.wording import first_line
 
 OURS = ("bert_lightning",)
-"""Modules that may be imported without a word."""
+"""Modules that may be imported without consent."""
+_VERSIONED = (*OURS, "lightning")
+# The tables that an import can add names to.
+_REGISTRIES: tuple[dict[str, Any], ...] = (
+    *(TASKS, TASK_OWNERS, OWN_MODELS, STANDARD_SETS, DATASET_OWNERS, HEADS),
+    *PARTS.values(),
+)
 # Module and class of the user's -> the key that named it last.
 _NAMED: dict[tuple[str, str | None], str] = {}
 
@@ -144,9 +156,10 @@ def import_object(class_path: str, path: str, allowed: Sequence[str]) -> Callabl
     module = import_module(name, key, allowed, class_path)
     found = getattr(module, own_name, None)
     if not callable(found):
-        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"{key}: {name} has no class {own_name}{nearest(own_name, classes) if classes else ''}")
-    _require_allowed(str(found.__module__), f"{key} {class_path}", allowed)
+        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise InputError(f"{key}: {name} has no {own_name}{nearest(own_name, known) if known else ''}")
+    # The module may have imported it from one that is not allowed. Some objects do not say where they are from.
+    _require_allowed(getattr(found, "__module__", None) or name, f"{key} {class_path}", allowed)
     return found
 
 
@@ -164,8 +177,7 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     """
     what = f"{key} {class_path or name}"
     _require_allowed(name, what, allowed)
-    registries: tuple[dict[str, Any], ...] = (TASKS, OWNERS, STANDARD_SETS)
-    before = [dict(registry) for registry in registries]
+    before = [dict(registry) for registry in _REGISTRIES]
     # The user's modules lie in the current folder. It comes last, so that they replace no other module.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -174,8 +186,8 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     try:
         module = importlib.import_module(name)
     except BaseException as error:
-        # What the module registered before it raised would stand in the way of the next attempt.
-        for registry, content in zip(registries, before, strict=True):
+        # Its registrations before the error would make the next attempt fail.
+        for registry, content in zip(_REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(content)
         raise _import_error(error, name, what) from None
@@ -232,7 +244,7 @@ def _import_error(error: BaseException, name: str, what: str) -> BaseException:
     if isinstance(error, InputError):
         return InputError(f"{what} cannot be imported: {error}")
     if isinstance(error, Exception | SystemExit):
-        return InputError(f"{what} cannot be imported: {_place(error, name)}")
+        return InputError(f"{what} cannot be imported: {_located(error, name)}")
     return error
 
 
@@ -263,7 +275,7 @@ def read_modules(values: object, path: str, allowed: Sequence[str], faults: list
 
 
 def own_modules(values: object) -> list[str]:
-    """Return the modules, other than those allowed without a word, that nested keys name, in order.
+    """Return the modules that nested keys name and that need consent, in order.
 
     They are under `modules`, and in every `class_path` at any depth.
 
@@ -280,17 +292,22 @@ def own_classes(values: object) -> Iterator[tuple[str, str | None]]:
         yield str(module), None
     for class_path in _class_paths(values):
         module, _, name = class_path.rpartition(".")
-        if module and not is_allowed(module, (*OURS, "lightning")):
+        if module and is_own(module):
             yield module, name
 
 
 def is_allowed(module: str, allowed: Iterable[str]) -> bool:
-    """Return whether a module is one of those that are allowed, or in a package that is.
+    """Return whether a module is allowed, or is in an allowed package.
 
     >>> is_allowed("my_parts.heads", ["my_parts"]), is_allowed("my_parts_too", ["my_parts"])
     (True, False)
     """
     return any(module == each or module.startswith(f"{each}.") for each in allowed)
+
+
+def is_own(module: str) -> bool:
+    """Return whether a module is the user's: not of this package or Lightning, whose versions are recorded."""
+    return not is_allowed(module, _VERSIONED)
 
 
 def _class_paths(values: object) -> Iterator[str]:
@@ -308,9 +325,7 @@ def _load_settings_class(class_path: str, path: str, allowed: Sequence[str]) -> 
         raise InputError(f"{path}.class_path {class_path} is no dataclass of its module: its fields are the keys")
     fields = {field.name for field in dataclasses.fields(cls)}
     missing = [each for each in REQUIRED[path] if each not in fields and not hasattr(cls, each)]
-    if missing:
-        raise InputError(f"{path}.class_path {class_path} lacks {', '.join(missing)}")
-    if missing := abstract_methods(cls):
+    if missing := missing or abstract_methods(cls):
         raise InputError(f"{path}.class_path {class_path} lacks {', '.join(missing)}")
     return cls
 
@@ -330,9 +345,8 @@ def _require_allowed(module: str, what: str, allowed: Sequence[str]) -> None:
         )
 
 
-def _place(error: BaseException, module: str) -> str:
+def _located(error: BaseException, module: str) -> str:
     """Describe what a module raised while it was imported, with the last line of Python code outside `importlib`."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if len(frames) > 1 else ""
-    text = str(error).splitlines()[0] if str(error) else "no message"
-    return f"the module {module} raised {type(error).__name__} while it was imported{place}: {text}"
+    location = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"the module {module} raised {type(error).__name__} while it was imported{location}: {first_line(error)}"

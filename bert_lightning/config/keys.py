@@ -1,7 +1,7 @@
 """Every key of an experiment with its type, default, allowed values and description, read from the settings' classes.
 
-No list is typed by hand. The keys come from `Experiment`, the choices by name from `CHOICES`, the keys of each task
-from the catalogue of tasks, and the descriptions from the docstrings.
+No list is typed by hand. The keys come from `Experiment`, and the choices by name from `CHOICES`. The keys of each
+task come from the catalogue of tasks, and the descriptions from the docstrings.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def matching(sections: Sequence[Section], prefix: str) -> list[Section]:
     """Return the sections and keys whose path begins with a prefix: whole names, or else any beginning.
 
     Raises:
-        InputError: nothing begins so. The message names the nearest key.
+        InputError: no section or key begins like this. The message names the nearest key.
     """
     # Lists count from 0, and every item has the same keys.
     pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "0", prefix.strip().removeprefix("--").rstrip("."))
@@ -245,14 +245,14 @@ def _owner(cls: type, name: str) -> type:
     return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
 
 
-def _dataclasses_in(hint: Any) -> list[type]:
+def _dataclasses_in(hint: object) -> list[type]:
     """Return the dataclasses of a type: itself, or the items of a list or of a union."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [cls for argument in typing.get_args(hint) for cls in _dataclasses_in(argument)]
 
 
-def _type_in_words(hint: Any) -> str:
+def _type_in_words(hint: object) -> str:
     if hint is Any:
         return "any"
     if typing.get_origin(hint) is dict:
@@ -265,7 +265,7 @@ def _type_in_words(hint: Any) -> str:
     return type_name(hint)
 
 
-def _derived_defaults(cls: type) -> dict[str, Any]:
+def _derived_defaults(cls: type) -> dict[str, object]:
     """Return the values that fields have if no key of the section is set; a class may derive some of them."""
     fields = [field for field in dataclasses.fields(cls) if has_default(field)]
     try:
@@ -275,9 +275,9 @@ def _derived_defaults(cls: type) -> dict[str, Any]:
     return {field.name: getattr(made, field.name) for field in fields}
 
 
-def _sample(cls: type, needed: dict[str, object]) -> Any:
+def _sample(cls: type, needed: dict[str, object]) -> object:
     """Return an instance with values that are allowed; None if none is found."""
-    placeholders: dict[Any, object] = {int: 1, float: 1.0, str: "x"}
+    placeholders: dict[object, object] = {int: 1, float: 1.0, str: "x"}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if not has_default(field) and field.name not in needed:
@@ -289,7 +289,7 @@ def _sample(cls: type, needed: dict[str, object]) -> Any:
         return None
 
 
-def _allowed(sample: Any, name: str, hint: Any) -> str:
+def _allowed(sample: Any, name: str, hint: object) -> str:
     """Return the range of a number in the words of the check that refuses others; empty if no check does."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     kinds = [member for member in members if member in _EXTREMES]

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checks import nearest
-from bert_lightning.config.extensions import OURS, import_class, import_module, is_allowed
+from bert_lightning.config.extensions import import_class, import_module, import_object, is_allowed
 from bert_lightning.config.nested import at, copied, section_at, split
 from bert_lightning.config.settings import Fault, unknown_key
 from bert_lightning.errors import InputError
@@ -73,7 +72,7 @@ def with_own_parts(
         values: nested keys of an experiment.
         head_keys: the keys that `model.head` has in the experiment's task.
         allowed: modules that may be imported; a package allows all of its modules.
-        faults: gets an entry for each part that cannot be used.
+        faults: receives an entry for each part that cannot be used.
     """
     for path in PART_PATHS:
         part = part_at(values, path)
@@ -107,7 +106,7 @@ def _as_name(values: dict[str, object], path: str) -> dict[str, object]:
     if not isinstance(part, dict) or (path == HEAD and "class_path" not in part):
         return values
     if "class_path" in part and "name" in part:
-        raise InputError(f"{path} has both name and class_path: one of them names the part")
+        raise InputError(f"{path} has both name and class_path; only one of them may name the part")
     name, arguments = part_at(values, path), part.get("init_args") or {}
     if not isinstance(name, str):
         raise InputError(f"{path}: a name or class_path is expected, got {part!r}")
@@ -132,7 +131,7 @@ def _known(path: str) -> list[str]:
     return [*(get_args(AttentionName) if path == _ATTENTION else ()), *PART_PATHS[path]]
 
 
-def with_class_paths(values: dict[str, Any]) -> dict[str, Any]:
+def with_class_paths(values: dict[str, object]) -> dict[str, Any]:
     """Write each part that is named by its class path as `class_path` and `init_args`, as in a configuration file."""
     for path, class_path in class_paths_in(values).items():
         section_path, key = split(path)
@@ -163,20 +162,11 @@ def register_part(path: str, class_path: str, allowed: Sequence[str]) -> None:
     table = PART_PATHS[path]
     if class_path in table:
         return
-    key, (module_name, _, name) = f"{path}.class_path", class_path.rpartition(".")
-    module = import_module(module_name, key, allowed, class_path)
-    part = getattr(module, name, None)
-    if part is None:
-        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
-        raise InputError(f"{key}: {module_name} has no {name}{nearest(name, known) if known else ''}")
-    # The module may have imported it from one that is not allowed.
-    origin = getattr(part, "__module__", module_name)
-    if not is_allowed(origin, (*OURS, *allowed)):
-        import_module(origin, key, allowed, class_path)
+    part = import_object(class_path, path, allowed)
     try:
         table.register(class_path, part)
     except ValueError as error:
-        raise InputError(f"{key}: {error}") from None
+        raise InputError(f"{path}.class_path: {error}") from None
 
 
 def register_parts_of(checkpoint: Checkpoint, allowed: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from bert_lightning.config.settings import Fault, Ready, unknown_key
 from bert_lightning.config.signatures import plain_arguments, takes, typed_arguments
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
+from bert_lightning.wording import first_line
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def build_object(settings: ObjectSettings, path: str, kind: Kind, given: Mapping
         settings: its class, which is imported, and its arguments.
         path: the key of the object, for messages.
         kind: its kind.
-        given: arguments that are added if the constructor has them and the settings do not set them.
+        given: arguments that are added if the constructor takes them and the settings do not set them.
 
     Raises:
         InputError: its constructor refuses the arguments. The message names the key.
@@ -104,8 +105,9 @@ def build_object(settings: ObjectSettings, path: str, kind: Kind, given: Mapping
     except InputError:
         raise
     except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else "no message"
-        raise InputError(f"{path}.init_args: {name} refuses them: {type(error).__name__}: {text}") from None
+        raise InputError(
+            f"{path}.init_args: {name} refuses them: {type(error).__name__}: {first_line(error)}"
+        ) from None
 
 
 def refusal(cls: type, kind: Kind) -> str | None:

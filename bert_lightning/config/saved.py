@@ -89,7 +89,7 @@ def differences_from_saved(values: dict[str, object], path: Path, experiment: Ex
     own = classes_in(own_values)
     saved = classes_in(values)
     others = {choice: class_path for choice, class_path in saved.items() if own.get(choice) != class_path}
-    # What the experiment uses was imported with the user's consent.
+    # The modules of the experiment were imported with the user's consent.
     allowed = own_modules(own_values)
     readable = without_sections(values, others)
     saved_values = read_saved(_without_lists(readable), path, allowed).to_dict() | _lists(values, path)

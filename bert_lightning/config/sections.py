@@ -30,8 +30,8 @@ class ModelSettings:
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
         reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler.
         head: options of the task's head, which the task declares.
-        attention: eager, sdpa, varlen (without padding, on CUDA) or auto. An attention of one's own by its registered
-            name, or by class_path and init_args.
+        attention: eager, sdpa, varlen (without padding, on CUDA) or auto. A custom attention by its registered name,
+            or by class_path and init_args.
         activation_checkpointing: keep only each block's input for the backward pass: less memory, more time.
     """
 
@@ -61,7 +61,7 @@ class ModelSettings:
             names = (*get_args(AttentionName), *ATTENTIONS)
             raise ValueError(f"attention is {self.attention!r}; expected one of {', '.join(names)}")
         if "attention" in self.config:
-            raise ValueError("config.attention cannot be set: model.attention names an attention of one's own")
+            raise ValueError("config.attention cannot be set: set model.attention to name a custom attention")
         # 0 and 0.0 are one value, so they must also be one in the hash of the experiment.
         numbers = {name: float(value) for name, value in self.config.items() if _is_float_as_int(name, value)}
         object.__setattr__(self, "config", {**self.config, **numbers})
@@ -74,7 +74,7 @@ class ModelSettings:
 
     @property
     def has_own_attention(self) -> bool:
-        """Whether `attention` names one of the user's, instead of a way to compute the published one."""
+        """True if `attention` names a custom attention, and not a backend of the published one."""
         return self.attention in ATTENTIONS
 
     @property

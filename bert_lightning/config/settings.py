@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bert_lightning.checks import RefusedValue, nearest
+from bert_lightning.checks import RefusedValue, class_path, name_in, nearest
 from bert_lightning.config.variables import with_variables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.errors import InputError
@@ -194,10 +194,10 @@ def _as_choice(settings: object, values: dict[str, object], path: str, tables: T
     """Add the `name` or `class_path` of a choice to its keys."""
     if path not in tables:
         return values
-    for name, cls in tables[path].items():
-        if type(settings) is cls:
-            return {"name": name, **values}
-    return {"class_path": f"{type(settings).__module__}.{type(settings).__qualname__}", "init_args": values}
+    kind = type(settings)
+    if kind in tables[path].values():
+        return {"name": name_in(tables[path], kind), **values}
+    return {"class_path": class_path(kind), "init_args": values}
 
 
 def _build_choice(table: dict[str, type], values: object, path: str, tables: Tables, faults: list[Fault]) -> Any:

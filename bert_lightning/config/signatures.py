@@ -26,13 +26,13 @@ _SECRET = re.compile(r"(^|_)(api_?key|password|passwd|secret|credentials?|(acces
 class _Parameters(NamedTuple):
     """The parameters that a constructor takes by name."""
 
-    hints: dict[str, Any]
+    hints: dict[str, object]
     required: set[str]
     takes_any: bool
     """whether it takes other names too"""
 
 
-def plain_arguments(values: object, path: str) -> dict[str, Any]:
+def plain_arguments(values: object, path: str) -> dict[str, object]:
     """Return arguments with the variables `${NAME}` of their texts replaced.
 
     Raises:
@@ -43,7 +43,9 @@ def plain_arguments(values: object, path: str) -> dict[str, Any]:
     return {str(key): _replaced(value, f"{path}.{key}") for key, value in values.items()}
 
 
-def typed_arguments(cls: type, values: Mapping[str, Any], path: str, given: Collection[str] = ()) -> dict[str, Any]:
+def typed_arguments(
+    cls: type, values: Mapping[str, object], path: str, given: Collection[str] = ()
+) -> dict[str, object]:
     """Return the arguments of a constructor with the types that its signature asks for.
 
     Nothing is imported for a value: a parameter whose type is a class or function cannot be set.
@@ -59,7 +61,7 @@ def typed_arguments(cls: type, values: Mapping[str, Any], path: str, given: Coll
     """
     parameters = _parameters(cls)
     faults: list[str] = []
-    typed: dict[str, Any] = {}
+    typed: dict[str, object] = {}
     for name, value in values.items():
         if _SECRET.search(name) and value is not None:
             faults.append(f"{path}.{name} looks like a secret: values are written to a run's files")
@@ -88,7 +90,7 @@ def takes(cls: type, name: str) -> bool:
 
 def _parameters(cls: type) -> _Parameters:
     """Return the parameters of a constructor; `**kwargs` stand for those of the next class that it inherits from."""
-    hints: dict[str, Any] = {}
+    hints: dict[str, object] = {}
     required: set[str] = set()
     for owner in cls.__mro__:
         # NamedTuples and some other classes are built by `__new__`.
@@ -108,7 +110,7 @@ def _parameters(cls: type) -> _Parameters:
     return _Parameters(hints, required, takes_any=has_constructor)
 
 
-def _hint_of(parameter: inspect.Parameter, constructor: Any) -> Any:
+def _hint_of(parameter: inspect.Parameter, constructor: object) -> object:
     """Return the type of a parameter; any if it has none, or one that is known to type checkers only."""
     if parameter.annotation is parameter.empty:
         return Any
@@ -128,7 +130,7 @@ def _replaced(value: object, path: str) -> object:
     return with_variables(value, path) if isinstance(value, str) else value
 
 
-def _typed(value: object, hint: Any, path: str) -> Any:
+def _typed(value: object, hint: object, path: str) -> object:
     if (settings := _dataclass_in(hint)) is not None and isinstance(value, dict):
         faults: list[Fault] = []
         built = build(settings, value, path, {}, faults)
@@ -150,7 +152,7 @@ def _typed(value: object, hint: Any, path: str) -> Any:
     return typed_value(value, plain, path)
 
 
-def _fits(value: object, members: Sequence[Any]) -> bool:
+def _fits(value: object, members: Sequence[object]) -> bool:
     """Return whether a value is a collection that fits as it is, since jsonargparse would read the texts in it."""
     kinds = tuple(get_origin(member) or member for member in members)
     if isinstance(value, dict):
@@ -161,7 +163,7 @@ def _fits(value: object, members: Sequence[Any]) -> bool:
     )
 
 
-def _plain_hint(hint: Any) -> Any:
+def _plain_hint(hint: object) -> object:
     """Return a type without the classes and functions in it; None if nothing else is left.
 
     >>> _plain_hint(str | types.FunctionType), _plain_hint(types.FunctionType)
@@ -190,10 +192,10 @@ def _plain_hint(hint: Any) -> Any:
     return None
 
 
-def _dataclass_in(hint: Any) -> type | None:
+def _dataclass_in(hint: object) -> type | None:
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return next(_dataclasses(members), None)
 
 
-def _dataclasses(members: Iterable[Any]) -> Iterator[type]:
+def _dataclasses(members: Iterable[object]) -> Iterator[type]:
     yield from (member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member))

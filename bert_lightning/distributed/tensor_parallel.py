@@ -32,7 +32,7 @@ class Block(Protocol):
 
 
 class LowRank(Protocol):
-    """What low-rank factors add to a linear layer: its `low_rank`, for the parameters `lora_a` and `lora_b`."""
+    """The addition of low-rank factors to a linear layer, for the parameters `lora_a` and `lora_b`."""
 
     @property
     def dropout(self) -> float:

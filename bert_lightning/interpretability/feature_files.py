@@ -52,7 +52,7 @@ def write_features(
         max_seq_length: longest sequence; None for all positions of the model.
         progress: wraps the iterator of features, to show the progress.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
-        allow_modules: modules of the user's that may be imported for its model.
+        allow_modules: the user's modules that may be imported for its model.
 
     Returns:
         A line that describes the written file.

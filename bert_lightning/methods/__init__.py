@@ -1,1 +1,1 @@
-"""Methods that change what a training step computes: adversarial training, distillation, and one's own."""
+"""Methods that change what a training step computes: adversarial training, distillation, and custom methods."""

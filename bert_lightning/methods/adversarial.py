@@ -39,11 +39,11 @@ class NoAdversary:
 class FastGradient:
     """The fast gradient method (FGM): Miyato et al. 2017, arXiv 1605.07725, section 3.
 
-    The loss is L(e) + `weight` * L(e + r) with r = `epsilon` * g / |g|, where e are the embeddings of a sequence and
-    g is the gradient of L(e) with respect to them. r is a constant in the gradient of L(e + r).
+    The loss is L(e) + `weight` * L(e + r) with r = `epsilon` * g / |g|. Here e are the embeddings of a sequence, and
+    g is the gradient of L(e) with respect to e. The gradient of L(e + r) treats r as a constant.
 
     The paper perturbs word embeddings that are normalised by the frequencies of the words. Here e is the input of the
-    first block, after LayerNorm and dropout, and |g| is the norm over all tokens and features of one sequence.
+    first block, after LayerNorm and dropout. |g| is the norm over all tokens and features of one sequence.
 
     Attributes:
         epsilon: the Euclidean norm of the perturbation of each sequence.
@@ -151,8 +151,8 @@ class FastGradientStep:
 def directions(gradient: Tensor, packing: Packing | None = None) -> Tensor:
     """Scale the gradient of each sequence to the norm 1: (..., S, H), or packed (T, H), keeps its shape.
 
-    The gradient of a sequence stays 0 if it is 0, and becomes 0 if it is not finite: the update then sees it, and not
-    a loss that is not finite.
+    A gradient of 0 stays 0. A gradient that is not finite becomes 0, so the perturbed loss stays finite. The update
+    then finds the gradient of the first pass.
 
     >>> directions(torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])).tolist()
     [[[0.6..., 0.0], [0.0, 0.8...]], [[0.0, 0.0], [0.0, 0.0]]]

@@ -19,7 +19,7 @@ def compose(
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
 
-    Without weight, the teacher is not computed, and training is bit for bit that on the labels alone.
+    If `alpha` is 0, the teacher does not compute, and training equals that on the labels alone, bit for bit.
 
     Args:
         task: the task that is trained.

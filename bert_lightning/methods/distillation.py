@@ -1,4 +1,4 @@
-"""Distillation: training on the predictions of a teacher, besides the labels."""
+"""Distillation: training on the predictions of a teacher and on the labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class DistillationSettings:
 class DistilledLosses:
     """The losses of a task on the labels, and for each of them one on the predictions of a teacher.
 
-    The teacher is no part of the task: neither the optimiser nor a checkpoint nor the strategy sees its parameters.
-    Each process holds it whole. It computes in evaluation mode, without gradients, in the precision of the run.
+    The teacher is not part of the task: optimiser, checkpoints and strategy do not see its parameters. Each process
+    holds all of it. It computes in evaluation mode, without gradients, in the precision of the run.
 
     Args:
         task: the student.

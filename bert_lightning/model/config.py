@@ -40,7 +40,7 @@ class BertConfig:
         num_attention_heads: N; H must be a multiple of it.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
-            also `relu` and `silu`, or the name of a part of one's own (`register_activation`).
+            also `relu` and `silu`, or the name of a custom part (`register_activation`).
         hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.
@@ -54,15 +54,15 @@ class BertConfig:
             ALBERT (arXiv 1909.11942, section 3.1): a matrix E x H follows their LayerNorm, and the MLM head ends in
             width E.
         position_embeddings: `learned` as published, `sinusoidal` (Vaswani et al. 2017, section 3.5), `none`, or the
-            name of a part of one's own (`register_position_embedding`).
+            name of a custom part (`register_position_embedding`).
         pre_layer_norm: True if `norm_placement` is `pre`; either field sets the other.
         pooling: the vector of a sequence: its first token (`cls`), or the `mean` or `max` over its tokens.
         pooler: apply the dense tanh layer to that vector.
         norm_placement: `post` applies LayerNorm after each sum, as published. `pre` applies it inside the residual
-            branches and once after the last block (Xiong et al. 2020, arXiv 2002.04745). Or the name of a part of
-            one's own (`register_norm_placement`).
-        attention: `dot_product` as published, or the name of a part of one's own (`register_attention`).
-        init_args: arguments of one's own parts by field, such as {"attention": {"width": 16}}.
+            branches and once after the last block (Xiong et al. 2020, arXiv 2002.04745). Or the name of a
+            custom part (`register_norm_placement`).
+        attention: `dot_product` as published, or the name of a custom part (`register_attention`).
+        init_args: arguments of custom parts by field, such as {"attention": {"width": 16}}.
     """
 
     vocab_size: int = 30522
@@ -137,7 +137,10 @@ class BertConfig:
             if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
                 raise ValueError(f"init_args.{name} is {arguments!r}; expected names and values")
             if arguments and getattr(self, name) in {*PARTS[name].published, PUBLISHED_ATTENTION}:
-                raise ValueError(f"init_args.{name} is for parts of one's own, but {name} is {getattr(self, name)!r}")
+                raise ValueError(
+                    f"init_args.{name} is {arguments!r}, but {name} is {getattr(self, name)!r}; only a custom part "
+                    "takes arguments"
+                )
 
     def arguments_of(self, name: str) -> dict[str, Any]:
         """Return the arguments of the part that a field names."""
@@ -145,7 +148,7 @@ class BertConfig:
 
     @property
     def has_own_attention(self) -> bool:
-        """Whether the attention is not the published one."""
+        """True if the attention is a custom one instead of the published one."""
         return self.attention != PUBLISHED_ATTENTION
 
     @property

@@ -260,7 +260,7 @@ class BertEncoder(PretrainedModel):
         return choose_backend(self.attention, device, dtype, head_width, packed=packed, weights=weights)
 
     def _own_backend(self) -> Backend:
-        """Return the layout that an attention of one's own takes; each block computes it by itself."""
+        """Return the layout for a custom attention; each block computes the attention itself."""
         if self.attention != "auto":
             raise ValueError(
                 f"attention is {self.attention!r}, but the model's own attention {self.config.attention!r} has no "

@@ -1,4 +1,4 @@
-"""Heads of one's own, in place of the linear layer of a task model."""
+"""Custom heads, in place of the linear layer of a task model."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from bert_lightning.model.parts import ContractError, PartTable
 LINEAR = "linear"
 """The head that came with this package."""
 HEADS: PartTable[type[nn.Module]] = PartTable("the head", nn.Module, {})
-"""Heads of one's own by name."""
+"""Custom heads by name."""
 
 
 class HeadChoice(NamedTuple):
-    """The name of a head of one's own, and its arguments."""
+    """The name of a custom head, and its arguments."""
 
     name: str
     init_args: dict[str, Any]
@@ -30,10 +30,11 @@ def register_head(name: str, head: type[nn.Module]) -> None:
     Args:
         name: its name, which checkpoints hold.
         head: a subclass of `nn.Module`. It is built as `head(config, num_outputs, **init_args)`. Its `forward` takes
-            the hidden states (B, S, H); the vector that the linear head reads: the pooled sequence (B, H), or the
-            states of both entities (B, 2 H); and a mask (B, S), True at real tokens, or None. It returns scores
-            (B, num_outputs), or (B, S, num_outputs) in models that score tokens. Packed sequences are padded for it.
-            A head that ignores the pooled vector says `uses_pooled = False`, and the model then has no pooler.
+            `hidden`, `pooled` and `mask`. `hidden` holds the hidden states (B, S, H). `pooled` is what the linear
+            head reads: the pooled sequence (B, H), or the states of both entities (B, 2 H). `mask` (B, S) is True at
+            real tokens, or None. `forward` returns scores (B, num_outputs), or (B, S, num_outputs) in models that
+            score tokens. Packed sequences are padded for it. With the class attribute `uses_pooled = False`, the
+            model has no pooler.
 
     Raises:
         ValueError: the name is taken, or the class is no module.
@@ -68,14 +69,14 @@ def head_choice(head: str | Mapping[str, object] | None) -> HeadChoice | None:
         raise ValueError(f"head is {head!r}; expected a name, or a mapping with name and init_args")
     if name == LINEAR:
         if arguments:
-            raise ValueError("init_args are for heads of one's own; the linear head takes none")
+            raise ValueError(f"init_args is {arguments!r}, but the linear head takes none; only a custom head does")
         return None
     HEADS.require("head", name)
     return HeadChoice(name, arguments)
 
 
 def saved_head(checkpoint: Checkpoint) -> dict[str, object]:
-    """Return the argument `head` for a checkpoint with a head of one's own; nothing for the linear head."""
+    """Return the argument `head` for a checkpoint with a custom head; nothing for the linear head."""
     head = checkpoint.task_settings.get("head")
     return {} if head is None else {"head": head}
 
@@ -108,7 +109,7 @@ def scores_of(
     num_outputs: int,
     per_token: bool,
 ) -> Tensor:
-    """Score (B, S, H) or packed (T, H) with a head of one's own: (B, L) per sequence; (B, S, L) or (T, L) per token.
+    """Score (B, S, H) or packed (T, H) with a custom head: (B, L) per sequence; (B, S, L) or (T, L) per token.
 
     Raises:
         ContractError: the head returns something else.

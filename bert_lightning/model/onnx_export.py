@@ -73,7 +73,7 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
 
     Raises:
         ModuleNotFoundError: one of `PACKAGES` is not installed.
-        ValueError: the model has an `onnx_obstacle`, or a part of one's own that cannot be traced.
+        ValueError: the model has an `onnx_obstacle`, or a custom part that cannot be traced.
     """
     import onnxruntime  # noqa: F401
 
@@ -94,8 +94,8 @@ def export_onnx(model: PretrainedModel, path: Path) -> dict[str, float]:
                 if not own:
                     raise
                 raise ValueError(
-                    f"the model cannot be exported: torch cannot trace it, and its {' and '.join(own)} are parts of "
-                    f"one's own ({type(error).__name__})"
+                    f"the model cannot be exported: torch cannot trace it, and its {' and '.join(own)} are custom "
+                    f"parts ({type(error).__name__})"
                 ) from error
             return _compare(model, path, names)
     finally:

@@ -1,7 +1,7 @@
 """Tables of the exchangeable parts of a model, to which a program adds its own.
 
-A part has a name, which the architecture and the checkpoint hold. The parts of a program are known only after it has
-registered them, because a checkpoint is a file of unknown origin and must not choose what is called.
+A part has a name, which the architecture and the checkpoint hold. Only registered parts are known. A checkpoint is
+a file of unknown origin, so it must not choose what is called.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from torch import nn
 
 from bert_lightning.checks import nearest
 
-Part = TypeVar("Part", bound=Callable[..., Any])
+Part = TypeVar("Part", bound=Callable[..., object])
 
 
 class ContractError(ValueError):
@@ -94,7 +94,7 @@ class PartTable(dict[str, Part]):
         return part(*positional, **arguments)
 
 
-def _with_arguments(function: Callable[..., Any], key: str, name: str, arguments: dict[str, object]) -> Any:
+def _with_arguments(function: Callable[..., object], key: str, name: str, arguments: dict[str, object]) -> Any:
     if not arguments:
         return function
     try:

@@ -139,7 +139,7 @@ class PretrainedModel(nn.Module):
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: object) -> Self:
         """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
-        What tuning added is merged into the weights.
+        Its tuning is merged into the weights.
 
         Raises:
             CheckpointError: the checkpoint has another architecture, or its content contradicts its configuration.
@@ -178,8 +178,8 @@ class PretrainedModel(nn.Module):
     def hidden_matrices(self) -> dict[str, int]:
         """Return the number of matrices stacked in each matrix of the blocks, by name; 3 for query, key and value.
 
-        The factors that tuning adds are not among them: a step that makes the update of a matrix orthogonal would do
-        so to each factor, and not to their product.
+        The factors that tuning adds are not among them. An optimiser that makes the update of a matrix orthogonal
+        would treat each factor separately, not their product.
         """
         return {
             name: 3 if name.endswith(".query_key_value.weight") else 1

@@ -3,132 +3,26 @@
 All of them take the same inputs as the models for pre-training (`model/bert.py`).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
-from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
-from bert_lightning.model.heads import encoder_config, head_choice, new_head, saved_head, scores_of
+from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.headed_model import Head, HeadedModel, LabelledModel, linear_bias
+from bert_lightning.model.heads import encoder_config
 from bert_lightning.model.layers.attention import layout_of
 from bert_lightning.model.layers.crf import LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.layers.dropout import Dropout
 from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.losses import ProblemType
-from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tags import TagScheme
 
-Head = str | Mapping[str, object] | None
-"""A head of one's own: its name, or a mapping with its `name` and `init_args`. None means the linear layer."""
 
-
-class TaskModel(PretrainedModel):
-    """Base of models whose linear head can be exchanged for one of the user's (`register_head`).
-
-    Attributes:
-        own_head: the head that replaces the linear one, if any.
-    """
-
-    scores_tokens: ClassVar[bool] = False
-    """True if the head scores tokens, False if it scores sequences"""
-    num_outputs: int
-
-    def __init__(self, config: BertConfig, head: Head) -> None:
-        super().__init__(config)
-        self.own_head = head_choice(head)
-
-    @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return the head of the checkpoint, if it is one of the user's."""
-        return {**saved_head(checkpoint), **super().arguments_of(checkpoint, **chosen)}
-
-    @property
-    def head_settings(self) -> dict[str, object]:
-        """The head, if it is one of the user's."""
-        return {**super().head_settings, **({} if self.own_head is None else {"head": self.own_head._asdict()})}
-
-    @property
-    def deviations(self) -> list[str]:
-        """The inherited deviations and a head of the user's."""
-        return [*super().deviations, *(["head"] if self.own_head is not None else [])]
-
-    def _new_head(self, width: int | None = None) -> nn.Module:
-        """Return the head, not yet initialised."""
-        return new_head(self.own_head, self.config, self.num_outputs, width or self.config.hidden_size)
-
-    def _scores_of_own_head(
-        self,
-        head: nn.Module,
-        encoded: EncoderOutput,
-        attention_mask: Tensor | None,
-        packing: Packing | None,
-        pooled: Tensor | None = None,
-    ) -> Tensor:
-        """Score with a head of the user's, from the pooled vectors or from other vectors in their place."""
-        vectors = encoded.pooler_output if pooled is None else pooled
-        return scores_of(
-            head,
-            encoded.last_hidden_state,
-            vectors,
-            attention_mask,
-            packing,
-            num_outputs=self.num_outputs,
-            per_token=self.scores_tokens,
-        )
-
-
-class _LabelledModel(TaskModel):
-    """Base of models with a head `classifier` over named labels."""
-
-    def __init__(
-        self, config: BertConfig, num_labels: int | None, labels: Sequence[str] | None, head: Head = None
-    ) -> None:
-        super().__init__(config, head)
-        if labels is None:
-            # transformers uses these names if a model has none.
-            labels = [f"LABEL_{number}" for number in range(2 if num_labels is None else num_labels)]
-        if isinstance(labels, str) or not labels:
-            raise ValueError(f"labels are {labels!r}; expected at least one name in a list")
-        if num_labels is not None and num_labels != len(labels):
-            raise ValueError(f"num_labels is {num_labels}, but there are {len(labels)} labels")
-        self.labels = list(labels)
-        self.num_outputs = len(self.labels)
-
-    @classmethod
-    def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return the labels, or their number if they have no names.
-
-        If a number of labels is chosen that equals the checkpoint's, the labels keep the names of the checkpoint.
-        """
-        chosen = super().arguments_of(checkpoint, **chosen)
-        labels = checkpoint.task_settings.get("labels")
-        head = _linear_bias(checkpoint)
-        if labels is not None and head is not None and len(labels) != head.numel():
-            raise CheckpointError(f"{checkpoint.path} names {len(labels)} labels, but its head has {head.numel()}")
-        if "labels" in chosen:
-            return chosen
-        if labels is not None and chosen.get("num_labels", len(labels)) == len(labels):
-            return {"labels": labels, **chosen}
-        if "num_labels" in chosen or head is None:
-            return chosen
-        return {"num_labels": head.numel(), **chosen}
-
-    @property
-    def head_settings(self) -> dict[str, object]:
-        """The labels, and a head of the user's."""
-        return {"labels": self.labels, **super().head_settings}
-
-
-def _linear_bias(checkpoint: Checkpoint) -> Tensor | None:
-    """Return the bias (L,) of a linear head; None if the checkpoint has another head or none."""
-    return None if saved_head(checkpoint) else checkpoint.tensors.get("classifier.bias")
-
-
-class BertForSequenceClassification(_LabelledModel):
+class BertForSequenceClassification(LabelledModel):
     """Encoder with dropout and one linear layer on the pooled sequence; `run_classifier.py: create_model`.
 
     `problem_type` fixes the meaning of the outputs: scores of one label out of L, scores of L independent labels, or
@@ -158,7 +52,7 @@ class BertForSequenceClassification(_LabelledModel):
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
         """Return the labels and the problem type. A single output means regression, as in transformers."""
         arguments = super().arguments_of(checkpoint, **chosen)
-        head = _linear_bias(checkpoint)
+        head = linear_bias(checkpoint)
         problem_type = checkpoint.task_settings.get("problem_type")
         if problem_type is None and head is not None and head.numel() == 1:
             problem_type = "regression"
@@ -166,7 +60,7 @@ class BertForSequenceClassification(_LabelledModel):
 
     @property
     def head_settings(self) -> dict[str, object]:
-        """The labels, a head of the user's and the problem type."""
+        """The labels, a custom head and the problem type."""
         return {**super().head_settings, "problem_type": self.problem_type}
 
     def forward(
@@ -184,7 +78,7 @@ class BertForSequenceClassification(_LabelledModel):
         return scores
 
 
-class BertForTokenClassification(_LabelledModel):
+class BertForTokenClassification(LabelledModel):
     """Encoder with dropout and one linear layer on every token; paper section 5.3.
 
     Args:
@@ -193,7 +87,7 @@ class BertForTokenClassification(_LabelledModel):
         labels: the names of the labels; one of `labels` and `num_labels` is enough.
         crf: add a linear-chain CRF over the scores, the module `crf`.
         tag_scheme: the scheme of `labels`; the CRF then forbids tag sequences that the scheme does not allow.
-        head: a head of the user's instead of dropout and linear layer.
+        head: a custom head instead of dropout and linear layer.
     """
 
     architecture = "BertForTokenClassification"
@@ -267,11 +161,11 @@ class SpanOutput(NamedTuple):
     """(B,) that there is an answer, if the model has a head for it"""
 
 
-class BertForQuestionAnswering(TaskModel):
+class BertForQuestionAnswering(HeadedModel):
     """Encoder with a linear layer H x 2 on every token; `run_squad.py: create_model`.
 
     With `answerability`, a second linear layer on the first token scores whether the question has an answer, in
-    addition to the published score at [CLS]. A head of the user's replaces the first of the two layers.
+    addition to the published score at [CLS]. A custom head replaces the first of the two layers.
     """
 
     architecture = "BertForQuestionAnswering"
@@ -291,7 +185,7 @@ class BertForQuestionAnswering(TaskModel):
 
     @classmethod
     def arguments_of(cls, checkpoint: Checkpoint, **chosen: object) -> dict[str, object]:
-        """Return `answerability` if the checkpoint has a head for it, and a head of the user's."""
+        """Return `answerability` if the checkpoint has a head for it, and a custom head."""
         chosen = super().arguments_of(checkpoint, **chosen)
         return {"answerability": True, **chosen} if "answer_head.weight" in checkpoint.tensors else chosen
 
@@ -319,7 +213,7 @@ class BertForQuestionAnswering(TaskModel):
         return SpanOutput(scores[..., 0], scores[..., 1], at_first.sum(-1), answerable)
 
 
-class BertForMultipleChoice(TaskModel):
+class BertForMultipleChoice(HeadedModel):
     """Encoder with one score per choice, for a softmax over the choices; paper section 4.4."""
 
     architecture = "BertForMultipleChoice"
@@ -356,7 +250,7 @@ class BertForMultipleChoice(TaskModel):
         return scores if choices is None else scores.view(choices)
 
 
-class BertForRelationClassification(_LabelledModel):
+class BertForRelationClassification(LabelledModel):
     """Encoder with dropout and one linear layer 2 H x L on the hidden states of the start markers of two entities.
 
     Baldini Soares et al. 2019, "Matching the Blanks", section 3.2: entity markers, entity start.

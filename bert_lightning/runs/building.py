@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.delta import base_of
 from bert_lightning.checkpoints.provenance import Provenance
-from bert_lightning.checks import nearest
+from bert_lightning.checks import name_in, nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
@@ -85,10 +85,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
     if start is not None and split is None and not spec.keeps_every_head and not _has_head_of(start, spec, model):
-        if start.architecture == model.architecture and "labels" in start.task_settings:
-            notes.append(
-                f"the head of {start.path} is left out, since its labels are not those of the data, in order"
-            )
+        notes += _other_labels(start, model)
         start = without_head(start)
     notes += take_weights(model, experiment, start, split, tuning)
     if start is not None and given is not None:
@@ -115,6 +112,13 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
 
 
+def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:
+    """Return a note if the head of a checkpoint is left out although it is one of the model's kind."""
+    if start.architecture != model.architecture or "labels" not in start.task_settings:
+        return []
+    return [f"the head of {start.path} is left out, since its labels are not those of the data, in order"]
+
+
 def _use_loss(experiment: Experiment, task: Task) -> None:
     """Give the task its loss over counted items, which training and evaluation share.
 
@@ -126,21 +130,16 @@ def _use_loss(experiment: Experiment, task: Task) -> None:
     own = "this task has losses of its own"
     obstacle = task.loss_obstacle if isinstance(task, FineTuningTask) else own
     if obstacle is not None or not isinstance(task, FineTuningTask):
-        raise InputError(f"loss.name is {_loss_name(experiment)}, which cannot be used: {obstacle or own}")
+        name = name_in(LOSSES, type(experiment.loss))
+        raise InputError(f"loss.name is {name}, which cannot be used: {obstacle or own}")
     task.loss = experiment.loss
-
-
-def _loss_name(experiment: Experiment) -> str:
-    kind = type(experiment.loss)
-    names = {loss: name for name, loss in LOSSES.items()}
-    return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _new_model(spec: TaskSpec, experiment: Experiment, config: BertConfig, data: StepDataModule) -> PretrainedModel:
     """Build the model with the head that task, settings and data decide.
 
     Raises:
-        InputError: a head of the user's does not take its arguments.
+        InputError: a custom head does not take its arguments.
     """
     head = experiment.model.head
     arguments = spec.head_arguments(head, data)
@@ -280,10 +279,10 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
 
 
 def _check_slices(experiment: Experiment, tuning: Tuning, model: PretrainedModel) -> None:
-    """Check that FSDP and tensor parallelism can cut what a tuning and parts of the user's add.
+    """Check that FSDP and tensor parallelism can slice the parameters that a tuning and custom parts add.
 
     Raises:
-        InputError: the tuning is a class of the user's, an attention or activation of the user's has parameters, or
+        InputError: the tuning is a custom class, a custom attention or activation has parameters, or
             a parameter is a scalar.
     """
     for name, parameter in model.named_parameters() if experiment.trainer.strategy == "fsdp" else ():

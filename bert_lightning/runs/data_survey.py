@@ -1,4 +1,4 @@
-"""A look at the data of a task before there is an experiment: labels, lengths, and a vocabulary for it."""
+"""A survey of the data of a task before there is an experiment: labels, lengths, and a vocabulary for it."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ _NO_TEXT = {"location", "id", "label", "tags", "title"}
 
 
 class Survey(NamedTuple):
-    """What was found in the data of a task.
+    """Findings about the data of a task.
 
     Attributes:
         settings: keys under `data` that the data needs, and their values.
@@ -48,7 +48,7 @@ class Survey(NamedTuple):
         vocabulary: made for the data; None if a checkpoint brings one.
     """
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     notes: dict[str, str]
     num_samples: int
     vocabulary: WordPieceTokenizer | None = None
@@ -60,7 +60,7 @@ def survey_examples(spec: TaskSpec, source: str, validation: str | None, pretrai
     Raises:
         InputError: a source cannot be read, or is not data of the task; the message names file and line.
     """
-    settings: dict[str, Any] = {"train": source, **({"validation": validation} if validation is not None else {})}
+    settings: dict[str, object] = {"train": source, **({"validation": validation} if validation is not None else {})}
     settings |= spec.guess_settings(source)
     vocabulary, num_positions = None, _NUM_POSITIONS
     if pretrained is not None:
@@ -101,7 +101,7 @@ def survey_text(spec: TaskSpec, source: str, validation: str | None, folder: Pat
     Raises:
         InputError: a source cannot be read or holds no text.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     tokenizer = None
     for split, path in (("train", source), ("validation", validation)):
         if path is None or (Path(path) / MANIFEST).is_file():
@@ -126,7 +126,9 @@ def _passages(sources: Sequence[str]) -> Iterator[str]:
             yield from passage.segments
 
 
-def _data(spec: TaskSpec, settings: dict[str, Any], tokenizer: WordPieceTokenizer) -> FineTuningDataModule[Any, Any]:
+def _data(
+    spec: TaskSpec, settings: dict[str, object], tokenizer: WordPieceTokenizer
+) -> FineTuningDataModule[Any, Any]:
     with_markers = WordPieceTokenizer(spec.prepare_vocabulary(tokenizer.vocabulary))
     limits = {
         "max_seq_length": _NUM_POSITIONS,
@@ -138,14 +140,14 @@ def _data(spec: TaskSpec, settings: dict[str, Any], tokenizer: WordPieceTokenize
     return data
 
 
-def _settings(spec: TaskSpec, values: dict[str, Any]) -> Any:
+def _settings(spec: TaskSpec, values: dict[str, object]) -> Any:
     try:
         return spec.data_settings(**values)
     except ValueError as error:
         raise InputError(f"data.{error}") from None
 
 
-def _accepted_length(spec: TaskSpec, settings: dict[str, Any], needed: int, num_positions: int) -> int:
+def _accepted_length(spec: TaskSpec, settings: dict[str, object], needed: int, num_positions: int) -> int:
     """Return the smallest multiple of 8 that holds `needed` tokens and fits the task; at most all positions."""
     for length in range(-(-needed // 8) * 8, num_positions, 8):
         try:

@@ -40,7 +40,7 @@ def export(
         form: one of `FORMATS`.
         output: a folder, missing or empty.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
-        allow_modules: modules of the user's that may be imported for its model.
+        allow_modules: the user's modules that may be imported for its model.
 
     Raises:
         InputError: `output` is not empty, the format lacks a feature of the model, or a package is missing.
@@ -72,7 +72,7 @@ def export(
         folder.mkdir()
         notes = [rule.sentence] if rule is not None else []
         if checkpoint.tuning is not None:
-            notes.append(f"What the tuning {checkpoint.tuning['name']} trained is merged into the weights.")
+            notes.append(f"The tuning {checkpoint.tuning['name']} is merged into the weights.")
         if form == HUGGINGFACE:
             model.save_pretrained(folder)
         else:

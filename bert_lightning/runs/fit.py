@@ -15,7 +15,7 @@ from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.loggers import log_settings, run_loggers
-from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
+from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point
@@ -47,8 +47,8 @@ def train(
         directory: the run's directory, which may not exist yet.
         resume: `auto` continues from the newest valid checkpoint of the directory, `never` starts a new run, a path
             continues from that checkpoint.
-        callbacks: objects of the user's, beside the callbacks of the settings.
-        loggers: objects of the user's, beside the loggers of the settings.
+        callbacks: the user's objects, in addition to the callbacks of the settings.
+        loggers: the user's objects, in addition to the loggers of the settings.
         profile: record some steps into the directory's `profile/`.
         expected_data: fingerprints that the data must have.
         micro_batches: number of micro-batches per step, over all processes, that an earlier run found.
@@ -75,27 +75,26 @@ def train(
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
             return None
-        steps = setup.data.plan.num_steps
-        point = resume_point(directory, resume, experiment, setup.task, steps)
+        point = resume_point(directory, resume, experiment, setup.task, setup.data.plan.num_steps)
         run_id = run_id_of(directory, experiment)
         session = Session(directory, experiment, run_id, inputs, point, tuple(callbacks), tuple(loggers))
-        all_callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
-        compiled = compiles(experiment, steps)
-        all_loggers = run_loggers(experiment, directory, session.run_id, point.step, loggers)
-        trainer = build_trainer(
-            experiment, directory.path, all_loggers, steps=steps, callbacks=all_callbacks, compiled=compiled
-        )
+        trainer = _new_trainer(session, setup, own, profile, micro_batches)
         setup.data.check_shares(experiment.trainer.num_shares)
         with recording(session, lock, trainer), own_errors_as(WorkError):
-            if is_first_process():
-                _announce(session, setup, trainer)
-                if point.checkpoint is None:
-                    log_settings(experiment, all_loggers)
-            if compiled:
-                setup.task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
             metrics = _train(session, setup, trainer)
             record_result(session, setup.task, metrics)
         return metrics
+
+
+def _new_trainer(
+    session: Session, setup: Setup, own: OwnCallbacks, profile: bool, micro_batches: int | None
+) -> Trainer:
+    """Make the Trainer of a training, with its callbacks and loggers."""
+    experiment, directory, steps = session.experiment, session.directory, setup.data.plan.num_steps
+    callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
+    loggers = run_loggers(experiment, directory, session.run_id, session.point.step, session.given_loggers)
+    compiled = compiles(experiment, steps)
+    return build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks, compiled=compiled)
 
 
 def _training_callbacks(
@@ -119,12 +118,18 @@ def _validates(setup: Setup) -> bool:
 
 
 def _train(session: Session, setup: Setup, trainer: Trainer) -> dict[str, float]:
-    """Train to the end, and return the metrics of the last validation."""
-    data, task = setup.data, setup.task
+    """Announce the training, train to the end, and return the metrics of the last validation."""
+    experiment, data, task = session.experiment, setup.data, setup.task
+    if is_first_process():
+        _announce(session, setup, trainer)
+        if session.point.checkpoint is None:
+            log_settings(experiment, trainer.loggers)
+    if compiles(experiment, data.plan.num_steps):
+        task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
     trainer.fit(task, data, ckpt_path=session.point.checkpoint)
     if _validates(setup) and not _scores(trainer):
         # The run was killed after its last checkpoint. The predictions of the last validation were lost.
-        trainer = build_trainer(session.experiment, session.directory.path, [])
+        trainer = build_trainer(experiment, session.directory.path, [])
         trainer.validate(task, data, verbose=False)
     return _scores(trainer)
 

@@ -1,7 +1,7 @@
 """The loggers of a run: `metrics.jsonl`, and those that its experiment names. Their files lie in the run's directory.
 
-A run that was killed repeats the steps after its last checkpoint. What it had logged for them is forgotten, so that
-each value is logged once.
+A run that was killed repeats the steps after its last checkpoint. Their first values are dropped, so that each value
+is logged once.
 """
 
 import functools
@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from bert_lightning.checks import class_path
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.kinds import LOGGER
 from bert_lightning.config.objects import ObjectSettings, build_object
@@ -157,7 +158,7 @@ def run_loggers(
         for logger in made:
             _refuse_repeated(logger, key, loggers)
             if entry != "wandb":
-                guard_logger(logger, f"{key} ({type(logger).__module__}.{type(logger).__qualname__})")
+                guard_logger(logger, f"{key} ({class_path(type(logger))})")
         loggers += made
     if not is_first_process():
         return loggers[:1]
@@ -174,7 +175,7 @@ def log_settings(experiment: Experiment, loggers: Sequence[Logger]) -> None:
 
 def _mlflow(open_run: Callable[[], MLFlowLogger]) -> MlflowRun:
     importlib.import_module("mlflow")
-    # It describes each of the tables that it creates.
+    # MLflow logs a message for each table that it creates.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowRun(open_run)
@@ -202,14 +203,14 @@ def _refuse_repeated(logger: Logger, key: str, others: Sequence[Logger]) -> None
         InputError: two loggers have the same class, name, version and folder.
     """
     for other in others:
-        if type(other) is type(logger) and _place(other) == _place(logger):
+        if type(other) is type(logger) and _target(other) == _target(logger):
             raise InputError(
                 f"{key} has the name {logger.name!r} and the version {logger.version!r} of another logger of its "
                 "class: give it another name"
             )
 
 
-def _place(logger: Logger) -> tuple[object, ...]:
+def _target(logger: Logger) -> tuple[object, ...]:
     return logger.name, logger.version, logger.save_dir
 
 

@@ -36,7 +36,7 @@ def load(
         path: run directory or checkpoint file.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
         base: the pre-trained model that a tuned run started from, if it is no longer where it was.
-        allow_modules: modules of yours that may be imported, for a task or a part of the model that is your own.
+        allow_modules: your modules that may be imported, for a custom task or a custom part of the model.
 
     Raises:
         InputError: no run wrote the checkpoint, it needs a module that is not allowed, or the device cannot be used.

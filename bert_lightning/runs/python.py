@@ -1,4 +1,4 @@
-"""Training from Python: `fit`, which does what the command does, and `build`, which gives the parts of a training."""
+"""Training from Python: `fit`, which does what the command does, and `build`, which returns task and data."""
 
 import os
 import sys
@@ -40,7 +40,7 @@ class Run:
     Attributes:
         directory: the run directory.
         metrics: those of the last validation, such as `val/accuracy`; empty without validation.
-        experiment: the settings that were asked for.
+        experiment: the settings as given.
         was_finished: whether the run had finished before this call, which then trained nothing.
     """
 
@@ -53,8 +53,8 @@ class Run:
     def task(self) -> Task:
         """The trained task, on the processor and in evaluation mode, with the weights after the last step.
 
-        `metrics` are of these weights. It is read from the last checkpoint when it is first asked for. With
-        `checkpoint.monitor` the best checkpoint may be another one: `bert_lightning.load(run.directory)` opens that.
+        `metrics` are the scores of these weights. The first use reads the last checkpoint. With `checkpoint.monitor`
+        the best checkpoint may be another one, which `bert_lightning.load(run.directory)` opens.
         """
         path = find_native(self.directory, (LAST,))
         if path is None:
@@ -86,15 +86,15 @@ def fit(
     A run that was interrupted continues from its newest checkpoint, and a finished one is returned at once.
 
     Args:
-        experiment: a YAML file of nested keys, a mapping of nested keys, a list of these of which later ones win, or
-            an experiment of `load_experiment`.
+        experiment: a YAML file, a mapping of nested keys, a list of these, or an experiment of `load_experiment`. In
+            a list, later entries win.
         overrides: dotted keys and their values, such as `{"trainer.max_steps": 100}`.
-        callbacks: callbacks of Lightning, beside those of the experiment. A run resumes bit for bit if a callback
-            keeps its state in `state_dict` and draws no random numbers. The manifest records their classes.
-        loggers: loggers of Lightning, beside those of the experiment. They get the optimiser's step.
+        callbacks: Lightning callbacks, in addition to those of the experiment. A run resumes bit for bit if a
+            callback keeps its state in `state_dict` and draws no random numbers. The manifest records their classes.
+        loggers: Lightning loggers, in addition to those of the experiment. They get the number of the optimiser step.
         run_directory: the folder of the run; `runs/<experiment>/<hash of the settings>` by default.
         resume: `auto`, `never`, which starts a new run, or the path of the checkpoint to continue from.
-        profile: record some steps into the directory's `profile/`.
+        profile: whether to record some steps in `profile/` of the directory.
         allow_modules: modules and packages that a `class_path` of the experiment may import.
 
     Returns:
@@ -102,8 +102,10 @@ def fit(
 
     Raises:
         InputError: a setting, the data or the directory is not usable. The message names the key or the file.
-        StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written: the same call continues.
-        WorkError: a callback or another part of yours raised, or something failed, such as a full disk.
+        StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written, and the same call
+            continues.
+        WorkError: a callback or another part of yours raised, or something else failed, such as a full
+            disk.
 
     Example:
         ::
@@ -120,7 +122,9 @@ def fit(
     # Without this variable the tokenizers library warns whenever a loader forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not _TRAINING.acquire(blocking=False):
-        raise InputError("a training is running in this process already: start one after the other, or in processes")
+        raise InputError(
+            "a training is already running in this process: start the second one afterwards, or in another process"
+        )
     try:
         with keyboard_interrupts():
             metrics = train(loaded, directory, str(resume), callbacks=callbacks, loggers=loggers, profile=profile)
@@ -137,7 +141,7 @@ def build(
     *,
     allow_modules: Sequence[str] = (),
 ) -> tuple[Task, StepDataModule]:
-    """Build the task and the data of an experiment, complete, to train them with a `lightning.Trainer` of one's own.
+    """Build the task and the data of an experiment, complete, to train them with your own `lightning.Trainer`.
 
     The weights are those that `fit` begins with. The task has the optimiser and the schedule of the experiment, and
     the data has its length: `Trainer(max_epochs=1)` trains the steps of the experiment. Precision and devices are
@@ -179,18 +183,19 @@ def _check_processes(experiment: Experiment) -> None:
     """Check that the processes of a training can be started, and that this is one of them.
 
     Raises:
-        InputError: Lightning would have to start a program again that is no file, or this process was started for a
-            training on several devices, and the experiment is one on a single device.
+        InputError: the program is not a file, so Lightning cannot start it again. Or this process was started to
+            train on several devices, and the experiment trains on one.
     """
     several = experiment.trainer.num_processes > 1
     if not several and not is_first_process():
         raise InputError(
-            "this process was started to train with others, and this experiment trains in one process: train it in a "
-            "program of its own"
+            "this process was started to train with others, and this experiment trains in one process: train it in "
+            "another program"
         )
     started = "LOCAL_RANK" in os.environ or SLURMEnvironment.detect()
     program = getattr(sys.modules["__main__"], "__file__", None)
     if several and not started and (program is None or not os.path.isfile(program)):
         raise InputError(
-            "trainer.devices is more than 1, and Lightning starts this program again for each: write it to a file"
+            f"this experiment trains in {experiment.trainer.num_processes} processes, and Lightning starts this "
+            "program again for each: write it to a file, or set trainer.devices to 1"
         )

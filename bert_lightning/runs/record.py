@@ -16,6 +16,7 @@ from bert_lightning.checkpoints.delta import joined
 from bert_lightning.checkpoints.digests import current_form, weights_digest
 from bert_lightning.checkpoints.native import LAST, read_native
 from bert_lightning.checkpoints.provenance import Provenance
+from bert_lightning.checks import class_path
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
@@ -24,7 +25,7 @@ from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.lock import DirectoryLock
-from bert_lightning.runs.own_parts import changed_modules, recorded_modules
+from bert_lightning.runs.own_code import changed_modules, recorded_modules
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.resuming import MAY_CHANGE, ResumePoint
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -119,11 +120,7 @@ class Session:
     def given(self) -> dict[str, list[str]]:
         """The classes of the objects that a Python program gave; the kinds of which it gave none are left out."""
         kinds: dict[str, tuple[object, ...]] = {"callbacks": self.callbacks, "loggers": self.given_loggers}
-        return {
-            kind: [f"{type(each).__module__}.{type(each).__qualname__}" for each in objects]
-            for kind, objects in kinds.items()
-            if objects
-        }
+        return {kind: [class_path(type(each)) for each in objects] for kind, objects in kinds.items() if objects}
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:

@@ -12,6 +12,7 @@ import torch
 from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, load_native
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
+from bert_lightning.model.config import BertConfig
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.tasks.catalogue import task_spec
@@ -29,6 +30,8 @@ MAY_CHANGE = {
     "data.num_workers",
     "loggers",
 }
+# Entries of a checkpoint that must equal those of the training -> their names in messages.
+_MUST_EQUAL = {"task": "task", "vocabulary": "vocabulary", "lowercase": "casing"}
 # Keys of an optimiser's group that hold the state of training, or only decide how a step is computed.
 _STATE_KEYS = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
 # Keys that some optimisers have and others lack. Checkpoints of earlier versions do not name their optimiser.
@@ -117,10 +120,11 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     """
     content = load_native(checkpoint)
     saved, own = content[ENTRY], task.checkpoint_entry()
-    names = {"task": "task", "config": "architecture", "vocabulary": "vocabulary", "lowercase": "casing"}
-    for key, name in names.items():
-        if saved[key] != own[key]:
-            raise InputError(f"{checkpoint} cannot be resumed here: its {name} differs")
+    differing = [name for key, name in _MUST_EQUAL.items() if saved[key] != own[key]]
+    if not _is_architecture(saved["config"], task.config):
+        differing.insert(0, "architecture")
+    if differing:
+        raise InputError(f"{checkpoint} cannot be resumed here: its {differing[0]} differs")
     if saved["task_settings"].get("labels") != task.task_settings.get("labels"):
         # Earlier versions took tags without types, such as B and I, for plain labels.
         hint = (
@@ -141,6 +145,15 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     own_groups = task.configure_optimizers()["optimizer"].param_groups
     _check_optimizer(checkpoint, saved.get("optimizer"), own.get("optimizer"), saved_groups, own_groups)
     return step
+
+
+def _is_architecture(saved: Mapping[str, object], config: BertConfig) -> bool:
+    """Return whether a checkpoint has this architecture. Earlier versions saved fewer fields, which had defaults."""
+    try:
+        return BertConfig.from_dict(saved) == config
+    except ValueError:
+        # It names a custom part that is not registered, because this training does not use it.
+        return False
 
 
 def _check_tuning(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:

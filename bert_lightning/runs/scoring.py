@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
@@ -92,11 +93,7 @@ def score(
     below = directory.read_config() if directory is not None else None
     saved = directory.read_experiment(allowed) if directory is not None else None
     experiment = load_experiment(files, overrides, below, allowed)
-    if checkpoint.task != experiment.task:
-        raise InputError(
-            f"{checkpoint_path} was trained for {checkpoint.task or 'no task of ours'}, "
-            f"but the configuration is for {experiment.task}"
-        )
+    _check_task(checkpoint, experiment)
     split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
     if saved is not None and is_first_process():
         _warn_of_settings_without_effect(saved, experiment, command)
@@ -120,6 +117,14 @@ def score(
     name = _name_of(experiment, saved, split)
     report = write_evaluation(directory.predictions, name, task, task.evaluation, metrics)
     return Scores(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
+
+
+def _check_task(checkpoint: Checkpoint, experiment: Experiment) -> None:
+    if checkpoint.task != experiment.task:
+        raise InputError(
+            f"{checkpoint.path} was trained for {checkpoint.task or 'no task of ours'}, "
+            f"but the configuration is for {experiment.task}"
+        )
 
 
 def _warn_of_settings_without_effect(saved: Experiment, experiment: Experiment, command: str) -> None:

@@ -1,9 +1,8 @@
-"""An experiment file to start from: the keys that one must set, and the most useful others as comments."""
+"""An experiment file to start from: the keys that must be set, and the most useful others as comments."""
 
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from bert_lightning.config.commented_yaml import Entry, commented_yaml
 from bert_lightning.config.keys import Key, all_sections
@@ -98,7 +97,7 @@ def _model_entries(keys: dict[str, Key], pretrained: str | None) -> list[Entry]:
 def _data_entries(keys: dict[str, Key], spec: TaskSpec, survey: Survey | None, tokenizer: str | None) -> list[Entry]:
     """Return the keys of the data: those that it needs, then the task's own as options."""
     if survey is None:
-        values: dict[str, Any] = {key.path: _placeholder(key) for key in _needed(keys)}
+        values: dict[str, object] = {key.path: _placeholder(key) for key in _needed(keys)}
         notes: dict[str, str] = {}
     else:
         values = {f"data.{name}": value for name, value in survey.settings.items()}
@@ -106,7 +105,7 @@ def _data_entries(keys: dict[str, Key], spec: TaskSpec, survey: Survey | None, t
         notes = {f"data.{name}": note for name, note in survey.notes.items()}
     if tokenizer is not None:
         values["data.tokenizer"] = tokenizer
-    options: dict[str, Any] = {} if "data.validation" in values else {"data.validation": "path/to/validation"}
+    options: dict[str, object] = {} if "data.validation" in values else {"data.validation": "path/to/validation"}
     standard = next((name for name, described in STANDARD_SETS.items() if described.task == spec.name), None)
     if standard is not None:
         options["data.dataset"] = standard

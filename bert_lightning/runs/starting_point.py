@@ -8,6 +8,7 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+from bert_lightning.checks import name_in
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import ModelSettings
 from bert_lightning.data.loading.module import EvaluationSplit
@@ -15,14 +16,14 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
 from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
-from bert_lightning.model.tuning import Tuning, described, merged, tune
+from bert_lightning.model.tuning import TUNINGS, Tuning, merged, tune
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
 
 
 def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """Read the checkpoint that training starts from, if there is one. What tuning added to it is merged."""
+    """Read the checkpoint that training starts from, if there is one. Its tuning is merged into the weights."""
     return merged(read_checkpoint(settings.pretrained)) if settings.pretrained is not None else None
 
 
@@ -238,7 +239,7 @@ def freeze(model: PretrainedModel, experiment: Experiment) -> None:
 
 def tuning_name(model: PretrainedModel) -> str:
     """Return the name that selects the tuning of a model in a configuration."""
-    return str(described(model.tuning)["name"])
+    return name_in(TUNINGS, type(model.tuning))
 
 
 def _varlen_obstacle(experiment: Experiment, config: BertConfig) -> str | None:

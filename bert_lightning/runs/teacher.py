@@ -1,7 +1,6 @@
 """The teacher of a distillation: a checkpoint that must fit the student's task, data and head."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 
@@ -27,7 +26,7 @@ def read_teacher(experiment: Experiment) -> Checkpoint | None:
 
 
 def build_teacher(
-    experiment: Experiment, checkpoint: Checkpoint, student: Task, num_segments: int, arguments: Mapping[str, Any]
+    experiment: Experiment, checkpoint: Checkpoint, student: Task, num_segments: int, arguments: Mapping[str, object]
 ) -> Task:
     """Build a task with the teacher's model that computes the batches of the student.
 
@@ -36,7 +35,7 @@ def build_teacher(
         checkpoint: the teacher.
         student: the task that is trained.
         num_segments: the number of token types in the data.
-        arguments: the arguments of the student besides its model.
+        arguments: the arguments of the student except its model.
 
     Raises:
         InputError: the student has no distributions to compare, or the teacher differs in what its outputs mean.

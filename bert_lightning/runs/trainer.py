@@ -22,7 +22,7 @@ from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import TrainerSettings
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
-from bert_lightning.runs.own_parts import OwnCallbacks, own_callbacks
+from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.checkpointing import Checkpointing, VerifiedCheckpointIO
 from bert_lightning.training.early_stopping import ResumableEarlyStopping
@@ -174,7 +174,7 @@ def training_callbacks(
         task: the task that is trained.
         folder: the folder for checkpoints.
         steps: the length of the training.
-        own: callbacks of the user's; by default those of the experiment. A progress bar among them replaces ours.
+        own: the user's callbacks; by default those of the experiment. A progress bar among them replaces ours.
         validates: whether there is a validation split.
 
     Raises:

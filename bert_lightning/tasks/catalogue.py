@@ -60,7 +60,8 @@ def register_task(spec: TaskSpec) -> None:
     own_name = getattr(spec.task, "name", spec.name)
     if own_name != spec.name:
         raise ValueError(
-            f"{spec.task} has the name {own_name!r} and its TaskSpec {spec.name!r}: both must be the same"
+            f"{getattr(spec.task, '__name__', spec.task)} has the name {own_name!r} and its TaskSpec {spec.name!r}: "
+            "both must be the same"
         )
     TASKS[spec.name] = spec
     OWNERS[spec.name] = module

@@ -1,4 +1,4 @@
-"""What a model predicts about the items that a loss counts, as distributions that two models can be compared by."""
+"""Predictions of a model for the items that a loss counts, as distributions that can be compared between models."""
 
 from typing import NamedTuple
 

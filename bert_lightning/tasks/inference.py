@@ -1,4 +1,4 @@
-"""What Lightning asks of a module besides training: forward, prediction, export, and loading from a checkpoint."""
+"""The methods that Lightning expects of a module apart from training: forward, prediction, export and loading."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ class Inference(LightningModule):
     """The part of a task that does not train.
 
     Attributes:
-        line_columns: the columns of a raw input of plain text; several texts if there are several.
+        line_columns: the columns of plain raw input: one text, or several texts if there are several columns.
     """
 
     model: PretrainedModel
@@ -143,7 +143,7 @@ class Inference(LightningModule):
         weights_only: bool | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Rebuild a task from a checkpoint on this machine alone. Pickled code is never executed.
+        """Rebuild a task from a checkpoint, offline. Pickled code is never executed.
 
         Args:
             checkpoint_path: checkpoint file or run directory.

@@ -18,7 +18,7 @@ ProgressColumn = tuple[str, str, str]
 
 
 class LoggedTask(LightningModule):
-    """The part of a task that hands on metrics.
+    """The part of a task that passes metrics on.
 
     Attributes:
         warned: the messages of `warn_once` so far.

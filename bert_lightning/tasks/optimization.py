@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from bert_lightning.checks import name_in
 from bert_lightning.model.parts import ContractError
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
@@ -46,9 +47,7 @@ class Optimization:
     @property
     def optimizer_name(self) -> str:
         """The name that selects the optimiser in a configuration; for an extension, that of its class."""
-        kind = type(self.optimizer)
-        names = {settings_class: name for name, settings_class in OPTIMIZERS.items()}
-        return names.get(kind, f"{kind.__module__}.{kind.__qualname__}")
+        return name_in(OPTIMIZERS, type(self.optimizer))
 
     def build(self, model: PretrainedModel) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """Build the optimiser over the parameter groups of a model, and its schedule as a function of the step."""

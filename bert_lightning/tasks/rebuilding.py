@@ -1,4 +1,4 @@
-"""A task from the checkpoint of a run, and from nothing else."""
+"""Rebuilding a task from nothing but the checkpoint of a run."""
 
 import inspect
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> WordPieceTokenizer | None:
 
 
 def task_of(
-    checkpoint: Checkpoint, task_class: type[Task] = Task, arguments: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint, task_class: type[Task] = Task, arguments: Mapping[str, object] | None = None
 ) -> Task:
     """Rebuild a task, ready to predict.
 
@@ -61,8 +61,8 @@ def task_of(
     return task
 
 
-def arguments_among(values: Mapping[str, Any], task_class: type[Task]) -> dict[str, Any]:
-    """Return the values that a subclass takes besides the arguments of its task, such as saved hyper-parameters."""
+def arguments_among(values: Mapping[str, object], task_class: type[Task]) -> dict[str, object]:
+    """Return the values that a subclass takes in addition to the arguments of its task, such as hyper-parameters."""
     bases: list[Any] = list(task_class.__mro__)
     own, *inherited = (inspect.signature(each.__init__).parameters.keys() for each in bases)
     names = own - {name for each in inherited for name in each}

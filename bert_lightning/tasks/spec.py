@@ -58,8 +58,8 @@ class TaskSpec:
         saved_task_arguments: saved values -> arguments of `task`; by default its `settings`.
         saved_head_arguments: checkpoint -> arguments of `model`; by default what its `arguments_of` returns.
         head_settings: dataclass of the keys under `model.head`. If it is a subclass of `HeadSettings`, `model` takes
-            the argument `head`, a head of the user's.
-        head_arguments: head settings, data module -> arguments of `model`, besides `head`.
+            the argument `head`, a custom head.
+        head_arguments: head settings, data module -> arguments of `model`, except `head`.
         head_options: names of a checkpoint's tensors -> the head settings that decide which tensors a head has. A
             checkpoint can be scored or resumed only with the same values of these settings.
         data_arguments: saved values -> arguments of `data`, such as the labels, to score a checkpoint.

@@ -30,7 +30,7 @@ class CountedLosses(Protocol):
         """Return (K,) each training sum; the losses among them carry gradients."""
 
     def operations(self, batch: Batch, num_passes: int = 1) -> float:
-        """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
+        """Return the floating-point operations of `num_passes` forward and backward passes over a micro-batch."""
 
 
 class BackwardPass(Protocol):
@@ -70,13 +70,13 @@ class StepMethod(Protocol):
         """
 
     def operations(self, batch: Batch, num_passes: int = 1) -> float:
-        """Return the floating-point operations of applying the method so many times to a micro-batch."""
+        """Return the floating-point operations of applying the method `num_passes` times to a micro-batch."""
 
 
 class PlainStep:
     """The default step method: the given losses, with one forward and one backward pass.
 
-    A subclass changes how often and with what it calls `self.losses.sums` and `backward`.
+    A subclass changes how often it calls `self.losses.sums` and `backward`, and with which arguments.
 
     Attributes:
         losses: the losses of the task, or those of the task and of distillation.
@@ -116,9 +116,9 @@ class PlainStep:
 
 
 def beside_total(loss_names: Sequence[str], num_losses: int) -> list[str]:
-    """Return the names of training sums beside which a method adds losses.
+    """Rename a loss that would hide the total, if a method adds losses.
 
-    `train/loss` is the total that is minimised. A loss that is called so becomes the `task_loss`.
+    `train/loss` is the total that is minimised. A loss with this name becomes `task_loss`.
 
     >>> beside_total(["loss", "accuracy"], 1)
     ['task_loss', 'accuracy']

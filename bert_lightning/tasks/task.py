@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -20,16 +20,13 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
-from bert_lightning.model.tuning import Full, described
+from bert_lightning.tasks.checkpoint_entry import described_head, described_model, described_vocabulary
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask, ProgressColumn
 from bert_lightning.tasks.optimization import Optimization
-from bert_lightning.tasks.step import (
-    accumulate_gradients,
-    loss_weights,
-)
+from bert_lightning.tasks.step import accumulate_gradients, loss_weights
 from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.tasks.trainer_checks import (
     LIGHTNING_LOG_INTERVAL,
@@ -37,6 +34,7 @@ from bert_lightning.tasks.trainer_checks import (
     beyond_plan,
     check_flags,
     check_training,
+    use_planned_length,
 )
 from bert_lightning.tasks.update import loss_scaler, update_weights
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -257,7 +255,7 @@ class Task(LoggedTask, Inference):
         if self.optimization is None:
             raise InputError(
                 "this task was built to score and predict: to train it, set task.optimization = Optimization("
-                "optimizer, schedule, num_steps) of bert_lightning.tasks.task"
+                "optimizer, schedule, num_steps) of bert_lightning.tasks"
             )
         return self.optimization
 
@@ -274,6 +272,18 @@ class Task(LoggedTask, Inference):
         self.optimization = replace(self._optimization, optimizer=replace(settings, learning_rate=value))
 
     # -- hooks of Lightning --------------------------------------------------------------------------------------
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Trainer that runs the task."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Lightning attaches the Trainer before it replaces a missing length, and calls no hook in between.
+        if isinstance(trainer, Trainer) and not self.automatic_optimization:
+            use_planned_length(trainer)
+        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def configure_callbacks(self) -> list[Callback]:
         """Refuse flags of the Trainer that the task cannot follow; Lightning calls this before its own checks."""
@@ -381,26 +391,12 @@ class Task(LoggedTask, Inference):
 
     def checkpoint_entry(self) -> dict[str, object]:
         """Return the plain values that make a checkpoint usable without its run."""
-        vocabulary = self.tokenizer.vocabulary
-        tuning = {} if type(self.model.tuning) is Full else {"tuning": described(self.model.tuning)}
-        base = {} if self.base is None else {"base": asdict(self.base)}
         return {
             "task": self.name,
             **({} if self.module is None else {"module": self.module}),
-            "architecture": self.model.architecture,
-            "config": self.config.to_dict(),
-            "vocabulary": "\n".join(vocabulary.entries),
-            "lowercase": vocabulary.lowercase,
-            "strip_accents": vocabulary.strip_accents,
-            "tokenize_chinese_chars": vocabulary.tokenize_chinese_chars,
-            "special_tokens": list(vocabulary.special_tokens),
-            "task_settings": {**_own_head(self.model), **self.task_settings},
+            **described_model(self.model, self.config),
+            **described_vocabulary(self.tokenizer.vocabulary),
+            "task_settings": {**described_head(self.model), **self.task_settings},
             "optimizer": self.optimization.optimizer_name if self.optimization is not None else None,
-            **tuning,
-            **base,
+            **({} if self.base is None else {"base": asdict(self.base)}),
         }
-
-
-def _own_head(model: PretrainedModel) -> dict[str, object]:
-    """Return how a checkpoint names a head of the user's; nothing for the linear head."""
-    return {name: value for name, value in model.head_settings.items() if name == "head"}

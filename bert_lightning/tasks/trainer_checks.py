@@ -45,8 +45,8 @@ def check_flags(task: "Task", trainer: Trainer) -> None:
 def _check_batch_size_finder(finder: BatchSizeFinder, *, is_training: bool) -> None:
     if is_training:
         raise InputError(
-            "BatchSizeFinder in training would change how many samples the planned steps see: data.batch_size is the "
-            "batch of a step; if it does not fit into memory, set trainer.accumulate_grad_batches to auto"
+            "BatchSizeFinder in training would change data.batch_size, and so the samples of the planned steps: if a "
+            "step does not fit into memory, set trainer.accumulate_grad_batches to auto"
         )
     if finder._batch_arg_name == "batch_size":
         raise InputError(
@@ -93,8 +93,8 @@ def check_training(task: "Task", optimization: "Optimization") -> list[nn.Parame
         The parameters that get gradients but do not belong to the optimiser.
 
     Raises:
-        InputError: there is no optimiser or more than one, the schedule needs a metric, the lengths of data and task
-            differ, or the Trainer would train beyond the planned steps.
+        InputError: there is not exactly one optimiser, or the schedule needs a metric. Or the lengths of data and
+            task differ, or the Trainer would train beyond the planned steps.
     """
     trainer = task.trainer
     if len(trainer.optimizers) != 1:
@@ -133,6 +133,12 @@ def _check_length(trainer: Trainer, num_steps: int) -> None:
             f"this Trainer would train {'without end' if steps == math.inf else count(int(steps), 'step')}, but "
             f"{beyond_plan(num_steps)}"
         )
+
+
+def use_planned_length(trainer: Trainer) -> None:
+    """Train one Lightning epoch, which is the whole plan, with a Trainer that has no length; Lightning's is 1,000."""
+    if trainer.max_epochs is None and trainer.max_steps == -1:
+        trainer.fit_loop.max_epochs = 1
 
 
 def beyond_plan(num_steps: int) -> str:

@@ -32,7 +32,7 @@ def update_weights(
     Args:
         task: holds the model, its gradients, the optimiser and the schedule.
         optimization: the settings of the step.
-        finite_steps: decides whether to skip a step that is not finite or to stop.
+        finite_steps: decides whether a step that is not finite is skipped or stops training.
         losses: (L,) the losses among the sums.
         sums: (K,) the training sums of this process.
         micro_batches: those of this process, for the report of a step that is not finite.

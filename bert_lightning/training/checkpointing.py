@@ -282,7 +282,7 @@ class Checkpointing(Checkpoint):
             return
         path = self.folder / step_name(step)
         if self.saved_step != step:
-            # What a resumed run does not log again must be on the disk.
+            # The disk must hold the values that a resumed run does not log again.
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(path)

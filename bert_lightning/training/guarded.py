@@ -1,4 +1,4 @@
-"""Callbacks and loggers of the user's, guarded: an error in one ends the run with a message that names it.
+"""Guards around the user's callbacks and loggers: an error in one ends the run with a message that names it.
 
 An error at the end of a step, or in validation, waits until the step and its checkpoint are complete. Then all
 processes stop together. Any other error ends training at once.
@@ -12,9 +12,11 @@ from lightning import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from bert_lightning.checks import class_path
 from bert_lightning.errors import WorkError
+from bert_lightning.wording import first_line
 
-Wrapper = TypeVar("Wrapper", bound=Callable[..., Any])
+Wrapper = TypeVar("Wrapper", bound=Callable[..., object])
 _MARK = "is_of_one_training"
 # Hooks whose errors wait. `StopOnSignal` comes after the user's callbacks and raises them.
 _WAITING = (
@@ -32,7 +34,7 @@ _PLAIN = (type(None), bool, int, float, str, Tensor)
 
 
 class OwnPartError(WorkError):
-    """An error in a callback or logger of the user's.
+    """An error in a user's callback or logger.
 
     Attributes:
         allows_checkpoint: whether a checkpoint of the last step can be written.
@@ -64,7 +66,7 @@ class FirstError:
 
 
 def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
-    """Make the errors in a callback's hooks name it, the hook and the key.
+    """Make errors in a callback's hooks name the callback, the hook and the key.
 
     Args:
         callback: it is changed in place.
@@ -78,7 +80,7 @@ def guard_callback(callback: Callback, label: str, waiting: FirstError) -> None:
 
 
 def guard_logger(logger: Logger, label: str) -> None:
-    """Make the errors in a logger's methods name it, the method and the key."""
+    """Make errors in a logger's methods name the logger, the method and the key."""
     for name in _LOGGER_METHODS:
         _guard(logger, name, label, None)
 
@@ -90,9 +92,9 @@ def marked(wrapper: Wrapper) -> Wrapper:
 
 
 def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError | None) -> None:
-    original: Callable[..., Any] = getattr(part, name)
+    original: Callable[..., object] = getattr(part, name)
     while getattr(original, _MARK, False):
-        # A program trained with the same object before.
+        # A program has trained with the same object before.
         original = original.__wrapped__  # type: ignore[attr-defined]
 
     @functools.wraps(original)
@@ -103,8 +105,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
         except OwnPartError:
             raise
         except Exception as error:
-            text = str(error).splitlines()[0] if str(error) else "no message"
-            message = f"{label} raised in {name}: {type(error).__name__}: {text}"
+            message = f"{label} raised in {name}: {type(error).__name__}: {first_line(error)}"
             own = OwnPartError(message, allows_checkpoint=isinstance(part, Callback) and name not in _INCOMPLETE)
             own.__cause__ = error
             if waiting is None:
@@ -135,9 +136,8 @@ def _check_state(state: object, label: str) -> None:
         for value in state:
             _check_state(value, label)
     elif not isinstance(state, _PLAIN):
-        kind = type(state)
         raise OwnPartError(
-            f"{label} holds a {kind.__module__}.{kind.__qualname__}: checkpoints hold only tensors, numbers, texts, "
+            f"{label} holds a {class_path(type(state))}: checkpoints hold only tensors, numbers, texts, "
             "lists and dictionaries",
             allows_checkpoint=False,
         )

@@ -22,7 +22,7 @@ from bert_lightning.training.guarded import FirstError
 
 # Exit statuses: 143 if another program asks to end, 130 for Ctrl-C.
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143, signal.SIGINT: 130}
-# What processes exchange in place of a signal if a callback of the user's failed. It is more than any signal.
+# The number that processes exchange instead of a signal if a user's callback failed. It is greater than any signal.
 _FAILED = 1 << 16
 
 
@@ -85,7 +85,7 @@ class StopOnSignal(Callback):
     step training is finished, and a signal changes nothing. A second SIGINT interrupts at once. A third one ends the
     process without clean-up.
 
-    An error in a callback of the user's stops training in the same way, also after the last step.
+    An error in a user's callback stops training in the same way, also after the last step.
 
     Args:
         checkpointing: writes the checkpoint.
@@ -115,7 +115,7 @@ class StopOnSignal(Callback):
 
         Raises:
             StoppedBySignal: in all processes, at the same step.
-            SharedWorkError: a callback of the user's failed in one of them.
+            SharedWorkError: a user's callback failed in one of them.
         """
         number, step, last = largest_number(self._reason, self._group), trainer.global_step, trainer.max_steps
         if number and (step < last or number == _FAILED) and not self.checkpointing.is_validated(step, last):
@@ -127,7 +127,7 @@ class StopOnSignal(Callback):
 
         Raises:
             StoppedBySignal: in all processes.
-            SharedWorkError: a callback of the user's failed in one of them.
+            SharedWorkError: a user's callback failed in one of them.
         """
         number = largest_number(self._reason, self._group)
         continues = trainer.global_step < trainer.max_steps and not trainer.should_stop

@@ -110,7 +110,7 @@ def test_a_checkpoint_that_names_itself_or_another_delta_as_its_base_is_refused(
     path = tmp_path / "step-000000001.ckpt"
     base = replace(base_of(start, start.tensors), path=str(path), name=str(path))
     write_delta(path, base, {}, start.config)
-    with pytest.raises(CheckpointError, match="itself holds only what was trained, so it is no base"):
+    with pytest.raises(CheckpointError, match="holds only what was trained; a base must hold all weights"):
         read_checkpoint(path)
-    with pytest.raises(CheckpointError, match="itself holds only what was trained, so it is no base"):
+    with pytest.raises(CheckpointError, match="holds only what was trained; a base must hold all weights"):
         read_checkpoint(path, base=path)

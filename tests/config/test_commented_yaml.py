@@ -21,8 +21,12 @@ def with_folders(monkeypatch):
         monkeypatch.setenv(name, folder)
 
 
-@pytest.mark.parametrize("form", ["plain", "comments"])
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("path", "form"),
+    # The form with comments holds what the plain one does.
+    [*((path, "comments") for path in FILES), *((path, "plain") for path in FILES[::8])],
+    ids=lambda each: each if isinstance(each, str) else each.stem,
+)
 def test_a_printed_experiment_reads_back_to_the_same_values(path, form, monkeypatch, capsys, tmp_path):
     with_folders(monkeypatch)
     monkeypatch.chdir(tmp_path)

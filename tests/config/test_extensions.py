@@ -8,7 +8,12 @@ import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.extensions import import_module
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.data.datasets.registration import OWNERS
 from bert_lightning.errors import InputError
+from bert_lightning.model.config import PARTS as MODEL_PARTS
+from bert_lightning.model.heads import HEADS
 from bert_lightning.optim.optimizers import AdamW
 from bert_lightning.runs.directory import RunDirectory
 
@@ -133,7 +138,7 @@ def test_a_package_is_allowed_with_its_modules(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no class Missing"),
+        (["--optimizer.class_path", "extensions_here.Missing"], "extensions_here has no Missing"),
         (["--optimizer.class_path", "extensions_here.Half"], "Half is no dataclass"),
         (["--optimizer.class_path", "extensions_here.Lacking"], "lacks matrices_apart, weight_decay, build"),
         (
@@ -167,3 +172,30 @@ def test_choices_by_name_and_by_class_replace_each_other(config):
         allow_modules=["extensions_here"],
     )
     assert back.to_dict()["optimizer"]["name"] == "adamw"
+
+
+REGISTERING = """
+from torch import nn
+from bert_lightning import register_dataset
+from bert_lightning.model import register_activation, register_head
+class Linear(nn.Linear):
+    def __init__(self, config, num_outputs):
+        super().__init__(config.hidden_size, num_outputs)
+register_head("tried-twice", Linear)
+register_activation("tried-twice", lambda values: values)
+register_dataset("tried-twice", "text-classification", {"train": lambda: []})
+"""
+
+
+def test_a_module_that_raised_after_it_registered_its_parts_can_be_mended_and_imported_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "tried_twice.py"
+    module.write_text(REGISTERING + "raise OSError('no disk')\n")
+    with pytest.raises(InputError, match="raised OSError while it was imported"):
+        import_module("tried_twice", "modules.0", ["tried_twice"])
+    assert not {"tried-twice"} & {*HEADS, *MODEL_PARTS["hidden_act"], *STANDARD_SETS, *OWNERS}
+    module.write_text(REGISTERING)
+    for registry in (HEADS, MODEL_PARTS["hidden_act"], STANDARD_SETS, OWNERS):
+        monkeypatch.setitem(registry, "tried-twice", None)
+        registry.pop("tried-twice")
+    import_module("tried_twice", "modules.0", ["tried_twice"])

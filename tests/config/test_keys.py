@@ -78,7 +78,7 @@ CASES = [(task, (path, name)) for task, (path, name) in CASES if path != "data.m
 def test_the_list_has_exactly_the_keys_of_a_resolved_experiment_and_their_defaults(task, choice):
     values, keys = resolved(task, choice), listed(task, choice)
     # Not among the values: keys of items of a list, those of an architecture or of a section that is null, and
-    # classes of the user's.
+    # custom classes.
     apart = (".0.", "model.config.", *(f"{path}.{name}" for path in CHOICES for name in ("class_path", "init_args")))
     apart += ("model.head.init_args",)
     apart += tuple(f"{key}." for key, value in values.items() if value is None)

@@ -79,7 +79,7 @@ ALLOWED = ["objects_here"]
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch):
-    """A module of the user's in the working directory."""
+    """A user's module in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "objects_here", raising=False)
@@ -164,7 +164,7 @@ def test_arguments_have_the_types_of_the_signature(monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("objects_here.Missing", "callbacks.0.class_path: objects_here has no class Missing"),
+        ("objects_here.Missing", "callbacks.0.class_path: objects_here has no Missing"),
         ("objects_here.Countr", "did you mean 'Counter'"),
         ("objects_here.Pair", "objects_here.Pair is no callback: it must be a subclass of lightning.pytorch"),
         ("LearningRateMonitr", "did you mean 'LearningRateMonitor'"),

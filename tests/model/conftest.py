@@ -1,4 +1,4 @@
-"""Parts of one's own, registered for one test."""
+"""Custom parts, registered for one test."""
 
 import pytest
 

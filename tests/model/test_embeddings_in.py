@@ -129,6 +129,7 @@ def test_a_perturbation_of_other_tokens_is_an_error():
         model(*padded())
 
 
+@pytest.mark.slow
 def test_perturbed_and_plain_passes_of_any_shape_share_two_compiled_graphs():
     torch._dynamo.reset()
     model, counter = encoder(), CompileCounter()

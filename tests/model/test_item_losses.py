@@ -1,4 +1,4 @@
-"""Losses over counted items: those of the table, and one of the user's."""
+"""Losses over counted items: those of the table, and a custom one."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Heads of one's own in every task model."""
+"""Custom heads in every task model."""
 
 import pytest
 import torch
@@ -14,10 +14,10 @@ from bert_lightning.model import (
     BertForTokenClassification,
 )
 from bert_lightning.model.architectures import model_of
+from bert_lightning.model.headed_model import HeadedModel
 from bert_lightning.model.heads import HEADS
 from bert_lightning.model.layers.packing import packing_of
 from bert_lightning.model.parts import ContractError
-from bert_lightning.model.task_models import TaskModel
 
 V = 40
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 3, 0, 0], [2, 12, 13, 3, 0]])
@@ -61,7 +61,7 @@ def outputs_of(model, *inputs, **more):
 def test_every_task_model_takes_a_head_of_the_users():
     named = {cls for cls, *_ in CASES.values()}
     assert named | {BertForMultipleChoice} == {
-        cls for cls in all_subclasses(TaskModel) if "architecture" in vars(cls)
+        cls for cls in all_subclasses(HeadedModel) if "architecture" in vars(cls)
     }
 
 

@@ -45,7 +45,7 @@ def test_the_command_of_an_interrupted_run_continues_it_in_its_directory(interru
     assert list(Path("runs/tagging").iterdir()) == [Path("runs/tagging") / interrupted.name]
     run = RunDirectory(interrupted)
     assert run.read_manifest()["ended"] == "finished"
-    assert run.read_config()["model"]["head"] == {"crf": True}
+    assert run.read_config()["model"]["head"]["crf"] is True
     # A run that this version starts from that checkpoint ends in the same bits.
     anew = ["--resume", "copy/checkpoints/step-000000005.ckpt", "--run-directory", "anew"]
     assert main(["fit", "--config", "tagging.yaml", "--model.crf", "true", *anew]) == 0

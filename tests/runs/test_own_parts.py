@@ -1,4 +1,4 @@
-"""Runs with callbacks, loggers, tasks and data sets of the user's own."""
+"""Runs with custom callbacks, loggers, tasks and data sets."""
 
 import csv
 import json
@@ -119,7 +119,7 @@ ALLOWED = ["--allow-module", "parts_here"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Modules of the user's in the working directory."""
+    """The user's modules in the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for registry in (TASKS, OWNERS, STANDARD_SETS):

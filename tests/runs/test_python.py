@@ -229,7 +229,7 @@ def test_a_run_cannot_be_reproduced_silently_without_its_callbacks(values, caplo
 def test_bad_input_is_one_message_and_writes_nothing(values, monkeypatch, change, arguments, message):
     if message is None:
         monkeypatch.delattr(sys.modules["__main__"], "__file__")
-        message = "trainer.devices is more than 1, and Lightning starts this program again for each"
+        message = "trains in 2 processes, and Lightning starts this program again for each"
     with pytest.raises(InputError, match=message):
         bert_lightning.fit({**values, **change}, **arguments)
     assert not Path("runs").exists()
@@ -246,7 +246,7 @@ def test_a_second_training_of_the_same_process_is_refused_while_one_runs(values)
         def on_train_start(self, trainer, task):
             bert_lightning.fit(values, run_directory="inner")
 
-    with pytest.raises(WorkError, match="a training is running in this process already"):
+    with pytest.raises(WorkError, match="a training is already running in this process"):
         bert_lightning.fit(values, callbacks=[Nested()], run_directory="outer")
     assert not Path("inner").exists()
     assert bert_lightning.fit(values, run_directory="outer").metrics, "the next one trains"

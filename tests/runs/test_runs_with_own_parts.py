@@ -1,4 +1,4 @@
-"""Runs with parts of the model of the user's, from configuration to prediction."""
+"""Runs with custom parts of the model, from configuration to prediction."""
 
 import re
 import sys
@@ -266,7 +266,7 @@ def test_a_class_path_is_not_imported_unless_its_module_is_allowed(experiment, t
         ({"head": {"class_path": f"{MODULE}.window"}}, "must be a subclass of Module"),
         ({"head": {"class_path": f"{MODULE}.Slope", "name": "x"}}, "model.head has both name and class_path"),
         ({"head": {"class_path": f"{MODULE}.Attentive", "width": 3}}, "unknown key 'model.head.width'"),
-        ({"head": {"init_args": {"width": 3}}}, "init_args are for heads of one's own"),
+        ({"head": {"init_args": {"width": 3}}}, "the linear head takes none"),
         ({"attention": "sdp"}, "model.attention: expected one of auto, eager, sdpa, varlen, got 'sdp'"),
         ({"attention": {"class_path": f"{MODULE}.window", "width": 3}}, "unknown key 'model.attention.width'"),
         ({"attention": {"init_args": {}}}, "model.attention: a name or class_path is expected"),
@@ -275,8 +275,8 @@ def test_a_class_path_is_not_imported_unless_its_module_is_allowed(experiment, t
         ({"config": {"hidden_act": "gelo"}}, r"model.config: hidden_act is 'gelo'; .*did you mean 'gelu'\?"),
         ({"config": {"hidden_act": None}}, "model.config.hidden_act: expected one of gelu_new, .*, got null"),
         ({"config": {"norm_placement": f"{MODULE}.Slope"}}, "must be a subclass of BertLayer"),
-        ({"config": {"attention": "window"}}, "model.config.attention cannot be set: model.attention names"),
-        ({"config": {"init_args": {"hidden_act": {"a": 1}}}}, "init_args.hidden_act is for parts of one's own"),
+        ({"config": {"attention": "window"}}, "model.config.attention cannot be set: set model.attention"),
+        ({"config": {"init_args": {"hidden_act": {"a": 1}}}}, "only a custom part takes arguments"),
     ],
 )
 def test_a_wrong_part_is_an_error_that_names_its_key(experiment, model, message):

@@ -189,6 +189,7 @@ import dataclasses
 
 from bert_lightning.tasks.catalogue import TASKS, register_task
 from bert_lightning.tasks.text_classification.settings import TextClassificationData
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +203,13 @@ class StanceData(TextClassificationData):
     neutral: str = "none"
 
 
-register_task(dataclasses.replace(TASKS["text-classification"], name="stance", data_settings=StanceData))
+class StanceTask(TextClassificationTask):
+    name = "stance"
+
+
+register_task(
+    dataclasses.replace(TASKS["text-classification"], name="stance", data_settings=StanceData, task=StanceTask)
+)
 """
 
 

@@ -173,6 +173,14 @@ def _(plain: Plain) -> None:
     finished(plain, min_steps=2, max_time={"hours": 1})
 
 
+@works("`Trainer()` without a length: the planned steps, not Lightning's 1,000 epochs", every_task=True)
+def _(plain: Plain) -> None:
+    planned, fitted = plain.fit(max_epochs=None)
+    once, _ = plain.fit(max_epochs=1)
+    assert fitted.global_step == NUM_STEPS
+    assert all(map(torch.equal, planned.parameters(), once.parameters()))
+
+
 @works("`val_check_interval`, `check_val_every_n_epoch`, `reload_dataloaders_every_n_epochs`")
 def _(plain: Plain) -> None:
     for flags in ({"val_check_interval": 2}, {"check_val_every_n_epoch": 1, "reload_dataloaders_every_n_epochs": 1}):
@@ -219,11 +227,6 @@ def _(plain: Plain) -> None:
 @refused("`max_epochs` or `max_steps` beyond the plan", "`max_epochs=1`")
 def _(plain: Plain) -> None:
     plain.fit(max_epochs=3)
-
-
-@refused("`Trainer()` without a length, which means 1,000 epochs", "`max_epochs=1`")
-def _(plain: Plain) -> None:
-    plain.fit(max_epochs=None)
 
 
 @refused("`gradient_clip_val`", "`Optimization.gradient_clip_val`")
@@ -494,7 +497,7 @@ def _(plain: Plain) -> None:
     trainer().fit(task, data)
 
 
-@refused("a task without `optimization`", "`Optimization(")
+@refused("a task without `optimization`", "`task.optimization`")
 def _(plain: Plain) -> None:
     task, data = plain.make()
     task.optimization = None

@@ -15,7 +15,7 @@ from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.step_method import BackwardPass, CountedLosses, PlainStep, StepMethod
 from bert_lightning.tasks.task import Task
 from tests.support.small_corpus import SMALL_MODEL
-from tests.support.task_data import task_data
+from tests.support.task_data import short_experiment
 
 NO_DROPOUT = ["--model.config.hidden_dropout_prob=0", "--model.config.attention_probs_dropout_prob=0"]
 LARGER = ["--model.config.hidden_size=48", "--model.config.num_hidden_layers=3"]
@@ -32,20 +32,11 @@ def experiment_of(task: str, sources: dict[str, Any], folder: Path) -> dict[str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     sources["tokenizer"].save(folder / "tokenizer")
-    data = {"max_seq_length": 40, "batch_size": 8}
-    if task == "pretraining":
-        data |= {"train": str(sources["store"]), "validation": str(sources["validation_store"]), "num_workers": 0}
-    else:
-        data |= task_data(task, sources["tables"], folder) | {"tokenizer": str(folder / "tokenizer")}
-    return {
-        "experiment": "methods",
-        "task": task,
-        "model": SMALL_MODEL,
-        "trainer": {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 3, "accelerator": "cpu"},
-        "optimizer": {"learning_rate": 1e-3},
-        "wandb": {"mode": "disabled"},
-        "data": data,
-    }
+    values = short_experiment(task, (sources["store"], sources["validation_store"]), sources["tables"], folder)
+    if task != "pretraining":
+        values["data"]["tokenizer"] = str(folder / "tokenizer")
+    values["trainer"]["log_every_n_steps"] = 3
+    return {**values, "model": SMALL_MODEL}
 
 
 def maker(values: dict[str, Any]) -> Make:

@@ -1,4 +1,4 @@
-"""One part of one's own of each kind, as a user would write it."""
+"""One custom part of each kind, as a user would write it."""
 
 import torch
 from torch import Tensor, nn

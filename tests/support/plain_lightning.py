@@ -12,7 +12,7 @@ import bert_lightning
 from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.tasks.task import Task
 from tests.support.small_corpus import SMALL_MODEL
-from tests.support.task_data import task_data
+from tests.support.task_data import short_experiment
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -66,20 +66,15 @@ def experiment_values(
     name: str, stores: tuple[Path, Path], tables: dict[str, Path], tokenizer: Path, folder: Path
 ) -> dict[str, Any]:
     """Return the experiment of a task that trains in a tenth of a second."""
-    data: dict[str, Any] = {"max_seq_length": 40, "batch_size": 8, "evaluation_batch_size": 8, "num_workers": 0}
+    values = short_experiment(name, stores, tables, folder)
+    trainer = {"max_steps": NUM_STEPS, "accelerator": "cpu", "log_every_n_steps": 1}
+    values |= {"model": SMALL_MODEL, "trainer": trainer}
     if name == "pretraining":
-        train, held_out = map(str, stores)
-        data |= {"train": train, "validation": held_out, "test": held_out, "max_evaluation_samples": 24}
+        values["data"] |= {"test": str(stores[1]), "max_evaluation_samples": 24}
     else:
-        data |= task_data(name, tables, folder) | {"tokenizer": str(tokenizer)}
-    return {
-        "experiment": "plain",
-        "task": name,
-        "model": SMALL_MODEL,
-        "trainer": {"max_steps": NUM_STEPS, "accelerator": "cpu", "log_every_n_steps": 1},
-        "optimizer": {"learning_rate": 1e-3},
-        "data": data,
-    }
+        values["data"]["tokenizer"] = str(tokenizer)
+    values["data"] |= {"evaluation_batch_size": 8, "num_workers": 0}
+    return values
 
 
 Row = Callable[[Plain], object]

@@ -96,6 +96,30 @@ def task_data(task: str, tables: dict[str, Path], folder: Path) -> dict[str, Any
     return settings
 
 
+def short_experiment(task: str, stores: tuple[Path, Path], tables: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """Return the values of an experiment of any task that trains four steps; it lacks a model and a tokenizer.
+
+    Args:
+        task: the name of the task.
+        stores: token stores to train on and to validate with.
+        tables: the files of text classification.
+        folder: receives the files of other tasks.
+    """
+    if task == "pretraining":
+        train, validation = map(str, stores)
+        files = {"train": train, "validation": validation, "num_workers": 0}
+    else:
+        files = task_data(task, tables, folder)
+    return {
+        "experiment": "short",
+        "task": task,
+        "optimizer": {"learning_rate": 1e-3},
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "accelerator": "cpu"},
+        "wandb": {"mode": "disabled"},
+        "data": {"max_seq_length": 40, "batch_size": 8, **files},
+    }
+
+
 RAW: dict[str, list[dict[str, Any]]] = {
     "pretraining": [{"text": "The old cat [MASK] the young [MASK]."}, {"text": "The [MASK] dog."}],
     "text-classification": [{"sentence": "The old cat sees the young dog."}, {"sentence": ""}],

@@ -8,7 +8,7 @@ import yaml
 from bert_lightning.model import BertConfig, BertForPreTraining
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.small_corpus import SMALL_MODEL
-from tests.support.task_data import task_data
+from tests.support.task_data import short_experiment
 
 
 def write_base(folder: Path, tokenizer: WordPieceTokenizer) -> Path:
@@ -25,19 +25,8 @@ def write_experiment(
     task: str, folder: Path, base: Path, store: Path, validation_store: Path, tables: dict[str, Path]
 ) -> Path:
     """Write an experiment that trains four steps on top of the base; return its file."""
-    values = {
-        "experiment": "tuned",
-        "task": task,
-        "model": {"pretrained": str(base)},
-        "optimizer": {"learning_rate": 1e-2},
-        "trainer": {"max_steps": 4, "val_check_interval": 2, "accelerator": "cpu"},
-        "wandb": {"mode": "disabled"},
-        "data": {"max_seq_length": 40, "batch_size": 8},
-    }
-    if task == "pretraining":
-        values["data"] |= {"train": str(store), "validation": str(validation_store), "num_workers": 0}
-    else:
-        values["data"] |= task_data(task, tables, folder)
+    values = short_experiment(task, (store, validation_store), tables, folder)
+    values |= {"model": {"pretrained": str(base)}, "optimizer": {"learning_rate": 1e-2}}
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

@@ -88,6 +88,6 @@ EXAMPLE_TYPES: dict[str, tuple[Any, dict[str, object]]] = {
     "multiple-choice": (ChoiceQuestion, {"question": ""}),
     "relation-classification": (RelationExample, {}),
 }
-"""Task -> the type of its examples, and the values of fields that a data set of the user's own may leave out."""
+"""Task -> the type of its examples, and the values of fields that a custom data set may leave out."""
 UNLABELLED: dict[str, None] = {"label": None, "tags": None}
 """Fields that a test split may leave out."""

@@ -26,7 +26,7 @@ _PAIRS = (
 )
 _WORDS = ("tokens", "words", "token", "form")
 _TAGS = ("ner_tags", "tags", "pos_tags", "labels", "ner", "pos")
-# What may stand between the labels of a text, the likeliest first.
+# Possible separators between the labels of a text, the likeliest first.
 _SEPARATORS = ("|", ";", ",")
 _MARKER = re.compile(r"<e1>.*</e1>", re.DOTALL)
 

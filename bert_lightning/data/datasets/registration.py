@@ -1,10 +1,10 @@
-"""Data sets of the user's own, which experiments then name with `data.dataset`."""
+"""Custom data sets, which experiments name with `data.dataset`."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from bert_lightning.checks import nearest
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
@@ -12,12 +12,12 @@ from bert_lightning.data.datasets.examples import EXAMPLE_TYPES, UNLABELLED
 from bert_lightning.data.datasets.standard_set import ProblemType, SplitFile, StandardSet
 from bert_lightning.errors import InputError
 
-Examples = Callable[[], Iterable[Any]]
+Examples = Callable[[], Iterable[object]]
 """A function that yields the examples of a split."""
 PROGRAM = "__main__"
 """The module of a program or notebook, which may register a thing again after it was changed."""
-# Name of a registered data set -> the module that registered it.
-_OWNERS: dict[str, str] = {}
+OWNERS: dict[str, str] = {}
+"""Name of a registered data set -> the module that registered it."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -26,7 +26,7 @@ def register_dataset(
     task: str,
     splits: Mapping[str, str | Path | Examples],
     *,
-    read: Callable[[str], Iterable[Any]] | None = None,
+    read: Callable[[str], Iterable[object]] | None = None,
     labels: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
     is_pair: bool = False,
@@ -75,11 +75,14 @@ def register_dataset(
         registered=True,
         reads_columns=read is None and not any(map(callable, splits.values())),
     )
-    module = calling_module()
-    is_new_version = name in STANDARD_SETS and _OWNERS.get(name) == module == PROGRAM
-    if is_new_version:
+    _add(name, described, calling_module())
+
+
+def _add(name: str, described: StandardSet, module: str) -> None:
+    """Add a data set to the table, unless another one has its name. A program may change its own."""
+    if name in STANDARD_SETS and OWNERS.get(name) == module == PROGRAM:
         del STANDARD_SETS[name]
-    _OWNERS.setdefault(name, module)
+    OWNERS.setdefault(name, module)
     if STANDARD_SETS.setdefault(name, described) != described:
         raise ValueError(f"a data set is already called {name!r}: choose another name")
 
@@ -96,9 +99,9 @@ class _Reader:
     name: str
     task: str
     functions: tuple[tuple[str, Examples], ...]
-    read_file: Callable[[str], Iterable[Any]] | None
+    read_file: Callable[[str], Iterable[object]] | None
 
-    def __call__(self, source: str, split: str) -> Iterator[Any]:
+    def __call__(self, source: str, split: str) -> Iterator[object]:
         function = dict(self.functions).get(split)
         if function is not None and source == _source_of_function(self.name, split):
             examples = function()
@@ -112,7 +115,7 @@ class _Reader:
             yield _typed(example, self.task, split, f"{source}: example {number + 1}", number)
 
 
-def _typed(example: Any, task: str, split: str, location: str, number: int) -> Any:
+def _typed(example: object, task: str, split: str, location: str, number: int) -> object:
     """Return an example of the task's type, with its location. Only a test split may lack labels.
 
     Raises:
@@ -124,10 +127,10 @@ def _typed(example: Any, task: str, split: str, location: str, number: int) -> A
                 f"{location}: a dictionary or a named tuple with a location is expected, not {example!r}"
             )
         return example
-    # A task of the user's own that has other examples takes named tuples.
+    # A custom task that has other examples takes named tuples.
     kind, defaults = EXAMPLE_TYPES.get(task, EXAMPLE_TYPES["text-classification"])
     unlabelled = UNLABELLED if split == "test" else {}
-    values: dict[str, Any] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}
+    values: dict[str, object] = {"location": location, "id": str(number), **unlabelled, **defaults, **example}
     values = {field: value for field, value in values.items() if field in kind._fields or field in example}
     for field in values:
         if field not in kind._fields:

@@ -47,7 +47,7 @@ class StandardSet:
         negative_label: the label for "no relation", which the official score leaves out.
         folders: folders below the data folder into which archives unpack the files. They may be globs.
         other_forms: a file or glob of a published form that cannot be read -> the hint in the error message.
-        registered: it is of the user's own.
+        registered: it is a custom data set.
         reads_columns: its files are read as custom ones are, so the keys of their columns count.
     """
 

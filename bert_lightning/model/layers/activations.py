@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch.nn.functional as F
 
 from bert_lightning.model.parts import PartTable
 
-ACTIVATIONS: PartTable[Callable[..., Any]] = PartTable(
+ACTIVATIONS: PartTable[Callable[..., object]] = PartTable(
     "the activation",
     None,
     # `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf.
@@ -18,7 +17,7 @@ ACTIVATIONS: PartTable[Callable[..., Any]] = PartTable(
 form. Each block and the MLM head build their own module, without positional arguments."""
 
 
-def register_activation(name: str, activation: Callable[..., Any]) -> None:
+def register_activation(name: str, activation: Callable[..., object]) -> None:
     """Add an activation, which `hidden_act` can then name.
 
     Args:

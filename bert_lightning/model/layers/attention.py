@@ -6,7 +6,7 @@ padding. The difference is below exp(-10000) = 0. Every backend applies dropout 
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -124,16 +124,18 @@ _BACKENDS = {
 }
 
 
-ATTENTIONS: PartTable[Callable[..., Any]] = PartTable("the attention", None, {})
-"""Attention of one's own by name: a function, or a class of modules that each block builds with the architecture."""
+ATTENTIONS: PartTable[Callable[..., object]] = PartTable("the attention", None, {})
+"""Custom attention by name: a function, or a module class that each block builds with the architecture."""
 
 
-def register_attention(name: str, attention: Callable[..., Any]) -> None:
-    """Add an attention that computes something else than the published one, which `attention` can then name.
+def register_attention(name: str, attention: Callable[..., object]) -> None:
+    """Add a custom attention, which `attention` can then name.
 
-    It is called as `attention(query, key, value, layout, dropout)`. The first three are (B, N, S, D), `layout.mask`
-    is None or (B, 1, 1, S), True at the keys that may be attended to, and `dropout` is a probability, 0 in
-    evaluation. It returns the context, (B, N, S, D) too, or the context and the attention weights (B, N, S, S).
+    It computes something different from the published attention.
+
+    It is called as `attention(query, key, value, layout, dropout)`. The first three are (B, N, S, D). `layout.mask`
+    is None or (B, 1, 1, S), True at the keys that may be attended to. `dropout` is a probability, 0 in evaluation.
+    The attention returns the context, also (B, N, S, D), or the context and the attention weights (B, N, S, S).
     Packed sequences are padded for it. If it has the attribute `takes_packed = True`, it is always called with packed
     sequences instead: (T, N, D), with their boundaries in `layout.packing`.
 
@@ -158,14 +160,18 @@ def register_attention(name: str, attention: Callable[..., Any]) -> None:
 
 
 def takes_packed(attention: object) -> bool:
-    """Return whether an attention of one's own is called with packed sequences."""
+    """Return whether a custom attention is called with packed sequences."""
     return bool(getattr(attention, "takes_packed", False))
 
 
 def attend_with(
-    attention: Callable[..., Any], query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probability: float
+    attention: Callable[..., object],
+    query_key_value: Tensor,
+    layout: Layout,
+    num_heads: int,
+    dropout_probability: float,
 ) -> AttentionOutput:
-    """Compute an attention of one's own: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
+    """Compute a custom attention: (B, S, 3 H) or (T, 3 H) -> (B, S, H) or (T, H).
 
     Raises:
         ValueError: it returns another shape than that of the query.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BitFit(Tuning):
-    """Only the biases of the encoder train, and the head; Ben Zaken et al. 2022, arXiv 2106.10199.
+    """Training of the biases of the encoder, and of the head, alone; Ben Zaken et al. 2022, arXiv 2106.10199.
 
     These are the biases of all linear layers and of LayerNorm, also in embeddings and pooler: 102,912 parameters of
     BERT-base, 272,384 of BERT-large. The bias of the keys has no effect, because the softmax does not see a constant

@@ -27,8 +27,8 @@ class Lora(Tuning):
     """Low-rank adaptation: W + (alpha / rank) B A in place of W, where W is frozen; Hu et al. 2021, arXiv 2106.09685.
 
     B begins as zeros, so training begins with exactly the base model. A begins as in the authors' loralib and in
-    PEFT: uniform in +-1 / sqrt(inputs). Query, key and value have factors of their own, although their matrices are
-    stacked in one parameter. The head and whatever the base lacks train as usual; everything else is frozen.
+    PEFT: uniform in +-1 / sqrt(inputs). Query, key and value have separate factors, although their matrices are
+    stacked in one parameter. The head and parameters that the base lacks train as usual. Everything else is frozen.
 
     Attributes:
         rank: r, the inner width of the factors; 8 in the paper's experiments on GLUE.
@@ -89,7 +89,7 @@ class Lora(Tuning):
 
 
 class LowRank(NamedTuple):
-    """What low-rank factors add to the output of a linear layer (..., I) -> (..., O) with n stacked matrices.
+    """The addition of low-rank factors to the output of a linear layer (..., I) -> (..., O) with n stacked matrices.
 
     p of the n matrices are adapted. Their factors are stacked too: A is (p r, I), B is (p O / n, r).
     """
@@ -111,15 +111,15 @@ class LowRank(NamedTuple):
         return len(self.adapted)
 
     def __call__(self, hidden: Tensor, a: Tensor, b: Tensor, *, training: bool) -> Tensor:
-        """Return what is added: (..., I) -> (..., O). It is exactly 0 at the outputs of matrices not adapted."""
+        """Compute the addition (..., I) -> (..., O). It is exactly 0 at outputs of matrices that are not adapted."""
         inner = F.linear(dropout(hidden, self.dropout) if training else hidden, a)
         return F.linear(inner, self._spread(b) * self.scaling)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return (O, I) what is added to the matrix, in float64.
+        """Return (O, I) the addition to the matrix, in float64.
 
-        The terms are added one by one, so that every machine gets the same bits; a matrix product would depend on the
-        processor. A merged model therefore has the same SHA-256 wherever it is merged.
+        The terms are added one by one, so that every machine gets the same bits and the merged model the same
+        SHA-256. A matrix product would depend on the processor.
         """
         matrices = b.double().unflatten(0, (self.num_adapted, -1))
         added = matrices.new_zeros(self.num_stacked, matrices.shape[1], a.shape[1])
@@ -129,7 +129,7 @@ class LowRank(NamedTuple):
         return added.flatten(0, 1)
 
     def _spread(self, b: Tensor) -> Tensor:
-        """Place the stacked (p O / n, r) as blocks in (O, p r), with zeros elsewhere: one product computes all."""
+        """Place the stacked (p O / n, r) as blocks in (O, p r), zeros elsewhere, so that one product computes all."""
         if self.num_stacked == 1:
             return b
         blocks = dict(zip(self.adapted, b.unflatten(0, (self.num_adapted, -1)).unbind(0), strict=True))

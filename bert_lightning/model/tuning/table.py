@@ -1,4 +1,4 @@
-"""All tunings by name, how one is applied to a model, and how a checkpoint names and merges its own."""
+"""All tunings by name; how one is applied to a model, and how a checkpoint names and merges its tuning."""
 
 import dataclasses
 from collections.abc import Collection
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
+from bert_lightning.checks import class_path, name_in
 from bert_lightning.model.tuning.bitfit import BitFit
 from bert_lightning.model.tuning.lora import Lora
 from bert_lightning.model.tuning.tuning import Full, Tuning
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from bert_lightning.model.pretrained import PretrainedModel
 
 TUNINGS: dict[str, type[Tuning]] = {"full": Full, "lora": Lora, "bitfit": BitFit}
-# Tunings of the user's, by module and name of their class.
+# Custom tunings, by module and name of their class.
 _OWN: dict[str, type[Tuning]] = {}
 
 
@@ -38,12 +39,12 @@ def tune(model: "PretrainedModel", tuning: Tuning, new: Collection[str] = ()) ->
 
 
 def register_tuning(cls: type[Tuning]) -> None:
-    """Make a tuning of the user's known, so that checkpoints that it trained can be rebuilt.
+    """Make a custom tuning known, so that its checkpoints can be read.
 
     A checkpoint is a file of unknown origin, so it must not choose which class is imported.
     """
     if cls not in TUNINGS.values():
-        _OWN[_class_path(cls)] = cls
+        _OWN[class_path(cls)] = cls
 
 
 def described(tuning: Tuning) -> dict[str, Any]:
@@ -52,10 +53,8 @@ def described(tuning: Tuning) -> dict[str, Any]:
     >>> described(Lora(rank=4))
     {'name': 'lora', 'rank': 4, 'alpha': 16.0, 'dropout': 0.0, 'targets': ['query', 'value']}
     """
-    cls = type(tuning)
-    names = {tuning_class: name for name, tuning_class in TUNINGS.items()}
     assert dataclasses.is_dataclass(tuning)
-    return {"name": names.get(cls, _class_path(cls)), **dataclasses.asdict(tuning)}
+    return {"name": name_in(TUNINGS, type(tuning)), **dataclasses.asdict(tuning)}
 
 
 def saved_tuning(checkpoint: Checkpoint) -> Tuning:
@@ -92,7 +91,3 @@ def merged(checkpoint: Checkpoint) -> Checkpoint:
         names = [name for name in base.names if tensors.get(name) is checkpoint.tensors[name]]
         base = dataclasses.replace(base, names=names)
     return dataclasses.replace(checkpoint, tensors=tensors, tuning=None, base=base)
-
-
-def _class_path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

@@ -18,7 +18,7 @@ class Tuning:
     def apply(self, encoder: "BertEncoder") -> None:
         """Add parameters to the blocks of a frozen encoder, or let some of its parameters train, in place.
 
-        The encoder must compute the same as before. What is drawn comes from torch's generator, which is seeded.
+        The encoder must compute the same as before. Random values come from torch's generator, which is seeded.
 
         Raises:
             ValueError: the encoder lacks what the settings name; the message begins with the name of the field.

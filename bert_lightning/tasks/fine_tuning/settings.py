@@ -97,7 +97,7 @@ class FineTuningData:
     def for_prediction(self) -> Self:
         """Return the settings that prediction needs: how text is encoded, not where the data is.
 
-        A data set of the user's own is left out, so that its module is not needed to predict.
+        A custom data set is left out, so that prediction does not need its module.
         """
         settings = self.without_dataset() if self.standard is not None and self.standard.registered else self
         return replace(
@@ -111,11 +111,11 @@ class FineTuningData:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Settings of a head that can be exchanged for one of the user's.
+    """Settings of a head that can be exchanged for a custom one.
 
     Attributes:
-        name: linear, or the registered name of a head of one's own. Instead of it, class_path names a class.
-        init_args: arguments of a head of one's own.
+        name: linear, or the registered name of a custom head. `class_path` names a class instead.
+        init_args: arguments of a custom head.
     """
 
     name: str = LINEAR
@@ -125,4 +125,6 @@ class HeadSettings:
         if self.name != LINEAR:
             HEADS.require("name", self.name)
         elif self.init_args:
-            raise ValueError("init_args are for heads of one's own; the linear head takes none")
+            raise ValueError(
+                f"init_args is {self.init_args}, but the linear head takes none; only a custom head does"
+            )

@@ -173,7 +173,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         )
 
     def _split(self) -> Split | None:
-        """Return the split that is evaluated, or None if the loader is the user's own."""
+        """Return the split that is evaluated, or None if the loader is a custom one."""
         loaders = self.trainer.test_dataloaders if self.trainer.testing else self.trainer.val_dataloaders
         [loader] = loaders if isinstance(loaders, list) and len(loaders) == 1 else [loaders]
         split: Split | None = getattr(loader, "split", None)

@@ -1,4 +1,4 @@
-"""Texts and pairs of texts, encoded; and the base of tasks of the user's own that score each of them."""
+"""Encoded texts and pairs of texts, and the base of custom tasks that score each of them."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ class TextTaskData(FineTuningData):
     Attributes:
         text_column: column of the text, or of the first of two.
         text_pair_column: column of the second text, if there is one.
-        label_column: column of the label. In a test file it may be missing.
+        label_column: column of the label. A test file may lack it.
         column_names: names of the columns, if the file's first line does not give them.
     """
 
@@ -108,11 +108,11 @@ class TextTaskData(FineTuningData):
 
 
 class TextTask(FineTuningTask[TextSplit, Logits, Tensor]):
-    """A task of one's own over texts or pairs of texts: scores of each text, a loss, metrics and a prediction.
+    """Base of custom tasks over texts or pairs of texts: scores of each text, a loss, metrics and a prediction.
 
     A subclass has a `name` and the methods `losses`, `metrics` and `prediction`. `register_task(MyTask.spec())` makes
-    it known. Reading, batches, checkpoints, distribution over processes and all commands then work as for the tasks
-    of this package. The head is linear, or the one that `model.head` names.
+    it known. Reading, batches, checkpoints, distribution over processes and all commands then work as for the
+    built-in tasks. The head is linear, or the one that `model.head` names.
 
     Example:
         ::
@@ -163,7 +163,7 @@ class TextTask(FineTuningTask[TextSplit, Logits, Tensor]):
         """Turn a label, as a file has it, into a number or several.
 
         Raises:
-            ValueError: it is no label of this task.
+            ValueError: it is not a label of this task.
         """
         return float(label)
 
@@ -298,5 +298,5 @@ class TextTaskDataModule(FineTuningDataModule[LabelledText, TextSplit]):
             return self._task.target(str(example.label), self.settings)
         except ValueError as error:
             raise InputError(
-                f"{example.location}: {example.label!r} is no label of {self._task.name}: {error}"
+                f"{example.location}: {example.label!r} is not a label of {self._task.name}: {error}"
             ) from None
