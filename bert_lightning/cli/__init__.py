@@ -203,7 +203,12 @@ def _report_by_class(error: Exception) -> int:
             return _complain(f"{error}; the checkpoint is written, and the same command resumes the run", status)
         # torchrun ends the first process as soon as another one has failed, even while the first is still writing.
         return OK if os.environ.get("LOCAL_RANK", "0") != "0" else status
-    raise error
+    from bert_lightning.config.extensions import own_error
+
+    message = own_error(error)
+    if message is None:
+        raise error
+    return _complain(message, FAILURE)
 
 
 def _complain(message: str, status: int) -> int:

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
@@ -19,11 +20,12 @@ from bert_lightning.config.settings import Fault, Ready, Tables
 from bert_lightning.config.yaml_files import yaml_value
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.data.datasets.registration import OWNERS as DATASET_OWNERS
-from bert_lightning.errors import InputError
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.model.architectures import OWN_MODELS
 from bert_lightning.model.config import PARTS
 from bert_lightning.model.heads import HEADS
 from bert_lightning.model.losses import Loss
+from bert_lightning.model.parts import ContractError
 from bert_lightning.model.tuning import Tuning
 from bert_lightning.optim.optimizers import OptimizerSettings
 from bert_lightning.optim.schedules import Schedule
@@ -40,6 +42,8 @@ _REGISTRIES: tuple[dict[str, Any], ...] = (
     *(TASKS, TASK_OWNERS, OWN_MODELS, STANDARD_SETS, DATASET_OWNERS, HEADS),
     *PARTS.values(),
 )
+# Module and class of the user's -> the key that named it last.
+_NAMED: dict[tuple[str, str | None], str] = {}
 
 
 def required_names(kind: type) -> list[str]:
@@ -181,13 +185,57 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
     # Finders remember the content of folders. The module may have been written since.
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except BaseException as error:
         # Its registrations before the error would make the next attempt fail.
         for registry, content in zip(_REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(content)
         raise _import_error(error, name, what) from None
+    if not is_allowed(name, (*OURS, "lightning")):
+        _NAMED[name, class_path.rpartition(".")[2] if class_path else None] = key.removesuffix(".class_path")
+    return module
+
+
+def own_error(error: BaseException) -> str | None:
+    """Describe an error that code of the user's raised, with the key that names it; None if no such code did.
+
+    The code is in a module that a configuration or a checkpoint named. It raised if no code of this package lies
+    between it and the error; that of other packages may. What such code returned, and was refused, counts too.
+    """
+    if isinstance(error, ContractError):
+        return str(error)
+    named = {module for module, _ in _NAMED}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module, code = str(frame.f_globals.get("__name__")), frame.f_code
+        if is_allowed(module, OURS):
+            return None
+        if not is_allowed(module, named):
+            continue
+        keys = _keys_of(module, code.co_qualname.partition(".")[0]) or _keys_of(module)
+        owner = f"{' or '.join(keys)} ({module}.{code.co_qualname})" if keys else f"{module}.{code.co_qualname}"
+        text = str(error).splitlines()[0] if str(error) else "no message"
+        return f"{owner} raised {type(error).__name__} in {os.path.basename(code.co_filename)}, line {line}: {text}"
+    return None
+
+
+def _keys_of(module: str, name: str | None = None) -> list[str]:
+    """Return the keys that name a class, or anything of a module."""
+    return sorted({key for (of, own), key in _NAMED.items() if of == module and name in (None, own)})
+
+
+@contextmanager
+def own_errors_as(kind: type[InputError | WorkError]) -> Iterator[None]:
+    """Raise an error in code of the user's as one message that names the key; the error is its cause."""
+    try:
+        yield
+    except (InputError, WorkError):
+        raise
+    except Exception as error:
+        message = own_error(error)
+        if message is None:
+            raise
+        raise kind(message) from error
 
 
 def _import_error(error: BaseException, name: str, what: str) -> BaseException:

@@ -1,10 +1,13 @@
 """The one step method of a training: the losses, how a step computes them, and the perturbations around both."""
 
+from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import AdversarialSettings
 from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
 from bert_lightning.tasks.step_method import CountedLosses, StepMethod
 from bert_lightning.tasks.task import Task
+
+_REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "operations")
 
 
 def compose(
@@ -24,8 +27,29 @@ def compose(
         adversarial: the perturbations.
         distillation: temperature and weight; None without a teacher.
         teacher: a task of the same kind with the teacher's model.
+
+    Raises:
+        InputError: a method of the user's is none.
     """
     losses: CountedLosses = task
     if distillation is not None and teacher is not None and distillation.alpha > 0:
         losses = DistilledLosses(task, teacher, distillation)
-    return adversarial.wrap(step_method.build(losses), task)
+    method = _checked(step_method.build(losses), "step_method")
+    return _checked(adversarial.wrap(method, task), "adversarial")
+
+
+def _checked(method: StepMethod, key: str) -> StepMethod:
+    """Return a step method after checking that its losses fit together. One of the user's may promise anything.
+
+    Raises:
+        InputError: it has no losses, or other numbers of names, losses and factors. The message names the key.
+    """
+    if missing := [name for name in _REQUIRED if not hasattr(method, name)]:
+        raise InputError(f"{key} made {method!r}, which lacks {', '.join(missing)}")
+    names, number, factors = list(method.loss_names), method.num_losses, list(method.loss_factors)
+    if not 1 <= number <= len(names) or len(factors) != number or len({*names}) != len(names):
+        raise InputError(
+            f"{key} has {number} losses with the factors {factors}, and sums called {', '.join(map(str, names))}: it "
+            "needs one factor for each loss, and different names, those of the losses first"
+        )
+    return method

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.layers.packing import Packing, pad
-from bert_lightning.model.parts import PartTable
+from bert_lightning.model.parts import ContractError, PartTable
 
 LINEAR = "linear"
 """The head that came with this package."""
@@ -112,7 +112,7 @@ def scores_of(
     """Score (B, S, H) or packed (T, H) with a custom head: (B, L) per sequence; (B, S, L) or (T, L) per token.
 
     Raises:
-        ValueError: the head returns another shape.
+        ContractError: the head returns something else.
     """
     indices = None
     mask = None if attention_mask is None else attention_mask.to(torch.bool)
@@ -121,6 +121,11 @@ def scores_of(
         mask = torch.arange(hidden.shape[1], device=hidden.device) < packing.lengths[:, None]
     scores: Tensor = head(hidden, pooled, mask)
     expected = (*hidden.shape[: 2 if per_token else 1], num_outputs)
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        kind = str(scores.dtype) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ContractError(f"model.head: the head returned {kind}; expected a floating-point tensor of scores")
     if scores.shape != expected:
-        raise ValueError(f"the head returned the shape {tuple(scores.shape)}; expected {tuple(expected)}")
+        raise ContractError(
+            f"model.head: the head returned the shape {tuple(scores.shape)}; expected {tuple(expected)}"
+        )
     return scores.flatten(0, 1)[indices] if indices is not None and per_token else scores

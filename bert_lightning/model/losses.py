@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert_lightning.checks import require_at_least, require_below_one
+from bert_lightning.model.parts import ContractError
 
 IGNORED = -100
 """The label that is not scored, as in `torch.nn.functional.cross_entropy`."""
@@ -104,16 +105,19 @@ def item_losses(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     """Return the loss of each item, (N, L) and (N,) -> (N,), in float32 at least.
 
     Raises:
-        ValueError: the loss returns another shape.
+        ContractError: the loss returns something else.
 
     >>> item_losses(CrossEntropy(), torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 1]))
     tensor([0.6931, 0.1269])
     """
     losses = loss.losses(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+    name = f"loss: {type(loss).__name__}.losses"
+    if not isinstance(losses, Tensor) or not losses.is_floating_point():
+        kind = str(losses.dtype) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ContractError(f"{name} returned {kind}; expected a floating-point tensor with one loss per item")
     if losses.shape != targets.shape:
-        raise ValueError(
-            f"{type(loss).__name__}.losses returned the shape {tuple(losses.shape)}; "
-            f"expected {tuple(targets.shape)}, one loss per item"
+        raise ContractError(
+            f"{name} returned the shape {tuple(losses.shape)}; expected {tuple(targets.shape)}, one loss per item"
         )
     return losses
 

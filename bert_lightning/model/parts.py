@@ -15,6 +15,10 @@ from bert_lightning.checks import nearest
 Part = TypeVar("Part", bound=Callable[..., object])
 
 
+class ContractError(ValueError):
+    """A part of the user's, such as a head or a loss, that returns what it must not. The message names its key."""
+
+
 class PartTable(dict[str, Part]):
     """The parts of one kind by name.
 

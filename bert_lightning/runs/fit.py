@@ -8,6 +8,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.extensions import own_errors_as
+from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
 from bert_lightning.runs.directory import RunDirectory, shared_directory
@@ -54,6 +56,7 @@ def train(
     Raises:
         InputError: the directory holds another experiment, another process trains there, the data changed since, or
             settings, data and checkpoint do not fit together.
+        WorkError: code of the user's raised, or something failed that is not the user's mistake.
         StoppedBySignal: a signal ended training; the checkpoint is written.
     """
     with (
@@ -66,7 +69,8 @@ def train(
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
         own = own_callbacks(experiment, callbacks)
-        setup = build(experiment, start)
+        with own_errors_as(InputError):
+            setup = build(experiment, start)
         inputs = Inputs.of(setup.data, start, setup.teacher)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
@@ -76,7 +80,7 @@ def train(
         session = Session(directory, experiment, run_id, inputs, point, tuple(callbacks), tuple(loggers))
         trainer = _new_trainer(session, setup, own, profile, micro_batches)
         setup.data.check_shares(experiment.trainer.num_shares)
-        with recording(session, lock, trainer):
+        with recording(session, lock, trainer), own_errors_as(WorkError):
             metrics = _train(session, setup, trainer)
             record_result(session, setup.task, metrics)
         return metrics

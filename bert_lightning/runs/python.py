@@ -105,7 +105,8 @@ def fit(
         InputError: a setting, the data or the directory is not usable. The message names the key or the file.
         StoppedBySignal: a signal such as Ctrl-C ended training. The checkpoint is written, and the same call
             continues.
-        WorkError: a callback raised, or something else failed, such as a full disk.
+        WorkError: a callback or another part of yours raised, or something else failed, such as a full
+            disk.
 
     Example:
         ::

@@ -152,8 +152,8 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
     except Interrupted:
         ending = "interrupted"
         raise
-    except WorkError as error:
-        message = str(error)
+    except Exception as error:
+        message = str(error) if isinstance(error, WorkError | InputError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         try:

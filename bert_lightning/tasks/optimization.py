@@ -1,11 +1,14 @@
 """The settings of an optimiser step."""
 
+import math
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal
 
 import torch
 
 from bert_lightning.checks import name_in
+from bert_lightning.model.parts import ContractError
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
@@ -57,5 +60,23 @@ class Optimization:
             model.hidden_matrices() if self.optimizer.matrices_apart else None,
         )
         optimizer = self.optimizer.build(groups)
-        schedule, num_steps = self.schedule, self.num_steps
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))
+
+        # LambdaLR would write the attributes of a method into checkpoints.
+        def factor(step: int) -> float:
+            return self._factor(step)
+
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def _factor(self, step: int) -> float:
+        """Return the factor on the learning rate.
+
+        Raises:
+            ContractError: that of a schedule of the user's is no finite number.
+        """
+        factor = self.schedule.factor(step, self.num_steps)
+        if not isinstance(factor, Real) or not math.isfinite(factor):
+            raise ContractError(
+                f"schedule: {type(self.schedule).__name__}.factor returned {factor!r} for step {step}; expected a "
+                "finite number"
+            )
+        return factor

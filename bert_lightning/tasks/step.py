@@ -11,6 +11,7 @@ from torch import Tensor
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key
 from bert_lightning.distributed.collectives import data_rank, sum_over_shares
+from bert_lightning.model.parts import ContractError
 from bert_lightning.tasks.step_method import StepMethod
 
 if TYPE_CHECKING:
@@ -40,11 +41,16 @@ class Backward:
             is_last: whether no other pass of this micro-batch follows.
 
         Raises:
-            RuntimeError: the last pass has been made already.
+            ContractError: the last pass has been made already, or the losses carry no gradients.
         """
         if self._ended:
-            raise RuntimeError(
-                "a step method called backward after the last pass: every pass before the last needs is_last=False"
+            raise ContractError(
+                "step_method: backward was called after the last pass: every pass before the last needs is_last=False"
+            )
+        if not losses.requires_grad:
+            raise ContractError(
+                "the losses carry no gradients: head, loss and step_method must compute them with torch's operations "
+                "from the outputs of the model, and not detach them"
             )
         self._ended = is_last
         strategy = self._task.trainer.strategy
@@ -55,10 +61,12 @@ class Backward:
         """Check that the last pass was made. Without it, the weights of the processes would differ.
 
         Raises:
-            RuntimeError: the last pass is missing.
+            ContractError: the last pass is missing.
         """
         if not self._ended:
-            raise RuntimeError("a step method made no last backward pass: call backward once without is_last=False")
+            raise ContractError(
+                "step_method: no last backward pass was made: call backward once without is_last=False"
+            )
 
 
 class StepSums(NamedTuple):
@@ -82,14 +90,20 @@ def accumulate_gradients(
     """Add up the gradients of this process's micro-batches.
 
     Each sum is divided by its count over all micro-batches of all processes. Dropout is seeded for each micro-batch.
+
+    Raises:
+        ContractError: the method returns counts, sums or losses of another number than it names.
     """
     trainer, step = task.trainer, task.trainer.global_step
     share, num_shares = data_rank(trainer)
-    counts = torch.stack([method.counts(batch) for batch in micro_batches]).sum(0).float().to(task.device)
-    divisors = sum_over_shares(counts, num_shares)[: method.num_losses].clamp(min=1)
+    num_sums, num_losses = len(method.loss_names), method.num_losses
+    of_batches = [_numbered(method.counts(batch), num_sums, "counts returned") for batch in micro_batches]
+    counts = torch.stack(of_batches).sum(0).float().to(task.device)
+    divisors = sum_over_shares(counts, num_shares)[:num_losses].clamp(min=1)
     weights = torch.tensor(loss_weights(task, optimization), device=task.device)
 
     def loss_of(losses: Tensor) -> Tensor:
+        losses = _numbered(losses, num_losses, "backward was called with")
         # Gradients are averaged over processes; the factor makes that a sum.
         return (losses / divisors * weights).sum() * num_shares
 
@@ -97,9 +111,21 @@ def accumulate_gradients(
     for number, batch in enumerate(micro_batches):
         torch.manual_seed(derive_key(optimization.seed, "dropout", step, share, number))
         backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
-        sums += method.sums(batch, backward)
+        sums += _numbered(method.sums(batch, backward), num_sums, "sums returned").detach()
         backward.check_ended()
-    return StepSums(sums, counts, loss_of(sums[: method.num_losses]))
+    return StepSums(sums, counts, loss_of(sums[:num_losses]))
+
+
+def _numbered(values: object, number: int, event: str) -> Tensor:
+    """Return values after checking that they are one per sum: another number would be stretched silently.
+
+    Raises:
+        ContractError: they are no tensor of that number.
+    """
+    if isinstance(values, Tensor) and values.shape == (number,):
+        return values
+    kind = f"the shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+    raise ContractError(f"step_method: {event} {kind}; expected a tensor of shape ({number},), as its names say")
 
 
 def loss_weights(task: "Task", optimization: "Optimization") -> list[float]:

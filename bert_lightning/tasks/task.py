@@ -64,6 +64,7 @@ class Task(LoggedTask, Inference):
         step_method: turns a micro-batch into gradients.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
+        is_computing_gradients: whether a step has begun and changed no weights yet. It stays so after an error.
     """
 
     name: ClassVar[str]
@@ -104,6 +105,7 @@ class Task(LoggedTask, Inference):
         self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
+        self.is_computing_gradients = False
         self._without_optimizer: list[torch.nn.Parameter] = []
         self._interval = LogInterval()
         self._finite = FiniteSteps()
@@ -210,7 +212,9 @@ class Task(LoggedTask, Inference):
         rate = base_rate(self.trainer.optimizers[0], optimization.optimizer.learning_rate) if is_logged else 0.0
         micro_batches = batch if isinstance(batch, list) else [batch]
         clock.begin_step(self.device)
+        self.is_computing_gradients = True
         result = accumulate_gradients(self, optimization, self.step_method, micro_batches)
+        self.is_computing_gradients = False
         clock.begin_optimizer()
         for parameter in self._without_optimizer:
             parameter.grad = None
@@ -287,6 +291,7 @@ class Task(LoggedTask, Inference):
         return []
 
     def on_train_start(self) -> None:
+        self.is_computing_gradients = False
         if not self.automatic_optimization:
             self._without_optimizer = check_training(self, self._optimization)
         self._finite.folder = Path(self.trainer.default_root_dir)

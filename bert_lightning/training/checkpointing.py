@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -166,6 +166,27 @@ def _io(trainer: Trainer) -> VerifiedCheckpointIO:
     return io
 
 
+class _Progress(NamedTuple):
+    """How far training was at the end of a step. A checkpoint holds it."""
+
+    batches: dict[str, Any]
+    num_stepped: int
+    loader: dict[str, Any]
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "_Progress":
+        """Return the progress of a training whose step ends."""
+        loop, loader = trainer.fit_loop.epoch_loop, cast(Any, trainer.train_dataloader)
+        return cls(loop.batch_progress.state_dict(), loop._batches_that_stepped, loader.state_dict())
+
+    def restore(self, trainer: Trainer) -> None:
+        """Take back what happened since."""
+        loop, loader = trainer.fit_loop.epoch_loop, cast(Any, trainer.train_dataloader)
+        loop.batch_progress.load_state_dict(self.batches)
+        loop._batches_that_stepped = self.num_stepped
+        loader.load_state_dict(self.loader)
+
+
 class Checkpointing(Checkpoint):
     """A callback that writes `step-*.ckpt` into a folder and updates the links `last.ckpt` and `best.ckpt` there.
 
@@ -192,6 +213,7 @@ class Checkpointing(Checkpoint):
         self.best_step: int | None = None
         self.saved_step = -1
         self._writes = False
+        self._progress: _Progress | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._writes = trainer.is_global_zero
@@ -205,6 +227,7 @@ class Checkpointing(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         interval, step = self.settings.every_n_steps, trainer.global_step
+        self._progress = _Progress.of(trainer)
         if interval and step % interval == 0 and not self.is_validated(step, trainer.max_steps):
             self.save(trainer)
 
@@ -228,11 +251,19 @@ class Checkpointing(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported.
 
-        If an own callback failed between two steps, write the checkpoint of the last one first.
+        If a callback of the user's failed between two steps, or gradients could not be computed, write the checkpoint
+        of the last step first.
         """
         step = trainer.global_step
-        fails_between_steps = isinstance(exception, OwnPartError) and exception.allows_checkpoint
-        if fails_between_steps and trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps):
+        if isinstance(exception, OwnPartError):
+            is_complete = exception.allows_checkpoint
+        else:
+            # What a step has before its update is computed again after a resume.
+            is_complete = isinstance(exception, Exception) and getattr(pl_module, "is_computing_gradients", False)
+        is_due = trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps)
+        if is_complete and is_due and self._progress is not None:
+            # The batch of the step that failed must be drawn again.
+            self._progress.restore(trainer)
             with suppress(WorkError):
                 self.save(trainer)
         # There is no barrier, because some processes may be gone.

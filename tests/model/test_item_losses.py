@@ -1,6 +1,7 @@
 """Losses over counted items: those of the table, and a custom one."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from bert_lightning.model.losses import (
     span_losses,
     summed_losses,
 )
+from bert_lightning.model.parts import ContractError
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,14 @@ def test_a_loss_of_another_shape_is_refused():
 
     with pytest.raises(ValueError, match=r"Mean.losses returned the shape \(\); expected \(7,\), one loss per item"):
         item_losses(Mean(), *scores())
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"), [(None, "NoneType"), (1.0, "float"), (torch.ones(7).long(), "torch.int64")]
+)
+def test_a_loss_that_returns_no_numbers_with_gradients_is_refused(result, kind):
+    with pytest.raises(ContractError, match=f"^loss: SimpleNamespace.losses returned {kind}; expected a floating"):
+        item_losses(SimpleNamespace(losses=lambda logits, targets: result), *scores())
 
 
 @pytest.mark.parametrize(("make", "message"), [(lambda: Focal(-1), "gamma is -1"), (lambda: LabelSmoothing(1), "1;")])

@@ -17,6 +17,7 @@ from bert_lightning.model.architectures import model_of
 from bert_lightning.model.headed_model import HeadedModel
 from bert_lightning.model.heads import HEADS
 from bert_lightning.model.layers.packing import packing_of
+from bert_lightning.model.parts import ContractError
 
 V = 40
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 3, 0, 0], [2, 12, 13, 3, 0]])
@@ -161,6 +162,14 @@ def test_a_wrong_head_is_an_error_that_says_what_is_wrong(head, message):
 def test_a_head_of_another_shape_is_refused():
     model = BertForTokenClassification(small(), **LABELS, head="attentive")
     with pytest.raises(ValueError, match=r"the head returned the shape \(3, 3\); expected \(3, 5, 3\)"):
+        model(IDS, None, MASK)
+
+
+@pytest.mark.parametrize(("result", "kind"), [(None, "NoneType"), (torch.ones(3, 5, 3).long(), "torch.int64")])
+def test_a_head_that_returns_no_scores_is_refused(result, kind, monkeypatch):
+    model = BertForTokenClassification(small(), **LABELS, head="attentive")
+    monkeypatch.setattr(HEADS["attentive"], "forward", lambda *_: result)
+    with pytest.raises(ContractError, match=f"^model.head: the head returned {kind}; expected a floating-point"):
         model(IDS, None, MASK)
 
 

@@ -17,11 +17,14 @@ from tests.support.kills import Killed, kill_at
 from tests.support.runs import logged, weights
 
 MODULE = """
+import os
+from dataclasses import dataclass
 from pathlib import Path
 import numpy
 import torch
 from lightning import Callback
 from lightning.pytorch.loggers import Logger
+from bert_lightning.tasks.step_method import PlainStep
 
 class Counter(Callback):
     '''Counts steps, and adds the count to one weight.'''
@@ -52,6 +55,25 @@ class Counter(Callback):
 
     def load_state_dict(self, state):
         self.count = state["count"]
+
+class FailingStep(PlainStep):
+    def sums(self, batch, backward):
+        sums = super().sums(batch, backward)
+        if os.environ.get("FAILS") == "in the step" and self.losses.trainer.global_step == 4:
+            raise RuntimeError("the reason")
+        return sums
+
+class Unsteady(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if os.environ.get("FAILS") == "in a hook" and trainer.global_step == 4:
+            raise RuntimeError("the reason")
+
+@dataclass(frozen=True)
+class Failing:
+    def build(self, losses):
+        if os.environ.get("FAILS") == "before":
+            raise RuntimeError("the reason")
+        return FailingStep(losses)
 
 class Unreadable(Callback):
     def state_dict(self):
@@ -178,6 +200,37 @@ def test_an_error_in_a_hook_ends_the_run_with_its_message_and_a_checkpoint(fit, 
     assert int(checkpoints[-1].name[5:14]) == newest
     assert torch.load(checkpoints[-1], weights_only=True)["callbacks"]["Counter"] == {"count": newest}
     assert (session("run")["ended"], session("run")["error"]) == ("failed", message)
+
+
+def test_an_error_before_training_in_a_part_is_one_message_that_names_its_key(fit, monkeypatch, capsys):
+    monkeypatch.setenv("FAILS", "before")
+    assert fit("early", {"step_method": {"class_path": "parts_here.Failing"}}) == 2
+    assert "step_method (parts_here.Failing.build) raised RuntimeError in parts_here.py" in capsys.readouterr().err
+    assert not Path("early").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("in the step", "step_method (parts_here.FailingStep.sums) raised RuntimeError in parts_here.py, line "),
+        ("in a hook", "callbacks.0 (parts_here.Unsteady) raised in on_train_batch_start: "),
+    ],
+)
+def test_after_an_error_within_a_step_the_mended_run_resumes_bit_for_bit(fit, monkeypatch, capsys, where, message):
+    values = {"step_method": {"class_path": "parts_here.Failing"}, "callbacks": ["parts_here.Unsteady"]}
+    assert fit("whole", values) == 0
+    monkeypatch.setenv("FAILS", where)
+    assert fit("run", values) == 1
+    shown = capsys.readouterr().err.splitlines()[-1].removeprefix("bert-lightning: ")
+    assert message in shown
+    assert shown.endswith("the reason")
+    assert (session("run")["ended"], session("run")["error"]) == ("failed", shown)
+    assert Path("run/checkpoints/last.ckpt").resolve().name == "step-000000004.ckpt"
+    monkeypatch.delenv("FAILS")
+    assert fit("run", values) == 0
+    whole, mended = weights(Path("whole")), weights(Path("run"))
+    assert all(torch.equal(whole[name], mended[name]) for name in whole)
+    assert logged(Path("whole")) == logged(Path("run"))
 
 
 @pytest.mark.parametrize(

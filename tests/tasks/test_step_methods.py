@@ -5,7 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bert_lightning.tasks.step import Backward
+from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import NoAdversary
+from bert_lightning.methods.composition import compose
+from bert_lightning.model.parts import ContractError
+from bert_lightning.tasks.step import Backward, accumulate_gradients
 from tests.support.ranks import Ranks
 from tests.test_strategies import NO_DROPOUT, difference, fit, weights
 
@@ -65,8 +69,86 @@ def test_a_step_method_ends_each_micro_batch_with_one_last_pass(passes, message)
         task = SimpleNamespace(manual_backward=lambda loss: None, trainer=SimpleNamespace(strategy=None))
         backward = Backward(task, torch.sum, exchanges=True)
         for is_last in passes:
-            backward(torch.ones(1), is_last=is_last)
+            backward(torch.ones(1, requires_grad=True), is_last=is_last)
         backward.check_ended()
 
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(ContractError, match=message):
         call()
+
+
+class Promises:
+    """A step method of a loss and a further sum, with parts that a test replaces."""
+
+    loss_names, num_losses, loss_factors = ("loss", "right"), 1, (1.0,)
+
+    def __init__(self, **changes):
+        self.backed, self.of_counts, self.of_sums = torch.ones(1, requires_grad=True), torch.ones(2), torch.ones(2)
+        self.__dict__.update(changes)
+
+    def counts(self, batch):
+        return self.of_counts
+
+    def sums(self, batch, backward):
+        backward(self.backed)
+        return self.of_sums
+
+    def operations(self, batch, num_passes=1):
+        return 0.0
+
+
+def step_of(method):
+    trainer = SimpleNamespace(global_step=0, strategy=None, global_rank=0, world_size=1)
+    task = SimpleNamespace(
+        manual_backward=lambda loss: loss.backward(),
+        trainer=trainer,
+        device="cpu",
+        step_method=method,
+        device_mesh=None,
+    )
+    optimization = SimpleNamespace(seed=0, loss_weights={})
+    return accumulate_gradients(task, optimization, method, [{}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"of_counts": torch.ones(1)}, r"step_method: counts returned the shape \(1,\); expected .* \(2,\)"),
+        ({"of_counts": None}, "step_method: counts returned NoneType"),
+        ({"of_sums": torch.ones(1)}, r"step_method: sums returned the shape \(1,\)"),
+        ({"of_sums": None}, "step_method: sums returned NoneType"),
+        (
+            {"backed": torch.ones(2, requires_grad=True)},
+            r"step_method: backward was called with the shape \(2,\); expected .* \(1,\)",
+        ),
+        ({"backed": torch.ones(1)}, "the losses carry no gradients: head, loss and step_method must"),
+    ],
+)
+def test_values_that_broadcasting_would_stretch_and_losses_without_gradients_are_refused(changes, message):
+    assert step_of(Promises()).loss == 1
+    with pytest.raises(ContractError, match=message):
+        step_of(Promises(**changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (None, "step_method made None, which lacks loss_names, num_losses, "),
+        (Promises(num_losses=3), "step_method has 3 losses"),
+        (Promises(num_losses=0, loss_factors=()), "step_method has 0 losses"),
+        (Promises(loss_factors=()), "one factor for each loss"),
+        (Promises(loss_names=("loss", "loss")), "different names"),
+    ],
+)
+def test_a_step_method_whose_losses_do_not_fit_together_is_refused_before_training(method, message):
+    chosen = SimpleNamespace(build=lambda losses: method)
+    with pytest.raises(InputError, match=message):
+        compose(SimpleNamespace(), chosen, NoAdversary())
+
+
+def test_perturbations_that_make_no_step_method_are_refused_before_training():
+    with pytest.raises(InputError, match="adversarial made None, which lacks loss_names"):
+        compose(
+            SimpleNamespace(),
+            SimpleNamespace(build=lambda losses: Promises()),
+            SimpleNamespace(wrap=lambda method, task: None),
+        )

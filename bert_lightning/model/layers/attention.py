@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bert_lightning.model.layers.dropout import dropout
 from bert_lightning.model.layers.packing import Packing, pad
-from bert_lightning.model.parts import PartTable
+from bert_lightning.model.parts import ContractError, PartTable
 
 AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
 PUBLISHED_ATTENTION = "dot_product"
@@ -188,9 +188,12 @@ def attend_with(
         query, key, value = query_key_value.unflatten(-1, (3, num_heads, -1)).unbind(1)
     result = attention(query, key, value, layout, dropout_probability)
     context, weights = result if isinstance(result, tuple) else (result, None)
+    if not isinstance(context, Tensor):
+        raise ContractError(f"model.attention: an attention returned {type(context).__name__}; expected a tensor")
     if context.shape != query.shape:
-        raise ValueError(
-            f"an attention returned the shape {tuple(context.shape)}, but the query has {tuple(query.shape)}"
+        raise ContractError(
+            f"model.attention: an attention returned the shape {tuple(context.shape)}, but the query has "
+            f"{tuple(query.shape)}"
         )
     return AttentionOutput((context.transpose(1, 2) if layout.packing is None else context).flatten(-2), weights)
 
