@@ -435,6 +435,56 @@ def test_bad_examples_and_keys_of_a_registered_data_set_are_named(values, regist
         bert_lightning.build(own)
 
 
+def test_labels_that_are_numbers_are_taken_as_text(values, register):
+    def numbered():
+        return [{"text": "The cat.", "label": number % 2} for number in range(16)]
+
+    register("own", "text-classification", {"train": numbered, "validation": numbered}, labels=[1, 0])
+    own = without_files(values)
+    own["data"]["dataset"] = "own"
+    task, data = bert_lightning.build(own)
+    assert task.labels == ["1", "0"]
+    assert data.splits["train"].labels.tolist() == [1, 0] * 8
+
+
+def returns_nothing():
+    pass
+
+
+def raises_within():
+    yield {"text": "a", "label": "b"}
+    raise KeyError("topic")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (returns_nothing, r"function returns_nothing of the split train \(test_python.py, line \d+\) returned None"),
+        (raises_within, r"raises_within of the split train raised KeyError in test_python.py, line \d+: 'topic'"),
+    ],
+)
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_function_of_a_data_set_that_fails_is_one_message(values, register, function, message, reads):
+    own = without_files(values)
+    if reads:
+        register("own", "text-classification", {"train": "a.tsv"}, read=lambda path: function())
+        message = message.partition("split train")[2].replace(r"\(test_python.py, line \d+\) ", ".*")
+        message = f"data set own: the function .*<lambda> that reads a.tsv.*{message.strip()}"
+    else:
+        register("own", "text-classification", {"train": function})
+    own["data"]["dataset"] = "own"
+    with pytest.raises(InputError, match=message):
+        bert_lightning.build(own)
+
+
+def test_a_data_set_of_an_unknown_task_is_refused_with_the_nearest_one(values, register):
+    register("own", "text-clasification", {"train": list})
+    own = without_files(values)
+    own["data"]["dataset"] = "own"
+    with pytest.raises(InputError, match=r"of the task text-clasification; did you mean 'text-classification'\?"):
+        bert_lightning.build(own)
+
+
 # -- what `import bert_lightning` shows ------------------------------------------------------------------------------
 
 

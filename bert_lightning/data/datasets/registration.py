@@ -1,16 +1,20 @@
 """Custom data sets, which experiments name with `data.dataset`."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from bert_lightning.checks import nearest
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
 from bert_lightning.data.datasets.examples import EXAMPLE_TYPES, UNLABELLED
 from bert_lightning.data.datasets.standard_set import ProblemType, SplitFile, StandardSet
 from bert_lightning.errors import InputError
+from bert_lightning.wording import first_line
 
 Examples = Callable[[], Iterable[object]]
 """A function that yields the examples of a split."""
@@ -19,6 +23,8 @@ PROGRAM = "__main__"
 OWNERS: dict[str, str] = {}
 """Name of a registered data set -> the module that registered it."""
 SPLITS = ("train", "validation", "test")
+# Task -> the field of its examples that names a label or several; elsewhere a number may be a number.
+_LABELS = {"text-classification": "label", "relation-classification": "label", "token-classification": "tags"}
 
 
 def register_dataset(
@@ -37,7 +43,8 @@ def register_dataset(
     """Add a data set, which experiments of its task can then name with the key `data.dataset`.
 
     An example is a named tuple of `bert_lightning.data`, or a dictionary of its fields. Of these, `id` and `location`
-    may be left out, and so may what has a natural default, such as `text_pair`.
+    may be left out, and so may what has a natural default, such as `text_pair`. Labels that are numbers become text,
+    except in a regression.
 
     Args:
         name: the value of `data.dataset`.
@@ -64,10 +71,16 @@ def register_dataset(
     described = StandardSet(
         task=task,
         splits={split: (_split_file(name, split, source),) for split, source in splits.items()},
-        read=_Reader(name, task, tuple((split, each) for split, each in splits.items() if callable(each)), read),
+        read=_Reader(
+            name,
+            task,
+            tuple((split, each) for split, each in splits.items() if callable(each)),
+            read,
+            numeric=problem_type == "regression",
+        ),
         monitor=monitor or "",
         source="",
-        labels=tuple(labels) if labels is not None else None,
+        labels=tuple(map(_as_text, labels)) if labels is not None else None,
         problem_type=problem_type,
         is_pair=is_pair,
         scheme=scheme,
@@ -100,19 +113,61 @@ class _Reader:
     task: str
     functions: tuple[tuple[str, Examples], ...]
     read_file: Callable[[str], Iterable[object]] | None
+    numeric: bool
+    """the labels are numbers, not names"""
 
     def __call__(self, source: str, split: str) -> Iterator[object]:
         function = dict(self.functions).get(split)
         if function is not None and source == _source_of_function(self.name, split):
-            examples = function()
+            examples = self._yielded(function, (), f"of the split {split}")
         elif self.read_file is not None:
-            examples = self.read_file(source)
+            examples = self._yielded(self.read_file, (source,), f"that reads {source}")
         else:
             raise InputError(
                 f"{source}: the data set {self.name} has functions that yield its examples, and reads no file"
             )
         for number, example in enumerate(examples):
-            yield _typed(example, self.task, split, f"{source}: example {number + 1}", number)
+            typed = _typed(example, self.task, split, f"{source}: example {number + 1}", number)
+            yield typed if self.numeric else _with_names(typed, self.task)
+
+    def _yielded(
+        self, function: Callable[..., Iterable[object]], arguments: tuple[str, ...], purpose: str
+    ) -> Iterator[object]:
+        """Yield the examples of a function of the user's.
+
+        Raises:
+            InputError: it raises, or returns something else. The message names the data set and the function.
+        """
+        code = getattr(function, "__code__", None)
+        what = f"data set {self.name}: the function {getattr(function, '__qualname__', repr(function))} {purpose}"
+        try:
+            examples = function(*arguments)
+            if not isinstance(examples, Iterable):
+                place = f" ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})" if code else ""
+                raise InputError(f"{what}{place} returned {examples!r}; it must yield examples")
+            yield from examples
+        except InputError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(
+                f"{what} raised {type(error).__name__} in {os.path.basename(last.filename)}, line {last.lineno}: "
+                f"{first_line(error)}"
+            ) from error
+
+
+def _as_text(label: object) -> Any:
+    """Return a label that is a number as text; everything else as it is."""
+    return str(label) if isinstance(label, Number) else label
+
+
+def _with_names(example: Any, task: str) -> object:
+    """Return an example whose labels are text, as those of a file are."""
+    key = _LABELS.get(task)
+    labels = getattr(example, key, None) if key is not None else None
+    if isinstance(labels, list | tuple):
+        return example._replace(**{str(key): type(labels)(map(_as_text, labels))})
+    return example._replace(**{str(key): _as_text(labels)}) if isinstance(labels, Number) else example
 
 
 def _typed(example: object, task: str, split: str, location: str, number: int) -> object:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
-from bert_lightning.checks import refuse_empty_paths, require_at_least
+from bert_lightning.checks import nearest, refuse_empty_paths, require_at_least
 from bert_lightning.data.datasets.catalogue import standard_set
+from bert_lightning.data.datasets.examples import EXAMPLE_TYPES
 from bert_lightning.data.datasets.standard_set import StandardSet
 from bert_lightning.errors import InputError
 from bert_lightning.model.heads import HEADS, LINEAR
@@ -61,7 +62,10 @@ class FineTuningData:
                 "folder does nothing without data.dataset: name files with data.train, data.validation and data.test"
             )
         if self.standard is not None and self.standard.task != self.task:
-            raise ValueError(f"dataset is {self.dataset!r}, which is of the task {self.standard.task}")
+            task = self.standard.task
+            near = "" if task in EXAMPLE_TYPES else nearest(task, EXAMPLE_TYPES, cutoff=0.7)
+            hint = near if near.endswith("?") else ""
+            raise ValueError(f"dataset is {self.dataset!r}, which is of the task {task}{hint}")
 
     @property
     def longest(self) -> int:
