@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,13 @@ hypothesis.settings.load_profile("untimed")
 
 # Fixtures of one folder have no doctests, and pytest would import all of these files under one name.
 collect_ignore_glob = ["*/conftest.py"]
+
+
+@pytest.fixture(autouse=True)
+def program_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this program be a file, which trainings in several processes need; a worker of pytest-xdist is none."""
+    if not hasattr(sys.modules["__main__"], "__file__"):
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", pytest.__file__, raising=False)
 
 
 @pytest.fixture(scope="session")
