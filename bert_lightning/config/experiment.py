@@ -31,7 +31,7 @@ from bert_lightning.config.layers import (
     with_names,
 )
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
-from bert_lightning.config.model_parts import with_class_paths, with_own_parts, without_stale_arguments
+from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
 from bert_lightning.config.published import Published
 from bert_lightning.config.sections import (
@@ -95,6 +95,13 @@ _SECTIONS: dict[str, type] = {
     "wandb": WandbSettings,
     "trainer": TrainerSettings,
 }
+# What an override may give as the text of a mapping, besides the choices.
+_MAPPINGS = frozenset(
+    [
+        *("data", "loss_weights", "model.config", *_SECTIONS, *PART_PATHS),
+        *(f"{path}.init_args" for path in (*CHOICES, *PART_PATHS)),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ def load_experiment(
         allow_modules = [*allow_modules, *own]
     layers, unread = read_layers(experiment)
     try:
-        layers.append(override_layer(overrides or ()))
+        layers.append(override_layer(overrides or (), CHOICES, _MAPPINGS))
     except InputError as error:
         unread.append(str(error))
     return _loaded(layers, unread, below or {}, allow_modules)
@@ -242,7 +249,9 @@ def _loaded(
     all_names = ", ".join(name for name, _ in layers if name not in OVERRIDE_LAYERS)
     messages = []
     for key, message in faults:
-        owner = source_of(key, sources)
+        section, _, name = key.rpartition(".")
+        # The keys of a class were written under `init_args`.
+        owner = source_of(key, sources) or source_of(f"{section}.init_args.{name}", sources)
         message = with_old_name(
             _with_choice(key, with_hint(key, message, _keys_by_section())), key, all_written[owner]
         )
@@ -289,7 +298,8 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
     try:
         values, tables = with_extensions(values, CHOICES, allow_modules)
     except InputError as error:
-        faults.append(("", str(error)))
+        # The message begins with the key.
+        faults.append((str(error).split()[0].rstrip(":"), str(error)))
         values = without_sections(values, extensions_in(values, CHOICES))
     _check_name(values.get("experiment"), faults)
     model = values.get("model")

@@ -1,14 +1,14 @@
 """Layers of a configuration: files, nested values and overrides as nested keys, and merging a layer over another."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bert_lightning.config.nested import at, copied, split
 from bert_lightning.config.settings import Tables
-from bert_lightning.config.yaml_files import read_yaml
+from bert_lightning.config.yaml_files import mapping_of_text, read_yaml
 from bert_lightning.errors import InputError
 
 Source = str | Path | Mapping[str, object]
@@ -46,23 +46,33 @@ def read_layers(sources: Source | Sequence[Source]) -> tuple[list[Layer], list[s
     return layers, unread
 
 
-def override_layer(overrides: Overrides) -> Layer:
+def override_layer(overrides: Overrides, choices: Collection[str] = (), sections: Collection[str] = ()) -> Layer:
     """Return overrides as a layer.
+
+    Args:
+        overrides: dotted keys and their values, or arguments of the command line.
+        choices: dotted paths of the choices, which may be given as their name alone.
+        sections: dotted paths of nested keys, which may be given as the text of a YAML mapping; so may a choice.
 
     Raises:
         InputError: an argument has another form, a key has no value, or two keys contradict each other.
 
     >>> override_layer({"data.batch_size": 16})
     ('overrides', {'data': {'batch_size': 16}})
+    >>> override_layer(["--tuning", "lora", "--tuning.rank", "4"], choices=["tuning"])
+    ('command line', {'tuning': {'name': 'lora', 'rank': '4'}})
+    >>> override_layer(["--loss_weights", "{nsp_loss: 0.5}"], sections=["loss_weights"])
+    ('command line', {'loss_weights': {'nsp_loss': 0.5}})
     """
     if isinstance(overrides, Mapping):
         for key in overrides:
             if not isinstance(key, str):
                 raise InputError(f"overrides: a key is text such as 'trainer.max_steps', not {key!r}")
-        return OVERRIDE_LAYERS[0], _nested((key, plain_value(value)) for key, value in overrides.items())
+        pairs = [(key, plain_value(value)) for key, value in overrides.items()]
+        return OVERRIDE_LAYERS[0], _nested(pairs, choices, sections)
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
         raise InputError(f"overrides are keys and values, {{'trainer.max_steps': 100}}, not {overrides!r}")
-    return OVERRIDE_LAYERS[1], parse_overrides(overrides)
+    return OVERRIDE_LAYERS[1], parse_overrides(overrides, choices, sections)
 
 
 def plain_value(value: object) -> object:
@@ -80,8 +90,10 @@ def plain_value(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
-    """Turn `--key.sub value` and `--key.sub=value` into nested keys; values stay text.
+def parse_overrides(
+    arguments: Sequence[str], choices: Collection[str] = (), sections: Collection[str] = ()
+) -> dict[str, object]:
+    """Turn `--key.sub value` and `--key.sub=value` into nested keys; values stay text, except those of sections.
 
     Raises:
         InputError: an argument has another form, or a key has no value.
@@ -89,7 +101,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
     >>> parse_overrides(["--optimizer.learning_rate", "1e-4", "--data.batch_size=16"])
     {'optimizer': {'learning_rate': '1e-4'}, 'data': {'batch_size': '16'}}
     """
-    return _nested(_pairs(list(arguments)))
+    return _nested(_pairs(list(arguments)), choices, sections)
 
 
 def _pairs(rest: list[str]) -> Iterable[tuple[str, object]]:
@@ -106,18 +118,23 @@ def _pairs(rest: list[str]) -> Iterable[tuple[str, object]]:
         yield f"--{key}", value
 
 
-def _nested(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+def _nested(
+    pairs: Iterable[tuple[str, object]], choices: Collection[str], sections: Collection[str]
+) -> dict[str, object]:
     """Return nested keys from dotted keys, with or without dashes before them, and their values."""
     result: dict[str, object] = {}
     for key, value in pairs:
-        *parents, name = key.removeprefix("--").split(".")
+        full = key.removeprefix("--")
+        *parents, name = full.split(".")
+        if full in choices or full in sections:
+            value = mapping_of_text(value, full)
+        if full in choices and isinstance(value, str):
+            value = {"name": value}
         section = result
         for parent in parents:
             inner = section.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise InputError(
-                    f"{key}: an override before it gave {parent} itself a value; a choice is named with {parent}.name"
-                )
+                raise InputError(f"{key}: an override before it gave {parent} itself a value")
             section = inner
         before = section.get(name)
         section[name] = merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bert_lightning.checks import RefusedValue, class_path, name_in, nearest
 from bert_lightning.config.variables import with_variables
-from bert_lightning.config.yaml_files import yaml_value
+from bert_lightning.config.yaml_files import mapping_of_text, yaml_value
 from bert_lightning.errors import InputError
 
 # Dotted path of a choice -> name -> dataclass.
@@ -62,8 +62,11 @@ def fill(cls: type, values: object, path: str, tables: Tables, faults: list[Faul
 
     If a key is unknown or missing, or a value has another type, return None and add an entry to `faults` for each.
     """
-    if values is None:
-        values = {}
+    try:
+        values = {} if values is None else mapping_of_text(values, path)
+    except InputError as error:
+        faults.append((path, str(error)))
+        return None
     if not isinstance(values, dict):
         faults.append((path, f"{path}: keys and values are expected, got {values!r}"))
         return None
@@ -251,6 +254,7 @@ def typed_value(value: object, hint: Any, path: str) -> Any:
     if isinstance(value, dict):
         value = {with_variables(str(key), path): item for key, item in value.items()}
     if typing.get_origin(hint) is dict:
+        value = mapping_of_text(value, path)
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
         items = {key: yaml_value(item, f"{path}.{key}") for key, item in value.items()}

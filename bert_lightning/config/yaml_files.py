@@ -127,3 +127,17 @@ def yaml_value(value: object, path: str) -> Any:
         return yaml.load(value, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{path}: not readable as YAML: {value!r}") from None
+
+
+def mapping_of_text(value: object, path: str) -> object:
+    """Return the mapping that a text writes in YAML's braces; any other value stays as it is.
+
+    Raises:
+        InputError: the text is not YAML.
+
+    >>> mapping_of_text("{hidden_dropout_prob: 0.2}", "model.config"), mapping_of_text("lora", "tuning")
+    ({'hidden_dropout_prob': 0.2}, 'lora')
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    return yaml_value(value, path)

@@ -24,8 +24,3 @@ def test_an_unknown_key_of_a_choice_names_the_choice_that_has_it(key, end):
 def test_one_allowed_module_may_be_given_as_text():
     with pytest.raises(InputError, match="no_such_module cannot be imported"):
         load_experiment(VALUES | {"modules": ["no_such_module"]}, allow_modules="no_such_module")
-
-
-def test_a_key_under_a_choice_that_is_named_shortly_says_how_to_name_it():
-    with pytest.raises(InputError, match=r"named with tuning\.name"):
-        load_experiment(VALUES, {"tuning": "lora", "tuning.rank": 4})

@@ -161,6 +161,19 @@ def test_an_unsuitable_class_is_one_message(config, change, message):
         load_experiment([config], change, allow_modules=["extensions_here"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--optimizer.class_path", "extensions_here.Missing"], "optimizer.class_path: extensions_here has no"),
+        (["--optimizer.momentum", "0.1"], "optimizer.momentum stands beside"),
+        (["--optimizer.init_args.momentum", "-1"], "optimizer.momentum is -1.0"),
+    ],
+)
+def test_a_faulty_class_of_an_override_is_reported_as_the_command_lines(config, change, message):
+    with pytest.raises(InputError, match=f"^command line: {message}"):
+        load_experiment([config], change, allow_modules=["extensions_here"])
+
+
 def test_choices_by_name_and_by_class_replace_each_other(config):
     experiment = load_experiment([config], ["--optimizer", "adamw"], allow_modules=["extensions_here"])
     assert experiment.optimizer == AdamW()

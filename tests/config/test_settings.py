@@ -5,8 +5,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.experiment import CHOICES, load_experiment
 from bert_lightning.config.layers import merge, parse_overrides
+from bert_lightning.config.nested import at
 from bert_lightning.config.settings import fill
 from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.data.pretraining.masking import TokenMasking
@@ -373,3 +374,40 @@ def test_a_field_whose_default_is_none_accepts_null_whatever_its_type_says():
     found: list = []
     assert fill(cls, {"factor": None}, "optimizer", {}, found) == {"factor": None}
     assert not found
+
+
+OTHER_KEYS = {
+    "optimizer": ("lamb", "learning_rate", 0.5),
+    "schedule": ("constant", "warmup_steps", 3),
+    "data.masking": ("span", "rate", 0.25),
+    "tuning": ("lora", "rank", 4),
+    "loss": ("focal", "gamma", 3.0),
+    "adversarial": ("fgm", "epsilon", 0.5),
+}
+
+
+@pytest.mark.parametrize("path", CHOICES)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_choice_named_alone_takes_its_keys_beside_it_in_any_order(path, as_text):
+    name, key, value = OTHER_KEYS.get(path, (next(iter(CHOICES[path])), "name", next(iter(CHOICES[path]))))
+    pairs = {path: name, f"{path}.{key}": value}
+    for written in (pairs, dict(reversed(pairs.items()))):
+        overrides = [f"--{each}={given}" for each, given in written.items()] if as_text else written
+        choice = at(load_experiment(MINIMAL, overrides).to_dict(), path)
+        assert (choice["name"], choice[key]) == (name, value)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "expected"),
+    [
+        (["--model.config", "{hidden_dropout_prob: 0.2}"], "model.config.hidden_dropout_prob", 0.2),
+        (["--loss_weights", "{mlm_loss: 2}"], "loss_weights.mlm_loss", 2),
+        (["--trainer", "{max_steps: 7}", "--trainer.devices", "2"], "trainer.max_steps", 7),
+        (["--tuning", "{name: lora, rank: 4}"], "tuning.rank", 4),
+        ({"optimizer": "{learning_rate: 1e-3}"}, "optimizer.learning_rate", 0.001),
+    ],
+)
+def test_a_mapping_given_as_text_is_merged_like_one_of_a_file(override, path, expected):
+    read = load_experiment(MINIMAL, override).to_dict()
+    assert at(read, path) == expected
+    assert read["data"]["train"] == MINIMAL["data"]["train"]
