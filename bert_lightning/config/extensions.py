@@ -42,7 +42,7 @@ _REGISTRIES: tuple[dict[str, Any], ...] = (
     *(TASKS, TASK_OWNERS, OWN_MODELS, STANDARD_SETS, DATASET_OWNERS, HEADS),
     *PARTS.values(),
 )
-# Module and class of the user's -> the key that named it last.
+# The user's module and class -> the key that named it last.
 _NAMED: dict[tuple[str, str | None], str] = {}
 
 
@@ -198,7 +198,7 @@ def import_module(name: str, key: str, allowed: Sequence[str], class_path: str |
 
 
 def own_error(error: BaseException) -> str | None:
-    """Describe an error that code of the user's raised, with the key that names it; None if no such code did.
+    """Describe an error that the user's code raised, with the key that names it; None if no such code did.
 
     The code is in a module that a configuration or a checkpoint named. It raised if no code of this package lies
     between it and the error; that of other packages may. What such code returned, and was refused, counts too.
@@ -226,7 +226,7 @@ def _keys_of(module: str, name: str | None = None) -> list[str]:
 
 @contextmanager
 def own_errors_as(kind: type[InputError | WorkError]) -> Iterator[None]:
-    """Raise an error in code of the user's as one message that names the key; the error is its cause."""
+    """Raise an error in the user's code as one message that names the key; the error is its cause."""
     try:
         yield
     except (InputError, WorkError):

@@ -29,7 +29,7 @@ def compose(
         teacher: a task of the same kind with the teacher's model.
 
     Raises:
-        InputError: a method of the user's is none.
+        InputError: a custom method is none.
     """
     losses: CountedLosses = task
     if distillation is not None and teacher is not None and distillation.alpha > 0:

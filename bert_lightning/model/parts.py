@@ -16,7 +16,7 @@ Part = TypeVar("Part", bound=Callable[..., object])
 
 
 class ContractError(ValueError):
-    """A part of the user's, such as a head or a loss, that returns what it must not. The message names its key."""
+    """A custom part, such as a head or a loss, returned what it must not. The message names its key."""
 
 
 class PartTable(dict[str, Part]):

@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 
 ProgressColumn = tuple[str, str, str]
 """A metric in the progress bar: its name, its label, the format of its value."""
+_LOSS_COLUMN: ProgressColumn = ("train/loss", "loss", ".3f")
+_SPEED_COLUMNS: Sequence[ProgressColumn] = (
+    ("train/tokens_per_second", "tok/s", ",.0f"),
+    ("train/mfu", "MFU", ".0%"),
+)
 
 
 class LoggedTask(LightningModule):
@@ -24,6 +29,9 @@ class LoggedTask(LightningModule):
         warned: the messages of `warn_once` so far.
     """
 
+    progress_scores: Sequence[ProgressColumn] = ()
+    """The task's own metrics in the progress bar, between the loss and the speed."""
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.warned: set[str] = set()
@@ -31,7 +39,7 @@ class LoggedTask(LightningModule):
     @property
     def shown(self) -> Sequence[ProgressColumn]:
         """The metrics in the progress bar."""
-        return ()
+        return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
 
     def show(self, metrics: dict[str, float]) -> None:
         """Show training metrics to callbacks and progress bars. `self.log` would take time in every step."""

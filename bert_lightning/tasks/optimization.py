@@ -71,7 +71,7 @@ class Optimization:
         """Return the factor on the learning rate.
 
         Raises:
-            ContractError: that of a schedule of the user's is no finite number.
+            ContractError: that of a custom schedule is no finite number.
         """
         factor = self.schedule.factor(step, self.num_steps)
         if not isinstance(factor, Real) or not math.isfinite(factor):

@@ -24,7 +24,7 @@ from bert_lightning.tasks.checkpoint_entry import described_head, described_mode
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
-from bert_lightning.tasks.logged_task import LoggedTask, ProgressColumn
+from bert_lightning.tasks.logged_task import LoggedTask
 from bert_lightning.tasks.optimization import Optimization
 from bert_lightning.tasks.step import accumulate_gradients, loss_weights
 from bert_lightning.tasks.step_method import PlainStep, StepMethod
@@ -41,12 +41,6 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.finite import FiniteSteps, LossSpikes, limit_gradients
 from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
-
-_LOSS_COLUMN: ProgressColumn = ("train/loss", "loss", ".3f")
-_SPEED_COLUMNS: Sequence[ProgressColumn] = (
-    ("train/tokens_per_second", "tok/s", ",.0f"),
-    ("train/mfu", "MFU", ".0%"),
-)
 
 
 class Task(LoggedTask, Inference):
@@ -73,8 +67,6 @@ class Task(LoggedTask, Inference):
     monitor: str
     """The validation metric that decides which checkpoint is the best."""
     monitor_mode: str
-    progress_scores: Sequence[ProgressColumn] = ()
-    """The task's own metrics in the progress bar, between the loss and the speed."""
     validation_metrics: Sequence[str]
     """The metrics that validation logs, without `val/`."""
     loss_names: Sequence[str]
@@ -161,11 +153,6 @@ class Task(LoggedTask, Inference):
     def task_settings(self) -> dict[str, object]:
         """Plain values that prediction needs besides the weights; checkpoints hold them."""
         return {}
-
-    @property
-    def shown(self) -> Sequence[ProgressColumn]:
-        """The metrics in the progress bar."""
-        return (_LOSS_COLUMN, *self.progress_scores, *_SPEED_COLUMNS)
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -251,8 +251,8 @@ class Checkpointing(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Wait for the thread before the process ends. Suppress its errors, so that the exception is reported.
 
-        If a callback of the user's failed between two steps, or gradients could not be computed, write the checkpoint
-        of the last step first.
+        If one of the user's callbacks failed between two steps, or gradients could not be computed, write the
+        checkpoint of the last step first.
         """
         step = trainer.global_step
         if isinstance(exception, OwnPartError):
