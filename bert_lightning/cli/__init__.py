@@ -169,7 +169,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         path = error.filename or getattr(options, "output", None) or "input or output"
         reason = "this is a file; a folder is expected" if isinstance(error, FileExistsError) else error.strerror
         return _complain(f"{path}: {reason or error}", status)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _report_by_class(error)
 
 
@@ -190,7 +190,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.
         raise SystemExit(_complain(f"{error.filename}: {error.strerror}", FAILURE)) from None
 
 
-def _report_by_class(error: Exception) -> int:
+def _report_by_class(error: Exception | SystemExit) -> int:
     """Report errors whose classes are in heavy modules. If one was raised, its module is loaded already."""
     from bert_lightning.checkpoints.errors import CheckpointError
     from bert_lightning.training.signals import EXIT_STATUS, StoppedBySignal

@@ -114,7 +114,8 @@ class Experiment:
         seed_everything: seed of weights, data order, masks and dropout.
         published: figures that the experiment is to reproduce.
         loss_weights: factor on each loss of training by its name, such as {nsp_loss: 0.5}; 1 if none is given.
-        modules: the user's modules that register tasks and data sets; each needs `--allow-module`.
+        modules: the user's modules that register tasks and data sets, or hold custom parts of the teacher or of the
+            checkpoint to start from; each needs `--allow-module`.
         callbacks: Lightning's or custom callbacks, each with `class_path` and `init_args`.
         loggers: where metrics go in addition to `metrics.jsonl`: `wandb`, `tensorboard`, `csv`, `mlflow`, or a class.
         optimizer: the optimiser, by name or as a class.

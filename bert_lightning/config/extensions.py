@@ -226,12 +226,15 @@ def _keys_of(module: str, name: str | None = None) -> list[str]:
 
 @contextmanager
 def own_errors_as(kind: type[InputError | WorkError]) -> Iterator[None]:
-    """Raise an error in the user's code as one message that names the key; the error is its cause."""
+    """Raise an error in the user's code as one message that names the key; the error is its cause.
+
+    `SystemExit` counts as an error, because it would end the command with a status of the user's choice, such as 0.
+    """
     try:
         yield
     except (InputError, WorkError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = own_error(error)
         if message is None:
             raise

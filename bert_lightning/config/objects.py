@@ -86,7 +86,7 @@ def build_object(settings: ObjectSettings, path: str, kind: Kind, given: Mapping
         return cls(**added, **arguments)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{path}.init_args: {name} refuses them: {type(error).__name__}: {first_line(error)}"
         ) from None

@@ -69,7 +69,7 @@ def _pinned(experiment: Experiment, directory: RunDirectory | None) -> tuple[Exp
         before = directory.read_config().get("model", {}).get("pretrained")
         if isinstance(before, str) and hub.is_pinned_form(name, before):
             experiment = _with_pretrained(experiment, before)
-    start = start_checkpoint(experiment.model)
+    start = start_checkpoint(experiment.model, experiment.modules)
     revision = start.provenance.revision if start is not None and start.provenance is not None else None
     if revision is not None and experiment.model.pretrained is not None:
         experiment = _with_pretrained(experiment, hub.pinned(experiment.model.pretrained, revision))

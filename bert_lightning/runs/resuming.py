@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from bert_lightning.checkpoints.native import BEST, ENTRY, LAST, find_native, lo
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.errors import InputError
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.heads import LINEAR
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.tasks.catalogue import task_spec
@@ -134,7 +135,7 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
         )
         raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
     _check_tuning(checkpoint, saved, own)
-    _check_head(checkpoint, content["state_dict"], task)
+    _check_head(checkpoint, content, task)
     step = int(content["global_step"])
     if step > steps:
         raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
@@ -177,24 +178,29 @@ def _check_tuning(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str, 
             )
 
 
-def _check_head(checkpoint: Path, tensors: Iterable[str], task: Task) -> None:
-    """Check that a checkpoint's head was built with the options of this training.
+def _check_head(checkpoint: Path, content: Mapping[str, Any], task: Task) -> None:
+    """Check that a checkpoint's head is that of this training, and was built with the same options.
 
     Args:
         checkpoint: the checkpoint, for the message.
-        tensors: names of the tensors in the checkpoint.
+        content: what it holds.
         task: the task of this training.
 
     Raises:
-        InputError: an option differs. The message names the key.
+        InputError: the head or an option differs. The message names the key.
     """
     options = task_spec(task.name).head_options
-    saved, own = options({name.removeprefix("model.") for name in tensors}), options(task.model.state_dict())
-    for name, value in own.items():
-        if saved[name] != value:
+    tensors = {name.removeprefix("model.") for name in content["state_dict"]}
+    heads = (content[ENTRY]["task_settings"], task.checkpoint_entry()["task_settings"])
+    saved, own = (
+        {"": settings.get("head", {"name": LINEAR}), **{f".{name}": value for name, value in options(names).items()}}
+        for settings, names in zip(heads, (tensors, task.model.state_dict()), strict=True)
+    )
+    for key, value in own.items():
+        if saved[key] != value:
             raise InputError(
-                f"{checkpoint} cannot be resumed here: its head differs (model.head.{name} is "
-                f"{json.dumps(saved[name])} there and {json.dumps(value)} here)"
+                f"{checkpoint} cannot be resumed here: its head differs (model.head{key} is "
+                f"{json.dumps(saved[key])} there and {json.dumps(value)} here)"
             )
 
 

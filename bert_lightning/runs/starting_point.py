@@ -1,6 +1,6 @@
 """The model as training begins: its vocabulary, architecture, weights and frozen parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -10,6 +10,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.checks import name_in
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.config.sections import ModelSettings
 from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
@@ -22,9 +23,18 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
 
 
-def start_checkpoint(settings: ModelSettings) -> Checkpoint | None:
-    """Read the checkpoint that training starts from, if there is one. Its tuning is merged into the weights."""
-    return merged(read_checkpoint(settings.pretrained)) if settings.pretrained is not None else None
+def start_checkpoint(settings: ModelSettings, modules: Sequence[str] = ()) -> Checkpoint | None:
+    """Read the checkpoint that training starts from, if there is one. Its tuning is merged into the weights.
+
+    Args:
+        settings: the keys under `model`.
+        modules: the experiment's modules, of which custom parts of the checkpoint may be.
+    """
+    if settings.pretrained is None:
+        return None
+    start = read_checkpoint(settings.pretrained)
+    register_parts_of(start, modules)
+    return merged(start)
 
 
 def adapted_to(

@@ -7,6 +7,7 @@ import torch
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment
+from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
@@ -20,9 +21,12 @@ _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
 
 
 def read_teacher(experiment: Experiment) -> Checkpoint | None:
-    """Read the checkpoint of the teacher, if there is one."""
-    settings = experiment.distillation
-    return read_checkpoint(settings.teacher) if settings is not None else None
+    """Read the checkpoint of the teacher, if there is one. Its custom parts may be of the experiment's modules."""
+    if experiment.distillation is None:
+        return None
+    teacher = read_checkpoint(experiment.distillation.teacher)
+    register_parts_of(teacher, experiment.modules)
+    return teacher
 
 
 def build_teacher(
@@ -51,7 +55,12 @@ def build_teacher(
     if not problems:
         # The student's random numbers must not depend on the teacher.
         with torch.random.fork_rng(devices=[]):
-            model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+            try:
+                model = spec.model(config, **spec.saved_head_arguments(checkpoint))
+            except ValueError as error:
+                raise InputError(
+                    f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"
+                ) from None
             tune(model, saved_tuning(checkpoint))
         problems += _other_head(checkpoint, model, student)
     if problems:

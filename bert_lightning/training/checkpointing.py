@@ -259,7 +259,9 @@ class Checkpointing(Checkpoint):
             is_complete = exception.allows_checkpoint
         else:
             # What a step has before its update is computed again after a resume.
-            is_complete = isinstance(exception, Exception) and getattr(pl_module, "is_computing_gradients", False)
+            is_complete = isinstance(exception, Exception | SystemExit) and getattr(
+                pl_module, "is_computing_gradients", False
+            )
         is_due = trainer.world_size == 1 and not self.is_validated(step, trainer.max_steps)
         if is_complete and is_due and self._progress is not None:
             # The batch of the step that failed must be drawn again.

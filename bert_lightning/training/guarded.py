@@ -104,7 +104,7 @@ def _guard(part: Callback | Logger, name: str, label: str, waiting: FirstError |
             result = original(*arguments, **keywords)
         except OwnPartError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = f"{label} raised in {name}: {type(error).__name__}: {first_line(error)}"
             own = OwnPartError(message, allows_checkpoint=isinstance(part, Callback) and name not in _INCOMPLETE)
             own.__cause__ = error

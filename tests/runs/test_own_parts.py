@@ -56,9 +56,16 @@ class Counter(Callback):
     def load_state_dict(self, state):
         self.count = state["count"]
 
+class Leaving(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if os.environ.get("FAILS") == "by leaving a hook" and trainer.global_step == 4:
+            raise SystemExit(0)
+
 class FailingStep(PlainStep):
     def sums(self, batch, backward):
         sums = super().sums(batch, backward)
+        if os.environ.get("FAILS") == "by leaving a step" and self.losses.trainer.global_step == 4:
+            raise SystemExit(0)
         if os.environ.get("FAILS") == "in the step" and self.losses.trainer.global_step == 4:
             raise RuntimeError("the reason")
         return sums
@@ -231,6 +238,22 @@ def test_after_an_error_within_a_step_the_mended_run_resumes_bit_for_bit(fit, mo
     whole, mended = weights(Path("whole")), weights(Path("run"))
     assert all(torch.equal(whole[name], mended[name]) for name in whole)
     assert logged(Path("whole")) == logged(Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("a step", "step_method (parts_here.FailingStep.sums) raised SystemExit in parts_here.py, line "),
+        ("a hook", "callbacks.0 (parts_here.Leaving) raised in on_train_batch_start: SystemExit: 0"),
+    ],
+)
+def test_an_own_part_that_leaves_the_program_with_status_0_has_failed(fit, monkeypatch, capsys, where, message):
+    monkeypatch.setenv("FAILS", f"by leaving {where}")
+    values = {"step_method": {"class_path": "parts_here.Failing"}, "callbacks": ["parts_here.Leaving"]}
+    assert fit("run", values) == 1
+    assert message in capsys.readouterr().err
+    assert (session("run")["ended"], message in session("run")["error"]) == ("failed", True)
+    assert Path("run/checkpoints/last.ckpt").resolve().name == "step-000000004.ckpt"
 
 
 @pytest.mark.parametrize(

@@ -322,3 +322,28 @@ def test_a_checkpoint_with_own_parts_is_no_use_without_their_module(experiment, 
     differing = differences_from_saved(saved.read_config(), saved.config, load_experiment([experiment()]))
     assert {"model.head.class_path", "model.attention.class_path"} <= {each.key for each in differing}
     assert not [name for table in (*PARTS.values(), HEADS) for name in table if name.startswith(MODULE)]
+
+
+def test_a_checkpoint_with_another_head_is_not_resumed_and_the_message_names_the_key(experiment, tmp_path, capsys):
+    run, new = tmp_path / "run", tmp_path / "new"
+    assert fit(experiment(trainer={"max_steps": 1}, head=OWN["head"]), run, *ALLOWED) == 0
+    last = ["--resume", run / "checkpoints/last.ckpt"]
+    other = {**OWN["head"], "init_args": {"width": 5}}
+    for head, shown in ((None, '{"name": "linear"} here'), (other, '"init_args": {"width": 5}} here')):
+        assert fit(experiment(**({"head": head} if head else {})), new, *ALLOWED, *last) == 2
+        error = capsys.readouterr().err
+        assert "its head differs (model.head is " in error
+        assert shown in error
+    assert fit(experiment(head=OWN["head"]), new, *ALLOWED, *last) == 0
+
+
+def test_a_teacher_may_have_parts_of_the_modules_of_the_experiment(experiment, tmp_path, capsys):
+    assert fit(experiment(trainer={"max_steps": 1}, head=OWN["head"]), tmp_path / "teacher", *ALLOWED) == 0
+    teacher = ["--distillation.teacher", tmp_path / "teacher"]
+    for name in [name for name in HEADS if name.startswith(MODULE)]:
+        del HEADS[name]
+    capsys.readouterr()
+    assert fit(experiment(), tmp_path / "run", *teacher) == 2
+    assert "distillation.teacher " in (error := capsys.readouterr().err)
+    assert f"--allow-module {MODULE}); name the module under modules too" in error
+    assert fit(experiment(), tmp_path / "run", *teacher, *ALLOWED, "--modules", f"[{MODULE}]") == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.checkpoint import Base, Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model import BertConfig, BertEncoder, BertForMaskedLM, BertForSequenceClassification
 from bert_lightning.model.layers.dropout import dropout
@@ -121,6 +121,15 @@ def test_a_checkpoint_of_every_tuning_is_rebuilt_exactly_or_merged(tuning):
     assert isinstance(again.tuning, Full)
     torch.testing.assert_close(outputs(again), outputs(model), rtol=0, atol=1e-5)
     assert not any("lora" in name for name in merged(saved).tensors)
+
+
+def test_a_merged_checkpoint_names_no_changed_tensor_as_one_of_its_base(tuning):
+    tensors = disturb(make(tuning)[0]).state_dict()
+    base = Base("x", "x", "0" * 64, "float32", [name for name in tensors if "lora" not in name])
+    whole = merged(Checkpoint(Path("x"), CONFIG.to_dict(), tensors, tuning=described(tuning), base=base))
+    unchanged = [name for name in base.names if torch.equal(whole.tensors[name], tensors[name])]
+    assert whole.base.names == unchanged
+    assert (len(unchanged) < len(base.names)) == isinstance(tuning, Lora)
 
 
 def test_an_unknown_tuning_or_unusable_settings_in_a_checkpoint_are_one_error():
