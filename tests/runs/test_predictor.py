@@ -32,7 +32,7 @@ def test_a_loaded_run_predicts_what_the_command_does(classifier, tmp_path, capsy
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ("The cat.", "a list of texts is expected"),
+        ("The cat.", "a list of inputs is expected, not one"),
         ([1], r"item 1: this model takes sentence, or a dictionary of its columns, not 1"),
         (["x", {"text": "x"}], "item 2: .*no column 'sentence'"),
         ([("a", "b")], "item 1"),

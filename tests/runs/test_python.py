@@ -290,14 +290,22 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_call_continues(values, nu
     assert bert_lightning.fit(values, run_directory="run").metrics == whole.metrics
 
 
-def test_a_second_interrupt_is_a_keyboard_interrupt(values):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, as in a program of the foreground; a shell ignores it in those of the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_interrupt_is_a_keyboard_interrupt(values, interruptible):
     with pytest.raises(KeyboardInterrupt):
         bert_lightning.fit(values, callbacks=[Sending(signal.SIGINT, signal.SIGINT)], run_directory="run")
     assert RunDirectory("run").read_manifest()["ended"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_before_training_is_a_keyboard_interrupt(values, monkeypatch):
+def test_an_interrupt_before_training_is_a_keyboard_interrupt(values, interruptible, monkeypatch):
     monkeypatch.setattr("bert_lightning.runs.fit.settle", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         bert_lightning.fit(values)

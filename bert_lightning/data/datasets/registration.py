@@ -71,13 +71,7 @@ def register_dataset(
     described = StandardSet(
         task=task,
         splits={split: (_split_file(name, split, source),) for split, source in splits.items()},
-        read=_Reader(
-            name,
-            task,
-            tuple((split, each) for split, each in splits.items() if callable(each)),
-            read,
-            numeric=problem_type == "regression",
-        ),
+        read=_Reader(name, task, _functions(splits), read, numeric=problem_type == "regression"),
         monitor=monitor or "",
         source="",
         labels=tuple(map(_as_text, labels)) if labels is not None else None,
@@ -86,9 +80,14 @@ def register_dataset(
         scheme=scheme,
         negative_label=negative_label,
         registered=True,
-        reads_columns=read is None and not any(map(callable, splits.values())),
+        reads_columns=read is None and not _functions(splits),
     )
     _add(name, described, calling_module())
+
+
+def _functions(splits: Mapping[str, str | Path | Examples]) -> tuple[tuple[str, Examples], ...]:
+    """Return the splits whose examples a function yields, with that function."""
+    return tuple((split, each) for split, each in splits.items() if callable(each))
 
 
 def _add(name: str, described: StandardSet, module: str) -> None:
