@@ -14,6 +14,7 @@ import pytest
 
 from bert_lightning.cli import _parser
 from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.tasks.catalogue import OWNERS as TASK_OWNERS
 from bert_lightning.tasks.catalogue import TASKS
 from docs.generated import commands_to_markdown, expand, help_of, script_to_markdown
 
@@ -98,8 +99,9 @@ def test_the_landing_page_counts_tasks_and_data_sets_rightly():
     text = (DOCS / "index.md").read_text()
     kinds = re.search(r"(\w+) kinds of fine-tuning", text)
     sets = re.search(r"(\d+) standard data\s+sets", text)
-    assert numbers[kinds[1]] == len(TASKS) - 1
-    assert int(sets[1]) == len(STANDARD_SETS)
+    # Other tests register their own tasks and data sets.
+    assert numbers[kinds[1]] == len(TASKS.keys() - TASK_OWNERS.keys()) - 1
+    assert int(sets[1]) == sum(not each.registered for each in STANDARD_SETS.values())
 
 
 ROOMS = sorted(path.stem for path in (DOCS / "reference").glob("*.md") if path.stem not in ("index", "commands"))
