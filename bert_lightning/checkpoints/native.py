@@ -165,7 +165,7 @@ def load_native(path: Path, *, unverified: bool = False) -> dict[str, Any]:
 
 
 def _is_of_others(path: Path) -> bool:
-    """Return whether a file without a checksum is one that a run of ours cannot have written."""
+    """Return whether another program wrote a file that has no checksum. Our runs write one for each checkpoint."""
     if not path.is_file() or files.checksum_path(path).exists():
         return False
     among_ours = path.name in (BEST, LAST) and bool(step_checkpoints(path.parent))

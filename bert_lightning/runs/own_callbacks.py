@@ -37,7 +37,8 @@ def own_callbacks(experiment: Experiment, given: Sequence[Callback] = ()) -> Own
     }
     for number, callback in enumerate(given, len(named)):
         if not isinstance(callback, Callback):
-            raise InputError(f"callbacks.{number} is {callback!r}; it must be a lightning.Callback")
+            hint = f", such as {callback.__name__}()" if isinstance(callback, type) else ""
+            raise InputError(f"callbacks.{number} is {callback!r}; it must be a lightning.Callback{hint}")
         reason = refusal(type(callback), CALLBACK)
         if reason is not None:
             raise InputError(f"callbacks.{number} {class_path(type(callback))} {reason}")

@@ -122,7 +122,7 @@ def score(
 def _check_task(checkpoint: Checkpoint, experiment: Experiment) -> None:
     if checkpoint.task != experiment.task:
         raise InputError(
-            f"{checkpoint.path} was trained for {checkpoint.task or 'no task of ours'}, "
+            f"{checkpoint.path} was trained for {checkpoint.task or 'no task of this package'}, "
             f"but the configuration is for {experiment.task}"
         )
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from bert_lightning.data.loading.batching import Batch
 
 
-class CountedLosses(Protocol):
-    """Training losses, each a sum over counted items, from one forward pass. Every `Task` is one."""
+class TrainingSums(Protocol):
+    """The names and divisors of training sums: losses first, then other sums such as right predictions."""
 
     @property
     def loss_names(self) -> Sequence[str]:
-        """(K,) names of the training sums: losses first, then other sums such as right predictions."""
+        """(K,) names of the training sums. Training logs their means as `train/NAME`."""
 
     @property
     def num_losses(self) -> int:
@@ -26,11 +26,15 @@ class CountedLosses(Protocol):
     def counts(self, batch: Batch) -> Tensor:
         """Return (K,) the divisor of each training sum, known before the forward pass."""
 
-    def sums(self, batch: Batch) -> Tensor:
-        """Return (K,) each training sum; the losses among them carry gradients."""
-
     def operations(self, batch: Batch, num_passes: int = 1) -> float:
         """Return the floating-point operations of `num_passes` forward and backward passes over a micro-batch."""
+
+
+class CountedLosses(TrainingSums, Protocol):
+    """Training losses, each a sum over counted items, from one forward pass. Every `Task` is one."""
+
+    def sums(self, batch: Batch) -> Tensor:
+        """Return (K,) each training sum; the losses among them carry gradients."""
 
 
 class BackwardPass(Protocol):
@@ -43,23 +47,8 @@ class BackwardPass(Protocol):
         """
 
 
-class StepMethod(Protocol):
+class StepMethod(TrainingSums, Protocol):
     """A way to turn one micro-batch into gradients of counted losses."""
-
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """(K,) names of the training sums, losses first. Training logs their means as `train/NAME`."""
-
-    @property
-    def num_losses(self) -> int:
-        """How many of the training sums are losses."""
-
-    @property
-    def loss_factors(self) -> Sequence[float]:
-        """(L,) the factor on each loss in the gradient."""
-
-    def counts(self, batch: Batch) -> Tensor:
-        """Return (K,) the divisor of each training sum, known before the forward pass."""
 
     def sums(self, batch: Batch, backward: BackwardPass) -> Tensor:
         """Return (K,) the training sums, without gradients.
@@ -68,9 +57,6 @@ class StepMethod(Protocol):
             batch: one micro-batch.
             backward: to be called at least once. Every call except the last needs `is_last=False`.
         """
-
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
-        """Return the floating-point operations of applying the method `num_passes` times to a micro-batch."""
 
 
 class PlainStep:

@@ -220,6 +220,7 @@ def test_a_run_cannot_be_reproduced_silently_without_its_callbacks(values, caplo
         ({}, {"overrides": "trainer.max_steps"}, "overrides are keys and values"),
         ({}, {"overrides": 3}, "overrides are keys and values"),
         ({}, {"callbacks": [3]}, "callbacks.0 is 3; it must be a lightning.Callback"),
+        ({}, {"callbacks": [Callback]}, r"it must be a lightning.Callback, such as Callback\(\)"),
         ({}, {"callbacks": Callback()}, "callbacks: a list is expected"),
         ({}, {"loggers": [Callback()]}, "loggers.1 is .*; it must be a lightning.pytorch.loggers.Logger"),
         ({}, {"resume": "sometimes"}, "resume is sometimes; it must be auto, never or the path"),

@@ -32,7 +32,7 @@ def trainer(**flags: Any) -> Trainer:
 
 @dataclass(frozen=True)
 class Plain:
-    """What a test of plain Lightning needs.
+    """Makes tasks, data and Trainers for a test of plain Lightning.
 
     Attributes:
         name: the task of `make`, unless it names another.

@@ -1,4 +1,4 @@
-"""What is guessed about a user's table, over the forms in which such tables come."""
+"""Guesses about a user's table, in each form that such tables have."""
 
 import json
 
