@@ -200,7 +200,8 @@ class Task(LoggedTask, Inference):
         micro_batches = batch if isinstance(batch, list) else [batch]
         clock.begin_step(self.device)
         self.is_computing_gradients = True
-        result = accumulate_gradients(self, optimization, self.step_method, micro_batches)
+        work = self._work(micro_batches)
+        result = accumulate_gradients(self, optimization, self.step_method, micro_batches, work)
         self.is_computing_gradients = False
         clock.begin_optimizer()
         for parameter in self._without_optimizer:
@@ -208,7 +209,7 @@ class Task(LoggedTask, Inference):
         losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
-        self._interval.add(*result.only_if(finite), self._work(micro_batches))
+        self._interval.add(*result.only_if(finite), result.work)
         if is_logged:
             self._log_interval(done, rate)
         return {"loss": result.loss.detach()}
