@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
 from bert_lightning.model.layers.activations import ACTIVATIONS
+from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.layers.token_loss import TokenLoss, token_loss
 from bert_lightning.model.pretrained import PretrainedModel
@@ -31,7 +32,7 @@ class MaskedLanguageModelHead(nn.Module):
         super().__init__()
         width = config.embedding_width
         self.dense = nn.Linear(config.hidden_size, width)
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(width, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))

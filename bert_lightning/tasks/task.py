@@ -21,6 +21,7 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.checkpoint_entry import described_head, described_model, described_vocabulary
+from bert_lightning.tasks.compilation import compile_blocks, prepare_compiler
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
@@ -165,20 +166,17 @@ class Task(LoggedTask, Inference):
     def compile_training(self, *, blocks_alone: bool = False) -> None:
         """Compile the computation of a training step, in place: parameters keep their names.
 
-        Shapes are dynamic from the start. Otherwise the kernels, and so the last bits, would depend on which shapes
-        came first.
-
         Args:
-            blocks_alone: compile each block by itself, so that FSDP still gathers its parameters before it runs.
+            blocks_alone: compile each block by itself, and only for training (`tasks/compilation.py`).
         """
+        prepare_compiler()
         if blocks_alone:
-            for block in self.model.backbone.layers:
-                block.forward = torch.compile(block.forward, dynamic=True)
+            compile_blocks(self.model.backbone.layers)
         else:
             self.compile_whole()
 
     def compile_whole(self) -> None:
-        """Compile the model, which training and validation call."""
+        """Compile the model, which training and validation call, for shapes of any size (`tasks/compilation.py`)."""
         self.model.compile(dynamic=True)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> dict[str, Tensor]:
