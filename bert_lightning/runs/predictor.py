@@ -12,7 +12,7 @@ from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.runs.own_code import import_code_of
-from bert_lightning.runs.trainer import quiet, share_out_cores
+from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
@@ -77,6 +77,7 @@ class Predictor:
     def __init__(self, task: Task, device: str | None = None) -> None:
         quiet()
         share_out_cores(1)
+        prepare_gpu()
         self.task = task.eval().to(chosen_device(device))
 
     def predict(self, items: Iterable[object], batch_size: int = BATCH_SIZE) -> list[dict[str, Any]]:

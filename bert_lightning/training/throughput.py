@@ -124,11 +124,17 @@ def peak_operations(device: torch.device, precision: torch.dtype, hidden: int, i
 def best_product(
     shapes: list[tuple[int, int, int]], precision: torch.dtype, device: torch.device, repeats: int = 3
 ) -> float:
-    """Return the FLOP/s of the fastest of the products (m, k) @ (k, n); `shapes` are (m, k, n)."""
+    """Return the FLOP/s of the fastest of the products (m, k) @ (k, n); `shapes` are (m, k, n).
+
+    The numbers are random. Products of constants switch fewer bits, and so run faster than those of a training.
+    """
     best = 0.0
+    # Not torch's own generator, from which the caller may draw.
+    generator = torch.Generator(device).manual_seed(0)
     for rows, inner, columns in shapes:
-        left = torch.ones(rows, inner, device=device, dtype=precision)
-        right = torch.ones(columns, inner, device=device, dtype=precision)
+        left, right = (
+            torch.randn(size, inner, device=device, dtype=precision, generator=generator) for size in (rows, columns)
+        )
         operations = 2.0 * rows * inner * columns
         # A few milliseconds per measurement, so that the clock's resolution and the launch do not matter.
         num_products = max(1, round((2e11 if device.type == "cuda" else 1e9) / operations))
