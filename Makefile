@@ -71,6 +71,8 @@ bench: setup ## the benchmarks of a processor, in less than 15 minutes on two co
 		--rounds 5 --steps 1 --limit 120 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json)
 	$(BIN)/python $(BENCHMARKS)/finetuning.py --task sst2 --share $(if $(SHORT),0.001,0.01) --seeds 1 \
 		--json $(RESULTS)/finetuning-sst2.json
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task mrpc --share $(if $(SHORT),0.02,0.2) --seeds 1 \
+		--json $(RESULTS)/finetuning-mrpc.json
 	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share $(if $(SHORT),0.0002,0.001) --batch-size 16 --seeds 1 \
 		--json $(RESULTS)/finetuning-squad.json
 

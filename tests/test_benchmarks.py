@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import finetuning
+import finetuning_data
 import generated
 import gpu_checks
 import gpu_setting
@@ -23,6 +24,8 @@ import transformers_encoding
 
 from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.text_classification.settings import TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -253,6 +256,42 @@ def test_generated_text_has_no_unknown_word_and_the_lengths_of_sst2(tmp_path):
     assert lengths.max() <= 64
 
 
+def test_both_contenders_of_mrpc_train_on_the_same_pairs_and_labels(tmp_path):
+    generated.write_mrpc(tmp_path, 300, 1)
+    vocabulary = generated.vocabulary()
+    settings = TextClassificationData(dataset="glue/mrpc", folder=str(tmp_path), max_seq_length=128)
+    data = TextClassificationDataModule(settings, WordPieceTokenizer(vocabulary))
+    ours = data.splits["train"]
+    WordPieceTokenizer(vocabulary).save(tmp_path / "tokenizer")
+    theirs = transformers_encoding.text_features(
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), 128, ours.examples
+    )
+    assert len(theirs) == len(ours.lengths) == 300
+    for number, feature in enumerate(theirs):
+        batch = ours.batch(np.array([number]))
+        size = batch["num_tokens"]
+        assert batch["input_ids"][0, :size].tolist() == feature["input_ids"]
+        assert batch["token_type_ids"][0, :size].tolist() == feature["token_type_ids"]
+        assert data.labels[int(batch["labels"][0])] == str(feature["label"])
+    firsts = np.array([len(example.text.split()) for example in ours.examples])
+    seconds = np.array([len(example.text_pair.split()) - 1 for example in ours.examples])
+    assert firsts.mean() == pytest.approx(26, abs=1.5)
+    assert (seconds / firsts).min() > 0.6
+    assert (firsts / seconds).min() > 0.6
+    same = [example.text.split()[0] == example.text_pair.split()[0] for example in ours.examples]
+    assert same == [example.label == "1" for example in ours.examples]
+
+
+def test_times_of_fit_are_those_from_its_first_step_to_its_last():
+    times, trainer, task = finetuning.StepTimes(), SimpleNamespace(global_step=0, max_steps=3), SimpleNamespace()
+    task.device = torch.device("cpu")
+    for step in range(1, 4):
+        times.on_train_batch_start(trainer, task, None, step)
+        trainer.global_step = step
+        times.on_train_batch_end(trainer, task, None, None, step)
+        assert (times.seconds > 0) == (step == 3)
+
+
 @pytest.mark.parametrize("length", [64, 384])
 def test_both_contenders_of_squad_train_on_the_same_windows_and_answers(tmp_path, length):
     generated.write_squad(tmp_path, 30, 1)
@@ -284,7 +323,7 @@ def test_a_share_of_squad_is_whole_paragraphs_and_always_the_same(tmp_path):
     kept = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        finetuning.sample_squad(tmp_path, tmp_path / name, 0.5)
+        finetuning_data.sample_squad(tmp_path, tmp_path / name, 0.5)
         kept.append(json.loads((tmp_path / name / "train-v1.1.json").read_text())["data"][0]["paragraphs"])
     whole = json.loads((tmp_path / "train-v1.1.json").read_text())["data"][0]["paragraphs"]
     assert kept[0] == kept[1]

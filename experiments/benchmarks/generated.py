@@ -111,6 +111,26 @@ def write_sst2(folder: Path, num_train: int, num_validation: int) -> None:
         (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
 
 
+def write_mrpc(folder: Path, num_train: int, num_validation: int) -> None:
+    """Write `train.tsv` and `dev.tsv` in GLUE's layout. If the label is 1, both texts begin with the same word.
+
+    The first texts have 26 word pieces on average, from 7 to 48. The second texts are two thirds to one and a half
+    times as long, as the corpus was selected (Dolan and Brockett 2005: 5 to 40 words, lengths within two thirds).
+    """
+    generator = np.random.default_rng(4)
+    for name, number in (("train", num_train), ("dev", num_validation)):
+        firsts = np.clip(generator.normal(26, 7, number).round(), 7, 48).astype(np.int64)
+        seconds = np.clip((firsts * generator.uniform(2 / 3, 3 / 2, number)).round(), 7, 48).astype(np.int64)
+        labels = (generator.random(number) < 0.67).astype(np.int64)
+        pairs = zip(running_text(generator, firsts), running_text(generator, seconds), labels.tolist(), strict=True)
+        rows = [
+            f"{label}\t{row}\t{row}\t{first}\t{first.split()[0] if label else words()[-1]} {second}"
+            for row, (first, second, label) in enumerate(pairs)
+        ]
+        header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+        (folder / f"{name}.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
 def write_squad(folder: Path, num_train: int, num_validation: int) -> None:
     """Write `train-v1.1.json` and `dev-v1.1.json`, with the given numbers of paragraphs and five questions each.
 
