@@ -75,6 +75,10 @@ bench: setup ## the benchmarks of a processor, in less than 15 minutes on two co
 		--json $(RESULTS)/finetuning-mrpc.json
 	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share $(if $(SHORT),0.0002,0.001) --batch-size 16 --seeds 1 \
 		--json $(RESULTS)/finetuning-squad.json
+	$(BIN)/python $(BENCHMARKS)/inference.py $(if $(SHORT),--size tiny --share 0.02 --rounds 1,--share 0.5 --rounds 3) \
+		--json $(RESULTS)/inference.json
+	$(BIN)/python $(BENCHMARKS)/inference.py $(if $(SHORT),--size tiny --share 0.02 --rounds 1,--share 0.5 --rounds 3) \
+		--precision bf16-mixed --json $(RESULTS)/inference-bf16.json
 
 clean: ## remove .venv and everything that was built; runs and data stay
 	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

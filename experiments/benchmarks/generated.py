@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,12 @@ _CONSONANTS, _VOWELS = "bdfghklmnprstvz", "aeiou"
 
 
 # Fields of the architecture that is small enough for a processor, and whose heads are 64 wide as published.
-SMALL_MODEL = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+SMALL_MODEL: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "hidden_size": 384,
+    "num_attention_heads": 6,
+    "intermediate_size": 1536,
+}
 
 
 @cache

@@ -120,8 +120,8 @@ def systems(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Ca
     task = TextClassificationTask(
         model, model.encoder.config, WordPieceTokenizer(vocabulary()), settings, labels=LABELS
     )
-    predictor = Predictor(task, options.device)
-    extractor = FeatureExtractor(checkpoint, options.device)
+    predictor = Predictor(task, options.device, options.precision)
+    extractor = FeatureExtractor(checkpoint, options.device, options.precision)
 
     def features(texts: Sequence[str]) -> list[Any]:
         return [each.states[0] for each in extractor.extract(texts, form="mean")]
