@@ -73,15 +73,15 @@ def write_corpus(path: Path, texts: Sequence[Sequence[str]]) -> Path:
 def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenizer]:
     """Return text files and a vocabulary for them.
 
-    They are the first novels of the folder that BERT_LIGHTNING_DATA names, up to so much text. If it is not set, they
-    are generated.
+    They are the first novels of the folder that BERT_LIGHTNING_DATA names, up to so much text but at least two, because
+    pairs need two documents. If it is not set, they are generated.
     """
     data = os.environ.get("BERT_LIGHTNING_DATA")
     if data:
         novels = list(map(str, matches("novels/*.txt", Path(data))))
         sizes = itertools.accumulate(os.path.getsize(novel) / 1e6 for novel in novels)
-        novels = [novel for novel, size in zip(novels, sizes, strict=True) if size <= megabytes] or novels[:1]
-        return novels, load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")
+        num_novels = sum(size <= megabytes for size in sizes)
+        return novels[: max(2, num_novels)], load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")
     num_documents = round(min(MOST_DOCUMENTS, max(8.0, megabytes / MEGABYTES_PER_DOCUMENT)))
     text = write_corpus(folder / "corpus.txt", documents(1, num_documents))
     return [str(text)], WordPieceTokenizer(vocabulary())
