@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from drawn_batches import Sequences, task_of, train
 from gpu_setting import (
     VOCAB_SIZE,
     Figures,
@@ -20,7 +21,6 @@ from gpu_setting import (
 )
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
-from pretraining_step import Sequences, task_of, train
 from torch import Tensor
 
 from bert_lightning.model import BertForPreTraining
