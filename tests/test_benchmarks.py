@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ import finetuning_data
 import generated
 import gpu_checks
 import gpu_setting
-import gpu_suite
 import guard
 import measuring
 import memory
@@ -425,35 +423,3 @@ def test_the_checks_notice_a_backend_that_is_wrong(monkeypatch, backend):
     setting = gpu_setting.Setting(torch.device("cpu"), quick=True)
     for name in ("every_backend_and_form_agrees_with_float64", "every_backend_has_the_gradients_of_eager"):
         assert gpu_checks.outcome(name, setting)["result"] == "failed"
-
-
-def test_without_cuda_the_suite_prints_one_line_and_exits_with_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(tmp_path / "out")])
-    assert gpu_suite.main() == 2
-    captured = capsys.readouterr()
-    assert len(captured.err.splitlines()) == 1
-    assert "no CUDA device" in captured.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_limits_of_the_suite_are_less_than_eight_minutes_together():
-    # Ending the last process takes a moment.
-    assert gpu_suite.BUDGET + 10 < 480
-    assert gpu_suite.CHECKS_LIMIT + gpu_suite.TESTS_LIMIT < gpu_suite.BUDGET / 1.5
-    assert set(gpu_suite.SHARES) == set(gpu_suite.ROWS) == set(gpu_suite.QUICK_ROWS)
-
-
-@pytest.mark.slow
-def test_the_suite_runs_in_its_tiny_form_on_a_cpu(tmp_path):
-    command = [sys.executable, str(ROOT / "experiments/benchmarks/gpu_suite.py"), "--quick", "--device", "cpu"]
-    ended = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results["checks"]) == list(gpu_checks.CHECKS)
-    assert {check["result"] for check in results["checks"].values()} == {"ok", "left out"}
-    assert sum(check["result"] == "ok" for check in results["checks"].values()) >= 6
-    for row in results["rows"].values():
-        assert row["result"] == "ended"
-        assert set(row["figures"]["contenders"]) == {"ours", "transformers", "transformers_fused"}
-    assert results["failed"] == []
