@@ -6,11 +6,13 @@ complete or not at all, and joined to shards. A whole section of an earlier prep
 the same text with the same settings. A preparation that was killed can therefore continue.
 """
 
+import fcntl
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -161,10 +163,12 @@ def build_store(
         WorkError: the disk is full, or the cluster gave up; finished sections stay.
     """
     existed = output.exists()
-    _begin(output, settings)
     # Workers of a cluster do not share the folder of this process.
     output = output.absolute()
-    with closing(StoreBuilder(output, len(tokenizer))) as builder:
+    with ExitStack() as stack:
+        stack.enter_context(_alone(output))
+        _begin(output, settings)
+        builder = stack.enter_context(closing(StoreBuilder(output, len(tokenizer))))
         jobs = SectionJobs(output, builder, KeptSections(output, len(tokenizer)), progress)
         try:
             jobs.run(tasks, num_workers, scheduler)
@@ -174,8 +178,8 @@ def build_store(
             _undo(output, [*builder.created, *jobs.created], existed)
             raise
         builder.finish(tokenizer, settings)
-    (output / UNFINISHED).unlink(missing_ok=True)
-    _remove_leftovers(output, builder.shards)
+        (output / UNFINISHED).unlink(missing_ok=True)
+        _remove_leftovers(output, builder.shards)
     return builder.totals, jobs.num_kept
 
 
@@ -220,6 +224,33 @@ def _passages(sources: Sequence[str], formats: Sequence[CorpusFormat], repairs: 
 
 
 # -- the files of the whole store --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Make the folder, and keep other preparations out of it. The system ends this however the process ends.
+
+    Raises:
+        InputError: another preparation works in the folder, or it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = os.open(output, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{output}: another command is making this token store: wait for its end, or choose another --output"
+            ) from None
+        except OSError:
+            # The file system cannot lock a folder.
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 def _begin(output: Path, settings: StoreSettings) -> None:

@@ -339,6 +339,22 @@ def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_secti
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=2)
 
 
+def test_a_second_preparation_of_a_folder_is_refused_while_the_first_works(
+    tmp_path, corpus, tokenizer, small_sections
+):
+    refused = []
+
+    def prepare_again(done: int) -> None:
+        with pytest.raises(InputError, match="another command is making this token store") as raised:
+            prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+        refused.append(str(raised.value))
+
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1, progress=prepare_again)
+    assert len(refused) == 6
+    TokenStore(tmp_path / "s").verify()
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_sections == 6
+
+
 def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     (tmp_path / "s" / "vocab.txt").write_text("\n".join([*tokenizer.entries, "extra"]) + "\n")
