@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
 from bert_lightning.model.layers.activations import ACTIVATIONS
-from bert_lightning.model.layers.packing import Packing
+from bert_lightning.model.layers.packing import Packing, round_size
 from bert_lightning.model.layers.token_loss import TokenLoss, token_loss
 from bert_lightning.model.pretrained import PretrainedModel
 
@@ -41,7 +41,12 @@ class MaskedLanguageModelHead(nn.Module):
         return F.linear(self._transform(hidden), self._matrix(word_embeddings), self.bias)
 
     def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
-        """Return the summed cross-entropy of (M, H), (V, E) and labels (M,), without a float32 copy of the scores."""
+        """Return the summed cross-entropy of (M, H), (V, E) and labels (M,), without a float32 copy of the scores.
+
+        Rows of zeros round M, so that shapes repeat. They count for nothing.
+        """
+        if not torch.compiler.is_compiling():
+            hidden = F.pad(hidden, (0, 0, 0, round_size(len(hidden)) - len(hidden)))
         return token_loss(self._transform(hidden), self._matrix(word_embeddings), self.bias, labels)
 
     def _transform(self, hidden: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,7 +22,14 @@ from bert_lightning.model.layers.attention import (
 )
 from bert_lightning.model.layers.block import NORM_PLACEMENTS
 from bert_lightning.model.layers.embeddings import BertEmbeddings
-from bert_lightning.model.layers.packing import Packing, longest_of, order_by_length, real_tokens
+from bert_lightning.model.layers.packing import (
+    Packing,
+    longest_of,
+    order_by_length,
+    real_tokens,
+    round_size,
+    with_rest,
+)
 from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
 
@@ -107,10 +115,16 @@ class BertEncoder(PretrainedModel):
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
                 inputs = (input_ids, token_type_ids, mask)
                 return self._forward_unpadded(*inputs, backend, order, output_hidden_states)
-        positions = packing.positions(len(input_ids)) if packing is not None else None
-        hidden = self._perturbed(self.embed(input_ids, token_type_ids, positions), input_ids)
         layout = layout_of(attention_mask, packing)
-        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+        if packing is None:
+            hidden = self._perturbed(self.embed(input_ids, token_type_ids), input_ids)
+            return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+        num_tokens = len(input_ids)
+        rest = (0, self._num_rows(num_tokens, backend, input_ids.device) - num_tokens)
+        segments = F.pad(token_type_ids, rest) if token_type_ids is not None else None
+        hidden = self.embed(F.pad(input_ids, rest), segments, F.pad(packing.positions(num_tokens), rest))
+        hidden = self._perturbed(hidden, input_ids)
+        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions, num_tokens)
 
     def embed(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, positions: Tensor | None = None
@@ -154,11 +168,16 @@ class BertEncoder(PretrainedModel):
         if backend.needs_packing and not packed:
             mask = hidden.new_ones(hidden.shape[:2]) if layout.mask is None else layout.mask[:, 0, 0]
             indices, packing = real_tokens(mask)
-            output = self._blocks(
-                hidden.flatten(0, 1)[indices], Layout(packing=packing), backend, output_hidden_states
+            unpadded = self.encode(
+                hidden.flatten(0, 1)[indices], Layout(packing=packing), output_hidden_states=output_hidden_states
             )
-            return _padded(output, indices, hidden.shape[:2], None)
-        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+            return _padded(unpadded, indices, hidden.shape[:2], None)
+        if not packed:
+            return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
+        num_tokens = len(hidden)
+        rest = self._num_rows(num_tokens, backend, hidden.device) - num_tokens
+        hidden = F.pad(hidden, (0, 0, 0, rest))
+        return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions, num_tokens)
 
     @contextmanager
     def perturbed(self, perturbation: Tensor) -> Iterator[None]:
@@ -185,7 +204,10 @@ class BertEncoder(PretrainedModel):
                 f"the perturbation has shape {tuple(self._perturbation.shape)}, but the embeddings {expected}"
             )
         perturbation = self._perturbation.to(hidden.dtype).view(-1, hidden.shape[-1])
-        return hidden + (perturbation.view_as(hidden) if indices is None else perturbation[indices])
+        if indices is not None:
+            return hidden + perturbation[indices]
+        rows = hidden.flatten(0, -2)
+        return (rows + F.pad(perturbation, (0, 0, 0, len(rows) - len(perturbation)))).view_as(hidden)
 
     def _blocks(
         self,
@@ -194,14 +216,23 @@ class BertEncoder(PretrainedModel):
         backend: Backend,
         output_hidden_states: bool,
         output_attentions: bool = False,
+        num_tokens: int | None = None,
     ) -> EncoderOutput:
+        """Apply the blocks and the pooler.
+
+        Packed tokens (T, H) may be followed by rows that round the number of rows. They attend to themselves or to
+        nothing, and are left out of the result.
+        """
         states, attentions = [hidden], []
+        inner = layout
+        if num_tokens is not None and layout.packing is not None and backend.needs_packing:
+            inner = Layout(packing=with_rest(layout.packing, num_tokens, len(hidden)))
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
             if recompute:
-                hidden, weights = checkpoint(layer, hidden, layout, backend, use_reentrant=False)
+                hidden, weights = checkpoint(layer, hidden, inner, backend, use_reentrant=False)
             else:
-                hidden, weights = layer(hidden, layout, backend)
+                hidden, weights = layer(hidden, inner, backend)
             if output_hidden_states:
                 states.append(hidden)
             if output_attentions:
@@ -210,6 +241,8 @@ class BertEncoder(PretrainedModel):
                 attentions.append(weights)
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
+        if num_tokens is not None and num_tokens != len(hidden):
+            hidden, states = hidden[:num_tokens], [state[:num_tokens] for state in states]
         pooled = pool(hidden, layout, self.config.pooling)
         if self.pooler is not None:
             pooled = torch.tanh(self.pooler(pooled))
@@ -231,12 +264,24 @@ class BertEncoder(PretrainedModel):
     ) -> EncoderOutput:
         """Remove the padding before the embeddings, and put zeros at its positions after the last block."""
         indices, packing = real_tokens(attention_mask, order)
-        segments = token_type_ids.flatten()[indices] if token_type_ids is not None else None
-        positions = indices % input_ids.shape[1]
-        hidden = self.embed(input_ids.flatten()[indices], segments, positions)
-        hidden = self._perturbed(hidden, input_ids, indices)
-        output = self._blocks(hidden, Layout(packing=packing), backend, output_hidden_states)
+        num_tokens = len(indices)
+        rows = F.pad(indices, (0, self._num_rows(num_tokens, backend, input_ids.device) - num_tokens))
+        segments = token_type_ids.flatten()[rows] if token_type_ids is not None else None
+        hidden = self.embed(input_ids.flatten()[rows], segments, rows % input_ids.shape[1])
+        hidden = self._perturbed(hidden, input_ids, rows)
+        layout = Layout(packing=packing)
+        output = self._blocks(hidden, layout, backend, output_hidden_states, num_tokens=num_tokens)
         return _padded(output, indices, input_ids.shape, order)
+
+    def _num_rows(self, num_tokens: int, backend: Backend, device: torch.device) -> int:
+        """Return with how many rows the blocks compute packed tokens: a rounded number, so that shapes repeat.
+
+        Custom attention gets the tokens alone. Under `torch.compile` every number of rows is a shape already.
+        """
+        rounds = backend.needs_packing or (backend.groups_lengths and device.type == "cpu")
+        if self.config.has_own_attention or not rounds or torch.compiler.is_compiling():
+            return num_tokens
+        return round_size(num_tokens)
 
     def _order_of_sequences(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
         """Return the order in which a CPU computes the sequences without padding; None to keep the padding.

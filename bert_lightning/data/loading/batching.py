@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from bert_lightning.data.loading.randomness import derive_key, permute
-from bert_lightning.model.layers.packing import Packing
+from bert_lightning.model.layers.packing import Packing, round_size
 
-# Lengths are padded to a multiple of this, which keeps the number of tensor shapes small.
-LENGTH_MULTIPLE = 8
+# Lengths are padded to so many lengths per octave, which keeps the number of tensor shapes small.
+NUM_LENGTHS = 8
 # The samples of this many batches are sorted by length together before they are cut into batches.
 BUCKET_BATCHES = 50
 
@@ -75,8 +75,8 @@ def assemble(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them.
 
-    The padded length is that of the longest sequence, rounded up to a multiple of `LENGTH_MULTIPLE` but at most to
-    `max_seq_length`.
+    The padded length is that of the longest sequence, rounded up by `round_size` but at most to `max_seq_length`: to
+    a multiple of 8, from 128 on of 16, from 256 on of 32.
 
     Returns:
         input_ids (B, S), token_type_ids (B, S), lengths (B,).
@@ -92,7 +92,7 @@ def assemble(
     if seconds is not None:
         lengths += np.array([len(second) for second in seconds], dtype=np.int64)
     longest = int(lengths.max(initial=1))
-    width = max(longest, min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max_seq_length))
+    width = max(longest, min(round_size(longest, NUM_LENGTHS), max_seq_length))
     input_ids = np.full((len(firsts), width), pad_id, dtype=np.int64)
     token_type_ids = np.zeros((len(firsts), width), dtype=np.int64)
     input_ids[:, 0] = cls_id

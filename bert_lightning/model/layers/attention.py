@@ -4,8 +4,7 @@ The original is `modeling.py: attention_layer`. It adds -10000 to the scores of 
 padding. The difference is below exp(-10000) = 0. Every backend applies dropout to the attention probabilities.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert_lightning.model.layers.dropout import dropout
-from bert_lightning.model.layers.packing import Packing, pad
+from bert_lightning.model.layers.packing import Packing, groups_of_lengths, packing_of, pad
 from bert_lightning.model.parts import ContractError, PartTable
 
 AttentionName = Literal["auto", "eager", "sdpa", "varlen"]
@@ -89,11 +88,7 @@ def sdpa(query_key_value: Tensor, layout: Layout, num_heads: int, dropout_probab
             return AttentionOutput(eager(query_key_value, layout, num_heads, dropout_probability).context)
         return AttentionOutput(_fused_attention(query_key_value, layout.mask, num_heads, dropout_probability))
     if on_cpu and not torch.compiler.is_compiling() and len(query_key_value):
-        contexts = [
-            sdpa(group, Layout(), num_heads, dropout_probability).context.flatten(0, 1)
-            for group in _groups_of_equal_length(query_key_value, packing)
-        ]
-        return AttentionOutput(torch.cat(contexts))
+        return AttentionOutput(_attend_in_groups(query_key_value, packing, num_heads, dropout_probability))
     return _attend_padded(sdpa, query_key_value, packing, num_heads, dropout_probability)
 
 
@@ -234,13 +229,27 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype, head_width: int) -
     return None
 
 
-def _groups_of_equal_length(packed: Tensor, packing: Packing) -> Iterator[Tensor]:
-    """Yield neighbouring sequences of equal length together: (T, ...) -> (n, length, ...) each."""
-    lengths = packing.boundaries.diff().tolist()
-    groups = [(length, len(list(group))) for length, group in itertools.groupby(lengths)]
-    pieces = packed.split([length * number for length, number in groups])
-    for (length, number), piece in zip(groups, pieces, strict=True):
-        yield piece.unflatten(0, (number, length))
+def _attend_in_groups(
+    query_key_value: Tensor, packing: Packing, num_heads: int, dropout_probability: float
+) -> Tensor:
+    """Compute `sdpa` over packed sequences in groups whose shapes repeat: (T, 3 H) -> (T, H).
+
+    Neighbours of equal length are computed together, in groups of a power of two. Shorter sequences are padded to one
+    of a few lengths. Rows after the last sequence, which round the number of rows, become 0.
+    """
+    groups = groups_of_lengths(packing.boundaries.diff().tolist())
+    sizes = [group.num_tokens for group in groups]
+    *pieces, rest = query_key_value.split([*sizes, len(query_key_value) - sum(sizes)])
+    contexts = []
+    for group, piece in zip(groups, pieces, strict=True):
+        if group.is_padded:
+            inner = packing_of(torch.tensor(group.lengths))._replace(max_length=group.padded_length)
+            contexts.append(_attend_padded(sdpa, piece, inner, num_heads, dropout_probability).context)
+        else:
+            sequences = piece.unflatten(0, (len(group.lengths), group.padded_length))
+            contexts.append(sdpa(sequences, Layout(), num_heads, dropout_probability).context.flatten(0, 1))
+    contexts.append(rest.new_zeros(len(rest), query_key_value.shape[1] // 3))
+    return torch.cat(contexts)
 
 
 def _attend_padded(

@@ -1,5 +1,6 @@
 """Packed sequences: T tokens without padding, and the boundaries between the sequences."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,74 @@ class Packing(NamedTuple):
         """Return (T,) the position of each token in its sequence."""
         tokens = torch.arange(num_tokens, device=self.boundaries.device)
         return tokens - self.firsts[self.sequence_numbers(num_tokens)]
+
+
+def round_size(size: int, num_sizes: int = 32) -> int:
+    """Round a size up to a multiple of 8, coarser for large sizes: from `num_sizes` on, each octave has `num_sizes`.
+
+    Libraries of matrix products build a kernel for each shape that they meet, and allocators keep memory for it. Few
+    shapes make both cheap. With 32 sizes per octave, a size grows by 1.2 % on average, and by at most 3.1 % from 256.
+
+    >>> [round_size(size) for size in (0, 1, 8, 250, 500, 3797, 4096)]
+    [0, 8, 8, 256, 504, 3840, 4096]
+    >>> [round_size(size, num_sizes=4) for size in (30, 33, 65, 100, 300)]
+    [32, 40, 80, 112, 320]
+    """
+    multiple = max(8, 2 ** (size - 1).bit_length() // (2 * num_sizes)) if size else 1
+    return -(-size // multiple) * multiple
+
+
+def with_rest(packing: Packing, num_tokens: int, num_rows: int) -> Packing:
+    """Return the packing of T tokens and of further rows, which become a sequence of their own; never waits."""
+    rest = num_rows - num_tokens
+    if not rest:
+        return packing
+    end = packing.boundaries.new_full((1,), num_rows)
+    return Packing(torch.cat([packing.boundaries, end]), max(packing.max_length, rest))
+
+
+class LengthGroup(NamedTuple):
+    """Neighbouring sequences of a packing that are computed together, padded to one length."""
+
+    lengths: list[int]
+    padded_length: int
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def is_padded(self) -> bool:
+        return self.num_tokens != self.padded_length * len(self.lengths)
+
+
+def groups_of_lengths(lengths: list[int]) -> list[LengthGroup]:
+    """Group neighbouring sequences so that few shapes occur: powers of two in number, and of few lengths.
+
+    Sequences are padded to one of four lengths per octave, but not beyond the longest sequence, whose length is
+    usually the limit of the data. Sequences that have such a length as they are form groups of their own. Each number
+    is the largest power of two that is left.
+
+    >>> for group in groups_of_lengths([70, 75, 80, 100, 100, 100]):
+    ...     print(group.lengths, group.padded_length)
+    [70, 75] 80
+    [80] 80
+    [100, 100] 100
+    [100] 100
+    """
+    longest, groups = max(lengths, default=0), []
+
+    def form(length: int) -> tuple[int, bool]:
+        padded_length = min(round_size(length, num_sizes=4), longest)
+        return padded_length, length == padded_length
+
+    for (padded_length, _), neighbours in itertools.groupby(filter(None, lengths), form):
+        left = list(neighbours)
+        while left:
+            number = 1 << (len(left).bit_length() - 1)
+            groups.append(LengthGroup(left[:number], padded_length))
+            left = left[number:]
+    return groups
 
 
 def packing_of(lengths: Tensor) -> Packing:

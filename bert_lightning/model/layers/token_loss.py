@@ -30,12 +30,14 @@ class TokenLoss(NamedTuple):
 def token_loss(hidden: Tensor, matrix: Tensor, bias: Tensor, labels: Tensor) -> TokenLoss:
     """Return the summed loss of the logits `hidden @ matrix.T + bias`: (M, E), (V, E), (V,) and labels (M,).
 
+    If `hidden` has more rows than there are labels, the last rows count for nothing.
+
     The logits are computed in full in float16, where unscaled gradients would vanish, and under `torch.compile`,
     which fuses the operations itself.
     """
     dtype = _dtype_of_products(hidden)
     if dtype == torch.float16 or torch.compiler.is_compiling():
-        logits = F.linear(hidden, matrix, bias)
+        logits = F.linear(hidden, matrix, bias)[: len(labels)]
         loss = F.cross_entropy(logits.to(_summed_in(logits.dtype)), labels, reduction="sum")
         return TokenLoss(loss, (logits.detach().argmax(-1) == labels).sum())
     return TokenLoss(*_LinearCrossEntropy.apply(hidden, matrix, bias, labels, dtype))
@@ -73,7 +75,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         num_right = torch.zeros((), dtype=torch.int64, device=hidden.device)
         at_once = _NUM_ELEMENTS_AT_ONCE.get(hidden.device.type, _NUM_ELEMENTS_ELSEWHERE)
         num_tokens = max(at_once // logits.shape[1], 1)
-        for some_logits, targets in zip(logits.split(num_tokens), labels.split(num_tokens), strict=True):
+        counted, others = logits.split([len(labels), len(logits) - len(labels)])
+        others.zero_()
+        for some_logits, targets in zip(counted.split(num_tokens), labels.split(num_tokens), strict=True):
             scores = some_logits + bias.to(loss.dtype)
             highest, of_labels = scores.amax(-1), scores.gather(1, targets[:, None])[:, 0]
             probabilities = scores.softmax(-1)
