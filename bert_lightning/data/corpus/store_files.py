@@ -199,9 +199,13 @@ def _read_rows(path: Path, sha256: str) -> NDArray[np.void]:
         raise InputError(with_repair(f"{path} is missing", path.name)) from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise damaged(path, "its SHA-256 differs from the one it was written with")
-    rows: NDArray[np.void] = np.load(io.BytesIO(content), allow_pickle=False)
-    if rows.dtype != SECTION_ROW or rows.ndim != 1 or not len(rows):
+    # Not `np.load`, which would copy the rows.
+    header = io.BytesIO(content)
+    np.lib.format.read_magic(header)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype != SECTION_ROW or len(shape) != 1 or not shape[0]:
         raise damaged(path, "it is no table of sections")
+    rows: NDArray[np.void] = np.frombuffer(content, SECTION_ROW, offset=header.tell())
     return rows
 
 

@@ -179,6 +179,17 @@ def test_a_random_second_never_comes_from_the_same_document(long_document):
     assert labels == {0, 1}
 
 
+def test_a_vocabulary_beyond_two_bytes_is_stored_as_it_is(tmp_path):
+    words = [f"w{number}" for number in range(70_000)]
+    large = WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, *words)))
+    (tmp_path / "c.txt").write_text("w3 w69999 w65531\n\nw65532 w0\n")
+    prepare([str(tmp_path / "c.txt")], large, tmp_path / "s", corpus=SENTENCES)
+    store = TokenStore(tmp_path / "s")
+    assert [large.entries[id] for id in store.tokens(0, 0, 3).tolist()] == ["w3", "w69999", "w65531"]
+    assert [large.entries[id] for id in store.tokens(1, 0, 2).tolist()] == ["w65532", "w0"]
+    store.verify()
+
+
 def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path, tokenizer):
     (tmp_path / "c.txt").write_text(f"{'the cat ' * 700}\nthe dog\n", encoding="utf-8")
     summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
