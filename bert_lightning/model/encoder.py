@@ -284,11 +284,7 @@ class BertEncoder(PretrainedModel):
         return round_size(num_tokens)
 
     def _order_of_sequences(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
-        """Return the order in which a CPU computes the sequences without padding; None to keep the padding.
-
-        Attention computes sequences of equal length together. Removing the padding is therefore faster in training
-        if most sequences have the same length as others, as in pre-training.
-        """
+        """Return the order in which a CPU trains on the sequences without padding; None to keep the padding."""
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
             return None
         if attention_mask.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):

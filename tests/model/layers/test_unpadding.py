@@ -132,9 +132,37 @@ def test_training_on_a_cpu_removes_padding_if_sequences_share_lengths(pooling, m
         torch.testing.assert_close(actual, expected, **CLOSE)
 
 
-def test_sequences_of_many_lengths_stay_padded():
-    assert order_by_length(batch((9, 4, 1, 6))[2]) is None
-    assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
+@pytest.mark.parametrize(
+    ("lengths", "order"),
+    [
+        # A tenth of the batch is padding, or more.
+        ((10, 8, 9, 9), [1, 2, 3, 0]),
+        ((9, 4, 1, 6), [2, 1, 3, 0]),
+        # Less than a tenth, and many lengths.
+        ((10, 8, 9, 10), None),
+        # Less than a tenth, and few lengths.
+        ((10, 9, 10, 10, 9, 10), [1, 4, 0, 2, 3, 5]),
+        ((9, 9, 9), [0, 1, 2]),
+    ],
+)
+def test_sequences_are_trained_without_padding_if_a_tenth_is_padding_or_many_have_equal_lengths(lengths, order):
+    result = order_by_length(batch(lengths)[2])
+    assert (None if result is None else result.tolist()) == order
+
+
+def test_training_computes_the_real_tokens_of_a_batch_of_many_lengths_alone(monkeypatch):
+    shapes = []
+
+    def recording(query_key_value, layout, num_heads, dropout):
+        shapes.append(tuple(query_key_value.shape))
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    monkeypatch.setitem(attention._BACKENDS, "sdpa", Backend(recording, groups_lengths=True))
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=64))
+    lengths = (60, 3, 5, 17, 9, 30, 2, 11)
+    encoder.train()(*batch(lengths))
+    encoder.eval()(*batch(lengths))
+    assert shapes == [(round_size(sum(lengths)), 384)] * 2 + [(8, 60, 384)] * 2
 
 
 # Real tokens of each sequence: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
