@@ -144,6 +144,22 @@ def test_padding_is_removed_if_its_products_cost_more_than_the_groups_of_attenti
     assert order_by_length(mask[:28], 1024) is None
 
 
+def test_training_computes_the_real_tokens_of_a_batch_of_many_lengths_alone(monkeypatch):
+    shapes = []
+
+    def recording(query_key_value, layout, num_heads, dropout):
+        shapes.append(tuple(query_key_value.shape))
+        return sdpa(query_key_value, layout, num_heads, dropout)
+
+    monkeypatch.setitem(attention._BACKENDS, "sdpa", Backend(recording, groups_lengths=True))
+    monkeypatch.setattr(packing, "_TOKENS_PER_GROUP", 1)
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=64))
+    lengths = (60, 3, 5, 17, 9, 30, 2, 11)
+    encoder.train()(*batch(lengths))
+    encoder.eval()(*batch(lengths))
+    assert shapes == [(round_size(sum(lengths)), 384)] * 2 + [(8, 60, 384)] * 2
+
+
 # Real tokens of each sequence: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
 LAYOUTS = ("000111111", "011011011", "001111100", "111110000", "000000000", "111111111", "101010101", "000000001")
 
