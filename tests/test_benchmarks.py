@@ -1,6 +1,7 @@
 """Arithmetic and data of the benchmarks, and the GPU suite in its tiny form."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,12 @@ import gpu_checks
 import gpu_setting
 import guard
 import measuring
+import memory
 import numpy as np
 import pretraining_contenders
 import pretraining_step
 import pytest
+import tables
 import torch
 import transformers
 import transformers_encoding
@@ -235,6 +238,61 @@ def test_a_ratio_is_that_of_each_round_and_fit_is_compared_before_bare_steps():
     assert max(["ours", "ours_repeated", "fit"], key=lambda name: pretraining_step.rank(name, speeds)) == "fit"
     assert max(["ours", "ours_repeated"], key=lambda name: pretraining_step.rank(name, speeds)) == "ours"
     assert measuring.ratio(rates["fit"], rates["transformers_fused"])["median"] == 3.0
+
+
+# -- the tables of the page --------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_the_page_are_those_of_the_committed_results():
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert re.findall("<!-- table: (.*) -->", page) == list(tables.TABLES)
+    assert page.count("<!-- end of table -->") == len(tables.TABLES)
+    assert tables.filled(page, tables.Results(tables.RESULTS)) == page
+
+
+def test_a_figure_of_the_results_is_in_its_row_and_column_and_a_dash_stands_for_one_that_is_missing(tmp_path):
+    (tmp_path / "compiled").mkdir()
+    base = {
+        "contenders": {"fit": {"tokens_per_second": 498.6}},
+        "ceiling_share": 0.6349,
+        "ratios": {"transformers_fused": 2.14},
+        "ratio_spread": {"transformers_fused": [2.06, 2.2]},
+        "shape_cost": {"median": 0.021},
+    }
+    (tmp_path / "pretraining_step-base.json").write_text(json.dumps(base))
+    (tmp_path / "compiled/pretraining_step-base.json").write_text(
+        json.dumps({"ratios": {"transformers_fused": 9.0, "transformers_compiled": 1.53}})
+    )
+    (tmp_path / "memory.json").write_text(
+        json.dumps({"models": {"demo": {"gigabytes": {"50": {"resident": 0.61, "peak": 0.7}}}}})
+    )
+    page = "".join(f"<!-- table: {name} -->\nold\n<!-- end of table -->\n" for name in ("pretraining", "memory"))
+    filled = tables.filled(page, tables.Results(tmp_path))
+    assert "old" not in filled
+    cells = {row[0]: row[-1] for line in filled.splitlines() if (row := line.strip("| ").split(" | "))}
+    assert cells["`fit`, real tokens/s"] == "499"
+    assert cells["share of the ceiling"] == "63 %"
+    assert cells["the same, transformers with fused AdamW"] == "2.1 (2.1–2.2)"
+    assert cells["the same, also compiled and padded to 64"] == "1.5"
+    assert cells["times as fast as transformers"] == "–"
+    assert cells["what fresh shapes cost"] == "2.1 %"
+    assert "| demo | 50 | 0.61 | 0.70 |" in filled
+    assert "| mini | – | – | – |" in filled
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_noted_after_the_steps_that_were_asked_for_and_its_peak_never_falls():
+    noted = memory.MemoryAtSteps([2, 4])
+    for step in range(1, 5):
+        if step == 3:
+            block = np.ones(50_000_000)
+            del block
+        noted.on_train_batch_end(SimpleNamespace(global_step=step), None, None, None, step)
+    assert list(noted.noted) == [2, 4]
+    assert noted.noted[4]["peak"] >= noted.noted[2]["resident"] + 0.3
+    assert memory.growth(noted.noted)["peak"] > 0
 
 
 # -- generated data ----------------------------------------------------------------------------------------------

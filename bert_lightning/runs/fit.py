@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from lightning import Callback, Trainer
-from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.config.experiment import Experiment
@@ -21,6 +21,7 @@ from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result,
 from bert_lightning.runs.resuming import check_settings, resume_point
 from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
+from bert_lightning.training.allocation import keep_freed_memory
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 
@@ -94,7 +95,10 @@ def _new_trainer(
     callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
     loggers = run_loggers(experiment, directory, session.run_id, session.point.step, session.given_loggers)
     compiled = compiles(experiment, steps)
-    return build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks, compiled=compiled)
+    trainer = build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks, compiled=compiled)
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        keep_freed_memory()
+    return trainer
 
 
 def _training_callbacks(

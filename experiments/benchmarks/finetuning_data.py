@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from generated import vocabulary, write_mrpc, write_squad, write_sst2
+from generated import SMALL_MODEL, vocabulary, write_mrpc, write_squad, write_sst2
 
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary, read_vocabulary
@@ -119,14 +119,7 @@ def write_start(options: argparse.Namespace, words: Vocabulary, folder: Path) ->
     entry = TASKS[options.task]
     torch.manual_seed(0)
     if options.checkpoint is None:
-        # L6 H384 is small enough for a processor, and its heads are 64 wide as published.
-        config = BertConfig(
-            vocab_size=len(words.entries),
-            num_hidden_layers=6,
-            hidden_size=384,
-            num_attention_heads=6,
-            intermediate_size=1536,
-        )
+        config = BertConfig(vocab_size=len(words.entries), **SMALL_MODEL)
         entry.start(config).save_pretrained(folder, words)
         return
     encoder = without_head(read_checkpoint(options.checkpoint))

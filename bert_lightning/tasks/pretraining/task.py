@@ -229,21 +229,23 @@ class PretrainingTask(Task):
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return the five likeliest word pieces for each [MASK] of a text, with their probabilities.
 
-        Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger.
+        Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger. Batches
+        hold texts of about the same length.
 
         Raises:
             InputError: a row has no text or no [MASK], or a [MASK] is beyond the longest sequence.
         """
-        results: list[dict[str, object]] = []
+        texts = [_text_with_mask(row) for row in rows]
+        sequences, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
+        for row, text, sequence in zip(rows, texts, sequences, strict=True):
+            self._check_masks_fit(row, text, sequence)
+        order = sorted(range(len(rows)), key=lambda number: len(sequences[number]))
+        masks: dict[int, object] = {}
         for start in range(0, len(rows), batch_size):
-            rows_of_batch = rows[start : start + batch_size]
-            texts = [_text_with_mask(row) for row in rows_of_batch]
-            sequences, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
-            for row, text, sequence in zip(rows_of_batch, texts, sequences, strict=True):
-                self._check_masks_fit(row, text, sequence)
-            candidates = self._candidates(text_batch(self.tokenizer, sequences, None, self.max_seq_length))
-            results += [{"text": text, "masks": masks} for text, masks in zip(texts, candidates, strict=True)]
-        return results
+            numbers = order[start : start + batch_size]
+            batch = text_batch(self.tokenizer, [sequences[n] for n in numbers], None, self.max_seq_length)
+            masks.update(zip(numbers, self._candidates(batch), strict=True))
+        return [{"text": text, "masks": masks[number]} for number, text in enumerate(texts)]
 
     def _check_masks_fit(self, row: Row, text: str, sequence: list[int]) -> None:
         count, num_read = text.count(MASK), sequence.count(self.tokenizer.mask_id)
