@@ -116,6 +116,34 @@ def test_only_a_small_model_keeps_its_blocks_gathered(monkeypatch):
     assert found == [["Parameter"] * 2, ["DTensor"] * 2]
 
 
+@pytest.mark.parametrize(("limit", "waits"), [(2**31, True), (0, False)])
+def test_a_small_sharded_model_exchanges_gradients_once_per_step(monkeypatch, limit, waits):
+    monkeypatch.setattr(sharded, "_KEPT_GATHERED", limit)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        names = ("data_parallel", "tensor_parallel")
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1, 1), mesh_dim_names=names)
+        torch.manual_seed(0)
+        task = nn.Module()
+        task.model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+        inputs = torch.randn(2, 3, 4)
+        task.model(inputs.flatten(0, 1)).sum().backward()
+        expected = [parameter.grad.clone() for parameter in task.model.parameters()]
+        task.model.zero_grad()
+        sharded.shard(task.model, list(task.model), (), mesh, "32")
+        strategy = sharded.ShardedStrategy(1, 1, False, TIMEOUT)
+        monkeypatch.setattr(sharded.ShardedStrategy, "lightning_module", task)
+        with strategy.block_backward_sync():
+            task.model(inputs[0]).sum().backward()
+        assert all((parameter.grad is None) == waits for parameter in task.model.parameters())
+        task.model(inputs[1]).sum().backward()
+        found = [parameter.grad.full_tensor() for parameter in task.model.parameters()]
+    finally:
+        torch.distributed.destroy_process_group()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_blocks_are_compiled_for_training_alone(monkeypatch):
     calls = []
     monkeypatch.setattr(
