@@ -141,7 +141,7 @@ def classifier(home, tables) -> Path:
             "batch_size": 16,
         },
         "optimizer": {"learning_rate": 2e-3},
-        "trainer": {"max_epochs": 12, "accelerator": "cpu"},
+        "trainer": {"max_epochs": 12, "accelerator": "cpu", "precision": "32"},
         "early_stopping": {"patience": 50},
     }
     (home / "topics.yaml").write_text(yaml.safe_dump(values))

@@ -48,13 +48,13 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
     Path("train.tsv").write_bytes(tables["train"].read_bytes())
     Path("plain.yaml").write_text(
         f"experiment: x\ntask: pretraining\nmodel: {{size: tiny}}\ndata: {{train: {store}, num_workers: 0}}\n"
-        "trainer: {max_steps: 2, accelerator: cpu}\n"
+        "trainer: {max_steps: 2, accelerator: cpu, precision: 32}\n"
     )
     tokenizer.save(Path("tok"))
     Path("classify.yaml").write_text(
         "experiment: x\ntask: text-classification\nmodel: {size: tiny}\n"
         "data: {train: train.tsv, text_column: sentence, label_column: topic, tokenizer: tok}\n"
-        "trainer: {max_steps: 2, accelerator: cpu}\n"
+        "trainer: {max_steps: 2, accelerator: cpu, precision: 32}\n"
     )
     return tmp_path
 

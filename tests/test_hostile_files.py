@@ -205,7 +205,7 @@ def test_scripts_in_a_folder_of_data_are_not_executed(home, tokenizer, evil):
     topics = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory"]
     main([*topics, "a", "--data.train", "data"])
     values = {"experiment": "x", "task": "text-classification", "model": {"size": "tiny"}}
-    values |= {"data": {"tokenizer": "tok"}, "trainer": {"max_steps": 1, "accelerator": "cpu"}}
+    values |= {"data": {"tokenizer": "tok"}, "trainer": {"max_steps": 1, "accelerator": "cpu", "precision": "32"}}
     Path("x.yaml").write_text(yaml.safe_dump(values))
     for change in (["--data.train", "data"], ["--data.dataset", "sst2", "--data.folder", "data"]):
         main(["fit", "--config", "x.yaml", "--run-directory", "b", *change])

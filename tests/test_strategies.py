@@ -280,7 +280,7 @@ def test_a_crf_is_trained_and_decoded_under_fsdp(home, two_ranks, tmp_path):
         "task": "token-classification",
         "model": {"pretrained": str(home / "runs/whole"), "head": {"crf": True}},
         "data": {**task_data("token-classification", {}, tmp_path), "max_seq_length": 40, "batch_size": 8},
-        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "precision": "32"},
     }
     (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
     runs = [
@@ -337,7 +337,7 @@ def test_markers_of_relations_are_initialised_from_the_seed(home, two_ranks, tmp
         "task": "relation-classification",
         "model": {"pretrained": str(home / "runs/whole")},
         "data": {**task_data("relation-classification", {}, tmp_path), "max_seq_length": 40, "batch_size": 8},
-        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "precision": "32"},
     }
     (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(values))
     torch.manual_seed(1)

@@ -109,9 +109,10 @@ class TrainerSettings:
             optimiser states: less memory, more communication), or auto: ddp if there are several processes.
         tensor_parallel_size: with fsdp, how many processes share the heads and widths of each block, and so compute
             each sample together. It must divide the processes, the heads and the width of the feed-forward network.
-        precision: 32, bf16-mixed (bfloat16 autocast, weights in float32), bf16-true (weights in bfloat16 too, moments
-            in float32), 16-mixed (float16 autocast with a scaled loss, on CUDA), or auto: bf16-mixed if the device
-            multiplies bfloat16 in hardware. A run that resumes keeps the precision it started with.
+        precision: 32 (products in TF32 on a GPU), bf16-mixed (bfloat16 autocast, weights in float32), bf16-true
+            (weights in bfloat16 too; the optimiser keeps them and its moments in float32), 16-mixed (float16 autocast
+            with a scaled loss, on CUDA), or auto: bf16-mixed if the device multiplies bfloat16 in hardware, otherwise
+            32. A run that resumes keeps the precision it started with.
         accumulate_grad_batches: gradient accumulation: micro-batches that each process computes in turn per step.
             The batch size does not change. auto finds the smallest number with which a step fits into memory.
         gradient_clip_val: largest global norm of the gradients; 1.0 as published.
@@ -119,8 +120,9 @@ class TrainerSettings:
             gradients never reach the weights.
         val_check_interval: steps between validations, with one more after the last step; null validates ten times.
         log_every_n_steps: steps over which training metrics are averaged.
-        compile: compile the model with `torch.compile`, which takes about a minute. auto does so on a GPU for 2,000
-            steps or more. On a processor, steps without it were faster.
+        compile: compile the model with `torch.compile`, which takes about a minute; on a GPU and with several
+            processes, each block by itself. auto does so on a GPU for 2,000 steps or more. On a processor, steps
+            without it were faster.
         deterministic: use only torch's deterministic algorithms: the same bits on the same machine.
     """
 
@@ -133,7 +135,7 @@ class TrainerSettings:
     timeout_seconds: int = 1800
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     tensor_parallel_size: int = 1
-    precision: Literal["32", "bf16-mixed", "bf16-true", "16-mixed", "auto"] = "32"
+    precision: Literal["32", "bf16-mixed", "bf16-true", "16-mixed", "auto"] = "auto"
     accumulate_grad_batches: int | Literal["auto"] = 1
     gradient_clip_val: float | None = 1.0
     non_finite: Literal["stop", "skip"] = "stop"

@@ -53,6 +53,8 @@ class BertEncoder(PretrainedModel):
     Attributes:
         attention: the attention backend: `eager`, `sdpa`, `varlen` or `auto` (`model/layers/attention.py`).
         activation_checkpointing: store only the input of each block for the backward pass, and recompute the rest.
+        compiles_blocks: whether each block is compiled by itself. On a processor its attention then pads packed
+            sequences, as every compiled attention does, so the encoder does not arrange them for anything else.
 
     >>> encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=100))
     >>> ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
@@ -80,6 +82,7 @@ class BertEncoder(PretrainedModel):
         self.pooler = nn.Linear(hidden, hidden) if config.pooler else None
         self.attention: AttentionName = "auto"
         self.activation_checkpointing = False
+        self.compiles_blocks = False
         self._perturbation: Tensor | None = None
         self._frozen: list[nn.Module] = []
         initialize(self, config.initializer_range)
@@ -278,7 +281,9 @@ class BertEncoder(PretrainedModel):
 
         Custom attention gets the tokens alone. Under `torch.compile` every number of rows is a shape already.
         """
-        rounds = backend.needs_packing or (backend.groups_lengths and device.type == "cpu")
+        rounds = backend.needs_packing or (
+            backend.groups_lengths and device.type == "cpu" and not self.compiles_blocks
+        )
         if self.config.has_own_attention or not rounds or torch.compiler.is_compiling():
             return num_tokens
         return round_size(num_tokens)
@@ -290,6 +295,8 @@ class BertEncoder(PretrainedModel):
         padding, if the model is wide, or if there are few groups.
         """
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
+            return None
+        if self.compiles_blocks:
             return None
         if attention_mask.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             return None

@@ -172,6 +172,7 @@ class Task(LoggedTask, Inference):
         prepare_compiler()
         if blocks_alone:
             compile_blocks(self.model.backbone.layers)
+            self.model.backbone.compiles_blocks = True
         else:
             self.compile_whole()
 

@@ -72,6 +72,7 @@ def nothing_in_a_step_waits_for_the_device(setting: Setting) -> Figures:
         for form in ("padded", "packed"):
             task = task_of(config_of(dropout=0.1), LENGTH, learning_rate=1e-3, log_every_n_steps=100)
             settings: Any = optimizer(learning_rate=1e-3)
+            assert task.optimization is not None
             task.optimization = dataclasses.replace(task.optimization, optimizer=settings)
             waits = watched(task)
             batches = [each.ours(form == "packed") for each in sequences()]
@@ -94,7 +95,7 @@ def watched(task: Task) -> list[str]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    task.training_step = watching  # type: ignore[method-assign]
+    task.training_step = watching  # type: ignore[method-assign, assignment]
     return errors
 
 

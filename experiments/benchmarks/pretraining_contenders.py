@@ -182,7 +182,7 @@ class Setting:
             # Given to the Trainer at once, it would come with a progress bar and checkpoints.
             trainer.callbacks.append(callback)  # type: ignore[attr-defined]
             if compiled:
-                task.compile_training()
+                task.compile_training(blocks_alone=self.device.type == "cuda")
             loader = StepLoader(make, NUM_STEPS, 0, self.device.type == "cuda")
             trainer.fit(task, train_dataloaders=loader)
 

@@ -55,7 +55,7 @@ def test_a_leading_tilde_is_the_home_folder_in_every_setting(tmp_path, monkeypat
 
 
 def test_inconsistent_variables_of_slurm_are_one_message(tmp_path, monkeypatch):
-    experiment = load_experiment([write(tmp_path, MINIMAL)])
+    experiment = load_experiment([write(tmp_path, MINIMAL)], ["--trainer.precision", "32"])
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
     with pytest.raises(InputError, match=r"trainer: .*--ntasks-per-node=4"):

@@ -47,7 +47,16 @@ def test_the_command_of_an_interrupted_run_continues_it_in_its_directory(interru
     assert run.read_manifest()["ended"] == "finished"
     assert run.read_config()["model"]["head"]["crf"] is True
     # A run that this version starts from that checkpoint ends in the same bits.
-    anew = ["--resume", "copy/checkpoints/step-000000005.ckpt", "--run-directory", "anew"]
+    # The default of the earlier version was 32, which the continued run has kept.
+    assert run.read_config()["trainer"]["precision"] == "32"
+    anew = [
+        "--resume",
+        "copy/checkpoints/step-000000005.ckpt",
+        "--run-directory",
+        "anew",
+        "--trainer.precision",
+        "32",
+    ]
     assert main(["fit", "--config", "tagging.yaml", "--model.crf", "true", *anew]) == 0
     continued, fresh = weights(interrupted), weights(Path("anew"))
     assert continued.keys() == fresh.keys()
@@ -104,7 +113,9 @@ def test_predict_reads_the_finished_run(finished):
 
 
 def test_report_takes_an_earlier_and_a_new_run_for_two_seeds_of_one_experiment(finished):
-    assert main(["fit", "--config", "texts.yaml", "--run-directory", "now", "--seed_everything", "2"]) == 0
+    # The default of the earlier version.
+    options = ["--seed_everything", "2", "--trainer.precision", "32"]
+    assert main(["fit", "--config", "texts.yaml", "--run-directory", "now", *options]) == 0
     assert main(["report", str(finished), "now", "--output", "report.html"]) == 0
     assert Path("report.html").is_file()
     # Keys that only one of the two versions saved are no difference between them.

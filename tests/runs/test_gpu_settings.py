@@ -5,13 +5,16 @@ from datetime import timedelta
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.distributed import sharded
 from bert_lightning.distributed.replicated import ReplicatedStrategy, has_saved_buffers
+from bert_lightning.model import BertConfig, BertEncoder
+from bert_lightning.model.layers.packing import packing_of
 from bert_lightning.runs import trainer as trainers
-from bert_lightning.tasks.compilation import compile_blocks
+from bert_lightning.tasks.compilation import compile_blocks, prepare_compiler
 from bert_lightning.training import micro_batch
 from tests.support.task_data import tiny_classification
 
@@ -116,6 +119,34 @@ def test_only_a_small_model_keeps_its_blocks_gathered(monkeypatch):
     assert found == [["Parameter"] * 2, ["DTensor"] * 2]
 
 
+@pytest.mark.parametrize(("limit", "waits"), [(2**31, True), (0, False)])
+def test_a_small_sharded_model_exchanges_gradients_once_per_step(monkeypatch, limit, waits):
+    monkeypatch.setattr(sharded, "_KEPT_GATHERED", limit)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        names = ("data_parallel", "tensor_parallel")
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1, 1), mesh_dim_names=names)
+        torch.manual_seed(0)
+        task = nn.Module()
+        task.model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+        inputs = torch.randn(2, 3, 4)
+        task.model(inputs.flatten(0, 1)).sum().backward()
+        expected = [parameter.grad.clone() for parameter in task.model.parameters()]
+        task.model.zero_grad()
+        sharded.shard(task.model, list(task.model), (), mesh, "32")
+        strategy = sharded.ShardedStrategy(1, 1, False, TIMEOUT)
+        monkeypatch.setattr(sharded.ShardedStrategy, "lightning_module", task)
+        with strategy.block_backward_sync():
+            task.model(inputs[0]).sum().backward()
+        assert all((parameter.grad is None) == waits for parameter in task.model.parameters())
+        task.model(inputs[1]).sum().backward()
+        found = [parameter.grad.full_tensor() for parameter in task.model.parameters()]
+    finally:
+        torch.distributed.destroy_process_group()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_blocks_are_compiled_for_training_alone(monkeypatch):
     calls = []
     monkeypatch.setattr(
@@ -128,6 +159,32 @@ def test_blocks_are_compiled_for_training_alone(monkeypatch):
     block.eval()(torch.ones(1, 2))
     assert len(calls) == 1
     assert list(block.state_dict()) == names
+
+
+def test_all_blocks_share_one_graph_for_each_form_of_batch(monkeypatch):
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, dynamic: original(function, dynamic=dynamic, backend=counter)
+    )
+    for name in ("specialize_float", "recompile_limit", "fail_on_recompile_limit_hit"):
+        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    prepare_compiler()
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=60, num_hidden_layers=5)).train()
+    compile_blocks(encoder.layers)
+    encoder.compiles_blocks = True
+    for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
+        ids = torch.randint(5, 60, (len(lengths), max(lengths)))
+        encoder(ids, attention_mask=torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+    # Neither another block nor another size is a reason for another graph.
+    assert counter.frame_count == 1
+    for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
+        encoder(torch.randint(5, 60, (sum(lengths),)), packing=packing_of(torch.tensor(lengths)))
+    assert counter.frame_count == 2
+    encoder.eval()(torch.randint(5, 60, (2, 5)))
+    assert counter.frame_count == 2
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def test_every_command_asks_for_consent_to_the_module_of_a_task(home, capsys):
         "modules": ["tasks_here"],
         "model": {"pretrained": str(home / "runs/whole")},
         "data": {"dataset": "my-moods", "batch_size": 8, "max_seq_length": 24},
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32"},
     }
     Path("moods.yaml").write_text(yaml.safe_dump(values))
     Path("texts.txt").write_text("a dog\n")

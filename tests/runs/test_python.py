@@ -75,7 +75,7 @@ def test_values_files_and_an_experiment_are_the_same_experiment(config, values):
         bert_lightning.load_experiment([config]),
         bert_lightning.load_experiment([values, split]),
         bert_lightning.load_experiment(values, {"trainer": split["trainer"]}),
-        bert_lightning.load_experiment(values, {"trainer.accelerator": "cpu", "trainer.max_steps": 2}),
+        bert_lightning.load_experiment(values, {f"trainer.{key}": value for key, value in split["trainer"].items()}),
         bert_lightning.load_experiment(experiment),
         bert_lightning.load_experiment(experiment, {"trainer.max_steps": 2}),
         bert_lightning.load_experiment(
@@ -224,7 +224,7 @@ def test_a_run_cannot_be_reproduced_silently_without_its_callbacks(values, caplo
         ({}, {"callbacks": Callback()}, "callbacks: a list is expected"),
         ({}, {"loggers": [Callback()]}, "loggers.1 is .*; it must be a lightning.pytorch.loggers.Logger"),
         ({}, {"resume": "sometimes"}, "resume is sometimes; it must be auto, never or the path"),
-        ({"trainer": {"accelerator": "cpu", "max_steps": 1, "devices": 2}}, {}, None),
+        ({"trainer": {"accelerator": "cpu", "precision": "32", "max_steps": 1, "devices": 2}}, {}, None),
     ],
 )
 def test_bad_input_is_one_message_and_writes_nothing(values, monkeypatch, change, arguments, message):

@@ -52,7 +52,7 @@ def config(tmp_path_factory, tables, tokenizer) -> Path:
         },
         "optimizer": {"learning_rate": 1e-2},
         "schedule": "constant",
-        "trainer": {"max_steps": STEPS, "accelerator": "cpu", "val_check_interval": 3},
+        "trainer": {"max_steps": STEPS, "accelerator": "cpu", "precision": "32", "val_check_interval": 3},
         "checkpoint": {"every_n_steps": 1, "keep_last": 99},
         "wandb": {"mode": "disabled"},
     }

@@ -408,7 +408,13 @@ def configuration(folder, name, **values):
     common = {
         "experiment": "1e3",
         "model": {"size": "tiny", "config": small},
-        "trainer": {"max_steps": 3, "accelerator": "cpu", "deterministic": True, "log_every_n_steps": 1},
+        "trainer": {
+            "max_steps": 3,
+            "accelerator": "cpu",
+            "precision": "32",
+            "deterministic": True,
+            "log_every_n_steps": 1,
+        },
         "wandb": {"mode": "disabled"},
     }
     path = folder / name

@@ -88,7 +88,7 @@ def test_a_head_other_than_that_of_the_checkpoint_is_refused(tables, tokenizer, 
         "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
         "data": task_data("token-classification", tables, tmp_path)
         | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24, "batch_size": 8},
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32"},
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     run, crf = tmp_path / "run", ["--model.head.crf", "true"]
@@ -132,7 +132,7 @@ def test_a_vocabulary_is_matched_by_entries_on_request(home, tmp_path, documents
             "batch_size": 8,
             "tokenizer": str(tmp_path / "tokenizer"),
         },
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32"},
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 2
@@ -164,7 +164,7 @@ def test_a_classifier_without_its_own_tokenizer_takes_longer_positions(home, tmp
             "max_seq_length": 90,
             "batch_size": 8,
         },
-        "trainer": {"max_steps": 1, "accelerator": "cpu"},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "precision": "32"},
     }
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
     assert fit(tmp_path / "e.yaml", tmp_path / "run") == 0

@@ -21,7 +21,7 @@ from tests.support.task_data import task_data
 
 SHORT = """
 model: {config: {hidden_size: 16, num_attention_heads: 2, intermediate_size: 16}}
-trainer: {max_epochs: null, max_steps: 1, accelerator: cpu}
+trainer: {max_epochs: null, max_steps: 1, accelerator: cpu, precision: 32}
 wandb: {mode: disabled}
 """
 

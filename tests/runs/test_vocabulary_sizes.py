@@ -59,7 +59,7 @@ def values_of(task: str, start: Path, tables, stores, folder: Path) -> dict:
         "experiment": "padded",
         "task": task,
         "model": {"pretrained": str(start)},
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32"},
         "wandb": {"mode": "disabled"},
         "data": data,
     }

@@ -24,7 +24,7 @@ model:
   size: tiny
   config: {{num_hidden_layers: 1, hidden_size: 16, num_attention_heads: 2, intermediate_size: 32}}
 data: {{train: {store}, validation: {validation_store}, max_seq_length: 32, batch_size: 8}}
-trainer: {{max_steps: 6, log_every_n_steps: 1, val_check_interval: 3, accelerator: cpu}}
+trainer: {{max_steps: 6, log_every_n_steps: 1, val_check_interval: 3, accelerator: cpu, precision: 32}}
 wandb: {{mode: disabled}}
 """
     )

@@ -67,7 +67,7 @@ def experiment_values(
 ) -> dict[str, Any]:
     """Return the experiment of a task that trains in a tenth of a second."""
     values = short_experiment(name, stores, tables, folder)
-    trainer = {"max_steps": NUM_STEPS, "accelerator": "cpu", "log_every_n_steps": 1}
+    trainer = {"max_steps": NUM_STEPS, "accelerator": "cpu", "precision": "32", "log_every_n_steps": 1}
     values |= {"model": SMALL_MODEL, "trainer": trainer}
     if name == "pretraining":
         values["data"] |= {"test": str(stores[1]), "max_evaluation_samples": 24}

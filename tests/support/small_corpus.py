@@ -38,6 +38,12 @@ PRETRAINING = {
     "model": SMALL_MODEL,
     "data": {"max_seq_length": 40, "batch_size": 8, "num_workers": 0},
     "optimizer": {"learning_rate": 1e-3},
-    "trainer": {"max_steps": 12, "val_check_interval": 5, "log_every_n_steps": 2, "accelerator": "cpu"},
+    "trainer": {
+        "max_steps": 12,
+        "val_check_interval": 5,
+        "log_every_n_steps": 2,
+        "accelerator": "cpu",
+        "precision": "32",
+    },
     "checkpoint": {"every_n_steps": 1, "keep_last": 20},
 }

@@ -114,7 +114,7 @@ def short_experiment(task: str, stores: tuple[Path, Path], tables: dict[str, Pat
         "experiment": "short",
         "task": task,
         "optimizer": {"learning_rate": 1e-3},
-        "trainer": {"max_steps": 4, "val_check_interval": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "val_check_interval": 2, "accelerator": "cpu", "precision": "32"},
         "wandb": {"mode": "disabled"},
         "data": {"max_seq_length": 40, "batch_size": 8, **files},
     }
@@ -157,6 +157,6 @@ def tiny_classification(tables: dict[str, Path], tokenizer: WordPieceTokenizer, 
             "max_seq_length": 16,
             "batch_size": 8,
         },
-        "trainer": {"max_steps": 2, "accelerator": "cpu"},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32"},
         "wandb": {"mode": "disabled"},
     }

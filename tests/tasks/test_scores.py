@@ -64,7 +64,7 @@ def setup(request, tables, tokenizer, tmp_path):
         "experiment": "scores",
         "task": request.param,
         "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
-        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "precision": "32"},
         "data": task_data(request.param, tables, tmp_path)
         | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 24},
     }
@@ -209,7 +209,7 @@ def test_two_processes_score_a_split_as_one_does(two_ranks, tables, tokenizer, t
             "evaluation_batch_size": 4,
             "batch_size": 8,
         },
-        "trainer": {"max_steps": 30, "accelerator": "cpu"},
+        "trainer": {"max_steps": 30, "accelerator": "cpu", "precision": "32"},
         "optimizer": {"learning_rate": 3e-3},
         "wandb": {"mode": "disabled"},
     }
@@ -243,7 +243,7 @@ def test_class_weights_and_thresholds_come_from_the_checkpoint(tables, tokenizer
             "max_seq_length": 24,
             "class_weights": {"animals": 0.1, "nature": 5.0},
         },
-        "trainer": {"max_steps": 2, "accelerator": "cpu", "val_check_interval": 2},
+        "trainer": {"max_steps": 2, "accelerator": "cpu", "precision": "32", "val_check_interval": 2},
         "wandb": {"mode": "disabled"},
     }
     (tmp_path / "weights.yaml").write_text(yaml.safe_dump(values))

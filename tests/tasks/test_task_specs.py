@@ -26,7 +26,9 @@ def experiment(tables, tokenizer, tmp_path):
         "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
         "data": data | {"max_seq_length": 40, "batch_size": 8},
     }
-    return lambda **trainer: load_experiment([], [], values | {"trainer": {"accelerator": "cpu", **trainer}})
+    return lambda **trainer: load_experiment(
+        [], [], values | {"trainer": {"accelerator": "cpu", "precision": "32", **trainer}}
+    )
 
 
 def test_an_unknown_task_is_an_error_that_names_the_nearest():
@@ -76,7 +78,7 @@ def option(request, tables, tokenizer, tmp_path):
         "task": task,
         "model": {"size": "tiny", "config": {"max_position_embeddings": 48}},
         "data": task_data(task, tables, tmp_path) | {"tokenizer": str(tmp_path / "tokenizer"), "max_seq_length": 40},
-        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "precision": "32"},
     }
     return name, lambda value: load_experiment([], [f"--model.head.{name}={value}"], values)
 

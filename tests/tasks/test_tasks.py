@@ -29,7 +29,7 @@ def make(request, store, validation_store, tables, tokenizer, tmp_path):
         "experiment": "battery",
         "task": request.param,
         "model": SMALL_MODEL,
-        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "precision": "32"},
         "wandb": {"mode": "disabled"},
         "data": {"max_seq_length": 40, "batch_size": 8},
     }
@@ -154,7 +154,7 @@ def test_every_objective_trains_scores_and_predicts(store, validation_store, tmp
         "experiment": "objectives",
         "task": "pretraining",
         "model": SMALL_MODEL,
-        "trainer": {"max_steps": 3, "accelerator": "cpu", "accumulate_grad_batches": 2},
+        "trainer": {"max_steps": 3, "accelerator": "cpu", "precision": "32", "accumulate_grad_batches": 2},
         "wandb": {"mode": "disabled"},
         "data": {
             "train": str(store),
@@ -181,7 +181,7 @@ def test_loss_weights_scale_the_gradient_of_each_loss(store, tmp_path):
         "experiment": "weights",
         "task": "pretraining",
         "model": SMALL_MODEL,
-        "trainer": {"max_steps": 1, "accelerator": "cpu", "gradient_clip_val": None},
+        "trainer": {"max_steps": 1, "accelerator": "cpu", "precision": "32", "gradient_clip_val": None},
         "optimizer": {"learning_rate": 1.0, "weight_decay": 0.0},
         "schedule": {"name": "constant"},
         "wandb": {"mode": "disabled"},

@@ -26,7 +26,7 @@ BEST_STEP, STOP_STEP = 4, 8
 def command(tables, tokenizer, tmp_path) -> list[str]:
     values = {
         **tiny_classification(tables, tokenizer, tmp_path),
-        "trainer": {"max_steps": 10, "accelerator": "cpu", "val_check_interval": 2},
+        "trainer": {"max_steps": 10, "accelerator": "cpu", "precision": "32", "val_check_interval": 2},
         "checkpoint": {"every_n_steps": 1, "keep_last": 99},
         "early_stopping": {"patience": 2},
     }

@@ -36,7 +36,7 @@ def config(tables, tokenizer, tmp_path):
             "max_seq_length": 16,
             "batch_size": 8,
         },
-        "trainer": {"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2},
+        "trainer": {"max_steps": 12, "accelerator": "cpu", "precision": "32", "log_every_n_steps": 2},
         "wandb": {"mode": "disabled"},
     }
     path = tmp_path / "experiment.yaml"
