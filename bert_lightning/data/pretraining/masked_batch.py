@@ -53,16 +53,13 @@ class MaskedBatches:
             max_seq_length: longest sample.
             seed: seed of the masks; a sample's mask depends on it, its epoch and its number alone.
             progress: fraction of the training that is done, from 0 to 1.
-            packed: put the samples end to end, without padding, in the order of their lengths. Attention on a
-                processor computes neighbours of about the same length together.
+            packed: put the samples end to end, without padding.
 
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask` (B, S), `masked_positions` (M,) into the flattened tokens,
             `masked_labels` (M,), `samples` (B, 2) with epochs and numbers and, for pairs, `sentence_labels` (B,). If
             packed, `input_ids` and `token_type_ids` are (T,), and `packing` replaces the mask.
         """
-        if packed:
-            samples = sorted(samples, key=lambda each: each.sample.length)
         epochs = np.array([each.epoch for each in samples], dtype=np.int64)
         numbers = np.array([each.number for each in samples], dtype=np.int64)
         original, token_type_ids, lengths = self._assemble(samples, max_seq_length)
