@@ -8,8 +8,8 @@ dropped, so the first read of each section comes from the disk.
 
     python experiments/benchmarks/growth.py [--gigacharacters 4 80 400] [--folder DIR] [--json FILE]
 
-4,230 gigacharacters are 10^12 tokens, and need 5 GB for the tables. Seconds of the process's core leave out what
-others do on the machine, and the waits for the disk.
+4,230 gigacharacters are 10^12 tokens, and need 5 GB for the tables. Times leave out when the process could run
+and others had its core; waits for the disk count.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import io
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,6 +48,7 @@ from bert_lightning.data.corpus.store_files import store_fingerprint
 from bert_lightning.data.corpus.token_store import MANIFEST, TokenStore
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.module import PretrainingDataModule
+from bert_lightning.data.pretraining.objectives import OBJECTIVES
 from bert_lightning.data.pretraining.samples import Samples
 from bert_lightning.data.pretraining.settings import PretrainingData
 from bert_lightning.runs.directory import processor_name
@@ -66,10 +66,14 @@ def main() -> None:
     parser.add_argument("--gigacharacters", type=float, nargs="+", default=[4, 80, 400], metavar="G")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="for the stores; a temporary one unless given")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--measure", type=Path, metavar="STORE", help=argparse.SUPPRESS)
+    parser.add_argument("--search", type=Path, metavar="STORE", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, metavar=("STORE", "STEP"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.search is not None:
+        print(round_change(options.search))
+        return
     if options.measure is not None:
-        print(json.dumps(measured(options.measure)))
+        print(json.dumps(measured(Path(options.measure[0]), int(options.measure[1]))))
         return
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -77,10 +81,9 @@ def main() -> None:
         figures = {}
         for size in options.gigacharacters:
             store = linked_store(folder / f"{size:g}", real, size)
+            step = in_a_process("--search", str(store))
             drop_copies([*store.iterdir(), *real.iterdir()])
-            command = [sys.executable, __file__, "--measure", str(store)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            figures[f"{size:g} G characters"] = json.loads(output.splitlines()[-1])
+            figures[f"{size:g} G characters"] = json.loads(in_a_process("--measure", str(store), step))
     table = Table(title=f"growth, {processor_name()}, one process")
     table.add_column("")
     for name in figures:
@@ -90,6 +93,12 @@ def main() -> None:
         table.add_row(row, *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values))
     Console().print(table)
     write_json(options.json, {"figures": figures})
+
+
+def in_a_process(*options: str) -> str:
+    """Return the last line that this program prints with other options."""
+    command = [sys.executable, __file__, *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
 
 
 # -- stores ------------------------------------------------------------------------------------------------------
@@ -189,53 +198,61 @@ def drop_copies(paths: Sequence[Path]) -> None:
 # -- measuring ---------------------------------------------------------------------------------------------------
 
 
-def measured(store: Path) -> dict[str, float]:
-    """Open a store and draw from it."""
+def measured(store: Path, change: int) -> dict[str, float]:
+    """Open a store and draw from it, around the step in which a round ends."""
     before = peak_memory()
-    started = time.perf_counter()
+    clock = Clock()
     data = PretrainingDataModule(PretrainingData(str(store), batch_size=BATCH_SIZE))
-    opened = time.perf_counter() - started
-    [opened_store] = data.stores["train"]
-    [source] = data._mixture("train", data.settings.max_seq_length, 1).sources
-    change = next_round(source, source.num_samples // 2) // BATCH_SIZE
-    del data, source
-    # The search for the change has read one table. Begin again, so that all of it counts.
-    started = time.perf_counter()
-    data = PretrainingDataModule(PretrainingData(str(store), batch_size=BATCH_SIZE))
+    figures = {
+        "sections": data.stores["train"][0].num_sections,
+        "tokens, millions": data.stores["train"][0].num_tokens / 1e6,
+        "files": sum(1 for _ in store.iterdir()),
+        "open, s": clock.read(),
+    }
     plan = TrainingPlan(change + AFTER, 1, seed=1)
+    clock = Clock()
     data.training_batches(change - BEFORE, plan, 0, 1)
-    first = time.perf_counter() - started
-    rates, work = [], []
-    total, started, cpu_started = 0, time.perf_counter(), time.process_time()
+    figures["first batch, s"] = clock.read()
+    stretches = []
     for start in range(change - BEFORE + 1, change + AFTER, STRETCH):
-        tokens, began, cpu_began = 0, time.perf_counter(), time.process_time()
+        clock, tokens = Clock(), 0
         for step in range(start, start + STRETCH):
             tokens += sum(batch["num_tokens"] for batch in data.training_batches(step, plan, 0, 1))
-        rates.append(tokens / (time.perf_counter() - began) / 1e6)
-        work.append(tokens / (time.process_time() - cpu_began) / 1e6)
-        total += tokens
-    figures = {
-        "sections": opened_store.num_sections,
-        "tokens, millions": opened_store.num_tokens / 1e6,
-        "files": sum(1 for _ in store.iterdir()),
-        "open, s": opened,
-        "open and first batch, s": first,
-        "peak memory, MB": peak_memory(),
-        "of which importing, MB": before,
-    }
+        stretches.append((tokens / 1e6, clock.read()))
     # The ten batches in which a round ends and the next begins.
     end = (BEFORE - 1) // STRETCH
-    for unit, values, all_of_them in (
-        ("s", rates, time.perf_counter() - started),
-        ("s of its core", work, time.process_time() - cpu_started),
+    for name, part in (
+        ("batches 2 to 11", stretches[:1]),
+        ("batches 12 to 101", stretches[1:10]),
+        ("the ten batches in which a round ends", stretches[end : end + 1]),
+        ("1,000 batches", stretches),
     ):
-        figures |= {
-            f"batches 2 to 11, million real tokens per {unit}": values[0],
-            f"batches 12 to 101, million real tokens per {unit}": statistics.mean(values[1:10]),
-            f"ten batches in which a round ends, million real tokens per {unit}": values[end],
-            f"1,000 batches, million real tokens per {unit}": total / all_of_them / 1e6,
-        }
-    return figures
+        tokens, seconds = map(sum, zip(*part, strict=True))
+        figures[f"{name}, million real tokens/s"] = tokens / seconds
+    return figures | {"peak memory, MB": peak_memory(), "of which importing, MB": before}
+
+
+class Clock:
+    """The seconds since it was made, without those in which this process could run and others had its core."""
+
+    def __init__(self) -> None:
+        self._started = self._now()
+
+    def read(self) -> float:
+        """Return the seconds."""
+        return self._now() - self._started
+
+    def _now(self) -> float:
+        # "Time spent waiting on a runqueue", in nanoseconds: the kernel's scheduler/sched-stats.rst.
+        waited = int(Path("/proc/self/schedstat").read_text().split()[1])
+        return time.perf_counter() - waited / 1e9
+
+
+def round_change(store: Path) -> int:
+    """Return a step in the middle of the first epoch in which a round ends."""
+    data = PretrainingDataModule(PretrainingData(str(store), batch_size=BATCH_SIZE))
+    source = OBJECTIVES[data.settings.objective](data.stores["train"][0], data.settings.max_seq_length, 0.1, seed=1)
+    return next_round(source, source.num_samples // 2) // BATCH_SIZE
 
 
 def next_round(source: Samples, position: int) -> int:

@@ -171,7 +171,27 @@ def memory(results: Results) -> str:
     return markdown(["model", "after step", "resident, GB", "peak, GB"], rows)
 
 
+def growth(results: Results) -> str:
+    """Show what a token store costs to open and to draw from, by its size."""
+    figures: dict[str, dict[str, float]] = results["growth"].get("figures", {})
+    rows = {
+        "tokens, millions": ",.0f",
+        "files": ",.0f",
+        "open, s": ".2f",
+        "first batch, s": ".2f",
+        "batches 2 to 11, million real tokens/s": ".2f",
+        "batches 12 to 101, million real tokens/s": ".2f",
+        "the ten batches in which a round ends, million real tokens/s": ".2f",
+        "1,000 batches, million real tokens/s": ".2f",
+        "peak memory, MB": ",.0f",
+        "of which importing, MB": ",.0f",
+    }
+    cells = [[name, *(cell(each.get(name), form) for each in figures.values())] for name, form in rows.items()]
+    return markdown(["", *figures], cells)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
+    "growth": growth,
     "machine": machine,
     "pretraining": pretraining,
     "finetuning": finetuning,
