@@ -11,6 +11,7 @@ The rooms `bert_lightning.tasks`, `.data`, `.model`, `.metrics` and `.optim` hav
 
 from typing import TYPE_CHECKING
 
+from bert_lightning.cores import let_waiting_threads_yield
 from bert_lightning.lazy import exports
 from bert_lightning.version import __version__
 
@@ -41,6 +42,9 @@ __all__ = [
     "register_task",
     "tasks",
 ]
+
+# torch reads how threads wait when it is loaded. The command begins here too.
+let_waiting_threads_yield()
 
 if not TYPE_CHECKING:
     # Importing torch takes seconds, and `bert-lightning --help` does not need it.

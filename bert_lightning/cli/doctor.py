@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bert_lightning.cli.summaries import Terminal
+from bert_lightning.cores import WAITING, usable_cores
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import VERSIONED, processor_name
 from bert_lightning.runs.weights_and_biases import has_api_key
@@ -29,13 +30,18 @@ def report() -> bool:
     table.add_row("Python", f"{platform.python_version()} on {platform.platform()}")
     for name in _NEEDED:
         table.add_row(name, _version(name, faults))
-    table.add_row("processor", f"{processor_name()}, {os.cpu_count()} cores")
+    usable = usable_cores()
+    limited = "" if usable == os.cpu_count() else f", of which this process may use {usable}"
+    table.add_row("processor", f"{processor_name()}, {os.cpu_count()} cores{limited}")
     try:
         import torch
     except ImportError:
         pass
     else:
         table.add_row("threads", str(torch.get_num_threads()))
+        table.add_row(
+            "waiting threads", ", ".join(f"{name}={os.environ[name]}" for name in WAITING if name in os.environ)
+        )
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         table.add_row("GPUs", ", ".join(gpus) or "none: training runs on the processor")
         table.add_row(

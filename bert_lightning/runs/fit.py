@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import closing
 
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.loggers import Logger
 
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.extensions import own_errors_as
+from bert_lightning.cores import sharing_note, usable_cores, used_by_others
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
@@ -153,13 +155,22 @@ def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
     if experiment.trainer.deterministic:
         on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
         print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
-    for note in setup.notes:
+    for note in (*setup.notes, *_neighbours(trainer)):
         print(note)
     print(
         f"{experiment.experiment}: {_parameters(setup.task)}, {data.num_training_samples:,} training samples, "
         f"{setup.data.plan.num_steps:,} steps of {data.batch_size}" + (f", from step {step:,}" if step else ""),
         flush=True,
     )
+
+
+def _neighbours(trainer: Trainer) -> list[str]:
+    """Describe the other processes on the cores with which this training computes, if they take too much of them."""
+    if not isinstance(trainer.accelerator, CPUAccelerator):
+        return []
+    threads = torch.get_num_threads() * trainer.num_devices
+    note = sharing_note(used_by_others(), usable_cores(), threads)
+    return [note] if note is not None else []
 
 
 def _parameters(task: Task) -> str:

@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import Strategy
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import TrainerSettings
+from bert_lightning.cores import usable_cores
 from bert_lightning.distributed.replicated import ReplicatedStrategy
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
@@ -236,8 +237,7 @@ def _check_monitor(experiment: Experiment, task: Task) -> None:
 def share_out_cores(num_processes: int) -> None:
     """Divide the cores among the processes of this machine. A single process keeps OMP_NUM_THREADS if it is set."""
     if "OMP_NUM_THREADS" not in os.environ or num_processes > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // num_processes))
+        torch.set_num_threads(max(1, usable_cores() // num_processes))
 
 
 def quiet() -> None:
