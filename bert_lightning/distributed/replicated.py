@@ -35,9 +35,11 @@ class ReplicatedStrategy(DDPStrategy):
         )
 
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
-        # DDP would send the buffers of the first process to the others in every forward pass. Ours never change.
-        self._ddp_kwargs["broadcast_buffers"] = has_saved_buffers(model)
-        return super()._setup_model(model)
+        wrapped = super()._setup_model(model)
+        # DDP would send the buffers of the first process to the others in every forward pass. Ours never change. The
+        # argument of the constructor has another name in later versions of torch.
+        wrapped.broadcast_buffers = has_saved_buffers(model)
+        return wrapped
 
 
 def has_saved_buffers(model: nn.Module) -> bool:

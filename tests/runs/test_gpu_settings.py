@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import pytest
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.distributed import sharded
-from bert_lightning.distributed.replicated import ReplicatedStrategy, has_saved_buffers
+from bert_lightning.distributed.replicated import ReplicatedStrategy
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.packing import packing_of
 from bert_lightning.runs import trainer as trainers
@@ -82,21 +83,22 @@ def test_ddp_searches_for_unused_parameters_only_to_keep_bits(num_processes, on_
     assert options["bucket_cap_mb"] == (100 if on_gpu else 25)
 
 
-def test_ddp_sends_only_buffers_that_training_may_change(monkeypatch):
-    monkeypatch.setattr(trainers.Strategy, "root_device", torch.device("cpu"))
-    sent = []
-    monkeypatch.setattr(
-        "lightning.pytorch.strategies.ddp.DistributedDataParallel",
-        lambda module, **options: sent.append(options["broadcast_buffers"]),
-    )
+def test_ddp_sends_only_buffers_that_training_may_change(recwarn):
     constant = nn.Linear(2, 2)
     constant.register_buffer("table", torch.ones(2), persistent=False)
-    for model in (constant, nn.Sequential(constant, nn.BatchNorm1d(2))):
-        strategy = ReplicatedStrategy(2, True, False, TIMEOUT)
-        monkeypatch.setattr(strategy, "determine_ddp_device_ids", lambda: None)
-        strategy._setup_model(model)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sent = []
+        for model in (constant, nn.Sequential(constant, nn.BatchNorm1d(2))):
+            strategy = ReplicatedStrategy(2, False, False, TIMEOUT)
+            strategy.parallel_devices = [torch.device("cpu")]
+            strategy.cluster_environment = LightningEnvironment()
+            wrapped = strategy._setup_model(model)
+            sent.append(wrapped.will_sync_module_buffers())
+    finally:
+        torch.distributed.destroy_process_group()
     assert sent == [False, True]
-    assert not has_saved_buffers(constant)
+    assert not [each for each in recwarn if "broadcast_buffers" in str(each.message)]
 
 
 def test_only_a_small_model_keeps_its_blocks_gathered(monkeypatch):
