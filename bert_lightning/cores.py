@@ -24,9 +24,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def let_waiting_threads_yield(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Let OpenMP threads that wait give their core away after some microseconds, and return whether this was set.
 
-    By default they keep it for milliseconds, in which no other process computes there. Two trainings on the same cores
-    then slow each other down many times. OpenMP reads its variables when torch is loaded, so nothing is changed after
-    that, nor where a variable says how threads shall wait.
+    By default they keep it for milliseconds, in which no other process computes there. Two trainings on the same
+    cores then slow each other down many times. OpenMP reads its variables when torch is loaded. So nothing is changed
+    after that, nor where a variable says how threads shall wait.
     """
     if "torch" in sys.modules or any(name in environment for name in WAITING):
         return False
@@ -95,7 +95,7 @@ def core_times(statistics: Path = Path("/proc/stat")) -> CoreTimes | None:
         ticks = os.sysconf("SC_CLK_TCK")
     except (AttributeError, OSError, ValueError):
         return None
-    # user, nice, system, idle, iowait, irq, softirq, steal. Processes of lower priority give way, so they use nothing.
+    # user, nice, system, idle, iowait, irq, softirq, steal. Processes of lower priority give way and count as idle.
     is_nice = os.nice(0) > 0
     counted = (1, 2, 3, 6, 7, 8) if is_nice else (1, 3, 6, 7, 8)
     used = sum(int(row[column]) for row in rows if row and row[0] in cores for column in counted if column < len(row))

@@ -1,10 +1,28 @@
 """Names that a package offers, and imports only when they are used. This module imports nothing heavy."""
 
 import ast
+import gc
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Import without searching for garbage.
+
+    Torch and Lightning make more than a million objects that stay. Python would look through all of them again and
+    again, which takes a fifth of the time of the imports.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def exports(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
@@ -23,9 +41,10 @@ def exports(package: str, file: str) -> tuple[Callable[[str], object], Callable[
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = modules[name]
-        if module == package:
-            return importlib.import_module(f"{package}.{name}")
-        value: object = getattr(importlib.import_module(module), name)
+        with without_collections():
+            if module == package:
+                return importlib.import_module(f"{package}.{name}")
+            value: object = getattr(importlib.import_module(module), name)
         # The next access finds it without this function.
         setattr(sys.modules[package], name, value)
         return value

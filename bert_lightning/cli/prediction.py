@@ -15,6 +15,7 @@ from bert_lightning.cli.parsing import (
 )
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress, write_lines
+from bert_lightning.lazy import without_collections
 
 
 def add(commands: Commands) -> None:
@@ -111,7 +112,9 @@ def _predict(options: argparse.Namespace) -> int:
     import json
 
     from bert_lightning.data.reading.lines import named
-    from bert_lightning.runs.predictor import load
+
+    with without_collections():
+        from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
     predictor = load(
@@ -134,7 +137,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _features(options: argparse.Namespace) -> int:
-    from bert_lightning.interpretability.feature_files import write_features
+    with without_collections():
+        from bert_lightning.interpretability.feature_files import write_features
 
     refuse_own_input([options.input], options.output)
     with item_progress("encoding", True) as counted:

@@ -4,6 +4,7 @@ import argparse
 
 from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
+from bert_lightning.lazy import without_collections
 
 FORMATS = ("huggingface", "onnx")
 
@@ -54,7 +55,8 @@ def _submission(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.export import export
+    with without_collections():
+        from bert_lightning.runs.export import export
 
     print(*export(options.checkpoint, options.format, options.output, options.base, options.allow_module), sep="\n")
     return OK

@@ -8,6 +8,7 @@ from pathlib import Path
 from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import print_json, print_metrics
+from bert_lightning.lazy import without_collections
 from bert_lightning.runs.processes import is_first_process
 
 
@@ -96,7 +97,8 @@ def _score_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from bert_lightning.runs.scoring import score
+    with without_collections():
+        from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]
     result = score(options.checkpoint, options.command, files, options.overrides, options.allow_module, options.base)

@@ -7,6 +7,7 @@ from bert_lightning.cli.parsing import Commands, module_option, path_argument, p
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import print_metrics, write_lines
 from bert_lightning.errors import InputError
+from bert_lightning.lazy import without_collections
 from bert_lightning.runs.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def _add_fit(commands: Commands) -> None:
         type=int,
         metavar="N",
         help="train once per seed and print the scores over them; with --run-directory DIR, runs are in DIR/seed-N",
+    )
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --seeds: train N seeds at the same time, which divide the cores (default: 1)",
     )
     parser.add_argument(
         "--resume",
@@ -100,6 +108,10 @@ def _add_reproduce(commands: Commands) -> None:
 def _fit(options: argparse.Namespace) -> int:
     if options.deterministic:
         options.overrides += ["--trainer.deterministic", "true"]
+    if options.at_once < 1:
+        raise InputError(f"--at-once is {options.at_once}, and must be 1 or more")
+    if options.at_once > 1 and options.seeds is None:
+        raise InputError("--at-once is about several seeds: name them with --seeds")
     if options.seeds is not None:
         for name in ("profile", "print_config"):
             if getattr(options, name):
@@ -113,7 +125,8 @@ def _fit(options: argparse.Namespace) -> int:
         _print_config(experiment, with_comments=options.print_config == "comments")
         return OK
 
-    from bert_lightning.runs.python import fit
+    with without_collections():
+        from bert_lightning.runs.python import fit
 
     run = fit(
         options.config,
@@ -151,7 +164,8 @@ def _print_config(experiment: "Experiment", with_comments: bool) -> None:
 
 
 def _fit_seeds(options: argparse.Namespace) -> int:
-    from bert_lightning.studies.seeds import exit_status, fit_seeds, summary_lines
+    with without_collections():
+        from bert_lightning.studies.seeds import exit_status, fit_seeds, summary_lines
 
     runs = fit_seeds(
         options.config,
@@ -160,13 +174,15 @@ def _fit_seeds(options: argparse.Namespace) -> int:
         options.run_directory,
         options.resume,
         options.allow_module,
+        options.at_once,
     )
     print(*summary_lines(runs, len(options.seeds)), sep="\n")
     return exit_status(runs)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from bert_lightning.studies.reproduction import reproduce
+    with without_collections():
+        from bert_lightning.studies.reproduction import reproduce
 
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
     if comparison is None:

@@ -1,5 +1,6 @@
 """The training of an experiment in its directory, from the checks to the recorded result."""
 
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -27,6 +28,8 @@ from bert_lightning.training.allocation import keep_freed_memory
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 
+# Whether this process has said that its cores are shared.
+_TOLD = threading.Event()
 _COST_ON_GPU = "slower gradients of embeddings and attention (--profile shows them)"
 
 
@@ -166,11 +169,14 @@ def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
 
 def _neighbours(trainer: Trainer) -> list[str]:
     """Describe the other processes on the cores with which this training computes, if they take too much of them."""
-    if not isinstance(trainer.accelerator, CPUAccelerator):
+    if _TOLD.is_set() or not isinstance(trainer.accelerator, CPUAccelerator):
         return []
     threads = torch.get_num_threads() * trainer.num_devices
     note = sharing_note(used_by_others(), usable_cores(), threads)
-    return [note] if note is not None else []
+    if note is None:
+        return []
+    _TOLD.set()
+    return [note]
 
 
 def _parameters(task: Task) -> str:

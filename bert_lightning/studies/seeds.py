@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert_lightning.config.experiment import load_experiment
+from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.studies.comparison import group_runs, read_run
@@ -15,6 +19,8 @@ from bert_lightning.training.signals import EXIT_STATUS
 
 _SEED = "seed_everything"
 _BAD_INPUT = 2
+# After a run with such a status no other is started.
+_STOPPING = (_BAD_INPUT, *EXIT_STATUS.values())
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ def fit_seeds(
     parent: Path | None,
     resume: str,
     allowed: Sequence[str] = (),
+    at_once: int = 1,
 ) -> list[SeedRun]:
-    """Train once per seed, one after the other.
+    """Train once per seed, one after the other or several at once.
 
     Each training is a `fit` in its own process, so a crash, used memory, or processes of other devices cannot affect
     the next one. Runs that have already finished are not repeated. A failed seed does not stop the other seeds, but
@@ -53,6 +60,8 @@ def fit_seeds(
         parent: run directories are `parent`/seed-N; if None, `fit` chooses them.
         resume: `auto` or `never`.
         allowed: modules that a `class_path` may import.
+        at_once: how many train at the same time. They divide the cores, unless OMP_NUM_THREADS is set. What each
+            prints is then in a file beside its run directory, with `.log` after its name.
 
     Returns:
         The runs that were started.
@@ -68,22 +77,38 @@ def fit_seeds(
         directory = choose_directory(experiment, parent / f"seed-{seed}" if parent is not None else None, resume)
         plan.append((seed, directory, keys))
     runs: list[SeedRun] = []
-    for seed, directory, keys in plan:
-        print(f"seed {seed} ({len(runs) + 1} of {len(seeds)})", flush=True)
+
+    def train(number: int) -> None:
+        seed, directory, keys = plan[number]
+        if processes.ended or any(run.status in _STOPPING for run in runs):
+            return
+        log = Path(f"{directory.path}.log") if at_once > 1 else None
+        where = f", output in {log}" if log else ""
+        print(f"seed {seed} ({number + 1} of {len(seeds)}){where}", flush=True)
         arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *keys]
         arguments += [word for module in allowed for word in ("--allow-module", module)]
-        runs.append(SeedRun(seed, directory, _fit(arguments)))
-        if runs[-1].status in (_BAD_INPUT, *EXIT_STATUS.values()):
-            break
+        status = processes.fit(arguments, log)
+        if status is not None:
+            runs.append(SeedRun(seed, directory, status))
+
+    processes = _Processes(max(1, usable_cores() // at_once) if at_once > 1 else None)
+    if at_once == 1:
+        for number in range(len(plan)):
+            train(number)
+    else:
+        # Signals interrupt this thread, which then ends the processes for which the others wait.
+        with ThreadPoolExecutor(at_once) as pool, processes:
+            for trained in [pool.submit(train, number) for number in range(len(plan))]:
+                trained.result()
+    runs.sort(key=lambda run: seeds.index(run.seed))
     return runs
 
 
 def exit_status(runs: Sequence[SeedRun]) -> int:
-    """Return 0 if all runs finished, the last run's status if it stopped the others, and otherwise 1."""
+    """Return 0 if all runs finished, the status of the run that stopped the others, and otherwise 1."""
     if all(run.status == 0 for run in runs):
         return 0
-    last = runs[-1].status
-    return last if last in (_BAD_INPUT, *EXIT_STATUS.values()) else 1
+    return next((run.status for run in runs if run.status in _STOPPING), 1)
 
 
 def summary_lines(runs: Sequence[SeedRun], num_seeds: int) -> list[str]:
@@ -132,15 +157,52 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
         )
 
 
-def _fit(arguments: Sequence[str]) -> int:
-    """Run `fit` in a process and return its exit status.
+class _Processes:
+    """The processes of `fit` that run now.
 
-    If this process is interrupted or terminated, it terminates `fit` and waits for its checkpoint.
+    If the context is left by an exception, such as an interrupt, it terminates them and waits for their checkpoints.
+
+    Attributes:
+        ended: whether they were terminated; then no other one starts.
     """
-    process = subprocess.Popen([sys.executable, "-m", "bert_lightning", "fit", *arguments])
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+
+    def __init__(self, threads: int | None) -> None:
+        # The user's own number of threads wins.
+        self._environment = dict(os.environ)
+        if threads is not None:
+            self._environment.setdefault("OMP_NUM_THREADS", str(threads))
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._starting = threading.Lock()
+        self.ended = False
+
+    def fit(self, arguments: Sequence[str], log: Path | None) -> int | None:
+        """Run `fit` with its output in a file, if one is named, and return its exit status; None after the end."""
+        with ExitStack() as stack:
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(open(log, "ab")) if log is not None else None
+            errors = subprocess.STDOUT if output is not None else None
+            command = [sys.executable, "-m", "bert_lightning", "fit", *arguments]
+            with self._starting:
+                if self.ended:
+                    return None
+                process = subprocess.Popen(command, env=self._environment, stdout=output, stderr=errors)
+                self._running.add(process)
+            try:
+                return process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                self._running.discard(process)
+
+    def __enter__(self) -> "_Processes":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with self._starting:
+                self.ended = True
+            for process in list(self._running):
+                process.terminate()

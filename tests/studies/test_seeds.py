@@ -36,12 +36,12 @@ def statuses(monkeypatch):
     failing: dict[int, int] = {}
     begun: list[int] = []
 
-    def fit(arguments):
+    def fit(processes, arguments, log):
         seed = int(arguments[-1].removeprefix("--seed_everything="))
         begun.append(seed)
         return failing[seed] if seed in failing else main(["fit", *arguments])
 
-    monkeypatch.setattr(seeds, "_fit", fit)
+    monkeypatch.setattr(seeds._Processes, "fit", fit)
     return failing, begun
 
 
@@ -73,6 +73,36 @@ def test_default_directories_are_those_of_fit_and_finished_seeds_are_left_alone(
     assert len(list(Path("runs/seeds").iterdir())) == 2
     assert main(["fit", "--config", "experiment.yaml", "--seeds", "2", "--resume", "never"]) == 0
     assert Path(f"runs/seeds/{alone}-2").is_dir()
+
+
+def test_seeds_at_once_divide_the_cores_and_write_files_beside_their_runs(config, monkeypatch, capsys):
+    started = []
+
+    class Process:
+        """A process that ends at once."""
+
+        def __init__(self, command, env, stdout, stderr):
+            started.append((command[-1], env.get("OMP_NUM_THREADS"), Path(stdout.name)))
+
+        def wait(self):
+            return 1
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(seeds, "usable_cores", lambda: 7)
+    monkeypatch.setattr(seeds.subprocess, "Popen", Process)
+    command = ["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "3", "1", "2"]
+    assert main([*command, "--at-once", "2"]) == 1
+    assert sorted(started) == [(f"--seed_everything={n}", "3", Path(f"all/seed-{n}.log")) for n in (1, 2, 3)]
+    assert "seed 3 failed (status 1)" in capsys.readouterr().out
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    main([*command, "--at-once", "3"])
+    assert {threads for _, threads, _ in started[3:]} == {"5"}
+
+
+@pytest.mark.parametrize("arguments", [["--at-once", "0", "--seeds", "1"], ["--at-once", "2"]])
+def test_a_wrong_number_of_seeds_at_once_is_refused(config, arguments, capsys):
+    assert main(["fit", "--config", "experiment.yaml", *arguments]) == 2
+    assert "--at-once" in capsys.readouterr().err
 
 
 def test_a_failed_seed_does_not_stop_the_others_and_changes_the_status(config, statuses, capsys):
