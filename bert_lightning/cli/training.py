@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from bert_lightning.allocation import ask_for_huge_pages
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import print_metrics, write_lines
@@ -126,7 +127,8 @@ def _fit(options: argparse.Namespace) -> int:
         return OK
 
     with without_collections():
-        from bert_lightning.runs.python import fit
+        ask_for_huge_pages()
+    from bert_lightning.runs.python import fit
 
     run = fit(
         options.config,

@@ -9,6 +9,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.loggers import Logger
 
+from bert_lightning.allocation import keep_freed_memory
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.extensions import own_errors_as
 from bert_lightning.cores import sharing_note, usable_cores, used_by_others
@@ -24,7 +25,6 @@ from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result,
 from bert_lightning.runs.resuming import check_settings, resume_point
 from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
-from bert_lightning.training.allocation import keep_freed_memory
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 

@@ -167,7 +167,7 @@ def linked_store(store: Path, real: Path, gigacharacters: float) -> Path:
 def row_of(placed: PlacedSection) -> tuple[object, ...]:
     """Return the row of a section in the table."""
     record = placed.record
-    counts = (record[name] for name in ("num_documents", "num_sentences", "num_tokens", "num_single"))  # type: ignore[literal-required]
+    counts = (record[name] for name in ("num_documents", "num_sentences", "num_tokens", "num_single"))
     return 0, *counts, 0, placed.place.offset, np.frombuffer(placed.place.sha256, np.uint8)
 
 

@@ -3,12 +3,12 @@ import sys
 
 import pytest
 
-from bert_lightning.training.allocation import keep_freed_memory
+from bert_lightning.allocation import ask_for_huge_pages, keep_freed_memory
 
 PROGRAM = """
 import resource, sys
 import torch
-from bert_lightning.training.allocation import keep_freed_memory
+from bert_lightning.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def num_faults():
@@ -39,3 +39,12 @@ def test_without_glibc_nothing_is_set(monkeypatch):
 
     monkeypatch.setattr("ctypes.CDLL", missing)
     assert not keep_freed_memory()
+
+
+def test_huge_pages_are_asked_for_unless_the_variable_is_set():
+    environment = {}
+    ask_for_huge_pages(environment)
+    assert environment == {"THP_MEM_ALLOC_ENABLE": "1"}
+    environment["THP_MEM_ALLOC_ENABLE"] = "0"
+    ask_for_huge_pages(environment)
+    assert environment == {"THP_MEM_ALLOC_ENABLE": "0"}
