@@ -110,7 +110,7 @@ class FeatureExtractor:
             ids, _ = encode_texts(self.tokenizer, block, None, limit)
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
             features: dict[int, Features] = {}
-            with inference(self.device, self._bfloat16):
+            with inference(self.device, self._bfloat16), self.encoder.without_padding():
                 for start in range(0, len(order), batch_size):
                     chosen = order[start : start + batch_size]
                     of_batch = self._batch([ids[n] for n in chosen], numbers, form, limit)

@@ -84,6 +84,7 @@ class BertEncoder(PretrainedModel):
         self.activation_checkpointing = False
         self.compiles_blocks = False
         self._perturbation: Tensor | None = None
+        self._skips_padding = False
         self._frozen: list[nn.Module] = []
         initialize(self, config.initializer_range)
 
@@ -197,6 +198,18 @@ class BertEncoder(PretrainedModel):
         finally:
             self._perturbation = None
 
+    @contextmanager
+    def without_padding(self) -> Iterator[None]:
+        """Compute real tokens alone where that is faster, also without gradients, as training does.
+
+        The hidden states at padding are 0 then. By default they are those that transformers computes.
+        """
+        before, self._skips_padding = self._skips_padding, True
+        try:
+            yield
+        finally:
+            self._skips_padding = before
+
     def _perturbed(self, hidden: Tensor, input_ids: Tensor, indices: Tensor | None = None) -> Tensor:
         """Add the perturbation of `input_ids` to embeddings of all of them, or of those at indices (T,)."""
         if self._perturbation is None:
@@ -298,7 +311,8 @@ class BertEncoder(PretrainedModel):
             return None
         if self.compiles_blocks:
             return None
-        if attention_mask.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
+        trains = self.training and torch.is_grad_enabled()
+        if attention_mask.device.type != "cpu" or not (trains or self._skips_padding):
             return None
         return order_by_length(attention_mask, self.config.hidden_size)
 

@@ -1,7 +1,7 @@
 """The methods that Lightning expects of a module apart from training: forward, prediction, export and loading."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,14 +23,18 @@ _FOR_SEVERAL_TEXTS = "set data.inputs to the list of inputs, or use DataLoader(i
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Compute without dropout and gradients, and restore the mode of each part afterwards.
+    """Compute without dropout, gradients and padding, and restore the mode of each part afterwards.
 
     Parts that are frozen stay in evaluation mode while the rest trains.
     """
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
+    model = getattr(module, "model", None)
+    encoder = getattr(model, "encoder", None)
+    # A custom head may read the hidden states at padding.
+    reads_padding = encoder is None or getattr(model, "own_head", None) is not None
     try:
-        with torch.no_grad():
+        with torch.no_grad(), nullcontext() if reads_padding else encoder.without_padding():
             yield
     finally:
         for each, was_training in modes:

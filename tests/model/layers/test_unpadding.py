@@ -223,3 +223,19 @@ def test_hidden_states_equal_those_of_transformers_wherever_the_padding_is(tmp_p
     torch.testing.assert_close(actual.last_hidden_state[mask], expected.last_hidden_state[mask], **CLOSE)
     begins = mask[:, 0]
     torch.testing.assert_close(actual.pooler_output[begins], expected.pooler_output[begins], **CLOSE)
+
+
+def test_evaluation_without_padding_gives_real_tokens_the_same_states_and_padding_zeros(monkeypatch):
+    monkeypatch.setattr(packing, "_TOKENS_PER_GROUP", 1)
+    torch.manual_seed(0)
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=V, max_position_embeddings=64)).double().eval()
+    ids, segments, mask = batch((60, 3, 5, 17, 60, 30, 2, 11))
+    with torch.no_grad():
+        padded = encoder(ids, segments, mask)
+        with encoder.without_padding():
+            output = encoder(ids, segments, mask)
+        again = encoder(ids, segments, mask)
+    torch.testing.assert_close(output.pooler_output, padded.pooler_output, **CLOSE)
+    torch.testing.assert_close(output.last_hidden_state[mask], padded.last_hidden_state[mask], **CLOSE)
+    assert not output.last_hidden_state[~mask].any()
+    assert torch.equal(again.last_hidden_state, padded.last_hidden_state)
