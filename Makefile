@@ -6,8 +6,9 @@ STAMP := .venv/.installed
 BENCHMARKS := experiments/benchmarks
 # Where `make bench` writes; a short run must not replace figures that were measured.
 RESULTS ?= $(if $(SHORT),build/benchmarks,$(BENCHMARKS)/results)
-# Compiling takes a minute each, so only the smallest model is compiled.
-PLAIN := --contenders ours transformers transformers_fused
+# Compiling transformers takes a minute, so it is compiled for the smallest model alone.
+PLAIN := --contenders fit ours ours_repeated transformers_fused
+INFERENCE := $(if $(SHORT),--size tiny --share 0.02 --rounds 1,--share 0.25 --rounds 3)
 # Further arguments of pytest: paths, -k, -x, ...
 TESTS ?=
 
@@ -62,16 +63,23 @@ bench: setup ## the benchmarks of a processor, in less than 15 minutes on two co
 	$(BIN)/python $(BENCHMARKS)/scaling.py --processes 1 2 $(if $(SHORT),--size tiny --steps 1 --rounds 1,--steps 8) \
 		--json $(RESULTS)/scaling.json
 	$(BIN)/python $(BENCHMARKS)/pretraining_step.py --batch-size 32 --sequence-length 128 \
-		$(if $(SHORT),--size tiny --rounds 1 --steps 1 $(PLAIN),--size mini --rounds 2 --steps 2) \
+		$(if $(SHORT),--size tiny --rounds 1 --steps 1 $(PLAIN),--size mini --rounds 5 --steps 2 $(PLAIN) \
+			transformers transformers_compiled) \
 		--json $(RESULTS)/pretraining_step-mini.json
 	$(if $(SHORT),,$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size small --batch-size 32 --sequence-length 128 \
-		--rounds 3 --steps 1 --limit 60 $(PLAIN) --json $(RESULTS)/pretraining_step-small.json)
+		--rounds 5 --steps 1 --limit 60 $(PLAIN) --json $(RESULTS)/pretraining_step-small.json)
 	$(if $(SHORT),,$(BIN)/python $(BENCHMARKS)/pretraining_step.py --size base --batch-size 16 --sequence-length 128 \
-		--rounds 3 --steps 1 --limit 90 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json)
+		--rounds 5 --steps 1 --limit 120 $(PLAIN) --json $(RESULTS)/pretraining_step-base.json)
 	$(BIN)/python $(BENCHMARKS)/finetuning.py --task sst2 --share $(if $(SHORT),0.001,0.01) --seeds 1 \
 		--json $(RESULTS)/finetuning-sst2.json
+	$(BIN)/python $(BENCHMARKS)/finetuning.py --task mrpc --share $(if $(SHORT),0.02,0.1) --seeds 1 \
+		--json $(RESULTS)/finetuning-mrpc.json
 	$(BIN)/python $(BENCHMARKS)/finetuning.py --task squad --share $(if $(SHORT),0.0002,0.001) --batch-size 16 --seeds 1 \
 		--json $(RESULTS)/finetuning-squad.json
+	$(BIN)/python $(BENCHMARKS)/inference.py $(INFERENCE) --json $(RESULTS)/inference.json
+	$(BIN)/python $(BENCHMARKS)/inference.py $(INFERENCE) --precision bf16-mixed --json $(RESULTS)/inference-bf16.json
+	$(BIN)/python $(BENCHMARKS)/memory.py $(if $(SHORT),--first 2 --steps 4,--steps 400) --json $(RESULTS)/memory.json
+	$(BIN)/python $(BENCHMARKS)/tables.py --results $(RESULTS)
 
 clean: ## remove .venv and everything that was built; runs and data stay
 	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -20,6 +20,7 @@ COMMANDS = (
     *(
         "tokenizer",
         "prepare",
+        "convert-store",
         "instances",
         "keys",
         "init",

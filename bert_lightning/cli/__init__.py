@@ -157,7 +157,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _complain(str(error), error.status)
     except BrokenPipeError as error:
         drop_output(True)
-        if error.filename == STANDARD_OUTPUT or options.command not in (*_TRAINING, "prepare"):
+        if error.filename == STANDARD_OUTPUT or options.command not in (*_TRAINING, "prepare", "convert-store"):
             # The reader of our output closed the pipe, as `head` does.
             return OK
         return _complain("a pipe was closed by its reader", FAILURE)

@@ -1,4 +1,4 @@
-"""Commands on text: `tokenizer`, `prepare`, `instances`."""
+"""Commands on text: `tokenizer`, `prepare`, `convert-store`, `instances`."""
 
 import argparse
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_tokenizer(commands)
     _add_prepare(commands)
+    _add_convert_store(commands)
     _add_instances(commands)
 
 
@@ -59,18 +60,38 @@ def _add_prepare(commands: Commands) -> None:
         "prepare",
         _prepare,
         "encode a corpus into a token store",
-        "If it is interrupted, run the same command again: finished shards are kept.",
+        "If it is interrupted, run the same command again: finished sections are kept.",
     )
     _corpus_options(parser)
     _tokenizer_options(parser)
     parser.add_argument(
         "--output", type=path_argument, required=True, metavar="DIR", help="folder for the token store"
     )
-    parser.add_argument(
-        "--workers", type=whole_number, metavar="N", help="number of processes (default: one per core)"
-    )
+    _workers_option(parser)
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="address of a Dask cluster to use instead of local processes"
+    )
+
+
+def _add_convert_store(commands: Commands) -> None:
+    parser = commands.add(
+        "convert-store",
+        _convert_store,
+        "bring a token store of an earlier version into today's format",
+        "Stores of an earlier version are read as they are, but a large one is slow. The new store has the same "
+        "tokens. A run that has begun on the old store continues only there. If the command is interrupted, run it "
+        "again: finished sections are kept.",
+    )
+    parser.add_argument("store", type=path_argument, metavar="STORE", help="folder of the earlier store")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder for the new token store"
+    )
+    _workers_option(parser)
+
+
+def _workers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="number of processes (default: one per core)"
     )
 
 
@@ -280,6 +301,15 @@ def _prepare(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             progress=advance,
         )
+    print(*summary_lines(summary, options.output), sep="\n")
+    return OK
+
+
+def _convert_store(options: argparse.Namespace) -> int:
+    from bert_lightning.cli.summaries import summary_lines
+    from bert_lightning.data.corpus.conversion import convert
+
+    summary = convert(options.store, options.output, num_workers=options.workers)
     print(*summary_lines(summary, options.output), sep="\n")
     return OK
 

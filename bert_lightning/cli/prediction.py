@@ -36,6 +36,7 @@ def _add_predict(commands: Commands) -> None:
     base_option(parser)
     module_option(parser)
     _input_option(parser)
+    _precision_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
     )
@@ -54,6 +55,7 @@ def _add_features(commands: Commands) -> None:
     base_option(parser)
     module_option(parser)
     _input_option(parser)
+    _precision_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
@@ -97,6 +99,15 @@ def _input_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _precision_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        default="32",
+        choices=("32", "bf16-mixed", "auto"),
+        help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
+    )
+
+
 def _predict(options: argparse.Namespace) -> int:
     import json
 
@@ -106,7 +117,9 @@ def _predict(options: argparse.Namespace) -> int:
         from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
-    predictor = load(options.checkpoint, base=options.base, allow_modules=options.allow_module)
+    predictor = load(
+        options.checkpoint, precision=options.precision, base=options.base, allow_modules=options.allow_module
+    )
     is_empty = True
 
     def predictions() -> Iterator[dict[str, object]]:
@@ -140,6 +153,7 @@ def _features(options: argparse.Namespace) -> int:
             progress=counted,
             base=options.base,
             allow_modules=options.allow_module,
+            precision=options.precision,
         )
     print(line)
     return OK

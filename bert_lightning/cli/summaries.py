@@ -51,8 +51,9 @@ def summary_lines(summary: PreparationSummary, output: Path) -> Iterator[str]:
     yield (
         f"{count(summary.num_documents, 'document')}, {count(summary.num_sentences, 'sentence')}, "
         f"{count(summary.num_tokens, 'token')} "
-        f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {count(summary.num_shards, 'shard')}"
-        + (f", {summary.num_kept_shards} of them kept from an earlier run" if summary.num_kept_shards else "")
+        f"({summary.num_unknown / summary.num_tokens:.2%} unknown) in {count(summary.num_shards, 'shard')} of "
+        f"{count(summary.num_sections, 'section')}"
+        + (f", {summary.num_kept_sections} of them kept from an earlier run" if summary.num_kept_sections else "")
         + f": {output}"
     )
 

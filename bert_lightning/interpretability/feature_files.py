@@ -14,6 +14,7 @@ from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json
 from bert_lightning.data.reading.tables import column, is_table, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor, FeatureForm, Features
+from bert_lightning.runs.predictor import InferencePrecision
 from bert_lightning.wording import count
 
 # Number of texts in a row group of a Parquet file; a row group is held in memory.
@@ -32,6 +33,7 @@ def write_features(
     progress: Callable[[Iterable[Features]], Iterator[Features]],
     base: str | None = None,
     allow_modules: Sequence[str] = (),
+    precision: InferencePrecision = "32",
 ) -> str:
     """Write the hidden states of each text of `source`.
 
@@ -53,6 +55,7 @@ def write_features(
         progress: wraps the iterator of features, to show the progress.
         base: the base of a checkpoint that holds only what was trained, if it has moved.
         allow_modules: the user's modules that may be imported for its model.
+        precision: as for `load`.
 
     Returns:
         A line that describes the written file.
@@ -62,7 +65,7 @@ def write_features(
     """
     if output.suffix not in (".safetensors", ".parquet"):
         raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
-    extractor = FeatureExtractor(read_checkpoint(checkpoint, base))
+    extractor = FeatureExtractor(read_checkpoint(checkpoint, base), precision=precision)
     names = ["pooler"] if form == "pooler" else [f"layer_{layer}" for layer in extractor.layers(layers)]
     texts: list[str] = []
 

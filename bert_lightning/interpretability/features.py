@@ -12,7 +12,14 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
-from bert_lightning.runs.predictor import BATCH_SIZE, chosen_device, in_blocks
+from bert_lightning.runs.predictor import (
+    BATCH_SIZE,
+    InferencePrecision,
+    chosen_device,
+    in_blocks,
+    inference,
+    uses_bfloat16,
+)
 from bert_lightning.runs.trainer import quiet, share_out_cores
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -35,12 +42,15 @@ class FeatureExtractor:
     Args:
         checkpoint: a checkpoint with a vocabulary, from bert_lightning, transformers or TensorFlow.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
+        precision: as for `load`.
 
     Raises:
-        InputError: the checkpoint has no vocabulary, or the device cannot be used.
+        InputError: the checkpoint has no vocabulary, there is no such precision, or the device cannot be used.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str | None = None, precision: InferencePrecision = "32"
+    ) -> None:
         quiet()
         share_out_cores(1)
         tokenizer = checkpoint_tokenizer(checkpoint)
@@ -49,6 +59,7 @@ class FeatureExtractor:
         self.tokenizer: WordPieceTokenizer = tokenizer
         self.path = checkpoint.path
         self.device = chosen_device(device)
+        self._bfloat16 = uses_bfloat16(precision, self.device)
         self.encoder = BertEncoder.from_checkpoint(checkpoint).eval().to(self.device)
         # The encoder of a model that was trained without a pooler gets random weights for it.
         self._has_pooler = "encoder.pooler.weight" in checkpoint.tensors
@@ -99,16 +110,17 @@ class FeatureExtractor:
             ids, _ = encode_texts(self.tokenizer, block, None, limit)
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
             features: dict[int, Features] = {}
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                features.update(zip(chosen, self._batch([ids[n] for n in chosen], numbers, form, limit), strict=True))
+            with inference(self.device, self._bfloat16):
+                for start in range(0, len(order), batch_size):
+                    chosen = order[start : start + batch_size]
+                    of_batch = self._batch([ids[n] for n in chosen], numbers, form, limit)
+                    features.update(zip(chosen, of_batch, strict=True))
             yield from (features[number] for number in range(len(block)))
 
     def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
         batch = text_batch(self.tokenizer, ids, None, limit)
         inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
-        with torch.inference_mode():
-            output = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
+        output = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
         assert output.hidden_states is not None
         states = torch.stack([output.hidden_states[layer] for layer in layers], 1).float().cpu().numpy()
         pooled = output.pooler_output.float().cpu().numpy()

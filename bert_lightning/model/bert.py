@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from bert_lightning.model.config import BertConfig
 from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
 from bert_lightning.model.layers.activations import ACTIVATIONS
+from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.layers.packing import Packing, round_size
 from bert_lightning.model.layers.token_loss import TokenLoss, token_loss
+from bert_lightning.model.losses import IGNORED
 from bert_lightning.model.pretrained import PretrainedModel
 
 
@@ -31,7 +33,7 @@ class MaskedLanguageModelHead(nn.Module):
         super().__init__()
         width = config.embedding_width
         self.dense = nn.Linear(config.hidden_size, width)
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(width, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
         self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))
@@ -43,10 +45,10 @@ class MaskedLanguageModelHead(nn.Module):
     def loss(self, hidden: Tensor, word_embeddings: Tensor, labels: Tensor) -> TokenLoss:
         """Return the summed cross-entropy of (M, H), (V, E) and labels (M,), without a float32 copy of the scores.
 
-        Rows of zeros round M, so that shapes repeat. They count for nothing.
+        Ignored rows of zeros round M, so that shapes repeat.
         """
-        if not torch.compiler.is_compiling():
-            hidden = F.pad(hidden, (0, 0, 0, round_size(len(hidden)) - len(hidden)))
+        rest = round_size(len(hidden)) - len(hidden) if not torch.compiler.is_compiling() else 0
+        hidden, labels = F.pad(hidden, (0, 0, 0, rest)), F.pad(labels, (0, rest), value=IGNORED)
         return token_loss(self._transform(hidden), self._matrix(word_embeddings), self.bias, labels)
 
     def _transform(self, hidden: Tensor) -> Tensor:

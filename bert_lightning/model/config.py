@@ -40,7 +40,8 @@ class BertConfig:
         num_attention_heads: N; H must be a multiple of it.
         intermediate_size: width of the feed-forward layer, 4 H in all published sizes.
         hidden_act: `gelu_new` is the original code's tanh form, `gelu` the erf form that transformers' BERT uses;
-            also `relu` and `silu`, or the name of a custom part (`register_activation`).
+            also `relu`, `silu` and `gelu_pytorch_tanh`, which is `gelu_new` with a second derivative, or the name of
+            a custom part (`register_activation`).
         hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         classifier_dropout: dropout before a task's head; None means `hidden_dropout_prob`.

@@ -286,14 +286,14 @@ class BertEncoder(PretrainedModel):
     def _order_of_sequences(self, attention_mask: Tensor | None, backend: Backend) -> Tensor | None:
         """Return the order in which a CPU computes the sequences without padding; None to keep the padding.
 
-        Attention computes sequences of equal length together. Removing the padding is therefore faster in training
-        if most sequences have the same length as others, as in pre-training.
+        Attention then computes groups of sequences of about equal length. In training this is faster if there is much
+        padding, if the model is wide, or if there are few groups.
         """
         if attention_mask is None or not backend.groups_lengths or torch.compiler.is_compiling():
             return None
         if attention_mask.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             return None
-        return order_by_length(attention_mask)
+        return order_by_length(attention_mask, self.config.hidden_size)
 
     def _backend(self, device: torch.device, *, packed: bool, weights: bool) -> Backend:
         if self.config.has_own_attention:

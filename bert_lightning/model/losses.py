@@ -127,7 +127,17 @@ def summed_losses(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     if isinstance(loss, CrossEntropy):
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     counted = targets != IGNORED
-    return item_losses(loss, logits[counted], targets[counted]).sum()
+    return _losses_of(loss, logits, targets, counted).sum()
+
+
+def _losses_of(loss: Loss, logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """Return (N,) the losses of the items that count, and 0 for the others, from (N, L), (N,) and (N,) bool."""
+    if counted.device.type == "cpu" and not torch.compiler.is_compiling():
+        of_counted = item_losses(loss, logits[counted], targets[counted])
+        return of_counted.new_zeros(len(targets)).masked_scatter(counted, of_counted)
+    # To select items, their number would have to be read from the device, so the others get equal scores.
+    scores = logits.masked_fill(~counted[:, None], 0)
+    return item_losses(loss, scores, targets.masked_fill(~counted, 0)).masked_fill(~counted, 0)
 
 
 def sequence_losses(logits: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
@@ -182,8 +192,7 @@ def span_losses(
         if not isinstance(loss, CrossEntropy):
             if attention_mask is not None:
                 logits = logits.masked_fill(attention_mask == 0, -torch.inf)
-            counted = item_losses(loss, logits[inside], positions[inside])
-            return logits.new_zeros(len(positions)).masked_scatter(inside, counted)
+            return _losses_of(loss, logits, positions, inside)
         if attention_mask is not None:
             logits = logits.masked_fill(attention_mask == 0, torch.finfo(logits.dtype).min)
         return F.cross_entropy(

@@ -1,6 +1,7 @@
 """LAMB: Adam with each tensor's step scaled by the norm of its weights; You et al. 2020, arXiv 1904.00962."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
     if a norm is 0, and in groups with `layer_adaptation` false. Those are the parameters without weight decay, as in
     the published code (`exclude_from_layer_adaptation`).
     """
+
+    leaves_out_non_finite: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -39,11 +42,22 @@ class LayerwiseAdaptiveMoments(GroupwiseOptimizer):
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
         updates = [torch.zeros_like(weight) for weight in weights]
         correction = group["bias_correction"]
-        fused_adam(updates, states, gradients, group, rate=-1.0, weight_decay=0.0, bias_correction=correction)
+        fused_adam(
+            updates,
+            states,
+            gradients,
+            group,
+            rate=-1.0,
+            weight_decay=0.0,
+            bias_correction=correction,
+            found_inf=self.found_inf,
+        )
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         if group["layer_adaptation"]:
             torch._foreach_mul_(updates, self._trust_ratios(weights, updates))
+        if self.found_inf is not None:
+            torch._foreach_mul_(updates, 1 - self.found_inf)
         torch._foreach_add_(weights, updates, alpha=-group["lr"])
 
     def _trust_ratios(self, weights: list[Tensor], updates: list[Tensor]) -> list[Tensor]:

@@ -5,6 +5,7 @@ Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025 (
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class MuonWithAdamW(GroupwiseOptimizer):
     slices, each process keeps the momentum of its slices and gathers the whole matrix for the iteration.
     """
 
+    leaves_out_non_finite: ClassVar[bool] = True
+
     def __init__(
         self,
         groups: Sequence[ParameterGroup],
@@ -58,21 +61,44 @@ class MuonWithAdamW(GroupwiseOptimizer):
 
     def step_group(self, group: Group, states: list[State], weights: list[Tensor], gradients: list[Tensor]) -> None:
         rate, decay = group["lr"], group["weight_decay"]
-        if group["num_matrices"]:
+        if not group["num_matrices"]:
+            fused_adam(
+                weights,
+                states,
+                gradients,
+                group,
+                rate=rate,
+                weight_decay=decay,
+                bias_correction=True,
+                found_inf=self.found_inf,
+            )
+            return
+        directions = _muon_directions(group, states, gradients, self.current_parameters, self.found_inf)
+        if self.found_inf is None:
             torch._foreach_mul_(weights, 1 - rate * decay)
-            directions = _muon_directions(group, states, gradients, self.current_parameters)
-            torch._foreach_add_(weights, directions, alpha=-rate)
         else:
-            fused_adam(weights, states, gradients, group, rate=rate, weight_decay=decay, bias_correction=True)
+            is_finite = 1 - self.found_inf
+            torch._foreach_mul_(weights, 1 - rate * decay * is_finite)
+            torch._foreach_mul_(directions, is_finite)
+        torch._foreach_add_(weights, directions, alpha=-rate)
 
 
 def _muon_directions(
-    group: Group, states: list[State], gradients: list[Tensor], parameters: Sequence[Tensor]
+    group: Group,
+    states: list[State],
+    gradients: list[Tensor],
+    parameters: Sequence[Tensor],
+    found_inf: Tensor | None,
 ) -> list[Tensor]:
+    """Update the momentum and return its orthogonalized form; with `found_inf` the momentum stays as it is."""
     for state, gradient in zip(states, gradients, strict=True):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
     averages = [state["momentum"] for state in states]
+    if found_inf is not None:
+        # The mean of a value and itself is that value.
+        pairs = zip(averages, gradients, strict=True)
+        gradients = [torch.where(found_inf > 0, average, gradient) for average, gradient in pairs]
     torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
     ahead = torch._foreach_lerp(gradients, averages, group["momentum"]) if group["nesterov"] else averages
     by_shape = defaultdict(list)

@@ -7,8 +7,9 @@ from typing import ClassVar, Protocol
 import torch
 
 from bert_lightning.checks import require_at_least, require_below_one
-from bert_lightning.optim.adam import BFloat16AdamW, Group, PublishedAdam
+from bert_lightning.optim.adam import BFloat16AdamW, FusedAdamW, Group, PublishedAdam
 from bert_lightning.optim.lamb import LayerwiseAdaptiveMoments
+from bert_lightning.optim.momentum import MomentumSGD
 from bert_lightning.optim.muon import MuonWithAdamW
 from bert_lightning.optim.parameter_groups import ParameterGroup
 
@@ -69,7 +70,7 @@ class AdamW:
         if any(parameter.dtype == torch.bfloat16 for group in groups for parameter in group["params"]):
             return BFloat16AdamW(groups, self.learning_rate, self.betas, self.epsilon)
         plain = [dict(group) for group in groups]
-        return torch.optim.AdamW(plain, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, fused=True)
+        return FusedAdamW(plain, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, fused=True)
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,7 @@ class SGD:
             raise ValueError("nesterov does nothing without momentum: set momentum above 0")
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-        # The fused kernel fails if only some parameters of a group have momentum, as after gradual unfreezing.
-        plain = [dict(group) for group in groups]
-        return torch.optim.SGD(
-            plain, lr=self.learning_rate, momentum=self.momentum, nesterov=self.nesterov, foreach=True
-        )
+        return MomentumSGD(groups, self.learning_rate, self.momentum, self.nesterov)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point
-from bert_lightning.runs.trainer import build_trainer, training_callbacks
+from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
+from bert_lightning.training.allocation import keep_freed_memory
 from bert_lightning.training.profiling import Profiling
 from bert_lightning.training.signals import restore_signal_handlers
 
@@ -99,7 +100,10 @@ def _new_trainer(
     callbacks = _training_callbacks(session, setup, own, profile, micro_batches)
     loggers = run_loggers(experiment, directory, session.run_id, session.point.step, session.given_loggers)
     compiled = compiles(experiment, steps)
-    return build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks, compiled=compiled)
+    trainer = build_trainer(experiment, directory.path, loggers, steps=steps, callbacks=callbacks, compiled=compiled)
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        keep_freed_memory()
+    return trainer
 
 
 def _training_callbacks(
@@ -130,7 +134,10 @@ def _train(session: Session, setup: Setup, trainer: Trainer) -> dict[str, float]
         if session.point.checkpoint is None:
             log_settings(experiment, trainer.loggers)
     if compiles(experiment, data.plan.num_steps):
-        task.compile_training(blocks_alone=experiment.trainer.strategy == "fsdp")
+        settings = experiment.trainer
+        task.compile_training(
+            blocks_alone=on_gpu(settings) or settings.num_processes > 1 or settings.strategy == "fsdp"
+        )
     trainer.fit(task, data, ckpt_path=session.point.checkpoint)
     if _validates(setup) and not _scores(trainer):
         # The run was killed after its last checkpoint. The predictions of the last validation were lost.

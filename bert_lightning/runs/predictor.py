@@ -1,8 +1,9 @@
 """Prediction from raw input with a saved model, by the command `predict` or, with `load`, in Python."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
@@ -11,8 +12,9 @@ from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
+from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.own_code import import_code_of
-from bert_lightning.runs.trainer import quiet, share_out_cores
+from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
@@ -22,11 +24,15 @@ from bert_lightning.tasks.task import Task
 _BLOCK = 32 * BATCH_SIZE
 T = TypeVar("T")
 
+InferencePrecision = Literal["32", "bf16-mixed", "auto"]
+"""The precision of inference. `auto` is `bf16-mixed` if the device multiplies bfloat16 in hardware."""
+
 
 def load(
     path: str | Path,
     device: str | None = None,
     *,
+    precision: InferencePrecision = "32",
     base: str | Path | None = None,
     allow_modules: Sequence[str] = (),
 ) -> "Predictor":
@@ -35,11 +41,13 @@ def load(
     Args:
         path: run directory or checkpoint file.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
+        precision: `32`, `bf16-mixed` (bfloat16 products, as `fit` has them) or `auto`, the faster one on this device.
         base: the pre-trained model that a tuned run started from, if it is no longer where it was.
         allow_modules: your modules that may be imported, for a custom task or a custom part of the model.
 
     Raises:
-        InputError: no run wrote the checkpoint, it needs a module that is not allowed, or the device cannot be used.
+        InputError: no run wrote the checkpoint, it needs a module that is not allowed, there is no such precision, or
+            the device cannot be used.
         CheckpointError: there is no readable checkpoint at the path.
 
     Example:
@@ -50,7 +58,7 @@ def load(
     """
     checkpoint = read_checkpoint(path, base)
     import_code_of(checkpoint, [allow_modules] if isinstance(allow_modules, str) else allow_modules)
-    return Predictor(task_of(checkpoint), device)
+    return Predictor(task_of(checkpoint), device, precision)
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -67,6 +75,29 @@ def chosen_device(device: str | None) -> torch.device:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def uses_bfloat16(precision: InferencePrecision, device: torch.device) -> bool:
+    """Return whether a device computes products in bfloat16.
+
+    Raises:
+        InputError: there is no such precision.
+    """
+    if precision not in get_args(InferencePrecision):
+        raise InputError(f"precision is {precision!r}; it must be one of {', '.join(get_args(InferencePrecision))}")
+    if precision == "auto":
+        return has_fast_bfloat16("cpu" if device.type == "cpu" else "auto")
+    return precision == "bf16-mixed"
+
+
+@contextmanager
+def inference(device: torch.device, bfloat16: bool) -> Iterator[None]:
+    """Compute without gradients, with products in bfloat16 or not.
+
+    It should span many batches, because autocast casts each weight once within it.
+    """
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
+        yield
+
+
 class Predictor:
     """A saved model that predicts from raw input.
 
@@ -74,10 +105,12 @@ class Predictor:
         task: the model with its tokenizer and labels.
     """
 
-    def __init__(self, task: Task, device: str | None = None) -> None:
+    def __init__(self, task: Task, device: str | None = None, precision: InferencePrecision = "32") -> None:
         quiet()
         share_out_cores(1)
+        prepare_gpu()
         self.task = task.eval().to(chosen_device(device))
+        self._bfloat16 = uses_bfloat16(precision, self.task.device)
 
     def predict(self, items: Iterable[object], batch_size: int = BATCH_SIZE) -> list[dict[str, Any]]:
         """Return one prediction per item, in order.
@@ -97,7 +130,7 @@ class Predictor:
     def predict_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
         """Predict rows in blocks of about two thousand, batched by length, and yield the predictions in order."""
         for block in in_blocks(rows):
-            with torch.inference_mode():
+            with inference(self.task.device, self._bfloat16):
                 predictions = self.task.predict_rows(block, batch_size)
             yield from predictions
 

@@ -15,12 +15,13 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import _PLUGIN_INPUT, Precision
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import TrainerSettings
 from bert_lightning.cores import usable_cores
+from bert_lightning.distributed.replicated import ReplicatedStrategy
 from bert_lightning.distributed.sharded import ShardedStrategy
 from bert_lightning.errors import InputError
 from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
@@ -98,8 +99,9 @@ def build_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
             plugins=_plugins(experiment, custom_precision),
-            # Compiled kernels otherwise add up gradients of embeddings in any order, and a resumed run would differ.
-            deterministic=settings.deterministic or ("warn" if compiled else None),
+            # Kernels compiled for a processor otherwise add up gradients of embeddings in any order, and a resumed
+            # run would differ. On a GPU, flash attention would differ all the same.
+            deterministic=settings.deterministic or ("warn" if compiled and not on_gpu(settings) else None),
             default_root_dir=folder,
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
@@ -109,18 +111,36 @@ def build_trainer(
 
 
 def _prepare_machine(settings: TrainerSettings) -> None:
-    """Set torch's global state: the number of threads, and one option of deterministic mode.
+    """Set torch's global state: threads of a processor, kernels of a GPU, one option of deterministic mode.
 
     Raises:
         InputError: `16-mixed` without CUDA.
     """
-    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+    if on_gpu(settings):
+        prepare_gpu(settings.precision)
+    else:
         share_out_cores(settings.devices)
         if settings.precision == "16-mixed":
             raise InputError("trainer.precision is 16-mixed, which needs CUDA; on a processor use bf16-mixed or 32")
-    if settings.deterministic:
-        # Deterministic mode also fills uninitialised memory. That only helps debugging, so it is switched off.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # Deterministic mode also fills uninitialised memory. That only helps debugging, so it is switched off.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def on_gpu(settings: TrainerSettings) -> bool:
+    """Return whether a training with these settings runs on GPUs."""
+    return settings.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def prepare_gpu(precision: str = "bf16-mixed") -> None:
+    """Choose kernels of a GPU: no cuDNN attention, and tensor cores for products in float32.
+
+    cuDNN plans its attention anew for each shape, about a second for both passes (modelscope/FunASR #3704), and
+    padded batches have many shapes. TF32 rounds the operands of products to 10 bits and is ten times as fast as
+    float32.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if precision == "32":
+        torch.set_float32_matmul_precision("high")
 
 
 def _strategy(experiment: Experiment) -> str | Strategy:
@@ -132,12 +152,7 @@ def _strategy(experiment: Experiment) -> str | Strategy:
             settings.num_processes, settings.tensor_parallel_size, experiment.checkpoint.sharded, timeout
         )
     if settings.strategy == "ddp" or settings.num_processes > 1:
-        # Unless DDP looks for unused parameters, it rearranges its buckets after the first step, and again after each
-        # resume. The order in which three or more processes add up gradients depends on the position in a bucket, so
-        # that position must not change.
-        return DDPStrategy(
-            gradient_as_bucket_view=True, timeout=timeout, find_unused_parameters=settings.num_processes > 2
-        )
+        return ReplicatedStrategy(settings.num_processes, on_gpu(settings), settings.deterministic, timeout)
     return "auto"
 
 

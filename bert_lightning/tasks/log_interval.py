@@ -110,9 +110,9 @@ class LogInterval:
         """Start the clock again."""
         self._started += time.perf_counter() - self._paused
 
-    def add(self, sums: Tensor, counts: Tensor, work: Work) -> None:
-        """Add one step of this process: (K,) sums, (K,) counts."""
-        added = IntervalSums(sums, counts, torch.tensor(work, dtype=sums.dtype, device=sums.device)).flat()
+    def add(self, sums: Tensor, counts: Tensor, work: Tensor) -> None:
+        """Add one step of this process: (K,) sums, (K,) counts, and (3,) the fields of `Work`."""
+        added = IntervalSums(sums, counts, work.to(sums.dtype)).flat()
         self._sums = added if self._sums is None else self._sums + added
 
     def finish(self, num_shares: int, device: torch.device) -> IntervalValues:

@@ -12,6 +12,7 @@ from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.randomness import derive_key
 from bert_lightning.distributed.collectives import data_rank, sum_over_shares
 from bert_lightning.model.parts import ContractError
+from bert_lightning.tasks.log_interval import Work
 from bert_lightning.tasks.step_method import StepMethod
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ class Backward:
 
 
 class StepSums(NamedTuple):
-    """The training sums of this process's micro-batches, (K,), the divisor of each, (K,), and the loss.
-
-    The mean of the loss over all processes is the loss of the step.
-    """
+    """Sums over this process's micro-batches of one step, on the device."""
 
     sums: Tensor
+    """(K,) the training sums"""
     counts: Tensor
+    """(K,) the divisor of each"""
     loss: Tensor
+    """() its mean over all processes is the loss of the step"""
+    work: Tensor
+    """(3,) the fields of `Work`"""
 
     def only_if(self, finite: Tensor) -> tuple[Tensor, Tensor]:
         """Return sums and divisors if the step is finite, otherwise zeros."""
@@ -85,11 +88,19 @@ class StepSums(NamedTuple):
 
 
 def accumulate_gradients(
-    task: "Task", optimization: "Optimization", method: StepMethod, micro_batches: Sequence[Batch]
+    task: "Task", optimization: "Optimization", method: StepMethod, micro_batches: Sequence[Batch], work: Work
 ) -> StepSums:
     """Add up the gradients of this process's micro-batches.
 
     Each sum is divided by its count over all micro-batches of all processes. Dropout is seeded for each micro-batch.
+    No operation waits for the device.
+
+    Args:
+        task: holds the model.
+        optimization: the settings of the step.
+        method: turns a micro-batch into gradients.
+        micro_batches: those of this process.
+        work: the amount of work in them.
 
     Raises:
         ContractError: the method returns counts, sums or losses of another number than it names.
@@ -98,9 +109,14 @@ def accumulate_gradients(
     share, num_shares = data_rank(trainer)
     num_sums, num_losses = len(method.loss_names), method.num_losses
     of_batches = [_numbered(method.counts(batch), num_sums, "counts returned") for batch in micro_batches]
-    counts = torch.stack(of_batches).sum(0).float().to(task.device)
+    counts = torch.stack(of_batches).sum(0).float()
+    # One copy brings all numbers of the host to the device. Each copy costs as much as a hundred kernels.
+    known = counts.tolist() if counts.device.type == "cpu" else []
+    factors = loss_weights(task, optimization)
+    numbers = numbers_on(task.device, [*factors, *work, *known])
+    weights, on_device, known_counts = numbers.split([len(factors), len(work), len(known)])
+    counts = known_counts if known else counts
     divisors = sum_over_shares(counts, num_shares)[:num_losses].clamp(min=1)
-    weights = torch.tensor(loss_weights(task, optimization), device=task.device)
 
     def loss_of(losses: Tensor) -> Tensor:
         losses = _numbered(losses, num_losses, "backward was called with")
@@ -113,7 +129,13 @@ def accumulate_gradients(
         backward = Backward(task, loss_of, exchanges=number == len(micro_batches) - 1)
         sums += _numbered(method.sums(batch, backward), num_sums, "sums returned").detach()
         backward.check_ended()
-    return StepSums(sums, counts, loss_of(sums[:num_losses]))
+    return StepSums(sums, counts, loss_of(sums[:num_losses]), on_device)
+
+
+def numbers_on(device: torch.device, values: Sequence[float]) -> Tensor:
+    """Copy numbers to a device in float32, (n,), without waiting for what it computes."""
+    pins = device.type == "cuda"
+    return torch.tensor(values, dtype=torch.float32, pin_memory=pins).to(device, non_blocking=True)
 
 
 def _numbered(values: object, number: int, event: str) -> Tensor:

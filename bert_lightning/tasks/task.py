@@ -21,6 +21,7 @@ from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.checkpoint_entry import described_head, described_model, described_vocabulary
+from bert_lightning.tasks.compilation import compile_blocks, prepare_compiler
 from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
@@ -165,20 +166,17 @@ class Task(LoggedTask, Inference):
     def compile_training(self, *, blocks_alone: bool = False) -> None:
         """Compile the computation of a training step, in place: parameters keep their names.
 
-        Shapes are dynamic from the start. Otherwise the kernels, and so the last bits, would depend on which shapes
-        came first.
-
         Args:
-            blocks_alone: compile each block by itself, so that FSDP still gathers its parameters before it runs.
+            blocks_alone: compile each block by itself, and only for training (`tasks/compilation.py`).
         """
+        prepare_compiler()
         if blocks_alone:
-            for block in self.model.backbone.layers:
-                block.forward = torch.compile(block.forward, dynamic=True)
+            compile_blocks(self.model.backbone.layers)
         else:
             self.compile_whole()
 
     def compile_whole(self) -> None:
-        """Compile the model, which training and validation call."""
+        """Compile the model, which training and validation call, for shapes of any size (`tasks/compilation.py`)."""
         self.model.compile(dynamic=True)
 
     def training_step(self, batch: list[Batch] | Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -200,7 +198,8 @@ class Task(LoggedTask, Inference):
         micro_batches = batch if isinstance(batch, list) else [batch]
         clock.begin_step(self.device)
         self.is_computing_gradients = True
-        result = accumulate_gradients(self, optimization, self.step_method, micro_batches)
+        work = self._work(micro_batches)
+        result = accumulate_gradients(self, optimization, self.step_method, micro_batches, work)
         self.is_computing_gradients = False
         clock.begin_optimizer()
         for parameter in self._without_optimizer:
@@ -208,7 +207,7 @@ class Task(LoggedTask, Inference):
         losses = result.sums[: self.step_method.num_losses]
         finite = update_weights(self, optimization, self._finite, losses, result.sums, micro_batches)
         clock.end_step()
-        self._interval.add(*result.only_if(finite), self._work(micro_batches))
+        self._interval.add(*result.only_if(finite), result.work)
         if is_logged:
             self._log_interval(done, rate)
         return {"loss": result.loss.detach()}

@@ -57,8 +57,9 @@ def update_weights(
         task.configure_gradient_clipping(optimizer, optimization.gradient_clip_val, "norm")
         is_finite = holds_everywhere(task.gradient_norm.isfinite() & sums.isfinite().all())
         finite.append(is_finite)
-        overflows = scaler is not None and _scale_overflows(scaler, is_finite, losses)
-        if overflows or not finite_steps.admits(step + 1, is_finite, losses, optimizer, micro_batches, task.model):
+        overflowed = _scale_overflowed(scaler, is_finite, losses) if scaler is not None else None
+        batches, model = micro_batches, task.model
+        if not finite_steps.admits(step + 1, is_finite, losses, optimizer, batches, model, overflowed):
             # Without gradients, the optimiser changes no weights, but the step is counted.
             optimizer.zero_grad()
 
@@ -102,12 +103,14 @@ def loss_scaler(task: "Task") -> torch.amp.GradScaler | None:
     return getattr(task.trainer.precision_plugin, "scaler", None)
 
 
-def _scale_overflows(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> bool:
-    """Update the loss scale, and return whether it made gradients overflow. It is then halved.
+def _scale_overflowed(scaler: torch.amp.GradScaler, finite: Tensor, losses: Tensor) -> Tensor:
+    """Update the loss scale, and return () whether it made gradients overflow. It is then halved.
 
     The scale starts too high and is doubled from time to time, so such a step is skipped and nothing is wrong. With a
-    scale below 1, or if the loss itself is not finite, the scale is not the cause.
+    scale below 1, or if the loss itself is not finite, the scale is not the cause. Nothing waits for the device.
     """
-    scale = scaler.get_scale()
+    scale = scaler._get_scale_async()
+    assert scale is not None, "the loss was scaled"
+    was_large = scale >= 1
     scaler.update()
-    return not finite and scale >= 1 and bool(holds_everywhere(losses.isfinite().all()))
+    return ~finite & was_large & holds_everywhere(losses.isfinite().all())

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from bert_lightning.checkpoints.files import write_json
 from bert_lightning.distributed.collectives import gather_objects, process_rank
@@ -62,16 +61,18 @@ class _Step(NamedTuple):
 
     number: int
     finite: Tensor
+    overflowed: Tensor | None
     losses: Tensor
-    samples: list[Tensor]
+    samples: list[Any]
 
 
 class FiniteSteps:
     """The check of each update before it reaches the weights, and the report of a batch whose update is skipped.
 
     The device computes whether loss and gradients are finite. On a CPU the result is read at once. On an accelerator
-    that would mean waiting for it. The fused AdamW therefore skips the update itself (`found_inf`). The result is
-    read at the end of the log interval and before a checkpoint is written.
+    that would mean waiting for it. The optimisers of this package therefore leave such a step out on the device
+    (`found_inf`). The result is read at the end of the log interval and before a checkpoint is written. Only with an
+    optimiser that ignores `found_inf`, such as a custom one, each step waits.
 
     Attributes:
         folder: where the report of a batch is written.
@@ -95,12 +96,15 @@ class FiniteSteps:
         optimizer: torch.optim.Optimizer,
         batches: Sequence[Mapping[str, Any]],
         model: nn.Module,
+        overflowed: Tensor | None = None,
     ) -> bool:
         """Return whether the optimiser may update the weights.
 
         Args:
             step: the optimiser step, from 1.
             finite: () bool: whether loss and gradients of all processes are finite.
+            overflowed: () bool: whether only the scale of the loss made a gradient overflow. Such a step is left out
+                without a report. None if the loss is not scaled.
             losses: (L,) the losses, summed over this process's micro-batches.
             optimizer: the optimiser that would take the step.
             batches: the micro-batches of this process.
@@ -109,7 +113,8 @@ class FiniteSteps:
         Raises:
             SharedWorkError: the loss or a gradient is not finite, and training must stop.
         """
-        this = _Step(step, finite, losses, [batch["samples"] for batch in batches if "samples" in batch])
+        samples = [batch["samples"] for batch in batches if "samples" in batch]
+        this = _Step(step, finite, overflowed, losses, samples)
         if _skips_by_itself(finite.device, optimizer):
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             self._unread.append(this)
@@ -141,6 +146,8 @@ class FiniteSteps:
         if step.finite:
             self.num_in_a_row = 0
             return True
+        if step.overflowed is not None and step.overflowed:
+            return False
         self.num_skipped += 1
         self.num_in_a_row += 1
         what = f"step {step.number}: {self._report(step, model)}; the weights were not updated"
@@ -180,12 +187,7 @@ class FiniteSteps:
 
 
 def _skips_by_itself(device: torch.device, optimizer: torch.optim.Optimizer) -> bool:
-    if device.type == "cpu" or not isinstance(optimizer, torch.optim.AdamW):
-        return False
-    if not all(group["fused"] for group in optimizer.param_groups):
-        return False
-    # The fused kernel over distributed tensors is not known to respect `found_inf`.
-    return not any(isinstance(each, DTensor) for group in optimizer.param_groups for each in group["params"])
+    return device.type != "cpu" and getattr(optimizer, "leaves_out_non_finite", False)
 
 
 class LossSpikes:

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from bert_lightning.distributed.collectives import data_rank, holds_everywhere, process_rank
 
-# The micro-batches of this many steps, evenly spaced over the training, are compared in size.
-_NUM_STEPS_TRIED = 32
+# The first micro-batches of some steps, evenly spaced over the training, are compared in size: of this many steps, or
+# of fewer if they have this many samples together.
+_MOST_STEPS, _FEWEST_STEPS, _NUM_SAMPLES = 32, 4, 16_384
+# Parts of the messages with which memory runs out. Only CUDA's allocator has an error of its own for it.
+_OUT_OF_MEMORY = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "out of memory")
 
 
 class Plan(Protocol):
@@ -95,9 +98,10 @@ class LargestMicroBatch(Callback):
         share, num_shares = data_rank(trainer)
 
         def fits(number: int) -> bool:
-            plan = dataclasses.replace(data.plan, accumulate=number)
-            steps = range(0, plan.num_steps, max(1, plan.num_steps // _NUM_STEPS_TRIED))
-            batches = (data.training_batches(step, plan, share, num_shares)[0] for step in steps)
+            plan = dataclasses.replace(data.plan, accumulate=1)
+            steps = steps_to_try(plan.num_steps, self.batch_size // number)
+            # With so many shares, the one micro-batch of a share is the first of `number` micro-batches.
+            batches = (data.training_batches(step, plan, share, num_shares * number)[0] for step in steps)
             largest = max(batches, key=lambda batch: batch["input_ids"].numel())
             fits_here = _fits(trainer, task, trainer.strategy.batch_to_device(largest))
             return bool(holds_everywhere(torch.tensor(fits_here, device=trainer.strategy.root_device)))
@@ -106,6 +110,16 @@ class LargestMicroBatch(Callback):
         if process_rank() == 0:
             print(f"micro-batches: {number} per step, of {self.batch_size // number} samples")
         return number
+
+
+def steps_to_try(num_steps: int, micro_batch_size: int) -> range:
+    """Return the steps whose first micro-batches are compared in size.
+
+    >>> len(steps_to_try(1000, 16)), len(steps_to_try(1000, 65536)), len(steps_to_try(2, 16))
+    (32, 4, 2)
+    """
+    number = min(_MOST_STEPS, max(_FEWEST_STEPS, _NUM_SAMPLES // micro_batch_size), num_steps)
+    return range(0, num_steps // number * number, num_steps // number)
 
 
 def fewest_micro_batches(batch_size: int, fits: Callable[[int], bool]) -> int:
@@ -128,7 +142,7 @@ def _fits(trainer: Trainer, task: TrainedTask, batch: Mapping[str, Any]) -> bool
         with trainer.precision_plugin.forward_context():
             task.step_method.sums(batch, _backward)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(part in str(error) for part in _OUT_OF_MEMORY):
             raise
         return False
     finally:

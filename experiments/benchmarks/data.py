@@ -10,7 +10,6 @@ whether memory grows with it.
 """
 
 import argparse
-import itertools
 import os
 import statistics
 import subprocess
@@ -20,12 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from generated import documents, vocabulary, write_corpus
+from generated import corpus
 from measuring import write_json
 from rich.console import Console
 from rich.table import Table
 
-from bert_lightning.checkpoints.listing import matches
 from bert_lightning.data.corpus.documents import CorpusFormat, detect_layout, read_passages
 from bert_lightning.data.loading.module import TrainingPlan
 from bert_lightning.data.pretraining.masking import MASKINGS
@@ -33,10 +31,9 @@ from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.settings import Batching, PretrainingData
 from bert_lightning.runs.directory import processor_name
 from bert_lightning.text.sentences import split_sentences
-from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
+from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 REPEATS = 3
-NUM_DOCUMENTS, SENTENCES_PER_DOCUMENT = 400, 200
 BATCH_SIZE = 256
 BATCHINGS: tuple[Batching, ...] = ("padded", "bucketed", "packed")
 
@@ -64,18 +61,6 @@ def main() -> None:
     Console().print(table)
     ratios = {name: value for name, value in figures.items() if " / " in name or "share" in name}
     write_json(options.json, {"figures": figures, "ratios": ratios})
-
-
-def corpus(folder: Path, megabytes: float) -> tuple[list[str], WordPieceTokenizer]:
-    """Return text files and a vocabulary for them."""
-    data = os.environ.get("BERT_LIGHTNING_DATA")
-    if data:
-        novels = list(map(str, matches("novels/*.txt", Path(data))))
-        sizes = itertools.accumulate(os.path.getsize(novel) / 1e6 for novel in novels)
-        novels = [novel for novel, size in zip(novels, sizes, strict=True) if size <= megabytes] or novels[:1]
-        return novels, load_tokenizer(f"{data}/vocab/bert-base-uncased.txt")
-    text = write_corpus(folder / "corpus.txt", documents(1, NUM_DOCUMENTS, SENTENCES_PER_DOCUMENT))
-    return [str(text)], WordPieceTokenizer(vocabulary())
 
 
 def text_to_tokens(

@@ -13,12 +13,18 @@ Features = dict[str, list[int] | int]
 def text_features(
     tokenizer: transformers.PreTrainedTokenizerBase, length: int, examples: Sequence[LabelledText]
 ) -> list[Features]:
-    """Encode labelled texts as `run_glue.py` does."""
-    texts = tokenizer([example.text for example in examples], truncation=True, max_length=length)
+    """Encode labelled texts, or pairs of texts, as `run_glue.py` does."""
+    texts = tokenizer(*columns_of(examples), truncation=True, max_length=length)
     return [
         {**{name: texts[name][number] for name in texts}, "label": int(str(example.label))}
         for number, example in enumerate(examples)
     ]
+
+
+def columns_of(examples: Sequence[LabelledText]) -> list[list[str]]:
+    """Return the texts of all examples, and their second texts if they are pairs."""
+    seconds = [example.text_pair for example in examples if example.text_pair is not None]
+    return [[example.text for example in examples], *([seconds] if seconds else [])]
 
 
 def window_features(

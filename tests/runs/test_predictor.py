@@ -11,10 +11,13 @@ from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from bert_lightning import load
+from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
+from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.model import BertEncoder
 from bert_lightning.reports.submission import FILES
+from bert_lightning.runs import predictor
 
 TEXTS = ["The old cat sees the young dog.", "", "The road.", "The river follows the quiet stone and the house."]
 
@@ -41,6 +44,74 @@ def test_a_loaded_run_predicts_what_the_command_does(classifier, tmp_path, capsy
 def test_input_that_cannot_be_predicted_is_named(classifier, items, message):
     with pytest.raises(InputError, match=message):
         load(classifier).predict(items)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "expected"),
+    [("32", True, False), ("bf16-mixed", False, True), ("auto", True, True), ("auto", False, False)],
+)
+def test_products_are_in_bfloat16_if_the_precision_says_so_or_auto_finds_hardware_for_it(
+    classifier, monkeypatch, precision, fast, expected
+):
+    monkeypatch.setattr(predictor, "has_fast_bfloat16", lambda accelerator: fast)
+    types = []
+    model = load(classifier, "cpu", precision=precision)
+    block = model.task.model.backbone.layers[0]
+    block.intermediate.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    model.predict(TEXTS)
+    assert types == [torch.bfloat16 if expected else torch.float32]
+
+
+def test_predictions_and_features_in_bfloat16_are_within_its_rounding(classifier, folder):
+    plain, rounded = load(classifier), load(classifier, precision="bf16-mixed")
+    for a, b in zip(plain.predict(TEXTS), rounded.predict(TEXTS), strict=True):
+        for label, probability in a["probabilities"].items():
+            assert b["probabilities"][label] == pytest.approx(probability, abs=0.02)
+    checkpoint = read_checkpoint(folder)
+    exact = list(FeatureExtractor(checkpoint).extract(TEXTS, layers=[0, -1]))
+    near = list(FeatureExtractor(checkpoint, precision="bf16-mixed").extract(TEXTS, layers=[0, -1]))
+    for a, b in zip(exact, near, strict=True):
+        # LayerNorm makes values of about 1, and every product rounds its operands to 8 bits.
+        assert np.abs(a.states - b.states).max() < 0.1
+        assert np.array_equal(a.states[0], b.states[0])
+        assert not np.array_equal(a.states[1], b.states[1])
+
+
+def test_an_unknown_precision_is_refused(classifier, folder):
+    with pytest.raises(InputError, match="precision is 'bf16'; it must be one of 32, bf16-mixed, auto"):
+        load(classifier, precision="bf16")
+    with pytest.raises(InputError, match="precision is '16'"):
+        FeatureExtractor(read_checkpoint(folder), precision="16")
+
+
+def test_the_commands_take_a_precision(classifier, folder, tmp_path, capsys):
+    source, output = tmp_path / "texts.txt", tmp_path / "features.safetensors"
+    source.write_text("\n".join(TEXTS) + "\n")
+    options = ["--input", str(source), "--precision", "bf16-mixed"]
+    assert main(["predict", "--checkpoint", str(classifier), *options]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == load(classifier, precision="bf16-mixed").predict(TEXTS)
+    assert main(["features", "--checkpoint", str(folder), *options, "--form", "mean", "--output", str(output)]) == 0
+    expected = FeatureExtractor(read_checkpoint(folder), precision="bf16-mixed").extract(TEXTS, form="mean")
+    assert np.array_equal(load_file(output)["states"], np.stack([each.states for each in expected]))
+
+
+def test_masked_tokens_are_predicted_in_batches_of_similar_length_and_returned_in_order(home):
+    model = load(home / "runs/whole")
+    texts = ["the [MASK]", "the [MASK] sees the old dog and the [MASK] of the house", "[MASK] cat sees", "a [MASK]"]
+    lengths = []
+    model.task.model.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[2].sum(1).tolist()))
+    together = model.predict(texts, batch_size=2)
+    assert [each["text"] for each in together] == texts
+    assert [len(each["masks"]) for each in together] == [1, 2, 1, 1]
+    flat = [length for batch in lengths for length in batch]
+    assert len(lengths) == 2
+    assert flat == sorted(flat)
+    for text, prediction in zip(texts, together, strict=True):
+        [alone] = model.predict([text])
+        for a, b in zip(alone["masks"], prediction["masks"], strict=True):
+            assert [each["token"] for each in a] == [each["token"] for each in b]
+            assert [each["probability"] for each in a] == pytest.approx([each["probability"] for each in b], abs=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ def started(share=ALONE, state=None, names=("loss",)):
 
 def test_means_are_sums_divided_by_counts_over_all_steps():
     interval = started(names=("loss", "accuracy"))
-    interval.add(torch.tensor([6.0, 2.0]), torch.tensor([2.0, 2.0]), Work(10, 2, 50.0))
-    interval.add(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 0.0]), Work(20, 4, 50.0))
+    interval.add(torch.tensor([6.0, 2.0]), torch.tensor([2.0, 2.0]), torch.tensor(Work(10, 2, 50.0)))
+    interval.add(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor(Work(20, 4, 50.0)))
     values = interval.finish(1, CPU)
     assert values.means == [3.0, 1.0]
     speed = values.throughput

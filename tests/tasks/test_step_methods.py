@@ -9,6 +9,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import NoAdversary
 from bert_lightning.methods.composition import compose
 from bert_lightning.model.parts import ContractError
+from bert_lightning.tasks.log_interval import Work
 from bert_lightning.tasks.step import Backward, accumulate_gradients
 from tests.support.ranks import Ranks
 from tests.test_strategies import NO_DROPOUT, difference, fit, weights
@@ -101,12 +102,12 @@ def step_of(method):
     task = SimpleNamespace(
         manual_backward=lambda loss: loss.backward(),
         trainer=trainer,
-        device="cpu",
+        device=torch.device("cpu"),
         step_method=method,
         device_mesh=None,
     )
     optimization = SimpleNamespace(seed=0, loss_weights={})
-    return accumulate_gradients(task, optimization, method, [{}])
+    return accumulate_gradients(task, optimization, method, [{}], Work(1, 1, 1.0))
 
 
 @pytest.mark.parametrize(

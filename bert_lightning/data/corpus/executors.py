@@ -51,7 +51,7 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
         yield pool
     except BrokenProcessPool:
         raise WorkError(
-            "a worker process was killed, perhaps because memory ran out. Finished shards are kept, and the same "
+            "a worker process was killed, perhaps because memory ran out. Finished sections are kept, and the same "
             "command continues from them; fewer --workers need less memory"
         ) from None
     finally:

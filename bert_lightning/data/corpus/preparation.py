@@ -1,30 +1,31 @@
 """Preparation of a corpus: from text to a token store.
 
-A shard takes whole documents until it holds enough text, so its content depends on the input alone and not on the
-number of workers. Only a document with more text than two shards is cut. Shards are written in parallel, each
-complete or not at all. A whole shard of an earlier preparation is kept if it was made from the same text with the
-same settings. A preparation that was killed can therefore continue.
+A section takes whole documents until it holds enough text, so its content depends on the input alone and not on the
+number of workers. Only a document with more text than two sections is cut. Sections are written in parallel, each
+complete or not at all, and joined to shards. A whole section of an earlier preparation is kept if it was made from
+the same text with the same settings. A preparation that was killed can therefore continue.
 """
 
-import hashlib
-import io
+import fcntl
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bert_lightning.checkpoints.files import write_bytes, write_json
+from bert_lightning.checkpoints.files import write_json
 from bert_lightning.data.corpus.documents import CorpusFormat, Passage, detect_layout, read_passages
-from bert_lightning.data.corpus.shard_jobs import ShardJobs, shard_texts
-from bert_lightning.data.corpus.shard_writer import Encoding
-from bert_lightning.data.corpus.shards import ShardRecord
+from bert_lightning.data.corpus.earlier_format import EARLIER_FORMAT, EarlierFiles
+from bert_lightning.data.corpus.kept_sections import KeptSections
+from bert_lightning.data.corpus.section_jobs import SectionJobs, SectionTask, text_tasks
+from bert_lightning.data.corpus.section_writer import Encoding
+from bert_lightning.data.corpus.store_builder import StoreBuilder, StoreTotals
 from bert_lightning.data.corpus.store_settings import (
     UNFINISHED,
     StoreSettings,
@@ -32,13 +33,15 @@ from bert_lightning.data.corpus.store_settings import (
     refuse_other_content,
     store_settings,
 )
-from bert_lightning.data.corpus.token_store import FORMAT, MANIFEST, TOKEN_COUNTS, store_fingerprint
+from bert_lightning.data.corpus.token_store import MANIFEST, TokenStore, read_manifest
 from bert_lightning.data.reading.lines import Repairs, named
 from bert_lightning.data.reading.tables import is_table
-from bert_lightning.errors import InputError, WorkError
+from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 _NUM_FREQUENT = 10
+# Raised whenever the same text and settings give other tokens, so that sections of earlier versions are not kept.
+_ENCODING = 2
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class PreparationSummary:
         num_sentences: sentences with at least one token.
         num_tokens: all tokens.
         num_unknown: tokens that are [UNK].
-        num_shards: all shards.
-        num_kept_shards: the shards that an earlier preparation had written.
+        num_shards: files with tokens.
+        num_sections: all sections.
+        num_kept_sections: the sections that an earlier preparation had written.
         sentence_lengths: histogram of sentence lengths in tokens; bin k counts those above 2^(k - 1) and up to 2^k.
         document_lengths: histogram of document lengths, with the same bins.
         frequent: the most frequent word pieces, and how often each occurs.
@@ -64,7 +68,8 @@ class PreparationSummary:
     num_tokens: int
     num_unknown: int
     num_shards: int
-    num_kept_shards: int
+    num_sections: int
+    num_kept_sections: int
     sentence_lengths: list[int]
     document_lengths: list[int]
     frequent: list[tuple[str, int]]
@@ -87,16 +92,17 @@ def prepare(
     Args:
         sources: files and hub names, as `find_sources` returns them.
         tokenizer: the tokenizer; its vocabulary is saved in the store.
-        output: a new folder, or that of the same store, finished or not.
+        output: a new folder, or that of the same store, finished or not. A finished store of an earlier format is
+            verified and left as it is.
         corpus: settings for reading the text.
         num_workers: processes; one per core unless given.
         scheduler: address of a Dask scheduler whose workers do the work; they must see `output` under the same path.
-        progress: callback that receives the number of characters of each shard that is done.
+        progress: callback that receives the number of characters of each section that is done.
 
     Raises:
         InputError: there is no text, a source cannot be read, or `output` holds something else. Files of this call
-            are removed again; shards of an earlier call stay.
-        WorkError: the disk is full, or the cluster gave up; finished shards stay.
+            are removed again; sections of an earlier call stay.
+        WorkError: the disk is full, or the cluster gave up; finished sections stay.
     """
     if num_workers is not None and num_workers < 1:
         raise InputError(f"--workers is {num_workers}; it must be at least 1")
@@ -105,29 +111,95 @@ def prepare(
     settings = store_settings(sources, formats, corpus, tokenizer)
     refuse_other_content(output, settings)
     repairs = Repairs()
-    jobs = ShardJobs(output.absolute(), _encoding(tokenizer, corpus.language), progress)
-    existed = output.exists()
-    _begin(output, settings)
-    try:
-        jobs.run(shard_texts(_passages(sources, formats, repairs)), num_workers, scheduler)
-        if not jobs.records:
-            raise InputError(f"the corpus is empty: no text in {named(sources)}")
-    except InputError:
-        _undo(output, jobs.created, existed)
-        raise
-    _remove_leftovers(output, jobs.records)
-    token_counts = _token_counts(output, jobs.records, len(tokenizer))
-    _finish(output, settings, tokenizer, jobs.records, token_counts)
     layouts = [each.layout for source, each in zip(sources, formats, strict=True) if not is_table(source)]
-    most = np.argsort(-token_counts, kind="stable")[:_NUM_FREQUENT]
+    numbers: dict[str, int] = {name: layouts.count(name) for name in sorted(set(layouts))}
+    if (output / MANIFEST).is_file() and read_manifest(output)["format"] == EARLIER_FORMAT:
+        # Runs may continue on this store, and they need its order of samples.
+        totals = _earlier_totals(output)
+        return summary_of(totals, totals.num_sections, tokenizer, numbers, repairs)
+    tasks = text_tasks(_passages(sources, formats, repairs), _encoding(tokenizer, corpus.language))
+    totals, num_kept = build_store(
+        output, tasks, tokenizer, settings, num_workers, scheduler, progress, f"no text in {named(sources)}"
+    )
+    return summary_of(totals, num_kept, tokenizer, numbers, repairs)
+
+
+def _earlier_totals(output: Path) -> StoreTotals:
+    """Verify a finished store of the earlier format, and return its totals."""
+    store = TokenStore(output)
+    assert isinstance(store.files, EarlierFiles), "the manifest has this format"
+    store.verify()
+    totals = StoreTotals(len(store.tokenizer))
+    totals.num_shards, totals.token_counts = store.num_shards, store.token_counts()
+    for record, joined in zip(store.files.records, store.files.joined.tolist(), strict=True):
+        totals.add(record, joined)
+    return totals
+
+
+def build_store(
+    output: Path,
+    tasks: Iterator[SectionTask],
+    tokenizer: WordPieceTokenizer,
+    settings: StoreSettings,
+    num_workers: int | None,
+    scheduler: str | None,
+    progress: Callable[[int], None],
+    empty: str,
+) -> tuple[StoreTotals, int]:
+    """Make a store from the tasks of its sections; return its totals, and how many sections were kept.
+
+    Args:
+        output: folder of the store.
+        tasks: the sections.
+        tokenizer: the tokenizer of the store.
+        settings: what the store is made from.
+        num_workers: processes; one per core unless given.
+        scheduler: address of a Dask scheduler whose workers do the work.
+        progress: callback that receives the size of each section that is done.
+        empty: the reason why there may be no section, for the message.
+
+    Raises:
+        InputError: there is no section, or a task raises it. Files of this call are removed again.
+        WorkError: the disk is full, or the cluster gave up; finished sections stay.
+    """
+    existed = output.exists()
+    # Workers of a cluster do not share the folder of this process.
+    output = output.absolute()
+    with ExitStack() as stack:
+        stack.enter_context(_alone(output))
+        _begin(output, settings)
+        builder = stack.enter_context(closing(StoreBuilder(output, len(tokenizer))))
+        jobs = SectionJobs(output, builder, KeptSections(output, len(tokenizer)), progress)
+        try:
+            jobs.run(tasks, num_workers, scheduler)
+            if not builder.num_added:
+                raise InputError(f"the corpus is empty: {empty}")
+        except InputError:
+            _undo(output, [*builder.created, *jobs.created], existed)
+            raise
+        builder.finish(tokenizer, settings)
+        (output / UNFINISHED).unlink(missing_ok=True)
+        _remove_leftovers(output, builder.shards)
+    return builder.totals, jobs.num_kept
+
+
+def summary_of(
+    totals: StoreTotals, num_kept: int, tokenizer: WordPieceTokenizer, layouts: dict[str, int], repairs: Repairs
+) -> PreparationSummary:
+    """Return the summary of a store that was made."""
+    most = np.argsort(-totals.token_counts, kind="stable")[:_NUM_FREQUENT]
     return PreparationSummary(
-        **_totals(jobs.records),
-        num_shards=len(jobs.records),
-        num_kept_shards=len(jobs.records) - len(jobs.created),
-        sentence_lengths=_sum_histograms([record["sentence_lengths"] for record in jobs.records]),
-        document_lengths=_sum_histograms([record["document_lengths"] for record in jobs.records]),
-        frequent=[(tokenizer.entries[i], int(token_counts[i])) for i in most if token_counts[i]],
-        layouts={name: layouts.count(name) for name in sorted(set(layouts))},
+        num_documents=totals.num_documents,
+        num_sentences=totals.num_sentences,
+        num_tokens=totals.num_tokens,
+        num_unknown=totals.num_unknown,
+        num_shards=totals.num_shards,
+        num_sections=totals.num_sections,
+        num_kept_sections=num_kept,
+        sentence_lengths=totals.sentence_lengths,
+        document_lengths=totals.document_lengths,
+        frequent=[(tokenizer.entries[i], int(totals.token_counts[i])) for i in most if totals.token_counts[i]],
+        layouts=layouts,
         repairs=repairs,
     )
 
@@ -142,7 +214,7 @@ def _with_layout(source: str, corpus: CorpusFormat) -> CorpusFormat:
 
 
 def _encoding(tokenizer: WordPieceTokenizer, language: str) -> Encoding:
-    settings_key = json.dumps([FORMAT, version("sentencex"), language, tokenizer.fingerprint])
+    settings_key = json.dumps([_ENCODING, version("sentencex"), language, tokenizer.fingerprint])
     return Encoding(tokenizer.vocabulary, language, settings_key)
 
 
@@ -154,8 +226,35 @@ def _passages(sources: Sequence[str], formats: Sequence[CorpusFormat], repairs: 
 # -- the files of the whole store --------------------------------------------------------------------------------
 
 
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Make the folder, and keep other preparations out of it. The system ends this however the process ends.
+
+    Raises:
+        InputError: another preparation works in the folder, or it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = os.open(output, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{output}: another command is making this token store: wait for its end, or choose another --output"
+            ) from None
+        except OSError:
+            # The file system cannot lock a folder.
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
 def _begin(output: Path, settings: StoreSettings) -> None:
-    """Write the settings before the first shard, so that the same call can continue after a kill."""
+    """Write the settings before the first section, so that the same call can continue after a kill."""
     if (output / MANIFEST).is_file():
         return
     try:
@@ -164,82 +263,23 @@ def _begin(output: Path, settings: StoreSettings) -> None:
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from None
 
 
-def _undo(output: Path, created: Sequence[Path], existed: bool) -> None:
+def _undo(output: Path, created: Iterable[Path], existed: bool) -> None:
     """Remove what this call wrote."""
-    for folder in created:
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in created:
+        path.unlink(missing_ok=True)
     if not existed:
         shutil.rmtree(output)
-    elif not any(output.glob("shard-*")):
+    elif not any(output.glob("*.tokens")):
         (output / UNFINISHED).unlink(missing_ok=True)
 
 
-def _remove_leftovers(output: Path, records: Sequence[ShardRecord]) -> None:
-    """Remove shards and files that an earlier call left unfinished."""
-    names = {record["name"] for record in records}
+def _remove_leftovers(output: Path, shards: set[str]) -> None:
+    """Remove sections, shards and other files that an earlier call left unfinished."""
     for item in output.iterdir():
-        if item.name not in names and re.match(r"\.?shard-", item.name):
-            shutil.rmtree(item, ignore_errors=True)
-        elif is_unfinished_file(item.name):
-            item.unlink(missing_ok=True)
-
-
-def _finish(
-    output: Path,
-    settings: StoreSettings,
-    tokenizer: WordPieceTokenizer,
-    records: list[ShardRecord],
-    token_counts: NDArray[np.int64],
-) -> None:
-    """Write the tokenizer, the token counts and, last, the manifest."""
-    file = io.BytesIO()
-    np.save(file, token_counts, allow_pickle=False)
-    counts_sha256 = hashlib.sha256(file.getvalue()).hexdigest()
-    manifest = {
-        "format": FORMAT,
-        "settings": settings,
-        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": len(tokenizer)},
-        **_totals(records),
-        "token_counts_sha256": counts_sha256,
-        "shards": records,
-        "fingerprint": store_fingerprint(tokenizer.fingerprint, records, counts_sha256),
-    }
-    try:
-        tokenizer.save(output)
-        write_bytes(output / TOKEN_COUNTS, file.getvalue())
-        write_json(output / MANIFEST, manifest)
-        (output / UNFINISHED).unlink(missing_ok=True)
-    except OSError as error:
-        raise WorkError(f"{output}: cannot be written: {error.strerror or error}. Finished shards are kept") from None
-
-
-def _totals(records: Sequence[ShardRecord]) -> dict[str, int]:
-    """Return the counts of the whole store; a document in several shards counts once."""
-    num_continued = sum(after["continues"] and before["open"] for before, after in pairwise(records))
-    return {
-        "num_documents": sum(record["num_documents"] for record in records) - num_continued,
-        "num_sentences": sum(record["num_sentences"] for record in records),
-        "num_tokens": sum(record["num_tokens"] for record in records),
-        "num_unknown": sum(record["num_unknown"] for record in records),
-    }
-
-
-def _token_counts(output: Path, records: Sequence[ShardRecord], vocab_size: int) -> NDArray[np.int64]:
-    """Count how often each vocabulary entry occurs, (V,)."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    for record in records:
-        tokens = np.load(output / record["name"] / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        counts += np.bincount(tokens, minlength=vocab_size)
-    return counts
-
-
-def _sum_histograms(histograms: Sequence[list[int]]) -> list[int]:
-    """Add histograms of different numbers of bins.
-
-    >>> _sum_histograms([[1, 2], [0, 1, 5]])
-    [1, 3, 5]
-    """
-    total = np.zeros(max(map(len, histograms)), dtype=np.int64)
-    for histogram in histograms:
-        total[: len(histogram)] += histogram
-    return total.tolist()
+        if item.name in shards:
+            continue
+        if re.match(r"\.*(shard|section)-", item.name) or is_unfinished_file(item.name):
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)

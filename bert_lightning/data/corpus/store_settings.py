@@ -9,6 +9,7 @@ from typing import NotRequired, TypedDict, cast
 from bert_lightning.checkpoints.files import sha256
 from bert_lightning.checkpoints.listing import is_leftover
 from bert_lightning.data.corpus.documents import CorpusFormat
+from bert_lightning.data.corpus.section_tables import CHUNK_COUNTS, SECTIONS
 from bert_lightning.data.corpus.token_store import MANIFEST, TOKEN_COUNTS
 from bert_lightning.data.reading.hub import HUB, hub_revision
 from bert_lightning.errors import InputError
@@ -17,7 +18,10 @@ from bert_lightning.text.wordpiece import TOKENIZER_FILES, WordPieceTokenizer
 # The file that holds the settings of a store until its manifest is written.
 UNFINISHED = "unfinished.json"
 # Temporary files that remain if the process is killed while it writes a file.
-_TEMPORARY = re.compile(r"\..+\.(json|npy|txt)\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(json|npy|txt|bin|tokens)\.\d+\.tmp")
+# A shard or section, finished or not; those of the earlier format are folders.
+_TOKENS = re.compile(r"\.*(shard-\d{5,}(\.tokens)?|section-\d{7,}\.tokens)(\..*)?")
+_STORE_FILES = (MANIFEST, UNFINISHED, TOKEN_COUNTS, SECTIONS, CHUNK_COUNTS, *TOKENIZER_FILES)
 
 
 class _Source(TypedDict):
@@ -85,10 +89,9 @@ def refuse_other_content(output: Path, settings: StoreSettings) -> None:
         if difference:
             raise InputError(f"{output} is a token store made from other {difference}: choose another --output")
     for item in output.iterdir():
-        if is_leftover(item.name) and not item.name.startswith(".shard-"):
+        if is_leftover(item.name) and not item.name.startswith((".shard-", ".section-")):
             continue
-        is_shard = re.fullmatch(r"\.?shard-\d{5,}(\..*)?", item.name) is not None and item.is_dir()
-        is_store_file = is_shard or item.name in (MANIFEST, UNFINISHED, TOKEN_COUNTS, *TOKENIZER_FILES)
+        is_store_file = _TOKENS.fullmatch(item.name) is not None or item.name in _STORE_FILES
         # In a folder without such a record, the vocabulary belongs to a tokenizer and not to a store.
         if not (record is not None and is_store_file) and not is_unfinished_file(item.name):
             raise InputError(

@@ -1,156 +1,141 @@
-"""Token stores: a corpus as token ids on disk, in shards of memory-mapped arrays.
+"""Token stores: a corpus as token ids on disk.
 
-STORE/manifest.json            the records of all shards; written last, so a store without one is unfinished
-STORE/token_counts.npy         how often each vocabulary entry occurs
-STORE/vocab.txt, ...           the tokenizer
-STORE/shard-00000/tokens.npy       all tokens of the shard's documents, end to end
-                  sentences.npy    the end of each sentence, counted in tokens
-                  documents.npy    the end of each document, counted in sentences and in tokens
-                  shard.json       the shard's record: counts, checksums, and a key of the text it was made from
+STORE/manifest.json              what the store was made from, its counts, and the checksums of the tables; written
+                                 last, so a store without one is unfinished
+STORE/sections.npy               where each section is (`section_tables.py`)
+STORE/chunk_counts.bin           how many samples of any length each section has (`section_tables.py`)
+STORE/token_counts.npy           how often each vocabulary entry occurs
+STORE/vocab.txt, ...             the tokenizer
+STORE/shard-00000.tokens, ...    the tokens, up to 128 sections in each file (`shard_files.py`, `sections.py`)
 
-An end is the index after the last token (or the number after the last sentence), counted from the shard's start.
+Stores of the format before this one are read as they are (`earlier_format.py`).
 """
 
-import hashlib
+import io
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import sha256
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import VOCABULARY
-from bert_lightning.data.corpus.shards import Shard, ShardRecord, shard_fault, size_fault, with_repair
+from bert_lightning.data.corpus.earlier_format import EARLIER_FORMAT, EarlierFiles
+from bert_lightning.data.corpus.store_files import FORMAT, ReadableSection, ShardedFiles, StoreFiles
 from bert_lightning.errors import InputError
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 
-FORMAT = 2
 MANIFEST = "manifest.json"
 TOKEN_COUNTS = "token_counts.npy"
-# Number of shards that are kept mapped. Each takes three of the 65,530 maps that Linux allows a process.
-_NUM_OPEN = 1 << 13
-# After this many reads, the memory-mapped pages are released.
-_READS_HELD = 1 << 6
-
-
-class _TokenizerRecord(TypedDict):
-    fingerprint: str
-    vocab_size: int
-
-
-class _Manifest(TypedDict):
-    """The entries of the manifest that are read."""
-
-    format: int
-    tokenizer: _TokenizerRecord
-    token_counts_sha256: str
-    shards: list[ShardRecord]
-    fingerprint: str
+_FORMATS: dict[int, Callable[..., StoreFiles]] = {FORMAT: ShardedFiles, EARLIER_FORMAT: EarlierFiles}
 
 
 class TokenStore:
     """An opened token store.
 
-    Opening reads the manifest and checks the sizes of all files. The checksum of a file is verified when the file is
-    first read. So a damaged file is never used, and a large corpus opens quickly.
+    Opening reads the manifest and one table. What is read later is verified first. So damaged data is never used, and
+    a large corpus opens quickly.
 
-    A document longer than a shard counts as several documents; `same_document` finds all of them.
+    A document longer than a section counts as several documents; `same_document` finds all of them.
 
     Attributes:
         path: the folder.
+        files: the files, of either format.
         tokenizer: the tokenizer that the store was made with.
         fingerprint: SHA-256 that changes with any token or boundary.
-        num_documents: documents in all shards; a document in several shards counts once in each of them.
-        num_tokens: tokens in all shards.
+        num_sections: sections in all shards.
+        num_shards: files with tokens.
+        num_documents: documents in all sections; a document in several sections counts once in each of them.
+        num_tokens: tokens in all sections.
+        section_tokens: tokens of each section, (sections,).
+        num_bytes: bytes of all sections; None if the order of training covers the whole store, as in earlier formats.
 
     Raises:
-        InputError: there is no store, or it is unfinished or damaged; the message names shard and file.
+        InputError: there is no store, or it is unfinished or damaged; the message names the file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = _read_manifest(self.path)
+        manifest = read_manifest(self.path)
         try:
-            self._open_manifest(manifest)
+            self._open(manifest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{self.path / MANIFEST}: damaged: {error!r}: run prepare again") from None
 
-    def _open_manifest(self, manifest: _Manifest) -> None:
-        if manifest["format"] != FORMAT:
+    def _open(self, manifest: dict[str, object]) -> None:
+        number = manifest["format"]
+        if not isinstance(number, int) or number not in _FORMATS:
             raise InputError(
-                f"{self.path} is a token store of format {manifest['format']}, but this version reads format "
-                f"{FORMAT}: run prepare again, with another folder as --output"
+                f"{self.path} is a token store of format {number}, but this version reads the formats "
+                f"{' and '.join(map(str, sorted(_FORMATS)))}: run prepare again, with another folder as --output"
             )
         # Read vocab.txt, which the message below names: from the folder, tokenizer.json would be read instead.
         self.tokenizer: WordPieceTokenizer = load_tokenizer(self.path / VOCABULARY)
-        if self.tokenizer.fingerprint != manifest["tokenizer"]["fingerprint"]:
+        recorded = manifest["tokenizer"]
+        if not isinstance(recorded, dict):
+            raise TypeError(f"tokenizer is {recorded}")
+        if self.tokenizer.fingerprint != recorded["fingerprint"]:
             raise InputError(f"{self.path}: vocab.txt is not the vocabulary that this token store was made with")
-        self._records = manifest["shards"]
-        self.fingerprint = manifest["fingerprint"]
-        self._token_counts_sha256 = manifest["token_counts_sha256"]
-        if self.fingerprint != store_fingerprint(
-            self.tokenizer.fingerprint, self._records, self._token_counts_sha256
-        ):
-            raise InputError(f"{self.path / MANIFEST}: damaged: run prepare again")
-        for record in self._records:
-            fault = size_fault(self.path / record["name"], record)
-            if fault:
-                raise InputError(with_repair(fault, record["name"]))
-        self._first_documents = np.cumsum([0, *(record["num_documents"] for record in self._records)])
+        self.files = _FORMATS[number](self.path, manifest, self.tokenizer.fingerprint)
+        self.fingerprint = self.files.fingerprint
+        self.num_sections, self.num_shards = len(self.files.num_documents), self.files.num_shards
+        self.section_tokens, self.num_bytes = self.files.num_tokens, self.files.num_bytes
+        self._first_documents = np.concatenate(([0], np.cumsum(self.files.num_documents)))
         self.num_documents = int(self._first_documents[-1])
-        self.num_tokens = sum(record["num_tokens"] for record in self._records)
-        # For each shard, whether its first document continues the last one of the shard before.
-        self._continues = [False] + [
-            after["continues"] and before["open"] for before, after in pairwise(self._records)
-        ]
-        self._read: set[int] = set()
-        self._num_reads = 0
-        self._opened = lru_cache(_NUM_OPEN)(self._open)
-        self._verified: list[set[str]] = [set() for _ in self._records]
-        self._totals: dict[Hashable, NDArray[np.int64]] = {}
+        self.num_tokens = int(self.section_tokens.sum())
+        self.chunk_counts = lru_cache(self._chunk_counts)
 
-    @property
-    def num_shards(self) -> int:
-        return len(self._records)
+    def section(self, number: int) -> ReadableSection:
+        """Return one section.
 
-    def shard(self, number: int) -> Shard:
-        """Return one shard; reading an array of it raises InputError if the file is damaged."""
-        self._read.add(number)
-        self._num_reads += 1
-        if self._num_reads > _READS_HELD:
-            # Pages that were read count as memory of this process. Without a release, it would finally hold them all.
-            for each in self._read:
-                self._opened(each).release()
-            self._read, self._num_reads = {number}, 0
-        return self._opened(number)
+        Raises:
+            InputError: its file is damaged. In an earlier format, reading an array of the section raises it.
+        """
+        return self.files.section(number)
 
-    def totals(self, key: Hashable, total_of: Callable[[int], int]) -> NDArray[np.int64]:
-        """Return the cumulative sums of `total_of(shard)` over all shards, (shards,); computed once per `key`."""
-        if key not in self._totals:
-            self._totals[key] = np.cumsum([total_of(shard) for shard in range(self.num_shards)])
-        return self._totals[key]
+    def hold(self, num_bytes: int) -> None:
+        """Keep at most about this many bytes of sections in memory, the ones used last."""
+        self.files.hold(num_bytes)
 
-    def first_document(self, shard: int) -> int:
-        """Return the number of a shard's first document."""
-        return int(self._first_documents[shard])
+    def _chunk_counts(self, length: int) -> NDArray[np.int64]:
+        """Return for each section the sum over its documents of ceil(tokens / length), (sections,)."""
+        counts = self.files.chunk_counts(length)
+        if counts is not None:
+            return counts
+        lengths = (self.section(number).document_lengths() for number in range(self.num_sections))
+        return np.array([int((-(-each // length)).sum()) for each in lengths], dtype=np.int64)
 
-    def locate(self, document: int) -> tuple[Shard, int, int, int]:
+    def single_counts(self) -> NDArray[np.int64]:
+        """Return the number of documents of one token in each section, (sections,)."""
+        counts = self.files.single_counts()
+        if counts is not None:
+            return counts
+        lengths = (self.section(number).document_lengths() for number in range(self.num_sections))
+        return np.array([int((each == 1).sum()) for each in lengths], dtype=np.int64)
+
+    def first_document(self, section: int) -> int:
+        """Return the number of a section's first document; for the number of sections, that of all documents."""
+        return int(self._first_documents[section])
+
+    def section_of(self, document: int) -> int:
+        """Return the section that holds a document."""
+        return int(self._first_documents.searchsorted(document, side="right")) - 1
+
+    def locate(self, document: int) -> tuple[ReadableSection, int, int, int]:
         """Find a document.
 
         Returns:
-            The shard of the document; the number of its first sentence in the shard; the number after its last
+            The section of the document; the number of its first sentence in the section; the number after its last
             sentence; the index of its first token.
         """
-        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
-        shard, local = self.shard(number), document - int(self._first_documents[number])
-        first, start = shard.documents[local - 1].tolist() if local else (0, 0)
-        return shard, first, int(shard.documents[local, 0]), start
+        number = self.section_of(document)
+        section, local = self.section(number), document - int(self._first_documents[number])
+        first, start = section.documents[local - 1].tolist() if local else (0, 0)
+        return section, first, int(section.documents[local, 0]), start
 
     def num_sentences(self, document: int) -> int:
         """Return the number of sentences in a document."""
@@ -159,26 +144,26 @@ class TokenStore:
 
     def sentence_ends(self, document: int) -> NDArray[np.int64]:
         """Return the end of each sentence of a document, in tokens from the document's start, (sentences,)."""
-        shard, first, last, start = self.locate(document)
-        return shard.sentences[first:last].astype(np.int64) - start
+        section, first, last, start = self.locate(document)
+        return section.sentences[first:last].astype(np.int64) - start
 
     def tokens(self, document: int, start: int, stop: int) -> NDArray[np.unsignedinteger]:
-        """Return tokens `start` to `stop` of a document, as a view of the file."""
-        shard, _, _, offset = self.locate(document)
-        return shard.tokens[offset + start : offset + stop]
+        """Return tokens `start` to `stop` of a document, as a view that cannot be written to."""
+        section, _, _, offset = self.locate(document)
+        return section.read(offset + start, offset + stop)
 
     def same_document(self, document: int) -> tuple[int, int]:
         """Return the first and the last number of the documents that are one document in the text.
 
-        They differ only if the document is in several shards.
+        They differ only if the document is in several sections.
         """
-        number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        joined, number = self.files.joined, self.section_of(document)
         first = last = document
         before, after = number, number + 1
-        while first == self._first_documents[before] and self._continues[before]:
+        while first == self._first_documents[before] and joined[before]:
             before -= 1
             first -= 1
-        while after < self.num_shards and last == self._first_documents[after] - 1 and self._continues[after]:
+        while after < self.num_sections and last == self._first_documents[after] - 1 and joined[after]:
             after += 1
             last += 1
         return first, last
@@ -190,9 +175,9 @@ class TokenStore:
             InputError: the file is missing or damaged.
         """
         path = self.path / TOKEN_COUNTS
-        if not path.is_file() or sha256(path) != self._token_counts_sha256:
+        if not path.is_file() or sha256(path) != self.files.token_counts_sha256:
             raise InputError(f"{path} is missing or damaged: run prepare again")
-        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
+        counts: NDArray[np.int64] = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         return counts
 
     def verify(self) -> None:
@@ -201,24 +186,16 @@ class TokenStore:
         Raises:
             InputError: a file is missing or damaged; the message names it.
         """
-        for record in self._records:
-            fault = shard_fault(self.path / record["name"], record)
-            if fault:
-                raise InputError(with_repair(fault, record["name"]))
+        self.files.verify()
         self.token_counts()
 
-    def _open(self, number: int) -> Shard:
-        record = self._records[number]
-        return Shard(self.path / record["name"], record, self._verified[number])
 
+def read_manifest(folder: Path) -> dict[str, object]:
+    """Read the manifest of a token store.
 
-def store_fingerprint(tokenizer_fingerprint: str, records: list[ShardRecord], token_counts_sha256: str) -> str:
-    """Return the SHA-256 of the vocabulary and the records of all shards."""
-    content = [tokenizer_fingerprint, records, token_counts_sha256]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(folder: Path) -> _Manifest:
+    Raises:
+        InputError: there is no store, or it is unfinished, or the manifest is damaged.
+    """
     path = folder / MANIFEST
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; `bert-lightning prepare` makes a token store")
@@ -228,8 +205,8 @@ def _read_manifest(folder: Path) -> _Manifest:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: damaged: {error}") from None
-    keys = ("format", "tokenizer", "fingerprint", "shards")
+    keys = ("format", "tokenizer", "fingerprint")
     missing = [key for key in keys if key not in manifest] if isinstance(manifest, dict) else keys
-    if missing:
+    if missing or not isinstance(manifest, dict):
         raise InputError(f"{path}: damaged, or of another version: {', '.join(missing)} missing")
-    return cast(_Manifest, manifest)
+    return manifest

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from numpy.typing import NDArray
 
 from bert_lightning.data.loading.batching import Batch
@@ -232,9 +232,7 @@ class StepDataModule(LightningDataModule):
             # Read the plan only here: the number of micro-batches may be determined after the loader is made.
             return self.training_batches(step, self.plan, share, num_shares)
 
-        return StepLoader(
-            make, self.plan.num_steps, self.num_workers, torch.cuda.is_available(), first=self._next_step
-        )
+        return StepLoader(make, self.plan.num_steps, self.num_workers, self._feeds_gpu, first=self._next_step)
 
     def _next_step(self) -> int:
         """Return the step that comes next, so that a further Lightning epoch continues the plan."""
@@ -316,12 +314,17 @@ class StepDataModule(LightningDataModule):
                 split, np.arange(min(start, total), min(start + self.evaluation_batch_size, total))
             )
 
-        pins, whole = torch.cuda.is_available(), self.encoded_split(split)
-        return StepLoader(make, num_batches, self.num_workers, pins, "batch", split=whole)
+        whole = self.encoded_split(split)
+        return StepLoader(make, num_batches, self.num_workers, self._feeds_gpu, "batch", split=whole)
 
     def encoded_split(self, split: EvaluationSplit) -> object:
         """Return the examples and sequences of a split, if the task scores splits as a whole; otherwise None."""
         return None
+
+    @property
+    def _feeds_gpu(self) -> bool:
+        """Whether batches go to a GPU. Pinning memory for another device would start CUDA for nothing."""
+        return self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
 
     def _share(self) -> DataRank:
         trainer = self.trainer

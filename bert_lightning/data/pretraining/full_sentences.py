@@ -25,38 +25,38 @@ class DocumentSentences(DocumentSamples):
     metric: ClassVar[str | None] = None
     num_special: ClassVar[int] = 2
 
-    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
+    def _of_document(self, epoch: int, document: int, chunk: int, draws: Draws) -> Sample:
         target = self.target_length(draws)
-        shard, first, last, offset = self.store.locate(document)
-        ends = shard.sentences[first:last]
+        section, first, last, offset = self.store.locate(document)
+        ends = section.sentences[first:last]
         position = self.start_position(chunk, draws, int(ends[-1]) - offset, target) + offset
         start = _start(ends, position, target, offset)
-        return Sample(shard.tokens[start : _last_end(ends, start, target)], None, 0)
+        return Sample(section.read(start, _last_end(ends, start, target)), None, 0)
 
 
 class FullSentences(Samples):
     """FULL-SENTENCES: whole sentences that continue into the next document, after a [SEP].
 
-    A shard of T tokens has ceil(T / room) samples. A sample that reaches the end of a shard is shorter.
+    A section of T tokens has ceil(T / room) samples. A sample that reaches the end of a section is shorter.
     """
 
     metric: ClassVar[str | None] = None
     num_special: ClassVar[int] = 2
 
-    def _count_up(self, shard: int) -> NDArray[np.int64]:
-        return np.array([-(-self.store.shard(shard).num_tokens // self.room)])
+    def _section_counts(self) -> NDArray[np.int64]:
+        return -(-self.store.section_tokens // self.room)
 
-    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
-        arrays = self.store.shard(shard)
+    def _sample(self, epoch: int, section: int, index: int, draws: Draws) -> Sample:
+        text = self.store.section(section)
         target = self.target_length(draws)
-        position = self.start_position(index, draws, arrays.num_tokens, target)
-        start = _start(arrays.sentences, position, target)
-        document_ends = arrays.documents[:, 1]
+        position = self.start_position(index, draws, text.num_tokens, target)
+        start = _start(text.sentences, position, target)
+        document_ends = text.documents[:, 1]
         stop, breaks = start, document_ends[:0]
         # Each [SEP] between documents needs room too, so take fewer tokens until everything fits.
         room = target
         while room:
-            stop = _last_end(arrays.sentences, start, room)
+            stop = _last_end(text.sentences, start, room)
             first, last = document_ends.searchsorted(np.array((start, stop), document_ends.dtype))
             breaks = document_ends[first:last]
             breaks = breaks[breaks > start]
@@ -64,7 +64,7 @@ class FullSentences(Samples):
                 break
             room -= 1
         positions = breaks.astype(np.int64) - start
-        tokens: Tokens = np.insert(arrays.tokens[start:stop], positions, self.store.tokenizer.sep_id)
+        tokens: Tokens = np.insert(text.read(start, stop), positions, self.store.tokenizer.sep_id)
         return Sample(tokens, None, 0)
 
 

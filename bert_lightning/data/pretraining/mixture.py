@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lightning.data.loading.batching import shuffled
 from bert_lightning.data.loading.randomness import derive_key, permute
 from bert_lightning.data.pretraining.samples import NumberedSample, Sample, Samples
 from bert_lightning.errors import InputError
@@ -46,7 +45,7 @@ class Mixture:
         """
         numbers = np.arange(start, stop, dtype=np.int64)
         if len(self.sources) == 1:
-            return shuffled(seed, self.num_samples, numbers)
+            return _shuffled(self.sources[0], seed, numbers)
         blocks = numbers // BLOCK
         # A slot is a number in a block. Each source has its slots; each block shuffles them.
         slots = np.empty_like(numbers)
@@ -60,7 +59,7 @@ class Mixture:
         epochs, indices = np.empty_like(numbers), np.empty_like(numbers)
         for number, source in enumerate(self.sources):
             drawn = source_of == number
-            epochs[drawn], within = shuffled(derive_key(seed, number), source.num_samples, ranks[drawn])
+            epochs[drawn], within = _shuffled(source, derive_key(seed, number), ranks[drawn])
             indices[drawn] = within + self._first_index(number)
         return epochs, indices
 
@@ -83,6 +82,16 @@ class Mixture:
 
     def _first_index(self, source: int) -> int:
         return int(self._ends[source]) - self.sources[source].num_samples
+
+
+def _shuffled(source: Samples, seed: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the epochs and indices of samples of a source, given their numbers in an endless training."""
+    epochs, positions = np.divmod(numbers, source.num_samples)
+    indices = np.empty_like(numbers)
+    for epoch in np.unique(epochs).tolist():
+        same = epochs == epoch
+        indices[same] = source.shuffle(derive_key(seed, epoch, "order"), epoch, positions[same])
+    return epochs, indices
 
 
 def block_counts(weights: Sequence[float]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from bert_lightning.data.loading.module import (
     TrainingPlan,
     used_splits,
 )
-from bert_lightning.data.loading.randomness import derive_key, permute
+from bert_lightning.data.loading.randomness import derive_key
 from bert_lightning.data.pretraining.masked_batch import MaskedBatches
 from bert_lightning.data.pretraining.mixture import Mixture, block_counts
 from bert_lightning.data.pretraining.objectives import OBJECTIVES
@@ -165,7 +165,8 @@ class PretrainingDataModule(StepDataModule):
     def evaluation_batch(self, split: EvaluationSplit, numbers: NDArray[np.int64]) -> Batch:
         """Make a micro-batch of samples whose pairs and masks are the same in every run."""
         mixture = self._mixture(split, self.settings.max_seq_length, EVALUATION_SEED)
-        indices = permute(derive_key(EVALUATION_SEED, "evaluation"), mixture.num_samples, numbers)
+        [source] = mixture.sources
+        indices = source.shuffle(derive_key(EVALUATION_SEED, "evaluation"), 0, numbers)
         samples = mixture.numbered_samples(np.zeros_like(indices), indices)
         return self._batches.build(samples, self.settings.max_seq_length, EVALUATION_SEED)
 
@@ -174,11 +175,12 @@ class PretrainingDataModule(StepDataModule):
         probability = self.settings.short_sequence_probability
         # Each source has its own seed, because the same store may be given twice.
         seeds = [seed] + [derive_key(seed, "source", n) for n in range(1, len(self.stores[split]))]
+        weights = self.weights if split == "train" else (1.0,)
         sources = [
-            samples(store, max_seq_length, probability, source_seed)
-            for store, source_seed in zip(self.stores[split], seeds, strict=True)
+            samples(store, max_seq_length, probability, source_seed, weight / sum(weights))
+            for store, source_seed, weight in zip(self.stores[split], seeds, weights, strict=True)
         ]
-        return Mixture(sources, self.weights if split == "train" else (1.0,))
+        return Mixture(sources, weights)
 
     def _progress(self, stage: ResolvedStage, step: int, plan: TrainingPlan) -> float:
         """Return the fraction of the training's samples that the steps before this one consume."""

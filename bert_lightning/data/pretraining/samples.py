@@ -4,7 +4,8 @@ A sample depends only on the seed, the epoch and its index, so it can be made wi
 """
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,9 +13,14 @@ from numpy.typing import NDArray
 
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.randomness import derive_key, random_bits, uniforms
+from bert_lightning.data.pretraining.rounds import Rounds, num_rounds
 from bert_lightning.errors import InputError
 
 Tokens = NDArray[np.unsignedinteger]
+# Sections whose documents are kept counted.
+_NUM_COUNTED = 1 << 9
+# Sections are kept in memory until they fill this many rounds.
+_HELD_ROUNDS = 1.25
 
 
 class Sample(NamedTuple):
@@ -31,7 +37,7 @@ class Sample(NamedTuple):
         return len(self.first) + (2 if self.second is None else len(self.second) + 3)
 
     def copied(self) -> "Sample":
-        """Return a copy of the tokens. Views would keep the shards they come from in memory."""
+        """Return a copy of the tokens. Views would keep the sections they come from in memory."""
         return Sample(self.first.copy(), None if self.second is None else self.second.copy(), self.label)
 
 
@@ -75,47 +81,67 @@ class Samples(ABC):
         max_seq_length: longest sample, special tokens included.
         short_sequence_probability: fraction of samples cut to a random length.
         seed: seed of all random numbers.
+        share: share of this store in a mixture of several. Its rounds have this share of the memory of all rounds.
 
     Attributes:
         metric: prefix of the metrics of the sentence head; None if samples are single texts.
         num_special: number of [CLS] and [SEP] in a sample.
         room: longest sample, special tokens excluded.
         num_samples: samples per epoch.
+        rounds: the order of an epoch.
     """
 
     metric: ClassVar[str | None]
     num_special: ClassVar[int] = 3
 
-    def __init__(self, store: TokenStore, max_seq_length: int, short_sequence_probability: float, seed: int) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        max_seq_length: int,
+        short_sequence_probability: float,
+        seed: int,
+        share: float = 1.0,
+    ) -> None:
         self.store = store
         self.short_sequence_probability = short_sequence_probability
         self.seed = seed
         self.room = max_seq_length - self.num_special
         if self.room < 2:
             raise InputError(f"max_seq_length is {max_seq_length}; it must be at least {self.num_special + 2}")
-        self._counts = lru_cache(1 << 13)(self._count_up)
-        key = (type(self), max_seq_length)
-        self._shard_ends = store.totals(key, lambda shard: int(self._count_up(shard)[-1]))
-        self.num_samples = int(self._shard_ends[-1])
+        self.rounds = Rounds(self._section_counts(), num_rounds(store, share), seed)
+        if store.num_bytes is not None:
+            # Two rounds meet in a batch, and sections have different sizes.
+            store.hold(int(_HELD_ROUNDS * store.num_bytes / self.rounds.num_rounds))
+        self.num_samples = self.rounds.num_samples
+
+    def shuffle(self, key: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the indices of the samples at some positions of an epoch.
+
+        Args:
+            key: key of the order, if it has a single round. The order of several rounds depends on the seed of the
+                samples instead, because a random B comes from the round of its A.
+            epoch: the epoch.
+            positions: from 0 to the number of samples.
+        """
+        return self.rounds.indices(key, epoch, positions)
 
     def samples(self, epoch: int, indices: NDArray[np.int64]) -> list[Sample]:
         """Return the samples of an epoch that have the given indices."""
-        shards = np.searchsorted(self._shard_ends, indices, side="right")
-        within = indices - np.concatenate(([0], self._shard_ends))[shards]
+        sections, within = self.rounds.locate(indices)
         keys = random_bits(derive_key(self.seed, epoch, "pairs"), indices)
         draws = uniforms(keys[:, None], np.arange(len(Draws._fields))[None, :])
         return [
-            self._sample(shard, index, Draws(*numbers)).copied()
-            for shard, index, numbers in zip(shards.tolist(), within.tolist(), draws.tolist(), strict=True)
+            self._sample(epoch, section, index, Draws(*numbers)).copied()
+            for section, index, numbers in zip(sections.tolist(), within.tolist(), draws.tolist(), strict=True)
         ]
 
     @abstractmethod
-    def _count_up(self, shard: int) -> NDArray[np.int64]:
-        """Return the samples of a shard up to and including each of its units, such as documents: (units,)."""
+    def _section_counts(self) -> NDArray[np.int64]:
+        """Return the number of samples of each section, (sections,)."""
 
     @abstractmethod
-    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
-        """Return the sample with an index in a shard."""
+    def _sample(self, epoch: int, section: int, index: int, draws: Draws) -> Sample:
+        """Return the sample of an epoch with an index in a section."""
 
     def target_length(self, draws: Draws) -> int:
         """Return the tokens to fill, special tokens excluded: all that fit, or fewer in some samples."""
@@ -167,15 +193,23 @@ def sentence_start(ends: NDArray[np.uint32], position: int, room: int, lowest: i
 class DocumentSamples(Samples):
     """Base of samples that each start in one document."""
 
-    def _count_up(self, shard: int) -> NDArray[np.int64]:
-        return np.cumsum(-(-self.store.shard(shard).document_lengths() // self.room))
+    @cached_property
+    def _counts(self) -> Callable[[int], NDArray[np.int64]]:
+        return lru_cache(_NUM_COUNTED)(self._count_up)
 
-    def _sample(self, shard: int, index: int, draws: Draws) -> Sample:
-        ends = self._counts(shard)
+    def _section_counts(self) -> NDArray[np.int64]:
+        return self.store.chunk_counts(self.room)
+
+    def _count_up(self, section: int) -> NDArray[np.int64]:
+        """Return the samples of a section up to and including each of its documents: (documents,)."""
+        return np.cumsum(-(-self.store.section(section).document_lengths() // self.room))
+
+    def _sample(self, epoch: int, section: int, index: int, draws: Draws) -> Sample:
+        ends = self._counts(section)
         document = int(ends.searchsorted(index, side="right"))
         chunk = index - (int(ends[document - 1]) if document else 0)
-        return self._of_document(self.store.first_document(shard) + document, chunk, draws)
+        return self._of_document(epoch, self.store.first_document(section) + document, chunk, draws)
 
     @abstractmethod
-    def _of_document(self, document: int, chunk: int, draws: Draws) -> Sample:
-        """Return the sample with the number `chunk` of a document."""
+    def _of_document(self, epoch: int, document: int, chunk: int, draws: Draws) -> Sample:
+        """Return the sample of an epoch with the number `chunk` of a document."""

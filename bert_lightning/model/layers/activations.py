@@ -5,13 +5,21 @@ from functools import partial
 
 import torch.nn.functional as F
 
+from bert_lightning.model.layers.gelu import gelu_new
 from bert_lightning.model.parts import PartTable
 
 ACTIVATIONS: PartTable[Callable[..., object]] = PartTable(
     "the activation",
     None,
-    # `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf.
-    {"gelu_new": partial(F.gelu, approximate="tanh"), "gelu": F.gelu, "relu": F.relu, "silu": F.silu},
+    # `gelu_new` is the tanh approximation of the original code, `gelu` the exact form with erf. `gelu_pytorch_tanh`,
+    # transformers' name, is torch's own computation of the tanh form, which has a second derivative.
+    {
+        "gelu_new": gelu_new,
+        "gelu": F.gelu,
+        "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+        "relu": F.relu,
+        "silu": F.silu,
+    },
 )
 """Value of `hidden_act` -> a function from a tensor (..., I) to one of the same shape, or a class of modules of that
 form. Each block and the MLM head build their own module, without positional arguments."""

@@ -1,7 +1,9 @@
-"""The type of the context that torch passes to a custom autograd function."""
+"""What custom computations of the model share: the context of autograd functions, and computing without autocast."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -14,3 +16,9 @@ class FunctionContext(Protocol):
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off on the device of a tensor, if it has autocast; the meta device does not."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

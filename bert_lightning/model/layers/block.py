@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bert_lightning.model.layers.activations import ACTIVATIONS
 from bert_lightning.model.layers.attention import ATTENTIONS, Backend, Layout, attend_with
 from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.parts import PartTable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class BertLayer(nn.Module):
     @staticmethod
     def new_norm(config: "BertConfig") -> nn.Module:
         """Return a normalisation of (..., H); `nn.Identity()` in a placement without it."""
-        return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        return LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def combine(self, hidden: Tensor, attention: Sublayer, feed_forward: Sublayer) -> Tensor:
         """Return the output of the block, with the shape of its input, (B, S, H) or (T, H).

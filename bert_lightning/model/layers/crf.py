@@ -1,12 +1,12 @@
 """A linear-chain conditional random field over tag scores; Lafferty, McCallum and Pereira 2001."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bert_lightning.model.layers.autograd import without_autocast
 from bert_lightning.model.losses import IGNORED
 from bert_lightning.tags import BOUNDARY, TagScheme, check_scheme_name, may_follow, split_tag_of
 
@@ -101,7 +101,7 @@ class LinearChainCRF(nn.Module):
             ValueError: an argument has a wrong shape; the message names it and both shapes.
         """
         self._check_shapes(emissions, tags=tags, mask=mask)
-        with _without_autocast(emissions):
+        with without_autocast(emissions):
             starts, transitions, ends = self._penalized(emissions, _FORBIDDEN)
             scores, order, valid = _compact(_widened(emissions), mask)
             tags = tags.gather(1, order).masked_fill(~valid, 0)
@@ -122,7 +122,7 @@ class LinearChainCRF(nn.Module):
             ValueError: an argument has a wrong shape; the message names it and both shapes.
         """
         self._check_shapes(emissions, mask=mask)
-        with torch.no_grad(), _without_autocast(emissions):
+        with torch.no_grad(), without_autocast(emissions):
             starts, transitions, ends = self._penalized(emissions, _IMPOSSIBLE)
             scores, order, valid = _compact(_widened(emissions), mask)
             best, pointers = starts + scores[:, 0], []
@@ -194,12 +194,6 @@ class LinearChainCRF(nn.Module):
 
 def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
-def _without_autocast(emissions: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off on devices that have it; the meta device does not."""
-    device = emissions.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _widened(emissions: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.layers.dropout import Dropout
+from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.parts import PartTable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class BertEmbeddings(nn.Module):
         )
         self.adds_positions = not isinstance(self.position, NoPositions)
         self.token_type = nn.Embedding(config.type_vocab_size, width)
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         self.max_positions = config.max_position_embeddings
@@ -113,7 +114,7 @@ class BertEmbeddings(nn.Module):
             segments = self.token_type.weight[0]
         else:
             _check_ids("token_type_ids", token_type_ids, self.token_type.num_embeddings, "the segments")
-            segments = self.token_type(token_type_ids)
+            segments = self._embed_segments(token_type_ids)
         hidden = self.word(input_ids) + segments
         if self.adds_positions:
             if positions is None:
@@ -121,6 +122,18 @@ class BertEmbeddings(nn.Module):
             hidden = hidden + self.position(positions).to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(hidden))
         return hidden if self.projection is None else self.projection(hidden)
+
+    def _embed_segments(self, token_type_ids: Tensor) -> Tensor:
+        """Embed segments, (...) as (..., E).
+
+        On an accelerator, thousands of tokens share each of two rows. The gradient of a lookup adds up such
+        duplicates one after the other, that of a choice between the rows is a sum.
+        """
+        weight = self.token_type.weight
+        if weight.device.type == "cpu" or len(weight) != 2:
+            segments: Tensor = self.token_type(token_type_ids)
+            return segments
+        return torch.where(token_type_ids[..., None] > 0, weight[1], weight[0])
 
 
 def sinusoidal_positions(num_positions: int, width: int) -> Tensor:

@@ -19,6 +19,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.losses import CrossEntropy, Loss
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.tasks.fine_tuning.outputs import Outputs
 from bert_lightning.tasks.fine_tuning.report import Evaluation, Output, Report
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 from bert_lightning.tasks.fine_tuning.splits import AnyExample, EncodedSplit, Subset
@@ -66,7 +67,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
         super().__init__(model, config, tokenizer, optimization=optimization)
         self.settings = settings
         self.evaluation: Evaluation[Split, Output] | None = None
-        self._outputs: dict[int, Output] = {}
+        self._outputs: Outputs[Output] = Outputs(self.outputs_of)
         self._evaluation_sums: Tensor | None = None
 
     # -- for subclasses to implement -----------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
             added = torch.stack([sums.double(), counts.double()])
             self._evaluation_sums = added if self._evaluation_sums is None else self._evaluation_sums + added
         if self._split() is not None:
-            self._outputs.update(zip(batch["numbers"].tolist(), self.outputs_of(computed, batch), strict=True))
+            self._outputs.add(computed, batch)
 
     test_step = validation_step
 
@@ -152,7 +153,8 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
             InputError: there is nothing to score.
         """
         if self.trainer.sanity_checking:
-            self._outputs, self._evaluation_sums = {}, None
+            self._outputs.take()
+            self._evaluation_sums = None
             return
         whole = self._split()
         values: dict[str, float] = {}
@@ -222,7 +224,7 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
 
     def _gathered(self) -> dict[int, Output]:
         """Return the output of each sequence that any process has seen."""
-        outputs, self._outputs = self._outputs, {}
+        outputs = self._outputs.take()
         if self.trainer.world_size > 1:
             outputs = {number: output for share in gather_objects(outputs) for number, output in share.items()}
         return outputs
@@ -268,10 +270,11 @@ class FineTuningTask(Task, Generic[Split, Output, Computed]):
 
     def outputs_for(self, split: Split, batch_size: int) -> list[Output]:
         """Return the output of every sequence, in order."""
-        outputs: dict[int, Output] = {}
+        outputs: Outputs[Output] = Outputs(self.outputs_of)
         with evaluating(self):
             for start in range(0, len(split.lengths), batch_size):
-                numbers = split.by_length[start : start + batch_size]
-                batch = move_data_to_device(split.batch(numbers), self.device)
-                outputs.update(zip(numbers.tolist(), self.outputs_of(self.compute(batch), batch), strict=True))
-        return [outputs[number] for number in range(len(split.lengths))]
+                batch = split.batch(split.by_length[start : start + batch_size])
+                moved = move_data_to_device(batch, self.device)
+                outputs.add(self.compute(moved), moved)
+        by_number = outputs.take()
+        return [by_number[number] for number in range(len(split.lengths))]

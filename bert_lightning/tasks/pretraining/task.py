@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.data.pretraining.objectives import OBJECTIVES, ObjectiveName
 from bert_lightning.data.reading.tables import Row, column
+from bert_lightning.distributed.collectives import data_rank, sum_over_shares
 from bert_lightning.errors import InputError
 from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
@@ -21,6 +21,7 @@ from bert_lightning.model.layers.token_loss import TokenLoss
 from bert_lightning.tasks.distributions import Distribution, one_of
 from bert_lightning.tasks.fine_tuning.report import rounded
 from bert_lightning.tasks.inference import evaluating
+from bert_lightning.tasks.step import numbers_on
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.trainer_checks import limiting_flag
 from bert_lightning.text.wordpiece import MASK, WordPieceTokenizer
@@ -72,7 +73,7 @@ class PretrainingTask(Task):
         self.loss_names = [f"{head}_{value}" for value in ("loss", "accuracy") for head in heads]
         self.validation_metrics = self.loss_names
         self.progress_scores = [(f"train/{head}_accuracy", head, ".1%") for head in heads]
-        self.means = torch.nn.ModuleDict({name: MeanMetric() for name in (*self.loss_names, "first_label")})
+        self._evaluation_sums: Tensor | None = None
         self.baseline = UnigramBaseline(token_counts) if token_counts is not None else None
 
     @property
@@ -160,12 +161,14 @@ class PretrainingTask(Task):
         """Add up the sums. A batch may be empty, because all processes get the same number of batches."""
         if not batch["num_tokens"]:
             return
-        sums, counts = self.sums(batch), self.counts(batch)
-        for name, total, count in zip(self.loss_names, sums, counts, strict=True):
-            if count:
-                self._mean(name).update((total / count).float(), float(count))
+        sums, counts = self.sums(batch).detach().float(), numbers_on(self.device, self.counts(batch).tolist())
+        weighted = torch.where(counts > 0, sums / counts * counts, 0)
+        added = torch.stack([weighted, counts])
         if self.sentence_metric:
-            self._mean("first_label").update((batch["sentence_labels"] == 0).float())
+            labels = batch["sentence_labels"]
+            first = torch.stack([(labels == 0).sum().float(), torch.full((), float(len(labels)), device=self.device)])
+            added = torch.cat([added, first[:, None]], 1)
+        self._evaluation_sums = added if self._evaluation_sums is None else self._evaluation_sums + added
         if self.baseline is not None:
             self.baseline.update(batch["masked_labels"])
 
@@ -177,10 +180,17 @@ class PretrainingTask(Task):
     def on_test_epoch_end(self) -> None:
         self._log_split("test")
 
-    def _mean(self, name: str) -> MeanMetric:
-        metric = self.means[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
+    def _evaluation_means(self) -> dict[str, Tensor]:
+        """Return the mean of each training sum over the split, and the share of pairs with the first label.
+
+        They are added up on the device, so that no batch waits for it. All processes call this.
+        """
+        names = [*self.loss_names, *(["first_label"] if self.sentence_metric else [])]
+        sums = self._evaluation_sums
+        # A process without a batch must also take part in the sum.
+        seen = torch.zeros(2, len(names), device=self.device) if sums is None else sums
+        total = sum_over_shares(seen, data_rank(self.trainer).num_shares)
+        return dict(zip(names, total[0] / total[1], strict=True))
 
     def _log_split(self, prefix: str) -> None:
         """Log the means over the split, and the baselines."""
@@ -188,9 +198,10 @@ class PretrainingTask(Task):
             self._reset_evaluation()
             return
         self._warn_of_part(prefix)
-        values = {f"{prefix}/{name}": self._mean(name).compute() for name in self.loss_names}
+        means = self._evaluation_means()
+        values = {f"{prefix}/{name}": means[name] for name in self.loss_names}
         if self.sentence_metric:
-            share = self._mean("first_label").compute()
+            share = means["first_label"]
             values[f"{prefix}/{self.sentence_metric}_majority_accuracy"] = torch.maximum(share, 1 - share)
         if self.baseline is not None:
             for name, value in self.baseline.compute().items():
@@ -213,28 +224,28 @@ class PretrainingTask(Task):
     def _reset_evaluation(self) -> None:
         if self.baseline is not None:
             self.baseline.reset()
-        for metric in self.means.values():
-            assert isinstance(metric, MeanMetric)
-            metric.reset()
+        self._evaluation_sums = None
 
     def predict_rows(self, rows: list[Row], batch_size: int) -> list[dict[str, object]]:
         """Return the five likeliest word pieces for each [MASK] of a text, with their probabilities.
 
-        Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger.
+        Probabilities sum to 1 over the entries of the vocabulary. The model's embedding table may be larger. Batches
+        hold texts of about the same length.
 
         Raises:
             InputError: a row has no text or no [MASK], or a [MASK] is beyond the longest sequence.
         """
-        results: list[dict[str, object]] = []
+        texts = [_text_with_mask(row) for row in rows]
+        sequences, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
+        for row, text, sequence in zip(rows, texts, sequences, strict=True):
+            self._check_masks_fit(row, text, sequence)
+        order = sorted(range(len(rows)), key=lambda number: len(sequences[number]))
+        masks: dict[int, object] = {}
         for start in range(0, len(rows), batch_size):
-            rows_of_batch = rows[start : start + batch_size]
-            texts = [_text_with_mask(row) for row in rows_of_batch]
-            sequences, _ = encode_texts(self.tokenizer, texts, None, self.max_seq_length)
-            for row, text, sequence in zip(rows_of_batch, texts, sequences, strict=True):
-                self._check_masks_fit(row, text, sequence)
-            candidates = self._candidates(text_batch(self.tokenizer, sequences, None, self.max_seq_length))
-            results += [{"text": text, "masks": masks} for text, masks in zip(texts, candidates, strict=True)]
-        return results
+            numbers = order[start : start + batch_size]
+            batch = text_batch(self.tokenizer, [sequences[n] for n in numbers], None, self.max_seq_length)
+            masks.update(zip(numbers, self._candidates(batch), strict=True))
+        return [{"text": text, "masks": masks[number]} for number, text in enumerate(texts)]
 
     def _check_masks_fit(self, row: Row, text: str, sequence: list[int]) -> None:
         count, num_read = text.count(MASK), sequence.count(self.tokenizer.mask_id)

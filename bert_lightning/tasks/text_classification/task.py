@@ -60,6 +60,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     name = "text-classification"
     model: BertForSequenceClassification
     settings: TextClassificationData
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -80,7 +81,8 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
             self.loss_obstacle = None
         else:
             self.loss_obstacle = f"a loss over classes needs single labels, and the data are {self.kind}"
-        self.class_weights = torch.tensor(class_weights) if class_weights is not None else None
+        weights = torch.tensor(class_weights) if class_weights is not None else None
+        self.register_buffer("class_weights", weights, persistent=False)
         extra = ("f1",) if self.kind == "single-label" and len(self.labels) == 2 else ()
         names = (*_METRICS[self.kind], *extra)
         standard = settings.standard
@@ -109,14 +111,13 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
     def counts(self, batch: Batch) -> Tensor:
         """Return (2,): the summed class weights, which divide the loss, and the number of texts."""
         labels = batch["labels"]
-        number = torch.tensor(float(len(labels)), device=labels.device)
+        number = torch.full((), float(len(labels)), device=labels.device)
         weights = self._weights(labels).sum() if self.class_weights is not None else number
         return torch.stack([weights, number])
 
     def _weights(self, labels: Tensor) -> Tensor:
         assert self.class_weights is not None
-        self.class_weights = self.class_weights.to(labels.device)
-        return self.class_weights[labels]
+        return self.class_weights.to(labels.device)[labels]
 
     def compute(self, batch: Batch) -> Tensor:
         """Return (B, L) logits."""

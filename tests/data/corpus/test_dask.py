@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bert_lightning.data.corpus import shard_jobs
+from bert_lightning.data.corpus import section_jobs
 from bert_lightning.data.corpus.executors import dask_executor
 from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.errors import InputError, WorkError
@@ -55,7 +55,7 @@ def cluster(folder):
 
 
 def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, corpus, tokenizer, monkeypatch):
-    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 1000)
+    monkeypatch.setattr(section_jobs, "CHARACTERS_PER_SECTION", 1000)
     prepare([str(corpus)], tokenizer, tmp_path / "local", num_workers=1)
     done = []
 
@@ -74,14 +74,14 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path, corp
 
 
 def test_a_cluster_that_dies_is_one_message_and_keeps_finished_work(tmp_path, corpus, tokenizer, monkeypatch):
-    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 1000)
+    monkeypatch.setattr(section_jobs, "CHARACTERS_PER_SECTION", 1000)
     with cluster(tmp_path) as (address, scheduler, _):
         with pytest.raises(WorkError, match="the cluster gave up") as raised:
             prepare(
                 [str(corpus)], tokenizer, tmp_path / "cluster", scheduler=address, progress=lambda _: scheduler.kill()
             )
         assert address in str(raised.value)
-    assert list((tmp_path / "cluster").glob("shard-*/shard.json"))
+    assert list((tmp_path / "cluster").glob("section-*.tokens"))
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_lightning.checkpoints.files import write_bytes
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.data.corpus import documents as documents_module
-from bert_lightning.data.corpus import shard_jobs, shard_writer
+from bert_lightning.data.corpus import section_jobs, section_writer, shard_files, store_builder
 from bert_lightning.data.corpus.documents import CorpusFormat
 from bert_lightning.data.corpus.preparation import prepare
+from bert_lightning.data.corpus.shard_files import write_shard
 from bert_lightning.data.corpus.store_settings import UNFINISHED
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, SentencePairs
@@ -41,8 +40,9 @@ def kill_self(*_) -> None:
 
 
 @pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 2000)
+def small_sections(monkeypatch):
+    monkeypatch.setattr(section_jobs, "CHARACTERS_PER_SECTION", 2000)
+    monkeypatch.setattr(shard_files, "SECTIONS_PER_SHARD", 3)
 
 
 def test_the_store_holds_the_text(store, documents, tokenizer):
@@ -59,16 +59,17 @@ def test_token_counts_are_those_of_the_tokens(store, documents, tokenizer):
     assert TokenStore(store).token_counts().tolist() == np.bincount(ids, minlength=len(tokenizer)).tolist()
 
 
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path, corpus, tokenizer, small_shards):
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path, corpus, tokenizer, small_sections):
     stores = []
     for workers in (1, 2, 3):
         summary = prepare([str(corpus)], tokenizer, tmp_path / str(workers), num_workers=workers)
-        assert summary.num_shards > 4
+        assert summary.num_sections > 4
+        assert summary.num_shards == -(-summary.num_sections // 3)
         stores.append(digest(tmp_path / str(workers)))
     assert stores[0] == stores[1] == stores[2]
 
 
-def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store, small_shards):
+def test_sections_and_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store, small_sections):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     many, one = TokenStore(tmp_path / "s"), TokenStore(store)
     assert many.num_documents == one.num_documents == 30
@@ -77,28 +78,34 @@ def test_shards_do_not_change_what_is_stored(tmp_path, corpus, tokenizer, store,
         assert many.tokens(document, 3, 20).tolist() == one.tokens(document, 3, 20).tolist()
 
 
-def test_a_killed_preparation_continues_and_keeps_its_finished_shards(tmp_path, corpus, tokenizer, small_shards):
+# Before the first shard is complete, and after it.
+@pytest.mark.parametrize("kill_after", [2, 5])
+def test_a_killed_preparation_continues_and_keeps_its_finished_sections(
+    kill_after, tmp_path, corpus, tokenizer, small_sections, monkeypatch
+):
+    monkeypatch.setattr(section_jobs, "CHARACTERS_PER_SECTION", 1000)
     whole = tmp_path / "whole"
-    num_shards = prepare([str(corpus)], tokenizer, whole, num_workers=1).num_shards
+    num_sections = prepare([str(corpus)], tokenizer, whole, num_workers=1).num_sections
     tokenizer.save(tmp_path / "tokenizer")
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from bert_lightning.data.corpus import preparation, shard_jobs\n"
+        "from bert_lightning.data.corpus import preparation, section_jobs, shard_files\n"
         "from bert_lightning.text.wordpiece import load_tokenizer\n"
-        "shard_jobs.CHARACTERS_PER_SHARD = 2000\n"
-        "def slow(done):\n    print('shard', flush=True)\n    time.sleep(0.3)\n"
+        "section_jobs.CHARACTERS_PER_SECTION, shard_files.SECTIONS_PER_SHARD = 1000, 3\n"
+        "def slow(done):\n    print('section', flush=True)\n    time.sleep(0.3)\n"
         f"preparation.prepare([{str(corpus)!r}], load_tokenizer({str(tmp_path / 'tokenizer')!r}),"
         f" Path({str(tmp_path / 'killed')!r}), num_workers=1, progress=slow)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    for _ in range(3):
+    for _ in range(kill_after):
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert (tmp_path / "killed/shard-00000.tokens").exists() == (kill_after > 3)
     with pytest.raises(InputError, match="did not finish"):
         TokenStore(tmp_path / "killed")
     summary = prepare([str(corpus)], tokenizer, tmp_path / "killed", num_workers=1)
-    assert 0 < summary.num_kept_shards < num_shards
+    assert 0 < summary.num_kept_sections < num_sections
     assert digest(tmp_path / "killed") == digest(whole)
 
 
@@ -106,69 +113,28 @@ def test_preparing_again_keeps_everything(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     summary = prepare([str(corpus)], tokenizer, tmp_path / "s")
-    assert summary.num_kept_shards == summary.num_shards
+    assert summary.num_kept_sections == summary.num_sections
     assert digest(tmp_path / "s") == before
-
-
-@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
-def test_a_flipped_bit_anywhere_names_the_shard_and_file_when_it_is_read(tmp_path, corpus, tokenizer, name):
-    prepare([str(corpus)], tokenizer, tmp_path / "s")
-    path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-    opened = TokenStore(tmp_path / "s")
-    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
-        getattr(opened.shard(0), name)
-    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged"):
-        opened.verify()
-
-
-@pytest.mark.parametrize("name", ["tokens", "sentences", "documents"])
-def test_a_file_of_another_size_is_named_at_once(tmp_path, corpus, tokenizer, name):
-    prepare([str(corpus)], tokenizer, tmp_path / "s")
-    path = tmp_path / "s" / "shard-00000" / f"{name}.npy"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is damaged: it has"):
-        TokenStore(tmp_path / "s")
-    path.unlink()
-    with pytest.raises(InputError, match=rf"shard-00000/{name}\.npy is missing"):
-        TokenStore(tmp_path / "s")
-
-
-def test_damaged_token_counts_are_noticed(tmp_path, corpus, tokenizer):
-    prepare([str(corpus)], tokenizer, tmp_path / "s")
-    (tmp_path / "s/token_counts.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=r"token_counts\.npy is missing or damaged"):
-        TokenStore(tmp_path / "s").token_counts()
-
-
-def test_swapped_shards_are_noticed(tmp_path, corpus, tokenizer, small_shards):
-    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
-    for old, new in (("shard-00000", "x"), ("shard-00001", "shard-00000"), ("x", "shard-00001")):
-        (tmp_path / "s" / old).rename(tmp_path / "s" / new)
-    with pytest.raises(InputError, match="is damaged"):
-        TokenStore(tmp_path / "s").verify()
 
 
 @pytest.fixture(scope="module")
 def long_document(tmp_path_factory, tokenizer, documents):
-    """A store in which the second of three documents spans several shards, and the text of the three."""
+    """A store in which the second of three documents spans several sections, and the text of the three."""
     texts = [documents[0], [s for document in documents for s in document], documents[1]]
     folder = tmp_path_factory.mktemp("long")
-    before = shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE
-    shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE = 2000, 500
+    before = section_jobs.CHARACTERS_PER_SECTION, documents_module.PASSAGE
+    section_jobs.CHARACTERS_PER_SECTION, documents_module.PASSAGE = 2000, 500
     try:
         summary = prepare([str(write_corpus(folder / "c.txt", texts))], tokenizer, folder / "s", num_workers=1)
     finally:
-        shard_jobs.CHARACTERS_PER_SHARD, documents_module.PASSAGE = before
+        section_jobs.CHARACTERS_PER_SECTION, documents_module.PASSAGE = before
     assert summary.num_documents == 3
     return TokenStore(folder / "s"), texts
 
 
-def test_a_document_longer_than_a_shard_keeps_its_text_and_its_extent(long_document, tokenizer):
+def test_a_document_longer_than_a_section_keeps_its_text_and_its_extent(long_document, tokenizer):
     store, texts = long_document
-    assert store.num_shards > 3
+    assert store.num_sections > 3
     stretches, document = [], 0
     while document < store.num_documents:
         stretches.append(store.same_document(document))
@@ -213,6 +179,17 @@ def test_a_random_second_never_comes_from_the_same_document(long_document):
     assert labels == {0, 1}
 
 
+def test_a_vocabulary_beyond_two_bytes_is_stored_as_it_is(tmp_path):
+    words = [f"w{number}" for number in range(70_000)]
+    large = WordPieceTokenizer(Vocabulary((*SPECIAL_TOKENS, *words)))
+    (tmp_path / "c.txt").write_text("w3 w69999 w65531\n\nw65532 w0\n")
+    prepare([str(tmp_path / "c.txt")], large, tmp_path / "s", corpus=SENTENCES)
+    store = TokenStore(tmp_path / "s")
+    assert [large.entries[id] for id in store.tokens(0, 0, 3).tolist()] == ["w3", "w69999", "w65531"]
+    assert [large.entries[id] for id in store.tokens(1, 0, 2).tolist()] == ["w65532", "w0"]
+    store.verify()
+
+
 def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path, tokenizer):
     (tmp_path / "c.txt").write_text(f"{'the cat ' * 700}\nthe dog\n", encoding="utf-8")
     summary = prepare([str(tmp_path / "c.txt")], tokenizer, tmp_path / "s", corpus=SENTENCES)
@@ -220,7 +197,7 @@ def test_a_sentence_longer_than_what_is_kept_whole_is_stored_in_pieces(tmp_path,
     assert (summary.num_sentences, summary.num_tokens) == (4, 1402)
 
 
-def test_the_summary_counts_what_is_there(tmp_path, corpus, tokenizer, documents, small_shards):
+def test_the_summary_counts_what_is_there(tmp_path, corpus, tokenizer, documents, small_sections):
     summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     ids = [tokenizer.encode_batch(document) for document in documents]
     lengths = [len(sentence) for document in ids for sentence in document]
@@ -241,23 +218,37 @@ def test_a_changed_source_is_named(tmp_path, documents, tokenizer):
         prepare([str(text)], tokenizer, tmp_path / "s")
 
 
-def test_a_full_disk_names_the_path_and_keeps_finished_shards(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
+def test_a_full_disk_names_the_path_and_keeps_finished_sections(
+    tmp_path, corpus, tokenizer, small_sections, monkeypatch
+):
     written = []
 
-    def write(path, content):
-        if len(written) >= 7:
+    def write(path, *content):
+        if len(written) >= 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(path)
-        write_bytes(path, content)
+        write_shard(path, *content)
 
-    monkeypatch.setattr(shard_writer, "write_bytes", write)
-    with pytest.raises(WorkError, match=r"shard-00002: cannot be written: No space left"):
+    monkeypatch.setattr(section_writer, "write_shard", write)
+    with pytest.raises(WorkError, match=r"section-0000005\.tokens: cannot be written: No space left"):
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
-    monkeypatch.undo()
-    monkeypatch.setattr(shard_jobs, "CHARACTERS_PER_SHARD", 2000)
+    monkeypatch.setattr(section_writer, "write_shard", write_shard)
     left = sorted(path.name for path in (tmp_path / "s").iterdir())
-    assert left == ["shard-00000", "shard-00001", "unfinished.json"]
-    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards == 2
+    assert left == [*(f"section-000000{number}.tokens" for number in range(5)), "unfinished.json"]
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_sections == 5
+
+
+def test_a_disk_that_is_full_when_a_shard_is_joined_loses_nothing(
+    tmp_path, corpus, tokenizer, small_sections, monkeypatch
+):
+    def fail(path, *content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_builder, "write_shard", fail)
+    with pytest.raises(WorkError, match=r"shard-00000\.tokens: cannot be written: No space left"):
+        prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    monkeypatch.setattr(store_builder, "write_shard", write_shard)
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_sections == 6
 
 
 def test_undecodable_bytes_are_counted_if_they_are_replaced(tmp_path, tokenizer):
@@ -272,7 +263,11 @@ def test_leftovers_of_a_killed_preparation_are_removed(tmp_path, corpus, tokeniz
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     unfinish(tmp_path / "s")
-    (tmp_path / "s/.shard-00000.host.1.tmp").mkdir()
+    (tmp_path / "s/.section-0000000.tokens.host.1.tmp").touch()
+    (tmp_path / "s/.shard-00000.tokens.4711.tmp").touch()
+    (tmp_path / "s/section-0000009.tokens").touch()
+    # Of the earlier format.
+    (tmp_path / "s/shard-00000").mkdir()
     (tmp_path / "s/.manifest.json.4711.tmp").touch()
     (tmp_path / "s/.vocab.txt.4711.tmp").touch()
     prepare([str(corpus)], tokenizer, tmp_path / "s")
@@ -289,32 +284,48 @@ def test_an_unfinished_store_of_another_corpus_is_left_alone(tmp_path, corpus, t
     assert digest(tmp_path / "s") == before
 
 
-def test_a_deleted_shard_is_made_again_in_the_way_the_error_names(tmp_path, corpus, tokenizer, small_shards):
+def test_a_deleted_shard_is_made_again_in_the_way_the_error_names(tmp_path, corpus, tokenizer, small_sections):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     before = digest(tmp_path / "s")
-    shutil.rmtree(tmp_path / "s/shard-00001")
-    (tmp_path / "s/shard-00002/shard.json").unlink()
-    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_shards > 2
+    (tmp_path / "s/shard-00001.tokens").unlink()
+    with pytest.raises(InputError, match=r"Delete shard-00001\.tokens and run the command that made the store again"):
+        TokenStore(tmp_path / "s")
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    assert summary.num_kept_sections == summary.num_sections - 3
     assert digest(tmp_path / "s") == before
 
 
-def test_an_edited_record_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer):
+def test_only_the_damaged_section_of_a_shard_is_made_again(tmp_path, corpus, tokenizer, small_sections):
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    before = digest(tmp_path / "s")
+    path = tmp_path / "s/shard-00000.tokens"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    summary = prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+    assert summary.num_kept_sections == summary.num_sections - 1
+    assert digest(tmp_path / "s") == before
+
+
+def test_an_edited_list_of_a_shard_is_not_trusted(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     unfinish(tmp_path / "s")
-    path = tmp_path / "s/shard-00000/shard.json"
-    path.write_text(path.read_text().replace('"num_documents": 30', '"num_documents": 7'))
-    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 0
+    path = tmp_path / "s/shard-00000.tokens"
+    path.write_bytes(path.read_bytes().replace(b'"num_documents":30', b'"num_documents":20'))
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_sections == 0
     assert digest(tmp_path / "s") == before
 
 
 def test_the_same_text_in_another_folder_is_the_same_source(tmp_path, corpus, tokenizer, monkeypatch):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     monkeypatch.chdir(corpus.parent)
-    assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_shards == 1
+    assert prepare([corpus.name], tokenizer, tmp_path / "s").num_kept_sections == 1
 
 
-@pytest.mark.parametrize("change", [{"tokenizer": 5}, {"shards": [{}]}, {"token_counts_sha256": None}, {"shards": 3}])
+@pytest.mark.parametrize(
+    "change", [{"tokenizer": 5}, {"token_bytes": 3}, {"token_counts_sha256": None}, {"token_bytes": "2"}]
+)
 def test_a_manifest_of_the_wrong_shape_is_named(tmp_path, corpus, tokenizer, change):
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     path = tmp_path / "s/manifest.json"
@@ -323,20 +334,36 @@ def test_a_manifest_of_the_wrong_shape_is_named(tmp_path, corpus, tokenizer, cha
         TokenStore(tmp_path / "s")
 
 
-def test_an_open_store_holds_no_file_open(tmp_path, corpus, tokenizer, small_shards):
+def test_an_open_store_holds_no_file_open(tmp_path, corpus, tokenizer, small_sections):
     prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
     store = TokenStore(tmp_path / "s")
     before = len(os.listdir("/proc/self/fd"))
-    for shard in range(store.num_shards):
-        assert len(store.shard(shard).tokens)
-        assert len(store.shard(shard).sentences)
+    for number in range(store.num_sections):
+        section = store.section(number)
+        assert len(section.read(0, section.num_tokens)) == section.num_tokens
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_shards, monkeypatch):
-    monkeypatch.setattr(shard_jobs, "make_shard", kill_self)
+def test_a_killed_worker_is_one_message(tmp_path, corpus, tokenizer, small_sections, monkeypatch):
+    monkeypatch.setattr(section_jobs, "make_section", kill_self)
     with pytest.raises(WorkError, match="a worker process was killed"):
         prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=2)
+
+
+def test_a_second_preparation_of_a_folder_is_refused_while_the_first_works(
+    tmp_path, corpus, tokenizer, small_sections
+):
+    refused = []
+
+    def prepare_again(done: int) -> None:
+        with pytest.raises(InputError, match="another command is making this token store") as raised:
+            prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
+        refused.append(str(raised.value))
+
+    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1, progress=prepare_again)
+    assert len(refused) == 6
+    TokenStore(tmp_path / "s").verify()
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1).num_kept_sections == 6
 
 
 def test_a_changed_vocabulary_does_not_fit_the_store(tmp_path, corpus, tokenizer):
@@ -368,7 +395,7 @@ def test_bad_input_leaves_no_output(tmp_path, tokenizer, content, message):
     assert not (tmp_path / "s").exists()
 
 
-def test_bad_input_late_in_the_corpus_leaves_no_output(tmp_path, corpus, tokenizer, small_shards):
+def test_bad_input_late_in_the_corpus_leaves_no_output(tmp_path, corpus, tokenizer, small_sections):
     (tmp_path / "bad.txt").write_bytes(b"\xff\n")
     for workers in (1, 2):
         with pytest.raises(InputError, match=r"bad\.txt: line 1"):
@@ -404,7 +431,7 @@ def test_folders_of_the_users_own_are_never_touched(tmp_path, corpus, tokenizer)
     assert (tmp_path / "s/shard-photos/me.jpg").exists()
 
 
-def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corpus, tokenizer, small_shards):
+def test_a_group_without_a_single_token_leaves_a_store_that_opens(tmp_path, corpus, tokenizer, small_sections):
     (tmp_path / "odd.txt").write_text("\u200b\u0001 " * 1500, encoding="utf-8")
     for inputs in ([tmp_path / "odd.txt", corpus], [corpus, tmp_path / "odd.txt", corpus]):
         output = tmp_path / str(len(inputs))
@@ -416,14 +443,5 @@ def test_a_preparation_killed_before_its_manifest_continues(tmp_path, corpus, to
     prepare([str(corpus)], tokenizer, tmp_path / "s")
     before = digest(tmp_path / "s")
     unfinish(tmp_path / "s")
-    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_shards == 1
+    assert prepare([str(corpus)], tokenizer, tmp_path / "s").num_kept_sections == 1
     assert digest(tmp_path / "s") == before
-
-
-def test_a_manifest_that_leaves_out_a_shard_is_noticed(tmp_path, corpus, tokenizer, small_shards):
-    prepare([str(corpus)], tokenizer, tmp_path / "s", num_workers=1)
-    path = tmp_path / "s/manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "shards": manifest["shards"][:2]}))
-    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
-        TokenStore(tmp_path / "s")

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_lightning.data.loading.randomness import permute
 from bert_lightning.data.pretraining.mixture import BLOCK, Mixture, block_counts
 from bert_lightning.errors import InputError
 
@@ -12,6 +13,9 @@ class Numbered:
 
     def __init__(self, name: str, num_samples: int) -> None:
         self.name, self.num_samples = name, num_samples
+
+    def shuffle(self, key, epoch, positions):
+        return permute(key, self.num_samples, positions)
 
     def samples(self, epoch, indices):
         return [(self.name, epoch, int(index)) for index in indices]

@@ -51,8 +51,8 @@ def all_samples(source, epoch: int = 0):
 
 def documents_of(store: TokenStore, tokens) -> set[int]:
     """Return the documents that hold some tokens."""
-    ends = np.cumsum(store.shard(0).document_lengths())
-    all_tokens = store.shard(0).tokens
+    ends = np.cumsum(store.section(0).document_lengths())
+    all_tokens = store.section(0).read(0, store.num_tokens)
     position = {int(token): n for n, token in enumerate(all_tokens)}
     return {int(np.searchsorted(ends, position[int(token)], side="right")) for token in tokens}
 

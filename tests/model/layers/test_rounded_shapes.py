@@ -6,8 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bert_lightning.model import BertConfig, BertEncoder, BertForPreTraining, bert, encoder
+from bert_lightning.model.layers import packing as packing_module
 from bert_lightning.model.layers.packing import groups_of_lengths, packing_of, round_size
-from bert_lightning.model.layers.token_loss import token_loss
 
 V = 50
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
@@ -78,22 +78,6 @@ def test_rows_that_round_the_tokens_change_neither_outputs_nor_gradients_nor_dro
         torch.testing.assert_close(rounded, exact, rtol=1e-10, atol=1e-12)
 
 
-def test_rows_after_the_labels_count_for_nothing_in_the_loss():
-    torch.manual_seed(0)
-    hidden = torch.randn(11, 8, dtype=torch.float64, requires_grad=True)
-    matrix = torch.randn(V, 8, dtype=torch.float64, requires_grad=True)
-    bias, labels = torch.randn(V, dtype=torch.float64, requires_grad=True), torch.randint(0, V, (9,))
-    loss, num_right = token_loss(hidden, matrix, bias, labels)
-    gradients = torch.autograd.grad(loss, (hidden, matrix, bias))
-    scores = torch.nn.functional.linear(hidden[:9], matrix, bias)
-    expected = torch.nn.functional.cross_entropy(scores, labels, reduction="sum")
-    torch.testing.assert_close(loss, expected)
-    assert num_right == (scores.argmax(-1) == labels).sum()
-    for actual, wanted in zip(gradients, torch.autograd.grad(expected, (hidden, matrix, bias)), strict=True):
-        torch.testing.assert_close(actual, wanted)
-    assert not gradients[0][9:].any()
-
-
 class ProductShapes(TorchDispatchMode):
     """Collects the shapes of the factors of each matrix product."""
 
@@ -121,6 +105,7 @@ def product_shapes(model, generator, num_batches):
 
 
 def test_products_of_fresh_batches_have_the_shapes_of_earlier_ones(monkeypatch):
+    monkeypatch.setattr(packing_module, "_TOKENS_PER_GROUP", 1)
     torch.manual_seed(0)
     model = BertForPreTraining(config_of()).train()
     before = product_shapes(model, np.random.default_rng(1), 40)

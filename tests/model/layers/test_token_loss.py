@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bert_lightning.model import BertConfig, BertForPreTraining
 from bert_lightning.model.layers import token_loss
 from bert_lightning.model.layers.token_loss import token_loss as loss_of
+from bert_lightning.model.losses import IGNORED
 
 V = 40
 
@@ -114,3 +115,42 @@ def test_a_second_derivative_is_refused():
     loss = loss_of(hidden, matrix, bias, labels).loss
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(loss, hidden, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_ignored_tokens_count_for_nothing(dtype):
+    tensors, labels = inputs(9, torch.float64)
+    labels[[0, 4, 8]] = IGNORED
+    tensors = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+    ours = loss_of(*tensors, labels)
+    ours.loss.backward()
+    kept = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    counted = labels != IGNORED
+    expected = loss_of(kept[0][counted], *kept[1:], labels[counted])
+    expected.loss.backward()
+    torch.testing.assert_close(ours.loss, expected.loss)
+    assert ours.num_right == expected.num_right
+    assert not tensors[0].grad[~counted].any()
+    for mine, theirs in zip(tensors, kept, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_vocabulary_padded_for_an_accelerator_has_the_same_loss_and_gradients(monkeypatch, dtype):
+    tensors, labels = inputs(9, torch.float64)
+    found = []
+    for multiple in (1, 64):
+        monkeypatch.setitem(token_loss._WIDTH_MULTIPLE, "cpu", multiple)
+        leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+        ours = loss_of(*leaves, labels)
+        (ours.loss * 0.3).backward()
+        assert [leaf.grad.shape for leaf in leaves] == [leaf.shape for leaf in leaves]
+        found.append([ours.loss.detach(), ours.num_right, *(leaf.grad for leaf in leaves)])
+    for padded, plain in zip(*found, strict=True):
+        torch.testing.assert_close(padded, plain)
+
+
+def test_on_an_accelerator_every_width_is_a_multiple_of_64():
+    matrix = torch.empty(30522, 6, device="meta")
+    assert token_loss._cast_and_padded(matrix, torch.bfloat16).shape == (30528, 6)
+    assert token_loss._cast_and_padded(torch.empty(128, 6, device="meta"), torch.float32).shape == (128, 6)

@@ -6,7 +6,7 @@ import transformers
 
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.architectures import MODELS
-from bert_lightning.model.layers import attention
+from bert_lightning.model.layers import attention, packing
 from bert_lightning.model.layers.attention import AttentionOutput, Backend, choose_backend, sdpa
 from bert_lightning.model.layers.packing import order_by_length, packing_of, round_size
 from bert_lightning.model.task_models import BertForMultipleChoice
@@ -102,7 +102,7 @@ def test_head_widths_beyond_the_kernels_are_named():
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_training_on_a_cpu_removes_padding_if_sequences_share_lengths(pooling, monkeypatch):
+def test_training_on_a_cpu_removes_padding_that_costs_more_than_groups(pooling, monkeypatch):
     torch.manual_seed(0)
     config = BertConfig.preset(
         "tiny",
@@ -115,6 +115,7 @@ def test_training_on_a_cpu_removes_padding_if_sequences_share_lengths(pooling, m
     encoder = BertEncoder(config).double()
     ids, segments, mask = batch((9, 4, 9, 9, 9, 4, 9))
     shapes = []
+    monkeypatch.setattr(packing, "_TOKENS_PER_GROUP", 1)
 
     def recording(query_key_value, layout, num_heads, dropout) -> AttentionOutput:
         shapes.append(tuple(query_key_value.shape))
@@ -132,9 +133,15 @@ def test_training_on_a_cpu_removes_padding_if_sequences_share_lengths(pooling, m
         torch.testing.assert_close(actual, expected, **CLOSE)
 
 
-def test_sequences_of_many_lengths_stay_padded():
-    assert order_by_length(batch((9, 4, 1, 6))[2]) is None
-    assert order_by_length(batch((9, 4, 9, 9, 4, 9))[2]).tolist() == [1, 4, 0, 2, 3, 5]
+def test_padding_is_removed_if_its_products_cost_more_than_the_groups_of_attention():
+    lengths = (128,) * 28 + (17, 50, 90, 128)
+    mask = torch.arange(128) < torch.tensor(lengths)[:, None]
+    padding = 3 * 128 - 17 - 50 - 90
+    # 29 long sequences are four groups: 16, 8, 4 and 1. Each short one is a group of its own.
+    assert padding * 240**2 < 7 * 3e6 < padding * 320**2
+    assert order_by_length(mask, 240) is None
+    assert order_by_length(mask, 320).tolist() == [28, 29, 30, *range(28), 31]
+    assert order_by_length(mask[:28], 1024) is None
 
 
 # Real tokens of each sequence: padding in front, in the middle, on both sides, at the end, everywhere, nowhere.
@@ -148,14 +155,17 @@ def any_padding():
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
-def test_every_path_through_the_encoder_pools_the_same_tokens_wherever_the_padding_is(packed_lengths, pooling):
+def test_every_path_through_the_encoder_pools_the_same_tokens_wherever_the_padding_is(
+    packed_lengths, pooling, monkeypatch
+):
     torch.manual_seed(0)
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = BertConfig(V, **sizes, **rates, max_position_embeddings=16, pooling=pooling, initializer_range=0.5)
     encoder = BertEncoder(config).double()
     ids, segments, mask = any_padding()
-    assert order_by_length(mask) is not None
+    monkeypatch.setattr(packing, "_TOKENS_PER_GROUP", 1)
+    assert order_by_length(mask, 8) is not None
     outputs = {"training": encoder.train()(ids, segments, mask), "evaluation": encoder.eval()(ids, segments, mask)}
     assert not packed_lengths
     encoder.attention = "varlen"
