@@ -8,6 +8,7 @@ from pathlib import Path
 from bert_lightning.cli.parsing import Commands, path_argument, path_text
 from bert_lightning.cli.statuses import OK
 from bert_lightning.errors import InputError
+from bert_lightning.lazy import without_collections
 
 # Lines of this many characters are the longest that read well.
 _LONGEST_LINE = 100
@@ -73,7 +74,8 @@ def _modules_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _import_modules(names: list[str]) -> None:
-    from bert_lightning.config.extensions import import_module
+    with without_collections(freeze=True):
+        from bert_lightning.config.extensions import import_module
 
     for name in names:
         import_module(name, "--allow-module", names)
@@ -84,8 +86,9 @@ def _keys(options: argparse.Namespace) -> int:
         raise InputError("--markdown prints the whole page: leave out PREFIX and --task")
     import json
 
-    from bert_lightning.cli.key_lists import json_values, markdown_page, text_lines
-    from bert_lightning.config.keys import all_sections, matching
+    with without_collections(freeze=True):
+        from bert_lightning.cli.key_lists import json_values, markdown_page, text_lines
+        from bert_lightning.config.keys import all_sections, matching
 
     _import_modules(options.allow_module)
     sections = matching(all_sections(options.task), options.prefix)

@@ -113,7 +113,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     from bert_lightning.data.reading.lines import named
 
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.runs.predictor import load
 
     refuse_own_input([options.input], options.output)
@@ -137,7 +137,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _features(options: argparse.Namespace) -> int:
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.interpretability.feature_files import write_features
 
     refuse_own_input([options.input], options.output)

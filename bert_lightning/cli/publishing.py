@@ -55,7 +55,7 @@ def _submission(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.runs.export import export
 
     print(*export(options.checkpoint, options.format, options.output, options.base, options.allow_module), sep="\n")

@@ -97,7 +97,7 @@ def _score_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.runs.scoring import score
 
     files = [Path(file) for file in options.config or ()]

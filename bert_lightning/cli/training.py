@@ -126,9 +126,9 @@ def _fit(options: argparse.Namespace) -> int:
         _print_config(experiment, with_comments=options.print_config == "comments")
         return OK
 
-    with without_collections():
-        ask_for_huge_pages()
-    from bert_lightning.runs.python import fit
+    ask_for_huge_pages()
+    with without_collections(freeze=True):
+        from bert_lightning.runs.python import fit
 
     run = fit(
         options.config,
@@ -166,7 +166,7 @@ def _print_config(experiment: "Experiment", with_comments: bool) -> None:
 
 
 def _fit_seeds(options: argparse.Namespace) -> int:
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.studies.seeds import exit_status, fit_seeds, summary_lines
 
     runs = fit_seeds(
@@ -183,7 +183,7 @@ def _fit_seeds(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    with without_collections():
+    with without_collections(freeze=True):
         from bert_lightning.studies.reproduction import reproduce
 
     comparison = reproduce(options.run_directory, options.output, options.allow_module)
