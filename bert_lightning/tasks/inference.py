@@ -1,7 +1,7 @@
 """The methods that Lightning expects of a module apart from training: forward, prediction, export and loading."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.loading.module import NumberedInput
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
+from bert_lightning.model import BertEncoder
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx
 from bert_lightning.model.pretrained import PretrainedModel
 
@@ -29,16 +30,21 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
-    model = getattr(module, "model", None)
-    encoder = getattr(model, "encoder", None)
-    # A custom head may read the hidden states at padding.
-    reads_padding = encoder is None or getattr(model, "own_head", None) is not None
     try:
-        with torch.no_grad(), nullcontext() if reads_padding else encoder.without_padding():
+        with torch.no_grad(), _without_padding(module):
             yield
     finally:
         for each, was_training in modes:
             each.training = was_training
+
+
+def _without_padding(module: nn.Module) -> AbstractContextManager[None]:
+    """Let the encoder skip padding, unless a custom head may read the hidden states there."""
+    model = getattr(module, "model", None)
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, BertEncoder) or getattr(model, "own_head", None) is not None:
+        return nullcontext()
+    return encoder.without_padding()
 
 
 class Inference(LightningModule):
