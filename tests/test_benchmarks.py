@@ -1,6 +1,8 @@
 """Arithmetic and data of the benchmarks, and the GPU suite in its tiny form."""
 
+import dataclasses
 import json
+import mmap
 import re
 import sys
 from pathlib import Path
@@ -154,6 +156,9 @@ def setting(store, monkeypatch, tmp_path):
         size="tiny", device="cpu", batch_size=4, sequence_length=32, mean_length=24, precision="32"
     )
     experiment = pretraining_step.experiment_of(options, store)
+    # A process with as many threads as that of the tests cannot always be forked from one of them.
+    data = dataclasses.replace(experiment.data, num_workers=0)
+    experiment = dataclasses.replace(experiment, data=data)
     return pretraining_contenders.Setting(experiment, 2, torch.device("cpu"), options.batch_size)
 
 
@@ -287,8 +292,10 @@ def test_memory_is_noted_after_the_steps_that_were_asked_for_and_its_peak_never_
     noted = memory.MemoryAtSteps([2, 4])
     for step in range(1, 5):
         if step == 3:
-            block = np.ones(50_000_000)
-            del block
+            # Not an array, whose memory may be some that the process has kept.
+            with mmap.mmap(-1, 400_000_000) as block:
+                for start in range(0, len(block), mmap.PAGESIZE):
+                    block[start] = 1
         noted.on_train_batch_end(SimpleNamespace(global_step=step), None, None, None, step)
     assert list(noted.noted) == [2, 4]
     assert noted.noted[4]["peak"] >= noted.noted[2]["resident"] + 0.3
