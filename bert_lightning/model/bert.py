@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, EncoderOutput, initialize
+from bert_lightning.model.encoder import BertEncoder
+from bert_lightning.model.encoder_output import EncoderOutput
+from bert_lightning.model.initialization import initialize
 from bert_lightning.model.layers.activations import ACTIVATIONS
 from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.layers.packing import Packing, round_size

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bert_lightning.model.config import BertConfig
+from bert_lightning.model.encoder_output import EncoderOutput
+from bert_lightning.model.initialization import initialize
 from bert_lightning.model.layers.attention import (
     ATTENTIONS,
     AttentionName,
@@ -32,19 +34,6 @@ from bert_lightning.model.layers.packing import (
 )
 from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
-
-
-class EncoderOutput(NamedTuple):
-    """Output of the encoder: hidden states, one vector per sequence, and on request the inner states."""
-
-    last_hidden_state: Tensor
-    """(B, S, H), or (T, H) if packed"""
-    pooler_output: Tensor
-    """(B, H), or (n, H) if packed"""
-    hidden_states: tuple[Tensor, ...] | None = None
-    """the embeddings and the output of each block, each with the shape of `last_hidden_state`"""
-    attentions: tuple[Tensor, ...] | None = None
-    """(B, N, S, S) for each block: attention probabilities before dropout; n instead of B if packed"""
 
 
 class BertEncoder(PretrainedModel):
@@ -175,7 +164,7 @@ class BertEncoder(PretrainedModel):
             unpadded = self.encode(
                 hidden.flatten(0, 1)[indices], Layout(packing=packing), output_hidden_states=output_hidden_states
             )
-            return _padded(unpadded, indices, hidden.shape[:2], None)
+            return unpadded.padded(indices, hidden.shape[:2], None)
         if not packed:
             return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
         num_tokens = len(hidden)
@@ -287,7 +276,7 @@ class BertEncoder(PretrainedModel):
         hidden = self._perturbed(hidden, input_ids, rows)
         layout = Layout(packing=packing)
         output = self._blocks(hidden, layout, backend, output_hidden_states, num_tokens=num_tokens)
-        return _padded(output, indices, input_ids.shape, order)
+        return output.padded(indices, input_ids.shape, order)
 
     def _num_rows(self, num_tokens: int, backend: Backend, device: torch.device) -> int:
         """Return with how many rows the blocks compute packed tokens: a rounded number, so that shapes repeat.
@@ -393,44 +382,3 @@ class BertEncoder(PretrainedModel):
         for module in (*self.layers[len(self.layers) - num_layers :], self.pooler):
             if module is not None:
                 initialize(module, self.config.initializer_range)
-
-
-def _padded(output: EncoderOutput, indices: Tensor, shape: torch.Size, order: Tensor | None) -> EncoderOutput:
-    """Pad packed output with zeros: (T, H) -> (B, S, H), where indices (T,) are into the B * S positions of `shape`.
-
-    If the sequences were packed in another `order` (B,), the pooled vectors are put back into that of the input.
-    """
-
-    def padded(packed: Tensor) -> Tensor:
-        full = packed.new_zeros(shape.numel(), packed.shape[-1]).index_copy(0, indices, packed)
-        return full.unflatten(0, shape)
-
-    states, pooled = output.hidden_states, output.pooler_output
-    return EncoderOutput(
-        padded(output.last_hidden_state),
-        pooled if order is None else torch.empty_like(pooled).index_copy(0, order, pooled),
-        tuple(map(padded, states)) if states is not None else None,
-    )
-
-
-def initialize(module: nn.Module, standard_deviation: float) -> None:
-    """Initialise weights as in the original code, `modeling.py: create_initializer` (truncated_normal_initializer).
-
-    Weights come from a normal distribution truncated at two standard deviations. Biases are 0. The weights of
-    LayerNorm are 1. A module of another class that has `reset_parameters` is initialised by it, after the modules
-    inside it.
-    """
-    others: list[Any] = []
-    for child in module.modules():
-        if isinstance(child, nn.Linear | nn.Embedding):
-            limit = 2 * standard_deviation
-            nn.init.trunc_normal_(child.weight, std=standard_deviation, a=-limit, b=limit)
-        if isinstance(child, nn.Linear) and child.bias is not None:
-            nn.init.zeros_(child.bias)
-        if isinstance(child, nn.LayerNorm):
-            nn.init.ones_(child.weight)
-            nn.init.zeros_(child.bias)
-        if not isinstance(child, nn.Linear | nn.Embedding | nn.LayerNorm) and hasattr(child, "reset_parameters"):
-            others.append(child)
-    for child in reversed(others):
-        child.reset_parameters()

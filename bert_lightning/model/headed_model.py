@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import EncoderOutput
+from bert_lightning.model.encoder_output import EncoderOutput
 from bert_lightning.model.heads import head_choice, new_head, saved_head, scores_of
 from bert_lightning.model.layers.packing import Packing
 from bert_lightning.model.pretrained import PretrainedModel

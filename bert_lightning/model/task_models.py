@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.encoder import BertEncoder, initialize
+from bert_lightning.model.encoder import BertEncoder
 from bert_lightning.model.headed_model import Head, HeadedModel, LabelledModel, linear_bias
 from bert_lightning.model.heads import encoder_config
+from bert_lightning.model.initialization import initialize
 from bert_lightning.model.layers.attention import layout_of
 from bert_lightning.model.layers.crf import LinearChainCRF, allowed_by_scheme
 from bert_lightning.model.layers.dropout import Dropout
