@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1
 _LARGEST_KEPT = 2**30
+# What glibc adapts to in a process that frees large blocks: `DEFAULT_MMAP_THRESHOLD_MAX`, and twice that.
+_LARGEST_KEPT_BY_DEFAULT = 2**25
 
 
 def ask_for_huge_pages(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -29,8 +31,17 @@ def keep_freed_memory() -> bool:
     step allocates the same blocks as the step before, so this costs up to a tenth of its time. The process then keeps
     its peak of memory until it ends.
     """
+    return _set(_MMAP_THRESHOLD, _LARGEST_KEPT) and _set(_TRIM_THRESHOLD, _NEVER)
+
+
+def give_back_freed_memory() -> bool:
+    """Undo `keep_freed_memory`, for a benchmark of other programs in this process; return whether it could be done."""
+    kept = _LARGEST_KEPT_BY_DEFAULT
+    return _set(_MMAP_THRESHOLD, kept) and _set(_TRIM_THRESHOLD, 2 * kept)
+
+
+def _set(parameter: int, value: int) -> bool:
     try:
-        set_parameter = ctypes.CDLL("libc.so.6").mallopt
+        return bool(ctypes.CDLL("libc.so.6").mallopt(parameter, value))
     except (OSError, AttributeError):
         return False
-    return bool(set_parameter(_MMAP_THRESHOLD, _LARGEST_KEPT) and set_parameter(_TRIM_THRESHOLD, _NEVER))
