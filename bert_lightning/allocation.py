@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Undo `keep_freed_memory`, for a benchmark of other programs in this process; return whether it could be done."""
+    """Undo `keep_freed_memory`, for other programs that a benchmark runs in this process; return whether it could."""
     kept = _LARGEST_KEPT_BY_DEFAULT
     return _set(_MMAP_THRESHOLD, kept) and _set(_TRIM_THRESHOLD, 2 * kept)
 

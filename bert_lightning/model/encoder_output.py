@@ -21,8 +21,8 @@ class EncoderOutput(NamedTuple):
     def padded(self, indices: Tensor, shape: torch.Size, order: Tensor | None) -> "EncoderOutput":
         """Pad packed output with zeros: (T, H) -> (B, S, H).
 
-        The indices (T,) are into the B * S positions of `shape`. If the sequences were packed in another `order` (B,),
-        the pooled vectors are put back into that of the input.
+        The indices (T,) are into the B * S positions of `shape`. If the sequences were packed in another `order`
+        (B,), the pooled vectors are put back into that of the input.
         """
 
         def pad(packed: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from lightning import Callback, LightningModule, Trainer
 from measuring import synchronize, write_json
 from transformers_finetuning import PADDINGS, Recipe, Times, train
 
+from bert_lightning.allocation import give_back_freed_memory
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.data.datasets.examples import LabelledText, Question
@@ -142,6 +143,7 @@ def ours(options: argparse.Namespace, experiment: Experiment, folder: Path) -> R
 
 def theirs(options: argparse.Namespace, experiment: Experiment, folder: Path, padding: str) -> Run:
     """Train in a plain loop over transformers, and score the model with our code."""
+    give_back_freed_memory()
     setup = built(experiment)
     recipe = Recipe(
         task=options.task,

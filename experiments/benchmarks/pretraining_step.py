@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import transformers
 from generated import store_of_corpus
-from measuring import SHAPE_COST_LIMIT, Contender, in_turn, machine, ratio, spread, write_json
+from measuring import SHAPE_COST_LIMIT, Contender, in_turn, machine, ratio, spread, with_allocation_of, write_json
 from pretraining_contenders import NUM_REPEATED, NUM_STEPS, Setting, lengths_of
 
 from bert_lightning.config.experiment import Experiment, load_experiment
@@ -181,7 +181,7 @@ def measure(options: argparse.Namespace, setting: Setting, began: float) -> None
     contenders: dict[str, Contender] = {}
     for names in groups(options):
         for name in names:
-            contenders[name] = CONTENDERS[name](setting)
+            contenders[name] = with_allocation_of(name, CONTENDERS[name](setting))
             # The first turn compiles and allocates memory, so it is not timed.
             for _ in range(-(-NUM_REPEATED // options.steps) if name == "ours_repeated" else 1):
                 contenders[name]()
