@@ -170,23 +170,21 @@ def test_all_blocks_share_one_graph_for_each_form_of_batch(monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda function, dynamic: original(function, dynamic=dynamic, backend=counter)
     )
-    for name in ("specialize_float", "recompile_limit", "fail_on_recompile_limit_hit"):
-        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    prepare_compiler()
-    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=60, num_hidden_layers=5)).train()
-    compile_blocks(encoder.layers)
-    encoder.compiles_blocks = True
-    for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
-        ids = torch.randint(5, 60, (len(lengths), max(lengths)))
-        encoder(ids, attention_mask=torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
-    # Neither another block nor another size is a reason for another graph.
-    assert counter.frame_count == 1
-    for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
-        encoder(torch.randint(5, 60, (sum(lengths),)), packing=packing_of(torch.tensor(lengths)))
-    assert counter.frame_count == 2
-    encoder.eval()(torch.randint(5, 60, (2, 5)))
-    assert counter.frame_count == 2
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=8, specialize_float=False):
+        prepare_compiler()
+        encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=60, num_hidden_layers=5)).train()
+        compile_blocks(encoder.layers)
+        encoder.compiles_blocks = True
+        for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
+            ids = torch.randint(5, 60, (len(lengths), max(lengths)))
+            encoder(ids, attention_mask=torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+        # Neither another block nor another size is a reason for another graph.
+        assert counter.frame_count == 1
+        for lengths in ((8, 8), (7, 3), (4, 4, 4), (9, 2)):
+            encoder(torch.randint(5, 60, (sum(lengths),)), packing=packing_of(torch.tensor(lengths)))
+        assert counter.frame_count == 2
+        encoder.eval()(torch.randint(5, 60, (2, 5)))
+        assert counter.frame_count == 2
 
 
 @pytest.mark.parametrize(
