@@ -1,4 +1,4 @@
-"""What the encoder returns."""
+"""The output of the encoder."""
 
 from typing import NamedTuple
 

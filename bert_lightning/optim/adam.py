@@ -105,7 +105,7 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
 
 
 class _Masters:
-    """The float32 weights behind parameters in 16 bits, which optimisers update in their place.
+    """Float32 copies of parameters in 16 bits. Optimisers update the copies, and the parameters follow.
 
     Updates are often smaller than half the last place of a bfloat16 weight. Added to it, they would all be lost.
     Micikevicius et al. 2018, arXiv 1710.03740, section 3.1.

@@ -125,7 +125,7 @@ def inputs_of_transformers(batch: Batch, multiple: int) -> dict[str, torch.Tenso
 
 @dataclasses.dataclass
 class Setting:
-    """What all contenders have in common.
+    """The settings that all contenders share.
 
     Attributes:
         experiment: the pre-training as `fit` gets it; its precision is settled.

@@ -103,7 +103,7 @@ def experiment_of(options: argparse.Namespace, store: Path) -> Experiment:
 
 
 class Work(NamedTuple):
-    """What a step computes, on average over the batches."""
+    """The work of a step: means over the batches."""
 
     num_tokens: float
     mean_length: float
@@ -203,7 +203,7 @@ def report(options: argparse.Namespace, rates: dict[str, list[float]], work: Wor
     """Print the table and write the JSON file."""
     speeds = {name: spread(values) for name, values in rates.items()}
     others = [name for name in rates if name.startswith("transformers")]
-    # `fit` is what users run. Without it, the fastest of ours is compared, and without those the fastest of all.
+    # Users run `fit`, so it is compared if it was measured. Otherwise the fastest of ours is, or the fastest of all.
     mine = max([name for name in rates if name not in others] or others, key=lambda name: rank(name, speeds))
     faster = {name: ratio(rates[mine], rates[name]) for name in rates if rates[mine]}
     share = {name: speed["median"] * work.operations_per_token / ceiling for name, speed in speeds.items()}

@@ -152,7 +152,7 @@ def build_store(
         output: folder of the store.
         tasks: the sections.
         tokenizer: the tokenizer of the store.
-        settings: what the store is made from.
+        settings: the text, tokenizer and layout from which the store is made.
         num_workers: processes; one per core unless given.
         scheduler: address of a Dask scheduler whose workers do the work.
         progress: callback that receives the size of each section that is done.

@@ -69,7 +69,7 @@ class PlacedSection:
 
 
 class _Content(Protocol):
-    """What writes the bytes of one section to a file."""
+    """Writes the bytes of one section to a file."""
 
     def __call__(self, file: IO[bytes]) -> object: ...
 

@@ -1,4 +1,4 @@
-"""What custom computations of the model share: the context of autograd functions, and computing without autocast."""
+"""Shared parts of custom computations: the context of autograd functions, and a way to compute without autocast."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol

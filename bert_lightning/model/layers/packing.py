@@ -48,7 +48,7 @@ class Packing(NamedTuple):
 
 
 def round_size(size: int, num_sizes: int = 32) -> int:
-    """Round a size up to a multiple of 8, coarser for large sizes: from `num_sizes` on, each octave has `num_sizes`.
+    """Round a size up to a multiple of 8, and a large size so that there are `num_sizes` between two powers of two.
 
     Libraries of matrix products build a kernel for each shape that they meet, and allocators keep memory for it. Few
     shapes make both cheap. With 32 sizes per octave, a size grows by 1.2 % on average, and by at most 3.1 % from 256.
