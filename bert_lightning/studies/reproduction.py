@@ -18,6 +18,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, GIVEN, MODULES
+from bert_lightning.tasks.norms_and_rates import is_diagnosis
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,11 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
     """Compare two finished runs: their metrics, except timings, and their final weights."""
     old, new = _values(before), _values(now)
-    keys = sorted({*old, *new})
+    logged = [{metric for _, metric in values} for values in (old, new)]
+    # Earlier versions did not log all norms and rates.
+    keys = sorted(
+        key for key in {*old, *new} if not is_diagnosis(key[1]) or all(key[1] in metrics for metrics in logged)
+    )
     differences = [
         Difference(*key, old.get(key), new.get(key)) for key in keys if not _same(old.get(key), new.get(key))
     ]
