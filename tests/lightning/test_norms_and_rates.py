@@ -57,7 +57,7 @@ def fitted(plain, **overrides):
 
 
 def test_norms_are_those_of_brute_force_in_total_and_at_each_place(plain):
-    task, truth = fitted(plain, trainer__log_norms="blocks")
+    _, truth = fitted(plain, trainer__log_norms="blocks")
     places = {"", "_embeddings", "_block_1", "_block_2", "_head"}
     assert len(truth.logged) == NUM_STEPS
     for logged, gradients, parameters in zip(truth.logged, truth.gradients, truth.parameters, strict=True):
@@ -119,3 +119,5 @@ def test_each_rate_is_logged_under_the_places_that_it_moves(plain, groups, names
         for name, part in names.items():
             [rate] = {rates[id(each)] for own, each in of_names.items() if part in own}
             assert logged[f"train/learning_rate_{name}"] == rate
+        if "encoder" in names:
+            assert logged["train/learning_rate"] == logged["train/learning_rate_encoder"]
