@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from bert_lightning.checkpoints.run_files import SETTINGS
 from bert_lightning.errors import InputError
 
 
@@ -61,12 +62,16 @@ def read_yaml(path: Path) -> dict[str, object]:
     """Read a YAML file of nested keys.
 
     Raises:
-        InputError: the file is missing, is not YAML (the message names the line), or holds no mapping.
+        InputError: the file is missing or a folder, is not YAML (the message names the line), or holds no mapping.
     """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        saved = path / SETTINGS
+        hint = f": did you mean {saved}, the settings of its run?" if saved.is_file() else ""
+        raise InputError(f"{path} is a folder; a YAML file is expected{hint}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
