@@ -77,6 +77,8 @@ class Runner:
         self._others = tuple(run for run in record.runs if run.trial is not None)
         self._writing = threading.Lock()
         self._training: dict[Future[RecordedRun], PlannedRun] = {}
+        # What is stopped by a signal from outside, or killed for its memory, is not started again at once.
+        self._begun: set[PlannedRun] = set()
         self._estimates: Estimates | None = None
         self._num_ended = len([run for run in progress.runs.values() if run.state not in TO_DO])
 
@@ -96,7 +98,7 @@ class Runner:
                     self._start(pool)
                     self._reporter.status(self._status())
             except BaseException:
-                self._stop()
+                self._stop(pool)
                 raise
             finally:
                 self._reporter.status("")
@@ -107,7 +109,8 @@ class Runner:
         for run in self._progress.startable():
             if len(self._training) == self._launcher.num_jobs:
                 return
-            if run not in self._training.values():
+            if run not in self._begun:
+                self._begun.add(run)
                 self._training[pool.submit(self._train, run)] = run
 
     def _train(self, run: PlannedRun) -> RecordedRun:
@@ -134,7 +137,7 @@ class Runner:
     def _job(self, run: PlannedRun, directory: str) -> Job:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
         modules = [word for module in self._allowed for word in ("--allow-module", module)]
-        arguments = run.arguments(self._progress.folder, self._progress.directories)
+        arguments = run.arguments(self._progress.directories.path)
         environment = {
             "WANDB_RUN_GROUP": self._record.study,
             "WANDB_JOB_TYPE": run.stage,
@@ -206,7 +209,7 @@ class Runner:
             self._record = replace(self._record, runs=(*self._progress.runs.values(), *self._others))
             self._record.write(self._progress.folder)
 
-    def _stop(self) -> None:
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
         """Let all runs end, and record their states. Another request to end does not end the waiting for them."""
         self._reporter.status("")
         self._launcher.stop()
@@ -223,6 +226,11 @@ class Runner:
                 run = self._training.pop(future)
                 if future.exception() is None:
                     self._progress.runs[run] = future.result()
+        pool.shutdown()
+        for run, recorded in self._progress.runs.items():
+            # The interrupt came between its end and its record.
+            if recorded.state == "running":
+                self._progress.runs[run] = current(run, self._progress.folder, recorded.directory, recorded)
         with suppress(OSError):
             self._progress.block()
             self._write()
