@@ -119,11 +119,14 @@ class Predictor:
         the model's columns, such as a list of words under `tokens`.
 
         Raises:
-            InputError: an item lacks what the model needs; the message names the item.
+            InputError: an item lacks what the model needs, and the message names the item; or `batch_size` is not 1
+                or more.
         """
         if isinstance(items, str | Mapping):
             kind = "text" if isinstance(items, str) else "dictionary"
             raise InputError(f"a list of inputs is expected, not one {kind}")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         rows = [self.task.row_of(f"item {number}", item) for number, item in enumerate(items, 1)]
         return list(self.predict_rows(rows, batch_size))
 

@@ -61,9 +61,17 @@ class Inference(LightningModule):
         """Return the model's output, such as logits (B, L), for `input_ids`, `token_type_ids` and `attention_mask`.
 
         The only argument may also be a batch of the data module.
+
+        Raises:
+            InputError: the first argument is text.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             return self.compute_batch(inputs[0])
+        if inputs and isinstance(inputs[0], str | list | tuple):
+            raise InputError(
+                "a task computes with tensors, input_ids (B, S), not with texts or lists: for texts, use "
+                "`bert_lightning.load(path).predict(texts)`"
+            )
         return self.model(*inputs, **named)
 
     def compute_batch(self, batch: Mapping[str, Any]) -> Any:

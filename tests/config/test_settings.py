@@ -411,3 +411,13 @@ def test_a_mapping_given_as_text_is_merged_like_one_of_a_file(override, path, ex
     read = load_experiment(MINIMAL, override).to_dict()
     assert at(read, path) == expected
     assert read["data"]["train"] == MINIMAL["data"]["train"]
+
+
+def test_a_run_directory_in_place_of_an_experiment_file_is_told_from_another_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("task: pretraining\n")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"run is a folder; .* did you mean .*run/config\.yaml"):
+        load_experiment(tmp_path / "run")
+    with pytest.raises(InputError, match=r"other is a folder; a YAML file is expected$"):
+        load_experiment(tmp_path / "other")

@@ -77,6 +77,16 @@ def test_predictions_and_features_in_bfloat16_are_within_its_rounding(classifier
         assert not np.array_equal(a.states[1], b.states[1])
 
 
+def test_a_batch_of_no_inputs_is_refused(classifier):
+    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
+        load(classifier).predict(["a text"], batch_size=0)
+
+
+def test_a_task_that_is_called_with_texts_says_where_texts_are_predicted(classifier):
+    with pytest.raises(InputError, match=r"bert_lightning\.load"):
+        load(classifier).task(["a text"])
+
+
 def test_an_unknown_precision_is_refused(classifier, folder):
     with pytest.raises(InputError, match="precision is 'bf16'; it must be one of 32, bf16-mixed, auto"):
         load(classifier, precision="bf16")

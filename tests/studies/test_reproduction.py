@@ -62,6 +62,22 @@ def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):
     assert "trainer.devices 1 -> 2" in compare(RunDirectory(run), other).circumstances
 
 
+def test_another_patch_of_uncommitted_files_is_named_unless_an_earlier_version_recorded_none(run, tmp_path):
+    other = RunDirectory(tmp_path / "other")
+    shutil.copytree(run, other.path, symlinks=True)
+    [session] = other.read_manifest()["sessions"]
+    gits = [{"commit": "0" * 40, "modified": True, "patch": f"uncommitted-{n}.patch"} for n in (1, 2)]
+    gits += [{"commit": "0" * 40, "modified": True}, gits[1]]
+    other.update_manifest(sessions=[{**session, "git": git} for git in gits])
+    changed = [text for text in compare(other, other).circumstances if "patch" in text]
+    # The run is compared with itself, so its sessions come twice, and the first follows the last.
+    assert changed == [
+        "uncommitted patch uncommitted-1.patch -> uncommitted-2.patch",
+        "uncommitted patch uncommitted-2.patch -> uncommitted-1.patch",
+        "uncommitted patch uncommitted-1.patch -> uncommitted-2.patch",
+    ]
+
+
 def test_a_finished_run_is_not_compared_instead_of_a_new_training(run, tmp_path, capsys, monkeypatch):
     assert main(["reproduce", str(run), "--output", str(run)]) == 2
     assert "holds a finished run" in capsys.readouterr().err
@@ -84,6 +100,22 @@ def test_a_different_metric_is_named_with_its_step(run, tmp_path, capsys):
     assert not comparison.equal
     assert main(["reproduce", str(other), "--output", str(tmp_path / "again")]) == 1
     assert "1 of " in capsys.readouterr().out
+
+
+def test_norms_that_an_earlier_version_did_not_log_are_no_difference(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other, symlinks=True)
+    rows = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
+    assert any("train/gradient_norm" in row for row in rows)
+    earlier = [{name: value for name, value in row.items() if "_norm" not in name} for row in rows]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in earlier))
+    assert compare(RunDirectory(other), RunDirectory(run)).equal
+    # A single value that is missing is a difference.
+    [first, *rest] = rows
+    del first["train/gradient_norm"]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [first, *rest]))
+    [difference] = compare(RunDirectory(other), RunDirectory(run)).differences
+    assert difference[:3] == (1, "train/gradient_norm", None)
 
 
 def test_other_weights_differ_though_the_metrics_agree(run, tmp_path):
