@@ -1,0 +1,230 @@
+"""Results of runs and studies as values: what every form of report shows, and nothing about how it looks."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bert_lightning.config.published import Published
+from bert_lightning.studies.comparison import Run
+
+Better = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of a table.
+
+    Attributes:
+        name: the metric, such as `val/accuracy`.
+        better: `max` or `min`, whichever is the better direction; None if it is not known. Then no value is marked.
+    """
+
+    name: str
+    better: Better | None
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """A published figure beside ours.
+
+    Attributes:
+        figure: metric, value, tolerance and source.
+        reached: our mean; None if it was not measured or is not finite.
+        within: whether `reached` is within the tolerance.
+    """
+
+    figure: Published
+    reached: float | None
+    within: bool | None
+
+
+@dataclass(frozen=True)
+class MetricCell:
+    """One metric of one arm, over its seeds.
+
+    Attributes:
+        metric: its name.
+        values: seed -> value. A value that is not finite makes all statistics None.
+        mean: arithmetic mean.
+        sd: standard deviation with n - 1; None for a single seed.
+        median: middle value.
+        minimum: smallest value.
+        maximum: largest value.
+        mean_interval: t interval of the mean; None for a single seed.
+        difference: mean minus that of the baseline; None in the baseline itself, without a baseline, and if a value
+            is not finite.
+        interval: interval of the difference; None where n is too small.
+        p: p-value of the difference, without correction.
+        p_adjusted: the same after Holm's correction over the arms of the table, per metric.
+        test: name of the test.
+        equivalent: whether the difference is within the study's margin of equivalence; None without a margin.
+        crossed_interval: interval of the difference over seeds and examples; None without predictions.
+        best: whether this is the best mean of the table.
+        not_worse: whether the seeds do not show that this arm is worse than the best one.
+        published: published figures of this metric.
+        scored: the checkpoint that was scored: `last`, `best`, or a step.
+        notes: whole sentences about this number.
+    """
+
+    metric: str
+    values: Mapping[int, float]
+    mean: float | None = None
+    sd: float | None = None
+    median: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    mean_interval: tuple[float, float] | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    test: str | None = None
+    equivalent: bool | None = None
+    crossed_interval: tuple[float, float] | None = None
+    best: bool = False
+    not_worse: bool = False
+    published: tuple[PublishedFigure, ...] = ()
+    scored: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm of a table: runs that differ only in their seed.
+
+    Attributes:
+        label: its name in the table.
+        values: axis -> value. The axes of all arms of a table are the same, unless arms are named.
+        runs: its finished runs, by seed.
+        cells: metric -> cell. Metrics that no run has are left out.
+        is_baseline: whether the others are compared with it.
+        missing: its runs that are not in the table.
+        trial: its number in a search.
+    """
+
+    label: str
+    values: Mapping[str, object]
+    runs: tuple[Run, ...]
+    cells: Mapping[str, MetricCell]
+    is_baseline: bool = False
+    missing: tuple["NotInTable", ...] = ()
+    trial: int | None = None
+
+
+@dataclass(frozen=True)
+class NotInTable:
+    """A run without a place in the table.
+
+    Attributes:
+        arm: label of its arm.
+        seed: its seed.
+        state: `failed`, `interrupted`, `blocked`, `pruned`, `waiting`, `running`, `missing`, or `repeated` for a
+            second run of one seed.
+        directory: its run directory; None if it never had one.
+        message: its last message, on one line; empty if there is none.
+        run: what it logged, for curves; None if it logged nothing.
+    """
+
+    arm: str
+    seed: int
+    state: str
+    directory: Path | None
+    message: str = ""
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Confound:
+    """Something in which arms differ in addition to the axis.
+
+    Attributes:
+        what: what differs, such as `version of torch`.
+        values: the label of each arm -> its values.
+        explained_by: the axis or stage of which it is a consequence; None makes it a confound.
+    """
+
+    what: str
+    values: Mapping[str, tuple[str, ...]]
+    explained_by: str | None = None
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Arms and metrics of one stage, task and data set.
+
+    Attributes:
+        title: what the table is of, such as `nsp: rte`.
+        task: name of the task.
+        metrics: its columns.
+        arms: its rows.
+        study: name of the study; None for runs that belong to none.
+        stage: stage of the study; None if it has a single one.
+        question: the question that the study asks.
+        directory: directory of the study, in which `study.json` lies.
+        baseline: label of the arm with which the others are compared.
+        caption: whole sentences: spread, test, correction, n, the checkpoint that was scored, and what the seeds
+            cannot say.
+        confounds: what arms differ in; those with `explained_by` are consequences of the axis.
+        missing: runs that are not in the table.
+    """
+
+    title: str
+    task: str
+    metrics: tuple[Metric, ...]
+    arms: tuple[ArmResult, ...]
+    study: str | None = None
+    stage: str | None = None
+    question: str | None = None
+    directory: Path | None = None
+    baseline: str | None = None
+    caption: tuple[str, ...] = ()
+    confounds: tuple[Confound, ...] = ()
+    missing: tuple[NotInTable, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChecklistItem:
+    """One line of the reproducibility checklist.
+
+    Attributes:
+        question: what the forms ask.
+        answer: what the records say.
+    """
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report shows.
+
+    Attributes:
+        tables: one per stage, task and data set.
+        checklist: the reproducibility checklist; empty unless it is asked for.
+    """
+
+    tables: tuple[ResultTable, ...]
+    checklist: tuple[ChecklistItem, ...] = ()
+
+    @property
+    def unexplained(self) -> tuple[Confound, ...]:
+        """The confounds that no axis explains."""
+        return tuple(each for table in self.tables for each in table.confounds if each.explained_by is None)
+
+
+def command_of(run: Run) -> str:
+    """Return the command that trained a run, from its manifest; empty if it is not recorded."""
+    return str((run.manifest.get("sessions") or [{}])[-1].get("command", ""))
+
+
+def repetition_of(run: Run) -> str:
+    """Return the command that trains a run again and compares every figure."""
+    return shlex.join(["bert-lightning", "reproduce", run.name])
