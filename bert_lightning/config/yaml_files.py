@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bert_lightning.checkpoints.provenance import SETTINGS
+from bert_lightning.checkpoints.run_files import SETTINGS
 from bert_lightning.errors import InputError
 
 

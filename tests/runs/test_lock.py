@@ -14,7 +14,7 @@ from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs import fit as training
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.lock import DirectoryLock, lock_holder
 
 HOLD = """
 import os, sys
@@ -25,6 +25,13 @@ lock.take()
 if os.fork():
     print("held", flush=True)
 sys.stdin.read()
+"""
+
+LOOK = """
+import sys
+from pathlib import Path
+from bert_lightning.runs.lock import lock_holder
+print(lock_holder(Path(sys.argv[1])))
 """
 
 
@@ -54,6 +61,32 @@ def test_a_lock_lasts_until_its_process_ends_in_any_way(tmp_path, holder):
     lock.take()
     assert lock.path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
     lock.close()
+
+
+def test_looking_at_a_lock_names_its_holder_and_leaves_the_lock_as_it_is(tmp_path, holder):
+    for _ in range(2):
+        assert lock_holder(tmp_path) == f"process {holder.pid} on {socket.gethostname()}"
+    holder.kill()
+    holder.wait()
+    # The file still names the process, and a process that it forked still has the file open.
+    assert lock_holder(tmp_path) is None
+    lock = DirectoryLock(tmp_path)
+    lock.take()
+    lock.close()
+    assert lock_holder(tmp_path) is None
+    assert lock_holder(tmp_path / "missing") is None
+
+
+def test_the_process_that_holds_a_lock_can_look_at_it_without_losing_it(tmp_path):
+    lock = DirectoryLock(tmp_path)
+    lock.take()
+    other_name = tmp_path.parent / "other-name"
+    other_name.symlink_to(tmp_path)
+    assert lock_holder(other_name) == f"process {os.getpid()} on {socket.gethostname()}"
+    seen = subprocess.run([sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert seen.stdout == f"process {os.getpid()} on {socket.gethostname()}\n"
+    lock.close()
+    assert lock_holder(tmp_path) is None
 
 
 @pytest.mark.parametrize("begun", [False, True])
