@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # micro-batches draws other dropout masks, so the weights then differ.
 MAY_CHANGE = {
     *(f"trainer.{key}" for key in ("devices", "num_nodes", "strategy", "tensor_parallel_size")),
-    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds")),
+    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "timeout_seconds", "log_norms")),
     *(f"checkpoint.{key}" for key in ("every_n_steps", "keep_last", "keep_every_n_steps", "asynchronous", "sharded")),
     "data.num_workers",
     "loggers",
