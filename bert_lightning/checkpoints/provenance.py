@@ -9,9 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bert_lightning.checkpoints.digests import weights_digest
-
-# Files of a run that are next to its folder of checkpoints.
-MANIFEST, SETTINGS, METRICS = "manifest.json", "config.yaml", "metrics.jsonl"
+from bert_lightning.checkpoints.run_files import MANIFEST, METRICS, SETTINGS
 
 
 @dataclass(frozen=True)

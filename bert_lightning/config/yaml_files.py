@@ -2,12 +2,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bert_lightning.checkpoints.provenance import SETTINGS
+from bert_lightning.checkpoints.run_files import SETTINGS
 from bert_lightning.errors import InputError
 
 
@@ -92,6 +93,28 @@ def read_yaml(path: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: keys and values are expected, such as `task: pretraining`")
     return value
+
+
+def line_of(text: str, path: Sequence[str | int]) -> int | None:
+    """Return the line, counted from 1, of the key or the list entry at a path; None if the text has no such place.
+
+    >>> line_of("stages:\\n  rte:\\n    axes: [1, 2]\\n", ["stages", "rte", "axes"])
+    3
+    """
+    line = None
+    node = yaml.compose(text, Loader=_StrictLoader)
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+            found = next(((key, value) for key, value in pairs if key.value == str(step)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = (node.value[step], node.value[step])
+        else:
+            found = None
+        if found is None:
+            return None
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def dump_yaml(values: dict[str, object]) -> str:

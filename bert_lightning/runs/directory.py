@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from bert_lightning.checkpoints import hub
 from bert_lightning.checkpoints.files import write_json, write_text
 from bert_lightning.checkpoints.listing import entries
-from bert_lightning.checkpoints.provenance import MANIFEST, SETTINGS
+from bert_lightning.checkpoints.run_files import MANIFEST, METRICS, SETTINGS
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.migrations import migrate
 from bert_lightning.config.nested import at
@@ -28,7 +27,7 @@ from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.config.yaml_files import dump_yaml, read_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.training import metrics_file
+from bert_lightning.training.metric_rows import read
 from bert_lightning.version import __version__
 
 # The names of default directories: twelve hexadecimal digits.
@@ -57,7 +56,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config = self.path / SETTINGS
         self.manifest = self.path / MANIFEST
-        self.metrics = self.path / metrics_file.NAME
+        self.metrics = self.path / METRICS
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
 
@@ -135,7 +134,7 @@ class RunDirectory:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read all entries of `metrics.jsonl`."""
-        return metrics_file.read(self.metrics)
+        return read(self.metrics)
 
 
 def choose_directory(experiment: Experiment, path: Path | None, resume: str) -> RunDirectory:
@@ -228,7 +227,7 @@ def now() -> str:
 
 
 def circumstances() -> dict[str, object]:
-    """Return the command, versions, hardware and git state. Results depend on them and on the configuration."""
+    """Return the command, versions and hardware. Results depend on them, the code and the configuration."""
     import torch
 
     versions = {"bert_lightning": __version__, "python": platform.python_version()}
@@ -247,7 +246,6 @@ def circumstances() -> dict[str, object]:
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
-        "git": _git_state(),
     }
 
 
@@ -260,17 +258,3 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _git_state() -> dict[str, object] | None:
-    """Return the commit of the working directory and whether files differ from it; None outside a repository."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

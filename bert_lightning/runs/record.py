@@ -24,6 +24,7 @@ from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
 from bert_lightning.runs.evaluation_files import write_evaluation
+from bert_lightning.runs.git_state import recorded_git_state
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.own_code import changed_modules, recorded_modules
 from bert_lightning.runs.processes import is_first_process
@@ -213,6 +214,7 @@ def _record_beginning(session: Session) -> None:
         "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
         WANDB: weights_and_biases.Membership.of_experiment(session.experiment).to_dict(),
         **circumstances(),
+        "git": recorded_git_state(directory.path),
         **({GIVEN: session.given} if session.given else {}),
         **({MODULES: modules} if modules else {}),
     }

@@ -1,12 +1,10 @@
 """The command `reproduce`: train a run again in a new directory, and report every difference."""
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,24 +15,15 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.fit import train
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.runs.record import FINISHED, GIVEN, MODULES
-from bert_lightning.tasks.norms_and_rates import is_diagnosis
-from bert_lightning.training.throughput import THROUGHPUT_METRICS
+from bert_lightning.runs.record import FINISHED, GIVEN
+from bert_lightning.studies.two_runs import (
+    MetricDifference,
+    changed_circumstances,
+    comparable_values,
+    metric_differences,
+)
 
 log = logging.getLogger(__name__)
-
-# Metrics that differ between equal trainings, because they measure time and memory.
-_TIMINGS = {"time", *THROUGHPUT_METRICS}
-
-
-class Difference(NamedTuple):
-    """One metric at one step that differs between the two runs."""
-
-    step: int
-    metric: str
-    before: float | None
-    """None if the run did not log it"""
-    now: float | None
 
 
 class Comparison(NamedTuple):
@@ -42,12 +31,12 @@ class Comparison(NamedTuple):
 
     num_values: int
     """number of compared values: one per metric and step"""
-    differences: list[Difference]
+    differences: list[MetricDifference]
     """sorted by step"""
     weights: tuple[str, str]
     """SHA-256 of the final weights, before and now"""
     circumstances: list[str]
-    """changed versions, hardware, settings and commits"""
+    """changed versions, hardware, settings, commits and patches of uncommitted files"""
 
     @property
     def equal(self) -> bool:
@@ -115,59 +104,20 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
     """Compare two finished runs: their metrics, except timings, and their final weights."""
-    old, new = _values(before), _values(now)
-    logged = [{metric for _, metric in values} for values in (old, new)]
-    # Earlier versions did not log all norms and rates.
-    keys = sorted(
-        key for key in {*old, *new} if not is_diagnosis(key[1]) or all(key[1] in metrics for metrics in logged)
-    )
-    differences = [
-        Difference(*key, old.get(key), new.get(key)) for key in keys if not _same(old.get(key), new.get(key))
-    ]
+    old, new = comparable_values(before.read_metrics(), now.read_metrics())
     manifests = before.read_manifest(), now.read_manifest()
     # A resumed run has several sessions, and something may have changed between two of them.
-    sessions = [_circumstances(session) for manifest in manifests for session in manifest["sessions"]]
-    changed = [
-        f"{name} {first.get(name)} -> {last.get(name)}"
-        for first, last in pairwise(sessions)
-        for name in sorted({*first, *last})
-        if first.get(name) != last.get(name)
-    ]
+    sessions = [session for manifest in manifests for session in manifest["sessions"]]
+    changed = [f"{name} {first} -> {last}" for name, first, last in changed_circumstances(sessions)]
     # An earlier version may have recorded the digest in another form.
     recorded = current_form(manifests[0]["weights"], _final_weights(now))
-    return Comparison(len(keys), differences, (recorded, manifests[1]["weights"]), changed)
+    return Comparison(len({*old, *new}), metric_differences(old, new), (recorded, manifests[1]["weights"]), changed)
 
 
 def _final_weights(run: RunDirectory) -> dict[str, Tensor]:
     checkpoint = find_native(run.path, (LAST,))
     assert checkpoint is not None, "the run has just finished"
     return read_checkpoint(checkpoint).tensors
-
-
-def _values(run: RunDirectory) -> dict[tuple[int, str], float]:
-    return {
-        (row["step"], name): value
-        for row in run.read_metrics()
-        # Rows with this key come from scoring a checkpoint after training.
-        if "checkpoint" not in row
-        for name, value in row.items()
-        if name != "step" and name not in _TIMINGS
-    }
-
-
-def _same(before: float | None, now: float | None) -> bool:
-    if before is None or now is None:
-        return before is now
-    return before == now or (math.isnan(before) and math.isnan(now))
-
-
-def _circumstances(session: dict[str, Any]) -> dict[str, object]:
-    """Return the circumstances of a session by name, without its command."""
-    values = {f"version of {name}": version for name, version in session["versions"].items()}
-    values |= session["hardware"] | session.get("settings", {})
-    values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}
-    git = session["git"] or {}
-    return values | {"commit": git.get("commit"), "modified files": git.get("modified")}
 
 
 def _as_text(value: float | None) -> str:

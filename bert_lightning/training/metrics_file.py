@@ -7,14 +7,14 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from bert_lightning.checkpoints.files import write_text
-from bert_lightning.checkpoints.provenance import METRICS
+from bert_lightning.checkpoints.run_files import METRICS
 from bert_lightning.errors import WorkError
+from bert_lightning.training.metric_rows import read
 
 NAME = METRICS
 
@@ -61,20 +61,6 @@ def append(path: Path, row: Mapping[str, object]) -> None:
         raise WorkError(f"{path}: cannot be written: {error.strerror or error}") from None
     if not complete:
         raise WorkError(f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}")
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return all complete rows, without a line that was cut short when the run was killed."""
-    rows = []
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append({key: math.nan if value is None else value for key, value in row.items()})
-    return rows
 
 
 def forget_after(path: Path, step: int) -> None:

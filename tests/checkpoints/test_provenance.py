@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert_lightning.checkpoints.provenance import MANIFEST, METRICS, SETTINGS, provenance_of
+from bert_lightning.checkpoints.provenance import provenance_of
+from bert_lightning.checkpoints.run_files import MANIFEST, METRICS, SETTINGS
 
 TENSORS = {"weight": torch.ones(2)}
 ROWS = [

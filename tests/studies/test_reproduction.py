@@ -62,6 +62,22 @@ def test_a_change_between_the_sessions_of_a_run_is_named(run, tmp_path):
     assert "trainer.devices 1 -> 2" in compare(RunDirectory(run), other).circumstances
 
 
+def test_another_patch_of_uncommitted_files_is_named_unless_an_earlier_version_recorded_none(run, tmp_path):
+    other = RunDirectory(tmp_path / "other")
+    shutil.copytree(run, other.path, symlinks=True)
+    [session] = other.read_manifest()["sessions"]
+    gits = [{"commit": "0" * 40, "modified": True, "patch": f"uncommitted-{n}.patch"} for n in (1, 2)]
+    gits += [{"commit": "0" * 40, "modified": True}, gits[1]]
+    other.update_manifest(sessions=[{**session, "git": git} for git in gits])
+    changed = [text for text in compare(other, other).circumstances if "patch" in text]
+    # The run is compared with itself, so its sessions come twice, and the first follows the last.
+    assert changed == [
+        "uncommitted patch uncommitted-1.patch -> uncommitted-2.patch",
+        "uncommitted patch uncommitted-2.patch -> uncommitted-1.patch",
+        "uncommitted patch uncommitted-1.patch -> uncommitted-2.patch",
+    ]
+
+
 def test_a_finished_run_is_not_compared_instead_of_a_new_training(run, tmp_path, capsys, monkeypatch):
     assert main(["reproduce", str(run), "--output", str(run)]) == 2
     assert "holds a finished run" in capsys.readouterr().err

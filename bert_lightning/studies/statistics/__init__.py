@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     )
     from bert_lightning.studies.statistics.proportions import fisher_failures, wilson
     from bert_lightning.studies.statistics.results import Difference, Estimate
-    from bert_lightning.studies.statistics.scores import ACCURACY, F1, MATTHEWS, MEAN, OfSums, confusion_counts
+    from bert_lightning.studies.statistics.scores import (
+        ACCURACY,
+        F1,
+        MACRO_F1,
+        MATTHEWS,
+        MEAN,
+        OfMeans,
+        confusion_counts,
+        item_counts,
+    )
     from bert_lightning.studies.statistics.search import expected_maximum
     from bert_lightning.studies.statistics.seeds import compare_seeds, compare_tasks, mean_interval
     from bert_lightning.studies.statistics.sequential import stopping_levels
@@ -38,12 +47,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCURACY",
     "F1",
+    "MACRO_F1",
     "MATTHEWS",
     "MEAN",
     "Difference",
     "Estimate",
     "FriedmanTest",
-    "OfSums",
+    "OfMeans",
     "SignedRanks",
     "approximate_randomisation",
     "bootstrap_examples",
@@ -60,6 +70,7 @@ __all__ = [
     "friedman",
     "holm",
     "interquartile_mean",
+    "item_counts",
     "mcnemar",
     "mean_interval",
     "multi_bootstrap",

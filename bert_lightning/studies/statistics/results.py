@@ -34,11 +34,11 @@ class Difference:
         difference: ours less the baseline; None if an arm has no finite value.
         interval: lower and upper bound of the difference; None if the data cannot give one, and then a note says why.
         p: the p-value of the test; None if the data cannot give one.
-        test: name of the test, for a caption, such as `paired t test`; what the interval is computed with, if p is None.
+        test: name of the test, for a caption, such as `paired t test`.
         n: number of values of ours and of the baseline that were used: runs, or examples.
         notes: whole sentences for the caption, about what these data cannot show.
-        equivalent: whether the interval of level 2 `level` - 1 lies within the margin (TOST); None without a margin or
-            without an interval. False is no evidence of a difference.
+        equivalent: whether the interval of level 2 `level` - 1 lies within the margin (TOST); None without a margin
+            or an interval. False is no evidence of a difference.
         level: confidence level of the interval.
         statistic: value of the test statistic: t, z, or a count.
         degrees: degrees of freedom, if the statistic has some.

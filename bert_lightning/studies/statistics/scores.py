@@ -1,46 +1,153 @@
 """Scores of a set of examples, as functions of what was counted for each example."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bert_lightning.errors import InputError
+
 Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class OfSums:
-    """A score that depends on the sums over examples alone, which is resampled much faster than any other function.
+class OfMeans:
+    """A score that depends only on the means of what was counted for each example.
+
+    Such scores are resampled much faster than any other function of the examples. F1 is one: it depends on the mean
+    numbers of right, superfluous and missing items.
 
     Attributes:
         name: name of the score, for a caption.
-        of: from sums (..., columns) to scores (...).
+        columns: how many numbers there are for each example.
+        of: from means (..., columns) to scores (...).
+
+    >>> F1(np.array([[1, 0, 1], [2, 1, 0]]))
+    0.75
     """
 
     name: str
+    columns: int | None
     of: Callable[[Rows], Rows]
 
     def __call__(self, rows: Rows) -> float:
-        """Return the score of rows (examples, columns)."""
-        return float(self.of(rows.sum(axis=0)))
+        """Return the score of examples (examples, columns)."""
+        return float(self.of(np.asarray(rows, np.float64).mean(axis=0)))
 
 
-def _nothing(sums: Rows) -> Rows:
-    raise NotImplementedError
+def _first(means: Rows) -> Rows:
+    return np.asarray(means[..., 0])
 
 
-MEAN = OfSums("mean", _nothing)
-ACCURACY = OfSums("accuracy", _nothing)
-F1 = OfSums("F1", _nothing)
-MATTHEWS = OfSums("Matthews", _nothing)
+def _f1(means: Rows) -> Rows:
+    right, superfluous, missing = np.moveaxis(means, -1, 0)
+    return _ratio(2 * right, 2 * right + superfluous + missing)
 
 
-def confusion_counts(gold: Sequence[object], predicted: Sequence[object], labels: Sequence[object]) -> Rows:
-    """Return one row per example (examples, labels x labels): which cell of the confusion matrix it falls in."""
-    raise NotImplementedError
+def _square(means: Rows) -> Rows:
+    """Return confusion matrices (..., gold, predicted) from their cells (..., gold x predicted)."""
+    size = round(means.shape[-1] ** 0.5)
+    return means.reshape(*means.shape[:-1], size, size)
+
+
+def _macro_f1(means: Rows) -> Rows:
+    matrix = _square(means)
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return np.asarray(_ratio(2 * right, matrix.sum(axis=-1) + matrix.sum(axis=-2)).mean(axis=-1))
+
+
+def _matthews(means: Rows) -> Rows:
+    """Return Matthews' correlation of any number of classes (Gorodkin 2004)."""
+    matrix = _square(means)
+    gold, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    right, total = np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1))
+    covariance = right * total - (gold * predicted).sum(axis=-1)
+    spreads = (total**2 - (gold**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    # What is left of the spread of a constant prediction is rounding.
+    return _ratio(covariance, np.sqrt(np.where(spreads > 1e-12 * total**4, spreads, 0.0)))
+
+
+def _ratio(numerator: Rows, denominator: Rows) -> Rows:
+    """Return the ratio, and 0 where the denominator is 0, as the scores of this package do."""
+    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator > 0)
+
+
+MEAN = OfMeans("mean", 1, _first)
+"""Mean over examples of one number per example, such as the F1 of a question."""
+ACCURACY = OfMeans("accuracy", 1, _first)
+"""Accuracy, from 1 for each right and 0 for each wrong answer."""
+F1 = OfMeans("F1", 3, _f1)
+"""Micro-averaged F1, from the rows of `item_counts`."""
+MACRO_F1 = OfMeans("macro F1", None, _macro_f1)
+"""Mean of the F1 of all labels, from the rows of `confusion_counts`."""
+MATTHEWS = OfMeans("Matthews correlation", None, _matthews)
+"""Matthews' correlation, from the rows of `confusion_counts`."""
+
+
+def item_counts(gold: Sequence[Iterable[Hashable]], predicted: Sequence[Iterable[Hashable]]) -> Rows:
+    """Return how many items of each example are right, superfluous and missing (examples, 3), for `F1`.
+
+    Args:
+        gold: items of each example, such as the spans of a sentence or the labels of a text.
+        predicted: the items that were predicted for it.
+
+    Raises:
+        InputError: the lists have different lengths.
+
+    >>> item_counts([{("PER", 0, 2)}, {("LOC", 1, 2)}], [{("PER", 0, 2), ("ORG", 3, 4)}, {}]).tolist()
+    [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    _same_length(gold, predicted)
+    counts = []
+    for items, found in zip(map(set, gold), map(set, predicted), strict=True):
+        counts.append((len(items & found), len(found - items), len(items - found)))
+    return np.array(counts, np.float64).reshape(-1, 3)
+
+
+def confusion_counts(gold: Sequence[Hashable], predicted: Sequence[Hashable], labels: Sequence[Hashable]) -> Rows:
+    """Return in which cell of the confusion matrix each example falls (examples, labels x labels), as 0 and 1.
+
+    Args:
+        gold: label of each example.
+        predicted: label that was predicted for it.
+        labels: all labels.
+
+    Raises:
+        InputError: the lists have different lengths, or a label is unknown.
+
+    >>> confusion_counts(["yes", "no"], ["yes", "yes"], ["no", "yes"]).tolist()
+    [[0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
+    """
+    _same_length(gold, predicted)
+    number = {label: place for place, label in enumerate(labels)}
+    for label in (*gold, *predicted):
+        if label not in number:
+            raise InputError(f"the label {label!r} is not one of {list(labels)}")
+    rows = np.zeros((len(gold), len(number) ** 2))
+    for row, (right, found) in enumerate(zip(gold, predicted, strict=True)):
+        rows[row, number[right] * len(number) + number[found]] = 1
+    return rows
 
 
 def as_rows(values: ArrayLike, name: str) -> Rows:
-    """Return values (examples,) or (examples, columns) as rows of float64."""
-    raise NotImplementedError
+    """Return values (examples,) or (examples, columns) as rows of float64.
+
+    Raises:
+        InputError: the shape is another one, there is no example, or a value is not finite.
+    """
+    rows = np.asarray(values, np.float64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or not rows.size:
+        raise InputError(
+            f"{name} has the shape {rows.shape}; it must be (examples,) or (examples, columns), not empty"
+        )
+    if not np.isfinite(rows).all():
+        bad = int((~np.isfinite(rows).all(axis=1)).sum())
+        raise InputError(f"{name} holds values that are not finite in {bad} of {len(rows)} examples")
+    return rows
+
+
+def _same_length(gold: Sequence[object], predicted: Sequence[object]) -> None:
+    if len(gold) != len(predicted):
+        raise InputError(f"there are {len(gold)} gold answers and {len(predicted)} predictions")

@@ -1,5 +1,6 @@
 """Checks of the numbers that statistics are computed from, and scipy, which only the extra `studies` installs."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -21,7 +22,19 @@ def scipy_stats() -> ModuleType:
         from scipy import stats
     except ImportError:
         raise InputError("intervals and tests need extra packages: pip install 'bert_lightning[studies]'") from None
-    return stats  # type: ignore[no-any-return]
+    return stats
+
+
+def root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function of opposite signs at both bounds is 0 (Brent's method).
+
+    Raises:
+        InputError: scipy is not installed.
+    """
+    scipy_stats()
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high, xtol=1e-12))
 
 
 def finite(values: ArrayLike, name: str, dimensions: int = 1) -> NDArray[np.float64]:

@@ -1,0 +1,182 @@
+"""The record of a study, `study.json`: what was asked, which runs belong to it, and what became of each."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bert_lightning.checkpoints.files import write_json
+from bert_lightning.config.published import Published
+from bert_lightning.errors import InputError
+
+NAME = "study.json"
+FORMAT = 1
+
+State = Literal["waiting", "running", "finished", "failed", "interrupted", "pruned", "blocked"]
+"""What became of a run.
+
+A failed run ended by an error. An interrupted one was stopped or killed, and resumes. A blocked one has an upstream
+run that did not finish. A pruned one was stopped by a search, because other trials were better.
+"""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """What a study compares.
+
+    Attributes:
+        metric: names of the metrics, such as val/accuracy; empty for all.
+        baseline: the arm that the others are compared with; None for the first arm of each stage.
+        equivalence: the largest difference that counts as none; None if the study does not ask about equivalence.
+    """
+
+    metric: tuple[str, ...] = ()
+    baseline: str | None = None
+    equivalence: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One run of a study.
+
+    Attributes:
+        stage: name of its stage.
+        arm: name of its arm, which is the same down a chain of stages until a stage adds axes of its own.
+        values: dotted key -> value of the arm's axes, those of earlier stages too. A key that two stages vary has the
+            name of the later stage before it, as in `rte/optimizer.learning_rate`.
+        seed: value of `seed_everything`.
+        directory: its run directory, relative to the folder of the study. It may not exist yet. What the run prints
+            is in a file beside it, with `.log` after its name.
+        state: what became of it.
+        status: exit status of its last process, negative for the signal that killed it; None if none has ended.
+        message: why it is not finished; None if there is nothing to say.
+        seconds: the time that it took, over all of its processes.
+        attempts: how many processes were started for it.
+        trial: number of its trial in a search; None outside searches.
+    """
+
+    stage: str
+    arm: str
+    values: dict[str, object]
+    seed: int
+    directory: str
+    state: State = "waiting"
+    status: int | None = None
+    message: str | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+    trial: int | None = None
+
+    @property
+    def log(self) -> str:
+        """The file of what it prints, relative to the folder of the study."""
+        return f"{self.directory}.log"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The record of a study.
+
+    Attributes:
+        study: its name.
+        question: the question that it answers.
+        file: text of the study file.
+        version: version of this package that wrote it.
+        stages: names of the stages, each after those that it starts from.
+        runs: all runs, stage by stage; the first arm of a stage is its baseline.
+        compare: what the study compares.
+        published: arm -> published figures.
+        search: what a search adds; None if there was none.
+    """
+
+    study: str
+    question: str
+    file: str
+    version: str
+    stages: tuple[str, ...]
+    runs: tuple[RecordedRun, ...] = ()
+    compare: Compare = field(default_factory=Compare)
+    published: dict[str, list[Published]] = field(default_factory=dict)
+    search: dict[str, Any] | None = None
+
+    def arms(self, stage: str) -> list[str]:
+        """Return the arms of a stage in their order, without those of searches."""
+        return list(dict.fromkeys(run.arm for run in self.runs if run.stage == stage and run.trial is None))
+
+    def of_state(self, *states: State) -> list[RecordedRun]:
+        """Return the runs in one of some states."""
+        return [run for run in self.runs if run.state in states]
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Return whether a folder holds a study."""
+        return (folder / NAME).is_file()
+
+    @classmethod
+    def read(cls, folder: Path) -> "StudyRecord":
+        """Read the record of the study in a folder.
+
+        Raises:
+            InputError: there is none, it is damaged, or a later version of this package wrote it.
+        """
+        path = folder / NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{folder} holds no study: it has no {NAME}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from None
+        try:
+            if values["format"] > FORMAT:
+                raise InputError(
+                    f"{path} was written by version {values.get('version')} of this package in a later format: "
+                    "install that version to go on with this study"
+                )
+            return cls._of(values)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}: {error}): move it away, and `ablate` writes it again from "
+                "the run directories"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Write the record, complete or not at all."""
+        values = dataclasses.asdict(self)
+        for run in values["runs"]:
+            if run["trial"] is None:
+                del run["trial"]
+        if self.search is None:
+            del values["search"]
+        write_json(folder / NAME, {"format": FORMAT, **values})
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> "StudyRecord":
+        compare = values["compare"]
+        runs = [RecordedRun(**_known(RecordedRun, run)) for run in values["runs"]]
+        unknown = next((run.state for run in runs if run.state not in get_args(State)), None)
+        if unknown is not None:
+            raise ValueError(f"a run has the state {unknown!r}")
+        return cls(
+            study=values["study"],
+            question=values["question"],
+            file=values["file"],
+            version=values["version"],
+            stages=tuple(values["stages"]),
+            runs=tuple(runs),
+            compare=Compare(**{**_known(Compare, compare), "metric": tuple(compare["metric"])}),
+            published={
+                arm: [Published(**_known(Published, figure)) for figure in figures]
+                for arm, figures in values["published"].items()
+            },
+            search=values.get("search"),
+        )
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the fields of a dataclass, without keys that a later version may have added."""
+    names = {each.name for each in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if name in names}

@@ -1,0 +1,95 @@
+"""What differs between two runs: the values that they logged, and the circumstances of their sessions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from bert_lightning.runs.record import MODULES
+from bert_lightning.tasks.norms_and_rates import is_diagnosis
+from bert_lightning.training.throughput import THROUGHPUT_METRICS
+
+# Metrics that differ between equal trainings, because they measure time and memory.
+_TIMINGS = {"time", *THROUGHPUT_METRICS}
+# Circumstance that earlier versions did not record.
+PATCH = "uncommitted patch"
+_UNKNOWN = object()
+
+
+class MetricDifference(NamedTuple):
+    """One metric at one step that differs between two runs."""
+
+    step: int
+    metric: str
+    before: float | None
+    """None if the run did not log it"""
+    now: float | None
+
+
+def logged_values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
+    """Return what a training logged, by step and metric, without timings and without the scores of later commands."""
+    return {
+        (row["step"], name): value
+        for row in rows
+        # Rows with this key come from scoring a checkpoint after training.
+        if "checkpoint" not in row
+        for name, value in row.items()
+        if name != "step" and name not in _TIMINGS
+    }
+
+
+def comparable_values(
+    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str], float]]:
+    """Return what two trainings logged, without norms and rates that one of them did not log at all.
+
+    Earlier versions did not log all of these.
+    """
+    values = logged_values(before), logged_values(now)
+    logged = [{metric for _, metric in each} for each in values]
+
+    def counts(metric: str) -> bool:
+        return not is_diagnosis(metric) or all(metric in metrics for metrics in logged)
+
+    old, new = ({key: value for key, value in each.items() if counts(key[1])} for each in values)
+    return old, new
+
+
+def metric_differences(
+    before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
+) -> list[MetricDifference]:
+    """Return the values that are not bitwise equal, sorted by step. Arguments are what `logged_values` returns."""
+    return [
+        MetricDifference(*key, before.get(key), now.get(key))
+        for key in sorted({*before, *now})
+        if not _same(before.get(key), now.get(key))
+    ]
+
+
+def _same(before: float | None, now: float | None) -> bool:
+    if before is None or now is None:
+        return before is now
+    return before == now or (math.isnan(before) and math.isnan(now))
+
+
+def changed_circumstances(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, object, object]]:
+    """Return what changed from each session to the next: its name, the value before and the value after.
+
+    Circumstances are versions, hardware, settings that may change, modules of the user's, and the state of the code.
+    """
+    return [
+        (name, first.get(name), last.get(name))
+        for first, last in pairwise(map(_circumstances, sessions))
+        for name in sorted({*first, *last})
+        if first.get(name) != last.get(name) and _UNKNOWN not in (first.get(name), last.get(name))
+    ]
+
+
+def _circumstances(session: Mapping[str, Any]) -> dict[str, object]:
+    """Return the circumstances of a session by name, without its command."""
+    values = {f"version of {name}": version for name, version in session["versions"].items()}
+    values |= session["hardware"] | session.get("settings", {})
+    values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}
+    git = session["git"] or {}
+    patch = git.get("patch", None if git.get("modified") is False else _UNKNOWN)
+    return values | {"commit": git.get("commit"), "modified files": git.get("modified"), PATCH: patch}
