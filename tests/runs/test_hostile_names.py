@@ -90,17 +90,20 @@ def test_a_picture_that_cannot_be_drawn_is_only_a_warning(tmp_path, monkeypatch,
     assert (tmp_path / "validation/confusion.svg").exists()
     monkeypatch.setattr(evaluation_files, "confusion_figure", broken)
     report = evaluation_files.write_evaluation(tmp_path, "validation", task, evaluation, {"val/f1": 0.25})
+    assert report.text == "text"
     assert "confusion.svg could not be drawn: OverflowError: in\\nmatplotlib" in caplog.text
     # The earlier picture shows other scores.
     assert not (tmp_path / "validation/confusion.svg").exists()
     assert json.loads((tmp_path / "validation/report.json").read_text())["scores"] == {"val/f1": 0.25}
-    assert report.text == "text"
 
     logged = []
     run = SimpleNamespace(log=logged.append)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, Table=lambda **given: given, Image=broken))
-    weights_and_biases.log_report(report)
-    assert [list(each) for each in logged] == [["classes"]]
+    weights_and_biases.log_last_validation(tmp_path)
+    assert [*logged[0], *logged[1], *logged[2]] == [
+        f"validation/{title}" for title in ("predictions", "classes", "confusion counts")
+    ]
+    assert len(logged) == 3
     assert "the confusion matrix for W&B could not be drawn" in caplog.text
 
 
