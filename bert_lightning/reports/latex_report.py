@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.confounds import confound_text
 from bert_lightning.reports.latex_text import comment, latex, latex_number
 from bert_lightning.reports.number_texts import (
@@ -63,7 +64,7 @@ def _tables(table: ResultTable, ranges: bool, before: int) -> Iterator[str]:
     yield from (comment(line) for line in _remarks(table))
     if not table.arms:
         return
-    caption = " ".join([f"{table.title}.", table.question or "", *table.caption, _missing(table)])
+    caption = " ".join([f"{table.title}.", table.question or "", whole_caption(table), _missing(table)])
     confounds = [confound_text(each) for each in table.confounds if each.explained_by is None]
     yield from _float(caption, f"{table.title}", confounds)
     yield from _grid(*_scores(table), [f"[{before + number}]" for number in range(1, len(table.arms) + 1)])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from bert_lightning.checkpoints.plain_text import markdown, markdown_code
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.confounds import confound_text
 from bert_lightning.reports.number_texts import (
     equivalence_text,
@@ -48,7 +49,7 @@ def _table(table: ResultTable, ranges: bool, footnotes: list[str]) -> Iterator[s
         names = [_footnote(arm, footnotes) if arm.runs else "" for arm in table.arms]
         yield from (*_scores(table, names), "")
         if table.caption:
-            yield from (markdown(" ".join(table.caption)), "")
+            yield from (markdown(whole_caption(table)), "")
     yield from _differences(table)
     if ranges:
         yield from _ranges(table)

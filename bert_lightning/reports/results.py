@@ -170,8 +170,8 @@ class ResultTable:
         question: the question that the study asks.
         directory: directory of the study, in which `study.json` lies.
         baseline: label of the arm with which the others are compared.
-        caption: whole sentences: spread, test, correction, n, the checkpoint that was scored, and what the seeds
-            cannot say.
+        caption: whole sentences: spread, test, correction, n, and the checkpoint that was scored. What marks mean
+            depends on the form, and cells have notes of their own.
         confounds: what arms differ in; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
     """

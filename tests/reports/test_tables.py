@@ -8,6 +8,7 @@ from scipy import stats
 
 from bert_lightning.config.published import Published
 from bert_lightning.errors import InputError
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
 from bert_lightning.studies.record import Compare
@@ -33,7 +34,7 @@ def cells(table, metric="val/accuracy"):
 
 
 def text_of(table):
-    return " ".join(table.caption)
+    return whole_caption(table)
 
 
 # -- statistics --------------------------------------------------------------------------------------------------
