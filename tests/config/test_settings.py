@@ -417,9 +417,7 @@ def test_a_run_directory_in_place_of_an_experiment_file_is_told_from_another_fol
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("task: pretraining\n")
     (tmp_path / "other").mkdir()
-    with pytest.raises(
-        InputError, match=r"run is a folder; .* did you mean .*run/config\.yaml"
-    ):
+    with pytest.raises(InputError, match=r"run is a folder; .* did you mean .*run/config\.yaml"):
         load_experiment(tmp_path / "run")
     with pytest.raises(InputError, match=r"other is a folder; a YAML file is expected$"):
         load_experiment(tmp_path / "other")
