@@ -32,6 +32,8 @@ class Progress:
     def __init__(self, folder: Path, plan: Sequence[PlannedRun], before: StudyRecord | None) -> None:
         self.folder = folder
         self.directories = Directories(folder, plan)
+        # Runs that were stopped from outside, or killed for their memory, do not start again at once.
+        self._stopped: set[PlannedRun] = set()
         known = {run.directory: run for run in (before.runs if before is not None else ())}
         self.runs: dict[PlannedRun, RecordedRun] = {}
         for run in plan:
@@ -45,13 +47,25 @@ class Progress:
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
         self.block()
 
+    def recorded(self) -> list[RecordedRun]:
+        """Return the runs as the record of the study has them."""
+        return list(self.runs.values())
+
     def startable(self) -> list[PlannedRun]:
         """Return the runs that are not finished, and whose upstream runs are."""
         return [
             run
             for run, recorded in self.runs.items()
-            if recorded.state in TO_DO and all(self.runs[each].state == "finished" for each in run.upstreams.values())
+            if recorded.state in TO_DO
+            and run not in self._stopped
+            and all(self.runs[each].state == "finished" for each in run.upstreams.values())
         ]
+
+    def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
+        """Return what became of a run whose process has ended, as this study takes it."""
+        if recorded.state == "interrupted":
+            self._stopped.add(run)
+        return recorded
 
     def block(self) -> None:
         """Give waiting runs the state `blocked` if an upstream run failed, and take it back if it no longer does."""

@@ -47,10 +47,17 @@ class Directories:
     def __init__(self, folder: Path, plan: Sequence[PlannedRun]) -> None:
         self.folder = folder
         self._planned = {run.directory for run in plan}
+        # Directory as the settings name it -> the one that there is.
         self._found: dict[str, str] = {}
         for run in plan:
             if not (folder / run.directory).exists() and (other := self._other(run)) is not None:
                 self._found[run.directory] = other
+
+    def __ior__(self, others: "Directories") -> "Directories":
+        """Add the directories of other runs of the study."""
+        self._planned |= others._planned
+        self._found |= others._found
+        return self
 
     def __getitem__(self, run: PlannedRun) -> str:
         return self._found.get(run.directory, run.directory)
