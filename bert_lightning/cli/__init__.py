@@ -135,6 +135,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
     prints = options.command in _PRINTING or getattr(options, "print_config", None) is not None
+    prints |= getattr(options, "dry_run", False)
     drop_output(not prints or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
         # Training continues after its terminal closes, unless torchrun would kill it soon after.
