@@ -24,7 +24,7 @@ _TWO = "2 seeds leave one degree of freedom, so the interval is very wide."
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """Return the mean of one arm's scores with its t interval, n - 1 degrees of freedom.
 
-    A bootstrap over few seeds gives an interval that is far too narrow: it covers 73 % instead of 95 % with three seeds.
+    A bootstrap over few seeds gives an interval that is too narrow: it covers 73 % instead of 95 % with three seeds.
 
     Args:
         values: one score per run. Scores that are not finite are left out, and a note counts them.
