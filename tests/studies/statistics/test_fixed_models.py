@@ -165,6 +165,9 @@ def test_perfect_scores_have_no_bootstrap_interval_and_say_why():
     found = bootstrap_examples([1.0] * 30, score=ACCURACY)
     assert found.interval is None
     assert "All resampled examples give the same value, so there is no interval." in found.notes
+    single = bootstrap_examples([0.7], [0.5])
+    assert (single.value, single.interval) == (pytest.approx(0.2), None)
+    assert single.notes[1:] == found.notes[1:]
 
 
 def test_right_and_wrong_answers_are_compared_by_mcnemar_and_all_else_by_randomisation():
