@@ -41,6 +41,8 @@ FINISHED = "finished"
 GIVEN = "given_in_python"
 # Entry of a session: the user's modules that it took code from.
 MODULES = "own_modules"
+# Entry of a session: its group, type and tags in W&B.
+WANDB = "wandb"
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
     _begin(session, lock, trainer.max_steps)
     ending, message = "failed", None
     try:
-        yield
+        with weights_and_biases.data_folder(session.directory.path / "wandb"):
+            yield
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
@@ -209,6 +212,7 @@ def _record_beginning(session: Session, num_steps: int) -> None:
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
         "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
+        WANDB: weights_and_biases.Membership.of_experiment(session.experiment).to_dict(),
         **circumstances(),
         "git": recorded_git_state(directory.path),
         **({GIVEN: session.given} if session.given else {}),
@@ -253,6 +257,5 @@ def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[st
     """Write predictions and report of the validation after the last step."""
     if isinstance(task, FineTuningTask) and task.evaluation is not None:
         scores = {name: value for name, value in metrics.items() if name.startswith("val/")}
-        report = write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
-        if report is not None:
-            weights_and_biases.log_report(report)
+        write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
+        weights_and_biases.log_last_validation(directory.predictions)
