@@ -120,6 +120,9 @@ class TrainerSettings:
             gradients never reach the weights.
         val_check_interval: steps between validations, with one more after the last step; null validates ten times.
         log_every_n_steps: steps over which training metrics are averaged.
+        log_norms: norms that are logged with them, of the last of these steps: `total` logs the global norm of the
+            gradients before clipping and that of the trained parameters, `blocks` also those of the embeddings, of
+            each block and of the head. They change no result.
         compile: compile the model with `torch.compile`, which takes about a minute; on a GPU and with several
             processes, each block by itself. auto does so on a GPU for 2,000 steps or more. On a processor, steps
             without it were faster.
@@ -141,6 +144,7 @@ class TrainerSettings:
     non_finite: Literal["stop", "skip"] = "stop"
     val_check_interval: int | None = None
     log_every_n_steps: int = 10
+    log_norms: Literal["none", "total", "blocks"] = "total"
     compile: bool | Literal["auto"] = "auto"
     deterministic: bool = False
 

@@ -272,6 +272,7 @@ def optimization_of(experiment: Experiment, model: PretrainedModel, num_steps: i
         seed=experiment.seed_everything,
         non_finite=experiment.trainer.non_finite,
         log_every_n_steps=experiment.trainer.log_every_n_steps,
+        log_norms=experiment.trainer.log_norms,
         loss_weights=experiment.loss_weights,
         parameter_groups=experiment.parameter_groups,
         releases=_releases(experiment.freeze.unfreeze_every, model, num_steps),

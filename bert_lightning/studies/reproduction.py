@@ -19,7 +19,7 @@ from bert_lightning.runs.record import FINISHED, GIVEN
 from bert_lightning.studies.two_runs import (
     MetricDifference,
     changed_circumstances,
-    logged_values,
+    comparable_values,
     metric_differences,
 )
 
@@ -104,7 +104,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
     """Compare two finished runs: their metrics, except timings, and their final weights."""
-    old, new = logged_values(before.read_metrics()), logged_values(now.read_metrics())
+    old, new = comparable_values(before.read_metrics(), now.read_metrics())
     manifests = before.read_manifest(), now.read_manifest()
     # A resumed run has several sessions, and something may have changed between two of them.
     sessions = [session for manifest in manifests for session in manifest["sessions"]]

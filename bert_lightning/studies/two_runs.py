@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from bert_lightning.runs.record import MODULES
+from bert_lightning.tasks.norms_and_rates import is_diagnosis
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # Metrics that differ between equal trainings, because they measure time and memory.
@@ -35,6 +36,23 @@ def logged_values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], fl
         for name, value in row.items()
         if name != "step" and name not in _TIMINGS
     }
+
+
+def comparable_values(
+    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str], float]]:
+    """Return what two trainings logged, without norms and rates that one of them did not log at all.
+
+    Earlier versions did not log all of these.
+    """
+    values = logged_values(before), logged_values(now)
+    logged = [{metric for _, metric in each} for each in values]
+
+    def counts(metric: str) -> bool:
+        return not is_diagnosis(metric) or all(metric in metrics for metrics in logged)
+
+    old, new = ({key: value for key, value in each.items() if counts(key[1])} for each in values)
+    return old, new
 
 
 def metric_differences(

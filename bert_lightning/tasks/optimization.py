@@ -13,6 +13,7 @@ from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.optim.optimizers import OPTIMIZERS, OptimizerSettings
 from bert_lightning.optim.parameter_groups import ParameterGroupSettings, parameter_groups
 from bert_lightning.optim.schedules import Schedule
+from bert_lightning.tasks.norms_and_rates import NormsLogged
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Optimization:
         non_finite: what to do if loss or gradients of a step are not finite: stop training, or skip the step.
         log_every_n_steps: length of the log interval, over which training metrics are averaged. A Trainer that is
             built with another value than Lightning's default decides instead.
+        log_norms: which norms are logged at the end of a log interval (`tasks/norms_and_rates.py`).
         loss_weights: factor on each loss by name; 1 for a loss without one, as published.
         parameter_groups: learning rates and weight decay by parameter.
         releases: name of a parameter in the model -> the first step that updates it; 0 for all others.
@@ -39,6 +41,7 @@ class Optimization:
     gradient_clip_val: float | None = 1.0
     seed: int = 0
     log_every_n_steps: int = 10
+    log_norms: NormsLogged = "total"
     non_finite: Literal["stop", "skip"] = "stop"
     loss_weights: dict[str, float] = field(default_factory=dict)
     parameter_groups: ParameterGroupSettings = field(default_factory=ParameterGroupSettings)

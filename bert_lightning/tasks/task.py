@@ -1,7 +1,7 @@
 """The base of all tasks: their declarations, the training step, its logging, and the content of checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,12 +26,12 @@ from bert_lightning.tasks.distributions import Distribution
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask
+from bert_lightning.tasks.norms_and_rates import LoggedNorms, learning_rates
 from bert_lightning.tasks.optimization import Optimization
 from bert_lightning.tasks.step import accumulate_gradients, loss_weights
 from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.tasks.trainer_checks import (
     LIGHTNING_LOG_INTERVAL,
-    base_rate,
     beyond_plan,
     check_flags,
     check_training,
@@ -39,7 +39,7 @@ from bert_lightning.tasks.trainer_checks import (
 )
 from bert_lightning.tasks.update import loss_scaler, update_weights
 from bert_lightning.text.wordpiece import WordPieceTokenizer
-from bert_lightning.training.finite import FiniteSteps, LossSpikes, limit_gradients
+from bert_lightning.training.finite import FiniteSteps, GradientNorms, LossSpikes, limit_gradients
 from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
 
@@ -59,6 +59,7 @@ class Task(LoggedTask, Inference):
         step_method: turns a micro-batch into gradients.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
+        gradient_norms: the norm of each of them.
         is_computing_gradients: whether a step has begun and changed no weights yet. It stays so after an error.
     """
 
@@ -98,6 +99,7 @@ class Task(LoggedTask, Inference):
         self.step_method: StepMethod = PlainStep(self)
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
+        self.gradient_norms = GradientNorms([], torch.zeros(0))
         self.is_computing_gradients = False
         self._without_optimizer: list[torch.nn.Parameter] = []
         self._interval = LogInterval()
@@ -195,7 +197,8 @@ class Task(LoggedTask, Inference):
         done, every = step + 1, self._log_every_n_steps
         is_logged = done == optimization.num_steps or (every > 0 and done % every == 0)
         # The schedule moves on at the end of the step.
-        rate = base_rate(self.trainer.optimizers[0], optimization.optimizer.learning_rate) if is_logged else 0.0
+        optimizer, rate = self.trainer.optimizers[0], optimization.optimizer.learning_rate
+        rates = learning_rates(self.model, optimizer, rate) if is_logged else {}
         micro_batches = batch if isinstance(batch, list) else [batch]
         clock.begin_step(self.device)
         self.is_computing_gradients = True
@@ -210,7 +213,7 @@ class Task(LoggedTask, Inference):
         clock.end_step()
         self._interval.add(*result.only_if(finite), result.work)
         if is_logged:
-            self._log_interval(done, rate)
+            self._log_interval(done, rates)
         return {"loss": result.loss.detach()}
 
     @property
@@ -325,12 +328,14 @@ class Task(LoggedTask, Inference):
         num_tokens = sum(batch["num_tokens"] for batch in batches)
         return Work(num_tokens, sum(batch["num_sequences"] for batch in batches), operations)
 
-    def _log_interval(self, step: int, rate: float) -> None:
-        """Log the means and the speed of the log interval that ends with a step, taken with a learning rate."""
+    def _log_interval(self, step: int, rates: Mapping[str, float]) -> None:
+        """Log the log interval that ends with a step: means and speed, learning rates and norms of that step."""
+        # Computed before the first value is read, so that the device is waited for once.
+        norms = LoggedNorms(self.model, self.gradient_norms, self._optimization.log_norms)
         self._finite.read()
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
         logged = self._named_means(values.means)
-        logged["train/learning_rate"] = rate
+        logged |= {**rates, **norms.read()}
         self._spikes.add(step, logged["train/loss"])
         if (scaler := loss_scaler(self)) is not None:
             logged["train/loss_scale"] = scaler.get_scale()

@@ -3,7 +3,6 @@
 import math
 from typing import TYPE_CHECKING
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -148,17 +147,6 @@ def beyond_plan(num_steps: int) -> str:
         "Trainer(max_epochs=1), or plan more steps (TrainingLength and Optimization.num_steps, in an experiment "
         "trainer.max_steps)"
     )
-
-
-def base_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> float:
-    """Return the current rate of the group that starts from the optimiser's own learning rate.
-
-    If no group does, it is that of the group that starts from the highest rate.
-    """
-    groups = [(float(group.get("initial_lr", group["lr"])), group) for group in optimizer.param_groups]
-    initial = [rate for rate, _ in groups]
-    number = initial.index(learning_rate) if learning_rate in initial else initial.index(max(initial))
-    return float(groups[number][1]["lr"])
 
 
 def limiting_flag(trainer: Trainer) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.distributed.collectives import holds_everywhere
 from bert_lightning.optim.freezing import drop_gradients
-from bert_lightning.training.finite import FiniteSteps, gradient_norm
+from bert_lightning.training.finite import FiniteSteps, gradient_norms
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.task import Optimization, Task
@@ -53,7 +53,8 @@ def update_weights(
     finite: list[Tensor] = []
 
     def clip_and_check() -> None:
-        task.gradient_norm = gradient_norm(task.model.parameters())
+        task.gradient_norms = gradient_norms(task.model.parameters())
+        task.gradient_norm = task.gradient_norms.total()
         task.configure_gradient_clipping(optimizer, optimization.gradient_clip_val, "norm")
         is_finite = holds_everywhere(task.gradient_norm.isfinite() & sums.isfinite().all())
         finite.append(is_finite)

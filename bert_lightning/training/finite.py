@@ -26,15 +26,32 @@ _NUM_COMPARED, _FEWEST_COMPARED = 20, 5
 _LOSSES_KEY, _SKIPPED_KEY, _IN_A_ROW_KEY = "loss_windows", "skipped_steps", "skipped_in_a_row"
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the global norm of the gradients, ().
+class GradientNorms(NamedTuple):
+    """The norm of the gradient of each parameter that has one."""
 
-    Unlike `torch.nn.utils.get_total_norm`, it covers the slices of all processes, and computes in float32 if
-    gradients are narrower.
+    parameters: list[nn.Parameter]
+    values: Tensor
+    """(n,) in float32 at least"""
+
+    def total(self) -> Tensor:
+        """Return the global norm, ()."""
+        return torch.linalg.vector_norm(self.values) if self.parameters else torch.zeros(())
+
+
+def gradient_norms(parameters: Iterable[nn.Parameter]) -> GradientNorms:
+    """Return the norms of the gradients.
+
+    Unlike those of `torch.nn.utils`, they cover the slices of all processes, and are computed in float32 if gradients
+    are narrower.
     """
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [local(parameter.grad) for parameter in trained if parameter.grad is not None]
-    return torch.linalg.vector_norm(norms(gradients, trained)) if gradients else torch.zeros(())
+    return GradientNorms(trained, norms(gradients, trained) if gradients else torch.zeros(0))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the global norm of the gradients, ()."""
+    return gradient_norms(parameters).total()
 
 
 def limit_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:

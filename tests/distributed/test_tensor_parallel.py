@@ -10,7 +10,8 @@ import copy
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
-from bert_lightning.training.finite import gradient_norm, limit_gradients
+from bert_lightning.tasks.norms_and_rates import LoggedNorms
+from bert_lightning.training.finite import gradient_norms, limit_gradients
 from bert_lightning.optim.optimizers import SGD, AdamW, Lamb, Muon
 from bert_lightning.distributed.slices import local, slice_for, whole, whole_shape
 from bert_lightning.distributed.sharded import shard
@@ -39,7 +40,7 @@ for name, optimizer in settings.items():
     matrices = one.hidden_matrices() if name == "muon" else None
     shard(two, two.backbone.layers, (), mesh, "32")
     mark_slices(two)
-    steps, lengths, losses = [], [], []
+    steps, lengths, losses, logged = [], [], [], []
     for model in (one, two):
         named = list(model.named_parameters())
         groups = [{"params": [p for _, p in named], "weight_decay": 0.01}]
@@ -52,7 +53,9 @@ for name, optimizer in settings.items():
             loss = model(ids).square().sum() * 100
             loss.backward()
             losses.append(float(loss))
-            norm = gradient_norm(model.parameters())
+            norms = gradient_norms(model.parameters())
+            norm = norms.total()
+            logged.append(LoggedNorms(model, norms, "blocks").read())
             limit_gradients(model.parameters(), norm, 0.5)
             lengths.append(float(norm))
             each.step()
@@ -62,6 +65,8 @@ for name, optimizer in settings.items():
         "weights": max(float((a - whole(b.detach(), b)).abs().max()) for a, b in pairs),
         "losses": max(abs(a / b - 1) for a, b in zip(losses[::2], losses[1::2])),
         "norms": max(abs(a / b - 1) for a, b in zip(lengths[::2], lengths[1::2])),
+        "logged": max(abs(a[key] / b[key] - 1) for a, b in zip(logged[::2], logged[1::2]) for key in a),
+        "logged names": [sorted(each) for each in logged[:2]],
         "kept": sum(local(b).numel() for _, b in pairs) / sum(a.numel() for a, _ in pairs),
         "shapes": all(tuple(a.shape) == whole_shape(b) for a, b in pairs),
         "rows": all(torch.equal(slice_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
@@ -102,6 +107,11 @@ def test_tensor_parallel_processes_train_what_one_process_trains(found, name):
     assert found[name]["weights"] <= MOST
     assert found[name]["losses"] <= MOST
     assert found[name]["norms"] <= MOST
+    one, several = found[name]["logged names"]
+    assert one == several
+    assert "train/gradient_norm_block_2" in one
+    # Norms are logged in float32.
+    assert found[name]["logged"] <= 1e-6
     assert found[name]["shapes"]
     assert found[name]["rows"]
 

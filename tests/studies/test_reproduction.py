@@ -102,6 +102,22 @@ def test_a_different_metric_is_named_with_its_step(run, tmp_path, capsys):
     assert "1 of " in capsys.readouterr().out
 
 
+def test_norms_that_an_earlier_version_did_not_log_are_no_difference(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other, symlinks=True)
+    rows = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
+    assert any("train/gradient_norm" in row for row in rows)
+    earlier = [{name: value for name, value in row.items() if "_norm" not in name} for row in rows]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in earlier))
+    assert compare(RunDirectory(other), RunDirectory(run)).equal
+    # A single value that is missing is a difference.
+    [first, *rest] = rows
+    del first["train/gradient_norm"]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [first, *rest]))
+    [difference] = compare(RunDirectory(other), RunDirectory(run)).differences
+    assert difference[:3] == (1, "train/gradient_norm", None)
+
+
 def test_other_weights_differ_though_the_metrics_agree(run, tmp_path):
     other = RunDirectory(tmp_path / "other")
     shutil.copytree(run, other.path, symlinks=True)
