@@ -3,15 +3,17 @@
 import itertools
 import json
 import os
+from pathlib import Path
 
 import calibrate
 import effects
 import numpy as np
 import pytest
+import statsmodels.api
 
 from bert_lightning.studies.study_file import read_study
-from tests.test_experiments import ROOT
 
+ROOT = Path(__file__).parents[2]
 SCREENING = ROOT / "experiments/studies/screening.yaml"
 STEPS = "trainer.max_steps"
 
@@ -57,12 +59,11 @@ def test_effects_that_add_up_are_recovered_from_the_screening(screening):
 
 
 def test_the_margin_of_an_effect_is_that_of_ordinary_least_squares(screening):
-    statsmodels = pytest.importorskip("statsmodels.api")
     runs = settings(screening)
     scores = np.random.default_rng(0).normal(5, 0.1, len(runs))
     pairs = list(dict.fromkeys((key, str(run[key])) for run in runs for key in run))
     columns = list(dict.fromkeys(tuple(str(run.get(key)) == value for run in runs) for key, value in pairs))
-    fitted = statsmodels.OLS(scores, statsmodels.add_constant(np.array(columns, dtype=float).T)).fit()
+    fitted = statsmodels.api.OLS(scores, statsmodels.api.add_constant(np.array(columns, dtype=float).T)).fit()
     found = effects.effects(runs, scores.tolist())
     np.testing.assert_allclose([effect.change for effect in found], fitted.params[1:])
     low, high = fitted.conf_int().T
