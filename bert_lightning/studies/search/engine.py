@@ -27,9 +27,6 @@ class Trainings(Protocol[_Run]):
     def reached(self, run: _Run) -> Reached:
         """Return what a run has reached, by now or in an earlier session."""
 
-    def stop(self, run: _Run) -> None:
-        """Stop a run, if it trains, so that it can be resumed."""
-
 
 @dataclass
 class _InFlight(Generic[R]):
@@ -46,7 +43,7 @@ class Engine(Generic[R]):
         database: where it keeps its trials.
         plan: makes the runs of a trial from its number and its values, one per seed; raises InputError if the
             experiment does not allow the values.
-        trainings: knows what the runs have reached, and stops them.
+        trainings: knows what the runs have reached.
         may_draw: whether there is time for another trial.
         ended: called with the number and outcome of each trial that ends.
 
@@ -71,7 +68,10 @@ class Engine(Generic[R]):
         self._is_resumed = self.is_done = False
 
     def step(self) -> list[R]:
-        """Take in what the runs have reached, and return those that should train now, those of early trials first."""
+        """Take in what the runs have reached, and return those that should train now, those of early trials first.
+
+        All others should stop, if they train.
+        """
         if not self._is_resumed:
             self._resume()
         while True:
@@ -125,11 +125,6 @@ class Engine(Generic[R]):
         advice = each.trial.advance([self._trainings.reached(run) for run in each.runs])
         if advice.ended:
             self._in_flight.remove(each)
-            # Two trials with the same draw share their runs.
-            shared = {self._trainings.directory(run) for other in self._in_flight for run in other.runs}
-            for run in each.runs:
-                if self._trainings.directory(run) not in shared:
-                    self._trainings.stop(run)
             self._end(each.trial.number, each.trial.heard, advice.outcome)
         return [each.runs[number] for number in advice.train]
 

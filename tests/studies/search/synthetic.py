@@ -76,7 +76,6 @@ class SyntheticTrainings:
     ) -> None:
         self.disk, self._room, self._pace, self._failing = disk, room, pace, failing
         self._num_steps = 0
-        self.stopped: list[str] = []
 
     def directory(self, run: Run) -> str:
         return run.directory
@@ -89,9 +88,6 @@ class SyntheticTrainings:
         if rows == NUM_ROWS:
             return Reached("finished", curve, curve[-1][1])
         return Reached("running" if rows else "waiting", curve)
-
-    def stop(self, run: Run) -> None:
-        self.stopped.append(run.directory)
 
     def train(self, wanted: Sequence[Run]) -> None:
         """Let some of the runs that should train take a step."""
