@@ -25,7 +25,7 @@ from bert_lightning.runs.processes import is_first_process, is_killed_after_hang
 from bert_lightning.version import __version__
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_TRAINING = ("fit", "reproduce", "ablate")
+_TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
 _PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs")
 

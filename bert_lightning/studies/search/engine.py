@@ -1,4 +1,4 @@
-"""The loop of a search: draw trials, train their runs, and note what became of them."""
+"""The course of a search: draw trials, say which runs should train, and note what became of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,22 +19,13 @@ _Run = TypeVar("_Run", contravariant=True)
 
 
 class Trainings(Protocol[_Run]):
-    """What trains the runs of a search, several at once. Nothing waits except `wait`."""
+    """What is known about the runs of a search."""
 
     def directory(self, run: _Run) -> str:
         """Return the run directory, relative to the folder of the study."""
 
     def reached(self, run: _Run) -> Reached:
         """Return what a run has reached, by now or in an earlier session."""
-
-    def train(self, run: _Run) -> None:
-        """Let a run begin or continue as soon as there is room. Repeated calls do nothing."""
-
-    def stop(self, run: _Run) -> None:
-        """Stop a run so that it can be resumed, or do not let it begin. Nothing happens to a finished one."""
-
-    def wait(self) -> None:
-        """Wait until something may have changed."""
 
 
 @dataclass
@@ -52,9 +43,12 @@ class Engine(Generic[R]):
         database: where it keeps its trials.
         plan: makes the runs of a trial from its number and its values, one per seed; raises InputError if the
             experiment does not allow the values.
-        trainings: trains the runs.
+        trainings: knows what the runs have reached.
         may_draw: whether there is time for another trial.
         ended: called with the number and outcome of each trial that ends.
+
+    Attributes:
+        is_done: whether the search has all of its trials, or no time for more.
     """
 
     def __init__(
@@ -71,21 +65,31 @@ class Engine(Generic[R]):
         self._plan, self._trainings = plan, trainings
         self._may_draw, self._ended = may_draw, ended
         self._in_flight: list[_InFlight[R]] = []
+        self._is_resumed = self.is_done = False
 
-    def run(self) -> None:
-        """Continue the search until it has all of its trials, or there is no time for more."""
-        for trial in self._database.trials:
-            if not trial.state.is_finished():
-                values = trial.user_attrs[VALUES]
-                self._take(trial.number, self._planned(trial.number, values))
+    def step(self) -> list[R]:
+        """Take in what the runs have reached, and return those that should train now, those of early trials first.
+
+        All others should stop, if they train.
+        """
+        if not self._is_resumed:
+            self._resume()
         while True:
             self._draw()
-            if not self._in_flight:
-                return
-            # Each trial is asked, also if one before it has ended, so that no process idles.
-            ended = [self._advance(each) for each in list(self._in_flight)]
-            if not any(ended):
-                self._trainings.wait()
+            wanted, num_before = [], len(self._in_flight)
+            for each in list(self._in_flight):
+                wanted += self._advance(each)
+            # The end of a trial may let others be drawn.
+            if len(self._in_flight) == num_before:
+                self.is_done = not self._in_flight
+                return wanted
+
+    def _resume(self) -> None:
+        """Follow the trials that an earlier session did not end."""
+        self._is_resumed = True
+        for trial in self._database.trials:
+            if not trial.state.is_finished():
+                self._take(trial.number, self._planned(trial.number, trial.user_attrs[VALUES]))
 
     def _draw(self) -> None:
         """Draw trials as long as they can be: each needs the scores of those before it."""
@@ -116,21 +120,13 @@ class Engine(Generic[R]):
         trial = Trial(self._settings, self._database.name, self._database.trials[:number])
         self._in_flight.append(_InFlight(trial, planned))
 
-    def _advance(self, each: _InFlight[R]) -> bool:
-        """Give a trial what it needs next, and return whether it has ended."""
+    def _advance(self, each: _InFlight[R]) -> list[R]:
+        """Return the runs of a trial that should train now, after noting its end if it has ended."""
         advice = each.trial.advance([self._trainings.reached(run) for run in each.runs])
-        for number in advice.train:
-            self._trainings.train(each.runs[number])
-        if not advice.ended:
-            return False
-        self._in_flight.remove(each)
-        # Two trials with the same draw share their runs.
-        shared = {self._trainings.directory(run) for other in self._in_flight for run in other.runs}
-        for run in each.runs:
-            if self._trainings.directory(run) not in shared:
-                self._trainings.stop(run)
-        self._end(each.trial.number, each.trial.heard, advice.outcome)
-        return True
+        if advice.ended:
+            self._in_flight.remove(each)
+            self._end(each.trial.number, each.trial.heard, advice.outcome)
+        return [each.runs[number] for number in advice.train]
 
     def _end(self, number: int, heard: "FrozenTrial | None", outcome: float | str | None) -> None:
         self._database.end(number, heard, outcome)

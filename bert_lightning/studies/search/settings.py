@@ -174,8 +174,9 @@ class SearchSettings:
             follow the seeds of the trials.
         at_once: how many trials are drawn before the first of them has ended. The draws depend on this number, and
             not on the number of processes. None takes as many as the first call's --jobs can train.
-        timeout_seconds: time after which no further trial begins.
+        timeout_seconds: time after which a call of the command begins no further trial.
         seed: the seed of the draws.
+        stage: the stage whose runs are trials; needed if there are several.
     """
 
     trials: int
@@ -189,6 +190,7 @@ class SearchSettings:
     at_once: int | None = None
     timeout_seconds: float | None = None
     seed: int = 1
+    stage: str | None = None
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "trials", "at_once")

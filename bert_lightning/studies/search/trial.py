@@ -37,7 +37,7 @@ class Advice:
 
     Attributes:
         train: numbers of the runs that should train now.
-        ended: whether the trial has ended. Its other runs are to be stopped.
+        ended: whether the trial has ended; then its runs should stop.
         outcome: its score, the reason of its failure, or None if it was stopped early; None before the end, too.
     """
 

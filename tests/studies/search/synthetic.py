@@ -62,12 +62,12 @@ class Run:
 
 
 class SyntheticTrainings:
-    """Trainings that take a step whenever the search waits.
+    """Trainings that take a step whenever they are asked to.
 
     Args:
         disk: directory -> number of validations, which stays after a kill.
         room: how many train at once.
-        pace: how many validations each training makes while the search waits, in turn.
+        pace: how many validations a training makes in one step, in turn.
         failing: layers with which a training fails.
     """
 
@@ -75,9 +75,7 @@ class SyntheticTrainings:
         self, disk: dict[str, int], room: int, pace: Sequence[int] = (1,), failing: int | None = None
     ) -> None:
         self.disk, self._room, self._pace, self._failing = disk, room, pace, failing
-        self._wanted: dict[str, Run] = {}
-        self._waits = 0
-        self.stopped: list[str] = []
+        self._num_steps = 0
 
     def directory(self, run: Run) -> str:
         return run.directory
@@ -91,20 +89,12 @@ class SyntheticTrainings:
             return Reached("finished", curve, curve[-1][1])
         return Reached("running" if rows else "waiting", curve)
 
-    def train(self, run: Run) -> None:
-        self._wanted[run.directory] = run
-
-    def stop(self, run: Run) -> None:
-        if self._wanted.pop(run.directory, None) is not None:
-            self.stopped.append(run.directory)
-
-    def wait(self) -> None:
-        for number, (directory, run) in enumerate(list(self._wanted.items())[: self._room]):
-            pace = self._pace[(self._waits + number) % len(self._pace)]
-            self.disk[directory] = min(NUM_ROWS, self.disk.get(directory, 0) + pace)
-            if self.reached(run).state in ("finished", "failed"):
-                del self._wanted[directory]
-        self._waits += 1
+    def train(self, wanted: Sequence[Run]) -> None:
+        """Let some of the runs that should train take a step."""
+        for number, run in enumerate(wanted[: self._room]):
+            pace = self._pace[(self._num_steps + number) % len(self._pace)]
+            self.disk[run.directory] = min(NUM_ROWS, self.disk.get(run.directory, 0) + pace)
+        self._num_steps += 1
 
 
 class Disk:
@@ -132,5 +122,9 @@ def search(disk: Disk, chosen: SearchSettings, room: int = 1, **trainings) -> li
             raise InputError("1 layer is too few")
         return [Run(tuple(sorted(values.items())), seed) for seed in chosen.trial_seeds]
 
-    Engine(chosen, SPACE, database, plan, SyntheticTrainings(disk.runs, room, **trainings)).run()
+    synthetic = SyntheticTrainings(disk.runs, room, **trainings)
+    engine = Engine(chosen, SPACE, database, plan, synthetic)
+    while wanted := engine.step():
+        synthetic.train(wanted)
+    assert engine.is_done
     return [(trial.params, trial.state.name, trial.value, trial.intermediate_values) for trial in database.trials]

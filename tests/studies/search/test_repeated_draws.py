@@ -50,7 +50,7 @@ class Stopping:
                     "set_trial_state_values",
                 ),
             ),
-            (SyntheticTrainings, ("wait",)),
+            (SyntheticTrainings, ("train",)),
         ):
             for name in names:
                 monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))

@@ -183,10 +183,10 @@ def test_perfect_scores_in_one_arm_leave_the_interval_to_the_other():
     assert found.interval == pytest.approx((low, high))
 
 
-def test_equivalence_that_is_not_shown_is_not_called_a_difference():
+def test_equivalence_that_is_not_shown_says_so():
     found = compare_seeds(seeds([0.7, 0.72, 0.69]), seeds([0.69, 0.7, 0.71]), equivalence=0.005)
     assert found.equivalent is False
-    assert found.notes[-1].endswith("does not lie within ± 0.005, which does not mean that the arms differ.")
+    assert found.notes[-1].endswith("does not lie within ± 0.005, so equivalence is not shown.")
     assert found.notes[-1].startswith("The 90 % interval (")
 
 
