@@ -136,7 +136,9 @@ def test_a_report_holds_hostile_names_as_text_in_both_forms(tmp_path):
         folder = tmp_path / f"run-{number}|*{name[0] if name[0] != '<' else '`'}"
         folder.mkdir()
         (folder / "config.yaml").write_text(json.dumps({"experiment": "x", "task": "t", "data": {"train": name}}))
-        (folder / "manifest.json").write_text(json.dumps({"sessions": [{"command": f"fit --data.train '{name}'"}]}))
+        (folder / "manifest.json").write_text(
+            json.dumps({"ended": "finished", "sessions": [{"command": f"fit --data.train '{name}'"}]})
+        )
         rows = [{"step": 1, "train/loss": 1.0, "val/$f_1$": 0.5, "val/a|b": 1}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folders = sorted(path for path in tmp_path.iterdir())
@@ -148,8 +150,10 @@ def test_a_report_holds_hostile_names_as_text_in_both_forms(tmp_path):
     assert "could not be drawn" not in page
     write_report(folders, tmp_path / "r.md")
     cells = rendered((tmp_path / "r.md").read_text())
-    for text in ("data.train=a|b $x$ `c` *d*", "val/a|b", "val/$f_1$", str(folders[0])):
+    for text in ("data.train=a|b $x$ `c` *d*", "val/a|b", "val/$f_1$"):
         assert text in cells
+    # A footnote names the run and its command.
+    assert any(f"seed 0: {folders[0]}, 1 step," in cell and "fit --data.train" in cell for cell in cells)
 
 
 def test_a_table_for_a_terminal_has_one_line_per_name():
