@@ -218,17 +218,3 @@ def flattened(values: Mapping[str, object], path: str = "") -> dict[str, object]
         else:
             flat[full] = value
     return flat
-
-
-def as_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Return the scores as a header and the lines below it.
-
-    With fewer groups than scores there is one line per score, otherwise one line per group.
-    """
-    summaries = [group.summary() for group in groups]
-    names = list(dict.fromkeys(name for summary in summaries for name in summary))
-    columns = [["", "n", *names]]
-    for group, summary in zip(groups, summaries, strict=True):
-        columns.append([group.label, str(len(group.runs)), *(str(summary.get(name, "")) for name in names)])
-    lines = [list(line) for line in zip(*columns, strict=True)] if len(groups) < len(names) else columns
-    return lines[0], lines[1:]
