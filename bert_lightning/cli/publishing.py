@@ -1,4 +1,4 @@
-"""Commands that publish results: `submission`, `export`, `report`."""
+"""Commands that publish results: `submission`, `export`, `report`, `wandb-push`."""
 
 import argparse
 import sys
@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
     export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
     _add_report(commands)
+    _add_push(commands)
 
 
 def _add_report(commands: Commands) -> None:
@@ -84,6 +85,30 @@ def _add_report(commands: Commands) -> None:
     )
 
 
+def _add_push(commands: Commands) -> None:
+    push = commands.add(
+        "wandb-push",
+        _wandb_push,
+        "build exact W&B runs from run directories",
+        "Each row of metrics.jsonl is there once, with its time. So are the configuration, predictions and "
+        "reports. What W&B wrote during training lacks the last rows of a session that was killed. A run that was "
+        "pushed and has not changed since is not pushed again.",
+    )
+    push.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
+    push.add_argument("--project", metavar="NAME", help="W&B's project (default: wandb.project of each run)")
+    push.add_argument(
+        "--mode",
+        choices=("offline", "online"),
+        help="online uploads the runs too (default: online if there is an API key, otherwise offline)",
+    )
+    push.add_argument(
+        "--directory",
+        type=path_argument,
+        metavar="DIR",
+        help="the folder `wandb` is made in it (default: the current folder)",
+    )
+
+
 def _submission(options: argparse.Namespace) -> int:
     from bert_lightning.reports.submission import write_submission
 
@@ -125,3 +150,13 @@ def _report(options: argparse.Namespace) -> int:
     num_runs = len({run.name for table in results.tables for arm in table.arms for run in arm.runs})
     print(f"report of {count(num_runs, 'run')}: {options.output}")
     return FAILURE if options.strict and results.unexplained else OK
+
+
+def _wandb_push(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.runs.wandb_push import push
+
+    for pushed in push(options.runs, options.project, options.mode, options.directory):
+        done = "uploaded" if pushed.uploaded else "written" if pushed.is_new else "pushed already"
+        print(f"{pushed.run}: {done}: {pushed.folder}")
+    return OK

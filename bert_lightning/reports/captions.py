@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from bert_lightning.reports.cells import ALPHA, LEVEL, has_scipy
-from bert_lightning.reports.results import ArmResult, Metric, MetricCell
+from bert_lightning.reports.results import ArmResult, Metric, MetricCell, ResultTable
 
 _CHECKPOINTS = {
     "last": "the checkpoint after the last step",
@@ -29,13 +29,20 @@ def caption_of(
     yield from _spread(arms, cells)
     yield from _scored(metrics, cells)
     yield from _comparison(arms, cells, baseline, margin)
-    yield from _marks(metrics, cells)
     if of_search:
         yield (
             "The rows are trials of a search. A score that was chosen as the best of several is too good by chance: "
             "quote a run with other seeds."
         )
-    yield from _notes(arms, len(metrics))
+    if any(cell.n > 1 for cell in cells) and not has_scipy():
+        yield "There are no intervals and tests, because scipy is not installed (the extra studies)."
+
+
+def whole_caption(table: ResultTable) -> str:
+    """Return the caption of a table in text: also what its marks mean, and the notes of its cells."""
+    cells = [cell for arm in table.arms for cell in arm.cells.values()]
+    marks = _marks(table.metrics, cells)
+    return " ".join([*table.caption, *marks, *_notes(table.arms, len(table.metrics))])
 
 
 def _notes(arms: Sequence[ArmResult], num_metrics: int) -> Iterator[str]:
@@ -100,6 +107,9 @@ def _comparison(
         yield f"p is adjusted by Holm's method over the {number} comparisons per metric; * marks p < {ALPHA:g}."
     else:
         yield f"p needs no correction, because each metric has one comparison; * marks p < {ALPHA:g}."
+    exact = dict.fromkeys(cell.exact_test for cell in cells if cell.exact_p is not None and cell.exact_test)
+    if exact:
+        yield f"The exact p is of the {' or the '.join(exact)} and is not adjusted."
     if margin is not None:
         yield (
             f"An arm is called equivalent if the {100 * (2 * LEVEL - 1):g} % interval of its difference lies within "
@@ -128,5 +138,3 @@ def _marks(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[s
     unknown = [metric.name for metric in metrics if metric.better is None]
     if unknown and any(cell.best for cell in cells):
         yield f"Nothing is marked for {', '.join(unknown)}, which has no known better direction."
-    if any(cell.n > 1 for cell in cells) and not has_scipy():
-        yield "There are no intervals and marks beside the best, because scipy is not installed (the extra studies)."

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from bert_lightning.checkpoints.plain_text import markdown, markdown_code
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.confounds import confound_text
 from bert_lightning.reports.number_texts import (
     equivalence_text,
@@ -48,7 +49,7 @@ def _table(table: ResultTable, ranges: bool, footnotes: list[str]) -> Iterator[s
         names = [_footnote(arm, footnotes) if arm.runs else "" for arm in table.arms]
         yield from (*_scores(table, names), "")
         if table.caption:
-            yield from (markdown(" ".join(table.caption)), "")
+            yield from (markdown(whole_caption(table)), "")
     yield from _differences(table)
     if ranges:
         yield from _ranges(table)
@@ -92,14 +93,18 @@ def _differences(table: ResultTable) -> Iterator[str]:
     if not rows:
         return
     with_margin = any(cell.equivalent is not None for _, cell in rows)
+    with_exact = any(cell.exact_p is not None for _, cell in rows)
     with_examples = any(cell.crossed_interval is not None for _, cell in rows)
     header = ["arm", "metric", "difference", "95 % interval", "p", "p (Holm)", "test"]
-    header += ["equivalent"] * with_margin + ["interval over seeds and examples"] * with_examples
+    header += (
+        ["exact p"] * with_exact + ["equivalent"] * with_margin + ["interval over seeds and examples"] * with_examples
+    )
     lines = []
     for arm, cell in rows:
         assert cell.difference is not None, "rows without a difference were left out"
         line = [markdown(arm.label), markdown(cell.metric), signed(cell.difference), interval_text(cell.interval)]
         line += [p_text(cell.p), p_text(cell.p_adjusted), (cell.test or "") if cell.p is not None else "none"]
+        line += [p_text(cell.exact_p)] * with_exact
         line += [equivalence_text(cell.equivalent)] * with_margin
         line += [interval_text(cell.crossed_interval)] * with_examples
         lines.append([each.replace("[", r"\[").replace("]", r"\]") if "[" in each[:1] else each for each in line])

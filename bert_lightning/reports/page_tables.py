@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bert_lightning.config.yaml_files import dump_yaml
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.figures.progress import Progress
 from bert_lightning.reports.figures.scales import duration
 from bert_lightning.reports.number_texts import interval_text, is_significant, n_text, p_text, signed
@@ -110,7 +111,7 @@ class TableView:
     Attributes:
         columns: its metrics, with an arrow for the better direction.
         arms: its rows.
-        caption: whole sentences.
+        caption: its caption.
         published: label of an arm and a line about a published figure.
         scrolls: whether it is so long that it scrolls by itself on a screen.
         turned: whether metrics are its rows and arms its columns, because there are more metrics.
@@ -118,7 +119,7 @@ class TableView:
 
     columns: tuple[tuple[str, str], ...]
     arms: tuple[ArmView, ...]
-    caption: tuple[str, ...]
+    caption: str
     published: tuple[tuple[str, str], ...]
     scrolls: bool
     turned: bool
@@ -162,7 +163,7 @@ def table_view(table: ResultTable, number: int, progress: Mapping[int, Progress]
     return TableView(
         columns=tuple((metric.name, arrows.get(metric.better or "", "")) for metric in table.metrics),
         arms=arms,
-        caption=table.caption,
+        caption=whole_caption(table),
         published=tuple((arm.label, line) for arm in table.arms for line in published_lines(arm)),
         scrolls=len(arms) > _MOST_ROWS,
         turned=len(arms) < len(table.metrics),
@@ -194,6 +195,8 @@ def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     words += ["equivalent"] if cell.equivalent else ["equivalence not shown"] if cell.equivalent is False else []
     if words:
         yield ", ".join(words)
+    if cell.exact_p is not None:
+        yield f"{cell.exact_test}: p {p_text(cell.exact_p)}"
     if cell.crossed_interval is not None:
         yield f"seeds and examples {interval_text(cell.crossed_interval)}"
     if ranges and cell.median is not None and cell.minimum is not None and cell.maximum is not None:

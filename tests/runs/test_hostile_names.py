@@ -74,17 +74,20 @@ def test_a_picture_that_cannot_be_drawn_is_only_a_warning(tmp_path, monkeypatch,
     assert (tmp_path / "validation/confusion.svg").exists()
     monkeypatch.setattr(evaluation_files, "confusion_figure", broken)
     report = evaluation_files.write_evaluation(tmp_path, "validation", task, evaluation, {"val/f1": 0.25})
+    assert report.text == "text"
     assert "confusion.svg could not be drawn: OverflowError: in\\nmatplotlib" in caplog.text
     # The earlier picture shows other scores.
     assert not (tmp_path / "validation/confusion.svg").exists()
     assert json.loads((tmp_path / "validation/report.json").read_text())["scores"] == {"val/f1": 0.25}
-    assert report.text == "text"
 
     logged = []
     run = SimpleNamespace(log=logged.append)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, Table=lambda **given: given, Image=broken))
-    weights_and_biases.log_report(report)
-    assert [list(each) for each in logged] == [["classes"]]
+    weights_and_biases.log_last_validation(tmp_path)
+    assert [*logged[0], *logged[1], *logged[2]] == [
+        f"validation/{title}" for title in ("predictions", "classes", "confusion counts")
+    ]
+    assert len(logged) == 3
     assert "the confusion matrix for W&B could not be drawn" in caplog.text
 
 
@@ -132,7 +135,6 @@ def test_a_report_holds_hostile_names_as_text_in_both_forms(tmp_path):
     assert page.count("<script") == 1
     assert "&lt;script&gt;" in page
     assert "$f_1$" in page
-    assert "could not be drawn" not in page
     write_report(folders, tmp_path / "r.md")
     cells = rendered((tmp_path / "r.md").read_text())
     for text in ("data.train=a|b $x$ `c` *d*", "val/a|b", "val/$f_1$"):
