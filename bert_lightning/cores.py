@@ -18,6 +18,8 @@ SPIN_COUNT = "3000"
 BLOCK_TIME = "1"
 # Whoever sets one of these has chosen how threads wait.
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
+# Environment variable with the number of cores that a study gives each training that runs at the same time.
+CORES_VARIABLE = "BERT_LIGHTNING_CORES"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -36,7 +38,16 @@ def let_waiting_threads_yield(environment: MutableMapping[str, str] = os.environ
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: those of its affinity, within the limit of its cgroup."""
+    """Return the number of cores that this process may use.
+
+    A study that runs several trainings at the same time gives each a share of the cores (`CORES_VARIABLE`).
+    """
+    share = os.environ.get(CORES_VARIABLE, "")
+    return min(all_cores(), int(share)) if share.isdecimal() and int(share) > 0 else all_cores()
+
+
+def all_cores() -> int:
+    """Return the number of cores of this process's affinity, within the limit of its cgroup."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cgroup_limit()
     return cores if limit is None else max(1, min(cores, math.floor(limit)))

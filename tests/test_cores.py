@@ -122,7 +122,7 @@ def test_shared_cores_are_told_if_they_are_too_few(others, cores, threads, expec
 def test_fit_tells_once_that_cores_are_shared(home, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bert_lightning.runs.fit._TOLD", threading.Event())
     monkeypatch.setattr("bert_lightning.runs.fit.used_by_others", lambda: 7.0)
-    monkeypatch.setattr("bert_lightning.runs.fit.usable_cores", lambda: 2)
+    monkeypatch.setattr("bert_lightning.runs.fit.all_cores", lambda: 2)
     for name in ("first", "second"):
         command = ["fit", "--config", str(home / "pretraining.yaml"), "--run-directory", str(tmp_path / name)]
         assert main([*command, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]) == 0

@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+# Back to the start of the line, which is then empty (ECMA-48).
+_CLEAR = "\r\x1b[K"
 
 
 class Counted(Protocol):
@@ -76,6 +80,44 @@ def item_progress(text: str, enabled: bool) -> Iterator[Counted]:
                 progress.advance(bar)
 
         yield counted
+
+
+class LiveLine:
+    """Lines on standard output, and below them one line that says what happens now, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._is_live = sys.stdout.isatty()
+        # Lines come from several threads.
+        self._printing = threading.Lock()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        with self._printing:
+            print(f"{_CLEAR if self._shown else ''}{text}", flush=True)
+            self._show(self._shown)
+
+    def status(self, text: str) -> None:
+        """Replace the line that says what happens now."""
+        with self._printing:
+            if self._is_live and text != self._shown:
+                print(_CLEAR, end="")
+                self._show(text)
+
+    def _show(self, text: str) -> None:
+        self._shown = text
+        width = shutil.get_terminal_size().columns - 1
+        print(text if len(text) <= width else f"{text[: width - 1]}…", end="", flush=True)
+
+
+@contextmanager
+def live_line() -> Iterator[LiveLine]:
+    """Yield a `LiveLine`, and remove its last line at the end."""
+    line = LiveLine()
+    try:
+        yield line
+    finally:
+        line.status("")
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:

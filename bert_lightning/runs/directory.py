@@ -187,12 +187,21 @@ def default_directory(experiment: Experiment) -> Path:
     is a directory whose saved experiment is equal, key by key.
     """
     path = Path("runs") / experiment.experiment / experiment.identity
-    if RunDirectory(path).exists:
-        return path
+    return path if RunDirectory(path).exists else equal_run(path, experiment) or path
+
+
+def equal_run(path: Path, experiment: Experiment, moved: Mapping[str, str] | None = None) -> Path | None:
+    """Return the newest run of the same experiment beside a default directory; None if there is none.
+
+    Args:
+        path: the default directory of the experiment.
+        experiment: the settings.
+        moved: key that holds the path of another run -> name of that run's directory, which may have moved.
+    """
     values = experiment.to_dict()
     runs = [run for run in map(RunDirectory, path.parent.glob(_HASH)) if run.exists and _may_equal(run, values)]
-    equal = [run for run in runs if _is_run_of(run, experiment)]
-    return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else path
+    equal = [run for run in runs if is_run_of(run, experiment, moved)]
+    return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else None
 
 
 def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
@@ -205,8 +214,14 @@ def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
     return all(at(saved, key) in (None, at(values, key)) for key in keys)
 
 
-def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
-    """Return whether a run was started with this experiment, whose precision and hub revision it may have settled."""
+def is_run_of(run: RunDirectory, experiment: Experiment, moved: Mapping[str, str] | None = None) -> bool:
+    """Return whether a run was started with this experiment, whose precision and hub revision it may have settled.
+
+    Args:
+        run: the directory of a run.
+        experiment: the settings.
+        moved: key that holds the path of another run -> name of that run's directory, which may have moved.
+    """
     try:
         values = run.read_config()
         differing = differences_from_saved(values, run.config, experiment)
@@ -218,6 +233,7 @@ def _is_run_of(run: RunDirectory, experiment: Experiment) -> bool:
     name, saved_name = experiment.model.pretrained, at(values, "model.pretrained")
     if name is not None and isinstance(saved_name, str) and hub.is_pinned_form(name, saved_name):
         settled.add("model.pretrained")
+    settled |= {key for key, name in (moved or {}).items() if Path(str(at(values, key))).name == name}
     return {difference.key for difference in differing} <= settled
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from bert_lightning.allocation import keep_freed_memory
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.extensions import own_errors_as
-from bert_lightning.cores import sharing_note, usable_cores, used_by_others
+from bert_lightning.cores import all_cores, sharing_note, used_by_others
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
@@ -172,7 +172,7 @@ def _neighbours(trainer: Trainer) -> list[str]:
     if _TOLD.is_set() or not isinstance(trainer.accelerator, CPUAccelerator):
         return []
     threads = torch.get_num_threads() * trainer.num_devices
-    note = sharing_note(used_by_others(), usable_cores(), threads)
+    note = sharing_note(used_by_others(), all_cores(), threads)
     if note is None:
         return []
     _TOLD.set()

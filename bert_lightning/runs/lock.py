@@ -20,19 +20,47 @@ _FLOCK, _TYPE = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)
 _held: set[tuple[int, int, int]] = set()
 
 
+def holder(folder: Path) -> str | None:
+    """Return which process has taken a folder, such as `process 17 on node3`; None if none has.
+
+    Not for a folder that this process itself has taken: it would lose its lock.
+    """
+    try:
+        with open(folder / NAME, "r+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                return _named(file) if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    except OSError:
+        # Nobody can train where this file is missing or cannot be written.
+        return None
+    return None
+
+
+def _named(file: IO[str]) -> str:
+    """Return the process that the content of the locked file names."""
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
 class DirectoryLock:
-    """Lock that keeps other commands from training in a folder, on all machines that share its file system.
+    """Lock that keeps other commands from working in a folder, on all machines that share its file system.
 
     It is a POSIX lock on a file that stays in the folder. The system releases it however this process ends, and
     forked processes do not share it. Nothing else in this process may open that file: closing any descriptor of it
     releases the lock. `lock_holder` looks at a lock without touching it.
 
+    Args:
+        folder: the folder.
+        work: what who has the lock does there, as messages say it.
+
     Attributes:
         taken: whether `take` was called. If the file system cannot lock, `take` only logs a warning.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, work: str = "is training") -> None:
         self.path = folder / NAME
+        self._work = work
         self.taken = False
         self._file: IO[str] | None = None
 
@@ -59,11 +87,10 @@ class DirectoryLock:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                name = _named(file)
                 file.close()
                 raise InputError(
-                    f"{folder}: {holder} is training there: wait for its end, or choose another directory"
+                    f"{folder}: {name} {self._work} there: wait for its end, or choose another directory"
                 ) from None
             self._warn(error)
         else:

@@ -21,6 +21,9 @@ A failed run ended by an error. An interrupted one was stopped or killed, and re
 run that did not finish. A pruned one was stopped by a search, because other trials were better.
 """
 
+# The states of runs that `ablate` trains.
+UNFINISHED: tuple[State, ...] = ("waiting", "interrupted", "running", "blocked")
+
 
 @dataclass(frozen=True)
 class Compare:

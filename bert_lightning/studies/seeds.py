@@ -1,9 +1,6 @@
 """The option `fit --seeds`: train one experiment with several seeds, and summarise its scores."""
 
 import os
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,6 +12,7 @@ from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory, choose_directory
 from bert_lightning.studies.comparison import group_runs, read_run
+from bert_lightning.studies.processes import Processes, with_cores
 from bert_lightning.training.signals import EXIT_STATUS
 
 _SEED = "seed_everything"
@@ -87,11 +85,16 @@ def fit_seeds(
         print(f"seed {seed} ({number + 1} of {len(seeds)}){where}", flush=True)
         arguments = ["--config", *files, "--run-directory", str(directory.path), "--resume", resume, *keys]
         arguments += [word for module in allowed for word in ("--allow-module", module)]
-        status = processes.fit(arguments, log)
+        with ExitStack() as stack:
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(open(log, "ab")) if log is not None else None
+            status = processes.fit(arguments, environment, output)
         if status is not None:
             runs.append(SeedRun(seed, directory, status))
 
-    processes = _Processes(max(1, usable_cores() // at_once) if at_once > 1 else None)
+    processes = Processes()
+    environment = with_cores(os.environ, max(1, usable_cores() // at_once)) if at_once > 1 else os.environ
     if at_once == 1:
         for number in range(len(plan)):
             train(number)
@@ -155,54 +158,3 @@ def _check(overrides: Sequence[str], seeds: Sequence[int], parent: Path | None, 
         raise InputError(
             f"{parent} is a run directory: with --seeds it gets one run directory per seed, so choose another"
         )
-
-
-class _Processes:
-    """The processes of `fit` that run now.
-
-    If the context is left by an exception, such as an interrupt, it terminates them and waits for their checkpoints.
-
-    Attributes:
-        ended: whether they were terminated; then no other one starts.
-    """
-
-    def __init__(self, threads: int | None) -> None:
-        # The user's own number of threads wins.
-        self._environment = dict(os.environ)
-        if threads is not None:
-            self._environment.setdefault("OMP_NUM_THREADS", str(threads))
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._starting = threading.Lock()
-        self.ended = False
-
-    def fit(self, arguments: Sequence[str], log: Path | None) -> int | None:
-        """Run `fit` with its output in a file, if one is named, and return its exit status; None after the end."""
-        with ExitStack() as stack:
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-            output = stack.enter_context(open(log, "ab")) if log is not None else None
-            errors = subprocess.STDOUT if output is not None else None
-            command = [sys.executable, "-m", "bert_lightning", "fit", *arguments]
-            with self._starting:
-                if self.ended:
-                    return None
-                process = subprocess.Popen(command, env=self._environment, stdout=output, stderr=errors)
-                self._running.add(process)
-            try:
-                return process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
-            finally:
-                self._running.discard(process)
-
-    def __enter__(self) -> "_Processes":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            with self._starting:
-                self.ended = True
-            for process in list(self._running):
-                process.terminate()

@@ -15,7 +15,7 @@ import yaml
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.studies import seeds
+from bert_lightning.studies import processes, seeds
 from tests.support.task_data import tiny_classification
 
 
@@ -36,12 +36,12 @@ def statuses(monkeypatch):
     failing: dict[int, int] = {}
     begun: list[int] = []
 
-    def fit(processes, arguments, log):
+    def fit(processes, arguments, environment, output):
         seed = int(arguments[-1].removeprefix("--seed_everything="))
         begun.append(seed)
         return failing[seed] if seed in failing else main(["fit", *arguments])
 
-    monkeypatch.setattr(seeds._Processes, "fit", fit)
+    monkeypatch.setattr(processes.Processes, "fit", fit)
     return failing, begun
 
 
@@ -81,7 +81,7 @@ def test_seeds_at_once_divide_the_cores_and_write_files_beside_their_runs(config
     class Process:
         """A process that ends at once."""
 
-        def __init__(self, command, env, stdout, stderr):
+        def __init__(self, command, env, stdout, **_):
             started.append((command[-1], env.get("OMP_NUM_THREADS"), Path(stdout.name)))
 
         def wait(self):
@@ -89,7 +89,7 @@ def test_seeds_at_once_divide_the_cores_and_write_files_beside_their_runs(config
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(seeds, "usable_cores", lambda: 7)
-    monkeypatch.setattr(seeds.subprocess, "Popen", Process)
+    monkeypatch.setattr(processes.subprocess, "Popen", Process)
     command = ["fit", "--config", "experiment.yaml", "--run-directory", "all", "--seeds", "3", "1", "2"]
     assert main([*command, "--at-once", "2"]) == 1
     assert sorted(started) == [(f"--seed_everything={n}", "3", Path(f"all/seed-{n}.log")) for n in (1, 2, 3)]

@@ -1,0 +1,70 @@
+"""Commands about studies: `ablate`."""
+
+import argparse
+
+from bert_lightning.cli.parsing import Commands, module_option, path_argument, whole_number
+from bert_lightning.cli.statuses import FAILURE, OK
+from bert_lightning.cli.terminal import live_line
+from bert_lightning.lazy import without_collections
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    parser = commands.add(
+        "ablate",
+        _ablate,
+        "train all runs of a study: arms, seeds and stages",
+        "Given again after any end, the same command resumes the study and repeats no finished run. The exit status "
+        "is 1 if a run did not finish.",
+    )
+    parser.add_argument("file", type=path_argument, metavar="FILE", help="the study file")
+    directory_option(parser)
+    jobs_option(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs, what is done, and the time that the rest takes"
+    )
+    parser.add_argument("--yes", action="store_true", help="start a study of more than 100 runs")
+    parser.add_argument("--retry-failed", action="store_true", help="train failed runs again; by default they stay")
+    module_option(parser)
+
+
+def directory_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--directory`, the folder of the study."""
+    parser.add_argument(
+        "--directory",
+        type=path_argument,
+        metavar="DIR",
+        help="folder of the study (default: studies/<name of the study>)",
+    )
+
+
+def jobs_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--jobs`, how many runs train at the same time."""
+    parser.add_argument(
+        "--jobs",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="how many runs train at the same time; they divide the cores and CUDA devices (default: 1)",
+    )
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.studies.ablation import ablate, dry_run
+
+    if options.dry_run:
+        print(*dry_run(options.file, options.directory, options.jobs, options.allow_module), sep="\n")
+        return OK
+    with live_line() as reporter:
+        record = ablate(
+            options.file,
+            options.directory,
+            options.jobs,
+            retry_failed=options.retry_failed,
+            many=options.yes,
+            reporter=reporter,
+            allow_modules=options.allow_module,
+        )
+    finished = all(run.state == "finished" for run in record.runs if run.trial is None)
+    return OK if finished else FAILURE

@@ -1,0 +1,267 @@
+"""`ablate`: train all runs of a study that are not finished, in its folder."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bert_lightning.checkpoints.listing import entries
+from bert_lightning.errors import InputError
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.studies.estimates import Estimates, duration
+from bert_lightning.studies.launchers import Launcher, LocalLauncher, check_shares, visible_devices
+from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs
+from bert_lightning.studies.progress import STALE, Progress
+from bert_lightning.studies.record import UNFINISHED, StudyRecord
+from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
+from bert_lightning.studies.study_file import Study, read_study
+from bert_lightning.version import __version__
+
+# How many runs a message names one by one, and how many lines the plan has at most.
+_NAMED, _LONGEST_PLAN = 5, 40
+
+
+def ablate(
+    study: str | Path,
+    directory: str | Path | None = None,
+    jobs: int = 1,
+    *,
+    retry_failed: bool = False,
+    many: bool = True,
+    launcher: Launcher | None = None,
+    reporter: Reporter | None = None,
+    allow_modules: Sequence[str] = (),
+) -> StudyRecord:
+    """Train all runs of a study, as `bert-lightning ablate` does. The same call resumes it after any end.
+
+    Finished runs are not repeated, interrupted ones resume bit for bit, and failed ones are left alone.
+
+    Args:
+        study: the study file.
+        directory: the folder of the study; `studies/<name of the study>` by default.
+        jobs: how many runs train at the same time. They divide the cores and CUDA devices.
+        retry_failed: whether failed runs train again.
+        many: whether more than 100 runs are allowed.
+        launcher: where the runs train; on this machine by default.
+        reporter: is told what happens; by default it is printed.
+        allow_modules: modules that a `class_path` of an experiment may import.
+
+    Returns:
+        The record of the study, which is also in `study.json` of the folder.
+
+    Raises:
+        InputError: the file or an experiment has a fault, or the folder is not this study's. Nothing was started.
+
+    Example:
+        ::
+
+            record = bert_lightning.ablate("nsp.yaml", jobs=2)
+            print([run.directory for run in record.of_state("failed")])
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs is {jobs}; it must be at least 1")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("ablate starts its own processes: set their number with trainer.devices, without torchrun")
+    described = read_study(study)
+    check_number(described, many)
+    plan = plan_runs(described, allow_modules)
+    folder = folder_of(described, directory)
+    reporter = reporter or PrintedLines()
+    launcher = launcher or local_launcher(plan, jobs)
+    record_in(folder, described)
+    with locked(folder):
+        before = record_in(folder, described)
+        progress = Progress(folder, plan, before)
+        if retry_failed:
+            progress.retry_failed()
+        for line in summary(described, progress, before):
+            reporter.line(line)
+        record = Runner(progress, launcher, reporter, _record(described, before), allow_modules).run()
+    for line in conclusion(record, folder):
+        reporter.line(line)
+    return record
+
+
+def dry_run(
+    study: str | Path, directory: str | Path | None, jobs: int, allow_modules: Sequence[str] = ()
+) -> list[str]:
+    """Return the lines that describe what `ablate` would do. Nothing is written.
+
+    Raises:
+        InputError: as `ablate`.
+    """
+    described = read_study(study)
+    plan = plan_runs(described, allow_modules)
+    folder = folder_of(described, directory)
+    before = record_in(folder, described)
+    local_launcher(plan, jobs)
+    progress = Progress(folder, plan, before)
+    lines = [*summary(described, progress, before), *_table(progress, jobs)]
+    if len(plan) > MANY_RUNS:
+        lines.append(f"more than {MANY_RUNS} runs need --yes")
+    return lines
+
+
+def folder_of(study: Study, directory: str | Path | None) -> Path:
+    """Return the folder of a study."""
+    return Path(directory) if directory is not None else Path("studies") / study.name
+
+
+def check_number(study: Study, many: bool) -> None:
+    """Refuse a study of many runs that was not asked for.
+
+    Raises:
+        InputError: it has more than 100 runs.
+    """
+    num = count_runs(study)
+    if num > MANY_RUNS and not many:
+        study.fail(
+            f"the study has {num:,} runs, and more than {MANY_RUNS} are started only with --yes; "
+            "--dry-run shows them and the time that they take"
+        )
+
+
+def local_launcher(plan: Sequence[PlannedRun], jobs: int) -> LocalLauncher:
+    """Return the launcher of this machine for a plan.
+
+    Raises:
+        InputError: so many runs do not fit on its devices at the same time.
+    """
+    on_gpu = [run.experiment.trainer for run in plan if run.experiment.trainer.accelerator != "cpu"]
+    devices = visible_devices() if on_gpu else []
+    if jobs > 1:
+        check_shares(jobs, devices, max((trainer.devices for trainer in on_gpu), default=1))
+    return LocalLauncher(jobs, devices if jobs > 1 else ())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other commands from running a study in this folder.
+
+    Raises:
+        InputError: another process does.
+    """
+    lock = DirectoryLock(folder, "runs a study")
+    lock.take()
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def record_in(folder: Path, study: Study) -> StudyRecord | None:
+    """Return the record of a study in its folder; None if there is none yet.
+
+    Raises:
+        InputError: the folder holds another study or other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: the folder of a study is expected")
+    if StudyRecord.exists(folder):
+        record = StudyRecord.read(folder)
+        if record.study != study.name:
+            raise InputError(
+                f"{folder} holds the study {record.study!r}, not {study.name!r}: choose another --directory"
+            )
+        return record
+    if RunDirectory(folder).exists:
+        raise InputError(f"{folder} is a run directory: choose another --directory for the study")
+    others = [path.name for path in entries(folder) if path.name != RUNS] if folder.is_dir() else []
+    if others:
+        raise InputError(
+            f"{folder} is not empty and holds no study ({', '.join(others[:_NAMED])}): choose another --directory"
+        )
+    return None
+
+
+def _record(study: Study, before: StudyRecord | None) -> StudyRecord:
+    """Return the record of a study before its runs are added. It keeps the runs of searches."""
+    return StudyRecord(
+        study=study.name,
+        question=study.question,
+        file=study.text,
+        version=__version__,
+        stages=tuple(stage.name for stage in study.stages),
+        runs=tuple(run for run in (before.runs if before is not None else ()) if run.trial is not None),
+        compare=study.compare,
+        published=study.published,
+        search=before.search if before is not None else None,
+    )
+
+
+def summary(study: Study, progress: Progress, before: StudyRecord | None) -> list[str]:
+    """Return lines about a study before it runs: its question, the states of its runs, and what is out of order."""
+    runs = progress.runs.values()
+    states = Counter(run.state for run in runs)
+    counts = ", ".join(f"{num} {state}" for state, num in states.items())
+    lines = [f"{study.name}: {study.question}" if study.question else study.name]
+    lines.append(f"{len(runs)} runs in {progress.folder}: {counts}")
+    if before is not None and before.version != __version__:
+        lines.append(f"the study was begun with version {before.version}, and this is {__version__}")
+    gone = _unplanned(progress, before)
+    if gone:
+        lines.append(f"{_counted(len(gone), 'run')} no longer in the study, left where they are: {_named(gone)}")
+    stale = [run.directory for run in runs if run.state == "failed" and run.message == STALE]
+    if stale:
+        lines.append(
+            f"{_counted(len(stale), 'run')} started from weights that have changed since, because a run before was "
+            f"trained again: {_named(stale)}; --retry-failed gives their folders other names and trains them anew"
+        )
+    return lines
+
+
+def conclusion(record: StudyRecord, folder: Path) -> list[str]:
+    """Return lines about the result of a study: how many runs finished, and why the others did not."""
+    runs = [run for run in record.runs if run.trial is None]
+    finished = [run for run in runs if run.state == "finished"]
+    lines = [f"{len(finished)} of {len(runs)} runs finished"]
+    for run in runs:
+        if run.state in ("failed", "interrupted"):
+            log = folder / run.log
+            lines.append(f"{run.state}: {run.stage}, {run.arm}, seed {run.seed}: {run.message} ({log})")
+    for state in ("blocked", "waiting"):
+        if num := len([run for run in runs if run.state == state]):
+            lines.append(f"{num} {state}, because a run before did not finish")
+    return lines
+
+
+def _unplanned(progress: Progress, before: StudyRecord | None) -> list[str]:
+    """Return the run directories in the folder of a study that belong to no run of its plan, nor to a search."""
+    known = {run.directory for run in progress.runs.values()}
+    known |= {run.directory for run in (before.runs if before is not None else ()) if run.trial is not None}
+    found = sorted(path.parent for path in (progress.folder / RUNS).glob("*/*/config.yaml"))
+    return [name for path in found if (name := str(path.relative_to(progress.folder))) not in known]
+
+
+def _table(progress: Progress, jobs: int) -> Iterator[str]:
+    """Yield a line per stage and arm: its runs, how many are done, and the time that the others take."""
+    estimates = Estimates(progress.folder, progress.runs)
+    rows: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in progress.runs:
+        rows.setdefault((run.stage, run.arm.name), []).append(run)
+    total, num_unknown = estimates.all_seconds_left(progress.runs)
+    for number, ((stage, arm), runs) in enumerate(rows.items()):
+        if number == _LONGEST_PLAN:
+            yield f"  and {len(rows) - _LONGEST_PLAN} arms more"
+            break
+        recorded = {run: progress.runs[run] for run in runs}
+        num_left = sum(each.state in UNFINISHED for each in recorded.values())
+        seconds, unknown = estimates.all_seconds_left(recorded)
+        time = "" if num_left == 0 else ", no estimate" if unknown else f", about {duration(seconds)}"
+        yield f"  {stage}, {arm}: {len(runs)} runs, {num_left} to train{time}"
+    if num_unknown:
+        yield f"{num_unknown} runs have no estimate, because no run of their stage has finished"
+    if total:
+        yield f"about {duration(math.ceil(total / jobs))} with --jobs {jobs}"
+
+
+def _counted(num: int, noun: str) -> str:
+    return f"{num} {noun} is" if num == 1 else f"{num} {noun}s are"
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown

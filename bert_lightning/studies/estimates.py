@@ -1,0 +1,94 @@
+"""How long the rest of a study takes, estimated from its finished runs."""
+
+import json
+import os
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from bert_lightning.checkpoints.provenance import METRICS
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.studies.plan import PlannedRun
+from bert_lightning.studies.record import UNFINISHED, RecordedRun
+
+_CHECKPOINT = re.compile(r"step-(\d+)")
+# Bytes in which a row of metrics fits.
+_TAIL = 1 << 14
+
+
+class Estimates:
+    """Seconds per step of the finished runs of a study, by stage and arm.
+
+    Args:
+        folder: the folder of the study.
+        runs: each run of the plan, as it is recorded now.
+    """
+
+    def __init__(self, folder: Path, runs: Mapping[PlannedRun, RecordedRun]) -> None:
+        self._folder = folder
+        self._rates: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        self._steps: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for run, recorded in runs.items():
+            step = RunDirectory(folder / recorded.directory).read_manifest().get("step")
+            if recorded.state == "finished" and step and recorded.seconds:
+                for key in _keys(run):
+                    self._rates[key].append(recorded.seconds / step)
+                    self._steps[key].append(step)
+
+    def all_seconds_left(self, runs: Mapping[PlannedRun, RecordedRun]) -> tuple[float, int]:
+        """Return how long the runs that are not finished take one after the other, and how many have no estimate."""
+        left = [self.seconds_left(*each) for each in runs.items() if each[1].state in UNFINISHED]
+        known = [seconds for seconds in left if seconds is not None]
+        return sum(known), len(left) - len(known)
+
+    def seconds_left(self, run: PlannedRun, recorded: RecordedRun) -> float | None:
+        """Return how long a run still takes; None if no run of its stage has finished."""
+        key = next((key for key in _keys(run) if key in self._rates), None)
+        if key is None:
+            return None
+        steps = run.experiment.trainer.max_steps or statistics.median(self._steps[key])
+        done = newest_step(self._folder / recorded.directory) if recorded.state != "waiting" else 0
+        return max(0.0, steps - done) * statistics.median(self._rates[key])
+
+
+def newest_step(directory: Path) -> int:
+    """Return the step of the newest checkpoint of a run by its name; 0 without one."""
+    names = (_CHECKPOINT.match(path.name) for path in (directory / "checkpoints").glob("step-*"))
+    return max((int(found[1]) for found in names if found), default=0)
+
+
+def logged_step(directory: Path) -> int:
+    """Return the step of the last row of a run's metrics; 0 without one."""
+    try:
+        with open(directory / METRICS, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    >>> duration(42), duration(400), duration(5000), duration(200000)
+    ('42 s', '7 min', '1 h 23 min', '2 d 8 h')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+
+
+def _keys(run: PlannedRun) -> tuple[tuple[str, ...], ...]:
+    """Return what a run is compared with: the runs of its arm, or else those of its stage."""
+    return (run.stage, run.arm.name), (run.stage,)

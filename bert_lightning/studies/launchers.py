@@ -1,0 +1,172 @@
+"""Where the runs of a study train: the protocol of launchers, and the launcher of this machine."""
+
+import os
+import queue
+import shlex
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bert_lightning.cores import usable_cores
+from bert_lightning.errors import InputError
+from bert_lightning.studies.processes import Processes, lock_for_children, running_process, with_cores
+
+# Seconds between two looks at a process of an earlier command.
+_POLL = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of `fit` for a run of a study.
+
+    Attributes:
+        name: stage, arm and seed.
+        arguments: those after `fit`.
+        directory: the run directory.
+        log: the file of what it prints.
+        num_processes: how many processes train together.
+        uses_gpu: whether it may use a CUDA device.
+        environment: variables in addition to those of this process.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    directory: Path
+    log: Path
+    num_processes: int = 1
+    uses_gpu: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Launcher(Protocol):
+    """Where runs train. Each run is given to it in a thread of its own, and at most `num_jobs` at the same time.
+
+    Attributes:
+        num_jobs: how many runs train at the same time.
+    """
+
+    num_jobs: int
+
+    def wait_for_earlier(self, job: Job, say: Callable[[str], None]) -> bool:
+        """Wait while a process that an earlier command started still trains the run, or until `stop` is called.
+
+        Returns whether there was one.
+
+        Args:
+            job: the run.
+            say: gets a line about what is waited for.
+        """
+
+    def run(self, job: Job) -> int | None:
+        """Train, and return the exit status of `fit`, negative for a signal; None if `stop` came before the start.
+
+        What `fit` prints is appended to the log of the job.
+        """
+
+    def stop(self) -> None:
+        """Let all runs write checkpoints and end, so that `run` returns. No other one starts."""
+
+
+class LocalLauncher:
+    """The launcher of this machine, whose cores and CUDA devices it divides among the runs.
+
+    A run that an earlier command left behind holds a lock on its log: the process has it from its parent, so it ends
+    with the last process of the run.
+
+    Args:
+        num_jobs: how many runs train at the same time.
+        devices: the names of the CUDA devices; none are divided if it is empty.
+    """
+
+    def __init__(self, num_jobs: int = 1, devices: Sequence[str] = ()) -> None:
+        self.num_jobs = num_jobs
+        self._devices = list(devices)
+        self._processes = Processes()
+        self._places: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for place in range(num_jobs):
+            self._places.put(place)
+        self._ports: set[int] = set()
+
+    def wait_for_earlier(self, job: Job, say: Callable[[str], None]) -> bool:
+        """Wait while another process holds the lock of the log, or that of the run directory."""
+        has_waited = False
+        while not self._processes.ended and (other := running_process(job.directory)) is not None:
+            if not has_waited:
+                say(f"{job.name}: {other} still trains it: waiting for its end")
+                has_waited = True
+            time.sleep(_POLL)
+        return has_waited
+
+    def run(self, job: Job) -> int | None:
+        """Train in a process with a session of its own."""
+        place = self._places.get()
+        try:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(job.log, "ab") as log:
+                lock_for_children(log)
+                environment = self._environment(job, place)
+                started = time.strftime("%Y-%m-%d %H:%M:%S")
+                line = f"=== {started} on {socket.gethostname()}: bert-lightning fit {shlex.join(job.arguments)}\n"
+                log.write(line.encode())
+                log.flush()
+                try:
+                    return self._processes.fit(job.arguments, environment, log, own_session=True)
+                finally:
+                    self._ports.discard(int(environment.get("MASTER_PORT", 0)))
+        finally:
+            self._places.put(place)
+
+    def stop(self) -> None:
+        """Send SIGTERM to the processes that run."""
+        self._processes.end()
+
+    def _environment(self, job: Job, place: int) -> dict[str, str]:
+        """Return the variables of a process: its share of the machine, and a port that no other run here has."""
+        environment = {**os.environ, **job.environment}
+        if self.num_jobs > 1:
+            environment = with_cores(environment, max(1, usable_cores() // self.num_jobs), job.num_processes)
+        if self._devices and job.uses_gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._devices_of(place))
+        if job.num_processes > 1 and (self.num_jobs > 1 or "MASTER_PORT" not in environment):
+            environment["MASTER_PORT"] = str(self._free_port())
+        return environment
+
+    def _devices_of(self, place: int) -> list[str]:
+        share = len(self._devices) // self.num_jobs
+        if share == 0:
+            return [self._devices[place % len(self._devices)]]
+        return self._devices[place * share : (place + 1) * share]
+
+    def _free_port(self) -> int:
+        while True:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = int(free.getsockname()[1])
+            if port not in self._ports:
+                self._ports.add(port)
+                return port
+
+
+def check_shares(num_jobs: int, devices: Sequence[str], num_processes: int) -> None:
+    """Check that so many runs fit on the CUDA devices at the same time.
+
+    Raises:
+        InputError: they do not.
+    """
+    if devices and num_processes > 1 and num_processes * num_jobs > len(devices):
+        raise InputError(
+            f"--jobs is {num_jobs}, and a run trains on {num_processes} devices, but there are {len(devices)}: "
+            f"at most {max(1, len(devices) // num_processes)} can train at the same time"
+        )
+
+
+def visible_devices() -> list[str]:
+    """Return the names of the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
+    num = torch.cuda.device_count()
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return names[:num] if names else [str(number) for number in range(num)]

@@ -1,0 +1,189 @@
+"""The plan of a study: all of its runs, each checked, with its directory and the runs that it starts from."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from bert_lightning.checks import nearest
+from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.config.yaml_files import flow_yaml
+from bert_lightning.errors import InputError
+from bert_lightning.studies.arms import Arm, arms_of, num_arms
+from bert_lightning.studies.record import RecordedRun
+from bert_lightning.studies.study_file import Stage, Study
+
+# A study with more runs is started on purpose only.
+MANY_RUNS = 100
+# Nobody means a study with more, and each run of a plan takes memory and time.
+_MOST_RUNS = 100_000
+# The folder of all runs, in that of the study.
+RUNS = "runs"
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One training of a study.
+
+    Attributes:
+        stage: name of its stage.
+        arm: its arm.
+        seed: value of `seed_everything`.
+        files: experiment files.
+        settings: dotted key -> value, over the files, without what comes from upstreams.
+        upstreams: dotted key -> the run whose directory it gets.
+        experiment: its settings, with the identity of each upstream in place of a path.
+    """
+
+    stage: str
+    arm: Arm
+    seed: int
+    files: tuple[Path, ...]
+    settings: Mapping[str, object]
+    upstreams: Mapping[str, "PlannedRun"]
+    experiment: Experiment = field(repr=False)
+
+    @property
+    def directory(self) -> str:
+        """The run directory, relative to the folder of the study. It depends on the settings alone."""
+        return f"{RUNS}/{self.experiment.experiment}/{self.experiment.identity}"
+
+    @property
+    def name(self) -> str:
+        """Stage, arm and seed."""
+        return run_name(self.stage, self.arm.name, self.seed)
+
+    def arguments(self, folder: Path, directories: Mapping[str, str]) -> list[str]:
+        """Return the arguments of `fit` after its options: files and settings.
+
+        Args:
+            folder: the folder of the study.
+            directories: planned directory -> the one that the run has, for those that differ.
+        """
+        starts = {
+            key: str(folder / directories.get(run.directory, run.directory)) for key, run in self.upstreams.items()
+        }
+        return ["--config", *map(str, self.files), *_overrides({**self.settings, **starts})]
+
+    def recorded(self) -> RecordedRun:
+        """Return the run as the record of the study has it before it starts."""
+        return RecordedRun(self.stage, self.arm.name, dict(self.arm.values), self.seed, self.directory)
+
+
+def run_name(stage: str, arm: str, seed: int) -> str:
+    """Return the name of a run in messages.
+
+    >>> run_name("rte", "objective=next-sentence", 3)
+    'rte, objective=next-sentence, seed 3'
+    """
+    return f"{stage}, {arm}, seed {seed}"
+
+
+def plan_runs(study: Study, allowed: Sequence[str] = ()) -> list[PlannedRun]:
+    """Load the experiment of every run of a study, stage by stage, arm by arm, seed by seed.
+
+    Args:
+        study: the study.
+        allowed: modules that a `class_path` of an experiment may import.
+
+    Raises:
+        InputError: an experiment has a fault, two runs are the same, or a name of an arm is unknown. The message
+            names the study file, the arm and the key.
+    """
+    if not study.seeds:
+        study.fail("the key seeds is missing: it lists the seeds of each arm, such as [1, 2, 3, 4, 5]")
+    if (num := count_runs(study)) > _MOST_RUNS:
+        study.fail(f"the study has {num:,} runs, and at most {_MOST_RUNS:,} are allowed: make its axes shorter")
+    arms = arms_of(study)
+    _check_names(study, arms)
+    planned: dict[tuple[str, str, int], PlannedRun] = {}
+    owners: dict[str, PlannedRun] = {}
+    for stage in study.stages:
+        for arm in arms[stage.name]:
+            for seed in study.seeds:
+                upstreams = {key: planned[name, other, seed] for key, (name, other) in arm.upstreams.items()}
+                run = plan_run(study, stage, arm, seed, upstreams, allowed)
+                _check_new(study, run, owners)
+                planned[stage.name, arm.name, seed] = run
+    return list(planned.values())
+
+
+def count_runs(study: Study) -> int:
+    """Return the number of runs of a study, without loading their experiments."""
+    return num_arms(study) * len(study.seeds)
+
+
+def plan_run(
+    study: Study,
+    stage: Stage,
+    arm: Arm,
+    seed: int,
+    upstreams: Mapping[str, PlannedRun],
+    allowed: Sequence[str] = (),
+) -> PlannedRun:
+    """Load the experiment of one run.
+
+    Raises:
+        InputError: it has a fault. The message names the study file, the arm and the key.
+    """
+    settings = {**stage.overrides, **arm.settings, "seed_everything": seed}
+    identities = {key: run.experiment.identity for key, run in upstreams.items()}
+    try:
+        experiment = load_experiment(stage.base, _overrides({**settings, **identities}), None, allowed)
+    except InputError as error:
+        _refuse(study, stage, arm, str(error))
+    return PlannedRun(stage.name, arm, seed, stage.base, settings, dict(upstreams), experiment)
+
+
+def _overrides(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as the command line of `fit` has them, so that the parent and the run read the same."""
+    return [f"--{key}={value if isinstance(value, str) else flow_yaml(value)}" for key, value in settings.items()]
+
+
+def _refuse(study: Study, stage: Stage, arm: Arm, message: str) -> NoReturn:
+    """Raise the error about the experiment of an arm.
+
+    Raises:
+        InputError: always.
+    """
+    message = re.sub(r"\bcommand line: ", "", message)
+    where = f"the arm {arm.name!r}" if len(study.stages) == 1 else f"the stage {stage.name}, arm {arm.name!r}"
+    keys = [*arm.settings, *stage.overrides, *arm.upstreams]
+    named = next((key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message)), None)
+    line = _line_with(study.text, named) if named is not None else None
+    raise InputError(f"{study.path}: {f'line {line}: ' if line is not None else ''}{where}: {message}")
+
+
+def _line_with(text: str, key: str) -> int | None:
+    """Return the first line that gives a key a value."""
+    found = re.search(rf"(?m)(?<![\w.]){re.escape(key)}[\"']?\s*:", text)
+    return text.count("\n", 0, found.start()) + 1 if found else None
+
+
+def _check_new(study: Study, run: PlannedRun, owners: dict[str, PlannedRun]) -> None:
+    """Check that no other run of the study has the same settings, and remember this one.
+
+    Raises:
+        InputError: another one has.
+    """
+    other = owners.setdefault(run.directory, run)
+    if other is not run:
+        study.fail(
+            f"{other.name} and {run.name} are the same experiment: all of their settings are equal, so remove one"
+        )
+
+
+def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
+    """Check that the arms that `compare` and `published` name exist.
+
+    Raises:
+        InputError: one does not.
+    """
+    known = list(dict.fromkeys(arm.name for of_stage in arms.values() for arm in of_stage))
+    baseline = study.compare.baseline
+    if baseline is not None and baseline not in known:
+        study.fail(f"the baseline {baseline!r} is no arm{nearest(baseline, known)}", "compare", "baseline")
+    for name in study.published:
+        if name not in known:
+            study.fail(f"published names {name!r}, which is no arm{nearest(name, known)}", "published", name)

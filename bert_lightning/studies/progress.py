@@ -1,0 +1,94 @@
+"""The states of all runs of a study together: which can start, which are blocked, and which are stale."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bert_lightning.studies.plan import PlannedRun
+from bert_lightning.studies.record import RecordedRun, State, StudyRecord
+from bert_lightning.studies.states import current, directory_of, has_other_start, is_other_run
+
+# The states of runs that can start as soon as their upstream runs have finished.
+TO_DO: tuple[State, ...] = ("waiting", "interrupted", "running")
+STALE = "stale: the run that it starts from was trained again, with other weights"
+_OTHER = "its directory holds a run with other settings"
+# Runs that start from a run in one of these states cannot start.
+_BLOCKING: tuple[State, ...] = ("failed", "blocked")
+
+
+class Progress:
+    """The runs of a study and their states, from their directories and the last record.
+
+    Args:
+        folder: the folder of the study.
+        plan: all runs.
+        before: the last record; None if there is none.
+
+    Attributes:
+        runs: each run as it is recorded now.
+    """
+
+    def __init__(self, folder: Path, plan: Sequence[PlannedRun], before: StudyRecord | None) -> None:
+        self.folder = folder
+        self.directories: dict[str, str] = {}
+        known = {(run.stage, run.seed, run.directory): run for run in (before.runs if before is not None else ())}
+        self.runs: dict[PlannedRun, RecordedRun] = {}
+        for run in plan:
+            directory = directory_of(run, folder, self.directories)
+            self.directories[run.directory] = directory
+            self.runs[run] = current(run, folder, directory, known.get((run.stage, run.seed, directory)))
+        for run, recorded in list(self.runs.items()):
+            if recorded.state != "waiting" and is_other_run(run, folder, recorded.directory, self.directories):
+                self.runs[run] = replace(recorded, state="failed", message=_OTHER)
+            elif self._is_stale(run):
+                self.runs[run] = replace(recorded, state="failed", message=STALE)
+        self.block()
+
+    def startable(self) -> list[PlannedRun]:
+        """Return the runs that are not finished, and whose upstream runs are."""
+        return [
+            run
+            for run, recorded in self.runs.items()
+            if recorded.state in TO_DO and all(self.runs[each].state == "finished" for each in run.upstreams.values())
+        ]
+
+    def block(self) -> None:
+        """Give waiting runs the state `blocked` if an upstream run failed, and take it back if it no longer does."""
+        for run, recorded in self.runs.items():
+            states = [self.runs[each].state for each in run.upstreams.values()]
+            blocker = next((each for each in run.upstreams.values() if self.runs[each].state in _BLOCKING), None)
+            if recorded.state in ("waiting", "interrupted") and blocker is not None:
+                self.runs[run] = replace(recorded, state="blocked", message=f"{blocker.name} did not finish")
+            elif recorded.state == "blocked" and not set(states) & set(_BLOCKING):
+                self.runs[run] = replace(recorded, state="waiting", message=None)
+
+    def retry_failed(self) -> None:
+        """Let failed runs train again: they resume. Folders of stale ones get other names, and these begin anew."""
+        for run, recorded in self.runs.items():
+            if recorded.state != "failed":
+                continue
+            if recorded.message in (STALE, _OTHER):
+                _set_aside(self.folder / recorded.directory)
+                recorded = run.recorded()
+            self.runs[run] = replace(recorded, state="waiting")
+        self.block()
+
+    def find_stale(self, upstream: PlannedRun) -> None:
+        """Mark the finished runs that started from other weights than a run has now, which has just finished."""
+        for run, recorded in self.runs.items():
+            if upstream in run.upstreams.values() and self._is_stale(run):
+                self.runs[run] = replace(recorded, state="failed", message=STALE)
+
+    def _is_stale(self, run: PlannedRun) -> bool:
+        if self.runs[run].state not in ("finished", "interrupted"):
+            return False
+        if any(self.runs[upstream].state != "finished" for upstream in run.upstreams.values()):
+            return False
+        return has_other_start(run, self.folder, self.runs[run].directory, self.directories)
+
+
+def _set_aside(directory: Path) -> None:
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}-aside-{number}")).exists():
+        number += 1
+    directory.rename(aside)

@@ -1,0 +1,256 @@
+"""The running of a study: runs train one after the other or at the same time, and the record follows them."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from bert_lightning.checkpoints.plain_text import printable
+from bert_lightning.config.yaml_files import flow_yaml
+from bert_lightning.errors import Interrupted
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.studies.estimates import Estimates, duration, logged_step
+from bert_lightning.studies.launchers import Job, Launcher
+from bert_lightning.studies.plan import PlannedRun
+from bert_lightning.studies.progress import TO_DO, Progress
+from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.states import after_process, current
+
+# How many lines of a failed run are shown.
+_SHOWN_LINES = 6
+# Bytes at the end of a log in which these lines are.
+_TAIL = 1 << 14
+# Seconds between two looks at the runs that train, for the line about them.
+_REFRESH = 2.0
+# W&B accepts tags of at most so many characters.
+_LONGEST_TAG = 64
+
+
+class Reporter(Protocol):
+    """What is told while a study runs."""
+
+    def line(self, text: str) -> None:
+        """Tell something once."""
+
+    def status(self, text: str) -> None:
+        """Tell what runs now; the next call replaces it."""
+
+
+class PrintedLines:
+    """A reporter that prints its lines alone."""
+
+    def line(self, text: str) -> None:
+        """Print."""
+        print(text, flush=True)
+
+    def status(self, text: str) -> None:
+        """Do nothing."""
+
+
+class Runner:
+    """The training of all runs of a study that are not finished.
+
+    Args:
+        progress: the runs and their states.
+        launcher: where they train.
+        reporter: is told what happens.
+        record: the record of the study, except its runs.
+        allowed: modules that a `class_path` of an experiment may import.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        launcher: Launcher,
+        reporter: Reporter,
+        record: StudyRecord,
+        allowed: Sequence[str] = (),
+    ) -> None:
+        self._progress, self._launcher, self._reporter = progress, launcher, reporter
+        self._record, self._allowed = record, allowed
+        # Runs of searches in the same folder.
+        self._others = tuple(run for run in record.runs if run.trial is not None)
+        self._writing = threading.Lock()
+        self._training: dict[Future[RecordedRun], PlannedRun] = {}
+        self._estimates: Estimates | None = None
+        self._num_ended = len([run for run in progress.runs.values() if run.state not in TO_DO])
+
+    def run(self) -> StudyRecord:
+        """Train, and return the record. The record on disk is right at each moment, up to the runs that train.
+
+        On an interrupt, all runs write checkpoints and end, and the record has their states, before it goes on.
+        """
+        self._write()
+        with ThreadPoolExecutor(self._launcher.num_jobs) as pool:
+            try:
+                self._start(pool)
+                while self._training:
+                    done, _ = wait(self._training, _REFRESH, FIRST_COMPLETED)
+                    for future in done:
+                        self._take(future)
+                    self._start(pool)
+                    self._reporter.status(self._status())
+            except BaseException:
+                self._stop()
+                raise
+            finally:
+                self._reporter.status("")
+        return self._record
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        """Give free places to runs, in the order of the plan."""
+        for run in self._progress.startable():
+            if len(self._training) == self._launcher.num_jobs:
+                return
+            if run not in self._training.values():
+                self._training[pool.submit(self._train, run)] = run
+
+    def _train(self, run: PlannedRun) -> RecordedRun:
+        """Train a run in a thread of its own, and return what became of it."""
+        before = self._progress.runs[run]
+        folder, directory = self._progress.folder, before.directory
+        job = self._job(run, directory)
+        # An earlier command may have started a process that has ended only now.
+        is_known = not self._launcher.wait_for_earlier(job, self._reporter.line) and before.state != "running"
+        found = current(run, folder, directory, before)
+        if found.state == "finished" or (found.state == "failed" and not is_known):
+            return found
+        began = replace(before, state="running", message=None, attempts=before.attempts + 1)
+        self._set(run, began)
+        self._reporter.line(f"started: {run.name} ({directory})")
+        start = job.log.stat().st_size if job.log.exists() else 0
+        clock = time.monotonic()
+        status = self._launcher.run(job)
+        if status is None:
+            return replace(before, state="interrupted" if before.attempts else "waiting")
+        ended = replace(began, seconds=round(before.seconds + time.monotonic() - clock, 1))
+        return after_process(current(run, folder, directory, ended), status, last_lines(job.log, start))
+
+    def _job(self, run: PlannedRun, directory: str) -> Job:
+        path, trainer = self._progress.folder / directory, run.experiment.trainer
+        modules = [word for module in self._allowed for word in ("--allow-module", module)]
+        arguments = run.arguments(self._progress.folder, self._progress.directories)
+        environment = {
+            "WANDB_RUN_GROUP": self._record.study,
+            "WANDB_JOB_TYPE": run.stage,
+            "WANDB_TAGS": ",".join(tags(run.arm.values)),
+        }
+        return Job(
+            name=run.name,
+            arguments=["--run-directory", str(path), *modules, *arguments],
+            directory=path,
+            log=Path(f"{path}.log"),
+            num_processes=trainer.devices,
+            uses_gpu=trainer.accelerator != "cpu",
+            environment=environment,
+        )
+
+    def _take(self, future: Future[RecordedRun]) -> None:
+        """Record and tell what became of a run."""
+        run = self._training.pop(future)
+        recorded = future.result()
+        self._progress.runs[run] = recorded
+        if recorded.state == "finished":
+            self._progress.find_stale(run)
+        self._progress.block()
+        self._write()
+        self._estimates = None
+        self._num_ended += recorded.state not in TO_DO
+        place = f"[{self._num_ended} of {len(self._progress.runs)}]"
+        if recorded.state == "finished":
+            self._reporter.line(
+                f"finished: {run.name} in {duration(recorded.seconds)}{self._scores(recorded)} {place}"
+            )
+        elif recorded.state == "failed":
+            log = self._progress.folder / recorded.log
+            lines = "".join(f"\n    {line}" for line in last_lines(log))
+            self._reporter.line(f"failed: {run.name} (status {recorded.status}), output in {log}{lines}")
+        elif recorded.state == "interrupted":
+            self._reporter.line(f"interrupted: {run.name} ({recorded.message}); it resumes with the next `ablate`")
+
+    def _scores(self, recorded: RecordedRun) -> str:
+        """Return the last values of the metrics that the study compares."""
+        scores: dict[str, float] = {}
+        for row in RunDirectory(self._progress.folder / recorded.directory).read_metrics():
+            scores.update({name: row[name] for name in self._record.compare.metric if name in row})
+        return "".join(f", {name} {score:.4f}" for name, score in scores.items())
+
+    def _status(self) -> str:
+        """Describe the runs that train, and estimate the time that all others take."""
+        runs = self._progress.runs
+        parts = []
+        for run in self._training.values():
+            step, steps = logged_step(self._progress.folder / runs[run].directory), run.experiment.trainer.max_steps
+            parts.append(f"{run.name}: step {step:,}" + (f" of {steps:,}" if steps else ""))
+        return f"[{self._num_ended} of {len(runs)}]{self._time_left()} {'; '.join(parts)}"
+
+    def _time_left(self) -> str:
+        runs = self._progress.runs
+        if self._estimates is None:
+            self._estimates = Estimates(self._progress.folder, runs)
+        seconds, num_unknown = self._estimates.all_seconds_left(runs)
+        return "" if num_unknown else f" about {duration(seconds / self._launcher.num_jobs)} left,"
+
+    def _set(self, run: PlannedRun, recorded: RecordedRun) -> None:
+        with self._writing:
+            self._progress.runs[run] = recorded
+        self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            self._record = replace(self._record, runs=(*self._progress.runs.values(), *self._others))
+            self._record.write(self._progress.folder)
+
+    def _stop(self) -> None:
+        """Let all runs end, and record their states. Another request to end does not end the waiting for them."""
+        self._reporter.status("")
+        self._launcher.stop()
+        if self._training:
+            self._reporter.line(f"ending {len(self._training)} run(s), which write their checkpoints")
+        while self._training:
+            try:
+                done, _ = wait(self._training, return_when=FIRST_COMPLETED)
+            except (Interrupted, KeyboardInterrupt):
+                raise
+            except BaseException:
+                continue
+            for future in done:
+                run = self._training.pop(future)
+                if future.exception() is None:
+                    self._progress.runs[run] = future.result()
+        with suppress(OSError):
+            self._progress.block()
+            self._write()
+
+
+def tags(values: Mapping[str, object]) -> list[str]:
+    """Return axis values as tags of W&B, whose lists of tags are divided by commas.
+
+    >>> tags({"data.objective": "next-sentence", "optimizer.betas": [0.9, 0.98]})
+    ['data.objective=next-sentence', 'optimizer.betas=[0.9 0.98]']
+    """
+    texts = (f"{key}={value if isinstance(value, str) else flow_yaml(value)}" for key, value in values.items())
+    return [text.replace(", ", " ").replace(",", " ")[:_LONGEST_TAG] for text in texts]
+
+
+def last_lines(log: Path, start: int = 0) -> list[str]:
+    """Return the last lines of a log that are not empty.
+
+    Args:
+        log: the file, which may not exist.
+        start: where in it to begin, in bytes.
+    """
+    try:
+        with open(log, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(start, size - _TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("=== ")]
+    return [printable(line) for line in lines[-_SHOWN_LINES:]]
