@@ -1,4 +1,4 @@
-"""Commands about studies: `ablate`."""
+"""Commands about studies: `ablate`, `search`."""
 
 import argparse
 
@@ -10,6 +10,11 @@ from bert_lightning.lazy import without_collections
 
 def add(commands: Commands) -> None:
     """Add the commands of this file."""
+    _add_ablate(commands)
+    _add_search(commands)
+
+
+def _add_ablate(commands: Commands) -> None:
     parser = commands.add(
         "ablate",
         _ablate,
@@ -25,6 +30,27 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="start a study of more than 100 runs")
     parser.add_argument("--retry-failed", action="store_true", help="train failed runs again; by default they stay")
+    module_option(parser)
+
+
+def _add_search(commands: Commands) -> None:
+    parser = commands.add(
+        "search",
+        _search,
+        "search the settings of a study, and train the best trial with fresh seeds",
+        "The section search of the study file says what varies. Given again after any end, the same command "
+        "continues the search with the same draws. The exit status is 1 if no trial is complete, or if a fresh seed "
+        "did not finish.",
+    )
+    parser.add_argument("file", type=path_argument, metavar="FILE", help="the study file")
+    directory_option(parser)
+    jobs_option(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show what varies and how many trials are done")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database of the trials, such as postgresql://HOST/NAME (default: DIR/search.db)",
+    )
     module_option(parser)
 
 
@@ -66,5 +92,25 @@ def _ablate(options: argparse.Namespace) -> int:
             reporter=reporter,
             allow_modules=options.allow_module,
         )
-    finished = all(run.state == "finished" for run in record.runs if run.trial is None)
+    finished = all(run.state == "finished" for run in record.of_arms)
     return OK if finished else FAILURE
+
+
+def _search(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.studies.search.searching import dry_run, is_complete, search
+
+    file, modules = options.file, options.allow_module
+    if options.dry_run:
+        print(*dry_run(file, options.directory, options.jobs, options.storage, modules), sep="\n")
+        return OK
+    with live_line() as reporter:
+        record = search(
+            file,
+            options.directory,
+            options.jobs,
+            storage=options.storage,
+            reporter=reporter,
+            allow_modules=modules,
+        )
+    return OK if is_complete(record) else FAILURE

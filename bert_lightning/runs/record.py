@@ -144,7 +144,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
     if not is_first_process():
         yield
         return
-    _begin(session, lock)
+    _begin(session, lock, trainer.max_steps)
     ending, message = "failed", None
     try:
         with weights_and_biases.data_folder(session.directory.path / "wandb"):
@@ -183,7 +183,7 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     directory.update_manifest(weights=weights_digest(saved.tensors))
 
 
-def _begin(session: Session, lock: DirectoryLock) -> None:
+def _begin(session: Session, lock: DirectoryLock, num_steps: int) -> None:
     """Lock the directory, set aside what is after the resume point, and write the first records."""
     directory = session.directory
     was_taken = lock.taken
@@ -197,14 +197,14 @@ def _begin(session: Session, lock: DirectoryLock) -> None:
             metrics_file.forget_after(directory.metrics, session.point.step)
         if directory.checkpoints.exists():
             set_aside(directory.checkpoints, session.point.step)
-        _record_beginning(session)
+        _record_beginning(session, num_steps)
     except OSError as error:
         wrong_path = isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError)
         kind = InputError if wrong_path or error.errno == errno.ENAMETOOLONG else WorkError
         raise kind(f"{directory.path}: cannot be written: {error.strerror or error}") from None
 
 
-def _record_beginning(session: Session) -> None:
+def _record_beginning(session: Session, num_steps: int) -> None:
     directory, values, checkpoint = session.directory, session.experiment.to_dict(), session.point.checkpoint
     manifest = directory.read_manifest()
     modules = recorded_modules(session.experiment, (*session.callbacks, *session.given_loggers))
@@ -226,6 +226,7 @@ def _record_beginning(session: Session) -> None:
         seed=values["seed_everything"],
         data=session.inputs.fingerprints,
         model_revision=session.inputs.model_revision,
+        num_steps=num_steps,
         started=manifest.get("started", entry["started"]),
         ended=None,
         sessions=[*manifest.get("sessions", []), entry],

@@ -79,7 +79,7 @@ def ablate(
             progress.retry_failed()
         for line in summary(described, progress, before):
             reporter.line(line)
-        record = Runner(progress, launcher, reporter, _record(described, before), allow_modules).run()
+        record = Runner(progress, launcher, reporter, new_record(described, before), allow_modules).run()
     for line in conclusion(record, folder):
         reporter.line(line)
     return record
@@ -177,7 +177,7 @@ def record_in(folder: Path, study: Study) -> StudyRecord | None:
     return None
 
 
-def _record(study: Study, before: StudyRecord | None) -> StudyRecord:
+def new_record(study: Study, before: StudyRecord | None) -> StudyRecord:
     """Return the record of a study before its runs are added. It keeps the runs of searches."""
     return StudyRecord(
         study=study.name,
@@ -185,7 +185,7 @@ def _record(study: Study, before: StudyRecord | None) -> StudyRecord:
         file=study.text,
         version=__version__,
         stages=tuple(stage.name for stage in study.stages),
-        runs=tuple(run for run in (before.runs if before is not None else ()) if run.trial is not None),
+        runs=before.of_searches if before is not None else (),
         compare=study.compare,
         published=study.published,
         search=before.search if before is not None else None,
@@ -215,7 +215,7 @@ def summary(study: Study, progress: Progress, before: StudyRecord | None) -> lis
 
 def conclusion(record: StudyRecord, folder: Path) -> list[str]:
     """Return lines about the result of a study: how many runs finished, and why the others did not."""
-    runs = [run for run in record.runs if run.trial is None]
+    runs = record.of_arms
     finished = [run for run in runs if run.state == "finished"]
     lines = [f"{len(finished)} of {len(runs)} runs finished"]
     for run in runs:
@@ -231,7 +231,7 @@ def conclusion(record: StudyRecord, folder: Path) -> list[str]:
 def _unplanned(progress: Progress, before: StudyRecord | None) -> list[str]:
     """Return the run directories in the folder of a study that belong to no run of its plan, nor to a search."""
     known = {run.directory for run in progress.runs.values()}
-    known |= {run.directory for run in (before.runs if before is not None else ()) if run.trial is not None}
+    known |= {run.directory for run in (before.of_searches if before is not None else ())}
     found = sorted(path.parent for path in (progress.folder / RUNS).glob("*/*/config.yaml"))
     return [name for path in found if (name := str(path.relative_to(progress.folder))) not in known]
 

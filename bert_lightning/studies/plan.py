@@ -64,7 +64,7 @@ class PlannedRun:
         starts = {
             key: str(folder / directories.get(run.directory, run.directory)) for key, run in self.upstreams.items()
         }
-        return ["--config", *map(str, self.files), *_overrides({**self.settings, **starts})]
+        return ["--config", *map(str, self.files), *as_overrides({**self.settings, **starts})]
 
     def recorded(self) -> RecordedRun:
         """Return the run as the record of the study has it before it starts."""
@@ -130,13 +130,13 @@ def plan_run(
     settings = {**stage.overrides, **arm.settings, "seed_everything": seed}
     identities = {key: run.experiment.identity for key, run in upstreams.items()}
     try:
-        experiment = load_experiment(stage.base, _overrides({**settings, **identities}), None, allowed)
+        experiment = load_experiment(stage.base, as_overrides({**settings, **identities}), None, allowed)
     except InputError as error:
         _refuse(study, stage, arm, str(error))
     return PlannedRun(stage.name, arm, seed, stage.base, settings, dict(upstreams), experiment)
 
 
-def _overrides(settings: Mapping[str, object]) -> list[str]:
+def as_overrides(settings: Mapping[str, object]) -> list[str]:
     """Return settings as the command line of `fit` has them, so that the parent and the run read the same."""
     return [f"--{key}={value if isinstance(value, str) else flow_yaml(value)}" for key, value in settings.items()]
 

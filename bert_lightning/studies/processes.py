@@ -3,7 +3,10 @@
 import errno
 import fcntl
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +18,7 @@ from typing import IO
 
 from bert_lightning.cores import CORES_VARIABLE
 from bert_lightning.runs.lock import NAME as LOCK
-from bert_lightning.runs.lock import holder
+from bert_lightning.runs.lock import holder, lock_holder
 
 # Seconds that the other processes of a run have to end after the first one, and again after they are asked to.
 _GRACE = 10.0
@@ -131,6 +134,14 @@ def lock_for_children(log: IO[bytes]) -> bool:
     return True
 
 
+def begin_log(log: IO[bytes], arguments: Sequence[str]) -> None:
+    """Write the line with which the output of a process of `fit` begins: time, machine and command."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    line = f"=== {started} on {socket.gethostname()}: bert-lightning fit {shlex.join(arguments)}\n"
+    log.write(line.encode())
+    log.flush()
+
+
 def running_process(directory: Path) -> str | None:
     """Return the process that trains a run now, such as `process 17 on node3`; None if none does."""
     with suppress(FileNotFoundError), open(f"{directory}.log", "r+b") as log:
@@ -140,3 +151,21 @@ def running_process(directory: Path) -> str | None:
                 return (directory / LOCK).read_text(encoding="utf-8").strip() or _SOME
             return _SOME
     return holder(directory)
+
+
+def signal_run(directory: Path, number: signal.Signals) -> bool:
+    """Send a signal to the first process of a run that trains on this machine, and return whether there is one.
+
+    The others of the run learn of it from the first. A run that has not locked its directory yet gets none.
+    """
+    try:
+        name = lock_holder(directory) or ""
+    except OSError:
+        return False
+    found = re.fullmatch(r"process (\d+) on (.+)", name)
+    if found is None or found[2] != socket.gethostname():
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(int(found[1]), number)
+        return True
+    return False

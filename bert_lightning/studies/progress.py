@@ -44,6 +44,10 @@ class Progress:
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
         self.block()
 
+    def recorded(self) -> list[RecordedRun]:
+        """Return the runs as the record of the study has them."""
+        return list(self.runs.values())
+
     def startable(self) -> list[PlannedRun]:
         """Return the runs that are not finished, and whose upstream runs are."""
         return [
@@ -51,6 +55,10 @@ class Progress:
             for run, recorded in self.runs.items()
             if recorded.state in TO_DO and all(self.runs[each].state == "finished" for each in run.upstreams.values())
         ]
+
+    def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
+        """Return what became of a run whose process has ended, as this study takes it."""
+        return recorded
 
     def block(self) -> None:
         """Give waiting runs the state `blocked` if an upstream run failed, and take it back if it no longer does."""

@@ -91,7 +91,8 @@ class StudyRecord:
         runs: all runs, stage by stage; the first arm of a stage is its baseline.
         compare: what the study compares.
         published: arm -> published figures.
-        search: what a search adds; None if there was none.
+        search: what a search adds, among it `arms`: for each searched arm, under the name that its best trial has
+            with fresh seeds, what the search found; None if there was none.
     """
 
     study: str
@@ -104,9 +105,22 @@ class StudyRecord:
     published: dict[str, list[Published]] = field(default_factory=dict)
     search: dict[str, Any] | None = None
 
+    @property
+    def of_searches(self) -> tuple[RecordedRun, ...]:
+        """The runs of searches: their trials, and those of the best trial with fresh seeds."""
+        return tuple(run for run in self.runs if self._is_of_search(run))
+
+    @property
+    def of_arms(self) -> tuple[RecordedRun, ...]:
+        """The runs of the study's own arms and seeds."""
+        return tuple(run for run in self.runs if not self._is_of_search(run))
+
     def arms(self, stage: str) -> list[str]:
         """Return the arms of a stage in their order, without those of searches."""
-        return list(dict.fromkeys(run.arm for run in self.runs if run.stage == stage and run.trial is None))
+        return list(dict.fromkeys(run.arm for run in self.of_arms if run.stage == stage))
+
+    def _is_of_search(self, run: RecordedRun) -> bool:
+        return run.trial is not None or (self.search is not None and run.arm in self.search["arms"])
 
     def of_state(self, *states: State) -> list[RecordedRun]:
         """Return the runs in one of some states."""

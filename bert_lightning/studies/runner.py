@@ -59,7 +59,7 @@ class Runner:
         progress: the runs and their states.
         launcher: where they train.
         reporter: is told what happens.
-        record: the record of the study, except its runs.
+        record: the record of the study, with runs only if they are not in `progress`.
         allowed: modules that a `class_path` of an experiment may import.
     """
 
@@ -73,8 +73,8 @@ class Runner:
     ) -> None:
         self._progress, self._launcher, self._reporter = progress, launcher, reporter
         self._record, self._allowed = record, allowed
-        # Runs of searches in the same folder.
-        self._others = tuple(run for run in record.runs if run.trial is not None)
+        # Runs of searches in the same folder; in a search, those of the arms.
+        self._others = record.runs
         self._writing = threading.Lock()
         self._training: dict[Future[RecordedRun], PlannedRun] = {}
         self._estimates: Estimates | None = None
@@ -153,7 +153,7 @@ class Runner:
     def _take(self, future: Future[RecordedRun]) -> None:
         """Record and tell what became of a run."""
         run = self._training.pop(future)
-        recorded = future.result()
+        recorded = self._progress.settled(run, future.result())
         self._progress.runs[run] = recorded
         if recorded.state == "finished":
             self._progress.find_stale(run)
@@ -203,15 +203,18 @@ class Runner:
 
     def _write(self) -> None:
         with self._writing:
-            self._record = replace(self._record, runs=(*self._progress.runs.values(), *self._others))
+            self._record = self._current_record()
             self._record.write(self._progress.folder)
+
+    def _current_record(self) -> StudyRecord:
+        return replace(self._record, runs=(*self._progress.recorded(), *self._others))
 
     def _stop(self) -> None:
         """Let all runs end, and record their states. Another request to end does not end the waiting for them."""
         self._reporter.status("")
         self._launcher.stop()
         if self._training:
-            self._reporter.line(f"ending {len(self._training)} run(s), which write their checkpoints")
+            self._reporter.line(self._launcher.at_stop.format(num=len(self._training)))
         while self._training:
             try:
                 done, _ = wait(self._training, return_when=FIRST_COMPLETED)

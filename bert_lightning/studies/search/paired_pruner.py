@@ -1,0 +1,45 @@
+"""A pruner of optuna that compares the seeds of two trials by a paired t test."""
+
+from typing import TYPE_CHECKING
+
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+class PairedPruner(BasePruner):
+    """Stop a trial whose scores are worse than those of the best trial for the same seeds.
+
+    The test is one-sided. It is repeated after each seed, so `p` is no error rate of the whole comparison.
+
+    Args:
+        p: the p-value below which a trial is stopped.
+    """
+
+    def __init__(self, p: float) -> None:
+        self._p = p
+
+    def prune(self, study: "Study", trial: "FrozenTrial") -> bool:
+        """Return whether the trial, which has reported one score per seed, should end here."""
+        from scipy.stats import ttest_1samp
+
+        best = _best(study)
+        seeds = [seed for seed in trial.intermediate_values if best and seed in best.intermediate_values]
+        if best is None or len(seeds) < 2:
+            return False
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        gains = [sign * (trial.intermediate_values[seed] - best.intermediate_values[seed]) for seed in seeds]
+        if len(set(gains)) == 1:
+            # Equal differences have no spread, and t would be infinite.
+            return gains[0] < 0
+        return bool(ttest_1samp(gains, 0.0, alternative="less").pvalue < self._p)
+
+
+def _best(study: "Study") -> "FrozenTrial | None":
+    try:
+        return study.best_trial
+    except ValueError:
+        return None
