@@ -151,7 +151,7 @@ def test_settings_of_splitting_and_saving_may_change_in_the_same_directory(home,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGUSR2", 143), ("SIGINT", 130)])
 def test_a_signal_saves_a_checkpoint_and_gives_its_status(home, tmp_path, name, status):
     command = [sys.executable, "-m", "bert_lightning", "fit", "--config", str(home / "pretraining.yaml")]
     command += ["--run-directory", str(tmp_path / "run"), "--trainer.max_steps", "400"]
