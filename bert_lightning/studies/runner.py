@@ -214,7 +214,7 @@ class Runner:
         self._reporter.status("")
         self._launcher.stop()
         if self._training:
-            self._reporter.line(f"ending {len(self._training)} run(s), which write their checkpoints")
+            self._reporter.line(self._launcher.at_stop.format(num=len(self._training)))
         while self._training:
             try:
                 done, _ = wait(self._training, return_when=FIRST_COMPLETED)

@@ -124,6 +124,15 @@ def current(run: PlannedRun, folder: Path, directory: str, before: RecordedRun |
     return replace(recorded, state="waiting", message=None)
 
 
+def is_stopped(status: int) -> bool:
+    """Return whether a process with this exit status was stopped from outside, so that its run resumes.
+
+    >>> is_stopped(143), is_stopped(-9), is_stopped(1)
+    (True, True, False)
+    """
+    return status in _STOPPED
+
+
 def after_process(recorded: RecordedRun, status: int, printed: Sequence[str]) -> RecordedRun:
     """Return a run after a process of it has ended.
 
@@ -137,7 +146,7 @@ def after_process(recorded: RecordedRun, status: int, printed: Sequence[str]) ->
         # A signal at the very end may have changed the status.
         return replace(recorded, message=None)
     killed = f"killed by {signal.Signals(-status).name}" if status < 0 else None
-    if status in _STOPPED:
+    if is_stopped(status):
         return replace(recorded, state="interrupted", message=killed or recorded.message or "stopped")
     last = printed[-1].removeprefix("bert-lightning: ") if printed else f"ended with status {status}"
     return replace(recorded, state="failed", message=killed or last)
