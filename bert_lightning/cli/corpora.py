@@ -319,8 +319,9 @@ def _instances(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from bert_lightning.checkpoints.files import write_atomically
+    from bert_lightning.cli.console import Terminal
     from bert_lightning.cli.instances import instance_lines
-    from bert_lightning.cli.summaries import Terminal, render_instance
+    from bert_lightning.cli.summaries import render_instance
     from bert_lightning.wording import count
 
     if options.output is not None and options.output.is_dir():

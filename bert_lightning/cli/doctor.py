@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from bert_lightning.cli.summaries import Terminal
+from bert_lightning.cli.console import Terminal
 from bert_lightning.cores import WAITING, usable_cores
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.directory import VERSIONED, processor_name

@@ -1,9 +1,10 @@
-"""Commands that publish results: `submission`, `export`, `report`."""
+"""Commands that publish results: `submission`, `export`, `report`, `wandb-push`."""
 
 import argparse
+import sys
 
 from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
-from bert_lightning.cli.statuses import OK
+from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.lazy import without_collections
 
 FORMATS = ("huggingface", "onnx")
@@ -38,10 +39,73 @@ def add(commands: Commands) -> None:
     )
     export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
-    report = commands.add("report", _report, "write tables and curves of runs to a page")
-    report.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
+    _add_report(commands)
+    _add_push(commands)
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add(
+        "report",
+        _report,
+        "write tables, statistics and curves of runs and studies",
+        "Takes run directories, folders that hold some, such as that of `fit --seeds`, and folders of studies. Runs "
+        "that differ only in their seed are one arm. Every number leads to its runs and to their commands.",
+    )
+    report.add_argument("paths", nargs="+", type=path_argument, metavar="PATH", help="runs and studies")
     report.add_argument(
-        "--output", type=path_argument, required=True, metavar="FILE", help="the page; ends in .html or .md"
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="FILE",
+        help="the report; ends in .html, .md, .tex (for booktabs), .csv or .json",
+    )
+    report.add_argument(
+        "--baseline",
+        metavar="ARM",
+        help="compare the others with this arm (default: that of the study; none for runs outside studies)",
+    )
+    report.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a column, such as val/accuracy; repeatable (default: those that the study compares, or all)",
+    )
+    report.add_argument(
+        "--range", action="store_true", help="also show median, smallest and largest value, and the values by seed"
+    )
+    report.add_argument(
+        "--checklist", action="store_true", help="add the reproducibility checklist of Dodge et al. 2019"
+    )
+    report.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with status 1 if arms differ in versions, commit, data, hardware, precision or steps, besides "
+        "their axis",
+    )
+
+
+def _add_push(commands: Commands) -> None:
+    push = commands.add(
+        "wandb-push",
+        _wandb_push,
+        "build exact W&B runs from run directories",
+        "Each row of metrics.jsonl is there once, with its time. So are the configuration, predictions and "
+        "reports. What W&B wrote during training lacks the last rows of a session that was killed. A run that was "
+        "pushed and has not changed since is not pushed again.",
+    )
+    push.add_argument("runs", nargs="+", type=path_argument, metavar="RUN_DIR", help="run directories")
+    push.add_argument("--project", metavar="NAME", help="W&B's project (default: wandb.project of each run)")
+    push.add_argument(
+        "--mode",
+        choices=("offline", "online"),
+        help="online uploads the runs too (default: online if there is an API key, otherwise offline)",
+    )
+    push.add_argument(
+        "--directory",
+        type=path_argument,
+        metavar="DIR",
+        help="the folder `wandb` is made in it (default: the current folder)",
     )
 
 
@@ -63,9 +127,36 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from bert_lightning.checkpoints.plain_text import printable
+    from bert_lightning.reports.confounds import confound_text
     from bert_lightning.reports.report import write_report
     from bert_lightning.wording import count
 
-    write_report(options.runs, options.output)
-    print(f"report of {count(len(options.runs), 'run')}: {options.output}")
+    results = write_report(
+        options.paths,
+        options.output,
+        options.baseline,
+        options.metric,
+        checklist=options.checklist,
+        ranges=options.range,
+    )
+    for table in results.tables:
+        for confound in table.confounds:
+            if confound.explained_by is None:
+                print(printable(f"{table.title}: the arms also differ in {confound_text(confound)}"), file=sys.stderr)
+        for absent in table.missing:
+            reason = f" ({absent.message})" if absent.message else ""
+            print(printable(f"{table.title}: not in the table: {absent.directory} {absent.state}{reason}"))
+    num_runs = len({run.name for table in results.tables for arm in table.arms for run in arm.runs})
+    print(f"report of {count(num_runs, 'run')}: {options.output}")
+    return FAILURE if options.strict and results.unexplained else OK
+
+
+def _wandb_push(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.runs.wandb_push import push
+
+    for pushed in push(options.runs, options.project, options.mode, options.directory):
+        done = "uploaded" if pushed.uploaded else "written" if pushed.is_new else "pushed already"
+        print(f"{pushed.run}: {done}: {pushed.folder}")
     return OK

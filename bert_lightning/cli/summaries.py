@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from rich.console import Console
 from rich.text import Text
 
 from bert_lightning.data.corpus.preparation import PreparationSummary
@@ -14,14 +13,6 @@ from bert_lightning.wording import count
 _BAR = 40
 # Kind of replacement of a masked token -> its style in the terminal.
 _STYLES = {"masked": "bold white on red", "random": "bold white on magenta", "kept": "bold white on blue"}
-
-
-class Terminal(Console):
-    """Console that lets the command line handle a broken pipe."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise the error again, because rich would end the process with status 1."""
-        raise
 
 
 class InstanceRecord(TypedDict):

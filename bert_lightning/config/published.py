@@ -41,6 +41,11 @@ def compared(published: Sequence[Published], metrics: Mapping[str, float]) -> It
             yield f"{line}: not measured here"
             continue
         reached = metrics[figure.metric]
-        # Figures are rounded to a few digits, so the bound itself is within the tolerance.
-        inside = abs(reached - figure.value) <= figure.tolerance + 1e-9
+        inside = within(figure, reached)
         yield f"{line}: {reached:.4f}, {'within it' if inside else f'off by {reached - figure.value:+.4f}'}"
+
+
+def within(figure: Published, reached: float) -> bool:
+    """Return whether a score is within the tolerance of a published figure."""
+    # Figures are rounded to a few digits, so the bound itself is within the tolerance.
+    return abs(reached - figure.value) <= figure.tolerance + 1e-9

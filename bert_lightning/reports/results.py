@@ -4,12 +4,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from bert_lightning.config.published import Published
+from bert_lightning.config.published import Published, compared
+from bert_lightning.metrics.direction import Better
 from bert_lightning.studies.comparison import Run
-
-Better = Literal["max", "min"]
+from bert_lightning.wording import count
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class MetricCell:
         p: p-value of the difference, without correction.
         p_adjusted: the same after Holm's correction over the arms of the table, per metric.
         test: name of the test.
+        exact_p: p-value of the exact test of the same values, where it can reach the level.
+        exact_test: name of the exact test.
         equivalent: whether the difference is within the study's margin of equivalence; None without a margin.
         crossed_interval: interval of the difference over seeds and examples; None without predictions.
         best: whether this is the best mean of the table.
@@ -81,6 +82,8 @@ class MetricCell:
     p: float | None = None
     p_adjusted: float | None = None
     test: str | None = None
+    exact_p: float | None = None
+    exact_test: str | None = None
     equivalent: bool | None = None
     crossed_interval: tuple[float, float] | None = None
     best: bool = False
@@ -107,6 +110,7 @@ class ArmResult:
         is_baseline: whether the others are compared with it.
         missing: its runs that are not in the table.
         trial: its number in a search.
+        unmeasured: published figures of metrics that its runs do not have.
     """
 
     label: str
@@ -116,6 +120,7 @@ class ArmResult:
     is_baseline: bool = False
     missing: tuple["NotInTable", ...] = ()
     trial: int | None = None
+    unmeasured: tuple[PublishedFigure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,9 @@ class NotInTable:
     Attributes:
         arm: label of its arm.
         seed: its seed.
-        state: `failed`, `interrupted`, `blocked`, `pruned`, `waiting`, `running`, `missing`, or `repeated` for a
-            second run of one seed.
-        directory: its run directory; None if it never had one.
+        state: `failed`, `interrupted`, `unfinished`, `blocked`, `pruned`, `waiting`, `running`, `damaged`, `missing`,
+            or `repeated` for a second run of one seed.
+        directory: its run directory, which may not exist yet.
         message: its last message, on one line; empty if there is none.
         run: what it logged, for curves; None if it logged nothing.
     """
@@ -135,7 +140,7 @@ class NotInTable:
     arm: str
     seed: int
     state: str
-    directory: Path | None
+    directory: Path
     message: str = ""
     run: Run | None = None
 
@@ -169,8 +174,8 @@ class ResultTable:
         question: the question that the study asks.
         directory: directory of the study, in which `study.json` lies.
         baseline: label of the arm with which the others are compared.
-        caption: whole sentences: spread, test, correction, n, the checkpoint that was scored, and what the seeds
-            cannot say.
+        caption: whole sentences: spread, test, correction, n, and the checkpoint that was scored. What marks mean
+            depends on the form, and cells have notes of their own.
         confounds: what arms differ in; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
     """
@@ -209,10 +214,12 @@ class Results:
     Attributes:
         tables: one per stage, task and data set.
         checklist: the reproducibility checklist; empty unless it is asked for.
+        ranges: whether median, smallest and largest value are to be shown beside mean and deviation.
     """
 
     tables: tuple[ResultTable, ...]
     checklist: tuple[ChecklistItem, ...] = ()
+    ranges: bool = False
 
     @property
     def unexplained(self) -> tuple[Confound, ...]:
@@ -228,3 +235,18 @@ def command_of(run: Run) -> str:
 def repetition_of(run: Run) -> str:
     """Return the command that trains a run again and compares every figure."""
     return shlex.join(["bert-lightning", "reproduce", run.name])
+
+
+def origin_text(run: Run) -> str:
+    """Return steps and commit of a run as text."""
+    git = (run.manifest.get("sessions") or [{}])[-1].get("git") or {}
+    commit = f"commit {git['commit'][:10]}" if git.get("commit") else "outside a repository"
+    steps = count(run.manifest.get("step", run.rows[-1]["step"]), "step")
+    return f"{steps}, {commit}" + (" with changed files" if git.get("modified") else "")
+
+
+def published_lines(arm: ArmResult) -> list[str]:
+    """Return a line per published figure of an arm: value, tolerance, source, our mean and whether it is within."""
+    figures = [each for cell in arm.cells.values() for each in cell.published] + list(arm.unmeasured)
+    means = {name: cell.mean for name, cell in arm.cells.items() if cell.mean is not None}
+    return list(compared([each.figure for each in figures], means))

@@ -9,6 +9,9 @@ from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 
 REPORT = "report.txt"
+REPORT_VALUES = "report.json"
+# Entries of `report.json` besides its tables.
+SCORES, CONFUSION = "scores", "confusion matrix"
 
 
 def write_evaluation(
@@ -34,10 +37,13 @@ def write_evaluation(
         title: [dict(zip(columns, row, strict=True)) for row in each]
         for title, (columns, each) in report.tables.items()
     }
-    write_json(folder / name / "report.json", {"scores": scores, **tables})
+    confusion = {}
+    if report.confusion is not None:
+        labels, counts = report.confusion
+        confusion[CONFUSION] = {"labels": list(labels), "counts": counts.tolist()}
+    write_json(folder / name / REPORT_VALUES, {SCORES: scores, **tables, **confusion})
     if report.confusion is not None:
         path = folder / name / "confusion.svg"
-        labels, counts = report.confusion
         picture = drawn(str(path), lambda: as_svg(confusion_figure(labels, counts)))
         if picture is None:
             # A picture of an earlier evaluation would look like that of this one.

@@ -41,6 +41,8 @@ FINISHED = "finished"
 GIVEN = "given_in_python"
 # Entry of a session: the user's modules that it took code from.
 MODULES = "own_modules"
+# Entry of a session: its group, type and tags in W&B.
+WANDB = "wandb"
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,11 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
     if not is_first_process():
         yield
         return
-    _begin(session, lock)
+    _begin(session, lock, trainer.max_steps)
     ending, message = "failed", None
     try:
-        yield
+        with weights_and_biases.data_folder(session.directory.path / "wandb"):
+            yield
         ending = FINISHED
     except StoppedBySignal as stop:
         ending = str(stop)
@@ -180,7 +183,7 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     directory.update_manifest(weights=weights_digest(saved.tensors))
 
 
-def _begin(session: Session, lock: DirectoryLock) -> None:
+def _begin(session: Session, lock: DirectoryLock, num_steps: int) -> None:
     """Lock the directory, set aside what is after the resume point, and write the first records."""
     directory = session.directory
     was_taken = lock.taken
@@ -194,14 +197,14 @@ def _begin(session: Session, lock: DirectoryLock) -> None:
             metrics_file.forget_after(directory.metrics, session.point.step)
         if directory.checkpoints.exists():
             set_aside(directory.checkpoints, session.point.step)
-        _record_beginning(session)
+        _record_beginning(session, num_steps)
     except OSError as error:
         wrong_path = isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError)
         kind = InputError if wrong_path or error.errno == errno.ENAMETOOLONG else WorkError
         raise kind(f"{directory.path}: cannot be written: {error.strerror or error}") from None
 
 
-def _record_beginning(session: Session) -> None:
+def _record_beginning(session: Session, num_steps: int) -> None:
     directory, values, checkpoint = session.directory, session.experiment.to_dict(), session.point.checkpoint
     manifest = directory.read_manifest()
     modules = recorded_modules(session.experiment, (*session.callbacks, *session.given_loggers))
@@ -209,6 +212,7 @@ def _record_beginning(session: Session) -> None:
         "started": now(),
         "resumed_from": str(checkpoint) if checkpoint is not None else None,
         "settings": {key: at(values, key) for key in sorted(MAY_CHANGE)},
+        WANDB: weights_and_biases.Membership.of_experiment(session.experiment).to_dict(),
         **circumstances(),
         "git": recorded_git_state(directory.path),
         **({GIVEN: session.given} if session.given else {}),
@@ -222,6 +226,7 @@ def _record_beginning(session: Session) -> None:
         seed=values["seed_everything"],
         data=session.inputs.fingerprints,
         model_revision=session.inputs.model_revision,
+        num_steps=num_steps,
         started=manifest.get("started", entry["started"]),
         ended=None,
         sessions=[*manifest.get("sessions", []), entry],
@@ -252,6 +257,5 @@ def _write_last_validation(directory: RunDirectory, task: Task, metrics: dict[st
     """Write predictions and report of the validation after the last step."""
     if isinstance(task, FineTuningTask) and task.evaluation is not None:
         scores = {name: value for name, value in metrics.items() if name.startswith("val/")}
-        report = write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
-        if report is not None:
-            weights_and_biases.log_report(report)
+        write_evaluation(directory.predictions, "validation", task, task.evaluation, scores)
+        weights_and_biases.log_last_validation(directory.predictions)

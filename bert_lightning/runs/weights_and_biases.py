@@ -3,9 +3,11 @@
 import netrc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -13,9 +15,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.sections import WandbSettings
 from bert_lightning.errors import InputError
-from bert_lightning.runs.figures import confusion_figure, drawn
 from bert_lightning.runs.processes import is_first_process
-from bert_lightning.tasks.fine_tuning.report import Report
+from bert_lightning.runs.wandb_tables import log_evaluation
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -25,8 +26,64 @@ Mode = Literal["online", "offline", "disabled"]
 _MODES = {name: name for name in ("auto", "online", "offline", "disabled")} | {"run": "online", "dryrun": "offline"}
 # A run waits no longer than this for a server, and then continues offline.
 SECONDS_TO_CONNECT = 20
-# The most characters that the name of a run or a group may have.
-_LONGEST_NAME = 128
+# The most characters that W&B allows in the name of a run, a group or a type, and in a tag.
+_LONGEST_NAME, _LONGEST_TAG = 128, 64
+# The variable of the folder for copies of tables, which W&B uploads later. By default it is in the home of the user.
+_DATA_FOLDER = "WANDB_DATA_DIR"
+# The metric that Lightning's logger logs the step under.
+STEP = "trainer/global_step"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Where a run stands among others in W&B.
+
+    It comes from the environment, because a run knows no study: its settings, and so its identity, stay the same.
+
+    Attributes:
+        group: WANDB_RUN_GROUP, otherwise the name of the experiment.
+        job_type: WANDB_JOB_TYPE, otherwise the task.
+        tags: those of WANDB_TAGS, which commas separate, otherwise those of the settings.
+    """
+
+    group: str
+    job_type: str
+    tags: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, experiment: str, task: str, tags: Sequence[str], recorded: Mapping[str, object] | None = None
+    ) -> "Membership":
+        """Return the membership of a run; an empty variable counts as unset.
+
+        Args:
+            experiment: the name of its experiment.
+            task: the name of its task.
+            tags: the tags of its settings.
+            recorded: what the manifest has of an earlier session, before which only the environment comes.
+        """
+        given = os.environ.get("WANDB_TAGS", "")
+        chosen = {
+            "group": os.environ.get("WANDB_RUN_GROUP"),
+            "job_type": os.environ.get("WANDB_JOB_TYPE"),
+            "tags": [tag.strip() for tag in given.split(",") if tag.strip()],
+        }
+        before = {"group": experiment, "job_type": task, "tags": list(tags), **(recorded or {})}
+        values: dict[str, Any] = {name: value or before[name] for name, value in chosen.items()}
+        return cls(
+            values["group"][:_LONGEST_NAME],
+            values["job_type"][:_LONGEST_NAME],
+            tuple(dict.fromkeys(tag[:_LONGEST_TAG] for tag in values["tags"])),
+        )
+
+    @classmethod
+    def of_experiment(cls, experiment: Experiment) -> "Membership":
+        """Return the membership of a run that begins now."""
+        return cls.of(experiment.experiment, experiment.task, experiment.wandb.tags)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entry of the manifest."""
+        return asdict(self) | {"tags": list(self.tags)}
 
 
 def chosen_mode(settings: WandbSettings) -> Mode:
@@ -87,20 +144,8 @@ def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> 
     import wandb
 
     def start(mode: Mode) -> "Run":
-        return wandb.init(
-            project=experiment.wandb.project,
-            name=f"{experiment.experiment}-{run_id}"[:_LONGEST_NAME],
-            group=experiment.experiment[:_LONGEST_NAME],
-            id=run_id,
-            resume="allow",
-            tags=experiment.wandb.tags,
-            dir=folder,
-            mode=mode,
-            config=experiment.to_dict(),
-            # The command line, code and machine stay out of W&B; the manifest has them.
-            settings=wandb.Settings(
-                x_disable_meta=True, save_code=False, console="off", silent=True, init_timeout=SECONDS_TO_CONNECT
-            ),
+        return init_run(
+            experiment.to_dict(), folder, run_id, mode, Membership.of_experiment(experiment), experiment.wandb.project
         )
 
     try:
@@ -110,10 +155,57 @@ def _open_run(experiment: Experiment, folder: Path, run_id: str, mode: Mode) -> 
         # W&B's service still holds the name of the run.
         wandb.teardown()
         run = start("offline")
-    # Lightning's logger logs the step under this name. Make it the x axis of all metrics.
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return run
+
+
+def init_run(
+    config: Mapping[str, Any], folder: Path, run_id: str, mode: Mode, membership: Membership, project: str
+) -> "Run":
+    """Start a W&B run with `trainer/global_step` as its x axis, or continue the one with this id.
+
+    Args:
+        config: the resolved configuration.
+        folder: where W&B makes its folder `wandb`.
+        run_id: W&B's id of the run.
+        mode: online or offline.
+        membership: group, type and tags.
+        project: W&B's project.
+    """
+    import wandb
+
+    run = wandb.init(
+        project=project,
+        name=f"{config['experiment']}-{run_id}"[:_LONGEST_NAME],
+        group=membership.group,
+        job_type=membership.job_type,
+        tags=membership.tags,
+        id=run_id,
+        resume="allow",
+        dir=folder,
+        mode=mode,
+        config=dict(config),
+        # The command line, code and machine stay out of W&B; the manifest has them.
+        settings=wandb.Settings(
+            x_disable_meta=True, save_code=False, console="off", silent=True, init_timeout=SECONDS_TO_CONNECT
+        ),
+    )
+    # Lightning's logger logs the step under this name. Make it the x axis of all metrics.
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    return run
+
+
+@contextmanager
+def data_folder(folder: Path) -> Iterator[None]:
+    """Let W&B keep its copies of tables beside its runs, so that they can be uploaded as long as these exist."""
+    if os.environ.get(_DATA_FOLDER):
+        yield
+        return
+    os.environ[_DATA_FOLDER] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[_DATA_FOLDER]
 
 
 def has_api_key() -> bool:
@@ -126,20 +218,11 @@ def has_api_key() -> bool:
         return False
 
 
-def log_report(report: Report) -> None:
-    """Log the tables of an evaluation, and its confusion matrix, to the open W&B run."""
+def log_last_validation(predictions: Path) -> None:
+    """Log the tables of the last validation to the open W&B run, as they are in the run's `predictions/`."""
     wandb = sys.modules.get("wandb")
-    if wandb is None or wandb.run is None:
-        return
-    for title, (columns, rows) in report.tables.items():
-        wandb.run.log(
-            {title: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
-        )
-    if report.confusion is not None:
-        labels, counts = report.confusion
-        picture = drawn("the confusion matrix for W&B", lambda: wandb.Image(confusion_figure(labels, counts)))
-        if picture is not None:
-            wandb.run.log({"confusion matrix": picture})
+    if wandb is not None and wandb.run is not None:
+        log_evaluation(wandb.run, predictions, "validation")
 
 
 def finish(succeeded: bool) -> None:

@@ -4,7 +4,8 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,45 @@ class Run:
     def seed(self) -> int:
         return self.config.get("seed_everything", 0)
 
+    @property
+    def task(self) -> str:
+        return str(self.config.get("task", ""))
+
     def scores(self) -> dict[str, float]:
         """Return the last value of each `val/` metric of training and each `test/` metric on the run's test data."""
+        return {name: row[name] for name, row in self._last_rows.items()}
+
+    @cached_property
+    def _last_rows(self) -> dict[str, dict[str, Any]]:
+        """The last row of each score."""
+        return {
+            name: row
+            for prefix in ("val/", "test/")
+            for row in self._scored_rows(prefix)
+            for name in row
+            if name.startswith(prefix)
+        }
+
+    def scored_checkpoints(self, metric: str) -> frozenset[str]:
+        """Return the names of the checkpoint that has a metric of `scores`: `last`, `best`, or one such as `step 40`.
+
+        One checkpoint may be the last and the best. The metric is one of `scores`.
+        """
+        row = self._last_rows[metric]
+        names = set()
+        if "checkpoint" not in row or row["step"] == self.manifest.get("step"):
+            names.add("last")
+        best = self.directory.checkpoints / "best.ckpt"
+        if "checkpoint" in row and best.is_symlink() and best.readlink().name == row["checkpoint"]:
+            names.add("best")
+        return frozenset(names or {f"step {row['step']}"})
+
+    def _scored_rows(self, prefix: str) -> list[dict[str, Any]]:
+        """Return the rows of validations in training, or those of `test` on the run's own data."""
+        if prefix == "val/":
+            return [row for row in self.rows if "checkpoint" not in row]
         test_data = self.config.get("data", {}).get("test")
-        values: dict[str, float] = {}
-        for row in self.rows:
-            prefix = "test/" if "checkpoint" in row else "val/"
-            if prefix == "val/" or row.get("data") == test_data:
-                values.update({k: v for k, v in row.items() if k.startswith(prefix)})
-        return values
+        return [row for row in self.rows if "checkpoint" in row and row.get("data") == test_data]
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """Return the steps and the values of a metric that was logged in training."""
@@ -69,11 +100,13 @@ class Group:
         label: the keys in which the group differs from other groups of its task, with their values.
         task: name of the task.
         runs: the runs.
+        values: the same keys -> values; empty for a group without a like.
     """
 
     label: str
     task: str
     runs: list[Run]
+    values: Mapping[str, object] = field(default_factory=dict)
 
     def summary(self) -> dict[str, "Summary"]:
         """Return the summary of each score over the seeds."""
@@ -92,6 +125,7 @@ class Summary:
         num: number of runs, n.
         minimum: smallest value.
         maximum: largest value.
+        median: middle value.
     """
 
     mean: float
@@ -99,6 +133,7 @@ class Summary:
     num: int
     minimum: float
     maximum: float
+    median: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Summary":
@@ -108,7 +143,14 @@ class Summary:
         '0.6000 ± 0.1414'
         """
         deviation = statistics.stdev(values) if len(values) > 1 else None
-        return cls(statistics.fmean(values), deviation, len(values), min(values), max(values))
+        return cls(
+            statistics.fmean(values),
+            deviation,
+            len(values),
+            min(values),
+            max(values),
+            statistics.median(values),
+        )
 
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + (f" ± {self.deviation:.4f}" if self.deviation is not None else "")
@@ -135,47 +177,52 @@ def read_run(path: Path) -> Run:
     return Run(directory, config, directory.read_manifest(), rows)
 
 
+def without_seed(config: Mapping[str, object]) -> dict[str, object]:
+    """Return the dotted keys and values of a configuration, without those in which runs of one group may differ."""
+    return flattened({key: value for key, value in config.items() if key not in _IRRELEVANT})
+
+
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Group runs that differ only in their seed, and label each group by what differs within its task.
 
     Args:
         runs: the runs, whose order the groups keep.
     """
-    flat = {id(run): _flatten({k: v for k, v in run.config.items() if k not in _IRRELEVANT}) for run in runs}
+    flat = {id(run): without_seed(run.config) for run in runs}
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(json.dumps(flat[id(run)], sort_keys=True, default=str), []).append(run)
     result: list[Group] = []
     for members in groups.values():
-        task = members[0].config.get("task", "")
-        same_task = [flat[id(other[0])] for other in groups.values() if other[0].config.get("task") == task]
+        task = members[0].task
+        same_task = [flat[id(other[0])] for other in groups.values() if other[0].task == task]
         values = flat[id(members[0])]
-        differing = [key for key in values if any(other.get(key) != values[key] for other in same_task)]
-        label = ", ".join(f"{key}={values[key]}" for key in differing) or members[0].config.get("experiment", task)
-        result.append(Group(label, task, members))
+        differing = {key: values[key] for key in values if any(other.get(key) != values[key] for other in same_task)}
+        label = label_of(differing) or members[0].config.get("experiment", task)
+        result.append(Group(label, task, members, differing))
     return result
 
 
-def _flatten(values: Mapping[str, object], path: str = "") -> dict[str, object]:
+def label_of(values: Mapping[str, object]) -> str:
+    """Return keys and values as one label.
+
+    >>> label_of({"optimizer.name": "adamw", "data.batch_size": 32})
+    'optimizer.name=adamw, data.batch_size=32'
+    """
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def flattened(values: Mapping[str, object], path: str = "") -> dict[str, object]:
+    """Return nested keys as dotted ones. Lists stay as they are.
+
+    >>> flattened({"data": {"batch_size": 32, "masking": {"rate": 0.15}}})
+    {'data.batch_size': 32, 'data.masking.rate': 0.15}
+    """
     flat: dict[str, object] = {}
     for key, value in values.items():
         full = f"{path}.{key}" if path else key
         if isinstance(value, dict):
-            flat.update(_flatten(value, full))
+            flat.update(flattened(value, full))
         else:
             flat[full] = value
     return flat
-
-
-def as_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Return the scores as a header and the lines below it.
-
-    With fewer groups than scores there is one line per score, otherwise one line per group.
-    """
-    summaries = [group.summary() for group in groups]
-    names = list(dict.fromkeys(name for summary in summaries for name in summary))
-    columns = [["", "n", *names]]
-    for group, summary in zip(groups, summaries, strict=True):
-        columns.append([group.label, str(len(group.runs)), *(str(summary.get(name, "")) for name in names)])
-    lines = [list(line) for line in zip(*columns, strict=True)] if len(groups) < len(names) else columns
-    return lines[0], lines[1:]

@@ -137,6 +137,7 @@ class LogInterval:
         """Return the speed of all processes, and how this process divides its time among the sections of a step."""
         seconds = self._seconds()
         speed = {
+            "train/interval_seconds": seconds,
             "train/tokens_per_second": work.tokens / seconds,
             "train/sequences_per_second": work.sequences / seconds,
             "train/mfu": work.operations / seconds / self._peak,

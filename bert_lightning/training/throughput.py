@@ -12,6 +12,7 @@ import torch.nn.functional as F
 # The sections of a step.
 SECTIONS = ("data", "forward_backward", "optimizer")
 THROUGHPUT_METRICS = (
+    "train/interval_seconds",
     "train/tokens_per_second",
     "train/sequences_per_second",
     "train/mfu",

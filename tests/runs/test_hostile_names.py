@@ -14,12 +14,9 @@ import pytest
 from bert_lightning.checkpoints.plain_text import markdown, markdown_block, markdown_code, printable, shortened
 from bert_lightning.config.sections import WandbSettings
 from bert_lightning.metrics.classification import classification_report
-from bert_lightning.reports.curves import draw
 from bert_lightning.reports.report import write_report
 from bert_lightning.runs import evaluation_files, weights_and_biases
-from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.figures import as_svg, confusion_figure, drawn
-from bert_lightning.studies.comparison import Group, Run
 from bert_lightning.tasks.fine_tuning.report import Evaluation, Report
 from bert_lightning.training.progress import TrainingProgress
 
@@ -55,19 +52,6 @@ def test_a_users_settings_of_matplotlib_do_not_turn_names_into_markup():
     assert texts(svg).count("$a$") == 2
 
 
-def run_of(folder, config, metric="loss"):
-    rows = [{"step": step, f"train/{metric}": 1.0, f"val/{metric}": 0.5} for step in (1, 2)]
-    return Run(RunDirectory(folder), config, {}, rows)
-
-
-def test_a_legend_names_groups_that_begin_with_an_underscore(tmp_path, caplog):
-    for names in (HOSTILE[:8], ["_first", "second"], ["日本語", "$a$"]):
-        groups = [Group(name, "task", [run_of(tmp_path, {})]) for name in names]
-        svg = drawn("curve", lambda groups=groups: draw("loss", groups))
-        assert {*names} <= {*texts(svg)}
-    assert not caplog.records
-
-
 def test_a_script_missing_in_the_font_is_one_warning_for_a_bitmap(tmp_path, caplog):
     figure = confusion_figure(["日本語の名前", "漢字"], np.eye(2, dtype=np.int64))
     assert drawn("the picture", lambda: figure.savefig(tmp_path / "a.png") or "done") == "done"
@@ -90,17 +74,20 @@ def test_a_picture_that_cannot_be_drawn_is_only_a_warning(tmp_path, monkeypatch,
     assert (tmp_path / "validation/confusion.svg").exists()
     monkeypatch.setattr(evaluation_files, "confusion_figure", broken)
     report = evaluation_files.write_evaluation(tmp_path, "validation", task, evaluation, {"val/f1": 0.25})
+    assert report.text == "text"
     assert "confusion.svg could not be drawn: OverflowError: in\\nmatplotlib" in caplog.text
     # The earlier picture shows other scores.
     assert not (tmp_path / "validation/confusion.svg").exists()
     assert json.loads((tmp_path / "validation/report.json").read_text())["scores"] == {"val/f1": 0.25}
-    assert report.text == "text"
 
     logged = []
     run = SimpleNamespace(log=logged.append)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run, Table=lambda **given: given, Image=broken))
-    weights_and_biases.log_report(report)
-    assert [list(each) for each in logged] == [["classes"]]
+    weights_and_biases.log_last_validation(tmp_path)
+    assert [*logged[0], *logged[1], *logged[2]] == [
+        f"validation/{title}" for title in ("predictions", "classes", "confusion counts")
+    ]
+    assert len(logged) == 3
     assert "the confusion matrix for W&B could not be drawn" in caplog.text
 
 
@@ -136,20 +123,24 @@ def test_a_report_holds_hostile_names_as_text_in_both_forms(tmp_path):
         folder = tmp_path / f"run-{number}|*{name[0] if name[0] != '<' else '`'}"
         folder.mkdir()
         (folder / "config.yaml").write_text(json.dumps({"experiment": "x", "task": "t", "data": {"train": name}}))
-        (folder / "manifest.json").write_text(json.dumps({"sessions": [{"command": f"fit --data.train '{name}'"}]}))
+        (folder / "manifest.json").write_text(
+            json.dumps({"ended": "finished", "sessions": [{"command": f"fit --data.train '{name}'"}]})
+        )
         rows = [{"step": 1, "train/loss": 1.0, "val/$f_1$": 0.5, "val/a|b": 1}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folders = sorted(path for path in tmp_path.iterdir())
     write_report(folders, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert "<script>" not in page
+    # The one that sorts tables.
+    assert page.count("<script") == 1
     assert "&lt;script&gt;" in page
     assert "$f_1$" in page
-    assert "could not be drawn" not in page
     write_report(folders, tmp_path / "r.md")
     cells = rendered((tmp_path / "r.md").read_text())
-    for text in ("data.train=a|b $x$ `c` *d*", "val/a|b", "val/$f_1$", str(folders[0])):
+    for text in ("data.train=a|b $x$ `c` *d*", "val/a|b", "val/$f_1$"):
         assert text in cells
+    # A footnote names the run and its command.
+    assert any(f"seed 0: {folders[0]}, 1 step," in cell and "fit --data.train" in cell for cell in cells)
 
 
 def test_a_table_for_a_terminal_has_one_line_per_name():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+import bert_lightning
 from bert_lightning.cli import main
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.errors import InputError
@@ -59,6 +60,14 @@ def test_every_training_row_holds_its_speed_and_the_time_of_each_section(config,
         assert row["train/tokens_per_second"] > row["train/sequences_per_second"]
         shares = [row[name] for name in THROUGHPUT_METRICS if name.endswith("_share")]
         assert sum(shares) <= 1 + 1e-6
+
+
+def test_speed_and_time_of_the_intervals_give_the_tokens_that_were_read(config, tmp_path):
+    rows = fit(config, tmp_path / "run").read_metrics()
+    read = sum(row["train/tokens_per_second"] * row["train/interval_seconds"] for row in rows if "train/loss" in row)
+    _, data = bert_lightning.build(config)
+    [*batches] = (data.training_batches(step, data.plan, 0, 1) for step in range(12))
+    assert round(read, 3) == sum(batch["num_tokens"] for micro_batches in batches for batch in micro_batches)
 
 
 def test_the_clock_gives_each_section_its_own_time(monkeypatch):

@@ -21,6 +21,7 @@ class Mixture:
     Args:
         sources: at least one.
         weights: weight of each source in training, relative to the others.
+        dupe_factor: epochs of a source with different samples; later ones repeat them. None if all epochs differ.
 
     Attributes:
         num_samples: samples of all sources together.
@@ -29,8 +30,11 @@ class Mixture:
         InputError: a weight is not positive, or so small that its share rounds to 0.
     """
 
-    def __init__(self, sources: Sequence[Samples], weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self, sources: Sequence[Samples], weights: Sequence[float] = (1.0,), dupe_factor: int | None = None
+    ) -> None:
         self.sources = list(sources)
+        self._dupe_factor = dupe_factor
         self._ends = np.cumsum([source.num_samples for source in sources])
         self._counts = block_counts(weights)
         self.num_samples = int(self._ends[-1])
@@ -41,11 +45,12 @@ class Mixture:
         Each source is read epoch after epoch, in a random order that differs from epoch to epoch.
 
         Returns:
-            For each sample the epoch in its source, and the index in the mixture.
+            For each sample the epoch in its source, with `dupe_factor` the earlier epoch that it repeats, and the
+            index in the mixture.
         """
         numbers = np.arange(start, stop, dtype=np.int64)
         if len(self.sources) == 1:
-            return _shuffled(self.sources[0], seed, numbers)
+            return self._shuffled(self.sources[0], seed, numbers)
         blocks = numbers // BLOCK
         # A slot is a number in a block. Each source has its slots; each block shuffles them.
         slots = np.empty_like(numbers)
@@ -59,7 +64,7 @@ class Mixture:
         epochs, indices = np.empty_like(numbers), np.empty_like(numbers)
         for number, source in enumerate(self.sources):
             drawn = source_of == number
-            epochs[drawn], within = _shuffled(source, derive_key(seed, number), ranks[drawn])
+            epochs[drawn], within = self._shuffled(source, derive_key(seed, number), ranks[drawn])
             indices[drawn] = within + self._first_index(number)
         return epochs, indices
 
@@ -83,15 +88,19 @@ class Mixture:
     def _first_index(self, source: int) -> int:
         return int(self._ends[source]) - self.sources[source].num_samples
 
-
-def _shuffled(source: Samples, seed: int, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the epochs and indices of samples of a source, given their numbers in an endless training."""
-    epochs, positions = np.divmod(numbers, source.num_samples)
-    indices = np.empty_like(numbers)
-    for epoch in np.unique(epochs).tolist():
-        same = epochs == epoch
-        indices[same] = source.shuffle(derive_key(seed, epoch, "order"), epoch, positions[same])
-    return epochs, indices
+    def _shuffled(
+        self, source: Samples, seed: int, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the epochs and indices of samples of a source, given their numbers in an endless training."""
+        epochs, positions = np.divmod(numbers, source.num_samples)
+        drawn = epochs % self._dupe_factor if self._dupe_factor is not None else epochs
+        indices = np.empty_like(numbers)
+        for epoch in np.unique(epochs).tolist():
+            same = epochs == epoch
+            # A repeated epoch has the rounds of the first one, because a random B comes from the round of its A.
+            first = int(drawn[same][0])
+            indices[same] = source.shuffle(derive_key(seed, epoch, "order"), first, positions[same])
+        return drawn, indices
 
 
 def block_counts(weights: Sequence[float]) -> NDArray[np.int64]:

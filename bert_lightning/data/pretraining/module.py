@@ -119,7 +119,8 @@ class PretrainingDataModule(StepDataModule):
     def training_batches(self, step: int, plan: TrainingPlan, share: int, num_shares: int) -> list[Batch]:
         """Return the micro-batches of a step for one share of the batch.
 
-        Each epoch draws and masks the samples again. A process reads only the tokens of its own micro-batches.
+        Each epoch draws and masks the samples again, unless `dupe_factor` is set. A process reads only the tokens of
+        its own micro-batches.
         """
         stage = next(stage for stage in reversed(self._stages) if stage.first_step <= step)
         seed = plan.seed if not stage.number else derive_key(plan.seed, "stage", stage.number)
@@ -180,7 +181,7 @@ class PretrainingDataModule(StepDataModule):
             samples(store, max_seq_length, probability, source_seed, weight / sum(weights))
             for store, source_seed, weight in zip(self.stores[split], seeds, weights, strict=True)
         ]
-        return Mixture(sources, weights)
+        return Mixture(sources, weights, self.settings.dupe_factor)
 
     def _progress(self, stage: ResolvedStage, step: int, plan: TrainingPlan) -> float:
         """Return the fraction of the training's samples that the steps before this one consume."""

@@ -25,6 +25,9 @@ class PretrainingData:
         max_seq_length: longest sample in tokens, special tokens included; validation and test use it in every stage.
         short_sequence_probability: fraction of samples cut to a random length; 0.1 as published.
         masking: which tokens are predicted, and what replaces them.
+        dupe_factor: for static samples and masks, the number of epochs that are drawn and masked differently. Later
+            epochs repeat them, in another order if the store has a single round. 10 in `create_pretraining_data.py`.
+            null draws and masks every epoch anew.
         stages: changes at later steps, such as longer samples for the last tenth of the steps.
         batch_size: samples (with packed batching: bins) per optimiser step, over all processes and accumulated
             micro-batches.
@@ -43,6 +46,7 @@ class PretrainingData:
     max_seq_length: int = 128
     short_sequence_probability: float = 0.1
     masking: Masking = field(default_factory=TokenMasking)
+    dupe_factor: int | None = None
     stages: list[PretrainingStage] = field(default_factory=list)
     batch_size: int = 32
     batch_size_warmup: BatchSizeWarmup = field(default_factory=BatchSizeWarmup)
@@ -54,7 +58,7 @@ class PretrainingData:
     def __post_init__(self) -> None:
         refuse_empty_paths(self, "train", "validation", "test")
         require_at_least(self, 5, "max_seq_length")
-        require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_evaluation_samples")
+        require_at_least(self, 1, "batch_size", "evaluation_batch_size", "max_evaluation_samples", "dupe_factor")
         require_at_least(self, 0, "num_workers")
         require_between(self, 0, 1, "short_sequence_probability")
         steps = [stage.from_step for stage in self.stages]

@@ -38,10 +38,9 @@ def power_of_t(
         (num_seeds - 1, effect * num_seeds**0.5) if paired else (2 * num_seeds - 2, effect * (num_seeds / 2) ** 0.5)
     )
     bound = float(stats.t.isf(alpha / 2, degrees))
-    if centre - bound > 38:
-        # Nothing is left of the tail, and scipy returns nan from here on.
-        return 1.0
-    return min(1.0, float(stats.nct.sf(bound, degrees, centre) + stats.nct.cdf(-bound, degrees, centre)))
+    right, wrong = float(stats.nct.sf(bound, degrees, centre)), float(stats.nct.cdf(-bound, degrees, centre))
+    # scipy returns nan for some tails of the wrong sign, which are all below 1e-6.
+    return right + wrong if np.isfinite(wrong) else right
 
 
 def seeds_needed(
@@ -50,6 +49,7 @@ def seeds_needed(
     """Return the least number of seeds per arm with which the two-sided t test finds a difference.
 
     A standard deviation from few runs is itself uncertain: compute the number for both ends of `deviation_interval`.
+    Numbers above 100,000 are those of the normal distribution.
 
     Args:
         difference: the true difference of means.

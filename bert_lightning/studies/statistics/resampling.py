@@ -66,6 +66,10 @@ def sample_of(parts: Sequence[Rows], score: Score, groups: Sequence[object] | No
     if isinstance(score, OfMeans):
         if score.columns is not None and shapes[0][1] != score.columns:
             raise InputError(f"{score.name} needs {score.columns} numbers per example, but there are {shapes[0][1]}")
+        if score.columns is None and round(shapes[0][1] ** 0.5) ** 2 != shapes[0][1]:
+            raise InputError(
+                f"{score.name} needs a confusion matrix: {shapes[0][1]} numbers per example, which must be a square"
+            )
         return _Summed(parts, score, numbers)
     return _Listed(parts, score, numbers)
 

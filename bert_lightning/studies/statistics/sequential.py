@@ -17,7 +17,7 @@ def stopping_levels(
 ) -> list[float]:
     """Return, for each look, the p-value below which a study may stop and call the arms different.
 
-    Whoever tests after every few seeds and stops at p < 0.05 finds differences between equal arms too often: in 14 %
+    Whoever tests after every few seeds and stops at p < 0.05 finds differences between equal arms too often: in 15 %
     of studies with five looks. With these levels, planned before the first run, it is 5 % over all looks together.
     Pocock's levels are the same at all looks; those of O'Brien and Fleming are strict at first and hardly cost
     anything at the last. They are computed for normal statistics, by integrating over all looks (Armitage et al.

@@ -1,3 +1,6 @@
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +44,14 @@ def test_each_source_is_read_epoch_by_epoch():
         assert len(set(own)) == len(own)
         for epoch in range(2000 // size):
             assert sorted(index for e, index in own if e == epoch) == list(range(size))
+
+
+def test_with_a_dupe_factor_each_source_repeats_its_first_epochs():
+    samples = drawn(Mixture([Numbered("a", 70), Numbered("b", 110)], [1, 1], dupe_factor=3), 4 * BLOCK)
+    for name, size in (("a", 70), ("b", 110)):
+        times = Counter((epoch, index) for source, epoch, index in samples if source == name)
+        assert sorted(times) == list(itertools.product(range(3), range(size)))
+        assert set(times.values()) == {2000 // size // 3, 2000 // size // 3 + 1}
 
 
 @given(start=st.integers(0, 5000), length=st.integers(1, 40))

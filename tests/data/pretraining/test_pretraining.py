@@ -10,6 +10,7 @@ from bert_lightning.data.corpus.preparation import prepare
 from bert_lightning.data.corpus.token_store import TokenStore
 from bert_lightning.data.loading.batching import shuffled
 from bert_lightning.data.loading.module import TrainingLength, TrainingPlan
+from bert_lightning.data.pretraining.instances import dynamic_instances
 from bert_lightning.data.pretraining.module import PretrainingDataModule
 from bert_lightning.data.pretraining.sentence_pairs import IS_NEXT, IS_RANDOM, SentencePairs, truncate_pair
 from bert_lightning.data.pretraining.settings import PretrainingData
@@ -225,6 +226,19 @@ def test_every_epoch_sees_each_sample_once(data):
     epochs, indices = shuffled(data.plan.seed, total, np.arange(8 * steps))
     for epoch in (0, 1):
         assert sorted(indices[epochs == epoch]) == list(range(total))
+
+
+def test_with_a_dupe_factor_of_two_the_third_epoch_repeats_the_samples_and_masks_of_the_first(data):
+    def epochs(dupe_factor: int | None) -> list[list[str]]:
+        settings = replace(data.settings, dupe_factor=dupe_factor)
+        repeated = PretrainingDataModule(settings, length=TrainingLength(20, seed=1))
+        return [[str(each) for each in dynamic_instances(repeated, 1, epoch)] for epoch in range(3)]
+
+    dynamic, static = epochs(None), epochs(2)
+    assert static[:2] == dynamic[:2]
+    assert sorted(static[2]) == sorted(static[0])
+    assert static[2] != static[0], "the order is a new one"
+    assert not set(dynamic[2]) & {*dynamic[0], *dynamic[1]}
 
 
 def test_a_batch_that_does_not_divide_names_the_keys(make):

@@ -1,0 +1,182 @@
+"""The numbers of a table: scores over seeds, and how they differ from the baseline and from the best arm."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+
+from bert_lightning.config.published import Published, within
+from bert_lightning.metrics.direction import Better, better
+from bert_lightning.reports.arms import Arm
+from bert_lightning.reports.example_scores import paired_correctness
+from bert_lightning.reports.results import Metric, MetricCell, PublishedFigure
+from bert_lightning.studies.comparison import Run, Summary
+from bert_lightning.studies.statistics import compare_seeds, crossed_interval, holm, mean_interval
+
+# A difference counts as shown if its adjusted p is below this.
+ALPHA = 0.05
+LEVEL = 1 - ALPHA
+
+
+def metrics_of(runs: Sequence[Run]) -> list[Metric]:
+    """Return the metrics that runs have, in order of appearance, with the direction that is better."""
+    names = dict.fromkeys(name for run in runs for name in run.scores())
+    return [Metric(name, _better(name, runs)) for name in names]
+
+
+def _better(name: str, runs: Sequence[Run]) -> Better | None:
+    """Return the direction that the runs monitored, or else the one that the name tells."""
+    for run in runs:
+        settings = run.config.get("checkpoint", {})
+        if settings.get("monitor") == name and settings.get("mode") in ("min", "max"):
+            return "min" if settings["mode"] == "min" else "max"
+    return better(name)
+
+
+def cells_of(
+    metric: Metric, arms: Sequence[Arm], baseline: Arm | None, equivalence: float | None
+) -> dict[str, MetricCell]:
+    """Compute one metric of all arms: label of the arm -> cell. Arms in which no run has the metric are left out.
+
+    Args:
+        metric: the metric.
+        arms: the arms of a table.
+        baseline: the arm with which the others are compared, if any.
+        equivalence: the largest difference that counts as none.
+
+    Raises:
+        InputError: there is something to compare, and scipy is not installed.
+    """
+    scored = _scored(metric.name, [run for arm in arms for run in arm.runs])
+    cells = {arm.label: _alone(metric.name, arm, scored) for arm in arms}
+    kept = {label: cell for label, cell in cells.items() if cell.values}
+    if baseline is not None and baseline.label in kept:
+        kept = _compared(kept, baseline.label, equivalence)
+        kept = _with_examples(kept, {arm.label: arm for arm in arms}, baseline)
+    return _marked(kept, metric.better)
+
+
+def _alone(name: str, arm: Arm, scored: str | None) -> MetricCell:
+    """Return the scores of one arm. All arms were scored with the checkpoint `scored`, unless it is None."""
+    values = {run.seed: scores[name] for run in arm.runs if name in (scores := run.scores())}
+    notes = []
+    lacking = [str(run.seed) for run in arm.runs if run.seed not in values]
+    if values and lacking:
+        notes.append(f"{name} is missing for {seeds_text(lacking)}, so n is {len(values)}.")
+    broken = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
+    if broken:
+        notes.append(
+            f"{name} of {seeds_text(broken)} is not finite, so there is no mean: without such seeds it would flatter "
+            "the arm."
+        )
+    scored = scored or _scored(name, arm.runs) or _steps(name, arm.runs)
+    if broken or not values:
+        return MetricCell(name, values, notes=tuple(notes), scored=scored)
+    summary = Summary.of([*values.values()])
+    interval = mean_interval([*values.values()], LEVEL).interval if summary.num > 1 and has_scipy() else None
+    return MetricCell(
+        name,
+        values,
+        summary.mean,
+        summary.deviation,
+        summary.median,
+        summary.minimum,
+        summary.maximum,
+        interval,
+        scored=scored,
+        notes=tuple(notes),
+    )
+
+
+def has_scipy() -> bool:
+    """Return whether scipy is installed, which intervals and tests need."""
+    return find_spec("scipy") is not None
+
+
+def seeds_text(seeds: Sequence[str]) -> str:
+    """Return seeds as a sentence names them.
+
+    >>> seeds_text(["3"]), seeds_text(["1", "2"])
+    ('seed 3', 'seeds 1, 2')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+
+
+def _scored(name: str, runs: Sequence[Run]) -> str | None:
+    """Return the checkpoint with which all runs that have a metric were scored; None if there is no such one."""
+    sets = [run.scored_checkpoints(name) for run in runs if name in run.scores()]
+    shared = frozenset.intersection(*sets) if sets else frozenset()
+    return next((each for each in ("best", "last") if each in shared), min(shared, default=None))
+
+
+def _steps(name: str, runs: Sequence[Run]) -> str | None:
+    """Return all checkpoints with which runs were scored."""
+    names = {each for run in runs if name in run.scores() for each in run.scored_checkpoints(name)}
+    return ", ".join(sorted(names)) or None
+
+
+def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float | None) -> dict[str, MetricCell]:
+    """Compare each arm with the baseline, and adjust the p-values for the number of arms."""
+    other = cells[baseline]
+    result = dict(cells)
+    for label, cell in cells.items():
+        if label == baseline or cell.mean is None or other.mean is None:
+            continue
+        found = compare_seeds(cell.values, other.values, LEVEL)
+        margin = compare_seeds(cell.values, other.values, LEVEL, equivalence) if equivalence is not None else found
+        result[label] = replace(
+            cell,
+            difference=found.difference,
+            interval=found.interval,
+            p=found.p,
+            test=found.test,
+            exact_p=found.exact_p,
+            exact_test=found.exact_test,
+            equivalent=margin.equivalent,
+            notes=(*cell.notes, *found.notes),
+        )
+    adjusted = holm([cell.p for cell in result.values()])
+    return {label: replace(cell, p_adjusted=p) for (label, cell), p in zip(result.items(), adjusted, strict=True)}
+
+
+def _with_examples(cells: Mapping[str, MetricCell], arms: Mapping[str, Arm], baseline: Arm) -> dict[str, MetricCell]:
+    """Add the interval over seeds and examples where the predictions of all seeds of both arms are there."""
+    result = dict(cells)
+    for label, cell in cells.items():
+        if cell.interval is None or cell.values.keys() != cells[baseline.label].values.keys():
+            continue
+        sides = paired_correctness(cell.metric, arms[label].runs, baseline.runs)
+        if sides is not None:
+            ours, theirs = sides
+            result[label] = replace(cell, crossed_interval=crossed_interval(ours - theirs, LEVEL).interval)
+    return result
+
+
+def _marked(cells: Mapping[str, MetricCell], direction: Better | None) -> dict[str, MetricCell]:
+    """Mark the best mean, and the arms of which the seeds do not show that they are worse than it."""
+    means = {label: cell.mean for label, cell in cells.items() if cell.mean is not None}
+    if direction is None or len(means) < 2:
+        return dict(cells)
+    best = (max if direction == "max" else min)(means.values())
+    winner = next(label for label, mean in means.items() if mean == best)
+    others = [label for label in means if means[label] != best]
+    testable = cells[winner].n > 1 and has_scipy()
+    p_values = [
+        compare_seeds(cells[label].values, cells[winner].values).p if testable and cells[label].n > 1 else None
+        for label in others
+    ]
+    not_worse = {label for label, p in zip(others, holm(p_values), strict=True) if p is not None and p >= ALPHA}
+    return {
+        label: replace(cell, best=means.get(label) == best, not_worse=label in not_worse)
+        for label, cell in cells.items()
+    }
+
+
+def with_published(cell: MetricCell, figures: Sequence[Published]) -> MetricCell:
+    """Add the published figures of a cell's metric."""
+    of_metric = tuple(
+        PublishedFigure(figure, cell.mean, within(figure, cell.mean) if cell.mean is not None else None)
+        for figure in figures
+        if figure.metric == cell.metric
+    )
+    return replace(cell, published=of_metric)

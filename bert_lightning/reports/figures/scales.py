@@ -1,0 +1,151 @@
+"""From values to places in a picture: scales, their ticks, and short forms of numbers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Positive values of which the largest is so many times the smallest get a logarithmic scale, if it is free to choose.
+_MANY_TIMES = 30.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear or logarithmic map from values to places.
+
+    Attributes:
+        low: the value at `start`.
+        high: the value at `end`.
+        start: place in the picture.
+        end: place in the picture; may be smaller than `start`, because y grows downwards.
+        logarithmic: whether equal ratios have equal lengths.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    @classmethod
+    def over(
+        cls, values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.04
+    ) -> "Scale":
+        """Make a scale that holds all finite values, with a margin in fractions of their span.
+
+        >>> scale = Scale.over([0, 10], 0, 100, margin=0)
+        >>> scale.place(2.5)
+        25.0
+        """
+        finite = [float(value) for value in values if math.isfinite(value) and (value > 0 or not logarithmic)]
+        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+        if logarithmic:
+            low, high = math.log10(low), math.log10(high)
+        # A single value stands in the middle.
+        is_single = high - low <= 1e-12 * max(abs(low), abs(high))
+        pad = (abs(low) * 0.05 or 0.5) if is_single else (high - low) * margin
+        low, high = low - pad, high + pad
+        if logarithmic:
+            low, high = 10**low, 10**high
+        return cls(low, high, start, end, logarithmic)
+
+    def place(self, value: float) -> float:
+        """Return the place of a value."""
+        return float(self.places(np.asarray([value], dtype=np.float64))[0])
+
+    def places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the places of (N,) values."""
+        low, high = self.low, self.high
+        if self.logarithmic:
+            values, low, high = np.log10(values), math.log10(low), math.log10(high)
+        return self.start + (values - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, most: int = 6) -> list[tuple[float, str]]:
+        """Return round values within the scale, at most about `most`, and their labels.
+
+        >>> Scale(0, 0.1, 0, 100).ticks()
+        [(0.0, '0.00'), (0.02, '0.02'), (0.04, '0.04'), (0.06, '0.06'), (0.08, '0.08'), (0.1, '0.10')]
+        >>> Scale(1e-5, 1e-3, 0, 100, logarithmic=True).ticks()
+        [(1e-05, '1e-5'), (3e-05, '3e-5'), (0.0001, '1e-4'), (0.0003, '3e-4'), (0.001, '0.001')]
+        """
+        if self.logarithmic:
+            found = self._logarithmic_ticks(most)
+            # Over less than a power of ten, equal steps are rounder.
+            return found if len(found) > 1 else replace(self, logarithmic=False).ticks(most)
+        step = round_step((self.high - self.low) / most)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        values = [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+        largest = max(map(abs, values), default=0.0)
+        if largest >= 1e4 or 0 < largest < 1e-3:
+            return [(value, short(value)) for value in values]
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        # 2.5 needs one digit more than its power of ten.
+        if not math.isclose(round(step, decimals), step):
+            decimals += 1
+        return [(value, f"{value:,.{decimals}f}") for value in values]
+
+    def _logarithmic_ticks(self, most: int) -> list[tuple[float, str]]:
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            values = [float(f"{factor}e{power}") for power in range(first, last + 1) for factor in factors]
+            values = [value for value in values if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+            if len(values) <= most:
+                break
+        every = -(-len(values) // most) if values else 1
+        return [(value, short(value)) for value in values[::every]]
+
+
+def round_step(step: float) -> float:
+    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `step`.
+
+    >>> [round_step(step) for step in (0.03, 0.23, 7.0)]
+    [0.05, 0.25, 10.0]
+    """
+    power = math.floor(math.log10(step))
+    return next(
+        float(f"{factor * 10.0**power:.12g}")
+        for factor in (1, 2, 2.5, 5, 10)
+        if factor * 10.0**power >= step * (1 - 1e-9)
+    )
+
+
+def is_logarithmic(values: Iterable[float]) -> bool:
+    """Return whether values spread over so many magnitudes that a logarithmic scale shows them better."""
+    known = [value for value in values if math.isfinite(value)]
+    return bool(known) and min(known) > 0 and max(known) / min(known) >= _MANY_TIMES
+
+
+def short(value: float) -> str:
+    """Return a number in a few characters.
+
+    >>> [short(value) for value in (12_500_000, 950, 0.664123, 3e-05, 1200, 0)]
+    ['12.5M', '950', '0.6641', '3e-5', '1,200', '0']
+    """
+    size = abs(value)
+    for bound, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if bound <= size < 1e15:
+            unit = 1e3 if letter == "k" else bound
+            return f"{float(f'{value / unit:.3g}'):g}{letter}"
+    if size >= 1e15 or 0 < size < 1e-3:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{float(f'{value:.4g}'):g}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in a few characters.
+
+    >>> [duration(seconds) for seconds in (0.4, 61, 3600, 200_000)]
+    ['0.4 s', '1 min 1 s', '1 h 0 min', '2 d 7 h']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, letter, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {letter} {whole % size // smaller} {name}"
+    return f"{whole} s"

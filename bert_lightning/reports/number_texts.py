@@ -1,0 +1,68 @@
+"""Numbers of a table as text, the same in every form of report."""
+
+from bert_lightning.reports.cells import ALPHA
+from bert_lightning.reports.results import MetricCell
+
+# A smaller number would lose its digits with four decimals.
+_SMALL = 0.001
+_SMALLEST_P = 0.0001
+
+
+def number(value: float) -> str:
+    """Return a score as text.
+
+    >>> number(0.81234), number(0.00001234), number(float("nan"))
+    ('0.8123', '1.23e-05', 'nan')
+    """
+    return f"{value:.4f}" if value == 0 or not abs(value) < _SMALL else f"{value:.2e}"
+
+
+def signed(value: float) -> str:
+    """Return a difference as text, with its sign.
+
+    >>> signed(0.0123), signed(-0.5)
+    ('+0.0123', '-0.5000')
+    """
+    return ("+" if value >= 0 else "") + number(value)
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Return an interval as text; empty without one.
+
+    >>> interval_text((-0.1, 0.25))
+    '[-0.1000, +0.2500]'
+    """
+    return f"[{signed(interval[0])}, {signed(interval[1])}]" if interval is not None else ""
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value as text; empty without one.
+
+    >>> p_text(0.0421), p_text(0.00000123), p_text(None)
+    ('0.0421', '< 0.0001', '')
+    """
+    if p is None:
+        return ""
+    return f"{p:.4f}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:.4f}"
+
+
+def mean_text(cell: MetricCell) -> str:
+    """Return mean and standard deviation as text, or why there is no mean."""
+    if cell.mean is None:
+        return "not finite"
+    return number(cell.mean) + (f" ± {number(cell.sd)}" if cell.sd is not None else "")
+
+
+def is_significant(cell: MetricCell) -> bool:
+    """Return whether the adjusted p-value of the difference to the baseline is below the level."""
+    return cell.p_adjusted is not None and cell.p_adjusted < ALPHA
+
+
+def n_text(cell: MetricCell, num_runs: int) -> str:
+    """Return the number of seeds as text, where it is not that of the arm."""
+    return f" (n {cell.n})" if cell.n != num_runs else ""
+
+
+def equivalence_text(equivalent: bool | None) -> str:
+    """Return whether a difference is within the margin as text; empty without a margin."""
+    return {True: "equivalent", False: "not shown", None: ""}[equivalent]

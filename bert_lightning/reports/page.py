@@ -1,0 +1,127 @@
+"""A report as one page that needs nothing else: no network, no other file, and no script except to sort tables."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bert_lightning.reports.figures.progress import Progress
+from bert_lightning.reports.page_figures import AXIS_NAMES, Section, TableFigures
+from bert_lightning.reports.page_tables import TableView, table_view
+from bert_lightning.reports.results import Confound, NotInTable, Results, ResultTable
+from bert_lightning.version import __version__
+from bert_lightning.wording import count
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+# Where a name may be broken: not within a number, or within an escaped character.
+_BREAKS = re.compile(r"([=./:-])(?=[^\W\d])")
+
+
+@dataclass(frozen=True)
+class _TablePart:
+    """One table of the page with all that belongs to it."""
+
+    number: int
+    title: str
+    confounds: Sequence[Confound]
+    explained: Sequence[Confound]
+    table: TableView
+    sections: Sequence[Section]
+    missing: Sequence[NotInTable]
+
+
+@dataclass(frozen=True)
+class _StudyPart:
+    """The tables of one study, or of runs that belong to none."""
+
+    question: str
+    name: str
+    facts: str
+    tables: Sequence[_TablePart]
+
+
+def page(results: Results) -> str:
+    """Return results as an HTML page."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("bert_lightning.reports", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = _breakable
+    style = environment.get_template("page.css.jinja").render()
+    script = environment.get_template("page.js.jinja").render()
+    studies = _studies(results)
+    tables = [table for study in studies for table in study.tables]
+    source = environment.get_template("page.html.jinja").render(
+        studies=studies,
+        tables=tables,
+        heading=studies[0].question if len(studies) == 1 else "Report",
+        checklist=results.checklist,
+        axis_names=AXIS_NAMES,
+        style=Markup(style),
+        script=Markup(script),
+        # The page allows its own style and script by their digests, and nothing else.
+        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        version=__version__,
+    )
+    # Names of files may hold lone surrogates, which no file can.
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
+def _breakable(text: str) -> "Markup":
+    """Return a name as HTML that may be broken after the characters between its words."""
+    from markupsafe import Markup, escape
+
+    return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(text))))
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _studies(results: Results) -> list[_StudyPart]:
+    num_runs = sum(len(arm.runs) + len(arm.missing) for table in results.tables for arm in table.arms)
+    grouped: dict[object, list[tuple[int, ResultTable]]] = {}
+    for number, table in enumerate(results.tables):
+        grouped.setdefault((table.study, table.directory), []).append((number, table))
+    return [
+        _study(
+            [table for _, table in members],
+            [_part(table, number, num_runs, ranges=results.ranges) for number, table in members],
+        )
+        for members in grouped.values()
+    ]
+
+
+def _study(tables: Sequence[ResultTable], parts: Sequence[_TablePart]) -> _StudyPart:
+    first = tables[0]
+    runs = {run.name for table in tables for arm in table.arms for run in arm.runs}
+    facts = [count(len(runs), "run")]
+    missing = sum(len(table.missing) for table in tables)
+    if missing:
+        facts.append(f"{missing} not in the table" if len(tables) == 1 else f"{missing} not in the tables")
+    if first.directory is not None:
+        facts.append(str(first.directory))
+    question = first.question or first.study or "Report"
+    name = first.study if first.study is not None and first.question else ""
+    return _StudyPart(question, name, " · ".join(facts), parts)
+
+
+def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _TablePart:
+    runs = [run for arm in table.arms for run in (*arm.runs, *(each.run for each in arm.missing))]
+    progress = {id(run): Progress(run) for run in runs if run is not None}
+    return _TablePart(
+        number,
+        table.title,
+        [each for each in table.confounds if each.explained_by is None],
+        [each for each in table.confounds if each.explained_by is not None],
+        table_view(table, number, progress, ranges=ranges),
+        list(TableFigures(table, number, progress, num_runs).sections()),
+        table.missing,
+    )

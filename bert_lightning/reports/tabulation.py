@@ -1,0 +1,117 @@
+"""From runs to results: arms and metrics, statistics, captions, confounds, and what is not in the table."""
+
+from collections.abc import Mapping, Sequence
+
+from bert_lightning.checks import nearest
+from bert_lightning.config.published import Published
+from bert_lightning.errors import InputError
+from bert_lightning.reports.arms import Arm, Layout, find_arm, layouts_of, require_arm
+from bert_lightning.reports.captions import caption_of
+from bert_lightning.reports.cells import cells_of, metrics_of, with_published
+from bert_lightning.reports.checklist import checklist_of
+from bert_lightning.reports.confounds import confounds_of
+from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
+from bert_lightning.studies.found_runs import Found
+
+
+def tabulate(
+    found: Found,
+    baseline: str | None = None,
+    metrics: Sequence[str] = (),
+    *,
+    checklist: bool = False,
+    ranges: bool = False,
+) -> Results:
+    """Make the tables of runs and studies.
+
+    Args:
+        found: the runs.
+        baseline: the arm with which the others are compared, by its label or some of its values; None for the one
+            that the study names, or its first arm. Runs that belong to no study have no baseline unless it is named.
+        metrics: the columns; empty for those that the study compares, or all.
+        checklist: whether to fill in the reproducibility checklist.
+        ranges: whether the tables are to show median, smallest and largest value.
+
+    Raises:
+        InputError: no run has finished, no arm is the baseline, no run has a metric, or scipy is missing for what is
+            to be compared.
+    """
+    if not found.finished():
+        raise InputError(f"no run has finished, so there is nothing to report{_states(found)}")
+    layouts = layouts_of(found)
+    if baseline is not None:
+        require_arm(baseline, layouts)
+    known = list(dict.fromkeys(metric.name for layout in layouts for metric in metrics_of(layout.runs)))
+    for name in metrics:
+        if name not in known:
+            raise InputError(f"--metric is {name!r}, which no run has{nearest(name, known)}")
+    tables = tuple(_table(layout, baseline, metrics) for layout in layouts)
+    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges)
+
+
+def _states(found: Found) -> str:
+    """Return the end of a message: what became of the first runs."""
+    runs = [run for runs in (found.runs, *(study.runs for study in found.studies)) for run in runs]
+    shown = [f"{run.directory.path} {run.state}" + (f" ({run.message})" if run.message else "") for run in runs[:3]]
+    more = [f"{len(runs) - 3:,} more"] if len(runs) > 3 else []
+    return f": {', '.join([*shown, *more])}" if runs else ""
+
+
+def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> ResultTable:
+    record = layout.record
+    columns = _columns(layout, metrics)
+    chosen = _baseline(layout, baseline)
+    margin = record.compare.equivalence if record is not None else None
+    cells = {metric.name: cells_of(metric, layout.arms, chosen, margin) for metric in columns}
+    arms = tuple(_arm_result(arm, cells, layout, arm is chosen) for arm in layout.arms)
+    return ResultTable(
+        title=layout.title,
+        task=layout.task,
+        metrics=tuple(columns),
+        arms=arms,
+        study=record.study if record is not None else None,
+        stage=layout.stage,
+        question=record.question if record is not None else None,
+        directory=layout.directory,
+        baseline=chosen.label if chosen is not None else None,
+        caption=tuple(caption_of(columns, arms, chosen.label if chosen else None, margin, layout.of_search)),
+        confounds=tuple(confounds_of(layout, [*cells.values()])),
+        missing=tuple(layout.missing),
+    )
+
+
+def _columns(layout: Layout, metrics: Sequence[str]) -> list[Metric]:
+    """Return the metrics of a table: those asked for that it has, or those that the study compares, or all."""
+    known = {metric.name: metric for metric in metrics_of(layout.runs)}
+    wanted = metrics or (layout.record.compare.metric if layout.record is not None else ())
+    chosen = [known[name] for name in dict.fromkeys(wanted) if name in known]
+    return chosen or list(known.values())
+
+
+def _baseline(layout: Layout, name: str | None) -> Arm | None:
+    """Return the arm to compare with: the named one, the one of the study, or the study's first."""
+    if name is not None and (arm := find_arm(name, layout.arms)) is not None:
+        return arm
+    if layout.record is None or layout.of_search or not layout.arms:
+        return None
+    of_study = layout.record.compare.baseline
+    return (find_arm(of_study, layout.arms) if of_study is not None else None) or layout.arms[0]
+
+
+def _arm_result(
+    arm: Arm, cells: Mapping[str, Mapping[str, MetricCell]], layout: Layout, is_baseline: bool
+) -> ArmResult:
+    figures = _published(arm, layout)
+    own = {name: with_published(by_arm[arm.label], figures) for name, by_arm in cells.items() if arm.label in by_arm}
+    unmeasured = tuple(PublishedFigure(figure, None, None) for figure in figures if figure.metric not in own)
+    return ArmResult(
+        arm.label, arm.values, tuple(arm.runs), own, is_baseline, tuple(arm.missing), arm.trial, unmeasured
+    )
+
+
+def _published(arm: Arm, layout: Layout) -> list[Published]:
+    """Return the published figures of an arm: those of the study, and those of its runs' experiment."""
+    figures = list(layout.record.published.get(arm.label, ())) if layout.record is not None else []
+    for run in arm.runs[:1]:
+        figures += [Published(**entry) for entry in run.config.get("published", [])]
+    return list(dict.fromkeys(figures))

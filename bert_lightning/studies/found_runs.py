@@ -1,0 +1,210 @@
+"""The runs to which paths of a user lead: run directories, folders of runs, and studies."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bert_lightning.errors import InputError
+from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.record import FINISHED
+from bert_lightning.studies.comparison import Run, read_run
+from bert_lightning.studies.record import NAME as STUDY
+from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.wording import first_line
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run to which a path leads, whether it has finished or not.
+
+    Attributes:
+        directory: its run directory, which a planned run may not have yet.
+        seed: its seed.
+        state: `finished` if its results count. Otherwise `failed`, `interrupted`, `unfinished` (it still trains, or
+            it was killed), `damaged`, or, in a study, a state of the study's record: `waiting`, `running`,
+            `pruned`, `blocked`, or `missing` if its directory is gone.
+        message: why it has not finished, on one line; empty if that is not recorded.
+        run: what it wrote; None if there is nothing to read.
+        recorded: its entry in the record of a study.
+    """
+
+    directory: RunDirectory
+    seed: int
+    state: str
+    message: str = ""
+    run: Run | None = None
+    recorded: RecordedRun | None = None
+
+
+@dataclass(frozen=True)
+class FoundStudy:
+    """A study with its runs.
+
+    Attributes:
+        directory: the folder that holds `study.json`.
+        record: content of `study.json`.
+        runs: all runs of the record.
+    """
+
+    directory: Path
+    record: StudyRecord
+    runs: list[FoundRun]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything to which paths lead.
+
+    Attributes:
+        studies: the studies, in the order of the paths.
+        runs: the runs that belong to none of these studies, in the order of the paths.
+    """
+
+    studies: list[FoundStudy] = field(default_factory=list)
+    runs: list[FoundRun] = field(default_factory=list)
+
+    def finished(self) -> list[FoundRun]:
+        """Return all runs that have finished."""
+        return [run for runs in (self.runs, *(study.runs for study in self.studies)) for run in runs if is_done(run)]
+
+
+def is_done(found: FoundRun) -> bool:
+    """Return whether the results of a run count."""
+    return found.state == FINISHED
+
+
+def find_runs(paths: Sequence[Path]) -> Found:
+    """Find the runs to which paths lead. A run that several paths lead to counts once.
+
+    Args:
+        paths: run directories, folders that hold some at any depth, and folders of studies.
+
+    Raises:
+        InputError: a path is missing or holds no run, a run that is named itself is damaged, or a study's record is.
+    """
+    found, seen = Found(), set()
+    for path in paths:
+        if not path.is_dir():
+            problem = "is a file: name its folder" if path.exists() else "does not exist"
+            raise InputError(f"{path} is not a run directory: it {problem}")
+        here = list(_walk(path, set()))
+        if not here:
+            raise InputError(f"{path} is not a run directory, and there is none in it, and no {STUDY}")
+        for folder in here:
+            place = os.path.realpath(folder)
+            if place in seen:
+                continue
+            seen.add(place)
+            if StudyRecord.exists(folder):
+                found.studies.append(_read_study(folder))
+            else:
+                found.runs.append(found_run(RunDirectory(folder), strict=folder == path))
+    of_studies = {os.path.realpath(run.directory.path) for study in found.studies for run in study.runs}
+    found.runs[:] = [run for run in found.runs if os.path.realpath(run.directory.path) not in of_studies]
+    return found
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Yield the studies and run directories in a folder, which may be one itself, in natural order."""
+    place = os.path.realpath(folder)
+    if place in seen:
+        return
+    seen.add(place)
+    if StudyRecord.exists(folder) or RunDirectory(folder).exists:
+        yield folder
+        return
+    try:
+        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    for name in sorted(inside, key=_natural):
+        yield from _walk(folder / name, seen)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that puts `seed-2` before `seed-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def found_run(directory: RunDirectory, *, strict: bool = False) -> FoundRun:
+    """Read a run directory that no record describes.
+
+    Args:
+        directory: the run.
+        strict: whether a damaged run is an error.
+
+    Raises:
+        InputError: the run is damaged, or has logged nothing, and `strict` is set.
+    """
+    try:
+        run = read_run(directory.path)
+    except InputError as error:
+        if strict:
+            raise
+        state, message = _ending(directory)
+        if state == FINISHED:
+            state, message = "damaged", first_line(error)
+        return FoundRun(directory, _seed_of(directory), state, message or first_line(error))
+    state, message = ending_of(run.manifest)
+    return FoundRun(directory, run.seed, state, message, run)
+
+
+def _ending(directory: RunDirectory) -> tuple[str, str]:
+    try:
+        return ending_of(directory.read_manifest())
+    except InputError as error:
+        return "damaged", first_line(error)
+
+
+def _seed_of(directory: RunDirectory) -> int:
+    try:
+        seed = directory.read_config().get("seed_everything", 0)
+    except InputError:
+        return 0
+    return seed if isinstance(seed, int) else 0
+
+
+def ending_of(manifest: Mapping[str, object]) -> tuple[str, str]:
+    """Return the state of a run and why it has not finished, as its manifest says."""
+    ended = manifest.get("ended")
+    if ended == FINISHED:
+        return FINISHED, ""
+    if ended is None:
+        return "unfinished", "it still trains, or it was killed"
+    sessions = manifest.get("sessions")
+    last = sessions[-1] if isinstance(sessions, list) and sessions else {}
+    message = str(last.get("error") or "")
+    if ended == "failed":
+        return "failed", first_line(ValueError(message)) if message else ""
+    step = manifest.get("step")
+    return "interrupted", f"{ended} at step {step:,}" if isinstance(step, int) else str(ended)
+
+
+def _read_study(folder: Path) -> FoundStudy:
+    record = StudyRecord.read(folder)
+    return FoundStudy(folder, record, [_of_record(folder, recorded) for recorded in record.runs])
+
+
+def _of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
+    """Read a run that the record of a study names. Its own manifest decides whether it has finished."""
+    directory = RunDirectory(folder / recorded.directory)
+    state: str = recorded.state
+    message = _one_line(recorded.message)
+    if not directory.exists:
+        if state == FINISHED:
+            state, message = "missing", f"{directory.path} is no longer there"
+        return FoundRun(directory, recorded.seed, state, message, None, recorded)
+    own = found_run(directory)
+    if is_done(own):
+        return FoundRun(directory, recorded.seed, FINISHED, "", own.run, recorded)
+    if state in (FINISHED, "waiting"):
+        state = own.state
+    return FoundRun(directory, recorded.seed, state, message or own.message, own.run, recorded)
+
+
+def _one_line(message: str | None) -> str:
+    """Return the last line of what a run printed that says something."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,140 @@
+"""The runs below a folder with their states, for the command `runs`. This module imports nothing heavy."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bert_lightning.checkpoints.listing import is_leftover
+from bert_lightning.checkpoints.run_files import MANIFEST, SETTINGS
+from bert_lightning.errors import InputError
+from bert_lightning.runs.lock import lock_holder
+from bert_lightning.runs.status import RunStatus, read_status
+from bert_lightning.studies.record import NAME as STUDY
+from bert_lightning.studies.record import RecordedRun, StudyRecord
+
+DEFAULT_FOLDERS = (Path("runs"), Path("studies"))
+# States of which nothing more will come by itself.
+ENDED = ("finished", "failed", "interrupted", "killed", "damaged", "blocked", "pruned")
+FAILED = ("failed", "killed", "damaged")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The runs below some folders.
+
+    Attributes:
+        runs: all of them, those of a study in the order of its record.
+        problems: sentences about what could not be read.
+    """
+
+    runs: list[RunStatus]
+    problems: list[str]
+
+    def failed(self) -> list[RunStatus]:
+        """Return the runs that ended without a result: failed, killed and damaged ones."""
+        return [run for run in self.runs if run.state in FAILED]
+
+    def is_over(self) -> bool:
+        """Return whether no run will change by itself."""
+        return all(run.state in ENDED for run in self.runs)
+
+
+def overview(paths: Sequence[Path]) -> Overview:
+    """Read the states of all runs below some folders. A run that several paths lead to counts once.
+
+    Raises:
+        InputError: a path is missing or is a file.
+    """
+    runs: list[RunStatus] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path} is a file: name its folder" if path.exists() else f"{path} does not exist")
+        for folder in run_folders(path, problems):
+            found = _runs_of_study(folder, problems) if (folder / STUDY).is_file() else [read_status(folder)]
+            for run in found:
+                place = os.path.realpath(run.directory)
+                if place not in seen:
+                    seen.add(place)
+                    runs.append(run)
+    return Overview(runs, problems)
+
+
+def run_folders(folder: Path, problems: list[str], above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the studies and run directories in a folder, which may be one itself, in natural order.
+
+    A directory of a run that lacks its configuration is among them. Folders that cannot be read are added to
+    `problems`.
+    """
+    if any((folder / name).is_file() for name in (STUDY, SETTINGS)) or _may_be_a_run(folder):
+        yield folder
+        return
+    place = os.path.realpath(folder)
+    if place in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not is_leftover(entry.name) and _is_folder(entry)]
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read: {error.strerror or error}")
+        return
+    for name in sorted(names, key=_natural):
+        yield from run_folders(folder / name, problems, above | {place})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself.
+        return False
+
+
+def _may_be_a_run(folder: Path) -> bool:
+    """Return whether a folder has a manifest and checkpoints. Folders of data have a manifest, too."""
+    return (folder / MANIFEST).is_file() and (folder / "checkpoints").is_dir()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that puts `seed-2` before `seed-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:
+    """Return the runs of a study; those on the disk, if its record cannot be read."""
+    try:
+        record = StudyRecord.read(folder)
+    except InputError as error:
+        problems.append(str(error))
+        return [read_status(run) for run in run_folders(folder / "runs", problems)]
+    try:
+        is_running = lock_holder(folder) is not None
+    except OSError:
+        is_running = True
+    return [_recorded_status(folder, run, is_running) for run in record.runs]
+
+
+def _recorded_status(folder: Path, run: RecordedRun, is_running: bool) -> RunStatus:
+    """Return the state of a run of a study. What its directory says counts, and the record says the rest."""
+    directory, message = folder / run.directory, " ".join((run.message or "").split())
+    status = read_status(directory) if directory.is_dir() else None
+    if status is None:
+        log = folder / run.log
+        state = run.state
+        if state == "running" and not is_running:
+            status = RunStatus(directory, "killed", message or "no process works on this study")
+        elif state == "finished":
+            status = RunStatus(directory, "damaged", "its directory is no longer there")
+        else:
+            status = RunStatus(directory, state, message)
+        status = replace(status, seed=run.seed, log=log if log.is_file() else None)
+    elif run.state == "pruned" and status.state != "running":
+        status = replace(status, state="pruned", message=message)
+    elif run.state in ("failed", "blocked") and status.state in ("killed", "damaged"):
+        # A process that ended before it wrote anything, or by a crash, has only the exit status of the record.
+        status = replace(status, state=run.state, message=message or status.message)
+    arm = run.arm if run.trial is None else f"{run.arm} (trial {run.trial})"
+    return replace(status, stage=run.stage, arm=arm, seed=run.seed)
