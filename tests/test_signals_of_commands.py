@@ -11,7 +11,7 @@ import pytest
 from bert_lightning import cli
 from bert_lightning.cli import training
 
-STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGINT": 130}
+STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGUSR2": 143, "SIGINT": 130}
 
 
 def send(name, times=1):
@@ -22,9 +22,9 @@ def send(name, times=1):
 @pytest.fixture
 def handlers():
     """Check that the signal handlers after a command are those from before it."""
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in STATUS}
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+    assert {name: signal.getsignal(getattr(signal, name)) for name in STATUS} == before
 
 
 @pytest.mark.parametrize("name", STATUS)

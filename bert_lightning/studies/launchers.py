@@ -2,7 +2,6 @@
 
 import os
 import queue
-import shlex
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Protocol
 
 from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
-from bert_lightning.studies.processes import Processes, lock_for_children, running_process, with_cores
+from bert_lightning.studies.processes import Processes, begin_log, lock_for_children, running_process, with_cores
 
 # Seconds between two looks at a process of an earlier command.
 _POLL = 0.5
@@ -46,9 +45,11 @@ class Launcher(Protocol):
 
     Attributes:
         num_jobs: how many runs train at the same time.
+        at_stop: what `stop` does to so many runs (`{num}`).
     """
 
     num_jobs: int
+    at_stop: str
 
     def wait_for_earlier(self, job: Job, say: Callable[[str], None]) -> bool:
         """Wait while a process that an earlier command started still trains the run, or until `stop` is called.
@@ -81,6 +82,8 @@ class LocalLauncher:
         devices: the names of the CUDA devices; none are divided if it is empty.
     """
 
+    at_stop = "ending {num} run(s), which write their checkpoints"
+
     def __init__(self, num_jobs: int = 1, devices: Sequence[str] = ()) -> None:
         self.num_jobs = num_jobs
         self._devices = list(devices)
@@ -92,13 +95,7 @@ class LocalLauncher:
 
     def wait_for_earlier(self, job: Job, say: Callable[[str], None]) -> bool:
         """Wait while another process holds the lock of the log, or that of the run directory."""
-        has_waited = False
-        while not self._processes.ended and (other := running_process(job.directory)) is not None:
-            if not has_waited:
-                say(f"{job.name}: {other} still trains it: waiting for its end")
-                has_waited = True
-            time.sleep(_POLL)
-        return has_waited
+        return wait_while(lambda: None if self._processes.ended else running_process(job.directory), job, say)
 
     def run(self, job: Job) -> int | None:
         """Train in a process with a session of its own."""
@@ -108,10 +105,7 @@ class LocalLauncher:
             with open(job.log, "ab") as log:
                 lock_for_children(log)
                 environment = self._environment(job, place)
-                started = time.strftime("%Y-%m-%d %H:%M:%S")
-                line = f"=== {started} on {socket.gethostname()}: bert-lightning fit {shlex.join(job.arguments)}\n"
-                log.write(line.encode())
-                log.flush()
+                begin_log(log, job.arguments)
                 try:
                     return self._processes.fit(job.arguments, environment, log, own_session=True)
                 finally:
@@ -148,6 +142,23 @@ class LocalLauncher:
             if port not in self._ports:
                 self._ports.add(port)
                 return port
+
+
+def wait_while(other: Callable[[], str | None], job: Job, say: Callable[[str], None]) -> bool:
+    """Wait while another process trains a run, and return whether one did.
+
+    Args:
+        other: returns that process, or None.
+        job: the run.
+        say: gets a line about what is waited for.
+    """
+    has_waited = False
+    while (process := other()) is not None:
+        if not has_waited:
+            say(f"{job.name}: {process} still trains it: waiting for its end")
+            has_waited = True
+        time.sleep(_POLL)
+    return has_waited
 
 
 def check_shares(num_jobs: int, devices: Sequence[str], num_processes: int) -> None:

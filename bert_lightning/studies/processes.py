@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -131,6 +132,14 @@ def lock_for_children(log: IO[bytes]) -> bool:
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True
+
+
+def begin_log(log: IO[bytes], arguments: Sequence[str]) -> None:
+    """Write the line with which the output of a process of `fit` begins: time, machine and command."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    line = f"=== {started} on {socket.gethostname()}: bert-lightning fit {shlex.join(arguments)}\n"
+    log.write(line.encode())
+    log.flush()
 
 
 def running_process(directory: Path) -> str | None:

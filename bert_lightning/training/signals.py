@@ -1,7 +1,7 @@
 """Signals that end training after the current step, with a checkpoint.
 
-They are SIGTERM, SIGUSR1 (as SLURM sends it), SIGINT, and SIGHUP unless it is ignored. `fit` and `reproduce` ignore
-SIGHUP, except under torchrun.
+They are SIGTERM, SIGUSR1 and SIGUSR2 (as SLURM and submitit send them), SIGINT, and SIGHUP unless it is ignored. `fit`
+and `reproduce` ignore SIGHUP, except under torchrun.
 """
 
 import os
@@ -21,7 +21,10 @@ from bert_lightning.training.checkpointing import Checkpointing
 from bert_lightning.training.guarded import FirstError
 
 # Exit statuses: 143 if another program asks to end, 130 for Ctrl-C.
-EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGHUP: 143, signal.SIGINT: 130}
+EXIT_STATUS = {
+    **dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP), 143),
+    signal.SIGINT: 130,
+}
 # The number that processes exchange instead of a signal if a user's callback failed. It is greater than any signal.
 _FAILED = 1 << 16
 

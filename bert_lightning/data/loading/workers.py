@@ -11,7 +11,7 @@ from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
 
 # A terminal or a scheduler sends these to all processes of a job at once.
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 _SECONDS_TO_START = 10.0
 

@@ -11,7 +11,7 @@ from bert_lightning.data.loading import stalls
 from bert_lightning.data.loading.loader import StepLoader
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_workers_ignore_the_signals_that_end_training_and_end_with_it(number):
     loader = StepLoader(lambda step: (step, os.getpid()), 40, 2, pin_memory=False)
     items = iter(loader)
