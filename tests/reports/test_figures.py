@@ -21,7 +21,6 @@ from bert_lightning.reports.figures.search import (
     draw_parallel,
 )
 from bert_lightning.reports.figures.svg import Style
-from bert_lightning.reports.importance import FEWEST_TRIALS, importances
 from bert_lightning.reports.results import Metric, MetricCell
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.comparison import Run
@@ -370,17 +369,6 @@ def test_each_scored_trial_is_a_line_through_all_its_values_and_the_best_is_mark
     assert len(points_of(best.get("d"))) == 4
 
 
-def test_importance_finds_the_key_that_decides_and_needs_enough_trials():
-    pytest.importorskip("optuna")
-    shares = importances(trials(60), "max")
-    assert max(shares, key=shares.get) == "rate"
-    assert shares["rate"] > 0.7
-    assert sum(shares.values()) == pytest.approx(1.0)
-    scored = [trial for trial in trials(40) if trial.score is not None]
-    assert importances(scored[: FEWEST_TRIALS - 1], "max") == {}
-    assert importances([], "max") == {}
-
-
 # -- names -------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +387,7 @@ def test_every_figure_stays_well_formed_and_holds_names_as_text_only(name):
         draw_history(name, given, "min"),
         draw_expected(name, [0.1, 0.2]),
         draw_parallel(name, given, "max"),
-        draw_importance({name: 0.5, "x": 0.5}),
+        draw_importance({name: 0.5, "x": 0.5}, {name: -0.25}),
     ]
     for svg in figures:
         assert ElementTree.fromstring(svg).tag == "svg"
