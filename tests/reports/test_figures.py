@@ -93,6 +93,24 @@ def test_a_scale_without_any_finite_value_still_draws():
     assert Scale.over([], 0, 100).ticks()
 
 
+ABSURD = [0.0, 1e308, -1e308, 1e-320, 1.0, -1.0, 1e17]
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations_with_replacement(ABSURD, 2))
+@pytest.mark.filterwarnings("error")
+def test_absurd_values_of_a_run_that_diverged_are_drawn_outside_of_the_frame(one, other):
+    for logarithmic in (False, True):
+        scale = Scale.over([one, other], 0, 300, logarithmic=logarithmic)
+        assert len(scale.ticks()) < 20
+        assert all(math.isfinite(scale.place(value)) for value in (one, other))
+    rows = [{"step": step, "train/loss": value} for step, value in enumerate([one, other, one])]
+    svg = draw_curves("loss", [arm("a", [run_of(rows)])], "steps", 20)
+    svg += draw_seeds("loss", [row("a", {1: one, 2: other})])
+    points = [Cost("a", Style.of(0), abs(one), other, ""), Cost("b", Style.of(1), abs(other), one, "")]
+    svg += draw_front(Metric("loss", "min"), points, "cost", str)
+    assert not re.search(r"\bnan\b|\binf\b|\d{30}", re.sub(r"<title>.*?</title>|<text.*?</text>", "", svg))
+
+
 # -- progress ----------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from bert_lightning.reports.figures.svg import (
 
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 46.0, 362.0, 26.0, 208.0, 250.0
 _ROW = 60.0
+_EDGE = 20.0
 # A key with so few different numbers has its ticks at them.
 _FEW_VALUES = 5
 
@@ -171,7 +172,9 @@ class _Coordinate:
         for value, words in self.ticks:
             place = self.scale.place(value)
             parts.append(element("path", d=f"M{place:.1f} {top:.1f}v4", class_="axis"))
-            parts.append(text(place, top + 14, words, text_anchor="middle", class_="halo"))
+            # A label at an end stays within the picture.
+            anchor = "start" if place < _EDGE else "end" if place > WIDTH - _EDGE else "middle"
+            parts.append(text(place, top + 14, words, text_anchor=anchor, class_="halo"))
         parts.append(text(2.0, top - 6, fitting(name, WIDTH - 10), class_="name halo"))
         return element("g", "".join(parts), class_="axes")
 
