@@ -1,6 +1,7 @@
 """A framework that pre-trains, fine-tunes, scores and reports BERT-style encoders on PyTorch Lightning.
 
 - `fit` trains an experiment, as the command `bert-lightning fit` does, and returns the finished `Run`.
+- `ablate` trains all runs of a study, as the command does, and returns its record.
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
 - `load` opens a trained run or checkpoint as a `Predictor` for raw input.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bert_lightning.data.datasets.registration import register_dataset
     from bert_lightning.runs.predictor import Predictor, load
     from bert_lightning.runs.python import Run, build, fit
+    from bert_lightning.studies.ablation import ablate
     from bert_lightning.tasks.catalogue import register_task
     from bert_lightning.tasks.spec import TaskSpec
 
@@ -30,6 +32,7 @@ __all__ = [
     "Run",
     "TaskSpec",
     "__version__",
+    "ablate",
     "build",
     "data",
     "fit",

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -253,8 +252,8 @@ def test_a_report_holds_every_score_and_names_the_runs(home, classifier, tmp_pat
         assert f"{last['val/accuracy']:.4f}" in text
         assert all(run in text for run in runs)
     assert html.count("<svg") >= 5
-    # Names of XML vocabularies aside, the page must not point anywhere.
-    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org)", html)
+    # The page must not point anywhere.
+    assert "http" not in html.replace("http-equiv", "")
 
 
 def test_the_trained_encoder_opens_in_transformers(home, tmp_path):

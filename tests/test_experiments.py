@@ -1,15 +1,21 @@
 """Every experiment file loads strictly, and everything that README and docs name exists."""
 
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bert_lightning.cli import _parser
 from bert_lightning.config.experiment import load_experiment
+from bert_lightning.studies.plan import plan_runs
+from bert_lightning.studies.search.settings import read_search
+from bert_lightning.studies.study_file import read_study
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+STUDIES = sorted([*(ROOT / "experiments/studies").glob("*.yaml"), ROOT / "examples/study.yaml"])
+FILES = sorted(set((ROOT / "experiments").rglob("*.yaml")) - set(STUDIES))
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md")]
 PAGES += sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 
@@ -26,6 +32,28 @@ def test_every_experiment_file_loads_strictly(path, monkeypatch):
     assert load_experiment([], below=experiment.to_dict()).identity == experiment.identity
 
 
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_ready_study_asks_a_question_and_each_of_its_runs_loads_strictly(path, monkeypatch):
+    monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
+    monkeypatch.setenv("BERT_ENCODER", "/encoder")
+    study = read_study(path)
+    assert study.question.endswith("?")
+    if study.search is not None:
+        search = read_search(study)
+        study = replace(study, seeds=tuple(search.trial_seeds))
+    # A study whose runs have the same settings, or that names an arm which it does not have, is refused.
+    assert plan_runs(replace(study, seeds=study.seeds[:1]))
+    command = re.search(r"^#   bert-lightning (ablate|search) (\S+)", study.text, flags=re.MULTILINE)
+    assert command[1] == ("ablate" if study.search is None else "search")
+    assert (ROOT / command[2] if "/" in command[2] else path.parent / command[2]) == path
+
+
+def test_the_page_of_studies_lists_each_ready_study():
+    text = (ROOT / "docs/studies.md").read_text()
+    for path in STUDIES:
+        assert f"`{path.name}`" in text or f"`{path.relative_to(ROOT)}`" in text, path.name
+
+
 def commands(page: Path) -> list[str]:
     """Return the `bert-lightning` commands in the code blocks of a page, with continued lines joined."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -40,8 +68,6 @@ def commands(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_shows_is_one_that_exists(page):
-    import shlex
-
     for command in commands(page):
         words = shlex.split(command.split(" | ")[0].split(" > ")[0], comments=True)[1:]
         options, rest = _parser().parse_known_args(words)

@@ -27,7 +27,7 @@ from bert_lightning.version import __version__
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
-_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs")
+_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare")
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -135,6 +135,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options.overrides = rest
     prints = options.command in _PRINTING or getattr(options, "print_config", None) is not None
+    prints |= getattr(options, "dry_run", False)
     drop_output(not prints or getattr(options, "output", None) is not None)
     if options.command in _TRAINING:
         # Training continues after its terminal closes, unless torchrun would kill it soon after.

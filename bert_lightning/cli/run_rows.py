@@ -1,6 +1,5 @@
 """What the command `runs` prints: a row per run, failures with the ends of their logs, and a view that refreshes."""
 
-import math
 import os
 import select
 import sys
@@ -159,10 +158,8 @@ def log_lines(log: Path | None) -> list[str]:
 
 
 def as_json(run: RunStatus) -> Mapping[str, object]:
-    """Return a run as an object for JSON; NaN becomes null."""
-    values = asdict(run) | {"directory": str(run.directory), "log": None if run.log is None else str(run.log)}
-    scores = {name: value if math.isfinite(value) else None for name, value in run.scores.items()}
-    return values | {"scores": scores}
+    """Return a run as an object for JSON."""
+    return asdict(run) | {"directory": str(run.directory), "log": None if run.log is None else str(run.log)}
 
 
 # -- refreshing --------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Output of the commands: progress bars, lines, metrics and JSON."""
 
 import io
+import math
 import os
 import shutil
 import sys
@@ -148,8 +149,17 @@ def print_metrics(metrics: dict[str, float]) -> None:
         print(f"  {name:<{width}}  {metrics[name]:.4f}")
 
 
-def print_json(values: Mapping[str, object]) -> None:
-    """Print an indented JSON object."""
+def print_json(values: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """Print an indented JSON object or a list of some. A number that is not finite becomes null."""
     import json
 
-    print(json.dumps(values, indent=2))
+    print(json.dumps(_finite(values), indent=2))
+
+
+def _finite(value: object) -> object:
+    """Return values as JSON can hold them: NaN and infinity are no JSON."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

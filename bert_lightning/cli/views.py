@@ -1,4 +1,4 @@
-"""Commands that look at runs: `runs`."""
+"""Commands that look at runs: `runs`, `compare`."""
 
 import argparse
 import logging
@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.cli.parsing import Commands, path_argument
 from bert_lightning.cli.statuses import OK
+from bert_lightning.cli.terminal import print_json
 from bert_lightning.errors import InputError, Interrupted
+from bert_lightning.lazy import without_collections
 
 if TYPE_CHECKING:
     from bert_lightning.runs.status import RunStatus
@@ -20,6 +23,7 @@ log = logging.getLogger(__name__)
 def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_runs(commands)
+    _add_compare(commands)
 
 
 def _add_runs(commands: Commands) -> None:
@@ -47,6 +51,23 @@ def _add_runs(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print a list of objects")
 
 
+def _add_compare(commands: Commands) -> None:
+    parser = commands.add(
+        "compare",
+        _compare,
+        "show in what two runs, or two arms with several seeds, differ",
+        "A and B are run directories, folders with the runs of several seeds, or arms of a study: STUDY/ARM, or "
+        "STUDY/STAGE/ARM. Differences of scores are B less A. Two single runs are tested on their predictions, "
+        "several seeds over the seeds.",
+    )
+    parser.add_argument("a", type=path_argument, metavar="A", help="the baseline")
+    parser.add_argument("b", type=path_argument, metavar="B", help="what is compared with it")
+    parser.add_argument(
+        "--level", type=float, default=0.95, metavar="X", help="confidence level of intervals (default: 0.95)"
+    )
+    parser.add_argument("--json", action="store_true", help="print an object with everything, not shortened")
+
+
 def _runs(options: argparse.Namespace) -> int:
     if options.watch and (options.failed or options.json):
         other = "--failed" if options.failed else "--json"
@@ -64,10 +85,9 @@ def _runs(options: argparse.Namespace) -> int:
         log.warning("%s", problem)
     runs = found.failed() if options.failed else found.runs
     if options.json:
-        import json
-
-        objects = [{**as_json(run), **({"log_lines": log_lines(run.log)} if options.failed else {})} for run in runs]
-        print(json.dumps(objects, indent=2))
+        print_json(
+            [{**as_json(run), **({"log_lines": log_lines(run.log)} if options.failed else {})} for run in runs]
+        )
     elif options.failed and found.runs:
         for run in runs:
             print(*failure_lines(run), "", sep="\n")
@@ -104,3 +124,24 @@ def _watch(read: "Callable[[], Overview]") -> int:
         # Ctrl-C is the usual way to end such a view.
         return OK
     return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.cli.difference_lines import difference_lines
+        from bert_lightning.studies.side_differences import as_json, side_differences
+        from bert_lightning.studies.sides import side_of
+
+    _require_share(options.level, "--level")
+    found = side_differences(side_of(options.a), side_of(options.b), options.level)
+    if options.json:
+        print_json(as_json(found))
+    else:
+        for line in difference_lines(found):
+            print(printable(line))
+    return OK
+
+
+def _require_share(value: float, option: str) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"{option} is {value}; it must be more than 0 and less than 1")

@@ -64,7 +64,7 @@ class Difference(NamedTuple):
 
 def differences(old: Experiment, new: Experiment) -> list[Difference]:
     """Compare two experiments key by key, in order of the keys. Floats are equal if they are close."""
-    return list(_differences(old.to_dict(), new.to_dict()))
+    return list(value_differences(old.to_dict(), new.to_dict()))
 
 
 def differences_from_saved(values: dict[str, object], path: Path, experiment: Experiment) -> list[Difference]:
@@ -95,7 +95,7 @@ def differences_from_saved(values: dict[str, object], path: Path, experiment: Ex
     saved_values = read_saved(_without_lists(readable), path, allowed).to_dict() | _lists(values, path)
     differing = [
         difference
-        for difference in _differences(saved_values, own_values)
+        for difference in value_differences(saved_values, own_values)
         if not any(f"{difference.key}.".startswith(f"{choice}.") for choice in others)
     ]
     for choice, class_path in others.items():
@@ -124,9 +124,10 @@ def _lists(values: dict[str, object], path: Path) -> dict[str, object]:
     return lists
 
 
-def _differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
+def value_differences(old: object, new: object, path: str = "") -> Iterator[Difference]:
+    """Yield the keys in which two nested configurations differ, in order. Floats are equal if they are close."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+            yield from value_differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
     elif old != new and not (isinstance(old, float) and isinstance(new, float) and math.isclose(old, new)):
         yield Difference(path, old, new)

@@ -107,6 +107,9 @@ def _comparison(
         yield f"p is adjusted by Holm's method over the {number} comparisons per metric; * marks p < {ALPHA:g}."
     else:
         yield f"p needs no correction, because each metric has one comparison; * marks p < {ALPHA:g}."
+    exact = dict.fromkeys(cell.exact_test for cell in cells if cell.exact_p is not None and cell.exact_test)
+    if exact:
+        yield f"The exact p is of the {' or the '.join(exact)} and is not adjusted."
     if margin is not None:
         yield (
             f"An arm is called equivalent if the {100 * (2 * LEVEL - 1):g} % interval of its difference lies within "

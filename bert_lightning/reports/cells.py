@@ -130,6 +130,8 @@ def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float
             interval=found.interval,
             p=found.p,
             test=found.test,
+            exact_p=found.exact_p,
+            exact_test=found.exact_test,
             equivalent=margin.equivalent,
             notes=(*cell.notes, *found.notes),
         )

@@ -93,6 +93,8 @@ def _entry(table: ResultTable, arm: ArmResult, metric: Metric, cell: MetricCell)
         "p": cell.p,
         "p_adjusted": cell.p_adjusted,
         "test": cell.test,
+        "exact_p": cell.exact_p,
+        "exact_test": cell.exact_test,
         "equivalent": cell.equivalent,
         "crossed_interval": _bounds(cell.crossed_interval),
         "best": cell.best,

@@ -129,14 +129,16 @@ def _cell(cell: MetricCell | None, arm: ArmResult) -> str:
 def _differences(table: ResultTable) -> tuple[str, list[str], list[list[str]]]:
     cells = [(arm, cell) for arm, cell in _cells(table) if cell.difference is not None]
     with_margin = any(cell.equivalent is not None for _, cell in cells)
+    with_exact = any(cell.exact_p is not None for _, cell in cells)
     with_examples = any(cell.crossed_interval is not None for _, cell in cells)
     header = ["", "metric", "difference", r"95 \% interval", "$p$", "$p$ (Holm)"]
-    header += ["equivalent"] * with_margin + ["seeds and examples"] * with_examples
+    header += ["$p$ (exact)"] * with_exact + ["equivalent"] * with_margin + ["seeds and examples"] * with_examples
     rows = []
     for arm, cell in cells:
         assert cell.difference is not None, "rows without a difference were left out"
         numbers = [signed(cell.difference), interval_text(cell.interval), p_text(cell.p), p_text(cell.p_adjusted)]
         row = [arm.label, latex(cell.metric), *map(latex_number, numbers)]
+        row += [latex_number(p_text(cell.exact_p))] * with_exact
         row += [latex(equivalence_text(cell.equivalent))] * with_margin
         row += [latex_number(interval_text(cell.crossed_interval))] * with_examples
         rows.append(row)

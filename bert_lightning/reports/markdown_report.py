@@ -93,14 +93,18 @@ def _differences(table: ResultTable) -> Iterator[str]:
     if not rows:
         return
     with_margin = any(cell.equivalent is not None for _, cell in rows)
+    with_exact = any(cell.exact_p is not None for _, cell in rows)
     with_examples = any(cell.crossed_interval is not None for _, cell in rows)
     header = ["arm", "metric", "difference", "95 % interval", "p", "p (Holm)", "test"]
-    header += ["equivalent"] * with_margin + ["interval over seeds and examples"] * with_examples
+    header += (
+        ["exact p"] * with_exact + ["equivalent"] * with_margin + ["interval over seeds and examples"] * with_examples
+    )
     lines = []
     for arm, cell in rows:
         assert cell.difference is not None, "rows without a difference were left out"
         line = [markdown(arm.label), markdown(cell.metric), signed(cell.difference), interval_text(cell.interval)]
         line += [p_text(cell.p), p_text(cell.p_adjusted), (cell.test or "") if cell.p is not None else "none"]
+        line += [p_text(cell.exact_p)] * with_exact
         line += [equivalence_text(cell.equivalent)] * with_margin
         line += [interval_text(cell.crossed_interval)] * with_examples
         lines.append([each.replace("[", r"\[").replace("]", r"\]") if "[" in each[:1] else each for each in line])

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
 from bert_lightning.reports.page_figures import AXIS_NAMES, Section, TableFigures
@@ -11,6 +13,12 @@ from bert_lightning.reports.page_tables import TableView, table_view
 from bert_lightning.reports.results import Confound, NotInTable, Results, ResultTable
 from bert_lightning.version import __version__
 from bert_lightning.wording import count
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+# Where a name may be broken: not within a number, or within an escaped character.
+_BREAKS = re.compile(r"([=./:-])(?=[^\W\d])")
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ def page(results: Results) -> str:
     environment = Environment(
         loader=PackageLoader("bert_lightning.reports", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = _breakable
     style = environment.get_template("page.css.jinja").render()
     script = environment.get_template("page.js.jinja").render()
     studies = _studies(results)
@@ -65,6 +74,13 @@ def page(results: Results) -> str:
     return source.encode("utf-8", "backslashreplace").decode()
 
 
+def _breakable(text: str) -> "Markup":
+    """Return a name as HTML that may be broken after the characters between its words."""
+    from markupsafe import Markup, escape
+
+    return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(text))))
+
+
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
@@ -75,7 +91,10 @@ def _studies(results: Results) -> list[_StudyPart]:
     for number, table in enumerate(results.tables):
         grouped.setdefault((table.study, table.directory), []).append((number, table))
     return [
-        _study([table for _, table in members], [_part(table, number, num_runs) for number, table in members])
+        _study(
+            [table for _, table in members],
+            [_part(table, number, num_runs, ranges=results.ranges) for number, table in members],
+        )
         for members in grouped.values()
     ]
 
@@ -94,7 +113,7 @@ def _study(tables: Sequence[ResultTable], parts: Sequence[_TablePart]) -> _Study
     return _StudyPart(question, name, " · ".join(facts), parts)
 
 
-def _part(table: ResultTable, number: int, num_runs: int) -> _TablePart:
+def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _TablePart:
     runs = [run for arm in table.arms for run in (*arm.runs, *(each.run for each in arm.missing))]
     progress = {id(run): Progress(run) for run in runs if run is not None}
     return _TablePart(
@@ -102,7 +121,7 @@ def _part(table: ResultTable, number: int, num_runs: int) -> _TablePart:
         table.title,
         [each for each in table.confounds if each.explained_by is None],
         [each for each in table.confounds if each.explained_by is not None],
-        table_view(table, number, progress),
+        table_view(table, number, progress, ranges=ranges),
         list(TableFigures(table, number, progress, num_runs).sections()),
         table.missing,
     )

@@ -13,6 +13,7 @@ from bert_lightning.reports.figures.curves import (
     has_curve,
     known_axes,
     legend_mark,
+    unit_of,
 )
 from bert_lightning.reports.figures.points import Cost, SeedRow, draw_front, draw_seeds
 from bert_lightning.reports.figures.progress import Axis, Progress
@@ -126,12 +127,22 @@ class TableFigures:
     # -- one point per seed ----------------------------------------------------------------------------------------
 
     def _seeds(self) -> Section:
-        pictures = tuple(self._points(metric) for metric in self._table.metrics)
-        caption = (
-            "A point is a run. The tall line is the mean of an arm, and the thin one its 95 % interval, which an "
-            "arrow cuts where it is much wider than the points. The dashed line is the mean of the baseline."
+        arms, guesses = self._table.arms, {name for names in BASELINES.values() for name in names}
+        cells = [cell for arm in arms for cell in arm.cells.values()]
+        pictures = tuple(
+            self._points(metric)
+            for metric in self._table.metrics
+            if metric.name not in guesses and sum(cell.n for cell in cells if cell.metric == metric.name) > 1
         )
-        if any(cell.published for arm in self._table.arms for cell in arm.cells.values()):
+        caption = "A point is a run."
+        if any(cell.mean_interval for cell in cells):
+            caption += (
+                " The tall line is the mean of an arm, and the thin one its 95 % interval, which an arrow cuts where "
+                "it is much wider than the points."
+            )
+        if len(arms) > 1 and any(arm.is_baseline and arm.runs for arm in arms):
+            caption += " The dashed line is the mean of the baseline."
+        if any(cell.published for cell in cells):
             caption += " The shaded box is a published figure with its tolerance."
         long = len(self._table.arms) > _MOST_ROWS or any(arm.trial is not None for arm in self._table.arms)
         return Section("One point per seed", () if long else pictures, pictures if long else (), caption=caption)
@@ -184,7 +195,9 @@ class TableFigures:
                 "A line is the mean over the seeds of an arm, and its band reaches from the lowest to the highest "
                 "seed, as far as all of them came."
             )
-        sentences.append("Where validation is shown, training is the faint line.")
+        sentences.append(
+            "Where validation is shown, training is the faint line. The frame fits what follows the first fifth."
+        )
         if self._ranked:
             sentences.append("The stronger the colour of an arm, the better its mean; the best one is orange.")
         if "seconds" in axes:
@@ -232,8 +245,9 @@ class TableFigures:
             def words(value: float) -> str:
                 return f"{short(value)} parameters" if axis == "parameters" else distance(_as_axis(axis), value)
 
-            label = {"seconds": "seconds", "tokens": "tokens", "steps": "steps", "parameters": "parameters"}[axis]
-            return lambda: draw_front(metric, points, label, words)
+            unit, label = unit_of(_as_axis(axis), max(point.cost for point in points))
+            label = axis if axis == "parameters" else label
+            return lambda: draw_front(metric, points, label, words, unit)
 
         drawings = {}
         for axis in axes:
@@ -296,7 +310,7 @@ def _styles(table: ResultTable) -> list[Style]:
     arms = table.arms
     if len(arms) <= _MOST_STYLES:
         # The baseline has the colour of the text, wherever it stands.
-        numbers = count(1)
+        numbers = count(1 if any(arm.is_baseline for arm in arms) else 0)
         return [Style.of(0 if arm.is_baseline else next(numbers)) for arm in arms]
     metric = next((metric for metric in table.metrics if metric.better is not None), None)
     means = {row: _mean(arm.cells.get(metric.name)) if metric else None for row, arm in enumerate(arms)}

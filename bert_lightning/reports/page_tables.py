@@ -1,26 +1,28 @@
 """The tables of a report's page as texts: cells, captions, and the runs that each number comes from."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from string import ascii_lowercase
 
 from bert_lightning.config.yaml_files import dump_yaml
+from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.figures.scales import duration, score
+from bert_lightning.reports.figures.scales import duration
+from bert_lightning.reports.number_texts import interval_text, is_significant, n_text, p_text, signed
+from bert_lightning.reports.number_texts import number as number_text
 from bert_lightning.reports.results import (
     ArmResult,
     Metric,
     MetricCell,
     ResultTable,
     command_of,
+    published_lines,
     repetition_of,
 )
 from bert_lightning.studies.comparison import Run
 
-_BEST = "Bold: the best mean of the column."
-_NOT_WORSE = "≈: the seeds do not show that the arm is worse than the best one."
+# A longer table scrolls by itself.
+_MOST_ROWS = 30
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,24 @@ class CellView:
 
     Attributes:
         sort: the value to sort by; empty if there is none.
-        score: mean and deviation.
+        score: the mean.
         spread: the deviation with its sign; empty for a single seed.
+        n: number of seeds, where it is not that of the arm.
         target: the place of the page that tells where it comes from.
         best: whether it is the best mean.
-        not_worse: whether the seeds do not show that it is worse.
+        marks: signs that the caption explains.
         lines: what stands below it: difference, p, published figures.
-        notes: letters of the notes below the table.
         seeds: the values of the seeds, shown while the pointer is over it.
     """
 
     sort: str
     score: str
     spread: str
+    n: str
     target: str
     best: bool
-    not_worse: bool
+    marks: str
     lines: tuple[str, ...]
-    notes: str
     seeds: str
 
 
@@ -109,16 +111,18 @@ class TableView:
     Attributes:
         columns: its metrics, with an arrow for the better direction.
         arms: its rows.
-        caption: whole sentences.
-        notes: letter and text of each note.
+        caption: its caption.
+        published: label of an arm and a line about a published figure.
         scrolls: whether it is so long that it scrolls by itself on a screen.
+        turned: whether metrics are its rows and arms its columns, because there are more metrics.
     """
 
     columns: tuple[tuple[str, str], ...]
     arms: tuple[ArmView, ...]
-    caption: tuple[str, ...]
-    notes: tuple[tuple[str, str], ...]
+    caption: str
+    published: tuple[tuple[str, str], ...]
     scrolls: bool
+    turned: bool
 
 
 def arm_target(table: int, arm: int) -> str:
@@ -131,22 +135,22 @@ def run_target(table: int, arm: int, run: int) -> str:
     return f"run-{table}-{arm}-{run}"
 
 
-def table_view(table: ResultTable, number: int, progress: Mapping[int, Progress]) -> TableView:
+def table_view(table: ResultTable, number: int, progress: Mapping[int, Progress], *, ranges: bool) -> TableView:
     """Return the texts of a table.
 
     Args:
         table: the table.
         number: its number in the page.
         progress: identity of each run -> its progress.
+        ranges: whether to show median, smallest and largest value.
     """
-    notes = list(dict.fromkeys(note for arm in table.arms for cell in arm.cells.values() for note in cell.notes))
     arms = tuple(
         ArmView(
             arm_target(number, row),
             arm.label,
             arm.is_baseline,
             len(arm.runs),
-            tuple(_cell(arm, metric, arm_target(number, row), notes) for metric in table.metrics),
+            tuple(_cell(arm, metric, arm_target(number, row), ranges) for metric in table.metrics),
             tuple(
                 _run(table, run, run_target(number, row, place), progress[id(run)])
                 for place, run in enumerate(arm.runs)
@@ -155,51 +159,49 @@ def table_view(table: ResultTable, number: int, progress: Mapping[int, Progress]
         )
         for row, arm in enumerate(table.arms)
     )
-    cells = [cell for arm in arms for cell in arm.cells if cell is not None]
-    caption = [*table.caption]
-    caption += [_BEST] if any(cell.best for cell in cells) else []
-    caption += [_NOT_WORSE] if any(cell.not_worse and not cell.best for cell in cells) else []
     arrows = {"max": "↑", "min": "↓"}
-    columns = tuple((metric.name, arrows.get(metric.better or "", "")) for metric in table.metrics)
-    lettered = tuple((_letter(place), note) for place, note in enumerate(notes))
-    return TableView(columns, arms, tuple(caption), lettered, len(arms) > 30)
-
-
-def _letter(number: int) -> str:
-    """Return a, b, ..., z, aa, ab, ..."""
-    letters = ascii_lowercase
-    return letters[number] if number < len(letters) else _letter(number // len(letters) - 1) + letters[number % 26]
-
-
-def _cell(arm: ArmResult, metric: Metric, target: str, notes: Sequence[str]) -> CellView | None:
-    cell = arm.cells.get(metric.name)
-    if cell is None or not cell.values:
-        return None
-    mean = cell.mean if cell.mean is not None else math.nan
-    return CellView(
-        sort="" if math.isnan(mean) else repr(mean),
-        score="not finite" if math.isnan(mean) else score(mean),
-        spread="" if cell.sd is None else f"± {score(cell.sd)}",
-        target=target,
-        best=cell.best,
-        not_worse=cell.not_worse,
-        lines=tuple(_lines(cell)),
-        notes=" ".join(_letter(notes.index(note)) for note in cell.notes),
-        seeds="; ".join(f"seed {seed}: {score(value)}" for seed, value in cell.values.items()),
+    return TableView(
+        columns=tuple((metric.name, arrows.get(metric.better or "", "")) for metric in table.metrics),
+        arms=arms,
+        caption=whole_caption(table),
+        published=tuple((arm.label, line) for arm in table.arms for line in published_lines(arm)),
+        scrolls=len(arms) > _MOST_ROWS,
+        turned=len(arms) < len(table.metrics),
     )
 
 
-def _lines(cell: MetricCell) -> Iterator[str]:
+def _cell(arm: ArmResult, metric: Metric, target: str, ranges: bool) -> CellView | None:
+    cell = arm.cells.get(metric.name)
+    if cell is None or not cell.values:
+        return None
+    return CellView(
+        sort="" if cell.mean is None else repr(cell.mean),
+        score="not finite" if cell.mean is None else number_text(cell.mean),
+        spread="" if cell.mean is None or cell.sd is None else f"± {number_text(cell.sd)}",
+        n=n_text(cell, len(arm.runs)),
+        target=target,
+        best=cell.best,
+        marks=("†" if cell.not_worse else "") + ("*" if is_significant(cell) else ""),
+        lines=tuple(_lines(cell, ranges)),
+        seeds="; ".join(f"seed {seed}: {number_text(value)}" for seed, value in cell.values.items()),
+    )
+
+
+def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     if cell.difference is not None:
-        ends = "" if cell.interval is None else f" [{_signed(cell.interval[0])}, {_signed(cell.interval[1])}]"
-        yield f"{_signed(cell.difference)}{ends}"
-    words = []
-    if cell.p_adjusted is not None or cell.p is not None:
-        words.append(p_value(cell.p_adjusted if cell.p_adjusted is not None else cell.p))
-    if cell.equivalent:
-        words.append("equivalent")
+        yield f"{signed(cell.difference)} {interval_text(cell.interval)}".rstrip()
+    p = cell.p_adjusted if cell.p_adjusted is not None else cell.p
+    words = [f"p {p_text(p)}"] if p is not None else []
+    words += ["equivalent"] if cell.equivalent else ["equivalence not shown"] if cell.equivalent is False else []
     if words:
         yield ", ".join(words)
+    if cell.exact_p is not None:
+        yield f"{cell.exact_test}: p {p_text(cell.exact_p)}"
+    if cell.crossed_interval is not None:
+        yield f"seeds and examples {interval_text(cell.crossed_interval)}"
+    if ranges and cell.median is not None and cell.minimum is not None and cell.maximum is not None:
+        median, low, high = map(number_text, (cell.median, cell.minimum, cell.maximum))
+        yield f"median {median}, {low} to {high}"
     for published in cell.published:
         figure = published.figure
         verdict = {True: "within", False: "outside", None: "not measured"}[published.within]
@@ -227,24 +229,9 @@ def _run(table: ResultTable, run: Run, target: str, progress: Progress) -> RunVi
         seed=run.seed,
         state=run.manifest.get("ended") or "still running or killed",
         steps=f"{run.manifest.get('step', run.rows[-1].get('step', 0)):,}",
-        scores={metric.name: score(scores[metric.name]) for metric in table.metrics if metric.name in scores},
+        scores={metric.name: number_text(scores[metric.name]) for metric in table.metrics if metric.name in scores},
         facts={name: text for name, text in facts.items() if text},
         reproduce=repetition_of(run),
         config=dump_yaml(run.config),
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )
-
-
-def _signed(value: float) -> str:
-    return score(value) if value < 0 else f"+{score(value)}"
-
-
-def p_value(p: float | None) -> str:
-    """Return a p-value with three decimals.
-
-    >>> p_value(0.0312), p_value(2e-7)
-    ('p 0.031', 'p < 0.001')
-    """
-    if p is None:
-        return ""
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"

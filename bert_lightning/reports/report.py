@@ -8,6 +8,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.reports.data_files import as_csv, as_json
 from bert_lightning.reports.latex_report import as_latex
 from bert_lightning.reports.markdown_report import as_markdown
+from bert_lightning.reports.page import page
 from bert_lightning.reports.results import Results
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
@@ -50,14 +51,8 @@ def write_report(
     return results
 
 
-def _html(results: Results) -> str:
-    from bert_lightning.reports.page import page
-
-    return page(results)
-
-
 _FORMS: dict[str, Callable[[Results], str]] = {
-    ".html": _html,
+    ".html": page,
     ".md": as_markdown,
     ".tex": as_latex,
     ".csv": as_csv,

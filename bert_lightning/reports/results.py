@@ -58,6 +58,8 @@ class MetricCell:
         p: p-value of the difference, without correction.
         p_adjusted: the same after Holm's correction over the arms of the table, per metric.
         test: name of the test.
+        exact_p: p-value of the exact test of the same values, where it can reach the level.
+        exact_test: name of the exact test.
         equivalent: whether the difference is within the study's margin of equivalence; None without a margin.
         crossed_interval: interval of the difference over seeds and examples; None without predictions.
         best: whether this is the best mean of the table.
@@ -80,6 +82,8 @@ class MetricCell:
     p: float | None = None
     p_adjusted: float | None = None
     test: str | None = None
+    exact_p: float | None = None
+    exact_test: str | None = None
     equivalent: bool | None = None
     crossed_interval: tuple[float, float] | None = None
     best: bool = False

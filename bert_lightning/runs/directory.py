@@ -1,11 +1,12 @@
 """The directory of a run, and the manifest that records how its results came about."""
 
+import functools
 import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -192,40 +193,60 @@ def default_directory(experiment: Experiment) -> Path:
     """
     folder = Path(os.environ.get(RUNS_VARIABLE) or "runs")
     path = folder / experiment.experiment / experiment.identity
-    return path if RunDirectory(path).exists else equal_run(path, experiment) or path
+    if RunDirectory(path).exists:
+        return path
+    run = equal_run(named_by_hash(path.parent), experiment)
+    return path if run is None else run.path
 
 
-def equal_run(path: Path, experiment: Experiment, moved: Mapping[str, str] | None = None) -> Path | None:
-    """Return the newest run of the same experiment beside a default directory; None if there is none.
+def named_by_hash(folder: Path) -> list[RunDirectory]:
+    """Return the runs of a folder whose directories have names as `fit` gives them."""
+    return [run for run in map(RunDirectory, folder.glob(_HASH)) if run.exists]
+
+
+def equal_run(
+    runs: Iterable[RunDirectory], experiment: Experiment, may_differ: Callable[[Difference], bool] | None = None
+) -> RunDirectory | None:
+    """Return the newest of the runs that were started with this experiment; None if there is none.
 
     Args:
-        path: the default directory of the experiment.
+        runs: run directories.
         experiment: the settings.
-        moved: key that holds the path of another run -> name of that run's directory, which may have moved.
+        may_differ: as in `is_run_of`.
     """
     values = experiment.to_dict()
-    runs = [run for run in map(RunDirectory, path.parent.glob(_HASH)) if run.exists and _may_equal(run, values)]
-    equal = [run for run in runs if is_run_of(run, experiment, moved)]
-    return max(equal, key=lambda run: run.config.stat().st_mtime).path if equal else None
+    equal = [run for run in runs if _may_equal(run, values) and is_run_of(run, experiment, may_differ)]
+    return max(equal, key=lambda run: run.config.stat().st_mtime) if equal else None
 
 
 def _may_equal(run: RunDirectory, values: Mapping[str, object]) -> bool:
     """Return False for most runs with other settings. This is quick, because a study may have hundreds of runs."""
     try:
-        saved = yaml.load(run.config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
+        saved = _quickly_read(run.config, run.config.stat().st_mtime_ns)
+    except OSError:
         return False
     keys = ("seed_everything", "task", "optimizer.learning_rate", "data.batch_size", "trainer.max_steps")
     return all(at(saved, key) in (None, at(values, key)) for key in keys)
 
 
-def is_run_of(run: RunDirectory, experiment: Experiment, moved: Mapping[str, str] | None = None) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _quickly_read(path: Path, modified: int) -> object:
+    """Return the content of a YAML file that was modified at some time; None if it is damaged."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (ValueError, yaml.YAMLError):
+        return None
+
+
+def is_run_of(
+    run: RunDirectory, experiment: Experiment, may_differ: Callable[[Difference], bool] | None = None
+) -> bool:
     """Return whether a run was started with this experiment, whose precision and hub revision it may have settled.
 
     Args:
         run: the directory of a run.
         experiment: the settings.
-        moved: key that holds the path of another run -> name of that run's directory, which may have moved.
+        may_differ: tells which other differences, from the saved settings to these, do not count.
     """
     try:
         values = run.read_config()
@@ -238,8 +259,8 @@ def is_run_of(run: RunDirectory, experiment: Experiment, moved: Mapping[str, str
     name, saved_name = experiment.model.pretrained, at(values, "model.pretrained")
     if name is not None and isinstance(saved_name, str) and hub.is_pinned_form(name, saved_name):
         settled.add("model.pretrained")
-    settled |= {key for key, name in (moved or {}).items() if Path(str(at(values, key))).name == name}
-    return {difference.key for difference in differing} <= settled
+    counting = (difference for difference in differing if difference.key not in settled)
+    return all(may_differ is not None and may_differ(difference) for difference in counting)
 
 
 def now() -> str:

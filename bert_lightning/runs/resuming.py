@@ -84,7 +84,7 @@ def may_change(key: str, old: object, new: object) -> bool:
         return (old, new) == ("auto", "none")
     if key in _MODELS:
         return old is not None and new is not None
-    return key in MAY_CHANGE
+    return key in MAY_CHANGE or key == "published" or key.startswith("wandb.")
 
 
 def resume_point(directory: RunDirectory, resume: str, experiment: Experiment, task: Task, steps: int) -> ResumePoint:

@@ -183,11 +183,19 @@ def _scores(rows: list[dict[str, Any]]) -> dict[str, float]:
     scores: dict[str, float] = {}
     for row in rows:
         for name, value in row.items():
-            prefix, _, quantity = name.partition("/")
-            is_score = prefix in ("val", "test") and not any(each in quantity for each in _BASELINES)
-            if is_score and _is_number(value):
+            if is_score(name) and _is_number(value):
                 scores[name] = float(value)
     return scores
+
+
+def is_score(metric: str) -> bool:
+    """Return whether a metric is a score of the model, not of guessing.
+
+    >>> is_score("val/nsp_accuracy"), is_score("val/nsp_majority_accuracy"), is_score("train/loss")
+    (True, False, False)
+    """
+    stage, _, quantity = metric.partition("/")
+    return stage in ("val", "test") and not any(each in quantity for each in _BASELINES)
 
 
 def _is_number(value: object) -> bool:

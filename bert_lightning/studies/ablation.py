@@ -15,7 +15,7 @@ from bert_lightning.studies.estimates import Estimates, duration
 from bert_lightning.studies.launchers import Launcher, LocalLauncher, check_shares, visible_devices
 from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs
 from bert_lightning.studies.progress import STALE, Progress
-from bert_lightning.studies.record import UNFINISHED, StudyRecord
+from bert_lightning.studies.record import UNFINISHED, StudyRecord, remove_leftovers
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.version import __version__
@@ -70,9 +70,10 @@ def ablate(
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
     reporter = reporter or PrintedLines()
-    launcher = launcher or local_launcher(plan, jobs)
+    launcher = launcher or local_launcher(plan, min(jobs, len(plan)))
     record_in(folder, described)
     with locked(folder):
+        remove_leftovers(folder)
         before = record_in(folder, described)
         progress = Progress(folder, plan, before)
         if retry_failed:
@@ -97,6 +98,7 @@ def dry_run(
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
     before = record_in(folder, described)
+    jobs = min(jobs, len(plan))
     local_launcher(plan, jobs)
     progress = Progress(folder, plan, before)
     lines = [*summary(described, progress, before), *_table(progress, jobs)]

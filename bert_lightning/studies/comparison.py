@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,25 @@ class Run:
 
     def scores(self) -> dict[str, float]:
         """Return the last value of each `val/` metric of training and each `test/` metric on the run's test data."""
-        values: dict[str, float] = {}
-        for prefix in ("val/", "test/"):
-            for row in self._scored_rows(prefix):
-                values.update({k: v for k, v in row.items() if k.startswith(prefix)})
-        return values
+        return {name: row[name] for name, row in self._last_rows.items()}
+
+    @cached_property
+    def _last_rows(self) -> dict[str, dict[str, Any]]:
+        """The last row of each score."""
+        return {
+            name: row
+            for prefix in ("val/", "test/")
+            for row in self._scored_rows(prefix)
+            for name in row
+            if name.startswith(prefix)
+        }
 
     def scored_checkpoints(self, metric: str) -> frozenset[str]:
         """Return the names of the checkpoint that has a metric of `scores`: `last`, `best`, or one such as `step 40`.
 
         One checkpoint may be the last and the best. The metric is one of `scores`.
         """
-        row = [row for row in self._scored_rows(f"{metric.partition('/')[0]}/") if metric in row][-1]
+        row = self._last_rows[metric]
         names = set()
         if "checkpoint" not in row or row["step"] == self.manifest.get("step"):
             names.add("last")

@@ -1,7 +1,7 @@
 """The plan of a study: all of its runs, each checked, with its directory and the runs that it starts from."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -54,16 +54,13 @@ class PlannedRun:
         """Stage, arm and seed."""
         return run_name(self.stage, self.arm.name, self.seed)
 
-    def arguments(self, folder: Path, directories: Mapping[str, str]) -> list[str]:
+    def arguments(self, path_of: Callable[["PlannedRun"], Path]) -> list[str]:
         """Return the arguments of `fit` after its options: files and settings.
 
         Args:
-            folder: the folder of the study.
-            directories: planned directory -> the one that the run has, for those that differ.
+            path_of: gives the run directory of an upstream.
         """
-        starts = {
-            key: str(folder / directories.get(run.directory, run.directory)) for key, run in self.upstreams.items()
-        }
+        starts = {key: str(path_of(run)) for key, run in self.upstreams.items()}
         return ["--config", *map(str, self.files), *as_overrides({**self.settings, **starts})]
 
     def recorded(self) -> RecordedRun:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.record import RecordedRun, State, StudyRecord
-from bert_lightning.studies.states import current, directory_of, has_other_start, is_other_run
+from bert_lightning.studies.states import Directories, current, has_other_start
 
 # The states of runs that can start as soon as their upstream runs have finished.
 TO_DO: tuple[State, ...] = ("waiting", "interrupted", "running")
@@ -25,20 +25,23 @@ class Progress:
         before: the last record; None if there is none.
 
     Attributes:
+        directories: where the runs are.
         runs: each run as it is recorded now.
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlannedRun], before: StudyRecord | None) -> None:
         self.folder = folder
-        self.directories: dict[str, str] = {}
-        known = {(run.stage, run.seed, run.directory): run for run in (before.runs if before is not None else ())}
+        self.directories = Directories(folder, plan)
+        # Runs that were stopped from outside, or killed for their memory, do not start again at once.
+        self._stopped: set[PlannedRun] = set()
+        known = {run.directory: run for run in (before.runs if before is not None else ())}
         self.runs: dict[PlannedRun, RecordedRun] = {}
         for run in plan:
-            directory = directory_of(run, folder, self.directories)
-            self.directories[run.directory] = directory
-            self.runs[run] = current(run, folder, directory, known.get((run.stage, run.seed, directory)))
+            directory = self.directories[run]
+            self.runs[run] = current(run, folder, directory, known.get(directory))
         for run, recorded in list(self.runs.items()):
-            if recorded.state != "waiting" and is_other_run(run, folder, recorded.directory, self.directories):
+            # A directory that the record has was compared when it came into it.
+            if recorded.directory not in known and self.directories.is_other_run(run):
                 self.runs[run] = replace(recorded, state="failed", message=_OTHER)
             elif self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
@@ -53,11 +56,15 @@ class Progress:
         return [
             run
             for run, recorded in self.runs.items()
-            if recorded.state in TO_DO and all(self.runs[each].state == "finished" for each in run.upstreams.values())
+            if recorded.state in TO_DO
+            and run not in self._stopped
+            and all(self.runs[each].state == "finished" for each in run.upstreams.values())
         ]
 
     def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
         """Return what became of a run whose process has ended, as this study takes it."""
+        if recorded.state == "interrupted":
+            self._stopped.add(run)
         return recorded
 
     def block(self) -> None:
@@ -92,7 +99,7 @@ class Progress:
             return False
         if any(self.runs[upstream].state != "finished" for upstream in run.upstreams.values()):
             return False
-        return has_other_start(run, self.folder, self.runs[run].directory, self.directories)
+        return has_other_start(run, self.directories)
 
 
 def _set_aside(directory: Path) -> None:

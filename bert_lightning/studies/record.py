@@ -193,6 +193,12 @@ class StudyRecord:
         )
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written records of killed processes. The caller has locked the folder."""
+    for path in folder.glob(f".{NAME}.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the fields of a dataclass, without keys that a later version may have added."""
     names = {each.name for each in dataclasses.fields(cls)}

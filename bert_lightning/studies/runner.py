@@ -96,7 +96,7 @@ class Runner:
                     self._start(pool)
                     self._reporter.status(self._status())
             except BaseException:
-                self._stop()
+                self._stop(pool)
                 raise
             finally:
                 self._reporter.status("")
@@ -134,7 +134,7 @@ class Runner:
     def _job(self, run: PlannedRun, directory: str) -> Job:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
         modules = [word for module in self._allowed for word in ("--allow-module", module)]
-        arguments = run.arguments(self._progress.folder, self._progress.directories)
+        arguments = run.arguments(self._progress.directories.path)
         environment = {
             "WANDB_RUN_GROUP": self._record.study,
             "WANDB_JOB_TYPE": run.stage,
@@ -209,7 +209,7 @@ class Runner:
     def _current_record(self) -> StudyRecord:
         return replace(self._record, runs=(*self._progress.recorded(), *self._others))
 
-    def _stop(self) -> None:
+    def _stop(self, pool: ThreadPoolExecutor) -> None:
         """Let all runs end, and record their states. Another request to end does not end the waiting for them."""
         self._reporter.status("")
         self._launcher.stop()
@@ -226,6 +226,11 @@ class Runner:
                 run = self._training.pop(future)
                 if future.exception() is None:
                     self._progress.runs[run] = future.result()
+        pool.shutdown()
+        for run, recorded in self._progress.runs.items():
+            # The interrupt came between its end and its record.
+            if recorded.state == "running":
+                self._progress.runs[run] = current(run, self._progress.folder, recorded.directory, recorded)
         with suppress(OSError):
             self._progress.block()
             self._write()

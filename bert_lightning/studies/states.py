@@ -1,7 +1,7 @@
 """What became of the runs of a study, read from their directories: no record of the study is needed for it."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 from bert_lightning.checkpoints.digests import current_form
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.config.saved import Difference
 from bert_lightning.errors import InputError
-from bert_lightning.runs.directory import RunDirectory, equal_run, is_run_of
+from bert_lightning.runs.directory import RunDirectory, equal_run, is_run_of, named_by_hash
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.processes import running_process
@@ -23,28 +24,69 @@ _STOPPED = {
     *EXIT_STATUS.values(),
     *(-number for number in (*EXIT_STATUS, signal.SIGKILL, signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU)),
 }
+# Settings without effect on the result, besides those of W&B. A change of one does not repeat a run.
+_WITHOUT_EFFECT = {
+    *("published", "loggers", "data.num_workers", "trainer.timeout_seconds"),
+    *("checkpoint.asynchronous", "checkpoint.keep_last"),
+}
 # Key that gets an upstream run -> name of its weights in the manifest of the run that starts from it.
 _FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher"}
 
 
-def directory_of(run: PlannedRun, folder: Path, directories: Mapping[str, str]) -> str:
-    """Return the directory of a run, relative to the folder of the study.
+class Directories:
+    """The directories of the runs of a study, relative to its folder.
 
-    A version that computes identities in another way may have given it another name. Its settings tell.
+    A run has the directory that its settings name, unless a run of the same settings is there under another name. A
+    version that computes identities in another way made it, or a setting without effect was changed since.
 
     Args:
-        run: the run.
         folder: the folder of the study.
-        directories: planned directory -> the one that a run has, for upstreams that have another one.
+        plan: all runs.
     """
-    if (folder / run.directory).exists():
-        return run.directory
-    moved = {
-        key: Path(directories.get(upstream.directory, upstream.directory)).name
-        for key, upstream in run.upstreams.items()
-    }
-    found = equal_run(folder / run.directory, run.experiment, moved)
-    return run.directory if found is None else str(found.relative_to(folder))
+
+    def __init__(self, folder: Path, plan: Sequence[PlannedRun]) -> None:
+        self.folder = folder
+        self._planned = {run.directory for run in plan}
+        # Directory as the settings name it -> the one that there is.
+        self._found: dict[str, str] = {}
+        for run in plan:
+            if not (folder / run.directory).exists() and (other := self._other(run)) is not None:
+                self._found[run.directory] = other
+
+    def __ior__(self, others: "Directories") -> "Directories":
+        """Add the directories of other runs of the study."""
+        self._planned |= others._planned
+        self._found |= others._found
+        return self
+
+    def __getitem__(self, run: PlannedRun) -> str:
+        return self._found.get(run.directory, run.directory)
+
+    def path(self, run: PlannedRun) -> Path:
+        """Return the path of the directory of a run."""
+        return self.folder / self[run]
+
+    def is_other_run(self, run: PlannedRun) -> bool:
+        """Return whether the directory of a run holds one with other settings than the plan has."""
+        directory = RunDirectory(self.path(run))
+        return directory.exists and not is_run_of(directory, run.experiment, self._may_differ(run))
+
+    def _other(self, run: PlannedRun) -> str | None:
+        """Return the directory of the same settings that no other run has."""
+        taken = {*self._planned, *self._found.values()}
+        beside = named_by_hash((self.folder / run.directory).parent)
+        free = [each for each in beside if str(each.path.relative_to(self.folder)) not in taken]
+        found = equal_run(free, run.experiment, self._may_differ(run))
+        return None if found is None else str(found.path.relative_to(self.folder))
+
+    def _may_differ(self, run: PlannedRun) -> Callable[[Difference], bool]:
+        def may_differ(difference: Difference) -> bool:
+            key = difference.key
+            if key in run.upstreams:
+                return Path(str(difference.old)).name == self.path(run.upstreams[key]).name
+            return (key in _WITHOUT_EFFECT or key.startswith("wandb.")) and key not in run.settings
+
+        return may_differ
 
 
 def current(run: PlannedRun, folder: Path, directory: str, before: RecordedRun | None) -> RecordedRun:
@@ -119,26 +161,17 @@ def session_seconds(manifest: Mapping[str, Any]) -> list[float]:
     ]
 
 
-def is_other_run(run: PlannedRun, folder: Path, directory: str, directories: Mapping[str, str]) -> bool:
-    """Return whether a directory holds a run with other settings than the plan has."""
-    path = RunDirectory(folder / directory)
-    moved = {
-        key: Path(directories.get(upstream.directory, upstream.directory)).name
-        for key, upstream in run.upstreams.items()
-    }
-    return path.exists and not is_run_of(path, run.experiment, moved)
-
-
-def has_other_start(run: PlannedRun, folder: Path, directory: str, directories: Mapping[str, str]) -> bool:
+def has_other_start(run: PlannedRun, directories: Directories) -> bool:
     """Return whether a run started from other weights than its upstream runs have now.
 
     They were trained again since. Upstreams that cannot be read any more, or never were, are not compared.
     """
-    fingerprints = RunDirectory(folder / directory).read_manifest().get("data", {})
+    manifest = RunDirectory(directories.path(run)).read_manifest()
     for key, upstream in run.upstreams.items():
-        recorded = fingerprints.get(_FINGERPRINTS.get(key, ""))
-        path = folder / directories.get(upstream.directory, upstream.directory)
-        if recorded is None or recorded == RunDirectory(path).read_manifest().get("weights"):
+        recorded = manifest.get("data", {}).get(_FINGERPRINTS.get(key, ""))
+        path = directories.path(upstream)
+        of_upstream = RunDirectory(path).read_manifest()
+        if recorded is None or recorded == of_upstream.get("weights") or _ended_before(of_upstream, manifest):
             continue
         # The run may have started from the best checkpoint, and the manifest has the SHA-256 of the last one.
         try:
@@ -149,3 +182,9 @@ def has_other_start(run: PlannedRun, folder: Path, directory: str, directories: 
         if current_form(recorded, checkpoint.tensors) != checkpoint.provenance.digest:
             return True
     return False
+
+
+def _ended_before(upstream: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run ended for good before another one began. Both manifests have their times in one form."""
+    sessions, started = upstream.get("sessions", []), manifest.get("started")
+    return bool(sessions) and started is not None and sessions[-1].get("finished", "~") <= started

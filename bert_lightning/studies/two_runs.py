@@ -5,15 +5,19 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from bert_lightning.checkpoints.digests import current_form
+from bert_lightning.checkpoints.native import LAST, find_native
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import MODULES
 from bert_lightning.tasks.norms_and_rates import is_diagnosis
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # Metrics that differ between equal trainings, because they measure time and memory.
 _TIMINGS = {"time", *THROUGHPUT_METRICS}
-# Circumstance that earlier versions did not record.
+# Circumstance that earlier versions did not record, and its value for them.
 PATCH = "uncommitted patch"
-_UNKNOWN = object()
+UNKNOWN = "not recorded"
 
 
 class MetricDifference(NamedTuple):
@@ -66,6 +70,39 @@ def metric_differences(
     ]
 
 
+def first_difference(
+    before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
+) -> tuple[int, list[MetricDifference]]:
+    """Compare what both runs logged, bit for bit, up to the first step at which a value differs.
+
+    Values that one of the runs lacks do not count: it may have logged at other steps, or ended earlier.
+
+    Returns:
+        The number of equal values before that step, or of all values if none differs; and what differs at the step.
+    """
+    common = before.keys() & now.keys()
+    differing = metric_differences({key: before[key] for key in common}, {key: now[key] for key in common})
+    if not differing:
+        return len(common), []
+    step = differing[0].step
+    return sum(key[0] < step for key in common), [each for each in differing if each.step == step]
+
+
+def equal_weights(before: RunDirectory, now: RunDirectory) -> bool | None:
+    """Return whether the final weights of two runs are equal, bit for bit; None if their digests are not recorded."""
+    recorded = [run.read_manifest().get("weights") for run in (before, now)]
+    if None in recorded:
+        return None
+    if recorded[0] == recorded[1]:
+        return True
+    checkpoint = find_native(now.path, (LAST,))
+    if checkpoint is None:
+        return False
+    # An earlier version may have recorded a digest in another form.
+    tensors = read_checkpoint(checkpoint).tensors
+    return current_form(str(recorded[0]), tensors) == current_form(str(recorded[1]), tensors)
+
+
 def _same(before: float | None, now: float | None) -> bool:
     if before is None or now is None:
         return before is now
@@ -79,17 +116,18 @@ def changed_circumstances(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[s
     """
     return [
         (name, first.get(name), last.get(name))
-        for first, last in pairwise(map(_circumstances, sessions))
+        for first, last in pairwise(map(circumstances_of, sessions))
         for name in sorted({*first, *last})
-        if first.get(name) != last.get(name) and _UNKNOWN not in (first.get(name), last.get(name))
+        if first.get(name) != last.get(name) and UNKNOWN not in (first.get(name), last.get(name))
     ]
 
 
-def _circumstances(session: Mapping[str, Any]) -> dict[str, object]:
+def circumstances_of(session: Mapping[str, Any]) -> dict[str, object]:
     """Return the circumstances of a session by name, without its command."""
     values = {f"version of {name}": version for name, version in session["versions"].items()}
     values |= session["hardware"] | session.get("settings", {})
     values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}
     git = session["git"] or {}
-    patch = git.get("patch", None if git.get("modified") is False else _UNKNOWN)
+    # Outside a repository there is no patch, and without changes there was none in earlier versions either.
+    patch = git.get("patch", UNKNOWN if git.get("modified") else None)
     return values | {"commit": git.get("commit"), "modified files": git.get("modified"), PATCH: patch}

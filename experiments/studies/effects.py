@@ -42,11 +42,10 @@ def main() -> None:
     except InputError as error:
         sys.exit(str(error))
     runs = [run for run in record.runs if run.stage == arguments.stage and run.state == "finished"]
-    scores = [read_run(arguments.folder / run.directory).scores().get(arguments.metric) for run in runs]
-    if not runs or None in scores:
-        sys.exit(
-            f"{arguments.folder}: a finished run of {arguments.stage} has no {arguments.metric}, or there is none"
-        )
+    found = [read_run(arguments.folder / run.directory).scores() for run in runs]
+    if not runs or any(arguments.metric not in each for each in found):
+        sys.exit(f"{arguments.folder}: {arguments.stage} has no finished run, or one without {arguments.metric}")
+    scores = [each[arguments.metric] for each in found]
     settings = [{key: value for key, value in run.values.items() if key not in _FOLLOWS} for run in runs]
     for run, score in sorted(zip(runs, scores, strict=True), key=lambda pair: pair[1]):
         print(f"{score:.4f}  {run.arm}, seed {run.seed}")

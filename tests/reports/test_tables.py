@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 
 import pytest
 from scipy import stats
@@ -66,6 +67,17 @@ def test_arms_with_other_seeds_are_compared_by_welchs_test_and_the_caption_says_
     assert cell.p == pytest.approx(reference.pvalue)
     assert "Welch's t test" in text_of(table)
     assert "n = 4 to 5" in text_of(table)
+
+
+def test_six_seeds_also_have_the_exact_p_of_all_sign_flips(tmp_path):
+    arms = {"adamw": {**BASE, 6: 0.80}, "muon": {**OURS, 6: 0.79}}
+    differences = [arms["muon"][seed] - arms["adamw"][seed] for seed in arms["adamw"]]
+    flipped = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=6)]
+    expected = sum(abs(total) >= abs(sum(differences)) - 1e-12 for total in flipped) / 64
+    table = table_of(write_study(tmp_path / "s", arms))
+    assert cells(table)["muon"].exact_p == pytest.approx(expected)
+    assert "exact sign-flip test" in text_of(table)
+    assert "cannot reach" not in text_of(table)
 
 
 def test_p_values_are_adjusted_over_the_arms_of_each_metric_by_holm(tmp_path):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,34 +19,7 @@ from bert_lightning.runs import status as status_of_runs
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.status import read_status
 from bert_lightning.studies.overview import Overview, overview
-from bert_lightning.studies.record import RecordedRun, StudyRecord
-
-BEGAN = 1_700_000_000
-
-
-def make_run(folder: Path, ended: str | None = "finished", rows=(), **manifest) -> Path:
-    """Write what `runs` reads of a run that began at BEGAN."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("experiment: e\n")
-    session = {"started": datetime.fromtimestamp(BEGAN, UTC).isoformat(), **manifest.pop("session", {})}
-    values = {"experiment": "e", "seed": 1, "num_steps": 100, "ended": ended, "sessions": [session], **manifest}
-    (folder / "manifest.json").write_text(json.dumps(values))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def row(step: int, seconds: float, **metrics: float) -> dict:
-    return {"time": BEGAN + seconds, "step": step, **{name.replace("_", "/", 1): v for name, v in metrics.items()}}
-
-
-def make_study(folder: Path, *runs: RecordedRun) -> Path:
-    folder.mkdir(parents=True)
-    StudyRecord(study="s", question="?", file="", version="0", stages=("one",), runs=runs).write(folder)
-    return folder
-
-
-def recorded(directory: str, state: str, **values) -> RecordedRun:
-    return RecordedRun(stage="one", arm="a", values={}, seed=7, directory=directory, state=state, **values)
+from tests.support.made_runs import BEGAN, make_run, make_study, recorded, row
 
 
 def states(found: Overview) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Browser:
         elif method == "Log.entryAdded":
             self.problems.append(parameters["entry"]["text"])
         elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith("file:"):
-            self.problems.append(f"request of {parameters['request']['url']}")
+            self.problems.append(f"request of {parameters['request']['url'][:80]}")
         elif method == "Page.loadEventFired":
             self._loaded = True
 

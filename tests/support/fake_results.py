@@ -72,10 +72,10 @@ def fake_cell(metric, runs, baseline=None, **marks):
     compared = {}
     if baseline is not None and half is not None:
         difference = mean - baseline.mean
+        p = 0.4 * half / max(abs(difference), 1e-9)
         compared = {
             "difference": difference, "interval": (difference - 1.6 * half, difference + 1.6 * half),
-            "p": min(1.0, 0.4 * half / abs(difference)), "p_adjusted": min(1.0, 0.8 * half / abs(difference)),
-            "test": "paired t",
+            "p": min(1.0, p), "p_adjusted": min(1.0, 2 * p), "test": "paired t test",
         }  # fmt: skip
     return MetricCell(
         metric, values, mean, sd, statistics.median(numbers), min(numbers), max(numbers),
@@ -90,7 +90,7 @@ def fake_table(stage, arms, seeds, metrics, **settings):
     for number, (label, level) in enumerate(arms.items()):
         runs = tuple(
             fake_run(f"studies/nsp/runs/{stage}/{number:03d}{seed:09d}", seed, task=task, level=level,
-                     speed=9000.0 - 900 * number, generator=np.random.default_rng([number, seed, len(stage)]),
+                     speed=9000.0 / (1 + number / 9), generator=np.random.default_rng([number, seed, len(stage)]),
                      **settings)
             for seed in seeds
         )  # fmt: skip
@@ -126,7 +126,7 @@ def fake_study(seeds=range(1, 6), labels=("next-sentence", "sentence-order", "fu
     arm = ArmResult(**{**vars(arm), "cells": {"val/accuracy": cell}})
     missing = (
         NotInTable(labels[1], 6, "failed", Path("studies/nsp/runs/rte/dead"), "WorkError: the loss is not finite"),
-        NotInTable(labels[2], 6, "missing", None),
+        NotInTable(labels[2], 6, "missing", Path("studies/nsp/runs/rte/none")),
     )
     confounds = (
         Confound("version of torch", {labels[0]: ("2.12.0",), labels[1]: ("2.13.0",), labels[2]: ("2.13.0",)}),

@@ -8,7 +8,7 @@ import numpy as np
 from bert_lightning.reports.figures.lines import Line, band, thinned
 from bert_lightning.reports.figures.progress import AXES, Axis, Progress
 from bert_lightning.reports.figures.scales import Scale, duration, short
-from bert_lightning.reports.figures.svg import Style, axes, element, linked, path, picture, title
+from bert_lightning.reports.figures.svg import Style, axes, element, framed, linked, path, picture, title
 
 # Metric -> the metrics that hold the score of guessing.
 BASELINES = {
@@ -18,9 +18,13 @@ BASELINES = {
 }
 _HEIGHT = 250.0
 # Places of the frame.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 370.0, 26.0, 208.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 362.0, 26.0, 208.0
 # Points of a curve with more than so many have no marks.
 _MOST_MARKS = 16
+# The part of the training that may leave the frame.
+_STEEP = 0.2
+# Curves of fewer points are shown from their first one on.
+_FEW_POINTS = 8
 # The bands of more arms would hide each other.
 _MOST_BANDS = 8
 _HOUR, _MINUTE = 3600.0, 60.0
@@ -82,19 +86,20 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
         axis: what the curves are drawn against.
         most_points: the most points of one line.
     """
-    factor, axis_label = _unit(axis, arms)
+    furthest = max((run.progress.total(axis) or 0.0 for arm in arms for run in arm.runs), default=0.0)
+    factor, axis_label = unit_of(axis, furthest)
     lines = {
         (stage, number): [_line(run, f"{stage}/{quantity}", axis, factor) for run in (*arm.runs, *arm.unfinished)]
         for stage in ("train", "val")
         for number, arm in enumerate(arms)
     }
     known = [line for several in lines.values() for line in several if len(line.x)]
-    guesses = sorted({value for arm in arms for value in _guesses(quantity, arm)})
     x = Scale.over([0.0, *(float(line.x[-1]) for line in known)], _LEFT, _RIGHT, margin=0.0)
-    extremes = [float(value) for line in known for value in (line.y.min(), line.y.max())]
-    y = Scale.over([*extremes, *guesses], _BOTTOM, _TOP)
-    parts = [axes(x, y, axis_label, quantity)]
-    parts += [_guess(y, value) for value in guesses]
+    low, high = _range(known, x.high)
+    guesses = sorted({value for arm in arms for value in _guesses(quantity, arm)})
+    guesses = [value for value in guesses if abs(value - (low + high) / 2) <= high - low]
+    y = Scale.over([low, high, *guesses], _BOTTOM, _TOP)
+    inside = [_guess(y, value) for value in guesses]
     with_bands = len(arms) <= _MOST_BANDS
     for number, arm in enumerate(arms):
         # Training is faint beside validation.
@@ -103,9 +108,18 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
             _curve(arm, lines["train", number], x, y, most_points, faint=faint, with_band=with_bands),
             _curve(arm, lines["val", number], x, y, most_points, faint=False, with_band=with_bands),
         ]
-        parts.append(element("g", "".join(content), class_=arm.style.colour))
+        inside.append(element("g", "".join(content), class_=arm.style.colour))
+    parts = [axes(x, y, axis_label, quantity), framed(x, y, inside)]
     named = ", ".join(arm.name for arm in arms)
     return picture(_HEIGHT, f"{quantity} against {axis_label} of {named}", parts)
+
+
+def _range(lines: Sequence[Line], end: float) -> tuple[float, float]:
+    """Return the smallest and the largest value after the first fifth, in which curves are steep and alike."""
+    steep = _STEEP if any(len(line.x) >= _FEW_POINTS for line in lines) else 0.0
+    late = [line.y[line.x >= steep * end] for line in lines]
+    values = np.concatenate([each for each in late if len(each)] or [line.y for line in lines] or [np.zeros(1)])
+    return float(values.min()), float(values.max())
 
 
 def _line(run: Learner, metric: str, axis: Axis, factor: float) -> Line:
@@ -135,7 +149,8 @@ def _curve(
         if not faint and len(places) <= _MOST_MARKS:
             marks = "".join(arm.style.mark(*place, 2.8) for place in zip(places.tolist(), mean.tolist(), strict=True))
             parts.append(element("path", d=marks, class_="mark mean"))
-    singles = others if len(given) == 1 and found is not None else [*given, *others]
+    # One mean is enough of training beside validation, and a single run is its own mean.
+    singles = others if found is not None and (faint or len(given) == 1) else [*given, *others]
     drawn = "".join(_single(run, line, x, y, most_points, dashes) for run, line in singles)
     if drawn:
         parts.append(element("g", drawn, class_="singles" if found is not None or not given else ""))
@@ -162,9 +177,8 @@ def _guess(y: Scale, value: float) -> str:
     return line + element("text", "guessing", x=_RIGHT, y=down - 3, text_anchor="end", class_="label")
 
 
-def _unit(axis: Axis, arms: Sequence[Learners]) -> tuple[float, str]:
-    """Return the size of the unit of an axis, and its label."""
-    furthest = max((run.progress.total(axis) or 0.0 for arm in arms for run in arm.runs), default=0.0)
+def unit_of(axis: Axis, furthest: float) -> tuple[float, str]:
+    """Return the size of the unit that suits an axis up to a value, and the label of the axis."""
     if axis == "seconds":
         if furthest >= 3 * _HOUR:
             return _HOUR, "wall clock, hours"

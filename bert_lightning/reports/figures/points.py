@@ -1,10 +1,13 @@
 """One point per seed beside each mean with its interval, and the Pareto front of score against cost."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from bert_lightning.reports.figures.scales import Scale, is_logarithmic, score
+from bert_lightning.checkpoints.plain_text import printable
+from bert_lightning.reports.figures.scales import Scale, is_logarithmic
 from bert_lightning.reports.figures.svg import (
     WIDTH,
     Style,
@@ -17,10 +20,15 @@ from bert_lightning.reports.figures.svg import (
     title,
     x_axis,
 )
+from bert_lightning.reports.number_texts import mean_text
+from bert_lightning.reports.number_texts import number as number_text
 from bert_lightning.reports.results import Metric, MetricCell
 
-_ROW = 38.0
-_LEFT, _RIGHT = 6.0, 366.0
+# The sections before a key, as in `optimizer.name=adamw`.
+_SECTIONS = re.compile(r"[\w.]+\.(?=\w+=)")
+# Height of a row, of its first line, and of a line more for a name that needs the whole width.
+_ROW, _FIRST, _LINE = 38.0, 22.0, 13.0
+_LEFT, _RIGHT = 6.0, 362.0
 # Intervals of two or three seeds may be many times as wide as the points. They are cut at so many times the span of
 # the points on either side, and an arrow says so.
 _WIDEST = 0.75
@@ -68,13 +76,17 @@ class Cost:
 
 def draw_seeds(metric: str, rows: Sequence[SeedRow]) -> str:
     """Draw a point per seed of each arm, its mean, and the interval of the mean."""
-    bottom = 22.0 + _ROW * len(rows)
+    needs_line = [_name_beside_number(row) != printable(row.name) for row in rows]
+    tops = [_FIRST, *(_FIRST + each for each in accumulate(_ROW + _LINE * long for long in needs_line))]
+    bottom = tops[-1]
+    # Where the points of each row lie.
+    middles = [top + 26 + _LINE * long for top, long in zip(tops[:-1], needs_line, strict=True)]
     x = _scale(rows)
     parts = [text(2.0, 12.0, fitting(metric, WIDTH - 20, 12), class_="name")]
     for value, _ in x.ticks():
         parts.append(element("path", d=f"M{x.place(value):.1f} 20V{bottom:.1f}", class_="grid"))
-    parts += [_published(rows, x, bottom), _baseline(rows, x, bottom)]
-    parts += [_row(row, x, 22.0 + _ROW * number) for number, row in enumerate(rows)]
+    parts += [_published(rows, x, middles), _baseline(rows, x, bottom)]
+    parts += [_row(*each, x) for each in zip(rows, needs_line, middles, strict=True)]
     parts.append(x_axis(x, bottom, ""))
     return picture(bottom + 20, f"{metric}: a point per seed of {', '.join(row.name for row in rows)}", parts)
 
@@ -92,24 +104,29 @@ def _scale(rows: Sequence[SeedRow]) -> Scale:
     return Scale.over([*values, *ends], _LEFT, _RIGHT, margin=0.03)
 
 
-def _row(row: SeedRow, x: Scale, top: float) -> str:
-    cell, middle = row.cell, top + 26.0
-    number = "" if cell.mean is None else score(cell.mean) + (f" ± {score(cell.sd)}" if cell.sd is not None else "")
-    words = f"{number}, n = {cell.n}" if number else f"n = {cell.n}"
-    name = fitting(row.name, _RIGHT - _LEFT - 6.2 * len(words) - 12)
-    parts = [text(_LEFT, top + 13, name, class_="halo")]
-    parts.append(text(_RIGHT, top + 13, words, text_anchor="end", class_="value halo"))
-    if name != row.name:
-        parts.append(title(row.name))
+def _words(row: SeedRow) -> str:
+    return f"{mean_text(row.cell)}, n = {row.cell.n}"
+
+
+def _name_beside_number(row: SeedRow) -> str:
+    return fitting(row.name, _RIGHT - _LEFT - 6.2 * len(_words(row)) - 12)
+
+
+def _row(row: SeedRow, needs_line: bool, middle: float, x: Scale) -> str:
+    cell, down = row.cell, middle - 13
+    # Rather than the middle of a long name, its keys lose the sections that they belong to.
+    name = fitting(_SECTIONS.sub("", row.name), _RIGHT - _LEFT) if needs_line else row.name
+    parts = [title(row.name), text(_LEFT, down - _LINE * needs_line, name, class_="halo")]
+    parts.append(text(_RIGHT, down, _words(row), text_anchor="end", class_="value halo"))
     if cell.mean_interval is not None and all(map(math.isfinite, cell.mean_interval)):
         parts.append(_interval(x, cell.mean_interval, middle))
     for seed, value in cell.values.items():
         if math.isfinite(value):
             mark = element("path", d=row.style.mark(x.place(value), middle, 3.2), class_="mark seed")
-            parts.append(linked(row.target(seed), mark, f"{row.name}, seed {seed}: {score(value)}"))
+            parts.append(linked(row.target(seed), mark, f"{row.name}, seed {seed}: {number_text(value)}"))
     if cell.mean is not None and cell.n > 1:
         place = x.place(cell.mean)
-        words = f"{row.name}: mean of {cell.n} seeds {score(cell.mean)}"
+        words = f"{row.name}: mean of {cell.n} seeds {number_text(cell.mean)}"
         parts.append(element("path", title(words), d=f"M{place:.1f} {middle - 8:.1f}v16", class_="centre"))
     return element("g", "".join(parts), class_=row.style.colour)
 
@@ -122,29 +139,29 @@ def _interval(x: Scale, interval: tuple[float, float], middle: float) -> str:
     for place, is_cut, inwards in ends:
         head = f"m{4 * inwards} -4l{-4 * inwards} 4l{4 * inwards} 4" if is_cut else "m0 -4v8"
         parts.append(element("path", d=f"M{place:.1f} {middle:.1f}{head}", class_="interval"))
-    return element("g", title(f"interval of the mean: {score(low)} to {score(high)}") + "".join(parts))
+    return element("g", title(f"interval of the mean: {number_text(low)} to {number_text(high)}") + "".join(parts))
 
 
 def _baseline(rows: Sequence[SeedRow], x: Scale, bottom: float) -> str:
     baseline = next((row for row in rows if row.is_baseline and row.cell.mean is not None), None)
     if baseline is None or baseline.cell.mean is None or len(rows) == 1:
         return ""
-    words = title(f"mean of the baseline: {score(baseline.cell.mean)}")
+    words = title(f"mean of the baseline: {number_text(baseline.cell.mean)}")
     return element("path", words, d=f"M{x.place(baseline.cell.mean):.1f} 20V{bottom:.1f}", class_="guess")
 
 
-def _published(rows: Sequence[SeedRow], x: Scale, bottom: float) -> str:
+def _published(rows: Sequence[SeedRow], x: Scale, middles: Sequence[float]) -> str:
     """Return a line at each published figure, within its own row."""
     parts = []
-    for number, row in enumerate(rows):
+    for row, middle in zip(rows, middles, strict=True):
         for published in row.cell.published:
-            figure, top = published.figure, 22.0 + _ROW * number
+            figure, top = published.figure, middle - 8
             left = max(x.place(figure.value - figure.tolerance), x.start)
             right = min(x.place(figure.value + figure.tolerance), x.end)
             words = title(f"published: {figure.value:g} ± {figure.tolerance:g} ({figure.source})")
-            shape = element("rect", x=left, y=top + 18, width=max(right - left, 1.0), height=16.0, class_="tolerance")
+            shape = element("rect", x=left, y=top, width=max(right - left, 1.0), height=16.0, class_="tolerance")
             place = x.place(figure.value)
-            shape += element("path", d=f"M{place:.1f} {top + 18:.1f}v16", class_="published")
+            shape += element("path", d=f"M{place:.1f} {top:.1f}v16", class_="published")
             parts.append(element("g", words + shape))
     return "".join(parts)
 
@@ -165,7 +182,9 @@ def front(points: Sequence[Cost], better: str) -> list[Cost]:
     return kept
 
 
-def draw_front(metric: Metric, points: Sequence[Cost], cost: str, describe: Callable[[float], str]) -> str:
+def draw_front(
+    metric: Metric, points: Sequence[Cost], cost: str, describe: Callable[[float], str], unit: float = 1.0
+) -> str:
     """Draw the score of each arm against its cost, and the line of those that no other arm beats at its cost.
 
     Args:
@@ -173,23 +192,24 @@ def draw_front(metric: Metric, points: Sequence[Cost], cost: str, describe: Call
         points: the arms.
         cost: label of the axis.
         describe: function from a cost to words, for titles.
+        unit: how much a unit of the axis costs.
     """
-    costs, scores = [point.cost for point in points], [point.score for point in points]
-    x = Scale.over(costs, _FRONT_LEFT, _RIGHT - 4, logarithmic=is_logarithmic(costs), margin=0.08)
+    costs, scores = [point.cost / unit for point in points], [point.score for point in points]
+    x = Scale.over(costs, _FRONT_LEFT, _RIGHT, logarithmic=is_logarithmic(costs), margin=0.08)
     y = Scale.over(scores, _FRONT_BOTTOM, _FRONT_TOP, margin=0.1)
     parts = [axes(x, y, cost + (", log" if x.logarithmic else ""), metric.name)]
     best = front(points, metric.better or "max")
     steps = []
     for number, point in enumerate(best):
-        place = f"{x.place(point.cost):.1f} {y.place(point.score):.1f}"
+        place = f"{x.place(point.cost / unit):.1f} {y.place(point.score):.1f}"
         steps.append(f"M{place}" if not number else f"V{y.place(point.score):.1f}")
         following = best[number + 1 : number + 2]
-        steps += [f"H{x.place(each.cost):.1f}" for each in following]
+        steps += [f"H{x.place(each.cost / unit):.1f}" for each in following]
     parts.append(element("path", d="".join(steps) + f"H{x.end:.1f}", class_="front"))
     for point in points:
         kind = "mark" if point in best else "mark beaten"
-        mark = element("path", d=point.style.mark(x.place(point.cost), y.place(point.score), 4.5), class_=kind)
-        words = f"{point.name}: {score(point.score)}, {describe(point.cost)}"
+        mark = element("path", d=point.style.mark(x.place(point.cost / unit), y.place(point.score), 4.5), class_=kind)
+        words = f"{point.name}: {number_text(point.score)}, {describe(point.cost)}"
         parts.append(element("g", linked(point.target, mark, words), class_=point.style.colour))
     return picture(
         _FRONT_HEIGHT, f"{metric.name} against {cost} of {', '.join(point.name for point in points)}", parts

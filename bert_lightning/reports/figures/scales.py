@@ -136,18 +136,6 @@ def short(value: float) -> str:
     return f"{float(f'{value:.4g}'):g}"
 
 
-def score(value: float) -> str:
-    """Return a score with four decimals, or four digits if it is large.
-
-    >>> [score(value) for value in (0.66412, -2.5, 1234.5, float("nan"))]
-    ['0.6641', '−2.5000', '1,234', 'nan']
-    """
-    if not math.isfinite(value):
-        return str(value)
-    text = f"{value:.4f}" if abs(value) < 100 else short(value)
-    return text.replace("-", "−", 1) if text.startswith("-") else text
-
-
 def duration(seconds: float) -> str:
     """Return a time in a few characters.
 

@@ -20,7 +20,7 @@ from bert_lightning.reports.figures.svg import (
     title,
 )
 
-_LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 46.0, 370.0, 26.0, 208.0, 250.0
+_LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 46.0, 362.0, 26.0, 208.0, 250.0
 _ROW = 60.0
 # A key with so few different numbers has its ticks at them.
 _FEW_VALUES = 5
@@ -56,7 +56,7 @@ def draw_history(metric: str, trials: Sequence[Trial], better: str) -> str:
     """Draw the score of each trial and the best one so far; trials without a score are crosses at the bottom."""
     scored = [trial for trial in trials if trial.score is not None]
     scores = np.array([trial.score for trial in scored], dtype=np.float64)
-    x = Scale.over([trial.number for trial in trials], _LEFT, _RIGHT - 4, margin=0.03)
+    x = Scale.over([trial.number for trial in trials], _LEFT, _RIGHT, margin=0.03)
     y = Scale.over(scores, _BOTTOM - 14, _TOP)
     parts = [axes(x, y, "trial", metric, _BOTTOM)]
     if scored:
@@ -79,7 +79,7 @@ def draw_history(metric: str, trials: Sequence[Trial], better: str) -> str:
 def draw_expected(metric: str, expected: Sequence[float]) -> str:
     """Draw the expected best score of 1, 2, ... trials."""
     numbers, values = np.arange(1.0, len(expected) + 1), np.array(expected)
-    x = Scale.over(numbers, _LEFT, _RIGHT - 4, margin=0.03)
+    x = Scale.over(numbers, _LEFT, _RIGHT, margin=0.03)
     y = Scale.over(values, _BOTTOM, _TOP)
     parts = [axes(x, y, "trials", f"expected best {metric}")]
     parts.append(element("path", d=path(x.places(numbers), y.places(values)), class_="line mean best"))

@@ -181,6 +181,13 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float | None = 
     return element("g", "".join(parts), class_="axes")
 
 
+def framed(x: Scale, y: Scale, content: Iterable[str]) -> str:
+    """Return content of which only what is within the frame is shown, with room for a mark at its border."""
+    left, top, width, height = x.start - 4, y.end - 4, x.end - x.start + 8, y.start - y.end + 4
+    box = f"{left:g} {top:g} {width:g} {height:g}"
+    return element("svg", "".join(content), x=left, y=top, width=width, height=height, viewBox=box)
+
+
 def x_axis(
     x: Scale, bottom: float, label: str, most: int = 6, labels: Sequence[tuple[float, str]] | None = None
 ) -> str:

@@ -126,7 +126,7 @@ def multi_bootstrap(
         values[number] = np.subtract(*drawn)
     notes = ["The interval is about other seeds and other examples."]
     if min(nums) < _FEW:
-        notes.append(f"A bootstrap over {min(nums)} seeds can be too narrow: it covers 88 to 98 % instead of 95 %.")
+        notes.append(f"A bootstrap over {min(nums)} seeds can be too narrow: it covers 87 to 99 % instead of 95 %.")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     interval = None if min(nums) < 2 or np.ptp(values) == 0 else (float(low), float(high))
     if interval is None:

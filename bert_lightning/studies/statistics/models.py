@@ -182,11 +182,11 @@ def bootstrap_examples(
     value = sample.value()
     unit = "examples" if groups is None else "documents"
     notes = [_FIXED_MODEL]
-    if sample.num_groups < _FEW:
-        notes.append(f"A bootstrap over {sample.num_groups} {unit} gives an interval that is too narrow.")
-    interval = _bca(sample, value, level, _checked(resamples), seed) if sample.num_groups > 1 else None
+    interval = _bca(sample, value, level, _checked(resamples), seed)
     if interval is None:
         notes.append(f"All resampled {unit} give the same value, so there is no interval.")
+    elif sample.num_groups < _FEW:
+        notes.append(f"A bootstrap over {sample.num_groups} {unit} gives an interval that is too narrow.")
     return Estimate(value, interval, level, len(parts[0]), f"BCa bootstrap over {unit}", tuple(notes))
 
 

@@ -1,5 +1,6 @@
 """Comparison of procedures: runs with several seeds per arm."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from bert_lightning.studies.statistics.exact import (
 )
 from bert_lightning.studies.statistics.results import Difference, Estimate
 from bert_lightning.studies.statistics.t_intervals import Student
-from bert_lightning.studies.statistics.values import ROUNDING, no_spread, require_level
+from bert_lightning.studies.statistics.values import ROUNDING, no_spread, require_level, standard_error
 
 PAIRED = "paired t test"
 WELCH = "Welch's t test"
@@ -24,7 +25,7 @@ _TWO = "2 seeds leave one degree of freedom, so the interval is very wide."
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """Return the mean of one arm's scores with its t interval, n - 1 degrees of freedom.
 
-    A bootstrap over few seeds gives an interval that is far too narrow: it covers 73 % instead of 95 % with three seeds.
+    A bootstrap over few seeds gives an interval that is too narrow: it covers 73 % instead of 95 % with three seeds.
 
     Args:
         values: one score per run. Scores that are not finite are left out, and a note counts them.
@@ -48,7 +49,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
         notes.append(f"All {num} scores are equal, so they show no spread, and there is no interval.")
     else:
         notes += [_TWO] * (num == 2)
-        student = Student(mean, float(scores.std(ddof=1)) / num**0.5, num - 1)
+        student = Student(mean, standard_error(scores), num - 1)
         return Estimate(mean, student.interval(level), level, num, method, tuple(notes))
     return Estimate(mean, None, level, num, method, tuple(notes))
 
@@ -179,7 +180,7 @@ def _paired(
             found = replace(found, difference=0.0)
             note = f"All {num} differences are 0: the setting changed no score, so there is nothing to test."
         return replace(found, notes=(*found.notes, note))
-    return _tested(found, Student(mean, float(differences.std(ddof=1)) / num**0.5, num - 1), equivalence)
+    return _tested(found, Student(mean, standard_error(differences), num - 1), equivalence)
 
 
 def _independent(
@@ -203,18 +204,19 @@ def _independent(
             f"{nums[0]} against {nums[1]} runs cannot reach p {1 - level:g} by the exact permutation test (its least "
             f"p is {least_permutation_p(*nums):.3g}); {needed} against {needed} can."
         )
-    variances = []
+    errors = []
     for scores, owner in ((first, "ours"), (second, "the baseline")):
         equal = no_spread(scores, scale)
-        variances.append(0.0 if equal else float(scores.var(ddof=1)) / len(scores))
+        errors.append(0.0 if equal else standard_error(scores))
         if equal:
             notes.append(f"All {len(scores)} scores of {owner} are equal, so they show no spread.")
     found = replace(found, notes=tuple(notes))
-    if not any(variances):
+    if not any(errors):
         note = "Neither arm shows any spread, so there is neither an interval nor a t test."
         return replace(found, notes=(*notes, note))
-    degrees = sum(variances) ** 2 / sum(v**2 / (n - 1) for v, n in zip(variances, nums, strict=True))
-    return _tested(found, Student(difference, sum(variances) ** 0.5, degrees), equivalence)
+    error = math.hypot(*errors)
+    degrees = 1 / sum((each / error) ** 4 / (n - 1) for each, n in zip(errors, nums, strict=True))
+    return _tested(found, Student(difference, error, degrees), equivalence)
 
 
 def _tested(found: Difference, student: Student, equivalence: float | None) -> Difference:

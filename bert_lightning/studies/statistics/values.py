@@ -64,6 +64,15 @@ def require_level(level: float) -> None:
         raise InputError(f"level is {level}; it must be more than 0.5 and less than 1, such as 0.95")
 
 
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of values (n,), not all equal, however large or small they are."""
+    deviations = values - values.mean()
+    # Squares of very large and very small values leave the range of float64.
+    largest = float(np.abs(deviations).max())
+    squares = float(((deviations / largest) ** 2).sum())
+    return largest * (squares / (len(values) - 1) / len(values)) ** 0.5
+
+
 def no_spread(values: NDArray[np.float64], scale: float) -> bool:
     """Return whether the values are equal except for rounding.
 

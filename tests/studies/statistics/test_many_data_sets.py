@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -73,6 +73,7 @@ def test_friedmans_test_gives_demsars_published_values():
     assert found.degrees == (3, 39)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TENTHS, TENTHS, TENTHS), min_size=3, max_size=12))
 def test_friedmans_statistic_is_that_of_scipy_and_f_that_of_variance_analysis(rows):
     scores = np.array(rows)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
@@ -58,6 +58,7 @@ def test_the_seeds_needed_are_those_of_the_table(effect, paired, independent):
     assert seeds_needed(effect, 1, paired=False) == independent
 
 
+@settings(max_examples=40)
 @given(st.floats(0.02, 5), st.booleans(), st.sampled_from([0.5, 0.8, 0.95]))
 def test_one_seed_less_has_too_little_power(effect, paired, power):
     num = seeds_needed(effect, 1, paired=paired, power=power)
@@ -72,6 +73,7 @@ def test_tiny_differences_need_a_number_of_seeds_that_is_still_computed():
     assert power_of_t(5, 1e6, 1) == 1.0
 
 
+@settings(max_examples=40)
 @given(st.integers(2, 40), st.booleans())
 def test_the_detectable_difference_has_the_power_that_was_asked_for(num, paired):
     difference = detectable_difference(num, 0.3, paired=paired, power=0.9)

@@ -175,6 +175,16 @@ def test_differences_that_are_equal_except_for_rounding_have_no_spread():
     assert found.p is found.interval is None
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("first", [0, 100])
+def test_a_p_value_does_not_depend_on_scale(scale, first):
+    ours, baseline = np.array([0.7, 0.72, 0.69, 0.75]), np.array([0.69, 0.7, 0.71, 0.66])
+    plain = compare_seeds(seeds(ours), seeds(baseline, first))
+    scaled = compare_seeds(seeds(scale * ours), seeds(scale * baseline, first))
+    assert scaled.p == pytest.approx(plain.p)
+    assert scaled.interval == pytest.approx((scale * plain.interval[0], scale * plain.interval[1]))
+
+
 def test_perfect_scores_in_one_arm_leave_the_interval_to_the_other():
     found = compare_seeds(seeds([1.0] * 4), seeds([0.9, 0.95, 0.93, 0.94], 10))
     assert "All 4 scores of ours are equal, so they show no spread." in found.notes

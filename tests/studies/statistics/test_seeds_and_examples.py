@@ -38,13 +38,13 @@ def test_the_variance_is_that_of_random_effects_whatever_their_size():
     generator = np.random.default_rng(1)
     s, e, r, seeds, examples = 0.5, 0.7, 1.1, 6, 9
     estimates, means = [], []
-    for _ in range(3000):
+    for _ in range(1200):
         values = generator.normal(0, s, (seeds, 1)) + generator.normal(0, e, (1, examples))
         found = crossed_interval(values + generator.normal(0, r, (seeds, examples)))
         estimates.append((found.difference / found.statistic) ** 2)
         means.append(found.difference)
     true = s**2 / seeds + e**2 / examples + r**2 / (seeds * examples)
-    assert np.var(means) == pytest.approx(true, rel=0.1)
+    assert np.var(means) == pytest.approx(true, rel=0.16)
     # The maximum makes it a little too large, never too small.
     assert true * 0.97 < np.mean(estimates) < true * 1.15
 
@@ -84,19 +84,19 @@ def test_the_multi_bootstrap_of_means_is_near_the_crossed_interval():
 def test_the_multi_bootstrap_of_f1_is_that_of_a_plain_loop():
     generator = np.random.default_rng(3)
     ours, baseline = generator.integers(0, 3, (5, 40, 3)), generator.integers(0, 3, (4, 40, 3))
-    found = multi_bootstrap(ours, baseline, F1, paired=False, resamples=4000)
+    found = multi_bootstrap(ours, baseline, F1, paired=False, resamples=2000)
     slow = multi_bootstrap(ours, baseline, lambda rows: F1(rows), paired=False, resamples=300)
     width = found.interval[1] - found.interval[0]
     assert slow.interval == pytest.approx(found.interval, abs=0.15 * width)
     plain = []
-    for _ in range(2000):
+    for _ in range(800):
         chosen = generator.integers(40, size=40)
         scores = [
             [F1(arm[seed][chosen]) for seed in generator.integers(len(arm), size=len(arm))]
             for arm in (ours, baseline)
         ]
         plain.append(np.mean(scores[0]) - np.mean(scores[1]))
-    assert found.interval == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.08 * width)
+    assert found.interval == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.1 * width)
     assert "A bootstrap over 4 seeds can be too narrow" in found.notes[1]
 
 
