@@ -1,6 +1,7 @@
 """A study as a sweep of W&B: its definition, for workers that W&B tells which run to train next."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -9,8 +10,9 @@ from bert_lightning.checkpoints.files import write_text
 from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.metrics.direction import better
 from bert_lightning.runs.directory import RUNS_VARIABLE
-from bert_lightning.studies.ablation import check_number, folder_of, record_in
+from bert_lightning.studies.ablation import check_number, folder_of, locked, new_record, record_in
 from bert_lightning.studies.plan import RUNS, PlannedRun, plan_runs
+from bert_lightning.studies.progress import Progress
 from bert_lightning.studies.study_file import Study, read_study
 
 # The definition, and the folder with an experiment file per arm.
@@ -21,7 +23,7 @@ _GOALS = {"max": "maximize", "min": "minimize"}
 def write_sweep(
     study: str | Path, directory: str | Path | None = None, many: bool = True, allow_modules: Sequence[str] = ()
 ) -> list[str]:
-    """Write `sweep.yaml` for a study into its folder, and return the lines that say how to use it.
+    """Write `sweep.yaml` and the record of a study into its folder, and return the lines that say how to use it.
 
     A sweep varies two parameters: the experiment file of an arm, and the seed. Nothing of an arm is lost that way, as
     W&B's own values would lose null, pairs of keys and lists. Runs get the directories that `ablate` gives them.
@@ -45,10 +47,16 @@ def write_sweep(
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
     record_in(folder, described)
-    files = _write_arms(folder / ARMS, plan)
-    definition = _definition(described, folder, files, plan, allow_modules)
-    comment = f"# {described.question}\n" if described.question else ""
-    write_text(folder / NAME, comment + yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=118))
+    with locked(folder):
+        before = record_in(folder, described)
+        record = new_record(described, before)
+        runs = (*Progress(folder, plan, before).recorded(), *record.runs)
+        replace(record, runs=runs).write(folder)
+        files = _write_arms(folder / ARMS, plan)
+        definition = _definition(described, folder, files, plan, allow_modules)
+        comment = f"# {described.question}\n" if described.question else ""
+        text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=118)
+        write_text(folder / NAME, comment + text)
     return [
         f"{folder / NAME}: {len(plan)} runs, {len(files)} arms x {len(described.seeds)} seeds",
         f"create the sweep, which prints its id:  wandb sweep --project {definition['project']} {folder / NAME}",

@@ -108,6 +108,7 @@ def test_a_stopped_run_is_submitted_again_as_long_as_it_logs_steps(job):
     assert submissions(run) == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_without_a_new_step_is_left(job, monkeypatch):
     run = job("143", "143+", "143", "143", "143", "0")
     monkeypatch.setattr(cluster, "_MOST_WITHOUT_STEP", 2)
@@ -128,6 +129,7 @@ def test_a_warning_of_the_cluster_ends_the_training_and_the_run_is_submitted_aga
     assert submissions(run) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_is_submitted_again(job):
     run = job("wait", "0")
     thread, found = in_thread(launcher().run, run)
@@ -169,6 +171,7 @@ def test_after_stop_nothing_is_submitted(job):
     assert not (run.directory.parents[2] / "submitit").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_was_submitted_twice_waits_for_the_other_one(job):
     run = job("go", "0")
     one, first = in_thread(launcher().run, run)
