@@ -2,6 +2,7 @@
 
 - `fit` trains an experiment, as the command `bert-lightning fit` does, and returns the finished `Run`.
 - `ablate` trains all runs of a study, as the command does, and returns its record.
+- `search` searches the settings of a study, as the command does, and returns its record.
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
 - `load` opens a trained run or checkpoint as a `Predictor` for raw input.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bert_lightning.runs.predictor import Predictor, load
     from bert_lightning.runs.python import Run, build, fit
     from bert_lightning.studies.ablation import ablate
+    from bert_lightning.studies.search.searching import search
     from bert_lightning.tasks.catalogue import register_task
     from bert_lightning.tasks.spec import TaskSpec
 
@@ -43,6 +45,7 @@ __all__ = [
     "optim",
     "register_dataset",
     "register_task",
+    "search",
     "tasks",
 ]
 

@@ -42,6 +42,7 @@ class SearchProgress(Progress):
         self.courses: Sequence[Course] = ()
         # Two trials with the same draw share a directory. The first run of each directory trains.
         self._first: dict[str, PlannedRun] = {}
+        self._trials: dict[PlannedRun, int | None] = {}
         # The directories of the runs that should train now.
         self._wanted: set[str] = set()
         # Directory -> step of its newest checkpoint when it was interrupted.
@@ -60,7 +61,8 @@ class SearchProgress(Progress):
             self.directories |= fresh.directories
             for each, recorded in fresh.runs.items():
                 if each not in self.runs:
-                    self.runs[each] = replace(recorded, trial=trial) if each is run else recorded
+                    self.runs[each] = recorded
+                    self._trials[each] = trial if each is run else None
                     self._first.setdefault(recorded.directory, each)
         self._share()
 
@@ -82,8 +84,11 @@ class SearchProgress(Progress):
 
     def recorded(self) -> list[RecordedRun]:
         """Return the runs without those that were never needed, because their trial ended before."""
-        runs = self.runs.values()
-        return [each for each in runs if each.state != "waiting" or each.directory in self._wanted]
+        return [
+            replace(recorded, trial=self._trials[run])
+            for run, recorded in self.runs.items()
+            if recorded.state != "waiting" or recorded.directory in self._wanted
+        ]
 
     def directory(self, run: PlannedRun) -> str:
         """Return the directory of a run, relative to the folder of the study."""

@@ -14,7 +14,7 @@ from bert_lightning.config.settings import plain
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.studies.ablation import folder_of, local_launcher, locked, new_record, record_in
-from bert_lightning.studies.launchers import LocalLauncher
+from bert_lightning.studies.launchers import Launcher, LocalLauncher
 from bert_lightning.studies.record import StudyRecord
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.search.arm_search import ArmSearch, in_words
@@ -51,6 +51,7 @@ def search(
     jobs: int = 1,
     *,
     storage: str | None = None,
+    launcher: Launcher | None = None,
     reporter: Reporter | None = None,
     allow_modules: Sequence[str] = (),
 ) -> StudyRecord:
@@ -64,6 +65,7 @@ def search(
         directory: the folder of the study; `studies/<name of the study>` by default.
         jobs: how many runs train at the same time. They divide the cores and CUDA devices.
         storage: URL of the database; by default `search.db` in the folder.
+        launcher: where the runs train; on this machine by default. Trials are stopped early on this machine alone.
         reporter: is told what happens; by default it is printed.
         allow_modules: modules that a `class_path` of an experiment may import.
 
@@ -85,7 +87,7 @@ def search(
     url = _url(folder, storage)
     reporter = reporter or PrintedLines()
     record_in(folder, described.study)
-    launcher = _launcher(described, jobs)
+    launcher = launcher or _launcher(described, jobs)
     with locked(folder):
         before = record_in(folder, described.study)
         known = {"id": uuid.uuid4().hex, **((before.search or {}) if before is not None else {})}
@@ -159,7 +161,7 @@ class _SearchRunner(Runner):
     def __init__(
         self,
         progress: SearchProgress,
-        launcher: LocalLauncher,
+        launcher: Launcher,
         reporter: Reporter,
         record: StudyRecord,
         courses: Sequence[ArmSearch],
