@@ -81,6 +81,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         ),
         confounds=tuple(confounds_of(layout, [*cells.values()])),
         missing=tuple(layout.missing),
+        search=record.search if record is not None and layout.of_search else None,
     )
 
 

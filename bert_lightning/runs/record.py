@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -127,8 +128,15 @@ class Session:
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
-    """Return the id of the run in a directory, or a new one that begins with the identity of the configuration."""
-    return directory.read_manifest().get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
+    """Return the id of the run in a directory, or a new one that begins with the identity of the configuration.
+
+    It is kept in the directory, so that a run that resumes is the same one in W&B, wherever its directory is then.
+    Its random part makes a run that was deleted and repeated another one, which appends nothing to the first. A
+    worker of a W&B sweep gets the id of a new run from W&B.
+    """
+    of_sweep = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    new = of_sweep or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
+    return directory.read_manifest().get("run_id") or new
 
 
 @contextmanager
@@ -169,7 +177,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
 
 
 def record_result(session: Session, task: Task, metrics: dict[str, float]) -> None:
-    """Write the files of the last validation, and the SHA-256 of the final weights into the manifest."""
+    """Write the files of the last validation, and number and SHA-256 of the final weights into the manifest."""
     if not is_first_process():
         return
     directory = session.directory
@@ -180,7 +188,8 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     saved, start = read_native(final), session.inputs.start
     if saved.base is not None and start is not None:
         saved = joined(saved, saved.base, start.tensors)
-    directory.update_manifest(weights=weights_digest(saved.tensors))
+    num_parameters = sum(tensor.numel() for tensor in saved.tensors.values())
+    directory.update_manifest(weights=weights_digest(saved.tensors), parameters=num_parameters)
 
 
 def _begin(session: Session, lock: DirectoryLock, num_steps: int) -> None:
