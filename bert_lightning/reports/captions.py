@@ -104,9 +104,9 @@ def _comparison(
     if max(num_tests) > 1:
         counts = sorted({count for count in num_tests if count})
         number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        yield f"p is adjusted by Holm's method over the {number} comparisons per metric; * marks p < {ALPHA:g}."
+        yield f"p is adjusted by Holm's method over the {number} comparisons per metric."
     else:
-        yield f"p needs no correction, because each metric has one comparison; * marks p < {ALPHA:g}."
+        yield "p needs no correction, because each metric has one comparison."
     exact = dict.fromkeys(cell.exact_test for cell in cells if cell.exact_p is not None and cell.exact_test)
     if exact:
         yield f"The exact p is of the {' or the '.join(exact)} and is not adjusted."
@@ -135,6 +135,8 @@ def _marks(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[s
             f"†: the seeds do not show that the arm is worse than the best one (p ≥ {ALPHA:g} after Holm's "
             "correction), which is no proof that it is as good."
         )
+    if any(cell.p_adjusted is not None and cell.p_adjusted < ALPHA for cell in cells):
+        yield f"*: the difference to the baseline has an adjusted p below {ALPHA:g}."
     unknown = [metric.name for metric in metrics if metric.better is None]
     if unknown and any(cell.best for cell in cells):
         yield f"Nothing is marked for {', '.join(unknown)}, which has no known better direction."

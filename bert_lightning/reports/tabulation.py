@@ -1,6 +1,6 @@
 """From runs to results: arms and metrics, statistics, captions, confounds, and what is not in the table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bert_lightning.checks import nearest
 from bert_lightning.config.published import Published
@@ -12,6 +12,7 @@ from bert_lightning.reports.checklist import checklist_of
 from bert_lightning.reports.confounds import confounds_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
 from bert_lightning.studies.found_runs import Found
+from bert_lightning.wording import count
 
 
 def tabulate(
@@ -74,7 +75,10 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         question=record.question if record is not None else None,
         directory=layout.directory,
         baseline=chosen.label if chosen is not None else None,
-        caption=tuple(caption_of(columns, arms, chosen.label if chosen else None, margin, layout.of_search)),
+        caption=(
+            *caption_of(columns, arms, chosen.label if chosen else None, margin, layout.of_search),
+            *_chosen_by_search(layout),
+        ),
         confounds=tuple(confounds_of(layout, [*cells.values()])),
         missing=tuple(layout.missing),
         search=record.search if record is not None and layout.of_search else None,
@@ -116,3 +120,18 @@ def _published(arm: Arm, layout: Layout) -> list[Published]:
     for run in arm.runs[:1]:
         figures += [Published(**entry) for entry in run.config.get("published", [])]
     return list(dict.fromkeys(figures))
+
+
+def _chosen_by_search(layout: Layout) -> Iterator[str]:
+    """Yield what a search gave the arms whose settings it chose: its budget, and how much its best score promised."""
+    search = layout.record.search if layout.record is not None and not layout.of_search else None
+    arms = search.get("arms") if isinstance(search, dict) else None
+    for label, outcome in (arms if isinstance(arms, dict) else {}).items():
+        if not any(arm.label == label for arm in layout.arms):
+            continue
+        confirmation = outcome.get("confirmation")
+        promised = f", and its score there was {confirmation['optimism']:+.4f} too good" if confirmation else ""
+        yield (
+            f"{label} is the best of {count(len(outcome.get('trials', ())), 'trial')} of a search{promised}. "
+            "Its seeds here had no part in that choice."
+        )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
-from bert_lightning.studies.record import Compare
+from bert_lightning.studies.record import Compare, StudyRecord
 from tests.support.run_directories import write_arms, write_run, write_study
 
 BASE = {1: 0.80, 2: 0.81, 3: 0.79, 4: 0.80, 5: 0.82}
@@ -365,3 +366,22 @@ def test_the_metrics_of_a_study_are_those_that_it_compares_unless_others_are_nam
             file.write('{"step": 40, "val/loss": 1}\n')
     assert [metric.name for metric in table_of(study).metrics] == ["val/accuracy"]
     assert [metric.name for metric in table_of(study, metrics=["val/loss"]).metrics] == ["val/loss"]
+
+
+def test_the_winner_of_a_search_stands_apart_from_the_trials_with_its_budget_and_its_optimism(tmp_path):
+    study = write_study(tmp_path / "s", {"searched": {11: 0.80, 12: 0.82}, "trial 0": {1: 0.9}, "trial 1": {1: 0.7}})
+    record = StudyRecord.read(study)
+    trials = {"trial 0": 0, "trial 1": 1}
+    confirmation = {"score": 0.81, "optimism": 0.09}
+    replace(
+        record,
+        runs=tuple(replace(run, trial=trials.get(run.arm)) for run in record.runs),
+        search={"arms": {"searched": {"trials": [{}, {}], "confirmation": confirmation}}},
+    ).write(study)
+    fresh, search = results_of(study).tables
+    assert [arm.label for arm in fresh.arms] == ["searched"]
+    assert "searched is the best of 2 trials of a search, and its score there was +0.0900 too good." in text_of(fresh)
+    assert search.title == "example: search"
+    assert {arm.label: arm.trial for arm in search.arms} == trials
+    assert search.baseline is None
+    assert "too good by chance" in text_of(search)
