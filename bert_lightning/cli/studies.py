@@ -1,11 +1,18 @@
 """Commands about studies: `ablate`, `search`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from bert_lightning.cli.parsing import Commands, module_option, path_argument, whole_number
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.cli.terminal import live_line
+from bert_lightning.errors import InputError
 from bert_lightning.lazy import without_collections
+
+if TYPE_CHECKING:
+    from bert_lightning.studies.launchers import Launcher
+
+LAUNCHERS = ("local", "submitit", "wandb")
 
 
 def add(commands: Commands) -> None:
@@ -20,16 +27,25 @@ def _add_ablate(commands: Commands) -> None:
         _ablate,
         "train all runs of a study: arms, seeds and stages",
         "Given again after any end, the same command resumes the study and repeats no finished run. The exit status "
-        "is 1 if a run did not finish.",
+        "is 1 if a run did not finish. --submitit.KEY VALUE gives the jobs of a cluster a parameter, such as "
+        "--submitit.timeout 240 (minutes) or --submitit.partition gpu.",
+        overrides=True,
     )
     parser.add_argument("file", type=path_argument, metavar="FILE", help="the study file")
     directory_option(parser)
-    jobs_option(parser)
+    jobs_option(parser, None, "default: 1, with submitit 100")
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs, what is done, and the time that the rest takes"
     )
     parser.add_argument("--yes", action="store_true", help="start a study of more than 100 runs")
     parser.add_argument("--retry-failed", action="store_true", help="train failed runs again; by default they stay")
+    parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="local",
+        help="where the runs train: on this machine, as jobs of SLURM (submitit), or by the workers of a W&B sweep, "
+        "whose definition is written (wandb); default: local",
+    )
     module_option(parser)
 
 
@@ -64,14 +80,14 @@ def directory_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def jobs_option(parser: argparse.ArgumentParser) -> None:
+def jobs_option(parser: argparse.ArgumentParser, default: int | None = 1, details: str = "default: 1") -> None:
     """Add `--jobs`, how many runs train at the same time."""
     parser.add_argument(
         "--jobs",
         type=whole_number,
-        default=1,
         metavar="N",
-        help="how many runs train at the same time; they divide the cores and CUDA devices (default: 1)",
+        default=default,
+        help=f"how many runs train at the same time; they divide the cores and CUDA devices ({details})",
     )
 
 
@@ -79,21 +95,42 @@ def _ablate(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.studies.ablation import ablate, dry_run
 
+    launcher = _launcher(options)
     if options.dry_run:
-        print(*dry_run(options.file, options.directory, options.jobs, options.allow_module), sep="\n")
+        print(*dry_run(options.file, options.directory, options.jobs or 1, options.allow_module), sep="\n")
+        return OK
+    if options.launcher == "wandb":
+        from bert_lightning.studies.sweep import write_sweep
+
+        print(*write_sweep(options.file, options.directory, options.yes, options.allow_module), sep="\n")
         return OK
     with live_line() as reporter:
         record = ablate(
             options.file,
             options.directory,
-            options.jobs,
+            options.jobs or 1,
             retry_failed=options.retry_failed,
             many=options.yes,
+            launcher=launcher,
             reporter=reporter,
             allow_modules=options.allow_module,
         )
     finished = all(run.state == "finished" for run in record.of_arms)
     return OK if finished else FAILURE
+
+
+def _launcher(options: argparse.Namespace) -> "Launcher | None":
+    """Return the launcher that the options name; None for this machine, and for sweeps, which have none."""
+    from bert_lightning.studies.cluster import MOST_JOBS, SubmititLauncher, submitit_parameters
+
+    parameters = submitit_parameters(options.overrides)
+    if options.launcher == "submitit":
+        return SubmititLauncher(options.jobs or MOST_JOBS, parameters)
+    if parameters:
+        raise InputError(f"--submitit.{next(iter(parameters))} does nothing without --launcher submitit")
+    if options.launcher == "wandb" and options.jobs is not None:
+        raise InputError("--jobs does nothing with --launcher wandb: start as many workers as should train at once")
+    return None
 
 
 def _search(options: argparse.Namespace) -> int:

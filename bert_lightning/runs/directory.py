@@ -48,6 +48,8 @@ VERSIONED = (
 
 # The first process sets this variable, so that the processes that Lightning starts use the same directory.
 DIRECTORY_VARIABLE = "BERT_LIGHTNING_RUN_DIRECTORY"
+# The user's variable of the folder for all runs without a directory of their own.
+RUNS_VARIABLE = "BERT_LIGHTNING_RUNS"
 
 
 class RunDirectory:
@@ -184,10 +186,13 @@ def shared_directory(path: Path) -> Iterator[None]:
 def default_directory(experiment: Experiment) -> Path:
     """Return `runs/EXPERIMENT/HASH`, or the directory in which an earlier version ran the same experiment.
 
+    The variable BERT_LIGHTNING_RUNS names another folder than `runs`.
+
     Earlier versions may have computed the hash in another way. So if no run has the hash of this version, the result
     is a directory whose saved experiment is equal, key by key.
     """
-    path = Path("runs") / experiment.experiment / experiment.identity
+    folder = Path(os.environ.get(RUNS_VARIABLE) or "runs")
+    path = folder / experiment.experiment / experiment.identity
     if RunDirectory(path).exists:
         return path
     run = equal_run(named_by_hash(path.parent), experiment)

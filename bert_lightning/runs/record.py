@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -127,8 +128,15 @@ class Session:
 
 
 def run_id_of(directory: RunDirectory, experiment: Experiment) -> str:
-    """Return the id of the run in a directory, or a new one that begins with the identity of the configuration."""
-    return directory.read_manifest().get("run_id") or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
+    """Return the id of the run in a directory, or a new one that begins with the identity of the configuration.
+
+    It is kept in the directory, so that a run that resumes is the same one in W&B, wherever its directory is then.
+    Its random part makes a run that was deleted and repeated another one, which appends nothing to the first. A
+    worker of a W&B sweep gets the id of a new run from W&B.
+    """
+    of_sweep = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    new = of_sweep or f"{experiment.identity}-{uuid.uuid4().hex[:6]}"
+    return directory.read_manifest().get("run_id") or new
 
 
 @contextmanager

@@ -23,7 +23,10 @@ def write_experiments(folder: Path, store: Path, validation_store: Path, tables:
         "model": {},
         "data": {
             **{split: str(tables[split]) for split in ("train", "validation")},
-            "text_column": "sentence", "label_column": "topic", "max_seq_length": 40, "batch_size": 16,
+            "text_column": "sentence",
+            "label_column": "topic",
+            "max_seq_length": 40,
+            "batch_size": 16,
         },
         "trainer": {"max_steps": 3, "val_check_interval": 3, "accelerator": "cpu", "precision": "32"},
     }
@@ -57,6 +60,7 @@ class InProcess:
     """
 
     num_jobs = 1
+    at_stop = "{num} run(s) end"
 
     def __init__(self, instead: Callable[[Job], int | None] | None = None) -> None:
         self.started: list[str] = []
