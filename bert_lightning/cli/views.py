@@ -1,9 +1,10 @@
-"""Commands that look at runs: `runs`, `compare`."""
+"""Commands that look at runs: `runs`, `compare`, `power`."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bert_lightning.checkpoints.plain_text import printable
@@ -24,6 +25,7 @@ def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_runs(commands)
     _add_compare(commands)
+    _add_power(commands)
 
 
 def _add_runs(commands: Commands) -> None:
@@ -66,6 +68,42 @@ def _add_compare(commands: Commands) -> None:
         "--level", type=float, default=0.95, metavar="X", help="confidence level of intervals (default: 0.95)"
     )
     parser.add_argument("--json", action="store_true", help="print an object with everything, not shortened")
+
+
+def _add_power(commands: Commands) -> None:
+    parser = commands.add(
+        "power",
+        _power,
+        "compute how many seeds a difference needs, from your own runs",
+        "Runs that differ only in their seed are one arm. Arms with equal seeds are compared pair by pair.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=path_argument,
+        metavar="PATH",
+        help="run directories, folders that hold some, or studies",
+    )
+    parser.add_argument(
+        "--difference", type=float, required=True, metavar="X", help="the difference to see, in units of the score"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="the score, such as val/accuracy (default: the study's, or the first one)"
+    )
+    parser.add_argument(
+        "--power",
+        type=float,
+        default=0.8,
+        metavar="P",
+        help="probability with which the test shall find it (default: 0.8)",
+    )
+    parser.add_argument(
+        "--level", type=float, default=0.05, metavar="ALPHA", help="level of the two-sided t test (default: 0.05)"
+    )
+    parser.add_argument(
+        "--baseline", metavar="ARM", help="the arm to compare with (default: the study's, or the first)"
+    )
+    parser.add_argument("--json", action="store_true", help="print an object")
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -145,3 +183,19 @@ def _compare(options: argparse.Namespace) -> int:
 def _require_share(value: float, option: str) -> None:
     if not 0 < value < 1:
         raise InputError(f"{option} is {value}; it must be more than 0 and less than 1")
+
+
+def _power(options: argparse.Namespace) -> int:
+    with without_collections(freeze=True):
+        from bert_lightning.cli.power_lines import power_lines
+        from bert_lightning.studies.seed_power import seeds_for_difference
+
+    found = seeds_for_difference(
+        options.paths, options.difference, options.metric, options.power, options.level, options.baseline
+    )
+    if options.json:
+        print_json(asdict(found))
+    else:
+        for line in power_lines(found):
+            print(printable(line))
+    return OK

@@ -155,7 +155,8 @@ def _with_examples(cells: Mapping[str, MetricCell], arms: Mapping[str, Arm], bas
 def _marked(cells: Mapping[str, MetricCell], direction: Better | None) -> dict[str, MetricCell]:
     """Mark the best mean, and the arms of which the seeds do not show that they are worse than it."""
     means = {label: cell.mean for label, cell in cells.items() if cell.mean is not None}
-    if direction is None or len(means) < 2:
+    # If all are equal, none is the best.
+    if direction is None or len(set(means.values())) < 2:
         return dict(cells)
     best = (max if direction == "max" else min)(means.values())
     winner = next(label for label, mean in means.items() if mean == best)

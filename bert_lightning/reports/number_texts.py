@@ -1,20 +1,26 @@
 """Numbers of a table as text, the same in every form of report."""
 
+import math
+
 from bert_lightning.reports.cells import ALPHA
 from bert_lightning.reports.results import MetricCell
 
-# A smaller number would lose its digits with four decimals.
+# Digits after the point, unless a number is so small that it would lose its own.
+_DECIMALS, _MOST_DECIMALS = 4, 8
 _SMALL = 0.001
 _SMALLEST_P = 0.0001
 
 
 def number(value: float) -> str:
-    """Return a score as text.
+    """Return a score as text: with four decimals, or with three digits if it is small.
 
-    >>> number(0.81234), number(0.00001234), number(float("nan"))
-    ('0.8123', '1.23e-05', 'nan')
+    >>> number(0.81234), number(0.000437), number(1.234e-9), number(float("nan"))
+    ('0.8123', '0.000437', '1.23e-09', 'nan')
     """
-    return f"{value:.4f}" if value == 0 or not abs(value) < _SMALL else f"{value:.2e}"
+    if value == 0 or not abs(value) < _SMALL:
+        return f"{value:.{_DECIMALS}f}"
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{decimals}f}" if decimals <= _MOST_DECIMALS else f"{value:.2e}"
 
 
 def signed(value: float) -> str:

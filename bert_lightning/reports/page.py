@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.page_figures import AXIS_NAMES, Section, TableFigures
+from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
+from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
 from bert_lightning.reports.results import Confound, NotInTable, Results, ResultTable
 from bert_lightning.version import __version__

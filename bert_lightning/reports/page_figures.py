@@ -1,7 +1,6 @@
 """The figures of one table of a report's page."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 from bert_lightning.reports.figures.curves import (
@@ -18,20 +17,12 @@ from bert_lightning.reports.figures.curves import (
 from bert_lightning.reports.figures.points import Cost, SeedRow, draw_front, draw_seeds
 from bert_lightning.reports.figures.progress import Axis, Progress
 from bert_lightning.reports.figures.scales import short
-from bert_lightning.reports.figures.search import (
-    Trial,
-    draw_expected,
-    draw_history,
-    draw_importance,
-    draw_parallel,
-)
 from bert_lightning.reports.figures.svg import Style
-from bert_lightning.reports.importance import importances
+from bert_lightning.reports.page_search import search_sections
+from bert_lightning.reports.page_sections import Picture, Section, picture_of
 from bert_lightning.reports.page_tables import arm_target, run_target
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, ResultTable
-from bert_lightning.runs.figures import drawn
 from bert_lightning.studies.comparison import Run
-from bert_lightning.studies.statistics import expected_maximum
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # More arms are told apart by rank instead of colour, dashes and marks.
@@ -46,42 +37,6 @@ AXIS_NAMES: Mapping[str, str] = {
     "seconds": "wall clock",
     "parameters": "parameters",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, drawn against one or several axes.
-
-    Attributes:
-        name: what it shows, for the message if it could not be drawn.
-        drawings: axis -> SVG; None if it could not be drawn.
-    """
-
-    name: str
-    drawings: Mapping[str, str | None]
-
-
-@dataclass(frozen=True)
-class Section:
-    """Figures with one heading.
-
-    Attributes:
-        title: the heading.
-        pictures: the figures.
-        folded: further figures, which are folded away.
-        axes: what the figures can be switched between; with one there is nothing to choose.
-        caption: whole sentences.
-        single_runs: whether the runs can be shown one by one.
-        legend: label and mark of each arm; empty if the figures need none.
-    """
-
-    title: str
-    pictures: tuple[Picture, ...]
-    folded: tuple[Picture, ...] = ()
-    axes: tuple[str, ...] = ()
-    caption: str = ""
-    single_runs: bool = False
-    legend: tuple[tuple[str, str], ...] = ()
 
 
 class TableFigures:
@@ -102,7 +57,7 @@ class TableFigures:
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections that have something to show."""
-        candidates = [*self._search(), self._seeds(), self._curves(), self._front()]
+        candidates = [*search_sections(self._table, self._number), self._seeds(), self._curves(), self._front()]
         yield from (section for section in candidates if section.pictures or section.folded)
 
     @property
@@ -153,7 +108,7 @@ class TableFigures:
             cell = arm.cells.get(metric.name)
             if cell is not None and cell.values:
                 rows.append(SeedRow(arm.label, style, cell, self._target_of(row, arm.runs), arm.is_baseline))
-        return _picture(metric.name, {"": lambda: draw_seeds(metric.name, rows)})
+        return picture_of(metric.name, {"": lambda: draw_seeds(metric.name, rows)})
 
     def _target_of(self, row: int, runs: Sequence[Run]) -> Callable[[int], str]:
         places = {run.seed: run_target(self._number, row, place) for place, run in enumerate(runs)}
@@ -186,7 +141,7 @@ class TableFigures:
         def drawing(axis: Axis) -> Callable[[], str]:
             return lambda: draw_curves(quantity, self._learners, axis, points)
 
-        return _picture(quantity, {axis: drawing(axis) for axis in axes})
+        return picture_of(quantity, {axis: drawing(axis) for axis in axes})
 
     def _curves_caption(self, axes: Sequence[str], several: bool) -> str:
         sentences = []
@@ -258,51 +213,7 @@ class TableFigures:
             ]
             if len(points) > 1:
                 drawings[axis] = drawing(axis, points)
-        return _picture(metric.name, drawings)
-
-    # -- searches --------------------------------------------------------------------------------------------------
-
-    def _search(self) -> Iterator[Section]:
-        trials = [arm for arm in self._table.arms if arm.trial is not None]
-        if not trials or not self._table.metrics:
-            return
-        metric = self._table.metrics[0]
-        shown = self._trials(metric)
-        better = metric.better or "max"
-        scores = [trial.score for trial in shown if trial.score is not None]
-        pictures = [_picture("the history", {"": lambda: draw_history(metric.name, shown, better)})]
-        if len(scores) > 1:
-            pictures.append(
-                _picture("expected performance", {"": lambda: draw_expected(metric.name, _expected(scores, better))})
-            )
-            pictures.append(_picture("the trials' values", {"": lambda: draw_parallel(metric.name, shown, better)}))
-        caption = (
-            "The line of the history is the best so far; crosses are trials without a score. The expected best of n "
-            "trials is what a search of that budget would have found on average. In the figure of values a line is a "
-            "trial; the stronger its colour, the better its score, and the best one is orange."
-        )
-        shares = importances(shown, better)
-        if shares:
-            pictures.append(_picture("importance", {"": lambda: draw_importance(shares)}))
-            caption += (
-                " Importance is by PED-ANOVA: how far the values of the best quarter of the trials differ from those "
-                "of all. It is rough for few trials."
-            )
-        yield Section("The search", tuple(pictures), caption=caption)
-
-    def _trials(self, metric: Metric) -> list[Trial]:
-        trials = []
-        for row, arm in enumerate(self._table.arms):
-            if arm.trial is None:
-                continue
-            state = arm.missing[0].state if arm.missing else "without a score"
-            target = arm_target(self._number, row) if arm.runs else f"missing-{self._number}"
-            trials.append(Trial(arm.trial, arm.values, _mean(arm.cells.get(metric.name)), state, target))
-        return sorted(trials, key=lambda trial: trial.number)
-
-
-def _picture(name: str, drawings: Mapping[str, Callable[[], str]]) -> Picture:
-    return Picture(name, {axis: drawn(f"the figure of {name}", draw) for axis, draw in drawings.items()})
+        return picture_of(metric.name, drawings)
 
 
 def _styles(table: ResultTable) -> list[Style]:
@@ -337,12 +248,6 @@ def curve_quantities(table: ResultTable) -> tuple[list[str], list[str]]:
     first = [metric.name.partition("/")[2] for metric in table.metrics]
     shown = dict.fromkeys([*(name for name in first if name in known), *(name for name in known if "loss" in name)])
     return list(shown), [name for name in known if name not in shown]
-
-
-def _expected(scores: Sequence[float], better: str) -> list[float]:
-    """Return the expected best of 1, 2, ... trials."""
-    sign = 1.0 if better == "max" else -1.0
-    return [sign * expected_maximum([sign * score for score in scores], n) for n in range(1, len(scores) + 1)]
 
 
 def _mean(cell: MetricCell | None) -> float | None:

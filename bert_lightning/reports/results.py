@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bert_lightning.config.published import Published, compared
 from bert_lightning.metrics.direction import Better
@@ -178,6 +179,7 @@ class ResultTable:
             depends on the form, and cells have notes of their own.
         confounds: what arms differ in; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
+        search: what the search has recorded, if the rows are its trials: the entry `search` of `study.json`.
     """
 
     title: str
@@ -192,6 +194,7 @@ class ResultTable:
     caption: tuple[str, ...] = ()
     confounds: tuple[Confound, ...] = ()
     missing: tuple[NotInTable, ...] = ()
+    search: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         caption=tuple(caption_of(columns, arms, chosen.label if chosen else None, margin, layout.of_search)),
         confounds=tuple(confounds_of(layout, [*cells.values()])),
         missing=tuple(layout.missing),
+        search=record.search if record is not None and layout.of_search else None,
     )
 
 

@@ -177,7 +177,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
 
 
 def record_result(session: Session, task: Task, metrics: dict[str, float]) -> None:
-    """Write the files of the last validation, and the SHA-256 of the final weights into the manifest."""
+    """Write the files of the last validation, and number and SHA-256 of the final weights into the manifest."""
     if not is_first_process():
         return
     directory = session.directory
@@ -188,7 +188,8 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     saved, start = read_native(final), session.inputs.start
     if saved.base is not None and start is not None:
         saved = joined(saved, saved.base, start.tensors)
-    directory.update_manifest(weights=weights_digest(saved.tensors))
+    num_parameters = sum(tensor.numel() for tensor in saved.tensors.values())
+    directory.update_manifest(weights=weights_digest(saved.tensors), parameters=num_parameters)
 
 
 def _begin(session: Session, lock: DirectoryLock, num_steps: int) -> None:

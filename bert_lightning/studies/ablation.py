@@ -205,7 +205,7 @@ def summary(study: Study, progress: Progress, before: StudyRecord | None) -> lis
         lines.append(f"the study was begun with version {before.version}, and this is {__version__}")
     gone = _unplanned(progress, before)
     if gone:
-        lines.append(f"{_counted(len(gone), 'run')} no longer in the study, left where they are: {_named(gone)}")
+        lines.append(f"{_counted(len(gone), 'run')} no longer in the study, left on the disk: {_named(gone)}")
     stale = [run.directory for run in runs if run.state == "failed" and run.message == STALE]
     if stale:
         lines.append(

@@ -147,7 +147,7 @@ def _refuse(study: Study, stage: Stage, arm: Arm, message: str) -> NoReturn:
     message = re.sub(r"\bcommand line: ", "", message)
     where = f"the arm {arm.name!r}" if len(study.stages) == 1 else f"the stage {stage.name}, arm {arm.name!r}"
     keys = [*arm.settings, *stage.overrides, *arm.upstreams]
-    named = next((key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message)), None)
+    named = next((key for key in keys if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", message)), None)
     line = _line_with(study.text, named) if named is not None else None
     raise InputError(f"{study.path}: {f'line {line}: ' if line is not None else ''}{where}: {message}")
 

@@ -11,6 +11,7 @@ from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, group_runs, read_run
 from bert_lightning.studies.overview import run_folders
 from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.seed_groups import by_seed, finished_runs
 
 _MOST_NAMED = 8
 
@@ -90,18 +91,7 @@ def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
 
 def _side(path: Path, folders: list[Path]) -> Side:
     """Read runs of one experiment. Runs that have not finished and repeated seeds are left out with a note."""
-    finished: list[Run] = []
-    notes = []
-    for folder in folders:
-        try:
-            run = read_run(folder)
-        except InputError as error:
-            notes.append(f"{folder} is left out: {error}.")
-            continue
-        if run.manifest.get("ended") == FINISHED:
-            finished.append(run)
-        else:
-            notes.append(f"{folder} is left out: it has not finished.")
+    finished, notes = finished_runs(folders)
     if not finished:
         raise InputError(f"{path}: no run has finished")
     groups = group_runs(finished)
@@ -110,9 +100,5 @@ def _side(path: Path, folders: list[Path]) -> Side:
         raise InputError(
             f"{path} holds runs with other settings than the seed: name a run or its seeds alone: {named}"
         )
-    runs: dict[int, Run] = {}
-    for run in finished:
-        first = runs.setdefault(run.seed, run)
-        if first is not run:
-            notes.append(f"{run.name} is left out: {first.name} has seed {run.seed}, too.")
-    return Side(str(path), [runs[seed] for seed in sorted(runs)], notes)
+    runs, repeated = by_seed(finished)
+    return Side(str(path), [*runs.values()], [*notes, *repeated])

@@ -249,8 +249,8 @@ class _Reader:
                 self._fail(f"the axis {key} needs a list of values, not {settings!r}", *place, key)
             if not settings:
                 self._fail(f"the axis {key} has no values, so there would be no runs", *place, key)
-            if (twice := next((each for each in settings if _count(settings, each) > 1), None)) and len(values) == 1:
-                self._fail(f"the axis {key} has the value {twice!r} twice", *place, key)
+            if len(values) == 1 and (twice := _repeated(settings)) is not None:
+                self._fail(f"the axis {key} has the value {twice} twice", *place, key)
             lists.append(settings)
         if len({len(each) for each in lists}) > 1:
             lengths = ", ".join(f"{key} {len(each)}" for key, each in zip(values, lists, strict=True))
@@ -294,8 +294,8 @@ class _Reader:
         for seed in value:
             if type(seed) is not int or not 0 <= seed < 2**32:
                 self._fail(f"seeds holds {seed!r}; a seed is a whole number between 0 and {2**32 - 1}", "seeds")
-            if value.count(seed) > 1:
-                self._fail(f"seeds names {seed} twice", "seeds")
+        if (twice := _repeated(value)) is not None:
+            self._fail(f"seeds names {twice} twice", "seeds")
         return tuple(value)
 
     def _compare(self, section: object) -> Compare:
@@ -376,6 +376,15 @@ def _question(text: str) -> str:
     return " ".join(filter(None, words))
 
 
-def _count(values: Sequence[object], value: object) -> int:
-    """Return how often a list has a value of the same type; 1 and true are two values."""
-    return sum(type(each) is type(value) and each == value for each in values)
+def _repeated(values: Sequence[object]) -> str | None:
+    """Return the first value that a list has twice, as a message shows it; 1, 1.0 and true are three values.
+
+    >>> _repeated([1, True, "1", [2], [2]])
+    '[2]'
+    """
+    seen: set[str] = set()
+    for text in map(repr, values):
+        if text in seen:
+            return text
+        seen.add(text)
+    return None

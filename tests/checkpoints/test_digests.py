@@ -54,7 +54,9 @@ def last_tensors(run: Path) -> dict[str, torch.Tensor]:
 
 def test_manifests_and_card_show_the_same_digest(runs):
     first, second = (RunDirectory(runs / name).read_manifest() for name in ("first", "second"))
-    assert first["weights"] == weights_digest(last_tensors(runs / "first")) == second["data"]["model"]
+    tensors = last_tensors(runs / "first")
+    assert first["weights"] == weights_digest(tensors) == second["data"]["model"]
+    assert first["parameters"] == sum(tensor.numel() for tensor in tensors.values())
     assert f"| SHA-256 of the weights | {first['weights']} |" in (runs / "exported/README.md").read_text()
 
 

@@ -21,7 +21,6 @@ from bert_lightning.reports.figures.search import (
     draw_parallel,
 )
 from bert_lightning.reports.figures.svg import Style
-from bert_lightning.reports.importance import FEWEST_TRIALS, importances
 from bert_lightning.reports.results import Metric, MetricCell
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.comparison import Run
@@ -92,6 +91,24 @@ def test_equal_ratios_have_equal_lengths_on_a_logarithmic_scale():
 def test_a_scale_without_any_finite_value_still_draws():
     assert math.isfinite(Scale.over([math.nan, math.inf], 0, 100).place(0.5))
     assert Scale.over([], 0, 100).ticks()
+
+
+ABSURD = [0.0, 1e308, -1e308, 1e-320, 1.0, -1.0, 1e17]
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations_with_replacement(ABSURD, 2))
+@pytest.mark.filterwarnings("error")
+def test_absurd_values_of_a_run_that_diverged_are_drawn_outside_of_the_frame(one, other):
+    for logarithmic in (False, True):
+        scale = Scale.over([one, other], 0, 300, logarithmic=logarithmic)
+        assert len(scale.ticks()) < 20
+        assert all(math.isfinite(scale.place(value)) for value in (one, other))
+    rows = [{"step": step, "train/loss": value} for step, value in enumerate([one, other, one])]
+    svg = draw_curves("loss", [arm("a", [run_of(rows)])], "steps", 20)
+    svg += draw_seeds("loss", [row("a", {1: one, 2: other})])
+    points = [Cost("a", Style.of(0), abs(one), other, ""), Cost("b", Style.of(1), abs(other), one, "")]
+    svg += draw_front(Metric("loss", "min"), points, "cost", str)
+    assert not re.search(r"\bnan\b|\binf\b|\d{30}", re.sub(r"<title>.*?</title>|<text.*?</text>", "", svg))
 
 
 # -- progress ----------------------------------------------------------------------------------------------------
@@ -370,17 +387,6 @@ def test_each_scored_trial_is_a_line_through_all_its_values_and_the_best_is_mark
     assert len(points_of(best.get("d"))) == 4
 
 
-def test_importance_finds_the_key_that_decides_and_needs_enough_trials():
-    pytest.importorskip("optuna")
-    shares = importances(trials(60), "max")
-    assert max(shares, key=shares.get) == "rate"
-    assert shares["rate"] > 0.7
-    assert sum(shares.values()) == pytest.approx(1.0)
-    scored = [trial for trial in trials(40) if trial.score is not None]
-    assert importances(scored[: FEWEST_TRIALS - 1], "max") == {}
-    assert importances([], "max") == {}
-
-
 # -- names -------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +405,7 @@ def test_every_figure_stays_well_formed_and_holds_names_as_text_only(name):
         draw_history(name, given, "min"),
         draw_expected(name, [0.1, 0.2]),
         draw_parallel(name, given, "max"),
-        draw_importance({name: 0.5, "x": 0.5}),
+        draw_importance({name: 0.5, "x": 0.5}, {name: -0.25}),
     ]
     for svg in figures:
         assert ElementTree.fromstring(svg).tag == "svg"

@@ -114,6 +114,15 @@ def test_the_best_mean_is_marked_in_the_direction_of_the_metric_and_arms_that_ar
     assert not any(cell.best or cell.not_worse for cell in unknown.values())
 
 
+def test_equal_scores_everywhere_have_no_best_and_no_test(tmp_path):
+    flat = dict.fromkeys(BASE, 0.5)
+    table = table_of(write_study(tmp_path / "s", {"adamw": flat, "muon": flat}))
+    assert not any(cell.best or cell.not_worse for cell in cells(table).values())
+    cell = cells(table)["muon"]
+    assert (cell.difference, cell.p, cell.interval) == (0.0, None, None)
+    assert "Bold" not in text_of(table)
+
+
 def test_the_monitored_direction_decides_about_a_metric_of_unknown_name(tmp_path):
     for arm, value in (("adamw", 1.0), ("muon", 2.0)):
         config = {"optimizer": {"name": arm}, "checkpoint": {"monitor": "val/score", "mode": "min"}}

@@ -169,6 +169,7 @@ def test_several_seeds_are_compared_over_seeds_and_the_p_values_are_corrected(tm
         [2 * min(truth), max(2 * min(truth), max(truth))]
     )
     assert found.scores[0].ours - found.scores[0].baseline == pytest.approx(0.025)
+    assert found.scores[0].test.difference == pytest.approx(0.025)
     assert [parting.seeds for parting in found.partings] == [(n, n) for n in (1, 2, 3, 4)]
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert "cannot reach p 0.05 by the exact sign-flip test" in capsys.readouterr().out
@@ -179,7 +180,7 @@ def test_arms_of_a_study_are_named_by_paths(tmp_path):
     runs = []
     for stage in ("one", "two"):
         for arm in ("low", "high=a/b"):
-            for seed in (1, 2):
+            for seed in (1, 2) if arm == "low" else (2, 3):
                 directory = f"runs/{stage}-{arm.replace('/', '-')}-{seed}"
                 made(study / directory, seed, 0.5, 0.1 if arm == "low" else 0.2)
                 runs.append(replace(recorded(directory, "finished"), stage=stage, arm=arm, seed=seed))
@@ -187,7 +188,8 @@ def test_arms_of_a_study_are_named_by_paths(tmp_path):
     make_study(study, *runs)
     (tmp_path / "runs-of-study/runs").rename(study / "runs")
     found = compared(study / "two/low", study / "two/high=a/b")
-    assert [len(side.runs) for side in found.sides] == [2, 2]
+    assert [[run.seed for run in side.runs] for side in found.sides] == [[1, 2], [2, 3]]
+    assert [parting.seeds for parting in found.partings] == [(2, 2)]
     assert [each.key for each in found.configuration] == ["rate"]
     for path, message in (
         ("", "is a study: name one of its arms: "),

@@ -1,6 +1,7 @@
 """Results of studies that were never run: curves and scores of a fixed generator, for tests of reports."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from bert_lightning.reports.results import (
 )
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.comparison import Run
+from bert_lightning.studies.statistics import compare_seeds, expected_maximum, mean_interval
 
 START = 1_790_000_000.0
 
@@ -67,19 +69,16 @@ def fake_cell(metric, runs, baseline=None, **marks):
     """Return a cell with the statistics of the last value of each run."""
     values = {run.seed: float(run.series(metric)[1][-1]) for run in runs}
     numbers = list(values.values())
-    mean, sd = statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
-    half = None if sd is None else 2.78 * sd / len(numbers) ** 0.5
     compared = {}
-    if baseline is not None and half is not None:
-        difference = mean - baseline.mean
-        p = 0.4 * half / max(abs(difference), 1e-9)
-        compared = {
-            "difference": difference, "interval": (difference - 1.6 * half, difference + 1.6 * half),
-            "p": min(1.0, p), "p_adjusted": min(1.0, 2 * p), "test": "paired t test",
-        }  # fmt: skip
+    if baseline is not None and len(numbers) > 1:
+        found = compare_seeds(values, baseline.values)
+        compared = {"difference": found.difference, "interval": found.interval, "p": found.p, "p_adjusted": found.p,
+                    "test": found.test, "notes": tuple(found.notes)}  # fmt: skip
+    several = len(numbers) > 1
     return MetricCell(
-        metric, values, mean, sd, statistics.median(numbers), min(numbers), max(numbers),
-        None if half is None else (mean - half, mean + half), scored="last", **compared, **marks,
+        metric, values, statistics.fmean(numbers), statistics.stdev(numbers) if several else None,
+        statistics.median(numbers), min(numbers), max(numbers), mean_interval(numbers).interval if several else None,
+        scored="last", **compared, **marks,
     )  # fmt: skip
 
 
@@ -94,18 +93,20 @@ def fake_table(stage, arms, seeds, metrics, **settings):
                      **settings)
             for seed in seeds
         )  # fmt: skip
-        cells = {
-            name: fake_cell(name, runs, baseline and baseline[name], best=number == 1, not_worse=number == 2)
-            for name in metrics
-        }
+        cells = {name: fake_cell(name, runs, baseline and baseline[name]) for name in metrics}
         baseline = baseline or cells
         results.append(ArmResult(label, {"data.objective": label}, runs, cells, is_baseline=number == 0))
     columns = tuple(Metric(name, "min" if name.endswith("loss") else "max") for name in metrics)
+    for metric in columns:
+        means = [arm.cells[metric.name].mean for arm in results]
+        best = means.index(max(means) if metric.better == "max" else min(means))
+        for number, arm in enumerate(results):
+            cell = replace(arm.cells[metric.name], best=number == best, not_worse=number == (best + 1) % len(results))
+            results[number] = replace(arm, cells={**arm.cells, metric.name: cell})
     caption = (
-        "Mean ± standard deviation (n − 1) over 5 seeds, scored at the last checkpoint.",
-        "Differences from the baseline with 95 % t intervals on paired seeds; p by the paired t test, adjusted by "
-        "Holm over the arms of each metric.",
-        "5 seeds cannot reach p 0.05 by the exact sign-flip test (its least p is 0.0625); 6 can.",
+        "Mean ± standard deviation (n - 1) over seeds, n = 5. The spread is over seeds and not over examples.",
+        "Scores on validation data (val/) are of the checkpoint after the last step.",
+        "Differences are to next-sentence, with 95% intervals by the paired t test over seeds.",
     )
     return ResultTable(
         f"nsp: {stage}", task, columns, tuple(results), "nsp", stage, "Does next-sentence prediction help?",
@@ -122,8 +123,8 @@ def fake_study(seeds=range(1, 6), labels=("next-sentence", "sentence-order", "fu
     second = fake_table("rte", dict(zip(labels, (2.9, 2.82, 2.6), strict=True)), seeds, ["val/accuracy"], **settings)
     figure = PublishedFigure(Published("val/accuracy", 0.664, 0.01, "Devlin et al. 2019, table 1"), 0.6367, False)
     arm = second.arms[0]
-    cell = MetricCell(**{**vars(arm.cells["val/accuracy"]), "published": (figure,)})
-    arm = ArmResult(**{**vars(arm), "cells": {"val/accuracy": cell}})
+    cell = replace(arm.cells["val/accuracy"], published=(figure,))
+    arm = replace(arm, cells={"val/accuracy": cell})
     missing = (
         NotInTable(labels[1], 6, "failed", Path("studies/nsp/runs/rte/dead"), "WorkError: the loss is not finite"),
         NotInTable(labels[2], 6, "missing", Path("studies/nsp/runs/rte/none")),
@@ -132,9 +133,7 @@ def fake_study(seeds=range(1, 6), labels=("next-sentence", "sentence-order", "fu
         Confound("version of torch", {labels[0]: ("2.12.0",), labels[1]: ("2.13.0",), labels[2]: ("2.13.0",)}),
         Confound("samples", {labels[0]: ("12,000",), labels[1]: ("11,400",)}, "data.objective"),
     )
-    second = ResultTable(
-        **{**vars(second), "arms": (arm, *second.arms[1:]), "missing": missing, "confounds": confounds}
-    )
+    second = replace(second, arms=(arm, *second.arms[1:]), missing=missing, confounds=confounds)
     return Results((first, second))
 
 
@@ -164,6 +163,32 @@ def fake_search(trials=24, seeds=(1, 2), **settings):
     table = ResultTable(
         "rates: search", "text-classification", (Metric("val/accuracy", "max"),), tuple(arms), "rates", None,
         "Which learning rate suits RTE?", Path("studies/rates"), None,
-        ("Mean ± standard deviation (n − 1) over 2 seeds of each trial.",), (), tuple(missing),
+        ("Mean ± standard deviation (n − 1) over 2 seeds of each trial.",), (), tuple(missing), recorded_search(arms),
     )  # fmt: skip
     return Results((table,))
+
+
+def recorded_search(arms):
+    """Return what a search over these trials records."""
+    cells = {arm.trial: arm.cells.get("val/accuracy") for arm in arms}
+    trials = [
+        {"trial": arm.trial, "values": dict(arm.values), "state": "complete" if cells[arm.trial] else "pruned",
+         "score": cells[arm.trial].mean if cells[arm.trial] else None, "message": None, "runs": []}
+        for arm in arms
+    ]  # fmt: skip
+    scores = [trial["score"] for trial in trials if trial["score"] is not None]
+    scores += [min(scores)] * (len(trials) - len(scores))
+    best = max((trial for trial in trials if trial["score"] is not None), key=lambda trial: trial["score"])
+    found = {
+        "trials": trials, "best": best,
+        "confirmation": {"scores": {"11": 0.66, "12": 0.65}, "score": 0.655, "optimism": best["score"] - 0.655},
+        "expected_performance": {
+            "independent": False, "without_score": sum(trial["score"] is None for trial in trials),
+            "tang": [expected_maximum(scores, n) for n in range(1, len(scores) + 1)],
+        },
+        "importance": {"method": "PED-ANOVA", "best_share": 0.25,
+                       "values": {"optimizer.learning_rate": 0.83, "data.batch_size": 0.11, "schedule.name": 0.02}},
+        "rank_correlation": {"optimizer.learning_rate": -0.12, "data.batch_size": 0.31},
+    }  # fmt: skip
+    space = {"optimizer.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "data.batch_size": [8, 16, 32, 64]}
+    return {"metric": "val/accuracy", "direction": "maximize", "space": space, "arms": {"searched": found}}

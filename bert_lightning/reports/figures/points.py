@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from bert_lightning.checkpoints.plain_text import printable
-from bert_lightning.reports.figures.scales import Scale, is_logarithmic
+from bert_lightning.reports.figures.scales import ABSURD, Scale, is_logarithmic
 from bert_lightning.reports.figures.svg import (
     WIDTH,
     Style,
@@ -95,6 +95,7 @@ def _scale(rows: Sequence[SeedRow]) -> Scale:
     values = [value for row in rows for value in row.cell.values.values() if math.isfinite(value)]
     figures = [published.figure for row in rows for published in row.cell.published]
     values += [figure.value for figure in figures]
+    values = [value for value in values if abs(value) < ABSURD]
     if not values:
         return Scale.over([], _LEFT, _RIGHT)
     span = max(values) - min(values)

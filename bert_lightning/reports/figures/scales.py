@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 # Positive values of which the largest is so many times the smallest get a logarithmic scale, if it is free to choose.
 _MANY_TIMES = 30.0
+# Larger values are those of a run that diverged. Smaller ones than its inverse count as 0.
+ABSURD = 1e100
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,17 @@ class Scale:
     def over(
         cls, values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.04
     ) -> "Scale":
-        """Make a scale that holds all finite values, with a margin in fractions of their span.
+        """Make a scale that holds all values except absurd ones, with a margin in fractions of their span.
+
+        Values that are not finite, and those of a run that diverged beyond 1e100, would leave no room for the others.
 
         >>> scale = Scale.over([0, 10], 0, 100, margin=0)
         >>> scale.place(2.5)
         25.0
         """
-        finite = [float(value) for value in values if math.isfinite(value) and (value > 0 or not logarithmic)]
-        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+        known = [0.0 if abs(value) < 1 / ABSURD else float(value) for value in values if abs(value) < ABSURD]
+        known = [value for value in known if value > 0] if logarithmic else known
+        low, high = (min(known), max(known)) if known else (1.0, 2.0)
         if logarithmic:
             low, high = math.log10(low), math.log10(high)
         # A single value stands in the middle.
@@ -58,9 +63,13 @@ class Scale:
     def places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the places of (N,) values."""
         low, high = self.low, self.high
+        values = np.clip(values, -ABSURD, ABSURD)
         if self.logarithmic:
-            values, low, high = np.log10(values), math.log10(low), math.log10(high)
-        return self.start + (values - low) / (high - low) * (self.end - self.start)
+            values = np.log10(np.maximum(values, 1 / ABSURD))
+            low, high = math.log10(low), math.log10(high)
+        places = self.start + (values - low) / (high - low) * (self.end - self.start)
+        # Far outside of any picture.
+        return np.clip(places, -1e5, 1e5)
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """Return round values within the scale, at most about `most`, and their labels.

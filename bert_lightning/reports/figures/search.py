@@ -1,12 +1,12 @@
 """Figures of a search: its history, expected validation performance, parallel coordinates and importance."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bert_lightning.reports.figures.scales import Scale, is_logarithmic, short
+from bert_lightning.reports.figures.scales import Scale, short
 from bert_lightning.reports.figures.svg import (
     WIDTH,
     Style,
@@ -22,6 +22,7 @@ from bert_lightning.reports.figures.svg import (
 
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 46.0, 362.0, 26.0, 208.0, 250.0
 _ROW = 60.0
+_EDGE = 20.0
 # A key with so few different numbers has its ticks at them.
 _FEW_VALUES = 5
 
@@ -95,17 +96,23 @@ def draw_expected(metric: str, expected: Sequence[float]) -> str:
     return picture(_HEIGHT, f"expected best {metric} against the number of trials", parts)
 
 
-def draw_parallel(metric: str, trials: Sequence[Trial], better: str) -> str:
+def draw_parallel(metric: str, trials: Sequence[Trial], better: str, logarithmic: Collection[str] = ()) -> str:
     """Draw each trial with a score as a line through its values.
 
     The axes lie below each other, so that a phone shows any number of them and the names of keys fit.
+
+    Args:
+        metric: name of the score.
+        trials: the trials.
+        better: `max` or `min`.
+        logarithmic: the keys that the search drew on a logarithmic scale.
     """
     scored = sorted((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
     if better == "min":
         scored.reverse()
     keys = list(dict.fromkeys(key for trial in scored for key in trial.values))
-    rows = [_Coordinate.of(key, [trial.values.get(key) for trial in scored]) for key in keys]
-    rows.append(_Coordinate.of(metric, [trial.score for trial in scored]))
+    rows = [_Coordinate.of(key, [trial.values.get(key) for trial in scored], key in logarithmic) for key in keys]
+    rows.append(_Coordinate.of(metric, [trial.score for trial in scored], logarithmic=False))
     tops = [30.0 + _ROW * number for number in range(len(rows))]
     parts = []
     for number, trial in enumerate(scored):
@@ -136,11 +143,11 @@ class _Coordinate:
     ticks: Sequence[tuple[float, str]]
 
     @classmethod
-    def of(cls, name: str, values: Sequence[object]) -> "_Coordinate":
+    def of(cls, name: str, values: Sequence[object], logarithmic: bool) -> "_Coordinate":
         """Make the axis that suits some values."""
         numbers = [number for value in values if (number := as_number(value)) is not None]
         if len(numbers) == sum(value is not None for value in values):
-            logarithmic = is_logarithmic(numbers)
+            logarithmic = logarithmic and min(numbers) > 0
             scale = Scale.over(numbers, 14, WIDTH - 14, logarithmic=logarithmic, margin=0.0)
             distinct = sorted(set(numbers))
             few = len(distinct) <= _FEW_VALUES
@@ -165,20 +172,24 @@ class _Coordinate:
         for value, words in self.ticks:
             place = self.scale.place(value)
             parts.append(element("path", d=f"M{place:.1f} {top:.1f}v4", class_="axis"))
-            parts.append(text(place, top + 14, words, text_anchor="middle", class_="halo"))
+            # A label at an end stays within the picture.
+            anchor = "start" if place < _EDGE else "end" if place > WIDTH - _EDGE else "middle"
+            parts.append(text(place, top + 14, words, text_anchor=anchor, class_="halo"))
         parts.append(text(2.0, top - 6, fitting(name, WIDTH - 10), class_="name halo"))
         return element("g", "".join(parts), class_="axes")
 
 
-def draw_importance(shares: Mapping[str, float]) -> str:
-    """Draw the share of each key in the differences between trials, largest first."""
+def draw_importance(shares: Mapping[str, float], correlations: Mapping[str, float]) -> str:
+    """Draw the importance of each key, largest first, and its rank correlation with the score where there is one."""
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     x = Scale(0.0, max([value for _, value in ordered if value > 0], default=1.0), 8.0, WIDTH - 60)
     parts = [text(2.0, 12.0, "importance", class_="name")]
     for number, (key, value) in enumerate(ordered):
         top = 22.0 + 34.0 * number
         width = max(x.place(max(value, 0.0)) - x.start, 1.0)
-        parts.append(text(8.0, top + 10, fitting(key, WIDTH - 20)))
+        parts.append(text(8.0, top + 10, fitting(key, WIDTH - 80)))
+        if key in correlations:
+            parts.append(text(WIDTH - 18, top + 10, f"r {correlations[key]:+.2f}", text_anchor="end"))
         parts.append(element("rect", x=8.0, y=top + 15, width=width, height=10.0, class_="bar"))
         parts.append(text(x.start + width + 6, top + 24, f"{value:.2f}", class_="value"))
     return picture(28.0 + 34.0 * len(ordered), "importance of each key", parts)

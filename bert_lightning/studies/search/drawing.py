@@ -118,7 +118,7 @@ def _sampler(settings: SearchSettings, number: int) -> "optuna.samplers.BaseSamp
 
     kind = settings.sampler
     # numpy's generators take seeds of 32 bits.
-    seed = derive_key("search", settings.seed, number) % 2**32
+    seed = derive_key("trial", settings.seed, number) % 2**32
     if isinstance(kind, Random):
         return optuna.samplers.RandomSampler(seed=seed)
     if isinstance(kind, GaussianProcess):

@@ -4,7 +4,9 @@ import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,15 @@ class _SearchRunner(Runner):
     ) -> None:
         super().__init__(progress, launcher, reporter, record, allowed)
         self._courses = courses
+        self._found: list[dict[str, Any]] = []
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        """Give free places to runs, and record what the search has found by now."""
+        super()._start(pool)
+        found = [each.outcome for each in self._courses]
+        if any(now is not before for now, before in zip_longest(found, self._found)):
+            self._found = found
+            self._write()
 
     def _current_record(self) -> StudyRecord:
         runs = self._progress.recorded()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bert_lightning.studies.statistics.power import (
         detectable_difference,
         deviation_interval,
+        interval_of_deviation,
         noether,
         power_of_t,
         seeds_needed,
@@ -70,6 +71,7 @@ __all__ = [
     "friedman",
     "holm",
     "interquartile_mean",
+    "interval_of_deviation",
     "item_counts",
     "mcnemar",
     "mean_interval",

@@ -161,10 +161,26 @@ def deviation_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
     scores = finite(values, "values")
     if len(scores) < 2 or no_spread(scores, float(np.abs(scores).max())):
         raise InputError("a standard deviation needs at least two runs, which differ in their scores")
-    squares = float(scores.var(ddof=1)) * (len(scores) - 1)
+    return interval_of_deviation(float(scores.std(ddof=1)), len(scores) - 1, level)
+
+
+def interval_of_deviation(deviation: float, degrees: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the true standard deviation, from one that was estimated with some degrees of freedom.
+
+    Args:
+        deviation: the estimate. That of two arms is the root of their mean variance.
+        degrees: n - 1 of one arm, n - 2 of two arms with n runs together.
+        level: confidence level.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    require_level(level)
+    if degrees < 1 or not (deviation > 0 and np.isfinite(deviation)):
+        raise InputError(f"no interval follows from a deviation of {deviation} with {degrees} degrees of freedom")
     chi2 = scipy_stats().chi2
-    low, high = (float(chi2.isf(tail, len(scores) - 1)) for tail in ((1 - level) / 2, (1 + level) / 2))
-    return (squares / low) ** 0.5, (squares / high) ** 0.5
+    low, high = (float(chi2.isf(tail, degrees)) for tail in ((1 - level) / 2, (1 + level) / 2))
+    return deviation * (degrees / low) ** 0.5, deviation * (degrees / high) ** 0.5
 
 
 def _effect(difference: float, deviation: float) -> float:
