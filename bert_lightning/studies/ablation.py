@@ -61,8 +61,7 @@ def ablate(
             record = bert_lightning.ablate("nsp.yaml", jobs=2)
             print([run.directory for run in record.of_state("failed")])
     """
-    if jobs < 1:
-        raise InputError(f"--jobs is {jobs}; it must be at least 1")
+    check_jobs(jobs)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError("ablate starts its own processes: set their number with trainer.devices, without torchrun")
     described = read_study(study)
@@ -94,6 +93,7 @@ def dry_run(
     Raises:
         InputError: as `ablate`.
     """
+    check_jobs(jobs)
     described = read_study(study)
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
@@ -110,6 +110,16 @@ def dry_run(
 def folder_of(study: Study, directory: str | Path | None) -> Path:
     """Return the folder of a study."""
     return Path(directory) if directory is not None else Path("studies") / study.name
+
+
+def check_jobs(jobs: int) -> None:
+    """Refuse fewer than one run at the same time.
+
+    Raises:
+        InputError: it is less than 1.
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs is {jobs}; it must be at least 1")
 
 
 def check_number(study: Study, many: bool) -> None:

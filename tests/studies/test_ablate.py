@@ -291,7 +291,9 @@ def test_the_exit_status_says_whether_all_runs_finished(monkeypatch):
     assert main(["ablate", str(study), "--retry-failed"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--directory", ""], ["--unknown"]])
+@pytest.mark.parametrize(
+    "arguments", [["--jobs", "0"], ["--jobs", "-1", "--dry-run"], ["--directory", ""], ["--unknown"]]
+)
 def test_a_wrong_option_is_refused(arguments, capsys):
     try:
         status = main(["ablate", str(file()), *arguments])
