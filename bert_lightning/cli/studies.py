@@ -96,8 +96,9 @@ def _ablate(options: argparse.Namespace) -> int:
         from bert_lightning.studies.ablation import ablate, dry_run
 
     launcher = _launcher(options)
+    jobs = 1 if options.jobs is None else options.jobs
     if options.dry_run:
-        print(*dry_run(options.file, options.directory, options.jobs or 1, options.allow_module), sep="\n")
+        print(*dry_run(options.file, options.directory, jobs, options.allow_module), sep="\n")
         return OK
     if options.launcher == "wandb":
         from bert_lightning.studies.sweep import write_sweep
@@ -108,7 +109,7 @@ def _ablate(options: argparse.Namespace) -> int:
         record = ablate(
             options.file,
             options.directory,
-            options.jobs or 1,
+            jobs,
             retry_failed=options.retry_failed,
             many=options.yes,
             launcher=launcher,
@@ -125,7 +126,7 @@ def _launcher(options: argparse.Namespace) -> "Launcher | None":
 
     parameters = submitit_parameters(options.overrides)
     if options.launcher == "submitit":
-        return SubmititLauncher(options.jobs or MOST_JOBS, parameters)
+        return SubmititLauncher(MOST_JOBS if options.jobs is None else options.jobs, parameters)
     if parameters:
         raise InputError(f"--submitit.{next(iter(parameters))} does nothing without --launcher submitit")
     if options.launcher == "wandb" and options.jobs is not None:
