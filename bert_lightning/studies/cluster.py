@@ -42,6 +42,8 @@ _SUBMITTED = "_submitted.pkl"
 # Seconds between two looks at a job, and those that a file takes to be seen from another machine.
 _POLL, _DELAY = 1.0, 20.0
 _SHORT = {"timeout": "timeout_min"}
+# Parameters that would train a run in several tasks at once.
+_OF_SEVERAL = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks")
 # States of SLURM after which a run is submitted again, although its job wrote no status.
 _LOST = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REQUEUED")
 _CANCELLED = "CANCELLED"
@@ -67,6 +69,8 @@ class SubmititLauncher:
     at_stop = "{num} run(s) stay with the cluster; the same command finds them again, and `scancel` ends them"
 
     def __init__(self, num_jobs: int = MOST_JOBS, parameters: Mapping[str, object] | None = None) -> None:
+        if num_jobs < 1:
+            raise InputError(f"--jobs is {num_jobs}; it must be at least 1")
         self.num_jobs = num_jobs
         values = dict(parameters or {})
         self._cluster = values.pop("cluster", None)
@@ -263,6 +267,8 @@ def _complete(values: Mapping[str, object], cluster: str) -> dict[str, Any]:
     complete: dict[str, Any] = {"timeout_min": _LOCAL_TIMEOUT if cluster == "local" else _TIMEOUT}
     for key, value in values.items():
         name = _SHORT.get(key, key)
+        if name.removeprefix("slurm_") in _OF_SEVERAL and value != 1:
+            raise InputError(f"--submitit.{key} is {value}; it must be 1, because a job trains its run in one task")
         if name in shared or name.startswith(("slurm_", "local_", "debug_")):
             complete[name] = value
         elif name in of_slurm:

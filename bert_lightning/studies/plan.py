@@ -130,6 +130,9 @@ def plan_run(
         experiment = load_experiment(stage.base, as_overrides({**settings, **identities}), None, allowed)
     except InputError as error:
         _refuse(study, stage, arm, str(error))
+    if experiment.trainer.num_nodes > 1:
+        # It would wait for the other machines until its timeout.
+        _refuse(study, stage, arm, "trainer.num_nodes is above 1, and a study trains each run on one machine")
     return PlannedRun(stage.name, arm, seed, stage.base, settings, dict(upstreams), experiment)
 
 

@@ -224,12 +224,19 @@ def test_a_wrong_word_is_refused(words, message):
         ({"cluster": "pbs"}, "--submitit.cluster: .*pbs"),
         ({"cluster": "slurm"}, "srun"),
         ({"slurm_nonsense": 1}, "nonsense"),
+        ({"tasks_per_node": 2}, "--submitit.tasks_per_node is 2; it must be 1"),
+        ({"slurm_ntasks_per_node": 2}, "--submitit.slurm_ntasks_per_node is 2; it must be 1"),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_is_submitted(monkeypatch, tmp_path, parameters, message):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=message):
         launcher(**parameters)
+
+
+def test_a_queue_of_no_jobs_is_refused():
+    with pytest.raises(InputError, match="--jobs is 0; it must be at least 1"):
+        SubmititLauncher(0, {"cluster": "local"})
 
 
 # SLURM as submitit uses it: a job runs at once, and `sacct` has its state from a file.
