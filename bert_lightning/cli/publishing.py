@@ -2,11 +2,20 @@
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bert_lightning.cli.parsing import Commands, base_option, module_option, path_argument, path_text
 from bert_lightning.cli.statuses import FAILURE, OK
 from bert_lightning.lazy import without_collections
+from bert_lightning.wording import count
 
+if TYPE_CHECKING:
+    from bert_lightning.reports.results import NotInTable
+
+# Runs of a study in these states have nothing to say yet.
+_NOT_YET = ("waiting", "blocked")
 FORMATS = ("huggingface", "onnx")
 
 
@@ -130,7 +139,6 @@ def _report(options: argparse.Namespace) -> int:
     from bert_lightning.checkpoints.plain_text import printable
     from bert_lightning.reports.confounds import confound_text
     from bert_lightning.reports.report import write_report
-    from bert_lightning.wording import count
 
     results = write_report(
         options.paths,
@@ -144,12 +152,22 @@ def _report(options: argparse.Namespace) -> int:
         for confound in table.confounds:
             if confound.explained_by is None:
                 print(printable(f"{table.title}: the arms also differ in {confound_text(confound)}"), file=sys.stderr)
-        for absent in table.missing:
-            reason = f" ({absent.message})" if absent.message else ""
-            print(printable(f"{table.title}: not in the table: {absent.directory} {absent.state}{reason}"))
+        for line in _missing_lines(table.missing):
+            print(printable(f"{table.title}: not in the table: {line}"))
     num_runs = len({run.name for table in results.tables for arm in table.arms for run in arm.runs})
     print(f"report of {count(num_runs, 'run')}: {options.output}")
     return FAILURE if options.strict and results.unexplained else OK
+
+
+def _missing_lines(missing: Sequence["NotInTable"]) -> Iterator[str]:
+    """Yield a line per run without a place in a table that says why, and one for all that have not trained yet."""
+    not_yet = Counter(each.state for each in missing if each.state in _NOT_YET)
+    if not_yet:
+        yield ", ".join(f"{count(num, 'run')} {state}" for state, num in not_yet.items())
+    for each in missing:
+        if each.state not in _NOT_YET:
+            reason = f" ({each.message})" if each.message else ""
+            yield f"{each.directory} {each.state}{reason}"
 
 
 def _wandb_push(options: argparse.Namespace) -> int:
