@@ -26,12 +26,13 @@ COMMANDS = (
         "init",
         "fit",
         "reproduce",
+        *("ablate", "search", "runs", "compare", "power"),
         "validate",
         "test",
         "score",
         "predict",
     ),
-    *("features", "submission", "export", "report", "doctor"),
+    *("features", "submission", "export", "report", "wandb-push", "doctor"),
 )
 
 
@@ -173,7 +174,7 @@ def folder(tmp_path, monkeypatch, corpus, store, tables, tokenizer) -> Path:
         ("predict --checkpoint=~/no-run", f"{Path.home() / 'no-run'} does not exist"),
         ("fit --config=~/no-file.yaml", f"{Path.home() / 'no-file.yaml'}: no such file"),
         ("report none --output r.html", "none is not a run directory"),
-        ("report none --output r.pdf", "ends in .html or .md"),
+        ("report none --output r.pdf", "ends in .html, .md, .tex, .csv or .json"),
         ("doctor --what", "--what"),
         ("tokenise", "invalid choice"),
     ],

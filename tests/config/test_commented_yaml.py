@@ -11,7 +11,8 @@ from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.yaml_files import flow_yaml, read_yaml, yaml_value
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+# The files of studies are not experiments.
+FILES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.parent.name != "studies")
 # Environment variables in these files.
 FOLDERS = {"BERT_LIGHTNING_DATA": "/data", "BERT_ENCODER": "/encoder"}
 

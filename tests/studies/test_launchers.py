@@ -87,11 +87,13 @@ def test_runs_of_several_processes_have_ports_of_their_own(monkeypatch):
     assert environment(launcher, num_processes=2)["MASTER_PORT"] != "4321"
 
 
+POPEN = subprocess.Popen
+
+
 def as_fit(monkeypatch, code: str) -> None:
-    """Let a short program take the place of `fit`."""
-    popen = subprocess.Popen
+    """Let a short program take the place of `fit`, also of one that took it before."""
     monkeypatch.setattr(
-        processes.subprocess, "Popen", lambda command, **named: popen([sys.executable, "-c", code], **named)
+        processes.subprocess, "Popen", lambda command, **named: POPEN([sys.executable, "-c", code], **named)
     )
 
 
