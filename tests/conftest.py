@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,16 @@ def program_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this program be a file, which trainings in several processes need; a worker of pytest-xdist is none."""
     if not hasattr(sys.modules["__main__"], "__file__"):
         monkeypatch.setattr(sys.modules["__main__"], "__file__", pytest.__file__, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_signals() -> Iterator[None]:
+    """Restore the handlers of signals after each test: processes that later tests start inherit ignored signals."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
