@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
+from bert_lightning.reports.number_texts import overall_fields
 from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
@@ -62,6 +63,7 @@ def page(results: Results) -> str:
         studies=studies,
         tables=tables,
         heading=studies[0].question if len(studies) == 1 else "Report",
+        overall=[(each, [(arm, overall_fields(arm)) for arm in each.arms]) for each in results.overall],
         checklist=results.checklist,
         axis_names=AXIS_NAMES,
         style=Markup(style),

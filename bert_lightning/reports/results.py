@@ -198,6 +198,44 @@ class ResultTable:
 
 
 @dataclass(frozen=True)
+class OverallArm:
+    """One arm over several tasks.
+
+    Attributes:
+        label: its name, the same in the tables of all tasks.
+        cell: the average over tasks of each seed, and its difference to the baseline. A seed that lacks a task is not
+            among its values.
+        tasks: on how many tasks its mean is better than that of the baseline, equal to it, and worse; None in the
+            baseline and without a difference.
+        is_baseline: whether the others are compared with it.
+    """
+
+    label: str
+    cell: MetricCell
+    tasks: tuple[int, int, int] | None = None
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The arms of several tables compared over all of their tasks.
+
+    Attributes:
+        title: what it is of, such as `glue: over all tasks`.
+        tasks: title of the table of each task -> the metric that counts.
+        arms: the arms, in the order of the first table.
+        baseline: label of the arm with which the others are compared.
+        caption: whole sentences.
+    """
+
+    title: str
+    tasks: Mapping[str, str]
+    arms: tuple[OverallArm, ...]
+    baseline: str
+    caption: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ChecklistItem:
     """One line of the reproducibility checklist.
 
@@ -218,11 +256,13 @@ class Results:
         tables: one per stage, task and data set.
         checklist: the reproducibility checklist; empty unless it is asked for.
         ranges: whether median, smallest and largest value are to be shown beside mean and deviation.
+        overall: the arms over several tasks, where tables have the same arms.
     """
 
     tables: tuple[ResultTable, ...]
     checklist: tuple[ChecklistItem, ...] = ()
     ranges: bool = False
+    overall: tuple[Overall, ...] = ()
 
     @property
     def unexplained(self) -> tuple[Confound, ...]:

@@ -10,6 +10,7 @@ from bert_lightning.reports.captions import caption_of
 from bert_lightning.reports.cells import cells_of, metrics_of, with_published
 from bert_lightning.reports.checklist import checklist_of
 from bert_lightning.reports.confounds import confounds_of
+from bert_lightning.reports.overall import overall_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
 from bert_lightning.studies.found_runs import Found
 from bert_lightning.wording import count
@@ -47,7 +48,7 @@ def tabulate(
         if name not in known:
             raise InputError(f"--metric is {name!r}, which no run has{nearest(name, known)}")
     tables = tuple(_table(layout, baseline, metrics) for layout in layouts)
-    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges)
+    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges, tuple(overall_of(tables)))
 
 
 def _states(found: Found) -> str:
