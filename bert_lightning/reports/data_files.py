@@ -148,6 +148,7 @@ def _entry(table: ResultTable, arm: ArmResult, metric: Metric, cell: MetricCell)
             }
             for each in missing
         ],
+        "failures": table.failures.get(arm.label),
         "runs": [run.name for run in runs],
         "commands": [repetition_of(run) for run in runs],
     }

@@ -68,7 +68,9 @@ def _tables(table: ResultTable, ranges: bool, before: int) -> Iterator[str]:
     yield from (comment(line) for line in _remarks(table))
     if not table.arms:
         return
-    caption = " ".join([f"{table.title}.", table.question or "", whole_caption(table), _missing(table)])
+    caption = " ".join(
+        [f"{table.title}.", table.question or "", whole_caption(table), _missing(table), *table.failures.values()]
+    )
     confounds = [confound_text(each) for each in table.confounds if each.explained_by is None]
     yield from _float(caption, f"{table.title}", confounds)
     yield from _grid(*_scores(table), [f"[{before + number}]" for number in range(1, len(table.arms) + 1)])

@@ -170,6 +170,8 @@ def _missing(table: ResultTable) -> Iterator[str]:
         ]
         header = ["arm", "seed", "state", "run", "last message"]
         yield from ("### Not in the table", "", *_grid(header, rows), "")
+    if table.failures:
+        yield from (markdown(" ".join(table.failures.values())), "")
 
 
 def _footnote(arm: ArmResult, footnotes: list[str]) -> str:

@@ -34,6 +34,7 @@ class _TablePart:
     table: TableView
     sections: Sequence[Section]
     missing: Sequence[NotInTable]
+    failures: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -127,4 +128,5 @@ def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _T
         table_view(table, number, progress, ranges=ranges),
         list(TableFigures(table, number, progress, num_runs).sections()),
         table.missing,
+        [*table.failures.values()],
     )

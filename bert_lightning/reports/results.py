@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,7 @@ class ResultTable:
         confounds: what arms differ in; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
         search: what the search has recorded, if the rows are its trials: the entry `search` of `study.json`.
+        failures: label of an arm -> a sentence that compares its failed runs with those of the baseline.
     """
 
     title: str
@@ -195,6 +196,7 @@ class ResultTable:
     confounds: tuple[Confound, ...] = ()
     missing: tuple[NotInTable, ...] = ()
     search: Mapping[str, Any] | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from bert_lightning.reports.captions import budget_text, caption_of
 from bert_lightning.reports.cells import cells_of, metrics_of, with_published
 from bert_lightning.reports.checklist import checklist_of
 from bert_lightning.reports.confounds import confounds_of
+from bert_lightning.reports.failures import failures_of
 from bert_lightning.reports.overall import overall_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
 from bert_lightning.studies.found_runs import Found
@@ -83,6 +84,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         confounds=tuple(confounds_of(layout, [*cells.values()])),
         missing=tuple(layout.missing),
         search=search,
+        failures=failures_of(arms),
     )
 
 
@@ -126,8 +128,9 @@ def _published(arm: Arm, layout: Layout) -> list[Published]:
 def _chosen_by_search(layout: Layout) -> Iterator[str]:
     """Yield what a search gave the arms whose settings it chose: its budget, and how much its best score promised."""
     search = layout.record.search if layout.record is not None and not layout.of_search else None
-    arms = search.get("arms") if isinstance(search, dict) else None
-    for label, outcome in (arms if isinstance(arms, dict) else {}).items():
+    if search is None:
+        return
+    for label, outcome in (search.get("arms") or {}).items():
         if not any(arm.label == label for arm in layout.arms):
             continue
         confirmation = outcome.get("confirmation")
