@@ -275,7 +275,7 @@ class Results:
 def command_of(run: Run) -> str:
     """Return the command that trained a run, from its manifest; empty if it is not recorded."""
     command = str((run.manifest.get("sessions") or [{}])[-1].get("command", ""))
-    # A manifest holds the name of the script, which `python -m bert_lightning` calls so.
+    # Manifests of earlier versions hold the name of the file that `python -m bert_lightning` runs.
     return command.replace("__main__.py", "bert-lightning", 1) if command.startswith("__main__.py ") else command
 
 
