@@ -398,3 +398,13 @@ def test_the_trials_of_searched_arms_have_the_budget_of_each_arm_in_their_captio
     assert table.baseline is None
     assert not any(arm.is_baseline or arm.cells["val/accuracy"].difference for arm in table.arms)
     assert "The search had 1 trial with 2 seeds each for a; 3 trials with 2 seeds each for b." in text_of(table)
+
+
+def test_a_run_without_its_configuration_is_named_as_damaged_and_leftovers_are_no_runs(tmp_path):
+    for name in ("seed-1", "seed-2", "seed-3~"):
+        write_run(tmp_path / name, 1)
+    (tmp_path / "seed-2/config.yaml").unlink()
+    (tmp_path / "seed-2/checkpoints").mkdir()
+    table = table_of(tmp_path)
+    assert [run.name for run in table.arms[0].runs] == [str(tmp_path / "seed-1")]
+    assert [(each.directory.name, each.state) for each in table.missing] == [("seed-2", "damaged")]
