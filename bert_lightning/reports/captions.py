@@ -140,8 +140,8 @@ def _comparison(
         )
     if any(cell.crossed_interval is not None for cell in cells):
         yield (
-            "The interval over seeds and examples also counts the choice of the validation examples as chance; it is "
-            "not adjusted."
+            "The interval over seeds and examples also counts the choice of the examples as chance; it is not "
+            "adjusted."
         )
 
 
