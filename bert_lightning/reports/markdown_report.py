@@ -120,11 +120,11 @@ def _interval_escaped(field: str) -> str:
 
 
 def _overall(overall: Overall) -> Iterator[str]:
-    rows = {markdown(arm.label): overall_fields(arm) for arm in overall.arms}
-    header = ["arm", *next(iter(rows.values()))]
+    rows = [(arm.label, overall_fields(arm)) for arm in overall.arms]
+    header = ["arm", *rows[0][1]]
     lines = [
-        [label, *(_interval_escaped(each).replace("*", r"\*") for each in fields.values())]
-        for label, fields in rows.items()
+        [markdown(label), *(_interval_escaped(each).replace("*", r"\*") for each in fields.values())]
+        for label, fields in rows
     ]
     yield from (
         f"## {markdown(overall.title)}",

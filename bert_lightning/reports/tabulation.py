@@ -134,7 +134,9 @@ def _chosen_by_search(layout: Layout) -> Iterator[str]:
         if not any(arm.label == label for arm in layout.arms):
             continue
         confirmation = outcome.get("confirmation")
-        promised = f", and its score there was {confirmation['optimism']:+.4f} too good" if confirmation else ""
+        optimism = confirmation["optimism"] if confirmation else 0.0
+        amount = f"{abs(optimism):.4f} {'too good' if optimism > 0 else 'worse than with its seeds here'}"
+        promised = f", and its score there was {amount}" if confirmation else ""
         yield (
             f"{label} is the best of {budget_text(search, label)} of a search{promised}. "
             "Its seeds here had no part in that choice."

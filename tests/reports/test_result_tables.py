@@ -380,7 +380,7 @@ def test_the_winner_of_a_search_stands_apart_from_the_trials_with_its_budget_and
     ).write(study)
     fresh, search = results_of(study).tables
     assert [arm.label for arm in fresh.arms] == ["searched"]
-    promised = "searched is the best of 2 trials with 1 seed each of a search, and its score there was +0.0900 too"
+    promised = "searched is the best of 2 trials with 1 seed each of a search, and its score there was 0.0900 too"
     assert promised in text_of(fresh)
     assert search.title == "example: search"
     assert {arm.label: arm.trial for arm in search.arms} == trials
