@@ -13,7 +13,7 @@ from bert_lightning.studies.found_runs import Found, FoundRun, FoundStudy, is_do
 from bert_lightning.studies.record import StudyRecord
 
 # The task whose data are token stores. These differ between vocabularies, so they divide no table.
-_IN_STORES = "pretraining"
+PRETRAINING = "pretraining"
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _data_places(runs: Sequence[Run]) -> dict[int, tuple[str, ...]]:
     first: dict[tuple[str, ...], tuple[str, ...]] = {}
     places = {}
     for run in runs:
-        place, fingerprint = _data_place(run), run.manifest.get("data", {}).get("validation")
+        place, fingerprint = data_place(run), run.manifest.get("data", {}).get("validation")
         names = [place] + ([(run.task, "fingerprint", str(fingerprint))] if fingerprint else [])
         shared = next((first[name] for name in names if name in first), place)
         for name in names:
@@ -273,8 +273,9 @@ def _data_places(runs: Sequence[Run]) -> dict[int, tuple[str, ...]]:
     return places
 
 
-def _data_place(run: Run) -> tuple[str, ...]:
-    if run.task == _IN_STORES:
+def data_place(run: Run) -> tuple[str, ...]:
+    """Return the task of a run and where the data lie that score it. Token stores differ between vocabularies."""
+    if run.task == PRETRAINING:
         return (run.task,)
     data = run.config.get("data", {})
     split = "validation" if data.get("validation") else "test"

@@ -1,9 +1,11 @@
 """The caption of a table: what its numbers are, and what they cannot say."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from bert_lightning.reports.cells import ALPHA, LEVEL, has_scipy
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, ResultTable
+from bert_lightning.wording import count
 
 _CHECKPOINTS = {
     "last": "the checkpoint after the last step",
@@ -12,7 +14,11 @@ _CHECKPOINTS = {
 
 
 def caption_of(
-    metrics: Sequence[Metric], arms: Sequence[ArmResult], baseline: str | None, margin: float | None, of_search: bool
+    metrics: Sequence[Metric],
+    arms: Sequence[ArmResult],
+    baseline: str | None,
+    margin: float | None,
+    search: Mapping[str, Any] | None,
 ) -> Iterator[str]:
     """Yield the sentences of a caption.
 
@@ -21,7 +27,7 @@ def caption_of(
         arms: the rows.
         baseline: label of the arm with which the others are compared.
         margin: the largest difference that counts as none.
-        of_search: whether the rows are trials of a search.
+        search: what the search has recorded, if the rows are its trials.
     """
     cells = [cell for arm in arms for cell in arm.cells.values()]
     if not cells:
@@ -29,13 +35,30 @@ def caption_of(
     yield from _spread(arms, cells)
     yield from _scored(metrics, cells)
     yield from _comparison(arms, cells, baseline, margin)
-    if of_search:
+    if search is not None:
+        yield from _budgets(search)
         yield (
             "The rows are trials of a search. A score that was chosen as the best of several is too good by chance: "
             "quote a run with other seeds."
         )
     if any(cell.n > 1 for cell in cells) and not has_scipy():
         yield "There are no intervals and tests, because scipy is not installed (the extra studies)."
+
+
+def budget_text(search: Mapping[str, Any], label: str) -> str:
+    """Return how many trials a search gave an arm, and how many seeds each of them, as text."""
+    trials = (search["arms"][label] or {}).get("trials", ())
+    seeds = search.get("seeds") or ()
+    return count(len(trials), "trial") + (f" with {count(len(seeds), 'seed')} each" if seeds else "")
+
+
+def _budgets(search: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the budget of each searched arm, because an arm with more trials has a better best one by chance."""
+    budgets = {label: budget_text(search, label) for label in search.get("arms") or {}}
+    if len(budgets) == 1:
+        yield f"The search had {next(iter(budgets.values()))}."
+    elif budgets:
+        yield f"The search had {'; '.join(f'{text} for {label}' for label, text in budgets.items())}."
 
 
 def whole_caption(table: ResultTable) -> str:
@@ -117,8 +140,8 @@ def _comparison(
         )
     if any(cell.crossed_interval is not None for cell in cells):
         yield (
-            "The interval over seeds and examples also counts the choice of the validation examples as chance; it is "
-            "not adjusted."
+            "The interval over seeds and examples also counts the choice of the examples as chance; it is not "
+            "adjusted."
         )
 
 

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from bert_lightning.config.published import Published, within
 from bert_lightning.metrics.direction import Better, better
 from bert_lightning.reports.arms import Arm
-from bert_lightning.reports.example_scores import paired_correctness
 from bert_lightning.reports.results import Metric, MetricCell, PublishedFigure
 from bert_lightning.studies.comparison import Run, Summary
+from bert_lightning.studies.example_scores import differences_by_seed
 from bert_lightning.studies.statistics import compare_seeds, crossed_interval, holm, mean_interval
 
 # A difference counts as shown if its adjusted p is below this.
@@ -145,10 +145,9 @@ def _with_examples(cells: Mapping[str, MetricCell], arms: Mapping[str, Arm], bas
     for label, cell in cells.items():
         if cell.interval is None or cell.values.keys() != cells[baseline.label].values.keys():
             continue
-        sides = paired_correctness(cell.metric, arms[label].runs, baseline.runs)
-        if sides is not None:
-            ours, theirs = sides
-            result[label] = replace(cell, crossed_interval=crossed_interval(ours - theirs, LEVEL).interval)
+        differences = differences_by_seed(arms[label].runs, baseline.runs, cell.metric)
+        if differences is not None:
+            result[label] = replace(cell, crossed_interval=crossed_interval(differences, LEVEL).interval)
     return result
 
 

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from bert_lightning.reports.confounds import confound_text
 from bert_lightning.reports.results import (
     ArmResult,
     Metric,
     MetricCell,
+    Overall,
     Results,
     ResultTable,
     repetition_of,
@@ -28,7 +29,7 @@ def as_csv(results: Results) -> str:
     """Return the results as a table with a line per arm and metric. Lists and mappings are JSON."""
     nothing = _entry(ResultTable("", "", (), ()), ArmResult("", {}, (), {}), Metric("", None), _EMPTY)
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_fields(nothing)], lineterminator="\n")
+    writer = csv.DictWriter(text, [*_fields({**nothing, "over_tasks": None})], lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(_fields, _entries(results)))
     return text.getvalue()
@@ -63,7 +64,33 @@ def _entries(results: Results) -> Iterator[dict[str, object]]:
         for arm in table.arms:
             # An arm of which no run has finished still has its entries, without numbers.
             for metric in table.metrics:
-                yield _entry(table, arm, metric, arm.cells.get(metric.name, _EMPTY))
+                cell = arm.cells.get(metric.name, _EMPTY)
+                over_tasks = _over_tasks(results.overall, table.title, arm.label, metric.name)
+                yield {**_entry(table, arm, metric, cell), "over_tasks": over_tasks}
+
+
+def _over_tasks(overall: Sequence[Overall], title: str, label: str, metric: str) -> dict[str, object] | None:
+    """Return the comparison over several tasks to which a number belongs; None if it belongs to none."""
+    for each in overall:
+        arm = next((arm for arm in each.arms if arm.label == label and each.tasks.get(title) == metric), None)
+        if arm is None:
+            continue
+        cell = arm.cell
+        return {
+            "tasks": dict(each.tasks),
+            "values": {str(seed): value for seed, value in cell.values.items()},
+            "mean": cell.mean,
+            "sd": cell.sd,
+            "n": cell.n,
+            "difference": cell.difference,
+            "interval": _bounds(cell.interval),
+            "p": cell.p,
+            "p_adjusted": cell.p_adjusted,
+            "test": cell.test,
+            "tasks_better_equal_worse": list(arm.tasks) if arm.tasks is not None else None,
+            "notes": list(cell.notes),
+        }
+    return None
 
 
 def _entry(table: ResultTable, arm: ArmResult, metric: Metric, cell: MetricCell) -> dict[str, object]:
@@ -121,6 +148,7 @@ def _entry(table: ResultTable, arm: ArmResult, metric: Metric, cell: MetricCell)
             }
             for each in missing
         ],
+        "failures": table.failures.get(arm.label),
         "runs": [run.name for run in runs],
         "commands": [repetition_of(run) for run in runs],
     }

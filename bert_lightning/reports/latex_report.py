@@ -13,12 +13,14 @@ from bert_lightning.reports.number_texts import (
     mean_text,
     n_text,
     number,
+    overall_fields,
     p_text,
     signed,
 )
 from bert_lightning.reports.results import (
     ArmResult,
     MetricCell,
+    Overall,
     Results,
     ResultTable,
     origin_text,
@@ -44,6 +46,8 @@ def as_latex(results: Results) -> str:
     for table in results.tables:
         lines += ["", *_tables(table, results.ranges, number_of_arms)]
         number_of_arms += len(table.arms)
+    for overall in results.overall:
+        lines += ["", *_overall(overall)]
     if results.checklist:
         rows = [
             [latex(item.question, breakable=True), latex(item.answer, breakable=True)] for item in results.checklist
@@ -64,7 +68,9 @@ def _tables(table: ResultTable, ranges: bool, before: int) -> Iterator[str]:
     yield from (comment(line) for line in _remarks(table))
     if not table.arms:
         return
-    caption = " ".join([f"{table.title}.", table.question or "", whole_caption(table), _missing(table)])
+    caption = " ".join(
+        [f"{table.title}.", table.question or "", whole_caption(table), _missing(table), *table.failures.values()]
+    )
     confounds = [confound_text(each) for each in table.confounds if each.explained_by is None]
     yield from _float(caption, f"{table.title}", confounds)
     yield from _grid(*_scores(table), [f"[{before + number}]" for number in range(1, len(table.arms) + 1)])
@@ -80,6 +86,14 @@ def _tables(table: ResultTable, ranges: bool, before: int) -> Iterator[str]:
         for run in arm.runs:
             origin = f"{run.name}: {origin_text(run)}: {repetition_of(run)}"
             yield comment(f"[{number_of_arm}] {arm.label}, seed {run.seed}: {origin}")
+
+
+def _overall(overall: Overall) -> Iterator[str]:
+    yield from _float(f"{overall.title}. {' '.join(overall.caption)}", overall.title, [])
+    fields = [overall_fields(arm) for arm in overall.arms]
+    rows = [[arm.label, *map(latex_number, each.values())] for arm, each in zip(overall.arms, fields, strict=True)]
+    yield from _grid(["", *map(latex, fields[0])], rows, [])
+    yield r"\end{table}"
 
 
 def _remarks(table: ResultTable) -> Iterator[str]:

@@ -12,12 +12,14 @@ from bert_lightning.reports.number_texts import (
     mean_text,
     n_text,
     number,
+    overall_fields,
     p_text,
     signed,
 )
 from bert_lightning.reports.results import (
     ArmResult,
     MetricCell,
+    Overall,
     Results,
     ResultTable,
     command_of,
@@ -34,6 +36,8 @@ def as_markdown(results: Results) -> str:
     footnotes: list[str] = []
     for table in results.tables:
         lines += _table(table, results.ranges, footnotes)
+    for overall in results.overall:
+        lines += _overall(overall)
     if results.checklist:
         rows = [[markdown(item.question), markdown(item.answer)] for item in results.checklist]
         lines += ["## Reproducibility checklist", "", *_grid(["item", "answer"], rows), ""]
@@ -107,8 +111,29 @@ def _differences(table: ResultTable) -> Iterator[str]:
         line += [p_text(cell.exact_p)] * with_exact
         line += [equivalence_text(cell.equivalent)] * with_margin
         line += [interval_text(cell.crossed_interval)] * with_examples
-        lines.append([each.replace("[", r"\[").replace("]", r"\]") if "[" in each[:1] else each for each in line])
+        lines.append([*map(_interval_escaped, line)])
     yield from (f"### Differences to {markdown(table.baseline or '')}", "", *_grid(header, lines), "")
+
+
+def _interval_escaped(field: str) -> str:
+    return field.replace("[", r"\[").replace("]", r"\]") if "[" in field[:1] else field
+
+
+def _overall(overall: Overall) -> Iterator[str]:
+    rows = [(arm.label, overall_fields(arm)) for arm in overall.arms]
+    header = ["arm", *rows[0][1]]
+    lines = [
+        [markdown(label), *(_interval_escaped(each).replace("*", r"\*") for each in fields.values())]
+        for label, fields in rows
+    ]
+    yield from (
+        f"## {markdown(overall.title)}",
+        "",
+        *_grid(header, lines),
+        "",
+        markdown(" ".join(overall.caption)),
+        "",
+    )
 
 
 def _ranges(table: ResultTable) -> Iterator[str]:
@@ -145,6 +170,8 @@ def _missing(table: ResultTable) -> Iterator[str]:
         ]
         header = ["arm", "seed", "state", "run", "last message"]
         yield from ("### Not in the table", "", *_grid(header, rows), "")
+    if table.failures:
+        yield from (markdown(" ".join(table.failures.values())), "")
 
 
 def _footnote(arm: ArmResult, footnotes: list[str]) -> str:

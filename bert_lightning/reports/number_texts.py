@@ -3,7 +3,7 @@
 import math
 
 from bert_lightning.reports.cells import ALPHA
-from bert_lightning.reports.results import MetricCell
+from bert_lightning.reports.results import MetricCell, OverallArm
 
 # Digits after the point, unless a number is so small that it would lose its own.
 _DECIMALS, _MOST_DECIMALS = 4, 8
@@ -67,6 +67,20 @@ def is_significant(cell: MetricCell) -> bool:
 def n_text(cell: MetricCell, num_runs: int) -> str:
     """Return the number of seeds as text, where it is not that of the arm."""
     return f" (n {cell.n})" if cell.n != num_runs else ""
+
+
+def overall_fields(arm: OverallArm) -> dict[str, str]:
+    """Return the comparison of an arm over several tasks as texts: heading -> text."""
+    cell = arm.cell
+    return {
+        "n": str(cell.n),
+        "average": (mean_text(cell) if cell.values else "") + ("*" if is_significant(cell) else ""),
+        "difference": signed(cell.difference) if cell.difference is not None else "",
+        "95 % interval": interval_text(cell.interval),
+        "p": p_text(cell.p),
+        "p (Holm)": p_text(cell.p_adjusted),
+        "tasks better, equal, worse": ", ".join(map(str, arm.tasks)) if arm.tasks is not None else "",
+    }
 
 
 def equivalence_text(equivalent: bool | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
+from bert_lightning.reports.number_texts import overall_fields
 from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
@@ -33,6 +34,7 @@ class _TablePart:
     table: TableView
     sections: Sequence[Section]
     missing: Sequence[NotInTable]
+    failures: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def page(results: Results) -> str:
         studies=studies,
         tables=tables,
         heading=studies[0].question if len(studies) == 1 else "Report",
+        overall=[(each, [(arm, overall_fields(arm)) for arm in each.arms]) for each in results.overall],
         checklist=results.checklist,
         axis_names=AXIS_NAMES,
         style=Markup(style),
@@ -125,4 +128,5 @@ def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _T
         table_view(table, number, progress, ranges=ranges),
         list(TableFigures(table, number, progress, num_runs).sections()),
         table.missing,
+        [*table.failures.values()],
     )

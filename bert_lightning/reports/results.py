@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,7 @@ class ResultTable:
         confounds: what arms differ in; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
         search: what the search has recorded, if the rows are its trials: the entry `search` of `study.json`.
+        failures: label of an arm -> a sentence that compares its failed runs with those of the baseline.
     """
 
     title: str
@@ -195,6 +196,45 @@ class ResultTable:
     confounds: tuple[Confound, ...] = ()
     missing: tuple[NotInTable, ...] = ()
     search: Mapping[str, Any] | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OverallArm:
+    """One arm over several tasks.
+
+    Attributes:
+        label: its name, the same in the tables of all tasks.
+        cell: the average over tasks of each seed, and its difference to the baseline. A seed that lacks a task is not
+            among its values.
+        tasks: on how many tasks its mean is better than that of the baseline, equal to it, and worse; None in the
+            baseline and without a difference.
+        is_baseline: whether the others are compared with it.
+    """
+
+    label: str
+    cell: MetricCell
+    tasks: tuple[int, int, int] | None = None
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The arms of several tables compared over all of their tasks.
+
+    Attributes:
+        title: what it is of, such as `glue: over all tasks`.
+        tasks: title of the table of each task -> the metric that counts.
+        arms: the arms, in the order of the first table.
+        baseline: label of the arm with which the others are compared.
+        caption: whole sentences.
+    """
+
+    title: str
+    tasks: Mapping[str, str]
+    arms: tuple[OverallArm, ...]
+    baseline: str
+    caption: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -218,11 +258,13 @@ class Results:
         tables: one per stage, task and data set.
         checklist: the reproducibility checklist; empty unless it is asked for.
         ranges: whether median, smallest and largest value are to be shown beside mean and deviation.
+        overall: the arms over several tasks, where tables have the same arms.
     """
 
     tables: tuple[ResultTable, ...]
     checklist: tuple[ChecklistItem, ...] = ()
     ranges: bool = False
+    overall: tuple[Overall, ...] = ()
 
     @property
     def unexplained(self) -> tuple[Confound, ...]:
@@ -233,7 +275,7 @@ class Results:
 def command_of(run: Run) -> str:
     """Return the command that trained a run, from its manifest; empty if it is not recorded."""
     command = str((run.manifest.get("sessions") or [{}])[-1].get("command", ""))
-    # A manifest holds the name of the script, which `python -m bert_lightning` calls so.
+    # Manifests of earlier versions hold the name of the file that `python -m bert_lightning` runs.
     return command.replace("__main__.py", "bert-lightning", 1) if command.startswith("__main__.py ") else command
 
 

@@ -6,13 +6,14 @@ from bert_lightning.checks import nearest
 from bert_lightning.config.published import Published
 from bert_lightning.errors import InputError
 from bert_lightning.reports.arms import Arm, Layout, find_arm, layouts_of, require_arm
-from bert_lightning.reports.captions import caption_of
+from bert_lightning.reports.captions import budget_text, caption_of
 from bert_lightning.reports.cells import cells_of, metrics_of, with_published
 from bert_lightning.reports.checklist import checklist_of
 from bert_lightning.reports.confounds import confounds_of
+from bert_lightning.reports.failures import failures_of
+from bert_lightning.reports.overall import overall_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
 from bert_lightning.studies.found_runs import Found
-from bert_lightning.wording import count
 
 
 def tabulate(
@@ -47,7 +48,7 @@ def tabulate(
         if name not in known:
             raise InputError(f"--metric is {name!r}, which no run has{nearest(name, known)}")
     tables = tuple(_table(layout, baseline, metrics) for layout in layouts)
-    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges)
+    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges, tuple(overall_of(tables)))
 
 
 def _states(found: Found) -> str:
@@ -63,6 +64,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
     columns = _columns(layout, metrics)
     chosen = _baseline(layout, baseline)
     margin = record.compare.equivalence if record is not None else None
+    search = record.search if record is not None and layout.of_search else None
     cells = {metric.name: cells_of(metric, layout.arms, chosen, margin) for metric in columns}
     arms = tuple(_arm_result(arm, cells, layout, arm is chosen) for arm in layout.arms)
     return ResultTable(
@@ -76,12 +78,13 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
         directory=layout.directory,
         baseline=chosen.label if chosen is not None else None,
         caption=(
-            *caption_of(columns, arms, chosen.label if chosen else None, margin, layout.of_search),
+            *caption_of(columns, arms, chosen.label if chosen else None, margin, search),
             *_chosen_by_search(layout),
         ),
         confounds=tuple(confounds_of(layout, [*cells.values()])),
         missing=tuple(layout.missing),
-        search=record.search if record is not None and layout.of_search else None,
+        search=search,
+        failures=failures_of(arms),
     )
 
 
@@ -125,13 +128,16 @@ def _published(arm: Arm, layout: Layout) -> list[Published]:
 def _chosen_by_search(layout: Layout) -> Iterator[str]:
     """Yield what a search gave the arms whose settings it chose: its budget, and how much its best score promised."""
     search = layout.record.search if layout.record is not None and not layout.of_search else None
-    arms = search.get("arms") if isinstance(search, dict) else None
-    for label, outcome in (arms if isinstance(arms, dict) else {}).items():
+    if search is None:
+        return
+    for label, outcome in (search.get("arms") or {}).items():
         if not any(arm.label == label for arm in layout.arms):
             continue
         confirmation = outcome.get("confirmation")
-        promised = f", and its score there was {confirmation['optimism']:+.4f} too good" if confirmation else ""
+        optimism = confirmation["optimism"] if confirmation else 0.0
+        amount = f"{abs(optimism):.4f} {'too good' if optimism > 0 else 'worse than with its seeds here'}"
+        promised = f", and its score there was {amount}" if confirmation else ""
         yield (
-            f"{label} is the best of {count(len(outcome.get('trials', ())), 'trial')} of a search{promised}. "
+            f"{label} is the best of {budget_text(search, label)} of a search{promised}. "
             "Its seeds here had no part in that choice."
         )

@@ -279,7 +279,7 @@ def circumstances() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "versions": versions,
         "hardware": {
             "platform": platform.platform(),
@@ -289,6 +289,14 @@ def circumstances() -> dict[str, object]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
+
+
+def command_line() -> str:
+    """Return the command of this process as one types it, also if it was started as `python -m bert_lightning`."""
+    path = Path(sys.argv[0])
+    # `python -m` puts the file of the package there, which no shell would find.
+    name = "bert-lightning" if path.parts[-2:] == ("bert_lightning", "__main__.py") else path.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def processor_name() -> str:

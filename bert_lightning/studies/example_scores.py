@@ -1,4 +1,4 @@
-"""What a metric counts in each example, from the predictions of two runs, for tests of two fixed models."""
+"""What a metric counts in each example, from predictions: of two runs, and of two arms with the same seeds."""
 
 import json
 import math
@@ -46,12 +46,14 @@ class PairedCounts:
         baseline: (examples, columns) of the other run.
         score: from such rows to the metric, up to `scale`.
         scale: 100 where the metric is in percent, otherwise 1.
+        examples: each example as text, without what a run predicted.
     """
 
     ours: Rows
     baseline: Rows
     score: Score
     scale: float
+    examples: tuple[str, ...]
 
 
 def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
@@ -66,7 +68,8 @@ def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
     for run, rows in zip(runs, predictions, strict=True):
         if not rows:
             return f"{run.name} has no predictions with gold labels"
-    if [*map(_example, predictions[0])] != [*map(_example, predictions[1])]:
+    examples, others_examples = (tuple(map(_example, rows)) for rows in predictions)
+    if examples != others_examples:
         return "the runs predicted other examples"
     found = False
     try:
@@ -79,13 +82,40 @@ def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
             computed = score(counts), score(others)
             for scale in (1.0, 100.0):
                 if all(_gives(run.scores()[metric], scale * each) for run, each in zip(runs, computed, strict=True)):
-                    return PairedCounts(counts, others, score, scale)
+                    return PairedCounts(counts, others, score, scale, examples)
     except (KeyError, TypeError, ValueError):
         # A file of another form, such as one that a user's task wrote.
         return "the form of the predictions is not known"
     if found:
         return "the predictions do not give the recorded scores: they are those of another checkpoint"
     return "it is not computed from the predictions"
+
+
+def differences_by_seed(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> Rows | None:
+    """Return by how much two arms differ with each seed in each example, (seeds, examples).
+
+    Args:
+        ours: the runs of one arm.
+        baseline: the runs of the other arm.
+        metric: the metric, which must be a mean over examples.
+
+    Returns:
+        None if the metric is no mean over examples, the arms have other seeds or seeds in another order, a run has no
+        predictions that give its score, or runs have other examples.
+    """
+    if [run.seed for run in ours] != [run.seed for run in baseline]:
+        return None
+    found: list[PairedCounts] = []
+    for pair in zip(ours, baseline, strict=True):
+        counts = paired_counts(*pair, metric)
+        if isinstance(counts, str) or counts.score not in (ACCURACY, MEAN):
+            return None
+        found.append(counts)
+        if counts.examples != found[0].examples:
+            return None
+    if not found or len(found[0].examples) < 2:
+        return None
+    return np.stack([each.scale * (each.ours - each.baseline)[:, 0] for each in found])
 
 
 def _gives(recorded: float, computed: float) -> bool:

@@ -1,8 +1,7 @@
 """The runs to which paths of a user lead: run directories, folders of runs, and studies."""
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, read_run
 from bert_lightning.studies.record import NAME as STUDY
 from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.run_folders import run_folders
 from bert_lightning.wording import first_line
 
 
@@ -89,7 +89,10 @@ def find_runs(paths: Sequence[Path]) -> Found:
         if not path.is_dir():
             problem = "is a file: name its folder" if path.exists() else "does not exist"
             raise InputError(f"{path} is not a run directory: it {problem}")
-        here = list(_walk(path, set()))
+        problems: list[str] = []
+        here = list(run_folders(path, problems))
+        if problems:
+            raise InputError(problems[0])
         if not here:
             raise InputError(f"{path} is not a run directory, and there is none in it, and no {STUDY}")
         for folder in here:
@@ -104,28 +107,6 @@ def find_runs(paths: Sequence[Path]) -> Found:
     of_studies = {os.path.realpath(run.directory.path) for study in found.studies for run in study.runs}
     found.runs[:] = [run for run in found.runs if os.path.realpath(run.directory.path) not in of_studies]
     return found
-
-
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """Yield the studies and run directories in a folder, which may be one itself, in natural order."""
-    place = os.path.realpath(folder)
-    if place in seen:
-        return
-    seen.add(place)
-    if StudyRecord.exists(folder) or RunDirectory(folder).exists:
-        yield folder
-        return
-    try:
-        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    for name in sorted(inside, key=_natural):
-        yield from _walk(folder / name, seen)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that puts `seed-2` before `seed-10`."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def found_run(directory: RunDirectory, *, strict: bool = False) -> FoundRun:

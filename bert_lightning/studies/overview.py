@@ -1,18 +1,16 @@
 """The runs below a folder with their states, for the command `runs`. This module imports nothing heavy."""
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bert_lightning.checkpoints.listing import is_leftover
-from bert_lightning.checkpoints.run_files import MANIFEST, SETTINGS
 from bert_lightning.errors import InputError
 from bert_lightning.runs.lock import lock_holder
 from bert_lightning.runs.status import RunStatus, read_status
 from bert_lightning.studies.record import NAME as STUDY
 from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.run_folders import run_folders
 
 DEFAULT_FOLDERS = (Path("runs"), Path("studies"))
 # States of which nothing more will come by itself.
@@ -61,46 +59,6 @@ def overview(paths: Sequence[Path]) -> Overview:
                     seen.add(place)
                     runs.append(run)
     return Overview(runs, problems)
-
-
-def run_folders(folder: Path, problems: list[str], above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the studies and run directories in a folder, which may be one itself, in natural order.
-
-    A directory of a run that lacks its configuration is among them. Folders that cannot be read are added to
-    `problems`.
-    """
-    if any((folder / name).is_file() for name in (STUDY, SETTINGS)) or _may_be_a_run(folder):
-        yield folder
-        return
-    place = os.path.realpath(folder)
-    if place in above:
-        return
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not is_leftover(entry.name) and _is_folder(entry)]
-    except OSError as error:
-        problems.append(f"{folder}: cannot be read: {error.strerror or error}")
-        return
-    for name in sorted(names, key=_natural):
-        yield from run_folders(folder / name, problems, above | {place})
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link that leads to itself.
-        return False
-
-
-def _may_be_a_run(folder: Path) -> bool:
-    """Return whether a folder has a manifest and checkpoints. Folders of data have a manifest, too."""
-    return (folder / MANIFEST).is_file() and (folder / "checkpoints").is_dir()
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that puts `seed-2` before `seed-10`."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:

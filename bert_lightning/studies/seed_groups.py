@@ -7,8 +7,8 @@ from pathlib import Path
 from bert_lightning.errors import InputError
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, group_runs, read_run
-from bert_lightning.studies.overview import run_folders
 from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.run_folders import run_folders
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.record import FINISHED
 from bert_lightning.studies.comparison import Run, group_runs, read_run
-from bert_lightning.studies.overview import run_folders
 from bert_lightning.studies.record import RecordedRun, StudyRecord
+from bert_lightning.studies.run_folders import run_folders
 from bert_lightning.studies.seed_groups import by_seed, finished_runs
 
 _MOST_NAMED = 8

@@ -376,12 +376,35 @@ def test_the_winner_of_a_search_stands_apart_from_the_trials_with_its_budget_and
     replace(
         record,
         runs=tuple(replace(run, trial=trials.get(run.arm)) for run in record.runs),
-        search={"arms": {"searched": {"trials": [{}, {}], "confirmation": confirmation}}},
+        search={"seeds": [1], "arms": {"searched": {"trials": [{}, {}], "confirmation": confirmation}}},
     ).write(study)
     fresh, search = results_of(study).tables
     assert [arm.label for arm in fresh.arms] == ["searched"]
-    assert "searched is the best of 2 trials of a search, and its score there was +0.0900 too good." in text_of(fresh)
+    promised = "searched is the best of 2 trials with 1 seed each of a search, and its score there was 0.0900 too"
+    assert promised in text_of(fresh)
     assert search.title == "example: search"
     assert {arm.label: arm.trial for arm in search.arms} == trials
     assert search.baseline is None
     assert "too good by chance" in text_of(search)
+
+
+def test_the_trials_of_searched_arms_have_the_budget_of_each_arm_in_their_caption_and_no_baseline(tmp_path):
+    study = write_study(tmp_path / "s", {"a, trial 0": {1: 0.9, 2: 0.9}, "b, trial 0": {1: 0.7, 2: 0.6}})
+    record = StudyRecord.read(study)
+    arms = {"a": {"trials": [{}]}, "b": {"trials": [{}, {}, {}]}}
+    runs = tuple(replace(run, arm=run.arm[0], trial=0) for run in record.runs)
+    replace(record, runs=runs, search={"seeds": [1, 2], "arms": arms}).write(study)
+    table = table_of(study)
+    assert table.baseline is None
+    assert not any(arm.is_baseline or arm.cells["val/accuracy"].difference for arm in table.arms)
+    assert "The search had 1 trial with 2 seeds each for a; 3 trials with 2 seeds each for b." in text_of(table)
+
+
+def test_a_run_without_its_configuration_is_named_as_damaged_and_leftovers_are_no_runs(tmp_path):
+    for name in ("seed-1", "seed-2", "seed-3~"):
+        write_run(tmp_path / name, 1)
+    (tmp_path / "seed-2/config.yaml").unlink()
+    (tmp_path / "seed-2/checkpoints").mkdir()
+    table = table_of(tmp_path)
+    assert [run.name for run in table.arms[0].runs] == [str(tmp_path / "seed-1")]
+    assert [(each.directory.name, each.state) for each in table.missing] == [("seed-2", "damaged")]

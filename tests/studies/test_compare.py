@@ -14,7 +14,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.metrics.entities import score_entities
 from bert_lightning.metrics.squad import score_squad_v1
 from bert_lightning.studies.comparison import read_run
-from bert_lightning.studies.example_scores import PairedCounts, paired_counts
+from bert_lightning.studies.example_scores import PairedCounts, differences_by_seed, paired_counts
 from bert_lightning.studies.side_differences import side_differences
 from bert_lightning.studies.sides import side_of
 from tests.support.made_runs import make_run, make_study, recorded, row
@@ -313,3 +313,27 @@ def test_labels_that_only_one_run_predicts_do_not_shift_the_counts(tmp_path):
 def test_predictions_that_do_not_fit_give_the_reason_why_there_is_no_test(tmp_path, change, reason):
     rows = predicted("aabb", "aabb")
     assert reason in pair(tmp_path, "val/accuracy", [rows, change(rows)], [1.0, 1.0])
+
+
+def test_answers_of_arms_with_the_same_seeds_differ_in_each_example_by_percent(tmp_path):
+    arms = {"ours": ["a b", "c d"], "baseline": ["a", "x"]}
+    runs = {}
+    for arm, answers in arms.items():
+        for seed in (1, 2):
+            given = answers if seed == 1 else ["a b", "c"]
+            rows = [
+                {"id": str(i), "answer": answer, "gold": [gold]}
+                for i, (answer, gold) in enumerate(zip(given, ["a b", "c d"], strict=True))
+            ]
+            f1 = 100 * np.mean([{"a b": 1, "c d": 1, "a": 0, "c": 2 / 3, "x": 0}[answer] for answer in given])
+            scores = [{"step": 1, "time": 1, "val/f1": f1}]
+            path = make_run(
+                tmp_path / arm / str(seed), config={"seed_everything": seed}, rows=scores, predictions=rows
+            )
+            runs.setdefault(arm, []).append(read_run(path))
+    found = differences_by_seed(runs["ours"], runs["baseline"], "val/f1")
+    # "a" is an article, which the official scorer leaves out.
+    assert found.tolist() == [[pytest.approx(100), pytest.approx(100)], [0, 0]]
+    assert differences_by_seed(runs["ours"], runs["baseline"][::-1], "val/f1") is None
+    assert differences_by_seed(runs["ours"], runs["baseline"][:1], "val/f1") is None
+    assert differences_by_seed(runs["ours"], runs["baseline"], "val/loss") is None

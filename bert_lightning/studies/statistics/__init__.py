@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         item_counts,
     )
     from bert_lightning.studies.statistics.search import expected_maximum
-    from bert_lightning.studies.statistics.seeds import compare_seeds, compare_tasks, mean_interval
+    from bert_lightning.studies.statistics.seeds import compare_seeds, compare_tasks, mean_interval, tasks_won
     from bert_lightning.studies.statistics.sequential import stopping_levels
 
 __all__ = [
@@ -82,6 +82,7 @@ __all__ = [
     "seeds_needed",
     "signed_ranks",
     "stopping_levels",
+    "tasks_won",
     "wilson",
 ]
 

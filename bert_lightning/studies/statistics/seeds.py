@@ -127,13 +127,29 @@ def compare_tasks(
         differing = ", ".join(sorted(ours.keys() ^ baseline.keys())) or "none"
         raise InputError(f"both arms must have the same tasks, at least one; in one arm only: {differing}")
     found = compare_seeds(_averages(ours), _averages(baseline), level, equivalence)
-    signs = [_sign(compare_seeds(ours[task], baseline[task], level).difference) for task in ours]
-    counts = f"{signs.count(1)} won, {signs.count(0)} tied, {signs.count(-1)} lost"
+    won, tied, lost = tasks_won(ours, baseline)
+    counts = f"{won} won, {tied} tied, {lost} lost"
     notes = (
         f"Of {len(ours)} tasks: {counts}, by their means.",
         "The tasks are no sample, so the interval says nothing about other tasks.",
     )
     return replace(found, test=f"{found.test} of the average over tasks", notes=(*found.notes, *notes))
+
+
+def tasks_won(
+    ours: Mapping[str, Mapping[int, float]], baseline: Mapping[str, Mapping[int, float]]
+) -> tuple[int, int, int]:
+    """Return on how many tasks the mean of ours is higher than that of the baseline, equal to it, and lower.
+
+    Args:
+        ours: task -> seed -> score. A task without a finite score in one of the arms is not counted.
+        baseline: the same of the other arm, with the same tasks.
+
+    >>> tasks_won({"rte": {1: 0.7}, "cola": {1: 0.5}}, {"rte": {1: 0.6}, "cola": {1: 0.5}})
+    (1, 1, 0)
+    """
+    signs = [_sign(compare_seeds(ours[task], baseline[task]).difference) for task in ours]
+    return signs.count(1), signs.count(0), signs.count(-1)
 
 
 def _sign(difference: float | None) -> int | None:
