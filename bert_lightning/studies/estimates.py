@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bert_lightning.checkpoints.provenance import METRICS
+from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.record import UNFINISHED, RecordedRun
@@ -32,8 +33,8 @@ class Estimates:
         self._rates: dict[tuple[str, ...], list[float]] = defaultdict(list)
         self._steps: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for run, recorded in runs.items():
-            step = RunDirectory(folder / recorded.directory).read_manifest().get("step")
-            if recorded.state == "finished" and step and recorded.seconds:
+            step = _last_step(folder / recorded.directory) if recorded.state == "finished" else None
+            if step and recorded.seconds:
                 for key in _keys(run):
                     self._rates[key].append(recorded.seconds / step)
                     self._steps[key].append(step)
@@ -52,6 +53,13 @@ class Estimates:
         steps = run.experiment.trainer.max_steps or statistics.median(self._steps[key])
         done = newest_step(self._folder / recorded.directory) if recorded.state != "waiting" else 0
         return max(0.0, steps - done) * statistics.median(self._rates[key])
+
+
+def _last_step(directory: Path) -> int | None:
+    """Return the step at which a run ended; None if its manifest does not say. Damage must not end a study."""
+    with suppress(InputError):
+        return RunDirectory(directory).read_manifest().get("step")
+    return None
 
 
 def newest_step(directory: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_lightning.checkpoints.files import write_json
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
@@ -46,8 +47,19 @@ def failing(*names: str, status: int = 1):
 def finished(job) -> int:
     """Imitate a run that finishes."""
     job.directory.mkdir(parents=True, exist_ok=True)
-    (job.directory / "manifest.json").write_text(json.dumps({"ended": "finished", "step": 4}))
+    # The study reads manifests meanwhile, in another thread.
+    write_json(job.directory / "manifest.json", {"ended": "finished", "step": 4})
     return 0
+
+
+def test_a_damaged_manifest_is_one_failed_run_and_does_not_end_the_study():
+    [run, *_] = ablate(file(), launcher=InProcess(finished)).runs
+    (FOLDER / run.directory / "manifest.json").write_text("")
+    record = ablate(file(seeds=[1, 2, 3]), launcher=InProcess(finished))
+    failed = [(each.directory, each.message) for each in record.runs if each.state == "failed"]
+    assert [directory for directory, _ in failed] == [run.directory]
+    assert "damaged" in str(failed[0][1])
+    assert {each.state for each in record.runs if each.seed == 3} == {"finished"}
 
 
 def states(record: StudyRecord) -> dict[str, str]:
