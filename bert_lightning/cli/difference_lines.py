@@ -1,4 +1,4 @@
-"""What the command `compare` prints."""
+"""Output of the command `compare`."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What the command `power` prints: whole sentences."""
+"""Output of the command `power`: whole sentences."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the command `runs` prints: a row per run, failures with the ends of their logs, and a view that refreshes."""
+"""Output of the command `runs`: a row per run, failures with the ends of their logs, and a view that refreshes."""
 
 import os
 import select
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bert_lightning.checkpoints.plain_text import printable
+from bert_lightning.runs.log_file import last_lines
 from bert_lightning.runs.status import RunStatus
 from bert_lightning.studies.overview import Overview
-from bert_lightning.wording import count
+from bert_lightning.wording import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -35,8 +36,8 @@ _STYLES = {
     "finished": "",
 }
 _MOST_SCORES = 3
-# Lines of a log that are shown, and the bytes that hold them.
-_LOG_LINES, _LOG_BYTES = 12, 1 << 14
+# Lines of a log that are shown.
+LOG_LINES = 12
 _SECONDS_BETWEEN = 2.0
 # Rows of a terminal that are not rows of runs: header, lines, and the counts below.
 _OTHER_LINES = 7
@@ -74,22 +75,6 @@ def _speed(run: RunStatus) -> str:
 def _main_scores(run: RunStatus) -> list[tuple[str, float]]:
     """Return the scores for which there is room, with losses after the others."""
     return sorted(run.scores.items(), key=lambda item: "loss" in item[0])[:_MOST_SCORES]
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units.
-
-    >>> duration(7.2), duration(3725), duration(200_000)
-    ('7 s', '1 h 02 min', '2 d 7 h')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def totals(runs: Sequence[RunStatus]) -> str:
@@ -132,41 +117,28 @@ def failure_lines(run: RunStatus) -> Iterator[str]:
     at = "" if run.step is None else f" at step {run.step:,}"
     yield printable(f"{run.directory}: {run.state}{at}{seed}")
     yield printable(f"  {run.message}")
-    lines = log_lines(run.log)
     if run.log is None:
         yield "  no log: what it printed went to its terminal"
-    elif not lines:
+    elif not (lines := last_lines(run.log, LOG_LINES)):
         yield printable(f"  {run.log} is empty")
     else:
         yield printable(f"  the last lines of {run.log}:")
         yield from (printable(f"    {line}") for line in lines)
 
 
-def log_lines(log: Path | None) -> list[str]:
-    """Return the last lines of a log; of a line that a progress bar wrote over itself, what was last."""
-    if log is None:
-        return []
-    try:
-        with open(log, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LOG_BYTES))
-            text = file.read(_LOG_BYTES).decode(errors="replace")
-    except OSError as error:
-        return [f"it cannot be read: {error.strerror or error}"]
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-_LOG_LINES:]
-
-
-def as_json(run: RunStatus) -> Mapping[str, object]:
-    """Return a run as an object for JSON."""
-    return asdict(run) | {"directory": str(run.directory), "log": None if run.log is None else str(run.log)}
+def as_json(run: RunStatus, with_log: bool = False) -> Mapping[str, object]:
+    """Return a run as an object for JSON, with the last lines of its log if they are asked for."""
+    values = asdict(run) | {"directory": str(run.directory), "log": None if run.log is None else str(run.log)}
+    if with_log:
+        values["log_lines"] = [] if run.log is None else last_lines(run.log, LOG_LINES)
+    return values
 
 
 # -- refreshing --------------------------------------------------------------------------------------------------
 
 
 class _Change(NamedTuple):
-    """What a view without a terminal prints anew if it changes."""
+    """Values whose change makes a view without a terminal print a new line."""
 
     state: str
     scores: tuple[tuple[str, float], ...]

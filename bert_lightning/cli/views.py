@@ -110,7 +110,7 @@ def _runs(options: argparse.Namespace) -> int:
     if options.watch and (options.failed or options.json):
         other = "--failed" if options.failed else "--json"
         raise InputError(f"--watch and {other} contradict each other: {other} prints once")
-    from bert_lightning.cli.run_rows import as_json, failure_lines, log_lines
+    from bert_lightning.cli.run_rows import as_json, failure_lines
     from bert_lightning.studies.overview import DEFAULT_FOLDERS, Overview, overview
 
     def read() -> Overview:
@@ -123,9 +123,7 @@ def _runs(options: argparse.Namespace) -> int:
         log.warning("%s", problem)
     runs = found.failed() if options.failed else found.runs
     if options.json:
-        print_json(
-            [{**as_json(run), **({"log_lines": log_lines(run.log)} if options.failed else {})} for run in runs]
-        )
+        print_json([as_json(run, with_log=options.failed) for run in runs])
     elif options.failed and found.runs:
         for run in runs:
             print(*failure_lines(run), "", sep="\n")

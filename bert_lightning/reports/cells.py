@@ -122,8 +122,7 @@ def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float
     for label, cell in cells.items():
         if label == baseline or cell.mean is None or other.mean is None:
             continue
-        found = compare_seeds(cell.values, other.values, LEVEL)
-        margin = compare_seeds(cell.values, other.values, LEVEL, equivalence) if equivalence is not None else found
+        found = compare_seeds(cell.values, other.values, LEVEL, equivalence)
         result[label] = replace(
             cell,
             difference=found.difference,
@@ -132,7 +131,7 @@ def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float
             test=found.test,
             exact_p=found.exact_p,
             exact_test=found.exact_test,
-            equivalent=margin.equivalent,
+            equivalent=found.equivalent,
             notes=(*cell.notes, *found.notes),
         )
     adjusted = holm([cell.p for cell in result.values()])

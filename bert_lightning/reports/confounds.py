@@ -1,4 +1,4 @@
-"""What arms differ in besides their axis: versions, commit, data, hardware, precision, steps done.
+"""Differences between arms besides their axis: versions, commit, data, hardware, precision, steps done.
 
 A difference is known by its values per arm. It is a consequence if an axis or an earlier stage of the study explains
 it, as a vocabulary explains other data. All others are confounds: the arms may differ because of them.

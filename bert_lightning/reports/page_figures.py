@@ -25,7 +25,7 @@ from bert_lightning.reports.results import ArmResult, Metric, MetricCell, Result
 from bert_lightning.studies.comparison import Run
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
-# More arms are told apart by rank instead of colour, dashes and marks.
+# With more arms, colour shows the rank, because there are not so many colours, dashes and marks.
 _MOST_STYLES = 16
 # More rows of points are folded away, and more figures of curves too.
 _MOST_ROWS, _MOST_CURVES, _MOST_FOLDED = 24, 6, 24

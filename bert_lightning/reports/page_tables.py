@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from bert_lightning.config.yaml_files import dump_yaml
 from bert_lightning.reports.captions import whole_caption
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.figures.scales import duration
 from bert_lightning.reports.number_texts import interval_text, is_significant, n_text, p_text, signed
 from bert_lightning.reports.number_texts import number as number_text
 from bert_lightning.reports.results import (
@@ -20,6 +19,7 @@ from bert_lightning.reports.results import (
     repetition_of,
 )
 from bert_lightning.studies.comparison import Run
+from bert_lightning.wording import duration
 
 # A longer table scrolls by itself.
 _MOST_ROWS = 30

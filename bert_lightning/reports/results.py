@@ -166,7 +166,7 @@ class ResultTable:
     """Arms and metrics of one stage, task and data set.
 
     Attributes:
-        title: what the table is of, such as `nsp: rte`.
+        title: its study and stage, or its task, such as `nsp: rte`.
         task: name of the task.
         metrics: its columns.
         arms: its rows.

@@ -30,7 +30,7 @@ _BASELINES = ("unigram", "majority")
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What a run directory says about its run.
+    """State of a run, as its directory has it.
 
     Attributes:
         directory: the directory.

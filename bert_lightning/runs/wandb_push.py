@@ -40,7 +40,7 @@ PushMode = Literal["online", "offline"]
 
 @dataclass(frozen=True)
 class Push:
-    """What became of one run.
+    """Result of pushing one run.
 
     Attributes:
         run: the run directory.
@@ -57,7 +57,7 @@ class Push:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a W&B run is built from.
+    """The parts of a run directory that a W&B run is built from.
 
     Attributes:
         directory: the run directory.

@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.listing import entries
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
-from bert_lightning.studies.estimates import Estimates, duration
+from bert_lightning.studies.estimates import Estimates
 from bert_lightning.studies.launchers import Launcher, LocalLauncher, check_shares, visible_devices
 from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs
 from bert_lightning.studies.progress import STALE, Progress
@@ -19,6 +19,7 @@ from bert_lightning.studies.record import UNFINISHED, StudyRecord, remove_leftov
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
 from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.version import __version__
+from bert_lightning.wording import duration
 
 # How many runs a message names one by one, and how many lines the plan has at most.
 _NAMED, _LONGEST_PLAN = 5, 40

@@ -1,4 +1,4 @@
-"""What a job of a cluster does: it trains one run of a study with a plain `fit`, and writes down how that ended."""
+"""A job of a cluster: it trains one run of a study with a plain `fit`, and records how that ended."""
 
 import os
 import signal

@@ -1,7 +1,5 @@
 """How long the rest of a study takes, estimated from its finished runs."""
 
-import json
-import os
 import re
 import statistics
 from collections import defaultdict
@@ -14,6 +12,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.record import UNFINISHED, RecordedRun
+from bert_lightning.training.metric_rows import read_last
 
 _CHECKPOINT = re.compile(r"step-(\d+)")
 # Bytes in which a row of metrics fits.
@@ -70,31 +69,8 @@ def newest_step(directory: Path) -> int:
 
 def logged_step(directory: Path) -> int:
     """Return the step of the last row of a run's metrics; 0 without one."""
-    try:
-        with open(directory / METRICS, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        with suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(line)["step"])
-    return 0
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    >>> duration(42), duration(400), duration(5000), duration(200000)
-    ('42 s', '7 min', '1 h 23 min', '2 d 8 h')
-    """
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = round(minutes / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+    steps = [row["step"] for row in read_last(directory / METRICS, _TAIL) if isinstance(row.get("step"), int)]
+    return steps[-1] if steps else 0
 
 
 def _keys(run: PlannedRun) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""What a metric counts in each example, from predictions: of two runs, and of two arms with the same seeds."""
+"""Counts of a metric in each example, from predictions: of two runs, and of two arms with the same seeds."""
 
 import json
 import math
@@ -39,7 +39,7 @@ _Predictions = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """What a metric counts in each example for two runs with the same examples.
+    """Counts of a metric in each example, for two runs with the same examples.
 
     Attributes:
         ours: (examples, columns).

@@ -15,7 +15,7 @@ NAME = "study.json"
 FORMAT = 1
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted", "pruned", "blocked"]
-"""What became of a run.
+"""State of a run.
 
 A failed run ended by an error. An interrupted one was stopped or killed, and resumes. A blocked one has an upstream
 run that did not finish. A pruned one was stopped by a search, because other trials were better.
@@ -27,7 +27,7 @@ UNFINISHED: tuple[State, ...] = ("waiting", "interrupted", "running", "blocked")
 
 @dataclass(frozen=True)
 class Compare:
-    """What a study compares.
+    """Metrics and baseline of a study's comparison.
 
     Attributes:
         metric: names of the metrics, such as val/accuracy; empty for all.

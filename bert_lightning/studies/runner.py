@@ -1,6 +1,5 @@
 """The running of a study: runs train one after the other or at the same time, and the record follows them."""
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,17 @@ from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import Interrupted
 from bert_lightning.runs.directory import RunDirectory
-from bert_lightning.studies.estimates import Estimates, duration, logged_step
+from bert_lightning.runs.log_file import last_lines
+from bert_lightning.studies.estimates import Estimates, logged_step
 from bert_lightning.studies.launchers import Job, Launcher
 from bert_lightning.studies.plan import PlannedRun
 from bert_lightning.studies.progress import TO_DO, Progress
 from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.states import after_process, current
+from bert_lightning.wording import duration
 
 # How many lines of a failed run are shown.
 _SHOWN_LINES = 6
-# Bytes at the end of a log in which these lines are.
-_TAIL = 1 << 14
 # Seconds between two looks at the runs that train, for the line about them.
 _REFRESH = 2.0
 # W&B accepts tags of at most so many characters.
@@ -32,7 +31,7 @@ _LONGEST_TAG = 64
 
 
 class Reporter(Protocol):
-    """What is told while a study runs."""
+    """A receiver of messages while a study runs."""
 
     def line(self, text: str) -> None:
         """Tell something once."""
@@ -129,7 +128,7 @@ class Runner:
         if status is None:
             return replace(before, state="interrupted" if before.attempts else "waiting")
         ended = replace(began, seconds=round(before.seconds + time.monotonic() - clock, 1))
-        return after_process(current(run, folder, directory, ended), status, last_lines(job.log, start))
+        return after_process(current(run, folder, directory, ended), status, _shown_lines(job.log, start))
 
     def _job(self, run: PlannedRun, directory: str) -> Job:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
@@ -168,7 +167,7 @@ class Runner:
             )
         elif recorded.state == "failed":
             log = self._progress.folder / recorded.log
-            lines = "".join(f"\n    {line}" for line in last_lines(log))
+            lines = "".join(f"\n    {line}" for line in _shown_lines(log))
             self._reporter.line(f"failed: {run.name} (status {recorded.status}), output in {log}{lines}")
         elif recorded.state == "interrupted":
             self._reporter.line(f"interrupted: {run.name} ({recorded.message}); it resumes with the next `ablate`")
@@ -246,19 +245,6 @@ def tags(values: Mapping[str, object]) -> list[str]:
     return [text.replace(", ", " ").replace(",", " ")[:_LONGEST_TAG] for text in texts]
 
 
-def last_lines(log: Path, start: int = 0) -> list[str]:
-    """Return the last lines of a log that are not empty.
-
-    Args:
-        log: the file, which may not exist.
-        start: where in it to begin, in bytes.
-    """
-    try:
-        with open(log, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(start, size - _TAIL))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("=== ")]
-    return [printable(line) for line in lines[-_SHOWN_LINES:]]
+def _shown_lines(log: Path, start: int = 0) -> list[str]:
+    """Return the last lines of a log as a terminal may show them."""
+    return [printable(line) for line in last_lines(log, _SHOWN_LINES, start)]

@@ -11,7 +11,7 @@ from bert_lightning.runs.status import is_score
 from bert_lightning.studies.seed_groups import SeedGroup, seed_groups
 from bert_lightning.studies.statistics import (
     detectable_difference,
-    interval_of_deviation,
+    deviation_interval,
     power_of_t,
     seeds_needed,
 )
@@ -24,7 +24,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """A question about the number of seeds.
 
     Attributes:
         metric: name of the score.
@@ -201,7 +201,7 @@ def _deviation(values: Sequence[float]) -> float | None:
 def _answer(question: Question, label: str, paired: bool, num: int, deviation: float | None, degrees: int) -> Answer:
     if not deviation:
         return Answer(label, paired, num, None)
-    interval = interval_of_deviation(deviation, degrees, LEVEL)
+    interval = deviation_interval(deviation, degrees, LEVEL)
 
     def needed(spread: float) -> int:
         return seeds_needed(question.difference, spread, paired=paired, power=question.power, alpha=question.alpha)

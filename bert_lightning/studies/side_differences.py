@@ -1,4 +1,4 @@
-"""What differs between two sides of a comparison: settings, circumstances, code, data, curves, scores, weights."""
+"""Differences between two sides of a comparison: settings, circumstances, code, data, curves, scores, weights."""
 
 import difflib
 import statistics

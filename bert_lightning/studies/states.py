@@ -1,4 +1,4 @@
-"""What became of the runs of a study, read from their directories: no record of the study is needed for it."""
+"""States of the runs of a study, read from their directories: no record of the study is needed for it."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence

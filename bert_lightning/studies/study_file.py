@@ -42,7 +42,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Varied:
-    """What varies in a stage: named arms times a product of axes.
+    """Arms and axes of a stage: named arms times a product of axes.
 
     Attributes:
         arms: name -> dotted keys and values; None if no arms are named.

@@ -1,4 +1,4 @@
-"""What differs between two runs: the values that they logged, and the circumstances of their sessions."""
+"""Differences between two runs: the values that they logged, and the circumstances of their sessions."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ _VOID = {"meta", "input", "link", "img", "br", "hr", "wbr"}
 
 
 class Parsed(HTMLParser):
-    """What a page holds.
+    """The content of a page.
 
     Attributes:
         tags: each element with its attributes, in order.

@@ -1,4 +1,4 @@
-"""What a manifest records about the process that trains."""
+"""Records of a manifest about the process that trains."""
 
 import pytest
 

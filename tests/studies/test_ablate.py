@@ -12,10 +12,10 @@ from bert_lightning.checkpoints.files import write_json
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.runs.log_file import last_lines
 from bert_lightning.studies.ablation import ablate
 from bert_lightning.studies.launchers import LocalLauncher
 from bert_lightning.studies.record import StudyRecord
-from bert_lightning.studies.runner import last_lines
 from tests.support.studies import InProcess, write_experiments, write_study
 
 FOLDER = Path("studies/nsp")
@@ -347,8 +347,9 @@ def test_the_last_lines_of_a_log_leave_out_those_of_earlier_processes(tmp_path):
     start = log.stat().st_size
     with open(log, "a") as file:
         file.write("=== started\n" + "".join(f"line {number}\n\n" for number in range(9)) + "bell \a\n")
-    assert last_lines(log, start) == [*(f"line {number}" for number in range(4, 9)), "bell \\x07"]
-    assert last_lines(tmp_path / "none.log") == []
+    assert last_lines(log, 6, start) == [*(f"line {number}" for number in range(4, 9)), "bell \a"]
+    assert last_lines(log, 20) == ["old", *(f"line {number}" for number in range(9)), "bell \a"]
+    assert last_lines(tmp_path / "none.log", 6) == []
 
 
 def test_a_real_process_trains_and_writes_its_log(capsys):

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from bert_lightning.cli import main
-from bert_lightning.cli.run_rows import log_lines, watched_lines
+from bert_lightning.cli.run_rows import LOG_LINES, watched_lines
 from bert_lightning.runs import status as status_of_runs
 from bert_lightning.runs.lock import DirectoryLock
+from bert_lightning.runs.log_file import last_lines
 from bert_lightning.runs.status import read_status
 from bert_lightning.studies.overview import Overview, overview
 from tests.support.made_runs import BEGAN, make_run, make_study, recorded, row
@@ -256,7 +257,7 @@ def test_failed_runs_are_shown_with_their_error_and_the_end_of_their_log(tmp_pat
     assert "\x1b" not in out
     assert f"{tmp_path / 'killed'}: killed" in out
     assert "2 of 3 failed" in out
-    assert log_lines(tmp_path / "bad.log")[-2:] == ["bar 2", "\x1b[31mend"]
+    assert last_lines(tmp_path / "bad.log", LOG_LINES)[-2:] == ["bar 2", "\x1b[31mend"]
 
 
 def test_wrong_arguments_are_one_message(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What a W&B file holds, read without W&B's server: a log of protocol buffers in LevelDB's format."""
+"""The content of a W&B file, read without W&B's server: a log of protocol buffers in LevelDB's format."""
 
 import json
 import struct

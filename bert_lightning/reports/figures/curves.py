@@ -7,8 +7,9 @@ import numpy as np
 
 from bert_lightning.reports.figures.lines import Line, band, thinned
 from bert_lightning.reports.figures.progress import AXES, Axis, Progress
-from bert_lightning.reports.figures.scales import Scale, duration, short
+from bert_lightning.reports.figures.scales import Scale, short
 from bert_lightning.reports.figures.svg import Style, axes, element, framed, linked, path, picture, title
+from bert_lightning.wording import duration
 
 # Metric -> the metrics that hold the score of guessing.
 BASELINES = {
@@ -83,7 +84,7 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
     Args:
         quantity: name of the metric without `train/` or `val/`.
         arms: the arms, in the order of the table.
-        axis: what the curves are drawn against.
+        axis: the horizontal axis: steps, tokens or seconds.
         most_points: the most points of one line.
     """
     furthest = max((run.progress.total(axis) or 0.0 for arm in arms for run in arm.runs), default=0.0)

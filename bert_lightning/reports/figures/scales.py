@@ -143,18 +143,3 @@ def short(value: float) -> str:
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{float(f'{value:.4g}'):g}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in a few characters.
-
-    >>> [duration(seconds) for seconds in (0.4, 61, 3600, 200_000)]
-    ['0.4 s', '1 min 1 s', '1 h 0 min', '2 d 7 h']
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, letter, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {letter} {whole % size // smaller} {name}"
-    return f"{whole} s"

@@ -55,7 +55,7 @@ class Database:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """What the search noted about itself when it began; None if it has not begun."""
+        """Settings that the search noted when it began; None if it has not begun."""
         import optuna
 
         with self._faults():

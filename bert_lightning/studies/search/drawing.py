@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a trial is to train.
+    """A trial and the settings that it trains.
 
     Attributes:
         trial: the trial as the database keeps it, running and with its parameters.

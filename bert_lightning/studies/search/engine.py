@@ -19,7 +19,7 @@ _Run = TypeVar("_Run", contravariant=True)
 
 
 class Trainings(Protocol[_Run]):
-    """What is known about the runs of a search."""
+    """A source of what is known about the runs of a search."""
 
     def directory(self, run: _Run) -> str:
         """Return the run directory, relative to the folder of the study."""

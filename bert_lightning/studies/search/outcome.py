@@ -1,4 +1,4 @@
-"""What a search has found: the best trial, its score with fresh seeds, and what its budget was worth."""
+"""Outcome of a search: the best trial, its score with fresh seeds, and what its budget was worth."""
 
 import math
 import statistics

@@ -21,7 +21,7 @@ _TO_DO = (*TO_DO, "pruned")
 
 
 class Course(Protocol):
-    """What decides which runs train."""
+    """A rule that decides which runs train."""
 
     def step(self) -> Sequence[PlannedRun]:
         """Take in what the runs have reached, and return those that should train now."""

@@ -1,4 +1,4 @@
-"""What a search varies: ranges of numbers and lists of choices, over any keys of an experiment.
+"""The space of a search: ranges of numbers and lists of choices, over any keys of an experiment.
 
 A trial of optuna suggests the values. Its parameters have the names of the keys. A range inside a choice has the
 choice in its name, because optuna wants one name for one range.

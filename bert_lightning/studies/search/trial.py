@@ -1,4 +1,4 @@
-"""What becomes of one trial, from what its runs have reached."""
+"""The state of one trial and its next runs, from what its runs have reached."""
 
 import math
 import statistics
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a run of a trial has reached.
+    """Progress of a run of a trial.
 
     Attributes:
         state: what became of it.
@@ -33,7 +33,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a trial needs next.
+    """The next runs of a trial.
 
     Attributes:
         train: numbers of the runs that should train now.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bert_lightning.studies.statistics.power import (
         detectable_difference,
         deviation_interval,
-        interval_of_deviation,
         noether,
         power_of_t,
         seeds_needed,
@@ -71,7 +70,6 @@ __all__ = [
     "friedman",
     "holm",
     "interquartile_mean",
-    "interval_of_deviation",
     "item_counts",
     "mcnemar",
     "mean_interval",

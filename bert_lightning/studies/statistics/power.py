@@ -1,11 +1,9 @@
 """How many seeds a difference needs, by the noncentral t distribution."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from bert_lightning.errors import InputError
-from bert_lightning.studies.statistics.values import finite, no_spread, require_level, root, scipy_stats
+from bert_lightning.studies.statistics.values import require_level, root, scipy_stats
 
 # From here on, the t distribution is the normal one in all digits that matter.
 _MANY = 100_000
@@ -142,30 +140,10 @@ def noether(probability: float, *, power: float = 0.95, alpha: float = 0.05) -> 
     return int(np.ceil(z**2 / (6 * (0.5 - probability) ** 2)))
 
 
-def deviation_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of the true standard deviation, by the chi-square distribution.
-
-    With five runs, it reaches from 0.6 to 2.9 times the standard deviation that was seen.
-
-    Args:
-        values: one score or difference per run, at least two, not all equal.
-        level: confidence level.
-
-    Raises:
-        InputError: there are fewer than two values, they are all equal, or one is not finite.
-
-    >>> [round(bound, 2) for bound in deviation_interval([1, 2, 3, 4, 5])]
-    [0.95, 4.54]
-    """
-    require_level(level)
-    scores = finite(values, "values")
-    if len(scores) < 2 or no_spread(scores, float(np.abs(scores).max())):
-        raise InputError("a standard deviation needs at least two runs, which differ in their scores")
-    return interval_of_deviation(float(scores.std(ddof=1)), len(scores) - 1, level)
-
-
-def interval_of_deviation(deviation: float, degrees: int, level: float = 0.95) -> tuple[float, float]:
+def deviation_interval(deviation: float, degrees: int, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of the true standard deviation, from one that was estimated with some degrees of freedom.
+
+    It follows from the chi-square distribution. With five runs, it reaches from 0.6 to 2.9 times the estimate.
 
     Args:
         deviation: the estimate. That of two arms is the root of their mean variance.
@@ -174,6 +152,9 @@ def interval_of_deviation(deviation: float, degrees: int, level: float = 0.95) -
 
     Raises:
         InputError: a value is out of its range.
+
+    >>> [round(bound, 2) for bound in deviation_interval(2.5**0.5, 4)]
+    [0.95, 4.54]
     """
     require_level(level)
     if degrees < 1 or not (deviation > 0 and np.isfinite(deviation)):

@@ -1,4 +1,4 @@
-"""What the tests and intervals of this package return: an estimate, or a difference between two arms."""
+"""Results of the tests and intervals of this package: an estimate, or a difference between two arms."""
 
 from dataclasses import dataclass
 

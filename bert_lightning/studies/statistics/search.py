@@ -1,4 +1,4 @@
-"""What a search would have found with a smaller budget."""
+"""Expected best score of a search with a smaller budget."""
 
 from collections.abc import Sequence
 from math import comb

@@ -98,7 +98,7 @@ class SyntheticTrainings:
 
 
 class Disk:
-    """What stays when a search is stopped: its database, which is in the memory here, and its runs."""
+    """The database and the runs, which stay when a search is stopped. The database is in memory here."""
 
     _numbers = itertools.count()
 

@@ -1,4 +1,4 @@
-"""What the record says about a search, compared with a search of known shape and with closed forms."""
+"""The record of a search, compared with a search of known shape and with closed forms."""
 
 import itertools
 import statistics

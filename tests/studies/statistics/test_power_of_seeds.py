@@ -89,7 +89,7 @@ def test_the_interval_of_a_deviation_covers_it():
     generator, draws = np.random.default_rng(4), 1000
     hits = 0
     for _ in range(draws):
-        low, high = deviation_interval(generator.normal(0, 2, 5))
+        low, high = deviation_interval(generator.normal(0, 2, 5).std(ddof=1), 4)
         hits += low <= 2 <= high
     assert stats.binom.ppf(1e-4, draws, 0.95) <= hits <= stats.binom.ppf(1 - 1e-4, draws, 0.95)
 
@@ -97,10 +97,10 @@ def test_the_interval_of_a_deviation_covers_it():
 def test_values_without_a_spread_have_no_power():
     with pytest.raises(InputError, match="the runs must differ"):
         seeds_needed(0.1, 0)
-    with pytest.raises(InputError, match="differ in their scores"):
-        deviation_interval([0.7, 0.7])
-    with pytest.raises(InputError, match="at least two runs"):
-        deviation_interval([0.7])
+    with pytest.raises(InputError, match="a deviation of 0 "):
+        deviation_interval(0, 4)
+    with pytest.raises(InputError, match="with 0 degrees of freedom"):
+        deviation_interval(0.7, 0)
     with pytest.raises(InputError, match="other than 0"):
         seeds_needed(0, 1)
     with pytest.raises(InputError, match="at least 2"):
