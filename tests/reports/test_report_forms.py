@@ -176,3 +176,14 @@ def test_the_latex_of_hostile_names_compiles(tmp_path):
         write_run(tmp_path / f"{number}-failed", 2, config=config, ended="failed", error=message)
     compiled(tmp_path.parent, report(tmp_path, "tex", "--metric", "val/accuracy", "--metric", "val/$foo_$bar"))
     (tmp_path.parent / "report.tex").unlink()
+
+
+def test_the_command_names_failed_runs_and_counts_those_that_have_not_trained(tmp_path, capsys):
+    states = {("sgd", 3): ("failed", "out of memory")} | {("sgd", seed): ("waiting", None) for seed in (4, 5, 6)}
+    study = write_study(tmp_path / "s", {"adamw": BASE, "sgd": LOW}, states=states | {("lamb", 1): ("blocked", None)})
+    report(study, "csv")
+    [*lines, last] = [
+        line.partition("not in the table: ")[2] or line for line in capsys.readouterr().out.splitlines()
+    ]
+    assert lines == ["3 runs waiting, 1 run blocked", f"{study}/runs/sgd/seed-3 failed (out of memory)"]
+    assert last == f"report of 7 runs: {tmp_path / 'report.csv'}"

@@ -62,6 +62,18 @@ def test_a_damaged_manifest_is_one_failed_run_and_does_not_end_the_study():
     assert {each.state for each in record.runs if each.seed == 3} == {"finished"}
 
 
+def test_a_manifest_that_is_damaged_while_the_study_runs_only_costs_an_estimate():
+    [run, *_] = ablate(file(), launcher=InProcess(finished)).runs
+    manifest = FOLDER / run.directory / "manifest.json"
+
+    def finished_after_damage(job) -> int:
+        manifest.write_text("")
+        return finished(job)
+
+    record = ablate(file(seeds=[1, 2, 3]), launcher=InProcess(finished_after_damage))
+    assert {each.state for each in record.runs} == {"finished"}
+
+
 def states(record: StudyRecord) -> dict[str, str]:
     return {f"{run.stage}, {run.arm}, seed {run.seed}": run.state for run in record.runs}
 

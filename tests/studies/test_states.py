@@ -12,6 +12,7 @@ import yaml
 
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
+from bert_lightning.studies.estimates import logged_step
 from bert_lightning.studies.plan import plan_runs
 from bert_lightning.studies.progress import STALE, Progress
 from bert_lightning.studies.record import RecordedRun, StudyRecord
@@ -243,3 +244,9 @@ def test_a_record_is_read_back_as_it_was_written_and_its_faults_are_named(tmp_pa
             StudyRecord.read(tmp_path)
     with pytest.raises(InputError, match="holds no study"):
         StudyRecord.read(tmp_path / "none")
+
+
+def test_the_logged_step_is_that_of_the_last_complete_row(tmp_path):
+    assert logged_step(tmp_path) == 0
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/loss": 1.0}\n{"step": 20}\n{"step": 3')
+    assert logged_step(tmp_path) == 20
