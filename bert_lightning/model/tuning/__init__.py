@@ -5,20 +5,22 @@ model's parameters stay the same.
 """
 
 from bert_lightning.model.tuning.bitfit import BitFit
-from bert_lightning.model.tuning.lora import Lora, LowRankLinear
-from bert_lightning.model.tuning.table import TUNINGS, described, merged, register_tuning, saved_tuning, tune
+from bert_lightning.model.tuning.changed_linear import ChangedLinear
+from bert_lightning.model.tuning.lora import Lora
+from bert_lightning.model.tuning.table import TUNINGS, described, merged, register_tuning, saved_tuning, tune, tune_as
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 __all__ = [
     "TUNINGS",
     "BitFit",
+    "ChangedLinear",
     "Full",
     "Lora",
-    "LowRankLinear",
     "Tuning",
     "described",
     "merged",
     "register_tuning",
     "saved_tuning",
     "tune",
+    "tune_as",
 ]

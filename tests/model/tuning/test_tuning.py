@@ -11,7 +11,7 @@ from bert_lightning.checkpoints.checkpoint import Base, Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.model import BertConfig, BertEncoder, BertForMaskedLM, BertForSequenceClassification
 from bert_lightning.model.layers.dropout import dropout
-from bert_lightning.model.tuning import TUNINGS, BitFit, Full, Lora, LowRankLinear, described, merged, tune
+from bert_lightning.model.tuning import TUNINGS, BitFit, ChangedLinear, Full, Lora, described, merged, tune
 
 CONFIG = BertConfig(
     vocab_size=30,
@@ -189,7 +189,7 @@ def test_lora_factors_begin_as_in_loralib():
     model = BertEncoder(BertConfig(vocab_size=30, num_hidden_layers=1, hidden_size=64, num_attention_heads=2))
     tune(model, Lora(rank=32, targets=ALL))
     for layer in model.modules():
-        if isinstance(layer, LowRankLinear):
+        if isinstance(layer, ChangedLinear):
             bound = layer.in_features**-0.5
             assert layer.lora_a.abs().max() <= bound
             # Thousands of uniform numbers come within a hundredth of the bound, and spread as far as they should.
