@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checks import class_path, name_in
+from bert_lightning.model.tuning.adapter import Adapter
 from bert_lightning.model.tuning.bitfit import BitFit
+from bert_lightning.model.tuning.dora import Dora
+from bert_lightning.model.tuning.ia3 import Ia3
+from bert_lightning.model.tuning.layer_norm import LayerNormOnly
 from bert_lightning.model.tuning.lora import Lora
+from bert_lightning.model.tuning.prefix import Prefix
+from bert_lightning.model.tuning.prompt import Prompt
+from bert_lightning.model.tuning.top_layers import TopLayers
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 if TYPE_CHECKING:
@@ -17,7 +24,14 @@ if TYPE_CHECKING:
 TUNINGS: dict[str, type[Tuning]] = {
     "full": Full,
     "lora": Lora,
+    "dora": Dora,
+    "ia3": Ia3,
+    "adapter": Adapter,
     "bitfit": BitFit,
+    "prefix": Prefix,
+    "prompt": Prompt,
+    "layer-norm": LayerNormOnly,
+    "top-layers": TopLayers,
 }
 # Custom tunings, by module and name of their class.
 _OWN: dict[str, type[Tuning]] = {}
