@@ -26,7 +26,7 @@ class Prompt(Tuning):
     Published: rate 0.3 with Adafactor, 30,000 steps of 32, length 100, for T5. There is no figure for BERT.
 
     Attributes:
-        length: the number of vectors. P-tuning v2 compares with 20 in BERT.
+        length: the number of vectors; 100 in the paper.
     """
 
     length: int = 20
