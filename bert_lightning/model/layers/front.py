@@ -35,12 +35,13 @@ class Front(NamedTuple):
     def of(cls, values: Tensor, layout: Layout, length: int) -> Self:
         """Make room in (B, S, ...), or in packed (R, ...), whose last rows may belong to no sequence."""
         packing = layout.packing
+        # `shape[0]`, because `len` would fix the number in an exported program.
         if packing is None:
             mask = None if layout.mask is None else F.pad(layout.mask, (length, 0), value=True)
-            return cls(length, len(values), Layout(mask), None)
+            return cls(length, values.shape[0], Layout(mask), None)
         bounds, num_sequences = packing.boundaries.long(), packing.num_sequences
         # Row r of sequence i moves by (i + 1) L, and a row after the last sequence by n L.
-        rows = torch.arange(len(values), device=bounds.device)
+        rows = torch.arange(values.shape[0], device=bounds.device)
         sequences_begun = torch.searchsorted(bounds[1:], rows, right=True).clamp(max=num_sequences - 1) + 1
         starts = bounds[:-1] + length * torch.arange(num_sequences, device=bounds.device)
         vectors = starts[:, None] + torch.arange(length, device=bounds.device)
@@ -56,7 +57,7 @@ class Front(NamedTuple):
         vectors = vectors.to(values.dtype)
         if self.places is None:
             return torch.cat([vectors, values], 1)
-        joined = values.new_zeros(len(values) + self.num_sequences * self.length, values.shape[-1])
+        joined = values.new_zeros(values.shape[0] + self.num_sequences * self.length, values.shape[-1])
         return joined.index_copy(0, self.places[0], vectors.flatten(0, 1)).index_copy(0, self.places[1], values)
 
     def remove(self, joined: Tensor) -> Tensor:

@@ -107,9 +107,11 @@ def test_the_order_of_targets_does_not_matter():
     assert Lora(targets=["value", "query"]) == Lora(targets=["query", "value"])
 
 
+@pytest.mark.slow
 def test_lora_equals_peft_on_the_separate_projections_of_transformers():
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
+    import peft
+    import transformers
+
     from bert_lightning.checkpoints.names import to_huggingface
 
     tuned, base = make(Lora(rank=3, alpha=7.0, targets=EVERY_TARGET), cls=BertEncoder)
