@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bert_lightning.checks import RefusedValue, nearest_or_own, require_between
+from bert_lightning.checks import RefusedValue, name_in, nearest_or_own, require_between
 from bert_lightning.config.extensions import (
     extensions_in,
     own_modules,
@@ -30,6 +30,7 @@ from bert_lightning.config.layers import (
     read_layers,
     with_names,
 )
+from bert_lightning.config.method_defaults import method_defaults, with_method_defaults
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
 from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
@@ -162,6 +163,18 @@ class Experiment:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
         if self.freeze.encoder and type(self.tuning) is not Full:
             raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
+
+    @property
+    def method_defaults(self) -> list[str]:
+        """Sentences about the settings that have the default of a method, instead of that of their own section."""
+        sentences = []
+        choices = {choice: type(getattr(self, choice)) for choice in CHOICES if "." not in choice}
+        for key, (value, choice) in method_defaults(choices).items():
+            section, _, name = key.partition(".")
+            if getattr(getattr(self, section), name) == value:
+                method = name_in(CHOICES[choice], choices[choice])
+                sentences.append(f"{key} is {value:g}, the default of {choice}.name {method}")
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
@@ -302,6 +315,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         # The message begins with the key.
         faults.append((str(error).split()[0].rstrip(":"), str(error)))
         values = without_sections(values, extensions_in(values, CHOICES))
+    values = with_method_defaults(values, tables)
     _check_name(values.get("experiment"), faults)
     model = values.get("model")
     config = model.get("config") if isinstance(model, dict) else None

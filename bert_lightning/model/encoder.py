@@ -24,6 +24,7 @@ from bert_lightning.model.layers.attention import (
 )
 from bert_lightning.model.layers.block import NORM_PLACEMENTS
 from bert_lightning.model.layers.embeddings import BertEmbeddings
+from bert_lightning.model.layers.front import Front
 from bert_lightning.model.layers.packing import (
     Packing,
     longest_of,
@@ -226,12 +227,16 @@ class BertEncoder(PretrainedModel):
         """Apply the blocks and the pooler.
 
         Packed tokens (T, H) may be followed by rows that round the number of rows. They attend to themselves or to
-        nothing, and are left out of the result.
+        nothing, and are left out of the result. So are the vectors of a prompt, which are in front of each sequence
+        from the first block to the last.
         """
-        states, attentions = [hidden], []
-        inner = layout
+        inner, prompt, front = layout, self.embeddings.prompt, None
         if num_tokens is not None and layout.packing is not None and backend.needs_packing:
             inner = Layout(packing=with_rest(layout.packing, num_tokens, len(hidden)))
+        if prompt is not None:
+            front = Front.of(hidden, inner, len(prompt))
+            hidden, inner = front.join(prompt.expand(front.num_sequences, -1, -1), hidden), front.layout
+        states, attentions = [hidden], []
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for layer in self.layers:
             if recompute:
@@ -244,6 +249,9 @@ class BertEncoder(PretrainedModel):
                 if weights is None:
                     raise ValueError(f"the attention {self.config.attention!r} returns no attention weights")
                 attentions.append(weights)
+        if front is not None:
+            hidden, states = front.remove(hidden), [front.remove(state) for state in states]
+            attentions = [front.between_tokens(weights) for weights in attentions]
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
         if num_tokens is not None and num_tokens != len(hidden):

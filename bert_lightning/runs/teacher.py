@@ -11,7 +11,7 @@ from bert_lightning.config.model_parts import register_parts_of
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
-from bert_lightning.model.tuning import saved_tuning, tune
+from bert_lightning.model.tuning import tune_as
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.task import Task
@@ -61,7 +61,7 @@ def build_teacher(
                 raise InputError(
                     f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"
                 ) from None
-            tune(model, saved_tuning(checkpoint))
+            tune_as(model, checkpoint)
         problems += _other_head(checkpoint, model, student)
     if problems:
         raise InputError(f"distillation.teacher {checkpoint.path} cannot teach this student: {'; '.join(problems)}")
