@@ -9,8 +9,8 @@ from torch import Tensor
 class Recording:
     """Hidden states, queries, keys and values of one forward pass; `BertEncoder.recorded` fills it.
 
-    The tensors carry gradients, so that a loss can be computed from them. They are arranged like the input, (B, S, ...)
-    or packed (T, ...). What they hold at padding has no meaning.
+    The tensors carry gradients, so that a loss can be computed from them. They are arranged like the input, (B, S,
+    ...) or packed (T, ...). What they hold at padding has no meaning.
 
     Attributes:
         states: number -> (B, S, H): 0 is the input of the first block, k + 1 the output of block k.
