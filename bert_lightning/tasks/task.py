@@ -1,7 +1,7 @@
 """The base of all tasks: their declarations, the training step, its logging, and the content of checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.distributed.collectives import data_rank
-from bert_lightning.distributed.sharded import gather, shard
+from bert_lightning.distributed.sharded import gather, shard, shard_layers
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
@@ -58,6 +58,9 @@ class Task(LoggedTask, PredictedLosses, Inference):
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
         step_parts: the parts of it that follow the training.
+        beside_model: modules that train together with the model and that training alone needs, such as the
+            projections of distillation. Checkpoints hold them, so that a run resumes. Models, exports and the digest
+            of the weights do not.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
         gradient_norms: the norm of each of them.
@@ -99,6 +102,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         self.optimization = optimization
         self.step_method: StepMethod = PlainStep(self)
         self.step_parts: list[StepPart] = []
+        self.beside_model = torch.nn.ModuleDict()
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
         self.gradient_norms = GradientNorms([], torch.zeros(0))
@@ -144,7 +148,9 @@ class Task(LoggedTask, PredictedLosses, Inference):
         """Split the model over processes, if the strategy is FSDP, and let the parts of the step method see it."""
         if self.device_mesh is not None:
             blocks = list(self.model.backbone.layers)
-            shard(self.model, blocks, self.model_methods, self.device_mesh, str(self.trainer.precision))
+            precision = str(self.trainer.precision)
+            shard(self.model, blocks, self.model_methods, self.device_mesh, precision)
+            shard_layers(self.beside_model, self.device_mesh, precision)
         for part in self.step_parts:
             part.configure()
 
@@ -222,8 +228,13 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser over its parameter groups, and its schedule as a function of the step."""
-        optimizer, scheduler = self._optimization.build(self.model)
+        optimizer, scheduler = self._optimization.build(self.model, self.beside_model)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def trained_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the parameters of the model and of the modules beside it."""
+        yield from self.model.parameters()
+        yield from self.beside_model.parameters()
 
     @property
     def _optimization(self) -> Optimization:
@@ -361,7 +372,11 @@ class Task(LoggedTask, PredictedLosses, Inference):
         checkpoint |= self._interval.state(data_rank(self.trainer).num_shares)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the log interval that was open."""
+        """Continue the log interval that was open. Modules beside the model are left out if this task has none."""
+        if not self.beside_model:
+            beside = [name for name in checkpoint["state_dict"] if name.startswith("beside_model.")]
+            for name in beside:
+                del checkpoint["state_dict"][name]
         self._spikes.load_state(checkpoint)
         self._finite.load_state(checkpoint)
         self._interval.load_state(checkpoint)
