@@ -30,7 +30,7 @@ def checklist_of(layouts: Sequence[Layout]) -> Iterator[ChecklistItem]:
     yield ChecklistItem(
         "Steps of each run", _listed(_ordered(f"{run.manifest.get('step', _UNKNOWN)}" for run in runs))
     )
-    yield ChecklistItem("Number of parameters", f"{_UNKNOWN}; fit prints it")
+    yield ChecklistItem("Number of parameters", _listed(_sizes(runs)))
     for layout in layouts:
         names = ", ".join(metric.name for metric in metrics_of(layout.runs))
         yield ChecklistItem(f"Metrics of {layout.title}", names or "no run has finished")
@@ -64,6 +64,19 @@ def _listed(items: Sequence[object]) -> str:
 def _sessions(runs: Sequence[Run]) -> Iterator[dict[str, object]]:
     for run in runs:
         yield from run.manifest.get("sessions", [])
+
+
+def _sizes(runs: Sequence[Run]) -> list[str]:
+    """Return the different numbers of parameters, and how many of them were trained if that is recorded."""
+    found = set()
+    for run in runs:
+        total, trained = run.manifest.get("parameters"), run.manifest.get("trained_parameters")
+        if isinstance(total, int):
+            found.add((total, trained if isinstance(trained, int) and trained != total else None))
+    return [
+        f"{total:,}" + (f" ({trained:,} trained)" if trained is not None else "")
+        for total, trained in sorted(found, key=str)
+    ]
 
 
 def _hardware(runs: Sequence[Run]) -> list[str]:

@@ -36,7 +36,10 @@ AXIS_NAMES: Mapping[str, str] = {
     "tokens": "tokens",
     "seconds": "wall clock",
     "parameters": "parameters",
+    "trained": "trained parameters",
 }
+# Costs that are numbers in the manifest -> their keys there.
+_COUNTS = {"parameters": "parameters", "trained": "trained_parameters"}
 
 
 class TableFigures:
@@ -167,7 +170,7 @@ class TableFigures:
     # -- score against cost ----------------------------------------------------------------------------------------
 
     def _front(self) -> Section:
-        axes = [axis for axis in ("seconds", "tokens", "steps", "parameters") if len(self._costs(axis)) > 1]
+        axes = [axis for axis in ("seconds", "tokens", "steps", *_COUNTS) if len(self._costs(axis)) > 1]
         # A cost in which arms do not differ is no choice.
         axes = [axis for axis in axes if _differ(self._costs(axis).values())]
         metrics = [metric for metric in self._table.metrics if metric.better is not None]
@@ -198,10 +201,10 @@ class TableFigures:
     def _front_of(self, metric: Metric, axes: Sequence[str]) -> Picture:
         def drawing(axis: str, points: Sequence[Cost]) -> Callable[[], str]:
             def words(value: float) -> str:
-                return f"{short(value)} parameters" if axis == "parameters" else distance(_as_axis(axis), value)
+                return f"{short(value)} {AXIS_NAMES[axis]}" if axis in _COUNTS else distance(_as_axis(axis), value)
 
             unit, label = unit_of(_as_axis(axis), max(point.cost for point in points))
-            label = axis if axis == "parameters" else label
+            label = AXIS_NAMES[axis] if axis in _COUNTS else label
             return lambda: draw_front(metric, points, label, words, unit)
 
         drawings = {}
@@ -255,8 +258,8 @@ def _mean(cell: MetricCell | None) -> float | None:
 
 
 def _cost(axis: str, run: Run, progress: Progress) -> float | None:
-    if axis == "parameters":
-        parameters = run.manifest.get("parameters")
+    if axis in _COUNTS:
+        parameters = run.manifest.get(_COUNTS[axis])
         return float(parameters) if isinstance(parameters, int) else None
     return progress.total(_as_axis(axis))
 

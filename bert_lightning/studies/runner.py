@@ -134,11 +134,10 @@ class Runner:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
         modules = [word for module in self._allowed for word in ("--allow-module", module)]
         arguments = run.arguments(self._progress.directories.path)
-        environment = {
-            "WANDB_RUN_GROUP": self._record.study,
-            "WANDB_JOB_TYPE": run.stage,
-            "WANDB_TAGS": ",".join(tags(run.arm.values)),
-        }
+        environment = {"WANDB_RUN_GROUP": self._record.study, "WANDB_JOB_TYPE": run.stage}
+        # W&B refuses an empty variable. An arm without settings has no tags.
+        if own := tags(run.arm.values):
+            environment["WANDB_TAGS"] = ",".join(own)
         return Job(
             name=run.name,
             arguments=["--run-directory", str(path), *modules, *arguments],
