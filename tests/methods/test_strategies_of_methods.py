@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from bert_lightning.cli import main
-from tests.support.methods import FGM, LARGER, NO_DROPOUT, experiment_of, maker, train
+from tests.support.methods import ADVERSARIAL, LARGER, NO_DROPOUT, experiment_of, maker, train
 from tests.support.ranks import Ranks
 from tests.support.runs import weights
 from tests.test_strategies import bitwise, difference
@@ -18,16 +18,22 @@ STRATEGIES = {
 }
 
 
-@pytest.fixture(scope="module", params=["pretraining", "text-classification"])
+# Every adversary on texts, and in pre-training those that differ in what a step computes.
+CASES = [("text-classification", name) for name in ADVERSARIAL]
+CASES += [("pretraining", name) for name in ("fgm", "smart", "r-drop")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def command(request, store, validation_store, tables, tokenizer, tmp_path_factory):
-    """A function that fits with every method in a directory, and returns it."""
+    """A function that fits with an adversary and distillation in a directory, and returns it."""
     sources = {"store": store, "validation_store": validation_store, "tables": tables, "tokenizer": tokenizer}
-    folder = tmp_path_factory.mktemp(request.param)
-    values = experiment_of(request.param, sources, folder)
+    task, adversary = request.param
+    folder = tmp_path_factory.mktemp(task)
+    values = experiment_of(task, sources, folder)
     train(maker(values)(*LARGER, "--trainer.max_steps=2", "--optimizer.learning_rate=1e-2"), folder / "teacher")
     values["checkpoint"] = {"every_n_steps": 1, "keep_last": 9}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(values))
-    options = [*FGM, f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
+    options = [*ADVERSARIAL[adversary], f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
 
     def fit(run, *more, ranks: Ranks | None = None):
         number = len(ranks.processes) if ranks is not None else 1
@@ -57,7 +63,7 @@ def test_two_processes_resume_bit_for_bit(command, strategy, two_ranks, tmp_path
 
 
 # Pre-training compiles for minutes.
-@pytest.mark.parametrize("command", ["text-classification"], indirect=True)
+@pytest.mark.parametrize("command", [case for case in CASES if case[0] != "pretraining"], ids="-".join, indirect=True)
 def test_a_compiled_run_trains_like_a_plain_one_and_resumes_bit_for_bit(command, tmp_path):
     plain = command(tmp_path / "plain", *NO_DROPOUT, "--trainer.max_steps=2")
     compiled = command(tmp_path / "compiled", *NO_DROPOUT, "--trainer.max_steps=2", "--trainer.compile=true")
