@@ -2,7 +2,7 @@
 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import AdversarialSettings
-from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
+from bert_lightning.methods.distillation import DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
 from bert_lightning.tasks.step_method import CountedLosses, StepMethod
 from bert_lightning.tasks.task import Task
@@ -14,26 +14,20 @@ def compose(
     task: Task,
     step_method: StepMethodSettings,
     adversarial: AdversarialSettings,
-    distillation: DistillationSettings | None = None,
-    teacher: Task | None = None,
+    distilled: DistilledLosses | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
-
-    If `alpha` is 0, the teacher does not compute, and training equals that on the labels alone, bit for bit.
 
     Args:
         task: the task that is trained.
         step_method: how losses become gradients.
         adversarial: the perturbations.
-        distillation: temperature and weight; None without a teacher.
-        teacher: a task of the same kind with the teacher's model.
+        distilled: the losses of the task and of a teacher; None without a teacher.
 
     Raises:
         InputError: a custom method is none.
     """
-    losses: CountedLosses = task
-    if distillation is not None and teacher is not None and distillation.alpha > 0:
-        losses = DistilledLosses(task, teacher, distillation)
+    losses: CountedLosses = task if distilled is None else distilled
     method = _checked(step_method.build(losses), "step_method")
     return _checked(adversarial.wrap(method, task), "adversarial")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from bert_lightning.model.layers.attention import (
     layout_of,
     takes_packed,
 )
-from bert_lightning.model.layers.block import NORM_PLACEMENTS
+from bert_lightning.model.layers.block import NORM_PLACEMENTS, BertLayer
 from bert_lightning.model.layers.embeddings import BertEmbeddings
 from bert_lightning.model.layers.packing import (
     Packing,
@@ -200,7 +200,7 @@ class BertEncoder(PretrainedModel):
             recording: says what is recorded, and receives it.
         """
         self._recording = recording
-        blocks = [self.layers[number] for number in recording.recorded_blocks]
+        blocks = [cast(BertLayer, self.layers[number]) for number in recording.recorded_blocks]
         for block in blocks:
             block.records = True
         try:
@@ -271,8 +271,9 @@ class BertEncoder(PretrainedModel):
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
         if recording is not None:
-            projected = {number: self.layers[number].query_key_value_output for number in recording.recorded_blocks}
-            recording.take(states, projected, num_tokens)
+            blocks = {number: cast(BertLayer, self.layers[number]) for number in recording.recorded_blocks}
+            outputs = {number: block.query_key_value_output for number, block in blocks.items()}
+            recording.take(states, {n: each for n, each in outputs.items() if each is not None}, num_tokens)
         if num_tokens is not None and num_tokens != len(hidden):
             hidden, states = hidden[:num_tokens], [state[:num_tokens] for state in states]
         pooled = pool(hidden, layout, self.config.pooling)

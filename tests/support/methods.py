@@ -114,10 +114,25 @@ class TwoPassesStep(PlainStep):
 
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
+INNER = {
+    "hidden": ["--distillation.hidden.layers=[0, 2]", "--distillation.hidden.embeddings=true"],
+    "attention": ["--distillation.attention.layers=last"],
+    "relations": ["--distillation.relations.of=[query-key, value-value]"],
+}
+"""Key of a loss on inner states -> overrides for a teacher with three blocks and a student with two."""
+ALL_INNER = [option for options in INNER.values() for option in options]
 METHODS: dict[str, Callable[[Path], list[str]]] = {
     "own": lambda teacher: OWN,
     "fgm": lambda teacher: FGM,
     "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
-    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}"],
+    **{
+        name: lambda teacher, options=options: [
+            f"--distillation.teacher={teacher}",
+            "--distillation.alpha=0",
+            *options,
+        ]
+        for name, options in INNER.items()
+    },
+    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}", *ALL_INNER],
 }
 """Name of a combination -> overrides, given a teacher."""
