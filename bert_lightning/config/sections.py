@@ -108,7 +108,8 @@ class TrainerSettings:
 
     Attributes:
         max_steps: optimiser steps.
-        max_epochs: the length in passes over the data instead; steps = int(samples / batch_size * epochs).
+        max_epochs: the length in passes over the data instead; steps = int(samples / batch_size * epochs). If neither
+            is set, a tuning gives its own.
         accelerator: auto, cpu or gpu.
         devices: processes on each node.
         num_nodes: machines.

@@ -1,10 +1,10 @@
 """The one step method of a training: the losses, how a step computes them, and the perturbations around both."""
 
 from bert_lightning.errors import InputError
-from bert_lightning.methods.adversarial import AdversarialSettings
+from bert_lightning.methods.adversarial.adversary import Adversary
 from bert_lightning.methods.distillation import DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
-from bert_lightning.tasks.step_method import CountedLosses, StepMethod
+from bert_lightning.tasks.step_method import CountedLosses, StepMethod, StepPart
 from bert_lightning.tasks.task import Task
 
 _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "operations")
@@ -13,10 +13,12 @@ _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "oper
 def compose(
     task: Task,
     step_method: StepMethodSettings,
-    adversarial: AdversarialSettings,
+    adversarial: Adversary,
     distilled: DistilledLosses | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
+
+    An adversary that compares predictions adds losses too. `task.step_parts` gets the parts that follow the training.
 
     Args:
         task: the task that is trained.
@@ -25,11 +27,16 @@ def compose(
         distilled: the losses of the task and of a teacher; None without a teacher.
 
     Raises:
-        InputError: a custom method is none.
+        InputError: a custom method is none, or the adversary does not suit the task.
     """
     losses: CountedLosses = task if distilled is None else distilled
+    # A class of the user's needs no more than `wrap`.
+    if hasattr(adversarial, "add_losses"):
+        losses = adversarial.add_losses(losses, task)
     method = _checked(step_method.build(losses), "step_method")
-    return _checked(adversarial.wrap(method, task), "adversarial")
+    wrapped = _checked(adversarial.wrap(method, task), "adversarial")
+    task.step_parts = [each for each in (losses, wrapped) if isinstance(each, StepPart)]
+    return wrapped
 
 
 def _checked(method: StepMethod, key: str) -> StepMethod:

@@ -24,6 +24,7 @@ from bert_lightning.model.layers.attention import (
 )
 from bert_lightning.model.layers.block import NORM_PLACEMENTS, BertLayer
 from bert_lightning.model.layers.embeddings import BertEmbeddings
+from bert_lightning.model.layers.front import Front
 from bert_lightning.model.layers.packing import (
     Packing,
     longest_of,
@@ -249,12 +250,16 @@ class BertEncoder(PretrainedModel):
         """Apply the blocks and the pooler.
 
         Packed tokens (T, H) may be followed by rows that round the number of rows. They attend to themselves or to
-        nothing, and are left out of the result.
+        nothing, and are left out of the result. So are the vectors of a prompt, which are in front of each sequence
+        from the first block to the last.
         """
-        states, attentions = [hidden], []
-        inner = layout
+        inner, prompt, front = layout, self.embeddings.prompt, None
         if num_tokens is not None and layout.packing is not None and backend.needs_packing:
             inner = Layout(packing=with_rest(layout.packing, num_tokens, len(hidden)))
+        if prompt is not None:
+            front = Front.of(hidden, inner, len(prompt))
+            hidden, inner = front.join(prompt.expand(front.num_sequences, -1, -1), hidden), front.layout
+        states, attentions = [hidden], []
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         recording = self._recording
         for layer in self.layers:
@@ -268,12 +273,13 @@ class BertEncoder(PretrainedModel):
                 if weights is None:
                     raise ValueError(f"the attention {self.config.attention!r} returns no attention weights")
                 attentions.append(weights)
+        if front is not None:
+            hidden, states = front.remove(hidden), [front.remove(state) for state in states]
+            attentions = [front.between_tokens(weights) for weights in attentions]
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
         if recording is not None:
-            blocks = {number: cast(BertLayer, self.layers[number]) for number in recording.recorded_blocks}
-            outputs = {number: block.query_key_value_output for number, block in blocks.items()}
-            recording.take(states, {n: each for n, each in outputs.items() if each is not None}, num_tokens)
+            recording.take(states, self._projected(recording, front), num_tokens)
         if num_tokens is not None and num_tokens != len(hidden):
             hidden, states = hidden[:num_tokens], [state[:num_tokens] for state in states]
         pooled = pool(hidden, layout, self.config.pooling)
@@ -285,6 +291,15 @@ class BertEncoder(PretrainedModel):
             tuple(states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
+
+    def _projected(self, recording: Recording, front: Front | None) -> dict[int, Tensor]:
+        """Return the recorded queries, keys and values of the tokens: number of the block -> (..., 3 H)."""
+        projected = {}
+        for number in recording.recorded_blocks:
+            values = cast(BertLayer, self.layers[number]).query_key_value_output
+            assert values is not None, "the block was told to record"
+            projected[number] = values if front is None else front.remove(values)
+        return projected
 
     def _forward_unpadded(
         self,

@@ -13,6 +13,7 @@ from bert_lightning.checks import name_in, nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import cost_of
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
@@ -105,7 +106,8 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     distillation = distillation_of(experiment, task, data, spec.num_segments(settings), arguments)
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, distillation.losses)
     _check_loss_weights(experiment, task)
-    return Setup(data, task, [*notes, *distillation.notes], distillation.teacher)
+    notes += [*distillation.notes, *cost_of(experiment.adversarial)]
+    return Setup(data, task, notes, distillation.teacher)
 
 
 def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:

@@ -18,7 +18,7 @@ from bert_lightning.methods.distillation.cache import LogitCache
 from bert_lightning.methods.distillation.term import Term
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
-from bert_lightning.model.tuning import saved_tuning, tune
+from bert_lightning.model.tuning import tune_as
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
@@ -143,7 +143,7 @@ def _new_model(checkpoint: Checkpoint, config: BertConfig, task: str | None) -> 
         raise InputError(
             f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"
         ) from None
-    tune(model, saved_tuning(checkpoint))
+    tune_as(model, checkpoint)
     return model
 
 

@@ -96,17 +96,21 @@ class DistilledLosses:
 
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) the sums of the task and, after its losses, the differences from the teacher."""
+        return self._sums(batch, predicts=self.settings.alpha > 0)[0]
+
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and what the student predicts in the same forward pass."""
+        return self._sums(batch, predicts=True)
+
+    def _sums(self, batch: Batch, *, predicts: bool) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and the predictions if they are asked for. Pre-training saves memory without them."""
         number = self.task.num_losses
         with self.task.model.backbone.recorded(self._student):
-            if self.settings.alpha:
-                computed = self.task.compute(batch)
-                sums = self.task.sums_of(computed, batch)
-                mine = self.task.distributions(computed, batch)
-            else:
-                sums, mine = self.task.sums(batch), []
-        expected = self._taught(batch, mine)
+            sums, mine = self.task.sums_and_distributions(batch) if predicts else (self.task.sums(batch), [])
+        compared = mine if self.settings.alpha else []
+        expected = self._taught(batch, compared)
         distilled = [
-            divergence(one, other, self.settings.temperature) for one, other in zip(mine, expected, strict=True)
+            divergence(one, other, self.settings.temperature) for one, other in zip(compared, expected, strict=True)
         ]
         rows = Rows.of(batch)
         with torch.autocast(sums.device.type, enabled=False):
@@ -114,9 +118,9 @@ class DistilledLosses:
                 distilled += term.sums(self._student, self._teacher, rows)
         self._student.clear()
         of_teacher = [each.to(sums.dtype).unsqueeze(0) for each in distilled]
-        return torch.cat([sums[:number], *of_teacher, sums[number:]])
+        return torch.cat([sums[:number], *of_teacher, sums[number:]]), mine
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the task, and of one forward pass of the teacher. The losses are not counted."""
         if self.cache is not None:
             return self.task.operations(batch, num_passes)
