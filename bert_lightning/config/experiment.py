@@ -56,7 +56,7 @@ from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversary
-from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.distillation import TERMS, DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
@@ -91,6 +91,7 @@ _SECTIONS: dict[str, type] = {
     "step_method": Plain,
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
+    **{f"distillation.{name}": settings for name, settings in TERMS.items()},
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,

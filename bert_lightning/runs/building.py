@@ -30,7 +30,7 @@ from bert_lightning.runs.starting_point import (
     tuning_name,
     with_vocabulary_of,
 )
-from bert_lightning.runs.teacher import build_teacher, read_teacher
+from bert_lightning.runs.teacher import distillation_of
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
@@ -103,15 +103,11 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
-    teacher = read_teacher(experiment)
-    num_segments = spec.num_segments(settings)
-    teaching = build_teacher(experiment, teacher, task, num_segments, arguments) if teacher is not None else None
-    task.step_method = compose(
-        task, experiment.step_method, experiment.adversarial, experiment.distillation, teaching
-    )
+    distillation = distillation_of(experiment, task, data, spec.num_segments(settings), arguments)
+    task.step_method = compose(task, experiment.step_method, experiment.adversarial, distillation.losses)
     _check_loss_weights(experiment, task)
-    notes += cost_of(experiment.adversarial)
-    return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
+    notes += [*distillation.notes, *cost_of(experiment.adversarial)]
+    return Setup(data, task, notes, distillation.teacher)
 
 
 def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:
