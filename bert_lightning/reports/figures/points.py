@@ -42,9 +42,9 @@ class SeedRow:
 
     Attributes:
         name: label of the arm.
-        style: its look, the same in all figures of a table.
-        cell: one metric of it.
-        target: function from a seed to the place of the page that its point leads to.
+        style: its style, the same in all figures of a table.
+        cell: its scores in one metric.
+        target: function from a seed to the anchor in the page that its point links to.
         is_baseline: whether a line through all rows marks its mean.
     """
 
@@ -61,10 +61,10 @@ class Cost:
 
     Attributes:
         name: label of the arm.
-        style: its look.
-        cost: what it cost, on average over its seeds.
+        style: its style.
+        cost: its mean cost over seeds: seconds, tokens, steps or parameters.
         score: its mean score.
-        target: the place of the page that its point leads to.
+        target: anchor in the page that its point links to.
     """
 
     name: str
@@ -168,7 +168,7 @@ def _published(rows: Sequence[SeedRow], x: Scale, middles: Sequence[float]) -> s
 
 
 def front(points: Sequence[Cost], better: str) -> list[Cost]:
-    """Return the points of which none costs at most as much and is better, by rising cost.
+    """Return the Pareto front, by increasing cost: points that no other one beats at the same or lower cost.
 
     >>> s = Style.of(0)
     >>> points = [Cost("a", s, 1, 0.5, ""), Cost("b", s, 2, 0.4, ""), Cost("c", s, 3, 0.7, "")]
@@ -186,14 +186,14 @@ def front(points: Sequence[Cost], better: str) -> list[Cost]:
 def draw_front(
     metric: Metric, points: Sequence[Cost], cost: str, describe: Callable[[float], str], unit: float = 1.0
 ) -> str:
-    """Draw the score of each arm against its cost, and the line of those that no other arm beats at its cost.
+    """Draw the score of each arm against its cost, and the Pareto front. Return SVG.
 
     Args:
         metric: the score, whose better direction is known.
         points: the arms.
         cost: label of the axis.
-        describe: function from a cost to words, for titles.
-        unit: how much a unit of the axis costs.
+        describe: function from a cost to text, for titles.
+        unit: cost per unit of the axis, such as 60 seconds per minute.
     """
     costs, scores = [point.cost / unit for point in points], [point.score for point in points]
     x = Scale.over(costs, _FRONT_LEFT, _RIGHT, logarithmic=is_logarithmic(costs), margin=0.08)
