@@ -24,7 +24,7 @@ from bert_lightning.reports.number_texts import mean_text
 from bert_lightning.reports.number_texts import number as number_text
 from bert_lightning.reports.results import Metric, MetricCell
 
-# The sections before a key, as in `optimizer.name=adamw`.
+# Matches the sections before a key, such as `optimizer.` in `optimizer.name=adamw`.
 _SECTIONS = re.compile(r"[\w.]+\.(?=\w+=)")
 # Height of a row, of its first line, and of a line more for a name that needs the whole width.
 _ROW, _FIRST, _LINE = 38.0, 22.0, 13.0
@@ -115,7 +115,7 @@ def _name_beside_number(row: SeedRow) -> str:
 
 def _row(row: SeedRow, needs_line: bool, middle: float, x: Scale) -> str:
     cell, down = row.cell, middle - 13
-    # Rather than the middle of a long name, its keys lose the sections that they belong to.
+    # A long name is shortened by dropping the sections of its keys, rather than its middle.
     name = fitting(_SECTIONS.sub("", row.name), _RIGHT - _LEFT) if needs_line else row.name
     parts = [title(row.name), text(_LEFT, down - _LINE * needs_line, name, class_="halo")]
     parts.append(text(_RIGHT, down, _words(row), text_anchor="end", class_="value halo"))
@@ -152,7 +152,7 @@ def _baseline(rows: Sequence[SeedRow], x: Scale, bottom: float) -> str:
 
 
 def _published(rows: Sequence[SeedRow], x: Scale, middles: Sequence[float]) -> str:
-    """Return a line at each published figure, within its own row."""
+    """Return a mark with tolerance at each published figure, in the row of its arm."""
     parts = []
     for row, middle in zip(rows, middles, strict=True):
         for published in row.cell.published:
