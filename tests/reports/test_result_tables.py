@@ -182,7 +182,7 @@ def test_single_runs_have_neither_spread_nor_test_and_the_caption_says_why(tmp_p
     cell = cells(table)["muon"]
     assert (cell.sd, cell.p, cell.interval, cell.mean_interval, cell.not_worse) == (None, None, None, None, False)
     assert cell.difference == pytest.approx(0.1)
-    assert "no difference here can be told from chance" in text_of(table)
+    assert "no difference in this table can be told from chance" in text_of(table)
     assert "±" not in text_of(table)
 
 
