@@ -55,7 +55,7 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
-from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversary
 from bert_lightning.methods.distillation import DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
@@ -123,7 +123,7 @@ class Experiment:
         schedule: the factor on the learning rate at each step, by name or as a class.
         tuning: which parameters of the encoder train, or are added to it.
         step_method: what a step does with a micro-batch.
-        adversarial: perturbed embeddings, on which a step trains in addition to the plain ones.
+        adversarial: training on perturbed embeddings, or for predictions that do not depend on noise.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
     """
@@ -143,7 +143,7 @@ class Experiment:
     tuning: Tuning = field(default_factory=Full)
     loss: Loss = field(default_factory=CrossEntropy)
     step_method: StepMethodSettings = field(default_factory=Plain)
-    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    adversarial: Adversary = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)

@@ -1,10 +1,10 @@
 """The one step method of a training: the losses, how a step computes them, and the perturbations around both."""
 
 from bert_lightning.errors import InputError
-from bert_lightning.methods.adversarial import AdversarialSettings
+from bert_lightning.methods.adversarial.adversary import Adversary
 from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
-from bert_lightning.tasks.step_method import CountedLosses, StepMethod
+from bert_lightning.tasks.step_method import CountedLosses, StepMethod, StepPart
 from bert_lightning.tasks.task import Task
 
 _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "operations")
@@ -13,11 +13,13 @@ _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "oper
 def compose(
     task: Task,
     step_method: StepMethodSettings,
-    adversarial: AdversarialSettings,
+    adversarial: Adversary,
     distillation: DistillationSettings | None = None,
     teacher: Task | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
+
+    An adversary that compares predictions adds losses too. `task.step_parts` gets the parts that follow the training.
 
     If `alpha` is 0, the teacher does not compute, and training equals that on the labels alone, bit for bit.
 
@@ -29,13 +31,18 @@ def compose(
         teacher: a task of the same kind with the teacher's model.
 
     Raises:
-        InputError: a custom method is none.
+        InputError: a custom method is none, or the adversary does not suit the task.
     """
     losses: CountedLosses = task
     if distillation is not None and teacher is not None and distillation.alpha > 0:
         losses = DistilledLosses(task, teacher, distillation)
+    # A class of the user's needs no more than `wrap`.
+    if hasattr(adversarial, "add_losses"):
+        losses = adversarial.add_losses(losses, task)
     method = _checked(step_method.build(losses), "step_method")
-    return _checked(adversarial.wrap(method, task), "adversarial")
+    wrapped = _checked(adversarial.wrap(method, task), "adversarial")
+    task.step_parts = [each for each in (losses, wrapped) if isinstance(each, StepPart)]
+    return wrapped
 
 
 def _checked(method: StepMethod, key: str) -> StepMethod:

@@ -83,13 +83,17 @@ class DistilledLosses:
 
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) the sums of the task and, after its losses, the divergences from the teacher."""
-        computed, number = self.task.compute(batch), self.task.num_losses
-        sums = self.task.sums_of(computed, batch)
-        pairs = zip(self.task.distributions(computed, batch), self._taught(batch), strict=True)
-        divergences = [divergence(mine, taught, self.settings.temperature) for mine, taught in pairs]
-        return torch.cat([sums[:number], torch.stack(divergences).to(sums.dtype), sums[number:]])
+        return self.sums_and_distributions(batch)[0]
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and what the student predicts in the same forward pass."""
+        number = self.task.num_losses
+        sums, mine = self.task.sums_and_distributions(batch)
+        pairs = zip(mine, self._taught(batch), strict=True)
+        divergences = [divergence(own, taught, self.settings.temperature) for own, taught in pairs]
+        return torch.cat([sums[:number], torch.stack(divergences).to(sums.dtype), sums[number:]]), mine
+
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the task, and of one forward pass of the teacher."""
         of_teacher = forward_operations(
             self.teacher.config,

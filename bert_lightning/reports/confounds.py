@@ -30,6 +30,8 @@ _UPSTREAM = ("model.pretrained", "distillation.teacher", "data.tokenizer")
 _SHOWN_ELSEWHERE = ("trainer.precision", "task")
 _HARDWARE = ("processor", "gpus", "threads")
 _LONGEST_DIGEST = 12
+# An explained difference with so many values in an arm, such as a checkpoint per seed, is counted and not listed.
+_MANY_VALUES = 3
 _SETTING = "setting "
 
 
@@ -161,14 +163,18 @@ def _stage_before(arms: Sequence[Arm], layout: Layout) -> str | None:
 
 
 def confound_text(confound: Confound) -> str:
-    """Describe a difference in one line.
+    """Describe a difference in one line. Many values that the axis explains are only counted.
 
     >>> confound_text(Confound("version of torch", {"a": ("2.12",), "b": ("2.12", "2.13"), "c": ("2.12",)}))
     'version of torch: 2.12 (a; c), 2.12 and 2.13 (b)'
+    >>> confound_text(Confound("data: model", {"a": ("4f", "6c", "90"), "b": ("1b", "2d", "5a")}, "the stage mlm"))
+    'data: model: 3 different values (a; b); a consequence of the stage mlm'
     """
-    arms: dict[tuple[str, ...], list[str]] = {}
+    arms: dict[str, list[str]] = {}
     for label, values in confound.values.items():
-        arms.setdefault(values, []).append(label)
-    parts = [f"{' and '.join(values)} ({'; '.join(labels)})" for values, labels in arms.items()]
+        is_counted = confound.explained_by is not None and len(values) >= _MANY_VALUES
+        text = f"{len(values)} different values" if is_counted else " and ".join(values)
+        arms.setdefault(text, []).append(label)
+    parts = [f"{text} ({'; '.join(labels)})" for text, labels in arms.items()]
     reason = f"; a consequence of {confound.explained_by}" if confound.explained_by else ""
     return f"{confound.what}: {', '.join(parts)}{reason}"

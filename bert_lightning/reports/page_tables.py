@@ -23,6 +23,7 @@ from bert_lightning.wording import duration
 
 # A longer table scrolls by itself.
 _MOST_ROWS = 30
+_NO_BREAK_SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def _cell(arm: ArmResult, metric: Metric, target: str, ranges: bool) -> CellView
 
 def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     if cell.difference is not None:
-        yield f"{signed(cell.difference)} {interval_text(cell.interval)}".rstrip()
+        # A narrow column breaks the line before the interval, not within it.
+        yield f"{signed(cell.difference)} {interval_text(cell.interval).replace(' ', _NO_BREAK_SPACE)}".rstrip()
     p = cell.p_adjusted if cell.p_adjusted is not None else cell.p
     words = [f"p {p_text(p)}"] if p is not None else []
     words += ["equivalent"] if cell.equivalent else ["equivalence not shown"] if cell.equivalent is False else []
@@ -198,7 +200,7 @@ def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     if cell.exact_p is not None:
         yield f"{cell.exact_test}: p {p_text(cell.exact_p)}"
     if cell.crossed_interval is not None:
-        yield f"seeds and examples {interval_text(cell.crossed_interval)}"
+        yield f"seeds and examples {interval_text(cell.crossed_interval).replace(' ', _NO_BREAK_SPACE)}"
     if ranges and cell.median is not None and cell.minimum is not None and cell.maximum is not None:
         median, low, high = map(number_text, (cell.median, cell.minimum, cell.maximum))
         yield f"median {median}, {low} to {high}"

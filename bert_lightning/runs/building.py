@@ -13,6 +13,7 @@ from bert_lightning.checks import name_in, nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import cost_of
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
@@ -109,6 +110,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         task, experiment.step_method, experiment.adversarial, experiment.distillation, teaching
     )
     _check_loss_weights(experiment, task)
+    notes += cost_of(experiment.adversarial)
     return Setup(data, task, notes, teacher.provenance if teacher is not None else None)
 
 

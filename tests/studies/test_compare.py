@@ -193,7 +193,7 @@ def test_arms_of_a_study_are_named_by_paths(tmp_path):
     assert [each.key for each in found.configuration] == ["rate"]
     for path, message in (
         ("", "is a study: name one of its arms: "),
-        ("low", "low is an arm of several stages"),
+        ("low", "several stages have the arm low"),
         ("two/lo", "has no arm 'two/lo'; did you mean 'two/low'"),
     ):
         with pytest.raises(InputError, match=message):
@@ -208,7 +208,7 @@ def test_what_is_no_run_no_seeds_and_no_arm_is_one_message(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for name, message in (
-        ("mixed", "other settings than the seed"),
+        ("mixed", "differ in more than their seed"),
         ("unfinished", "no run has finished"),
         ("empty-metrics", "is still empty"),
         ("empty", "holds no run"),

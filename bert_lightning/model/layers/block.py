@@ -36,6 +36,8 @@ class BertLayer(nn.Module):
         output_adapter: the same for the feed-forward network.
         draws_apart: context manager for attention dropout under tensor parallelism: each process has some of the
             heads and draws its own masks.
+        records: whether `forward` stores its queries, keys and values (`BertEncoder.recorded`).
+        query_key_value_output: (B, S, 3 H) or (T, 3 H), those that were stored.
     """
 
     final_norm: ClassVar[bool] = False
@@ -55,6 +57,8 @@ class BertLayer(nn.Module):
         self.output_norm = self.new_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.num_heads = config.num_attention_heads
+        self.records = False
+        self.query_key_value_output: Tensor | None = None
         self.attention_dropout = config.attention_probs_dropout_prob
         self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))
         self.attention = (
@@ -93,6 +97,8 @@ class BertLayer(nn.Module):
     def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
         dropout = self.attention_dropout if self.training else 0.0
         query_key_value = self.query_key_value(hidden)
+        if self.records:
+            self.query_key_value_output = query_key_value
 
         def attend(rows: Tensor, inner: Layout) -> AttentionOutput:
             if self.attention is None:

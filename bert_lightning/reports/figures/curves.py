@@ -1,5 +1,6 @@
 """Learning curves: the mean of each arm with the band of its seeds, against steps, tokens and wall clock."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ BASELINES = {
 _HEIGHT = 250.0
 # Places of the frame.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 362.0, 26.0, 208.0
+_LABEL_HEIGHT = 12.0
 # Points of a curve with more than so many have no marks.
 _MOST_MARKS = 16
 # The part of the training that may leave the frame.
@@ -100,7 +102,7 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
     guesses = sorted({value for arm in arms for value in _guesses(quantity, arm)})
     guesses = [value for value in guesses if abs(value - (low + high) / 2) <= high - low]
     y = Scale.over([low, high, *guesses], _BOTTOM, _TOP)
-    inside = [_guess(y, value) for value in guesses]
+    inside = [_guesses_at(y, guesses)]
     with_bands = len(arms) <= _MOST_BANDS
     for number, arm in enumerate(arms):
         # Training is faint beside validation.
@@ -170,12 +172,18 @@ def _guesses(quantity: str, arm: Learners) -> list[float]:
     return [float(f"{values[-1]:.4g}") for values in found if len(values)]
 
 
-def _guess(y: Scale, value: float) -> str:
-    down = y.place(value)
-    line = element(
-        "path", title(f"guessing: {short(value)}"), d=f"M{_LEFT:.1f} {down:.1f}H{_RIGHT:.1f}", class_="guess"
-    )
-    return line + element("text", "guessing", x=_RIGHT, y=down - 3, text_anchor="end", class_="label")
+def _guesses_at(y: Scale, values: Sequence[float]) -> str:
+    """Draw a line for each score of guessing. Lines that are close share one label, which is below the top one."""
+    parts, label = [], -math.inf
+    for value in sorted(values, key=y.place):
+        down = y.place(value)
+        words = title(f"guessing: {short(value)}")
+        parts.append(element("path", words, d=f"M{_LEFT:.1f} {down:.1f}H{_RIGHT:.1f}", class_="guess"))
+        if down - label > _LABEL_HEIGHT:
+            label = down
+            above = down - 3 if down - _TOP > _LABEL_HEIGHT else down + _LABEL_HEIGHT
+            parts.append(element("text", "guessing", x=_RIGHT, y=above, text_anchor="end", class_="label halo"))
+    return "".join(parts)
 
 
 def unit_of(axis: Axis, furthest: float) -> tuple[float, str]:
