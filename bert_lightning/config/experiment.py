@@ -41,6 +41,7 @@ from bert_lightning.config.sections import (
     TrainerSettings,
     WandbSettings,
 )
+from bert_lightning.config.sequence_tasks import check_sequence, with_resolved_tasks
 from bert_lightning.config.settings import (
     Fault,
     Tables,
@@ -55,6 +56,7 @@ from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod, NoContinual, SequenceSettings
 from bert_lightning.methods.distillation import DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
@@ -78,6 +80,7 @@ CHOICES: Tables = {
     "loss": LOSSES,
     "step_method": STEP_METHODS,
     "adversarial": ADVERSARIES,
+    "continual": CONTINUAL_METHODS,
 }
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
@@ -90,6 +93,8 @@ _SECTIONS: dict[str, type] = {
     "step_method": Plain,
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
+    "continual": NoContinual,
+    "sequence": SequenceSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -125,6 +130,8 @@ class Experiment:
         adversarial: perturbed embeddings, on which a step trains in addition to the plain ones.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
+        continual: what keeps earlier tasks while the model learns this one.
+        sequence: the place of the run in a sequence of tasks.
     """
 
     experiment: str
@@ -144,6 +151,8 @@ class Experiment:
     step_method: StepMethodSettings = field(default_factory=Plain)
     adversarial: AdversarialSettings = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
+    continual: ContinualMethod = field(default_factory=NoContinual)
+    sequence: SequenceSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -316,7 +325,10 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
+    values = with_resolved_tasks(values, faults)
     experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    if experiment is not None and experiment.sequence is not None:
+        check_sequence(experiment, TASKS[task], tables, faults)
     return None if faults else experiment
 
 

@@ -1,5 +1,7 @@
 """The one step method of a training: the losses, how a step computes them, and the perturbations around both."""
 
+from collections.abc import Callable
+
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import AdversarialSettings
 from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
@@ -16,6 +18,7 @@ def compose(
     adversarial: AdversarialSettings,
     distillation: DistillationSettings | None = None,
     teacher: Task | None = None,
+    with_memory: Callable[[Task], CountedLosses] | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
 
@@ -27,13 +30,20 @@ def compose(
         adversarial: the perturbations.
         distillation: temperature and weight; None without a teacher.
         teacher: a task of the same kind with the teacher's model.
+        with_memory: adds the losses of continual learning to those of a task; None if there are none.
 
     Raises:
-        InputError: a custom method is none.
+        InputError: a custom method is none, or both a teacher and an earlier model add losses.
     """
     losses: CountedLosses = task
     if distillation is not None and teacher is not None and distillation.alpha > 0:
         losses = DistilledLosses(task, teacher, distillation)
+    if with_memory is not None:
+        if losses is not task:
+            raise InputError(
+                "continual.name lwf and distillation both train on the predictions of another model: use one of them"
+            )
+        losses = with_memory(task)
     method = _checked(step_method.build(losses), "step_method")
     return _checked(adversarial.wrap(method, task), "adversarial")
 

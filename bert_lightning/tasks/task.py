@@ -28,6 +28,7 @@ from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask
 from bert_lightning.tasks.norms_and_rates import LoggedNorms, learning_rates
 from bert_lightning.tasks.optimization import Optimization
+from bert_lightning.tasks.penalty import Penalty
 from bert_lightning.tasks.step import accumulate_gradients, loss_weights
 from bert_lightning.tasks.step_method import PlainStep, StepMethod
 from bert_lightning.tasks.trainer_checks import (
@@ -57,6 +58,7 @@ class Task(LoggedTask, Inference):
     Attributes:
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
+        penalty: what each step adds to the gradients of the whole batch; None if there is nothing.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
         gradient_norms: the norm of each of them.
@@ -97,6 +99,7 @@ class Task(LoggedTask, Inference):
         self.tokenizer = tokenizer
         self.optimization = optimization
         self.step_method: StepMethod = PlainStep(self)
+        self.penalty: Penalty | None = None
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
         self.gradient_norms = GradientNorms([], torch.zeros(0))
@@ -336,6 +339,8 @@ class Task(LoggedTask, Inference):
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
         logged = self._named_means(values.means)
         logged |= {**rates, **norms.read()}
+        if self.penalty is not None:
+            logged["train/penalty"] = float(self.penalty.value())
         self._spikes.add(step, logged["train/loss"])
         if (scaler := loss_scaler(self)) is not None:
             logged["train/loss_scale"] = scaler.get_scale()

@@ -113,11 +113,13 @@ class TwoPassesStep(PlainStep):
 
 
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
+L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0.5", "--continual.beta=0.1"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
 METHODS: dict[str, Callable[[Path], list[str]]] = {
     "own": lambda teacher: OWN,
     "fgm": lambda teacher: FGM,
     "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
-    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}"],
+    "l2-sp": lambda teacher: L2_SP,
+    "all": lambda teacher: [*OWN, *FGM, *L2_SP, f"--distillation.teacher={teacher}"],
 }
 """Name of a combination -> overrides, given a teacher."""
