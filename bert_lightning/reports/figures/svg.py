@@ -169,8 +169,8 @@ def picture(height: float, label: str, parts: Iterable[str]) -> str:
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float | None = None) -> str:
     """Return grid, ticks and labels of a figure with both axes.
 
-    The positions of the scales are those of the frame: `x.start` is its left edge. `y.start` is its bottom, unless
-    `bottom` is given.
+    The positions of the scales are those of the frame: `x.start` is its left edge, and `y.start` is its bottom,
+    unless `bottom` is given.
     """
     parts = []
     for value, label in y.ticks():
