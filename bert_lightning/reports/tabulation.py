@@ -36,8 +36,8 @@ def tabulate(
         ranges: whether the tables should show median, smallest and largest value.
 
     Raises:
-        InputError: no run has finished, the baseline is no arm, no run has a metric of `metrics`, or scipy is needed
-            to compare arms and not installed.
+        InputError: no run has finished, the baseline is not an arm, no run has a metric of `metrics`, or arms are to
+            be compared and scipy is not installed.
     """
     if not found.finished():
         raise InputError(f"no run has finished, so there is nothing to report{_states(found)}")

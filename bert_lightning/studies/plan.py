@@ -226,7 +226,7 @@ def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
     known = list(dict.fromkeys(arm.name for of_stage in arms.values() for arm in of_stage))
     baseline = study.compare.baseline
     if baseline is not None and baseline not in known:
-        study.fail(f"the baseline {baseline!r} is no arm{nearest(baseline, known)}", "compare", "baseline")
+        study.fail(f"the baseline {baseline!r} is not an arm{nearest(baseline, known)}", "compare", "baseline")
     for name in study.published:
         if name not in known:
-            study.fail(f"published names {name!r}, which is no arm{nearest(name, known)}", "published", name)
+            study.fail(f"published names {name!r}, which is not an arm{nearest(name, known)}", "published", name)

@@ -329,7 +329,7 @@ class _Reader:
             self._fail(f"{'.'.join(map(str, place))}: keys and values are expected, not {value!r}", *place)
         for key in value:
             if not isinstance(key, str):
-                self._fail(f"{key!r} is no name: put it in quotes", *place)
+                self._fail(f"{key!r} is not a name: put it in quotes", *place)
         return value
 
     def _check_keys(self, values: Mapping[str, object], known: Sequence[str], place: Place) -> None:
