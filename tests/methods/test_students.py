@@ -11,9 +11,12 @@ from bert_lightning.checkpoints.native import load_native
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.cli import main
 from bert_lightning.errors import InputError
+from bert_lightning.methods.distillation.term import Rows
 from bert_lightning.model import BertEncoder
+from bert_lightning.model.tuning import TUNINGS
 from bert_lightning.runs.building import build
-from bert_lightning.runs.trainer import build_trainer
+from bert_lightning.runs.starting_point import start_checkpoint
+from bert_lightning.runs.trainer import build_trainer, training_callbacks
 from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.distributions import divergence
 from tests.support.methods import ALL_INNER, INNER, first_batch, maker, same, train
@@ -54,8 +57,6 @@ def test_the_tokens_that_a_loss_counts_are_those_that_it_sums_over(experiments, 
             f"--distillation.teacher={teachers(task)}", *INNER["hidden"], "--distillation.alpha=0"
         )
     )
-    from bert_lightning.methods.distillation.term import Rows
-
     rows, ids = Rows.of(batch), batch["input_ids"]
     shape = ids.shape if "packing" in batch else ids.flatten(0, -2).shape
     assert rows.sum_over_tokens(torch.ones(shape)) == batch["num_tokens"]
@@ -273,3 +274,29 @@ def test_pre_training_has_no_cache_because_masks_change(experiments, teachers, t
     options = [f"--distillation.teacher={teachers('pretraining')}", f"--distillation.cache={tmp_path}"]
     with pytest.raises(InputError, match=r"distillation\.cache cannot be used in pre-training: masks are drawn anew"):
         build(maker(experiments["pretraining"])(*options), None)
+
+
+# -- together with tuning ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", [name for name in TUNINGS if name != "full"])
+def test_a_tuned_student_learns_inner_states_and_resumes_bit_for_bit(experiments, teacher, tmp_path, tuning):
+    values = experiments[TEXTS]
+    train(maker(values)("--trainer.max_steps=1"), tmp_path / "base")
+    tuned = {**values, "model": {"pretrained": str(tmp_path / "base/last.ckpt")}}
+    options = [teacher, *ALL_INNER, f"--tuning.name={tuning}", "--checkpoint.every_n_steps=1"]
+    experiment = maker(tuned)(*options, "--checkpoint.keep_last=9", "--optimizer.learning_rate=1e-3")
+
+    def trained(folder, resume=None):
+        setup = build(experiment, start_checkpoint(experiment.model))
+        steps = setup.data.plan.num_steps
+        callbacks = training_callbacks(experiment, setup.task, folder, steps, validates=True)
+        trainer = build_trainer(experiment, folder, [], steps=steps, callbacks=callbacks)
+        trainer.fit(setup.task, setup.data, ckpt_path=resume)
+        return setup.task
+
+    whole = trained(tmp_path / "whole")
+    resumed = trained(tmp_path / "resumed", tmp_path / "whole/step-000000002.ckpt")
+    assert whole.training_metrics["train/distillation_attention_loss"] > 0
+    assert same(list(whole.state_dict().values()), list(resumed.state_dict().values()))
