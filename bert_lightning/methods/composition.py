@@ -2,7 +2,6 @@
 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial.adversary import Adversary
-from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
 from bert_lightning.tasks.step_method import CountedLosses, StepMethod, StepPart
 from bert_lightning.tasks.task import Task
@@ -14,28 +13,22 @@ def compose(
     task: Task,
     step_method: StepMethodSettings,
     adversarial: Adversary,
-    distillation: DistillationSettings | None = None,
-    teacher: Task | None = None,
+    added: CountedLosses | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
 
     An adversary that compares predictions adds losses too. `task.step_parts` gets the parts that follow the training.
 
-    If `alpha` is 0, the teacher does not compute, and training equals that on the labels alone, bit for bit.
-
     Args:
         task: the task that is trained.
         step_method: how losses become gradients.
         adversarial: the perturbations.
-        distillation: temperature and weight; None without a teacher.
-        teacher: a task of the same kind with the teacher's model.
+        added: the losses of the task with those of a teacher or of an earlier model; None if there are none.
 
     Raises:
         InputError: a custom method is none, or the adversary does not suit the task.
     """
-    losses: CountedLosses = task
-    if distillation is not None and teacher is not None and distillation.alpha > 0:
-        losses = DistilledLosses(task, teacher, distillation)
+    losses: CountedLosses = task if added is None else added
     # A class of the user's needs no more than `wrap`.
     if hasattr(adversarial, "add_losses"):
         losses = adversarial.add_losses(losses, task)

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 
@@ -273,6 +273,28 @@ def adapted(
     if num_positions is not None:
         checkpoint = interpolate_positions(checkpoint, num_positions)
     return checkpoint
+
+
+def with_blocks(checkpoint: Checkpoint, blocks: Sequence[int]) -> Checkpoint:
+    """Return the checkpoint of a model that consists of some of its blocks, by their numbers from 0, in this order.
+
+    Everything outside the blocks stays. It is the start of a student in DistilBERT (Sanh et al. 2019, arXiv
+    1910.01108, section 3) and PKD (Sun et al. 2019, arXiv 1908.09355, section 4.1).
+
+    Raises:
+        CheckpointError: it has no block of such a number.
+    """
+    number = config_of(checkpoint).num_hidden_layers
+    if missing := [block for block in blocks if not 0 <= block < number]:
+        raise CheckpointError(f"{checkpoint.path} has blocks 0 to {number - 1}, so there is no block {missing[0]}")
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not _BLOCK.match(name)}
+    for name, tensor in checkpoint.tensors.items():
+        if (found := _BLOCK.match(name)) is not None:
+            for new, old in enumerate(blocks):
+                if old == int(found[1]):
+                    tensors[f"encoder.layers.{new}.{name[found.end() :]}"] = tensor
+    config = {**checkpoint.config, "num_hidden_layers": len(blocks)}
+    return dataclasses.replace(checkpoint, config=config, tensors=tensors)
 
 
 def without_head(checkpoint: Checkpoint) -> Checkpoint:

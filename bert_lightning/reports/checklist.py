@@ -1,4 +1,4 @@
-"""The reproducibility checklist of Dodge et al. 2019, as far as the records of runs answer it."""
+"""The reproducibility checklist of Dodge et al. 2019, filled in from the records of runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -16,8 +16,8 @@ _MOST_NAMED = 8
 def checklist_of(layouts: Sequence[Layout]) -> Iterator[ChecklistItem]:
     """Yield the items of the checklist.
 
-    The list follows the items for all experimental results and for hyperparameter searches of Dodge et al. 2019,
-    "Show Your Work", appendix B. What no record holds is answered with `not recorded`, for the author to fill in.
+    The items are those for all experimental results and for hyper-parameter searches in Dodge et al. 2019, "Show Your
+    Work", appendix B. If the records do not answer an item, it says `not recorded`, and the author fills it in.
     """
     runs = [run for layout in layouts for run in layout.runs]
     planned = len(runs) + sum(len(layout.missing) for layout in layouts)
@@ -121,7 +121,7 @@ def _runtime(runs: Sequence[Run]) -> str:
 
 
 def _seconds(run: Run) -> float | None:
-    """Return the time that all sessions of a run took; None if one does not record its end."""
+    """Return the seconds that all sessions of a run took; None if the end of a session is not recorded."""
     total = 0.0
     for session in run.manifest.get("sessions", []):
         try:

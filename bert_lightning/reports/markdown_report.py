@@ -1,4 +1,4 @@
-"""The report as Markdown, in which a footnote leads from each arm to its runs."""
+"""The report as Markdown, with a footnote per arm that lists its runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,7 +31,7 @@ from bert_lightning.studies.comparison import Run
 
 
 def as_markdown(results: Results) -> str:
-    """Return the results as a document in Markdown."""
+    """Return the results as a Markdown document."""
     lines = ["# Report", ""]
     footnotes: list[str] = []
     for table in results.tables:
@@ -55,6 +55,7 @@ def _table(table: ResultTable, ranges: bool, footnotes: list[str]) -> Iterator[s
         if table.caption:
             yield from (markdown(whole_caption(table)), "")
     yield from _differences(table)
+    yield from _matrices(table)
     if ranges:
         yield from _ranges(table)
     yield from _published(table)
@@ -65,7 +66,7 @@ def _confounds(table: ResultTable) -> Iterator[str]:
     confounds = [each for each in table.confounds if each.explained_by is None]
     consequences = [each for each in table.confounds if each.explained_by is not None]
     if confounds:
-        yield from ("**Confounds.** The arms also differ in something other than their axis:", "")
+        yield from ("**Confounds.** The arms also differ in something besides their axis:", "")
         yield from (*(f"- {markdown(confound_text(each))}" for each in confounds), "")
     if consequences:
         yield from ("Consequences of the axis:", "")
@@ -73,7 +74,7 @@ def _confounds(table: ResultTable) -> Iterator[str]:
 
 
 def _scores(table: ResultTable, footnotes: Sequence[str]) -> list[str]:
-    """Return arms and metrics as a table, with a line per metric if there are fewer arms than metrics."""
+    """Return a table with a row per arm, or with a row per metric if there are fewer arms than metrics."""
     names = [metric.name for metric in table.metrics]
     columns = [["", "n", *map(markdown, names), "runs"]]
     for arm, footnote in zip(table.arms, footnotes, strict=True):
@@ -113,6 +114,20 @@ def _differences(table: ResultTable) -> Iterator[str]:
         line += [interval_text(cell.crossed_interval)] * with_examples
         lines.append([*map(_interval_escaped, line)])
     yield from (f"### Differences to {markdown(table.baseline or '')}", "", *_grid(header, lines), "")
+
+
+def _matrices(table: ResultTable) -> Iterator[str]:
+    if not table.matrices:
+        return
+    yield from ("### Scores on every task after every task", "")
+    tasks = table.matrices[0].tasks
+    header = ["arm", "after", *map(markdown, tasks)]
+    rows = [
+        [markdown(matrix.label), markdown(learned), *("" if cell is None else mean_text(cell) for cell in cells)]
+        for matrix in table.matrices
+        for learned, cells in zip(tasks, matrix.cells, strict=True)
+    ]
+    yield from (*_grid(header, rows), "")
 
 
 def _interval_escaped(field: str) -> str:
@@ -175,7 +190,7 @@ def _missing(table: ResultTable) -> Iterator[str]:
 
 
 def _footnote(arm: ArmResult, footnotes: list[str]) -> str:
-    """Add the footnote that leads to the runs of an arm, and return the reference to it."""
+    """Add a footnote that lists the runs of an arm, and return the reference to it."""
     reference = f"[^{len(footnotes) + 1}]"
     footnotes.append(f"{reference}: {'; '.join(_origin(run) for run in arm.runs)}.")
     return reference

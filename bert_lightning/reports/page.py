@@ -1,14 +1,14 @@
-"""A report as one page that needs nothing else: no network, no other file, and no script except to sort tables."""
+"""The report as one HTML page that needs no network and no other file. Its only script sorts tables."""
 
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.number_texts import overall_fields
+from bert_lightning.reports.number_texts import mean_text, overall_fields
 from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
@@ -19,13 +19,13 @@ from bert_lightning.wording import count
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# Where a name may be broken: not within a number, or within an escaped character.
+# A line may break after these characters of a name, but not within a number or an escaped character.
 _BREAKS = re.compile(r"([=./:-])(?=[^\W\d])")
 
 
 @dataclass(frozen=True)
 class _TablePart:
-    """One table of the page with all that belongs to it."""
+    """One table of the page with its confounds, figures and missing runs."""
 
     number: int
     title: str
@@ -35,11 +35,13 @@ class _TablePart:
     sections: Sequence[Section]
     missing: Sequence[NotInTable]
     failures: Sequence[str]
+    tasks: Sequence[str]
+    matrix: Sequence[tuple[str, str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class _StudyPart:
-    """The tables of one study, or of runs that belong to none."""
+    """The tables of one study, or of runs outside studies."""
 
     question: str
     name: str
@@ -69,17 +71,17 @@ def page(results: Results) -> str:
         axis_names=AXIS_NAMES,
         style=Markup(style),
         script=Markup(script),
-        # The page allows its own style and script by their digests, and nothing else.
+        # The policy allows the style and the script of the page, by their digests, and nothing else.
         policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
         version=__version__,
     )
-    # Names of files may hold lone surrogates, which no file can.
+    # File names may contain lone surrogates, which UTF-8 cannot encode.
     return source.encode("utf-8", "backslashreplace").decode()
 
 
 def _breakable(text: str) -> "Markup":
-    """Return a name as HTML that may be broken after the characters between its words."""
+    """Return a name as HTML in which lines may break after punctuation."""
     from markupsafe import Markup, escape
 
     return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(text))))
@@ -129,4 +131,13 @@ def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _T
         list(TableFigures(table, number, progress, num_runs).sections()),
         table.missing,
         [*table.failures.values()],
+        table.matrices[0].tasks if table.matrices else (),
+        [*_matrix_rows(table)],
     )
+
+
+def _matrix_rows(table: ResultTable) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Yield an arm, a task that was learned, and the scores on every task after it."""
+    for matrix in table.matrices:
+        for learned, cells in zip(matrix.tasks, matrix.cells, strict=True):
+            yield matrix.label, learned, ["" if cell is None else mean_text(cell) for cell in cells]

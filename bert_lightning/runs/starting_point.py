@@ -16,7 +16,7 @@ from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
-from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, plain
+from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, plain, with_blocks
 from bert_lightning.model.tuning import TUNINGS, Tuning, saved_tuning, tune
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -49,13 +49,18 @@ def start_checkpoint(settings: ModelSettings, modules: Sequence[str] = ()) -> Ch
 def adapted_to(
     start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
 ) -> Checkpoint | None:
-    """Fit a checkpoint to the data's vocabulary and to more positions, if the settings ask for it.
+    """Fit a checkpoint to the data's vocabulary, to more positions and to fewer blocks, if the settings ask for it.
 
     Raises:
-        InputError: the vocabulary is to be fitted, but the data has none of its own.
+        InputError: the vocabulary is to be fitted, but the data has none of its own; or a block does not exist.
     """
     if start is None:
         return None
+    if settings.keep_layers is not None:
+        try:
+            start = with_blocks(start, settings.keep_layers)
+        except CheckpointError as error:
+            raise InputError(f"model.keep_layers is {settings.keep_layers}: {error}") from None
     vocabulary = None
     if settings.resize_vocabulary:
         if tokenizer is None:

@@ -93,7 +93,8 @@ def divergence(student: Distribution, teacher: Distribution, temperature: float)
     if student.are_numbers:
         values = (predicted - expected).square().squeeze(-1).mean(-1)
     else:
-        values = temperature**2 * _kl(predicted / temperature, expected / temperature, student.possible).mean(-1)
+        of_each = kl_divergence(predicted / temperature, expected / temperature, student.possible)
+        values = temperature**2 * of_each.mean(-1)
     return (values if student.counted is None else values * student.counted).sum()
 
 
@@ -132,8 +133,10 @@ def _log_probabilities(logits: Tensor, possible: Tensor | None) -> Tensor:
     return logits.masked_fill(~possible, lowest).log_softmax(-1).masked_fill(~possible, 0)
 
 
-def _kl(predicted: Tensor, expected: Tensor, possible: Tensor | None) -> Tensor:
-    """Return the divergence of softmax(predicted) from softmax(expected) over the last dimension.
+def kl_divergence(predicted: Tensor, expected: Tensor, possible: Tensor | None) -> Tensor:
+    """Return the divergence of softmax(predicted) from softmax(expected) over the last dimension: (..., L) -> (...).
+
+    Outcomes that are not `possible`, a bool that broadcasts to both, have the probability 0.
 
     With p = softmax(expected), it is sum(p (expected - predicted)) + log sum exp(predicted) - log sum exp(expected).
     Unlike the formula with two log-softmaxes, its gradient is softmax(predicted) - p without a rounding of sum(p).

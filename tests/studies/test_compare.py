@@ -47,8 +47,8 @@ def test_a_run_equals_itself_and_its_copy(classifier, tmp_path, capsys):
     out = capsys.readouterr().out
     for line in ("configuration: equal", "versions, hardware and commit: equal", "data: equal"):
         assert line in out
-    assert "equal, bit for bit" in out
-    assert "final weights: equal" in out
+    assert "that both logged are bitwise equal" in out
+    assert "final weights: bitwise equal" in out
     assert "differ" not in out.replace("difference", "")
 
 
@@ -107,7 +107,7 @@ def test_a_patch_that_an_earlier_version_did_not_record_is_no_difference(tmp_pat
     runs = [made(tmp_path / str(n), 1, 0.5, session={"git": git}) for n, git in enumerate(gits)]
     assert main(["compare", *map(str, runs)]) == 0
     out = capsys.readouterr().out
-    assert "an earlier version did not record them" in out
+    assert "not recorded by an earlier version of this package" in out
     assert "versions, hardware and commit: equal" in out
 
 

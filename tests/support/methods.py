@@ -125,7 +125,15 @@ class TwoPassesStep(PlainStep):
 
 
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
+L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0.5", "--continual.beta=0.1"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
+INNER = {
+    "hidden": ["--distillation.hidden.layers=[0, 2]", "--distillation.hidden.embeddings=true"],
+    "attention": ["--distillation.attention.layers=last"],
+    "relations": ["--distillation.relations.of=[query-key, value-value]"],
+}
+"""Key of a loss on inner states -> overrides for a teacher with three blocks and a student with two."""
+ALL_INNER = [option for options in INNER.values() for option in options]
 ADVERSARIAL = {
     "fgm": FGM,
     "pgd": ["--adversarial.name=pgd", "--adversarial.num_ascents=2", "--adversarial.random_start=true"],
@@ -138,10 +146,25 @@ METHODS: dict[str, Callable[[Path], list[str]]] = {
     "own": lambda teacher: OWN,
     **{name: lambda teacher, options=options: options for name, options in ADVERSARIAL.items()},
     "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
-    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}"],
+    **{
+        name: lambda teacher, options=options: [
+            f"--distillation.teacher={teacher}",
+            "--distillation.alpha=0",
+            *options,
+        ]
+        for name, options in INNER.items()
+    },
     "distilled-pgd": lambda teacher: [*ADVERSARIAL["pgd"], f"--distillation.teacher={teacher}"],
     "distilled-freelb": lambda teacher: [*ADVERSARIAL["freelb"], f"--distillation.teacher={teacher}"],
-    "all-smart": lambda teacher: [*OWN, *ADVERSARIAL["smart"], f"--distillation.teacher={teacher}"],
+    "all-smart": lambda teacher: [*OWN, *ADVERSARIAL["smart"], f"--distillation.teacher={teacher}", *INNER["hidden"]],
     "all-r-drop": lambda teacher: [*OWN, *ADVERSARIAL["r-drop"], f"--distillation.teacher={teacher}"],
+    "hidden-r-drop": lambda teacher: [
+        *ADVERSARIAL["r-drop"],
+        f"--distillation.teacher={teacher}",
+        "--distillation.alpha=0",
+        *INNER["hidden"],
+    ],
+    "l2-sp": lambda teacher: L2_SP,
+    "all": lambda teacher: [*OWN, *FGM, *L2_SP, f"--distillation.teacher={teacher}", *ALL_INNER],
 }
 """Name of a combination -> overrides, given a teacher."""

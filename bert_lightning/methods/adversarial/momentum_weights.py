@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bert_lightning.distributed.sharded import gather
 from bert_lightning.distributed.slices import local
-from bert_lightning.distributed.tensor_parallel import Slice, slice_of
+from bert_lightning.distributed.tensor_parallel import Slice, mark_slices, slice_of
 
 # Jiang et al. 2020 after Tarvainen and Valpola 2017: beta of the first tenth of the updates, and of the others.
 _EARLY_SHARE, _EARLY, _LATE = 0.1, 0.99, 0.999
@@ -30,6 +30,8 @@ class MomentumWeights(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.slices = {}
+        # FSDP has made new parameters since tensor parallelism cut them.
+        mark_slices(model)
         for name, parameter in _trained(model):
             kind = torch.promote_types(parameter.dtype, torch.float32)
             own = nn.Parameter(parameter.detach().to(kind, copy=True), requires_grad=False)
