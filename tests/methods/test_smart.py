@@ -7,6 +7,8 @@ from torch import nn
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial.momentum_weights import MomentumWeights
 from bert_lightning.methods.adversarial.noise import Noise
+from bert_lightning.runs.building import build
+from bert_lightning.runs.resuming import _check_checkpoint as check_resumable
 from bert_lightning.tasks.step_method import PlainStep
 from tests.methods.test_r_drop import kl
 from tests.support.methods import NO_DROPOUT, WholeBatch, first_batch, gradients, maker, micro_batches, same, train
@@ -188,7 +190,8 @@ def test_they_are_kept_in_float32_and_the_model_is_restored_bit_for_bit_after_an
     assert torch.equal(model.weight, before)
 
 
-def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(make, task, tmp_path):
+def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(experiments, tmp_path):
+    make = maker(experiments["text-classification"])
     options = [SMART, PROXIMAL, "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=9"]
     whole = train(make(*options), tmp_path / "whole")
     state = torch.load(tmp_path / "whole/step-000000002.ckpt", weights_only=True)["state_dict"]
@@ -200,6 +203,19 @@ def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(make, t
         assert torch.equal(value, found[name]), name
     plain = train(make(SMART, "--trainer.max_steps=1"), tmp_path / "plain")
     assert not any(name.startswith("momentum") for name in plain.state_dict())
+
+
+def test_a_checkpoint_with_or_without_them_is_refused_by_the_other_kind_of_training(experiments, tmp_path):
+    values, options = experiments["text-classification"], ["--trainer.max_steps=2", "--checkpoint.every_n_steps=1"]
+    make = maker(values)
+    for name, more, other in (("with", [SMART, PROXIMAL], [SMART]), ("without", [SMART], [SMART, PROXIMAL])):
+        train(make(*options, *more), tmp_path / name)
+        task = build(make(*options, *other), None).task
+        message = {"with": "it has momentum weights", "without": "it lacks the momentum weights"}[name]
+        with pytest.raises(InputError, match=f"cannot be resumed here: {message}, so adversarial differs"):
+            check_resumable(tmp_path / name / "step-000000001.ckpt", task, 2)
+        same_kind = build(make(*options, *more), None).task
+        assert check_resumable(tmp_path / name / "step-000000001.ckpt", same_kind, 2) == 1
 
 
 @pytest.mark.parametrize("tuning", ["lora", "bitfit"])
