@@ -83,10 +83,10 @@ def test_the_noise_is_normal_with_its_deviation_and_padding_has_none(task, make,
     torch.testing.assert_close(start[may_move].double(), expected, rtol=1e-6, atol=1e-12)
 
 
-def test_unit_gives_every_token_the_largest_number_1_and_ball_none_above_epsilon(task, make, recorded):
+def test_unit_gives_every_token_the_largest_number_1_and_ball_none_above_epsilon(texts, recorded):
     for options, bound in (([], 1.0), ([*BALL, "--adversarial.epsilon=1e-4"], 1e-4), (BALL, 1e-5)):
         recorded.clear()
-        student, batch = first_batch(make(SMART, *options, "--adversarial.num_ascents=2"))
+        student, batch = first_batch(texts(SMART, *options, "--adversarial.num_ascents=2"))
         gradients(student, batch)
         assert len(recorded) == 3
         for reached in recorded[1:]:
@@ -107,9 +107,9 @@ def test_without_a_ball_to_move_in_the_divergence_is_exactly_nothing_and_so_is_i
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
-def test_the_divergence_is_never_negative(task, make):
+def test_the_divergence_is_never_negative(texts):
     for seed in range(3):
-        student, batch = first_batch(make(SMART, f"--seed_everything={seed + 1}", "--adversarial.sigma=1e-7"))
+        student, batch = first_batch(texts(SMART, f"--seed_everything={seed + 1}", "--adversarial.sigma=1e-7"))
         sums = student.step_method.sums(batch, WholeBatch(student.step_method, batch))
         assert (sums[student.num_losses : 2 * student.num_losses] >= 0).all()
 
@@ -137,8 +137,8 @@ def test_equal_momentum_weights_give_exactly_nothing_and_others_do_not(task, mak
     torch.testing.assert_close(sums[:number], student.sums(batch).detach()[:number], rtol=1e-5, atol=1e-6)
 
 
-def test_the_proximal_term_is_the_divergence_from_a_model_with_the_momentum_weights(make):
-    student, batch = first_batch(make(SMART, PROXIMAL, *NO_DROPOUT))
+def test_the_proximal_term_is_the_divergence_from_a_model_with_the_momentum_weights(texts):
+    student, batch = first_batch(texts(SMART, PROXIMAL, *NO_DROPOUT))
     method, number = student.step_method, student.num_losses
     method.sums(batch, WholeBatch(method, batch))
     with torch.no_grad():
