@@ -42,6 +42,7 @@ from bert_lightning.config.sections import (
     TrainerSettings,
     WandbSettings,
 )
+from bert_lightning.config.sequence_tasks import check_sequence, with_resolved_tasks
 from bert_lightning.config.settings import (
     Fault,
     Tables,
@@ -56,6 +57,7 @@ from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversary
+from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod, NoContinual, SequenceSettings
 from bert_lightning.methods.distillation import TERMS, DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
@@ -79,6 +81,7 @@ CHOICES: Tables = {
     "loss": LOSSES,
     "step_method": STEP_METHODS,
     "adversarial": ADVERSARIES,
+    "continual": CONTINUAL_METHODS,
 }
 _SECTIONS: dict[str, type] = {
     "model": ModelSettings,
@@ -92,6 +95,8 @@ _SECTIONS: dict[str, type] = {
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
     **{f"distillation.{name}": settings for name, settings in TERMS.items()},
+    "continual": NoContinual,
+    "sequence": SequenceSettings,
     "checkpoint": CheckpointSettings,
     "early_stopping": EarlyStoppingSettings,
     "wandb": WandbSettings,
@@ -127,6 +132,8 @@ class Experiment:
         adversarial: training on perturbed embeddings, or for predictions that do not depend on noise.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
+        continual: what keeps earlier tasks while the model learns this one.
+        sequence: the place of the run in a sequence of tasks.
     """
 
     experiment: str
@@ -146,6 +153,8 @@ class Experiment:
     step_method: StepMethodSettings = field(default_factory=Plain)
     adversarial: Adversary = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
+    continual: ContinualMethod = field(default_factory=NoContinual)
+    sequence: SequenceSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -331,7 +340,10 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         _check_without_task(values, tables, faults)
         return None
     values = without_needless(values, "model.head", field_names(TASKS[task].head_settings))
+    values = with_resolved_tasks(values, faults)
     experiment = build(experiment_class(TASKS[task]), {"data": None, **values}, "", tables, faults)
+    if experiment is not None and experiment.sequence is not None:
+        check_sequence(experiment, TASKS[task], tables, faults)
     return None if faults else experiment
 
 

@@ -82,6 +82,16 @@ def norms(slices: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
     return _summed(of_slices.square(), like).sqrt() if is_distributed else of_slices
 
 
+def sums_of_slices(sums: Sequence[Tensor], like: Sequence[Tensor]) -> Tensor:
+    """Return (n,) sums over whole tensors, given the sum () over this process's slice of each; called by all.
+
+    Args:
+        sums: one for each tensor.
+        like: parameters that are cut in the same way.
+    """
+    return _summed(torch.stack(list(sums)), like)
+
+
 def _summed(values: Tensor, like: Sequence[Tensor]) -> Tensor:
     """Add up (n,) values, one for each tensor of `like`, over the processes that hold slices of it."""
     parameter = next((each for each in like if isinstance(each, DTensor)), None)

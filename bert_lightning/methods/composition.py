@@ -2,7 +2,6 @@
 
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial.adversary import Adversary
-from bert_lightning.methods.distillation import DistilledLosses
 from bert_lightning.methods.plain import StepMethodSettings
 from bert_lightning.tasks.step_method import CountedLosses, StepMethod, StepPart
 from bert_lightning.tasks.task import Task
@@ -14,7 +13,7 @@ def compose(
     task: Task,
     step_method: StepMethodSettings,
     adversarial: Adversary,
-    distilled: DistilledLosses | None = None,
+    added: CountedLosses | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
 
@@ -24,12 +23,12 @@ def compose(
         task: the task that is trained.
         step_method: how losses become gradients.
         adversarial: the perturbations.
-        distilled: the losses of the task and of a teacher; None without a teacher.
+        added: the losses of the task with those of a teacher or of an earlier model; None if there are none.
 
     Raises:
         InputError: a custom method is none, or the adversary does not suit the task.
     """
-    losses: CountedLosses = task if distilled is None else distilled
+    losses: CountedLosses = task if added is None else added
     # A class of the user's needs no more than `wrap`.
     if hasattr(adversarial, "add_losses"):
         losses = adversarial.add_losses(losses, task)

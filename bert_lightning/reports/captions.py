@@ -156,7 +156,7 @@ def _marks(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[s
     if any(cell.not_worse for cell in cells):
         yield (
             f"†: the seeds do not show that the arm is worse than the best one (p ≥ {ALPHA:g} after Holm's "
-            "correction), which is no proof that it is as good."
+            "correction), which does not prove that it is as good."
         )
     if any(cell.p_adjusted is not None and cell.p_adjusted < ALPHA for cell in cells):
         yield f"*: the difference to the baseline has an adjusted p below {ALPHA:g}."

@@ -76,8 +76,12 @@ def _alone(name: str, arm: Arm, scored: str | None) -> MetricCell:
             "flatter the arm."
         )
     scored = scored or _scored(name, arm.runs) or _steps(name, arm.runs)
-    if broken or not values:
-        return MetricCell(name, values, notes=tuple(notes), scored=scored)
+    cell = MetricCell(name, values) if broken or not values else summarised(name, values)
+    return replace(cell, notes=tuple(notes), scored=scored)
+
+
+def summarised(name: str, values: Mapping[int, float]) -> MetricCell:
+    """Return the cell of a metric: seed -> value, all finite, at least one."""
     summary = Summary.of([*values.values()])
     interval = mean_interval([*values.values()], LEVEL).interval if summary.num > 1 and has_scipy() else None
     return MetricCell(
@@ -89,9 +93,24 @@ def _alone(name: str, arm: Arm, scored: str | None) -> MetricCell:
         summary.minimum,
         summary.maximum,
         interval,
-        scored=scored,
-        notes=tuple(notes),
     )
+
+
+def compared(
+    metric: Metric, values: Mapping[str, Mapping[int, float]], baseline: str | None, equivalence: float | None
+) -> dict[str, MetricCell]:
+    """Compute a metric that no run logs by itself: label of the arm -> cell, compared with the baseline.
+
+    Args:
+        metric: the metric.
+        values: label of the arm -> seed -> value, all finite. Arms without a value are left out.
+        baseline: label of the arm with which the others are compared.
+        equivalence: the largest difference that counts as none.
+    """
+    cells = {label: summarised(metric.name, of_arm) for label, of_arm in values.items() if of_arm}
+    if baseline in cells and baseline is not None and has_scipy():
+        cells = _compared(cells, baseline, equivalence)
+    return _marked(cells, metric.better)
 
 
 def has_scipy() -> bool:

@@ -23,10 +23,12 @@ _CHANGES_DATA = tuple(
 _CHANGES_HARDWARE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "tensor_parallel_size")
 )
-_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.")
-_CHANGES_MODEL = ("model.", "distillation.", "tuning.")
+# Replay adds training examples.
+_CONTINUAL = "continual."
+_CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", _CONTINUAL)
+_CHANGES_MODEL = ("model.", "distillation.", "tuning.", _CONTINUAL, "sequence.")
 # Keys whose values are paths, which may differ between seeds because an earlier stage sets them.
-_UPSTREAM = ("model.pretrained", "distillation.teacher", "data.tokenizer")
+_UPSTREAM = ("model.pretrained", "distillation.teacher", "data.tokenizer", "sequence.previous")
 _SHOWN_ELSEWHERE = ("trainer.precision", "task")
 _HARDWARE = ("processor", "gpus", "threads")
 _LONGEST_DIGEST = 12
@@ -124,10 +126,10 @@ def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: La
         # A choice such as `optimizer.name` changes the other keys of its section.
         related = next((axis for axis in axes if axis == key or _is_choice_of(axis, section)), None)
         return related or (_stage_before(arms, layout) if key in _UPSTREAM else None)
-    if what in ("data: model", "data: teacher"):
+    if what in ("data: model", "data: teacher", "data: previous", "data: information"):
         return _axis(axes, _CHANGES_MODEL) or _stage_before(arms, layout)
     if what.startswith("data: "):
-        return _axis(axes, _CHANGES_DATA)
+        return _axis(axes, _CHANGES_DATA) or (_axis(axes, (_CONTINUAL,)) if what == "data: train" else None)
     if what == "precision":
         return _axis(axes, ("trainer.precision",)) or _axis(axes, _CHANGES_HARDWARE)
     if what in _HARDWARE:

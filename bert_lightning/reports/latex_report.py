@@ -82,10 +82,25 @@ def _tables(table: ResultTable, ranges: bool, before: int) -> Iterator[str]:
         if rows:
             yield from ("", *_float(f"{table.title}: {heading}.", f"{table.title} {heading}", []))
             yield from (*_grid(header, rows, []), r"\end{table}")
+    if table.matrices:
+        heading = f"{table.title}: scores on every task after every task"
+        yield from ("", *_float(f"{heading}.", heading, []))
+        header, rows = _matrices(table)
+        yield from (*_grid(header, rows, []), r"\end{table}")
     for number_of_arm, arm in enumerate(table.arms, before + 1):
         for run in arm.runs:
             origin = f"{run.name}: {origin_text(run)}: {repetition_of(run)}"
             yield comment(f"[{number_of_arm}] {arm.label}, seed {run.seed}: {origin}")
+
+
+def _matrices(table: ResultTable) -> tuple[list[str], list[list[str]]]:
+    tasks = table.matrices[0].tasks
+    rows = [
+        [matrix.label, latex(learned), *("" if cell is None else latex_number(mean_text(cell)) for cell in cells)]
+        for matrix in table.matrices
+        for learned, cells in zip(tasks, matrix.cells, strict=True)
+    ]
+    return ["", "after", *map(latex, tasks)], rows
 
 
 def _overall(overall: Overall) -> Iterator[str]:

@@ -55,6 +55,7 @@ def _table(table: ResultTable, ranges: bool, footnotes: list[str]) -> Iterator[s
         if table.caption:
             yield from (markdown(whole_caption(table)), "")
     yield from _differences(table)
+    yield from _matrices(table)
     if ranges:
         yield from _ranges(table)
     yield from _published(table)
@@ -113,6 +114,20 @@ def _differences(table: ResultTable) -> Iterator[str]:
         line += [interval_text(cell.crossed_interval)] * with_examples
         lines.append([*map(_interval_escaped, line)])
     yield from (f"### Differences to {markdown(table.baseline or '')}", "", *_grid(header, lines), "")
+
+
+def _matrices(table: ResultTable) -> Iterator[str]:
+    if not table.matrices:
+        return
+    yield from ("### Scores on every task after every task", "")
+    tasks = table.matrices[0].tasks
+    header = ["arm", "after", *map(markdown, tasks)]
+    rows = [
+        [markdown(matrix.label), markdown(learned), *("" if cell is None else mean_text(cell) for cell in cells)]
+        for matrix in table.matrices
+        for learned, cells in zip(tasks, matrix.cells, strict=True)
+    ]
+    yield from (*_grid(header, rows), "")
 
 
 def _interval_escaped(field: str) -> str:

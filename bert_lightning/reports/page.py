@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
-from bert_lightning.reports.number_texts import overall_fields
+from bert_lightning.reports.number_texts import mean_text, overall_fields
 from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
@@ -35,6 +35,8 @@ class _TablePart:
     sections: Sequence[Section]
     missing: Sequence[NotInTable]
     failures: Sequence[str]
+    tasks: Sequence[str]
+    matrix: Sequence[tuple[str, str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -129,4 +131,13 @@ def _part(table: ResultTable, number: int, num_runs: int, *, ranges: bool) -> _T
         list(TableFigures(table, number, progress, num_runs).sections()),
         table.missing,
         [*table.failures.values()],
+        table.matrices[0].tasks if table.matrices else (),
+        [*_matrix_rows(table)],
     )
+
+
+def _matrix_rows(table: ResultTable) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Yield an arm, a task that was learned, and the scores on every task after it."""
+    for matrix in table.matrices:
+        for learned, cells in zip(matrix.tasks, matrix.cells, strict=True):
+            yield matrix.label, learned, ["" if cell is None else mean_text(cell) for cell in cells]

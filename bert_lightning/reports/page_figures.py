@@ -17,6 +17,7 @@ from bert_lightning.reports.figures.curves import (
 from bert_lightning.reports.figures.points import Cost, SeedRow, draw_front, draw_seeds
 from bert_lightning.reports.figures.progress import Axis, Progress
 from bert_lightning.reports.figures.scales import short
+from bert_lightning.reports.figures.sequences import draw_task
 from bert_lightning.reports.figures.svg import Style
 from bert_lightning.reports.page_search import search_sections
 from bert_lightning.reports.page_sections import Picture, Section, picture_of
@@ -60,6 +61,10 @@ class TableFigures:
 
     def sections(self) -> Iterator[Section]:
         """Yield the sections that have at least one figure."""
+        if self._table.matrices:
+            yield self._sequence()
+            yield self._seeds()
+            return
         candidates = [*search_sections(self._table, self._number), self._seeds(), self._curves(), self._front()]
         yield from (section for section in candidates if section.pictures or section.folded)
 
@@ -116,6 +121,26 @@ class TableFigures:
     def _target_of(self, row: int, runs: Sequence[Run]) -> Callable[[int], str]:
         places = {run.seed: run_target(self._number, row, place) for place, run in enumerate(runs)}
         return lambda seed: places.get(seed, arm_target(self._number, row))
+
+    # -- sequences of tasks --------------------------------------------------------------------------------------
+
+    def _sequence(self) -> Section:
+        matrices = self._table.matrices
+        by_label = {arm.label: style for arm, style in zip(self._table.arms, self._styles, strict=True)}
+        styles = [by_label[matrix.label] for matrix in matrices]
+
+        def drawing(number: int) -> Callable[[], str]:
+            return lambda: draw_task(number, matrices, styles)
+
+        tasks = matrices[0].tasks
+        return Section(
+            "Each task over the sequence",
+            tuple(picture_of(task, {"": drawing(number)}) for number, task in enumerate(tasks)),
+            caption="A figure shows one task, after each task that was learned; the upright line is where it was "
+            "learned itself. A line is the mean over the seeds of an arm, and its band reaches from the lowest to "
+            "the highest of them.",
+            legend=self._legend,
+        )
 
     # -- learning curves -------------------------------------------------------------------------------------------
 

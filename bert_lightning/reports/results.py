@@ -162,6 +162,21 @@ class Confound:
 
 
 @dataclass(frozen=True)
+class AccuracyMatrix:
+    """The scores of one arm on every task after every task of a sequence.
+
+    Attributes:
+        label: the arm.
+        tasks: the tasks, in the order in which they were learned.
+        cells: a row for each task that was learned, and in it a cell for each task; None where nothing was measured.
+    """
+
+    label: str
+    tasks: tuple[str, ...]
+    cells: tuple[tuple[MetricCell | None, ...], ...]
+
+
+@dataclass(frozen=True)
 class ResultTable:
     """Arms and metrics of one stage, task and data set.
 
@@ -181,6 +196,7 @@ class ResultTable:
         missing: runs that are not in the table.
         search: the entry `search` of `study.json`, if the rows are trials.
         failures: label of an arm -> a sentence that compares its failed runs with those of the baseline.
+        matrices: the scores of each arm on every task of a sequence, if the columns are measures of them.
     """
 
     title: str
@@ -197,6 +213,7 @@ class ResultTable:
     missing: tuple[NotInTable, ...] = ()
     search: Mapping[str, Any] | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+    matrices: tuple[AccuracyMatrix, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bert_lightning.reports.confounds import confounds_of
 from bert_lightning.reports.failures import failures_of
 from bert_lightning.reports.overall import overall_of
 from bert_lightning.reports.results import ArmResult, Metric, MetricCell, PublishedFigure, Results, ResultTable
+from bert_lightning.reports.sequences import of_sequence, sequence_tables
 from bert_lightning.studies.found_runs import Found
 
 
@@ -35,8 +36,8 @@ def tabulate(
         ranges: whether the tables should show median, smallest and largest value.
 
     Raises:
-        InputError: no run has finished, the baseline is no arm, no run has a metric of `metrics`, or scipy is needed
-            to compare arms and not installed.
+        InputError: no run has finished, the baseline is not an arm, no run has a metric of `metrics`, or arms are to
+            be compared and scipy is not installed.
     """
     if not found.finished():
         raise InputError(f"no run has finished, so there is nothing to report{_states(found)}")
@@ -47,8 +48,12 @@ def tabulate(
     for name in metrics:
         if name not in known:
             raise InputError(f"--metric is {name!r}, but no run has this metric{nearest(name, known)}")
-    tables = tuple(_table(layout, baseline, metrics) for layout in layouts)
-    return Results(tables, tuple(checklist_of(layouts)) if checklist else (), ranges, tuple(overall_of(tables)))
+    tables = [_table(layout, baseline, metrics) for layout in layouts]
+    # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
+    apart = [table for table, layout in zip(tables, layouts, strict=True) if not of_sequence(layout)]
+    tables += sequence_tables(layouts, tables)
+    overall = tuple(overall_of(apart))
+    return Results(tuple(tables), tuple(checklist_of(layouts)) if checklist else (), ranges, overall)
 
 
 def _states(found: Found) -> str:

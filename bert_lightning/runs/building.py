@@ -1,6 +1,8 @@
 """From an experiment to the objects of its run: data, model, task and optimisation, each complete."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import lightning
@@ -22,6 +24,7 @@ from bert_lightning.model.losses import LOSSES, CrossEntropy
 from bert_lightning.model.pretrained import PretrainedModel, config_of, without_head
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning, register_tuning, saved_tuning
 from bert_lightning.optim.freezing import release_steps
+from bert_lightning.runs.continual import SequenceData, add_penalty, memory_of, read_previous, replay
 from bert_lightning.runs.starting_point import (
     adapted_to,
     model_config,
@@ -50,6 +53,10 @@ class Setup(NamedTuple):
     """Notes for the user about how the setup was made."""
     teacher: Provenance | None = None
     """The origin of the teacher that the task learns from, if there is one."""
+    fingerprints: Mapping[str, str] = MappingProxyType({})
+    """What identifies the run of the task before, as entries of the manifest"""
+    sequence: SequenceData | None = None
+    """The data of all tasks, if the run belongs to a sequence"""
 
 
 def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSplit | None = None) -> Setup:
@@ -68,6 +75,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if start is not None and split is not None:
         _check_head(spec, experiment, start)
     given, tuning = start, _tuning_of(experiment, start, split)
+    previous = read_previous(experiment) if split is None else None
     # Entries that are added to the vocabulary get their embeddings before the model is initialised.
     _seed(experiment)
     tokenizer = _tokenizer_of_data(spec, experiment, split)
@@ -77,11 +85,17 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     tokenizer = shared_tokenizer(tokenizer, start, data_decides=spec.stored_tokenizer is not None, split=split)
     # A checkpoint to train from is plain.
     added = tuning if split is not None else None
-    config = model_config(experiment.model, start, len(tokenizer), spec.num_segments(settings), added)
-    _check_sizes(experiment, config)
     saved = start.task_settings if start is not None and split is not None else {}
+    sequence, labels, num_segments = None, spec.data_arguments(saved), spec.num_segments(settings)
+    if experiment.sequence is not None:
+        sequence = SequenceData(experiment, tokenizer, saved.get("labels"))
+        settings, labels, num_segments = sequence.own, sequence.arguments, sequence.num_segments
+    config = model_config(experiment.model, start, len(tokenizer), num_segments, added)
+    _check_sizes(experiment, config)
     length = _length_of(experiment) if split is None else None
-    data = spec.data(settings, tokenizer, split=split, length=length, **spec.data_arguments(saved))
+    data = spec.data(settings, tokenizer, split=split, length=length, **labels)
+    if sequence is not None and split is None:
+        replay(experiment, data, sequence)
     _seed(experiment)
     model = _new_model(spec, experiment, config, data)
     notes: list[str] = []
@@ -103,11 +117,19 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         return Setup(data, task, notes)
     if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
-    distillation = distillation_of(experiment, task, data, spec.num_segments(settings), arguments)
-    task.step_method = compose(task, experiment.step_method, experiment.adversarial, distillation.losses)
+    add_penalty(experiment, task, model, start, previous)
+    distillation = distillation_of(experiment, task, data, num_segments, arguments)
+    with_memory = memory_of(experiment, task, previous, sequence)
+    if with_memory is not None and distillation.losses is not None:
+        raise InputError(
+            "continual.name lwf and distillation both train on the predictions of another model: use one of them"
+        )
+    losses = distillation.losses if with_memory is None else with_memory(task)
+    task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]
-    return Setup(data, task, notes, distillation.teacher)
+    fingerprints = previous.fingerprints if previous is not None else {}
+    return Setup(data, task, notes, distillation.teacher, fingerprints, sequence)
 
 
 def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:

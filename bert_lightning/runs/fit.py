@@ -16,6 +16,7 @@ from bert_lightning.cores import all_cores, sharing_note, used_by_others
 from bert_lightning.errors import InputError, WorkError
 from bert_lightning.runs.auto_settings import compiles, largest_micro_batch, settle
 from bert_lightning.runs.building import Setup, build
+from bert_lightning.runs.continual import refuse_itself
 from bert_lightning.runs.directory import RunDirectory, shared_directory
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.runs.loggers import log_settings, run_loggers
@@ -23,6 +24,7 @@ from bert_lightning.runs.own_callbacks import OwnCallbacks, own_callbacks
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.record import FINISHED, Inputs, Session, record_result, recording, run_id_of
 from bert_lightning.runs.resuming import check_settings, resume_point
+from bert_lightning.runs.sequence_end import finish_task
 from bert_lightning.runs.trainer import build_trainer, on_gpu, training_callbacks
 from bert_lightning.tasks.task import Task
 from bert_lightning.training.profiling import Profiling
@@ -74,10 +76,11 @@ def train(
             lock.take()
         experiment, start = settle(experiment, directory)
         check_settings(directory, experiment)
+        refuse_itself(experiment, directory)
         own = own_callbacks(experiment, callbacks)
         with own_errors_as(InputError):
             setup = build(experiment, start)
-        inputs = Inputs.of(setup.data, start, setup.teacher)
+        inputs = Inputs.of(setup.data, start, setup.teacher, setup.fingerprints)
         inputs.check(directory, expected_data)
         if resume == "auto" and directory.read_manifest().get("ended") == FINISHED:
             return None
@@ -89,6 +92,7 @@ def train(
         with recording(session, lock, trainer), own_errors_as(WorkError):
             metrics = _train(session, setup, trainer)
             record_result(session, setup.task, metrics)
+            metrics |= finish_task(session, setup)
         return metrics
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -54,7 +55,7 @@ class Inputs:
 
     Attributes:
         fingerprints: split -> fingerprint of its data; `model` -> SHA-256 of the weights to start from; `teacher` ->
-            that of the teacher's weights.
+            that of the teacher's weights; `previous` and `information` -> those of the run of the task before.
         model_revision: commit of the hub model to start from.
         start: the checkpoint that training starts from.
     """
@@ -64,10 +65,16 @@ class Inputs:
     start: Checkpoint | None = None
 
     @classmethod
-    def of(cls, data: StepDataModule, start: Checkpoint | None, teacher: Provenance | None = None) -> "Inputs":
-        """Identify the data, the checkpoint that training starts from, and the teacher."""
+    def of(
+        cls,
+        data: StepDataModule,
+        start: Checkpoint | None,
+        teacher: Provenance | None = None,
+        others: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Inputs":
+        """Identify the data, the checkpoint that training starts from, the teacher, and `others`."""
         origin = start.provenance if start is not None else None
-        fingerprints = data.fingerprints | ({"teacher": teacher.digest} if teacher is not None else {})
+        fingerprints = data.fingerprints | ({"teacher": teacher.digest} if teacher is not None else {}) | {**others}
         if origin is None:
             return cls(fingerprints, None)
         return cls({**fingerprints, "model": origin.digest}, origin.revision, start)
@@ -84,12 +91,14 @@ class Inputs:
         """
         if expected is not None and not self._match(expected):
             raise InputError(
-                f"{directory.path}: the data, the model to start from or the teacher is no longer what the run had"
+                f"{directory.path}: the data, the model to start from, the teacher or the run of the task before is "
+                "no longer what the run had"
             )
         if not self._match(directory.read_manifest().get("data", self.fingerprints)):
             raise InputError(
-                f"the data, the model to start from or the teacher changed since {directory.path} was started: to "
-                "train with them as they are now, choose another directory or use `--resume never`"
+                "the data, the model to start from, the teacher or the run of the task before changed since "
+                f"{directory.path} was started: to train with them as they are now, choose another directory or use "
+                "`--resume never`"
             )
 
     def _match(self, recorded: Mapping[str, str]) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bert_lightning.config.yaml_files import flow_yaml
-from bert_lightning.studies.study_file import Stage, Study, Varied
+from bert_lightning.studies.stages import Stage, Varied
+from bert_lightning.studies.study_file import Study
 
 # The arm of a stage in which nothing varies.
 ONLY_ARM = "base"
@@ -93,9 +94,11 @@ def _arms_of_stage(
     arms: dict[str, Arm] = {}
     chains: dict[str, dict[str, _Choice]] = {}
     for combination in itertools.product(*(choices[owner] for owner in owners)):
-        own = combination[-1]
+        own = combination[-1].settings
+        if stage.in_sequence:
+            own = {key: value for choice in combination for key, value in choice.settings.items()}
         # An arm that sets the key itself, such as `model.pretrained: null`, starts from no other stage.
-        used = {key: by_name[name] for key, name in stage.upstreams.items() if key not in own.settings}
+        used = {key: by_name[name] for key, name in stage.upstreams.items() if key not in own}
         needed = {stage.name, *(owner for upstream in used.values() for owner, _ in _owners(study, upstream))}
         if not stage.upstreams:
             needed.add(_TOP)
@@ -106,7 +109,7 @@ def _arms_of_stage(
                 study.fail(f"the stage {stage.name} has two arms of the name {name!r}")
             continue
         chains[name] = chosen
-        settings = {**(chosen[_TOP].settings if not stage.upstreams else {}), **own.settings}
+        settings = {**(chosen[_TOP].settings if not stage.upstreams else {}), **own}
         upstreams = {key: (each.name, names.arm(_restricted(study, each, chosen))) for key, each in used.items()}
         arms[name] = Arm(name, names.values(chosen), settings, upstreams)
     return list(arms.values())

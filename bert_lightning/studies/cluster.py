@@ -246,7 +246,7 @@ def _value(text: str) -> object:
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"--submitit: {text!r} is no YAML: {_last_line(str(error))}") from None
+            raise InputError(f"--submitit: {text!r} is not YAML: {_last_line(str(error))}") from None
     for kind in (int, float):
         try:
             return kind(text)

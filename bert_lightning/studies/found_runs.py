@@ -95,7 +95,7 @@ def find_runs(paths: Sequence[Path]) -> Found:
         if problems:
             raise InputError(problems[0])
         if not here:
-            raise InputError(f"{path} is not a run directory, and there is none in it, and no {STUDY}")
+            raise InputError(f"{path} is not a run directory, and holds neither a run directory nor a {STUDY}")
         for folder in here:
             place = os.path.realpath(folder)
             if place in seen:

@@ -8,16 +8,20 @@ from typing import NoReturn
 
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import Experiment, load_experiment
+from bert_lightning.config.sequence_tasks import changed_data
 from bert_lightning.config.yaml_files import flow_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.studies.arms import Arm, arms_of, num_arms
 from bert_lightning.studies.record import RecordedRun
-from bert_lightning.studies.study_file import Stage, Study
+from bert_lightning.studies.stages import Stage
+from bert_lightning.studies.study_file import Study
 
 # A study with more runs needs --yes.
 MANY_RUNS = 100
 # A study with more runs is a mistake: each run of a plan takes memory and time.
 _MOST_RUNS = 100_000
+# The data of all tasks of a sequence, and the sections that do not decide them.
+TASKS, _OF_PLACE = "sequence.tasks", ("sequence", "continual")
 # The folder of all runs, in the folder of the study.
 RUNS = "runs"
 
@@ -96,11 +100,15 @@ def plan_runs(study: Study, allowed: Sequence[str] = ()) -> list[PlannedRun]:
     _check_names(study, arms)
     planned: dict[tuple[str, str, int], PlannedRun] = {}
     owners: dict[str, PlannedRun] = {}
+    # Name of an arm -> the data of all tasks of a sequence.
+    tasks: dict[str, list[dict[str, object]]] = {}
     for stage in study.stages:
         for arm in arms[stage.name]:
+            if stage.in_sequence and arm.name not in tasks:
+                tasks[arm.name] = data_of_tasks(study, arm, allowed)
             for seed in study.seeds:
                 upstreams = {key: planned[name, other, seed] for key, (name, other) in arm.upstreams.items()}
-                run = plan_run(study, stage, arm, seed, upstreams, allowed)
+                run = plan_run(study, stage, arm, seed, upstreams, allowed, tasks.get(arm.name))
                 _check_new(study, run, owners)
                 planned[stage.name, arm.name, seed] = run
     return list(planned.values())
@@ -121,6 +129,7 @@ def plan_run(
     seed: int,
     upstreams: Mapping[str, PlannedRun],
     allowed: Sequence[str] = (),
+    tasks: list[dict[str, object]] | None = None,
 ) -> PlannedRun:
     """Load the experiment of one run.
 
@@ -131,11 +140,14 @@ def plan_run(
         seed: value of `seed_everything`.
         upstreams: dotted key -> the upstream run whose directory becomes its value.
         allowed: modules that a `class_path` of the experiment may import.
+        tasks: what `data_of_tasks` returned, if the stage is a task of a sequence.
 
     Raises:
         InputError: it has a fault. The message names the study file, the arm and the key.
     """
     settings = {**stage.overrides, **arm.settings, "seed_everything": seed}
+    if tasks is not None:
+        settings[TASKS] = tasks
     identities = {key: run.experiment.identity for key, run in upstreams.items()}
     try:
         experiment = load_experiment(stage.base, as_overrides({**settings, **identities}), None, allowed)
@@ -145,6 +157,26 @@ def plan_run(
         # The run would wait for the other machines until its timeout.
         _refuse(study, stage, arm, "trainer.num_nodes is above 1, and a study trains each run on one machine")
     return PlannedRun(stage.name, arm, seed, stage.base, settings, dict(upstreams), experiment)
+
+
+def data_of_tasks(study: Study, arm: Arm, allowed: Sequence[str]) -> list[dict[str, object]]:
+    """Return the keys under `data` of each task of a sequence, as an arm has them; those with defaults are left out.
+
+    Raises:
+        InputError: the experiment of a task has a fault.
+    """
+    tasks: list[dict[str, object]] = []
+    for stage in study.stages:
+        settings = {**stage.overrides, **arm.settings}
+        # The place in the sequence and the model to start from have no effect on the data.
+        settings = {key: value for key, value in settings.items() if key.partition(".")[0] not in _OF_PLACE}
+        settings |= {"model.size": None, "model.pretrained": stage.name}
+        try:
+            experiment = load_experiment(stage.base, as_overrides(settings), None, allowed)
+        except InputError as error:
+            _refuse(study, stage, arm, str(error))
+        tasks.append({"name": stage.name, "data": changed_data(experiment)})
+    return tasks
 
 
 def as_overrides(settings: Mapping[str, object]) -> list[str]:
@@ -194,7 +226,7 @@ def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
     known = list(dict.fromkeys(arm.name for of_stage in arms.values() for arm in of_stage))
     baseline = study.compare.baseline
     if baseline is not None and baseline not in known:
-        study.fail(f"the baseline {baseline!r} is no arm{nearest(baseline, known)}", "compare", "baseline")
+        study.fail(f"the baseline {baseline!r} is not an arm{nearest(baseline, known)}", "compare", "baseline")
     for name in study.published:
         if name not in known:
-            study.fail(f"published names {name!r}, which is no arm{nearest(name, known)}", "published", name)
+            study.fail(f"published names {name!r}, which is not an arm{nearest(name, known)}", "published", name)

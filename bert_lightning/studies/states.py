@@ -30,7 +30,7 @@ _WITHOUT_EFFECT = {
     *("checkpoint.asynchronous", "checkpoint.keep_last"),
 }
 # Key that names an upstream run -> name of the fingerprint of its weights in the manifest of the run.
-_FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher"}
+_FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher", "sequence.previous": "previous"}
 
 
 class Directories:

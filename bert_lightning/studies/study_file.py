@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,68 +13,25 @@ from bert_lightning.config.settings import Fault, as_one_message, build
 from bert_lightning.config.yaml_files import line_of, read_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.studies.record import Compare
+from bert_lightning.studies.stages import Axis, Stage, Varied
 
 # The stage of a study that names none.
 ONLY_STAGE = "training"
 # The key that `from: STAGE` sets.
 _START = "model.pretrained"
+_SIZE = "model.size"
 _SEED = "seed_everything"
-_KEYS = ("study", "base", "overrides", "axes", "arms", "seeds", "stages", "compare", "published", "search")
+_KEYS = (
+    *("study", "base", "overrides", "axes", "arms", "seeds", "stages", "sequence", "compare", "published", "search"),
+)
 _STAGE_KEYS = ("base", "from", "overrides", "axes", "arms")
+# What each run of a sequence sets: its task, and the run of the task before.
+TASK, PREVIOUS = "sequence.task", "sequence.previous"
+_TASK_KEYS = ("task", "base", "overrides")
 _COMPARE_KEYS = ("metric", "baseline", "equivalence")
 
 Place = tuple[str | int, ...]
 """The keys and list indices that lead to a value of the study file."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One entry of `axes`: keys whose values change together.
-
-    Attributes:
-        keys: dotted keys.
-        values: one tuple for each setting of the axis, with a value for each key.
-    """
-
-    keys: tuple[str, ...]
-    values: tuple[tuple[object, ...], ...]
-
-
-@dataclass(frozen=True)
-class Varied:
-    """The arms and axes of a stage, which make all combinations of an arm and a value of each axis.
-
-    Attributes:
-        arms: name -> dotted keys and values; None if no arms are named.
-        axes: the axes; empty if there are none.
-    """
-
-    arms: Mapping[str, Mapping[str, object]] | None = None
-    axes: tuple[Axis, ...] = ()
-
-    @property
-    def num(self) -> int:
-        """Number of combinations."""
-        return math.prod([len(axis.values) for axis in self.axes]) * (1 if self.arms is None else len(self.arms))
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training per arm and seed. It may start from the run of an earlier stage with the same seed.
-
-    Attributes:
-        name: its name.
-        base: experiment files; later ones override earlier ones.
-        overrides: dotted key -> value, in all runs of the stage.
-        upstreams: dotted key -> name of the earlier stage whose run directory becomes its value.
-        varied: the arms and axes that this stage adds.
-    """
-
-    name: str
-    base: tuple[Path, ...]
-    overrides: Mapping[str, object] = field(default_factory=dict)
-    upstreams: Mapping[str, str] = field(default_factory=dict)
-    varied: Varied = field(default_factory=Varied)
 
 
 @dataclass(frozen=True)
@@ -157,6 +114,10 @@ class _Reader:
     def _stages(self) -> tuple[Stage, ...]:
         base = self._base(self._values.get("base"), ("base",)) if "base" in self._values else ()
         overrides = self._overrides(self._values.get("overrides"), ("overrides",))
+        if self._values.get("sequence") is not None:
+            if self._values.get("stages") is not None:
+                self._fail("a study has stages or a sequence: model.pretrained names what to start from", "sequence")
+            return tuple(self._sequence(self._values["sequence"], base, overrides))
         if self._values.get("stages") is None:
             if not base:
                 self._fail("the key base is missing: it names the experiment file to start from")
@@ -173,8 +134,36 @@ class _Reader:
                     self._fail(message, "stages", stage.name, "from")
         return tuple(self._sorted(stages))
 
-    def _stage(self, name: str, section: object, base: tuple[Path, ...], overrides: Mapping[str, object]) -> Stage:
-        place: Place = ("stages", name)
+    def _sequence(self, entries: object, base: tuple[Path, ...], overrides: Mapping[str, object]) -> Iterable[Stage]:
+        """Yield a stage for each task of a sequence, which starts from the one before."""
+        if not isinstance(entries, list) or not entries:
+            self._fail("sequence is a list of tasks, each an experiment file or keys with a task", "sequence")
+        names: list[str] = []
+        for number, entry in enumerate(entries):
+            place: Place = ("sequence", number)
+            values = {"base": entry} if isinstance(entry, str) else self._mapping(entry, place)
+            self._check_keys(values, _TASK_KEYS, place)
+            name = values.get("task", Path(str(values.get("base", ""))).stem)
+            if name in names:
+                self._fail(f"sequence has the task {name!r} twice: each needs a name of its own (task)", *place)
+            section = {key: value for key, value in values.items() if key != "task"}
+            start = dict.fromkeys((_START, PREVIOUS), names[-1]) if names else None
+            stage = self._stage(str(name), {**section, "from": start}, base, overrides, place)
+            names.append(str(name))
+            # A size is that of the model of the first task.
+            starts = {_SIZE: None} if start is not None else {}
+            own = {**overrides, **starts, **stage.overrides, TASK: name}
+            yield replace(stage, overrides=own, in_sequence=True)
+
+    def _stage(
+        self,
+        name: str,
+        section: object,
+        base: tuple[Path, ...],
+        overrides: Mapping[str, object],
+        place: Place | None = None,
+    ) -> Stage:
+        place = place or ("stages", name)
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             self._fail(f"the stage {name!r} must have a name of letters, digits, '-', '_' and '.'", *place)
         values = self._mapping(section, place)
@@ -340,7 +329,7 @@ class _Reader:
             self._fail(f"{'.'.join(map(str, place))}: keys and values are expected, not {value!r}", *place)
         for key in value:
             if not isinstance(key, str):
-                self._fail(f"{key!r} is no name: put it in quotes", *place)
+                self._fail(f"{key!r} is not a name: put it in quotes", *place)
         return value
 
     def _check_keys(self, values: Mapping[str, object], known: Sequence[str], place: Place) -> None:

@@ -28,6 +28,7 @@ from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask
 from bert_lightning.tasks.norms_and_rates import LoggedNorms, learning_rates
 from bert_lightning.tasks.optimization import Optimization
+from bert_lightning.tasks.penalty import Penalty
 from bert_lightning.tasks.step import accumulate_gradients, loss_weights
 from bert_lightning.tasks.step_method import PlainStep, StepMethod, StepPart
 from bert_lightning.tasks.trainer_checks import (
@@ -61,6 +62,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         beside_model: modules that train together with the model and that training alone needs, such as the
             projections of distillation. Checkpoints hold them, so that a run resumes. Models, exports and the digest
             of the weights do not.
+        penalty: what each step adds to the gradients of the whole batch; None if there is nothing.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
         gradient_norms: the norm of each of them.
@@ -103,6 +105,7 @@ class Task(LoggedTask, PredictedLosses, Inference):
         self.step_method: StepMethod = PlainStep(self)
         self.step_parts: list[StepPart] = []
         self.beside_model = torch.nn.ModuleDict()
+        self.penalty: Penalty | None = None
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
         self.gradient_norms = GradientNorms([], torch.zeros(0))
@@ -332,6 +335,8 @@ class Task(LoggedTask, PredictedLosses, Inference):
         values = self._interval.finish(data_rank(self.trainer).num_shares, self.device)
         logged = self._named_means(values.means)
         logged |= {**rates, **norms.read()}
+        if self.penalty is not None:
+            logged["train/penalty"] = float(self.penalty.value())
         self._spikes.add(step, logged["train/loss"])
         if (scaler := loss_scaler(self)) is not None:
             logged["train/loss_scale"] = scaler.get_scale()

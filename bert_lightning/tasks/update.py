@@ -50,6 +50,8 @@ def update_weights(
     drop_gradients(task.model, optimization.releases, step)
     if scaler is not None:
         scaler.unscale_(optimizer)
+    if task.penalty is not None:
+        task.penalty.add_gradients()
     finite: list[Tensor] = []
 
     def clip_and_check() -> None:

@@ -5,7 +5,17 @@ import torch
 import yaml
 
 from bert_lightning.cli import main
-from tests.support.methods import ADVERSARIAL, ALL_INNER, INNER, LARGER, NO_DROPOUT, experiment_of, maker, train
+from tests.support.methods import (
+    ADVERSARIAL,
+    ALL_INNER,
+    INNER,
+    L2_SP,
+    LARGER,
+    NO_DROPOUT,
+    experiment_of,
+    maker,
+    train,
+)
 from tests.support.ranks import Ranks
 from tests.support.runs import weights
 from tests.test_strategies import bitwise, difference
@@ -38,7 +48,7 @@ def command(request, store, validation_store, tables, tokenizer, tmp_path_factor
     train(maker(values)(*LARGER, "--trainer.max_steps=2", "--optimizer.learning_rate=1e-2"), folder / "teacher")
     values["checkpoint"] = {"every_n_steps": 1, "keep_last": 9}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(values))
-    options = [*ADVERSARIAL[adversary], f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
+    options = [*ADVERSARIAL[adversary], *L2_SP, f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
 
     def fit(run, *more, ranks: Ranks | None = None):
         number = len(ranks.processes) if ranks is not None else 1

@@ -322,7 +322,7 @@ def test_nothing_finished_no_run_and_a_file_are_each_one_message(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         results_of(tmp_path / "b")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="there is none in it"):
+    with pytest.raises(InputError, match="holds neither a run directory nor"):
         results_of(tmp_path / "empty")
 
 

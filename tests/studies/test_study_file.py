@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bert_lightning.errors import InputError
-from bert_lightning.studies.study_file import Axis, read_study
+from bert_lightning.studies.stages import Axis
+from bert_lightning.studies.study_file import read_study
 
 COMPLETE = """\
 # Does next-sentence prediction help?

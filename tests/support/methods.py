@@ -125,6 +125,7 @@ class TwoPassesStep(PlainStep):
 
 
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
+L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0.5", "--continual.beta=0.1"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
 INNER = {
     "hidden": ["--distillation.hidden.layers=[0, 2]", "--distillation.hidden.embeddings=true"],
@@ -153,7 +154,6 @@ METHODS: dict[str, Callable[[Path], list[str]]] = {
         ]
         for name, options in INNER.items()
     },
-    "all": lambda teacher: [*OWN, *FGM, f"--distillation.teacher={teacher}", *ALL_INNER],
     "distilled-pgd": lambda teacher: [*ADVERSARIAL["pgd"], f"--distillation.teacher={teacher}"],
     "distilled-freelb": lambda teacher: [*ADVERSARIAL["freelb"], f"--distillation.teacher={teacher}"],
     "all-smart": lambda teacher: [*OWN, *ADVERSARIAL["smart"], f"--distillation.teacher={teacher}", *INNER["hidden"]],
@@ -164,5 +164,7 @@ METHODS: dict[str, Callable[[Path], list[str]]] = {
         "--distillation.alpha=0",
         *INNER["hidden"],
     ],
+    "l2-sp": lambda teacher: L2_SP,
+    "all": lambda teacher: [*OWN, *FGM, *L2_SP, f"--distillation.teacher={teacher}", *ALL_INNER],
 }
 """Name of a combination -> overrides, given a teacher."""

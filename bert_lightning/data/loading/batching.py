@@ -67,13 +67,13 @@ class Batch(TypedDict):
 
 def assemble(
     firsts: Sequence[Sequence[int] | NDArray[np.generic]],
-    seconds: Sequence[Sequence[int] | NDArray[np.generic]] | None,
+    seconds: Sequence[Sequence[int] | NDArray[np.generic] | None] | None,
     cls_id: int,
     sep_id: int,
     pad_id: int,
     max_seq_length: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them.
+    """Join token ids to [CLS] A [SEP], or [CLS] A [SEP] B [SEP], and pad them. Single texts may be among pairs.
 
     The padded length is that of the longest sequence, rounded up by `round_size` but at most to `max_seq_length`: to
     a multiple of 8, from 128 on of 16, from 256 on of 32.
@@ -87,10 +87,9 @@ def assemble(
     >>> types.tolist(), lengths.tolist()
     ([[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]], [6, 5])
     """
-    extra = 2 if seconds is None else 3
-    lengths = np.array([len(first) for first in firsts], dtype=np.int64) + extra
+    lengths = np.array([len(first) for first in firsts], dtype=np.int64) + 2
     if seconds is not None:
-        lengths += np.array([len(second) for second in seconds], dtype=np.int64)
+        lengths += np.array([0 if second is None else len(second) + 1 for second in seconds], dtype=np.int64)
     longest = int(lengths.max(initial=1))
     width = max(longest, min(round_size(longest, NUM_LENGTHS), max_seq_length))
     input_ids = np.full((len(firsts), width), pad_id, dtype=np.int64)
@@ -100,9 +99,10 @@ def assemble(
         end = len(first) + 1
         input_ids[number, 1:end] = first
         input_ids[number, end] = sep_id
-        if seconds is not None:
+        second = seconds[number] if seconds is not None else None
+        if second is not None:
             stop = lengths[number] - 1
-            input_ids[number, end + 1 : stop] = seconds[number]
+            input_ids[number, end + 1 : stop] = second
             input_ids[number, stop] = sep_id
             token_type_ids[number, end + 1 : stop + 1] = 1
     return input_ids, token_type_ids, lengths

@@ -29,14 +29,14 @@ def pair_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
 
 
 def encode_texts(
-    tokenizer: WordPieceTokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_seq_length: int
-) -> tuple[list[list[int]], list[list[int]] | None]:
+    tokenizer: WordPieceTokenizer, texts: Sequence[str], pairs: Sequence[str | None] | None, max_seq_length: int
+) -> tuple[list[list[int]], list[list[int] | None] | None]:
     """Encode texts, or pairs of texts, and cut them at the end so that they and the special tokens fit.
 
     Args:
         tokenizer: the tokenizer of the model.
         texts: the texts, or the first text of each pair.
-        pairs: the second text of each pair; None if the texts are no pairs.
+        pairs: the second text of each pair, or None for a single text among pairs; None if the texts are no pairs.
         max_seq_length: limit of a sequence, with [CLS] and [SEP].
 
     Returns:
@@ -45,8 +45,12 @@ def encode_texts(
     firsts = tokenizer.encode_batch(texts)
     if pairs is None:
         return [first[: max_seq_length - 2] for first in firsts], None
-    seconds = tokenizer.encode_batch(pairs)
+    encoded = tokenizer.encode_batch([pair or "" for pair in pairs])
+    seconds = [None if pair is None else second for pair, second in zip(pairs, encoded, strict=True)]
     for number, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        if second is None:
+            firsts[number] = first[: max_seq_length - 2]
+            continue
         keep_first, keep_second = pair_lengths(len(first), len(second), max_seq_length - 3)
         firsts[number], seconds[number] = first[:keep_first], second[:keep_second]
     return firsts, seconds
@@ -55,7 +59,7 @@ def encode_texts(
 def text_batch(
     tokenizer: WordPieceTokenizer,
     firsts: list[list[int]],
-    seconds: list[list[int]] | None,
+    seconds: list[list[int] | None] | None,
     max_seq_length: int,
     **labels: NDArray[Any],
 ) -> Batch:

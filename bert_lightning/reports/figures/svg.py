@@ -166,18 +166,25 @@ def picture(height: float, label: str, parts: Iterable[str]) -> str:
     )
 
 
-def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float | None = None) -> str:
+def axes(
+    x: Scale,
+    y: Scale,
+    x_label: str,
+    y_label: str,
+    bottom: float | None = None,
+    labels: Sequence[tuple[float, str]] | None = None,
+) -> str:
     """Return grid, ticks and labels of a figure with both axes.
 
     The positions of the scales are those of the frame: `x.start` is its left edge, and `y.start` is its bottom,
-    unless `bottom` is given.
+    unless `bottom` is given. `labels` are the values and names on the horizontal axis, instead of round numbers.
     """
     parts = []
     for value, label in y.ticks():
         down = y.place(value)
         parts.append(element("path", d=f"M{x.start:.1f} {down:.1f}H{x.end:.1f}", class_="grid"))
         parts.append(text(x.start - 5, down + 3.8, label, text_anchor="end"))
-    parts.append(x_axis(x, y.start if bottom is None else bottom, x_label))
+    parts.append(x_axis(x, y.start if bottom is None else bottom, x_label, labels=labels))
     parts.append(text(2.0, y.end - 10, fitting(y_label, WIDTH - 20, 12), class_="name"))
     return element("g", "".join(parts), class_="axes")
 

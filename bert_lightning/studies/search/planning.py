@@ -11,7 +11,8 @@ from bert_lightning.studies.arms import ONLY_ARM, Arm, arms_of
 from bert_lightning.studies.plan import PlannedRun, as_overrides, plan_run
 from bert_lightning.studies.search.settings import SearchSettings
 from bert_lightning.studies.search.space import Load, Space, read_space
-from bert_lightning.studies.study_file import Stage, Study
+from bert_lightning.studies.stages import Stage
+from bert_lightning.studies.study_file import Study
 
 # The name of the best trial among the arms of a study.
 _SEARCHED = "searched"
@@ -29,6 +30,8 @@ def searched_arms(study: Study, settings: SearchSettings, allowed: Sequence[str]
         InputError: the study has several stages and the search names none, or an unknown one.
     """
     names = [stage.name for stage in study.stages]
+    if any(stage.in_sequence for stage in study.stages):
+        study.fail("a sequence cannot be searched: give each method equally many strengths as arms", "sequence")
     if settings.stage is None and len(names) > 1:
         study.fail(f"the study has the stages {', '.join(names)}: name the one to search with search.stage", "search")
     if settings.stage is not None and settings.stage not in names:

@@ -139,7 +139,7 @@ def _newcombe(value: float, num_ours: int, num_baseline: int, level: float) -> t
         variance = true * (1 - true) * (1 + half * ((1 - true) / (2 - true) + true / (1 + true)))
         return (value - true) ** 2 - z**2 * variance / (num_ours * num_baseline)
 
-    # At 0 and 1 the variance is 0, which solves the equation but is no bound.
+    # At 0 and 1 the variance is 0, which solves the equation but is not a bound.
     low = 0.0 if value == 0 else root(beyond, 0.0, min(value, 1 - 1e-12))
     high = 1.0 if value == 1 else root(beyond, max(value, 1e-12), 1.0)
     return low, high

@@ -37,7 +37,7 @@ class Sample(ABC):
 
     @abstractmethod
     def without_each(self) -> tuple[Rows, Rows]:
-        """Return the jackknife values, (k,), each without one group, and how many groups each stands for, (k,)."""
+        """Return jackknife values, (k,), each without a group or block of groups, and the weight of each, (k,)."""
 
     @abstractmethod
     def exchanged(self, generator: np.random.Generator, num: int) -> Rows:

@@ -132,7 +132,7 @@ def compare_tasks(
     counts = f"{won} won, {tied} tied, {lost} lost"
     notes = (
         f"Of {len(ours)} tasks: {counts}, by their means.",
-        "The tasks are no sample, so the interval says nothing about other tasks.",
+        "The tasks are not a random sample, so the interval says nothing about other tasks.",
     )
     return replace(found, test=f"{found.test} of the average over tasks", notes=(*found.notes, *notes))
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -73,6 +73,19 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
     def _encode(self, split: str, read: SplitExamples[Example]) -> Encoded:
         """Check the examples of a split that is read after the object is built, and make its sequences."""
         raise NotImplementedError
+
+    def replay(self, examples: Sequence[Example]) -> None:
+        """Add examples of earlier tasks, as their data modules read them, to the training split.
+
+        They are encoded with the settings of this data, and are samples of an epoch like all others.
+        """
+        self.splits["train"] = self._with_replayed(self.splits["train"], examples)
+
+    def _with_replayed(self, split: Encoded, replayed: Sequence[Example]) -> Encoded:
+        """Return the sequences of a training split and of examples that other data modules read."""
+        mixed = [*split.examples, *replayed]
+        source = split.examples[0].location.partition(":")[0]
+        return self._encode("train", SplitExamples(mixed, [Subset("", 0, len(mixed))], source))
 
     def _read_later(self, split: EvaluationSplit) -> None:
         if type(self)._encode is FineTuningDataModule._encode:

@@ -38,7 +38,7 @@ class EncodedChoices(EncodedSplit[ChoiceQuestion]):
         choices = [f"{example.question} {choice}".strip() for example in examples for choice in example.choices]
         self.contexts, seconds = encode_texts(tokenizer, contexts, choices, settings.max_seq_length)
         assert seconds is not None
-        self.choices = seconds
+        self.choices = [second or [] for second in seconds]
         self.num_choices = np.array([len(example.choices) for example in examples], dtype=np.int64)
         self.starts = np.cumsum(self.num_choices) - self.num_choices
         lengths = [len(a) + len(b) for a, b in zip(self.contexts, self.choices, strict=True)]

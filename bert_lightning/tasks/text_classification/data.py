@@ -119,14 +119,16 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         self._check_label_names()
 
     def _checked(self, read: SplitExamples[LabelledText]) -> SplitExamples[LabelledText]:
-        """Check the examples of a split, and leave out pairs without a gold label."""
+        """Check the examples of a split, leave out pairs without a gold label, and put the prefix before labels."""
         examples, subsets, source = read
         self._check_label_lists(examples)
         _warn_of_blank_texts(examples, source)
-        if self.settings.kind != "single-label" or len(subsets) > 1:
-            return read
-        kept = list(without_disagreement(examples, self._known_labels, source))
-        return SplitExamples(kept, [subsets[0]._replace(stop=len(kept))], source)
+        if self.settings.kind == "single-label" and len(subsets) == 1:
+            examples = list(without_disagreement(examples, self._known_labels, source))
+            subsets = [subsets[0]._replace(stop=len(examples))]
+        if self.settings.label_prefix:
+            examples = [_with_prefix(example, self.settings.label_prefix) for example in examples]
+        return SplitExamples(examples, subsets, source)
 
     def _encoded(self, read: SplitExamples[LabelledText]) -> EncodedTexts:
         refuse_indicators(read.examples, self.labels)
@@ -134,6 +136,16 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
 
     def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
         return self._encoded(self._checked(read))
+
+    def _with_replayed(self, split: EncodedTexts, replayed: Sequence[LabelledText]) -> EncodedTexts:
+        subset = Subset("", 0, len(split.examples) + len(replayed))
+        mixed = EncodedTexts([*split.examples, *replayed], self.tokenizer, self.settings, self.labels, [subset])
+        if self.settings.is_pair and mixed.seconds is not None:
+            # Without a second text, there is no second [SEP].
+            for number, example in enumerate(replayed, len(split.examples)):
+                if example.text_pair is None:
+                    mixed.seconds[number] = None
+        return mixed
 
     @property
     def class_weights(self) -> list[float] | None:
@@ -218,8 +230,10 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         settings = self.settings
         if settings.kind == "regression":
             return [settings.label_column]
+        if settings.labels is not None:
+            return [settings.label_prefix + label for label in settings.labels]
         if settings.standard is not None and settings.standard.labels is not None:
-            return settings.standard.labels
+            return [settings.label_prefix + label for label in settings.standard.labels]
         labels: list[str] = []
         for example in examples:
             labels += example.label if isinstance(example.label, tuple) else [str(example.label)]
@@ -236,6 +250,13 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
             )  # fmt: skip
         warn_of_look_alikes(distinct, source)
         return distinct
+
+
+def _with_prefix(example: LabelledText, prefix: str) -> LabelledText:
+    label = example.label
+    if isinstance(label, tuple):
+        return example._replace(label=tuple(prefix + each for each in label))
+    return example._replace(label=prefix + label) if isinstance(label, str) else example
 
 
 def _without_plural(name: str) -> str:

@@ -25,6 +25,9 @@ class TextClassificationData(FineTuningData):
         label_column: column of the label.
         column_names: names of the columns, if the file's first line does not give them.
         label_separator: text between the labels of a multi-label row, if they are not a list.
+        labels: all labels in the order of their ids, if the training data may lack some; by default those of the
+            standard data set, or of the training data.
+        label_prefix: text before each label of the data, which tells apart labels of several data sets.
         class_weights: weight of each class in the loss; with `balanced` each class has the same total weight.
         positive_label: the class whose F1 is logged if there are two classes; the second one by default.
         threshold: least probability with which a label is predicted, if the problem is multi-label.
@@ -38,6 +41,8 @@ class TextClassificationData(FineTuningData):
     label_column: str = "label"
     column_names: list[str] | None = None
     label_separator: str | None = None
+    labels: list[str] | None = None
+    label_prefix: str = ""
     class_weights: dict[str, float] | Literal["balanced"] | None = None
     positive_label: str | None = None
     threshold: float = 0.5
@@ -65,6 +70,12 @@ class TextClassificationData(FineTuningData):
         ):
             if is_set and self.kind != kind:
                 raise ValueError(f"{name} does nothing if the problem is {self.kind}")
+        if self.kind == "regression" and (self.labels is not None or self.label_prefix):
+            raise ValueError(
+                f"{'labels' if self.labels else 'label_prefix'} does nothing if the problem is regression"
+            )
+        if self.labels is not None and (len(self.labels) < 2 or len({*self.labels}) < len(self.labels)):
+            raise ValueError(f"labels is {self.labels}; it must name at least two labels, each once")
         self._check_class_weights()
 
     def _check_class_weights(self) -> None:

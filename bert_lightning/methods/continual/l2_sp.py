@@ -1,0 +1,47 @@
+"""L2-SP: weight decay towards the weights that training started from."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from bert_lightning.checks import require_at_least
+from bert_lightning.methods.continual.method import ContinualMethod, Start
+from bert_lightning.methods.continual.penalty import Anchor, QuadraticPenalty
+from bert_lightning.tasks.penalty import Penalty
+
+
+@dataclass(frozen=True)
+class L2SP(ContinualMethod):
+    """L2-SP: Li, Grandvalet and Davoine 2018, arXiv 1802.01483, equation 4.
+
+    The loss gets `alpha` / 2 |w - w0|^2 for the parameters that the checkpoint gave, with its values w0, and
+    `beta` / 2 |w|^2 for all others, such as a new head. It takes the place of `optimizer.weight_decay`, which should
+    then be 0.
+    It works in any fine-tuning, also without a `sequence`.
+
+    Attributes:
+        alpha: strength of the pull towards the checkpoint.
+        beta: strength of the pull of new parameters towards 0.
+    """
+
+    alpha: float = 0.1
+    beta: float = 0.01
+    needs_sequence: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "alpha", "beta")
+
+    def penalty(self, start: Start) -> Penalty | None:
+        """Return the penalty, unless both strengths are 0: then training is plain, bit for bit."""
+        anchors = {}
+        for name, parameter in start.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            given = start.tensors.get(start.prefix + name)
+            values = parameter.detach()
+            known = given is not None and given.shape == values.shape and torch.equal(given.to(values.dtype), values)
+            strength = self.alpha if known else self.beta
+            if strength:
+                anchors[name] = Anchor(values.clone() if known else None, strength)
+        return QuadraticPenalty(start.model, anchors) if anchors else None
