@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+import yaml
 
 from bert_lightning.cli import main
 from bert_lightning.data.pretraining.instances import dynamic_instances
@@ -318,3 +319,13 @@ def test_output_goes_through_links_and_into_pipes(folder):
     writer = subprocess.Popen([*command, "pipe"], stdout=subprocess.DEVNULL)
     assert Path("pipe").read_text() == Path("target.jsonl").read_text()
     assert writer.wait() == 0
+
+
+def test_a_value_with_spaces_belongs_to_its_key_also_right_after_the_experiment_files(tmp_path, capsys):
+    values = {"experiment": "e", "task": "pretraining", "data": {"train": "s"}, "trainer": {"max_steps": 1}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**values, "model": {"pretrained": "x"}}))
+    command = ["fit", "--config", str(tmp_path / "e.yaml"), "--model.keep_layers=[0, 1]"]
+    assert main([*command, "--optimizer={name: lamb, learning_rate: 0.5}", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["keep_layers"] == [0, 1]
+    assert printed["optimizer"]["name"] == "lamb"

@@ -127,7 +127,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     broken = next((argument for argument in words if not _is_text(argument)), None)
     if broken is not None:
         parser.error(f"the argument {broken!r} is not {sys.getfilesystemencoding().upper()} or holds a zero byte")
-    options, rest = _parse(parser, words)
+    options, rest = _parse(parser, [part for word in words for part in _key_and_value(word)])
     if rest and not getattr(options, "takes_overrides", False):
         # Leave out the value, because it may be a secret.
         shown = rest[0].partition("=")[0]
@@ -172,6 +172,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _complain(f"{path}: {reason or error}", status)
     except (Exception, SystemExit) as error:
         return _report_by_class(error)
+
+
+def _key_and_value(word: str) -> list[str]:
+    """Split `--key=value` whose value has a space, because argparse takes a word with a space for no option.
+
+    >>> _key_and_value("--model.keep_layers=[0, 1]"), _key_and_value("--config=a.yaml"), _key_and_value("a = b")
+    (['--model.keep_layers', '[0, 1]'], ['--config=a.yaml'], ['a = b'])
+    """
+    key, equals, value = word.partition("=")
+    return [key, value] if equals and key.startswith("--") and " " in value and " " not in key else [word]
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -213,6 +213,16 @@ def test_scores_of_minus_a_hundred_and_less_count_as_zero():
     assert float(total) == pytest.approx(2 * (8 * 50 / 8**0.5) ** 2 / 4, rel=1e-12)
 
 
+def test_copies_that_stand_for_missing_choices_count_nowhere():
+    mask = torch.tensor([[[1, 1, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]]).bool()
+    batch = {"input_ids": mask.long(), "choice_mask": torch.tensor([[True, True], [True, False]])}
+    values = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0], [512.0, 1024.0, 2048.0]])
+    for attention_mask, total in ((mask, 1 + 2 + 8 + 64 + 128 + 256), (None, 1 + 2 + 4 + 8 + 16 + 32 + 448)):
+        rows = Rows.of({**batch, "attention_mask": attention_mask})
+        assert rows.sum_over_tokens(values) == total
+        assert rows.sum_over_sequences(rows.firsts(values)) == 1 + 8 + 64
+
+
 def test_the_rows_of_a_relation_sum_to_one(student):
     recording = record(student, RelationSettings().build(student.config, student.config).student, padded())
     products = scaled_products(recording.query_key_value[1], 0, 0, num_heads=4)
