@@ -30,7 +30,13 @@ def folder(tmp_path, tokenizer):
 
 
 def write(folder, sequence=tuple(f"{task}.yaml" for task in TASKS), **changed):
-    values = {"study": "forget", "sequence": list(sequence) if isinstance(sequence, tuple) else sequence, "arms": ARMS, "seeds": [1], **changed}
+    values = {
+        "study": "forget",
+        "sequence": list(sequence) if isinstance(sequence, tuple) else sequence,
+        "arms": ARMS,
+        "seeds": [1],
+        **changed,
+    }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
