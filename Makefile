@@ -11,6 +11,8 @@ PLAIN := --contenders fit ours ours_repeated transformers_fused
 INFERENCE := $(if $(SHORT),--size tiny --share 0.02 --rounds 1,--share 0.25 --rounds 3)
 # Further arguments of pytest: paths, -k, -x, ...
 TESTS ?=
+# Each process needs about 2 GB. Those of a few chosen tests would take longer to start than the tests.
+TEST_PROCESSES ?= $(if $(TESTS),0,2)
 
 # libgomp's threads spin for milliseconds when they wait, which keeps other processes from the cores: two trainings
 # side by side each ran at a thirtieth of their speed. Benchmarks keep the setting of the caller.
@@ -34,10 +36,10 @@ demo: setup ## text to encoder to classifier to report, on built-in text, in a f
 	$(BIN)/python experiments/demo/demo.py
 
 test: setup ## the tests; TESTS='tests/text -k cased' runs some of them
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTS)
 
 test-slow: setup ## all tests, the slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "slow or not slow" $(TESTS)
 
 test-gpu: setup ## what needs a CUDA device; skips where there is none
 	$(BIN)/python -m pytest -m gpu tests/gpu

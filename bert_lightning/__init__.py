@@ -4,7 +4,7 @@
 - `ablate` trains all runs of a study, as the command does, and returns its record.
 - `search` searches the settings of a study, as the command does, and returns its record.
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
-- `load` opens a trained run or checkpoint as a `Predictor` for raw input.
+- `load` opens a trained run or checkpoint as a `Predictor` for raw input, several tuned runs as a `TunedPredictor`.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
 - `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bert_lightning import data, metrics, model, optim, tasks
     from bert_lightning.config.experiment import Experiment, load_experiment
     from bert_lightning.data.datasets.registration import register_dataset
-    from bert_lightning.runs.predictor import Predictor, load
+    from bert_lightning.runs.predictor import Predictor, TunedPredictor, load
     from bert_lightning.runs.python import Run, build, fit
     from bert_lightning.studies.ablation import ablate
     from bert_lightning.studies.search.searching import search
@@ -33,6 +33,7 @@ __all__ = [
     "Predictor",
     "Run",
     "TaskSpec",
+    "TunedPredictor",
     "__version__",
     "ablate",
     "build",

@@ -40,6 +40,20 @@ def read_checkpoint(path: str | Path, base: str | Path | None = None) -> Checkpo
     return _with_origin(checkpoint, revision, str(path))
 
 
+def read_over(path: str | Path, base: Checkpoint) -> Checkpoint:
+    """Read a checkpoint that holds only what was trained, over a base that has been read; they share its tensors.
+
+    Raises:
+        CheckpointError: there is no readable checkpoint, it has all of its weights, or it has another base.
+    """
+    checkpoint, revision = _read(path)
+    if base.base is not None:
+        raise CheckpointError(f"{base.path} holds only what was trained; a base must hold all weights")
+    if checkpoint.base is None:
+        raise CheckpointError(f"{path} has all of its weights, so it shares none with the base {base.path}")
+    return _with_origin(with_base(checkpoint, base.path, lambda _: base), revision, str(path))
+
+
 def _read_base(path: str | Path) -> Checkpoint:
     """Read the base of another checkpoint. It must be whole, so that no file can refer to itself.
 

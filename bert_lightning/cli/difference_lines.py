@@ -15,7 +15,7 @@ _DIGEST = 12
 
 
 def difference_lines(found: SideDifferences) -> Iterator[str]:
-    """Yield the lines that describe all differences, and one line for each kind in which there is none."""
+    """Yield the lines that describe all differences, with one line for each kind without differences."""
     for letter, side, role in zip("AB", found.sides, ("the baseline", "ours"), strict=True):
         yield f"{letter} ({role}): {side.name}, {_seeds(side)}"
         yield from (f"  {note}" for note in side.notes)
@@ -66,9 +66,9 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _patches(found: SideDifferences) -> Iterator[str]:
     first, second = found.patches
     if UNKNOWN in (*first, *second):
-        yield "uncommitted files: an earlier version did not record them"
+        yield "uncommitted files: not recorded by an earlier version of this package"
     elif sorted(first) == sorted(second):
-        yield f"uncommitted files: {'none is recorded' if first == [NONE] else 'the same patch'}"
+        yield f"uncommitted files: {'none' if first == [NONE] else 'the same patch'}"
     else:
         yield f"uncommitted files: {', '.join(first)} in A, {', '.join(second)} in B"
     for line in found.patch_diff[:_MOST_LINES]:
@@ -80,7 +80,7 @@ def _patches(found: SideDifferences) -> Iterator[str]:
 
 def _curves(found: SideDifferences) -> Iterator[str]:
     if not found.partings:
-        yield "curves: no seed is in A and in B, so there are no two runs to compare"
+        yield "curves: A and B have no seed in common, so no runs are compared"
     for parting in found.partings:
         where = "" if found.of_runs else f" of seed {parting.seeds[0]}"
         yield f"curves{where}: {_parting(parting)}"
@@ -99,7 +99,7 @@ def _parting(parting: Parting) -> str:
         return f"they part at step {parting.differences[0].step:,}{shown}, {before}{ends}"
     if not parting.num_equal:
         return f"no metric is logged at the same step in both{ends}"
-    return f"all {count(parting.num_equal, 'value')} that both logged are equal, bit for bit{ends}"
+    return f"all {count(parting.num_equal, 'value')} that both logged are bitwise equal{ends}"
 
 
 def _difference(each: MetricDifference) -> str:
@@ -112,10 +112,10 @@ def _difference(each: MetricDifference) -> str:
 
 def _scores(found: SideDifferences) -> Iterator[str]:
     if not found.scores:
-        yield "scores: none is in A and in B"
+        yield "scores: A and B have no score in common"
     else:
         level = next((each.test.level for each in found.scores if each.test is not None), 0.95)
-        yield "scores: B less A" if found.of_runs else "scores: means over seeds, B less A"
+        yield "scores: B minus A" if found.of_runs else "scores: means over seeds, B minus A"
         header = (
             "",
             "A",
@@ -148,7 +148,7 @@ def _p(value: float | None) -> str:
 
 
 def _notes(scores: Iterable[ScoreDifference]) -> Iterator[str]:
-    """Yield each note once, with the scores that it is about if it is not about all."""
+    """Yield each note once. The scores are named unless a note holds for all of them."""
     owners: dict[str, list[str]] = {}
     names = []
     for score in scores:
@@ -164,7 +164,7 @@ def _weights(found: SideDifferences) -> Iterator[str]:
         return
     values = [*found.equal_weights.values()]
     if found.of_runs:
-        texts = {True: "equal, bit for bit", False: "differ", None: "not recorded"}
+        texts = {True: "bitwise equal", False: "differ", None: "not recorded"}
         yield f"final weights: {texts[values[0]]}"
     else:
         yield f"final weights: equal for {values.count(True)} of {count(len(values), 'seed')}"

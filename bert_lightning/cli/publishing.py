@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Runs of a study in these states have nothing to say yet.
 _NOT_YET = ("waiting", "blocked")
-FORMATS = ("huggingface", "onnx")
+FORMATS = ("huggingface", "onnx", "peft", "native")
 
 
 def add(commands: Commands) -> None:
@@ -44,7 +44,14 @@ def add(commands: Commands) -> None:
         "--format",
         required=True,
         choices=FORMATS,
-        help="huggingface: a folder that transformers can open; onnx: an ONNX file (needs the extra onnx)",
+        help="huggingface: a folder that transformers can open; onnx: an ONNX file (needs the extra onnx); peft: "
+        "what lora, dora or ia3 added, as PEFT reads it; native: our own checkpoint without the state of training",
+    )
+    export.add_argument(
+        "--merge",
+        action="store_true",
+        help="merge a tuning into the weights; huggingface and onnx do so in any case, and native writes a complete "
+        "plain checkpoint instead of what was trained",
     )
     export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
@@ -131,7 +138,8 @@ def _export(options: argparse.Namespace) -> int:
     with without_collections(freeze=True):
         from bert_lightning.runs.export import export
 
-    print(*export(options.checkpoint, options.format, options.output, options.base, options.allow_module), sep="\n")
+    what = options.checkpoint, options.format, options.output, options.base, options.allow_module
+    print(*export(*what, merge=options.merge), sep="\n")
     return OK
 
 

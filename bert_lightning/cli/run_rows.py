@@ -1,4 +1,4 @@
-"""Output of the command `runs`: a row per run, failures with the ends of their logs, and a view that refreshes."""
+"""Output of the command `runs`: a row per run, failed runs with the last lines of their logs, and a live view."""
 
 import os
 import select
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADER = ("run", "state", "step", "speed", "left", "last scores", "seed", "arm", "changed")
-# State -> its style in a terminal, in the order in which a view that refreshes shows runs.
+# State -> its style in a terminal. The live view shows runs in this order of states.
 _STYLES = {
     "running": "bold green",
     "failed": "bold red",
@@ -36,10 +36,10 @@ _STYLES = {
     "finished": "",
 }
 _MOST_SCORES = 3
-# Lines of a log that are shown.
+# How many of the last lines of a log are printed.
 LOG_LINES = 12
 _SECONDS_BETWEEN = 2.0
-# Rows of a terminal that are not rows of runs: header, lines, and the counts below.
+# Lines of the live view besides the runs: heading, rules, and the counts below.
 _OTHER_LINES = 7
 
 
@@ -73,7 +73,7 @@ def _speed(run: RunStatus) -> str:
 
 
 def _main_scores(run: RunStatus) -> list[tuple[str, float]]:
-    """Return the scores for which there is room, with losses after the others."""
+    """Return the first few scores, with losses last."""
     return sorted(run.scores.items(), key=lambda item: "loss" in item[0])[:_MOST_SCORES]
 
 
@@ -86,7 +86,7 @@ def totals(runs: Sequence[RunStatus]) -> str:
 
 
 def text_lines(runs: Sequence[RunStatus]) -> Iterator[str]:
-    """Yield aligned lines, without the columns that are empty for all runs."""
+    """Yield the rows as aligned lines, without columns that are empty for all runs."""
     rows = [[printable(cell) for cell in cells(run, time.time())] for run in runs]
     columns = [column for column in zip(HEADER, *rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
@@ -95,7 +95,7 @@ def text_lines(runs: Sequence[RunStatus]) -> Iterator[str]:
 
 
 def table(runs: Sequence[RunStatus]) -> "Table":
-    """Return the same as a table for a terminal."""
+    """Return the rows as a table for a terminal, without columns that are empty for all runs."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -112,13 +112,13 @@ def table(runs: Sequence[RunStatus]) -> "Table":
 
 
 def failure_lines(run: RunStatus) -> Iterator[str]:
-    """Yield what is known about a run that failed: its error, and the last lines of its log."""
+    """Yield the error of a failed run, and the last lines of its log."""
     seed = "" if run.seed is None else f", seed {run.seed}"
     at = "" if run.step is None else f" at step {run.step:,}"
     yield printable(f"{run.directory}: {run.state}{at}{seed}")
     yield printable(f"  {run.message}")
     if run.log is None:
-        yield "  no log: what it printed went to its terminal"
+        yield "  there is no log, because its output went to a terminal"
     elif not (lines := last_lines(run.log, LOG_LINES)):
         yield printable(f"  {run.log} is empty")
     else:
@@ -127,7 +127,7 @@ def failure_lines(run: RunStatus) -> Iterator[str]:
 
 
 def as_json(run: RunStatus, with_log: bool = False) -> Mapping[str, object]:
-    """Return a run as an object for JSON, with the last lines of its log if they are asked for."""
+    """Return a run as an object for JSON, with the last lines of its log if `with_log` is set."""
     values = asdict(run) | {"directory": str(run.directory), "log": None if run.log is None else str(run.log)}
     if with_log:
         values["log_lines"] = [] if run.log is None else last_lines(run.log, LOG_LINES)
@@ -138,7 +138,7 @@ def as_json(run: RunStatus, with_log: bool = False) -> Mapping[str, object]:
 
 
 class _Change(NamedTuple):
-    """Values whose change makes a view without a terminal print a new line."""
+    """The values of a run for which a change prints a new line."""
 
     state: str
     scores: tuple[tuple[str, float], ...]
@@ -149,7 +149,7 @@ def watched_lines(read: Callable[[], Overview], wait: Callable[[], bool]) -> Ite
 
     Args:
         read: reads the runs.
-        wait: waits for a while; False ends the view.
+        wait: waits until the next refresh; returns False to end the view.
     """
     known: dict[Path, _Change] = {}
     while True:
@@ -165,7 +165,7 @@ def watched_lines(read: Callable[[], Overview], wait: Callable[[], bool]) -> Ite
 
 
 def watch_in_terminal(console: "Console", read: Callable[[], Overview], wait: Callable[[], bool]) -> None:
-    """Show a table that refreshes, with the runs first that train or failed, until `wait` returns False."""
+    """Show a table that refreshes until `wait` returns False. Running and failed runs come first."""
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
@@ -188,10 +188,10 @@ def _view(runs: Sequence[RunStatus], height: int) -> "Group":
 
 @contextmanager
 def pressed_keys() -> Iterator[Callable[[], bool]]:
-    """Read single keys from the terminal meanwhile.
+    """Read single keys from the terminal, without waiting for Enter, inside the context.
 
     Yields:
-        A function that waits for some seconds, and returns False at once if q is pressed.
+        A function that waits for two seconds and returns True, or returns False at once if q is pressed.
     """
     import termios
     import tty

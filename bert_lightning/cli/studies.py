@@ -1,4 +1,4 @@
-"""Commands about studies: `ablate`, `search`."""
+"""The commands that train studies: `ablate`, `search`."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -26,25 +26,25 @@ def _add_ablate(commands: Commands) -> None:
         "ablate",
         _ablate,
         "train all runs of a study: arms, seeds and stages",
-        "Given again after any end, the same command resumes the study and repeats no finished run. The exit status "
-        "is 1 if a run did not finish. --submitit.KEY VALUE gives the jobs of a cluster a parameter, such as "
-        "--submitit.timeout 240 (minutes) or --submitit.partition gpu.",
+        "If the command ends early for any reason, the same command resumes the study. It does not repeat finished "
+        "runs. The exit status is 1 if a run did not finish. --submitit.KEY VALUE sets a parameter of SLURM jobs, "
+        "such as --submitit.timeout 240 (minutes) or --submitit.partition gpu.",
         overrides=True,
     )
     parser.add_argument("file", type=path_argument, metavar="FILE", help="the study file")
     directory_option(parser)
     jobs_option(parser, None, "default: 1, with submitit 100")
     parser.add_argument(
-        "--dry-run", action="store_true", help="show the runs, what is done, and the time that the rest takes"
+        "--dry-run", action="store_true", help="print the number of runs and the estimated time, and train nothing"
     )
     parser.add_argument("--yes", action="store_true", help="start a study of more than 100 runs")
-    parser.add_argument("--retry-failed", action="store_true", help="train failed runs again; by default they stay")
+    parser.add_argument("--retry-failed", action="store_true", help="train failed and stale runs again")
     parser.add_argument(
         "--launcher",
         choices=LAUNCHERS,
         default="local",
-        help="where the runs train: on this machine, as jobs of SLURM (submitit), or by the workers of a W&B sweep, "
-        "whose definition is written (wandb); default: local",
+        help="where the runs train: on this machine (local), as SLURM jobs (submitit), or by the workers of a W&B "
+        "sweep, of which this command only writes the definition (wandb); default: local",
     )
     module_option(parser)
 
@@ -53,15 +53,17 @@ def _add_search(commands: Commands) -> None:
     parser = commands.add(
         "search",
         _search,
-        "search the settings of a study, and train the best trial with fresh seeds",
-        "The section search of the study file says what varies. Given again after any end, the same command "
-        "continues the search with the same draws. The exit status is 1 if no trial is complete, or if a fresh seed "
-        "did not finish.",
+        "search for the best settings, and train the best trial with fresh seeds",
+        "The section search of the study file lists the keys to vary. If the command ends early, the same command "
+        "continues the search with the same draws. The exit status is 1 if no trial is complete, or if a run with a "
+        "fresh seed did not finish.",
     )
     parser.add_argument("file", type=path_argument, metavar="FILE", help="the study file")
     directory_option(parser)
     jobs_option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show what varies and how many trials are done")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the space and the number of trials done, and train nothing"
+    )
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -87,7 +89,7 @@ def jobs_option(parser: argparse.ArgumentParser, default: int | None = 1, detail
         type=whole_number,
         metavar="N",
         default=default,
-        help=f"how many runs train at the same time; they divide the cores and CUDA devices ({details})",
+        help=f"how many runs train at the same time; they share the cores and CUDA devices equally ({details})",
     )
 
 
@@ -130,7 +132,7 @@ def _launcher(options: argparse.Namespace) -> "Launcher | None":
     if parameters:
         raise InputError(f"--submitit.{next(iter(parameters))} does nothing without --launcher submitit")
     if options.launcher == "wandb" and options.jobs is not None:
-        raise InputError("--jobs does nothing with --launcher wandb: start as many workers as should train at once")
+        raise InputError("--jobs does nothing with --launcher wandb: start one worker per run to train at once")
     return None
 
 

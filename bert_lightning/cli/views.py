@@ -1,4 +1,4 @@
-"""Commands that look at runs: `runs`, `compare`, `power`."""
+"""The commands that read runs: `runs`, `compare`, `power`."""
 
 import argparse
 import logging
@@ -32,8 +32,8 @@ def _add_runs(commands: Commands) -> None:
     parser = commands.add(
         "runs",
         _runs,
-        "show what runs do: state, step, speed, time left, last scores",
-        "A run whose end is not recorded is `running` if a process trains there, and otherwise `killed`.",
+        "list runs with state, step, speed, time left and last scores",
+        "A run whose end is not recorded is `running` if a process holds its lock, and otherwise `killed`.",
     )
     parser.add_argument(
         "paths",
@@ -48,34 +48,34 @@ def _add_runs(commands: Commands) -> None:
         help="refresh until q or Ctrl-C; without a terminal, print a line per change until all runs have ended",
     )
     parser.add_argument(
-        "--failed", action="store_true", help="print error and last lines of the log of each run that failed"
+        "--failed", action="store_true", help="print the error and the last log lines of each run that failed"
     )
-    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with an object per run")
 
 
 def _add_compare(commands: Commands) -> None:
     parser = commands.add(
         "compare",
         _compare,
-        "show in what two runs, or two arms with several seeds, differ",
+        "list the differences between two runs, or two arms with several seeds",
         "A and B are run directories, folders with the runs of several seeds, or arms of a study: STUDY/ARM, or "
-        "STUDY/STAGE/ARM. Differences of scores are B less A. Two single runs are tested on their predictions, "
-        "several seeds over the seeds.",
+        "STUDY/STAGE/ARM. Differences of scores are B minus A. Two single runs are tested over the examples of their "
+        "predictions, arms with several seeds over the seeds.",
     )
     parser.add_argument("a", type=path_argument, metavar="A", help="the baseline")
-    parser.add_argument("b", type=path_argument, metavar="B", help="what is compared with it")
+    parser.add_argument("b", type=path_argument, metavar="B", help="the run or arm that is compared with it")
     parser.add_argument(
         "--level", type=float, default=0.95, metavar="X", help="confidence level of intervals (default: 0.95)"
     )
-    parser.add_argument("--json", action="store_true", help="print an object with everything, not shortened")
+    parser.add_argument("--json", action="store_true", help="print a JSON object, in which nothing is shortened")
 
 
 def _add_power(commands: Commands) -> None:
     parser = commands.add(
         "power",
         _power,
-        "compute how many seeds a difference needs, from your own runs",
-        "Runs that differ only in their seed are one arm. Arms with equal seeds are compared pair by pair.",
+        "compute how many seeds are needed to find a difference, from your finished runs",
+        "Runs that differ only in their seed form one arm. Arms with the same seeds are compared in pairs of runs.",
     )
     parser.add_argument(
         "paths",
@@ -85,25 +85,25 @@ def _add_power(commands: Commands) -> None:
         help="run directories, folders that hold some, or studies",
     )
     parser.add_argument(
-        "--difference", type=float, required=True, metavar="X", help="the difference to see, in units of the score"
+        "--difference", type=float, required=True, metavar="X", help="the difference to find, in units of the score"
     )
     parser.add_argument(
-        "--metric", metavar="NAME", help="the score, such as val/accuracy (default: the study's, or the first one)"
+        "--metric", metavar="NAME", help="the score, such as val/accuracy (default: that of the study, or the first)"
     )
     parser.add_argument(
         "--power",
         type=float,
         default=0.8,
         metavar="P",
-        help="probability with which the test shall find it (default: 0.8)",
+        help="probability with which the test should find it (default: 0.8)",
     )
     parser.add_argument(
         "--level", type=float, default=0.05, metavar="ALPHA", help="level of the two-sided t test (default: 0.05)"
     )
     parser.add_argument(
-        "--baseline", metavar="ARM", help="the arm to compare with (default: the study's, or the first)"
+        "--baseline", metavar="ARM", help="the arm to compare with (default: that of the study, or the first)"
     )
-    parser.add_argument("--json", action="store_true", help="print an object")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -138,7 +138,7 @@ def _print_rows(runs: "Sequence[RunStatus]") -> None:
     from bert_lightning.cli.run_rows import table, text_lines, totals
 
     if not runs:
-        print("no run is there")
+        print("there are no runs")
     elif sys.stdout.isatty():
         Terminal().print(table(runs), totals(runs))
     else:
@@ -157,7 +157,7 @@ def _watch(read: "Callable[[], Overview]") -> int:
                 for line in watched_lines(read, wait):
                     print(line, flush=True)
     except Interrupted:
-        # Ctrl-C is the usual way to end such a view.
+        # Ctrl-C is a usual way to end this view.
         return OK
     return OK
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bert_lightning.checks import RefusedValue, nearest_or_own, require_between
+from bert_lightning.checks import RefusedValue, name_in, nearest_or_own, require_between
 from bert_lightning.config.extensions import (
     extensions_in,
     own_modules,
@@ -30,6 +30,7 @@ from bert_lightning.config.layers import (
     read_layers,
     with_names,
 )
+from bert_lightning.config.method_defaults import method_defaults, with_method_defaults
 from bert_lightning.config.migrations import migrate, warn_of_old_keys, with_old_name, without_needless
 from bert_lightning.config.model_parts import PART_PATHS, with_class_paths, with_own_parts, without_stale_arguments
 from bert_lightning.config.objects import ObjectSettings, read_objects
@@ -55,9 +56,9 @@ from bert_lightning.config.settings import (
 from bert_lightning.config.variables import with_literal_variables
 from bert_lightning.data.pretraining.masking import MASKINGS
 from bert_lightning.errors import InputError
-from bert_lightning.methods.adversarial import ADVERSARIES, AdversarialSettings, NoAdversary
+from bert_lightning.methods.adversarial import ADVERSARIES, Adversary, NoAdversary
 from bert_lightning.methods.continual import CONTINUAL_METHODS, ContinualMethod, NoContinual, SequenceSettings
-from bert_lightning.methods.distillation import DistillationSettings
+from bert_lightning.methods.distillation import TERMS, DistillationSettings
 from bert_lightning.methods.plain import STEP_METHODS, Plain, StepMethodSettings
 from bert_lightning.model.losses import LOSSES, CrossEntropy, Loss
 from bert_lightning.model.tuning import TUNINGS, Full, Tuning
@@ -93,6 +94,7 @@ _SECTIONS: dict[str, type] = {
     "step_method": Plain,
     "adversarial": NoAdversary,
     "distillation": DistillationSettings,
+    **{f"distillation.{name}": settings for name, settings in TERMS.items()},
     "continual": NoContinual,
     "sequence": SequenceSettings,
     "checkpoint": CheckpointSettings,
@@ -127,7 +129,7 @@ class Experiment:
         schedule: the factor on the learning rate at each step, by name or as a class.
         tuning: which parameters of the encoder train, or are added to it.
         step_method: what a step does with a micro-batch.
-        adversarial: perturbed embeddings, on which a step trains in addition to the plain ones.
+        adversarial: training on perturbed embeddings, or for predictions that do not depend on noise.
         loss: the loss of each counted item, in training and evaluation, by name or as a class.
         distillation: training on the predictions of a teacher and on the labels.
         continual: what keeps earlier tasks while the model learns this one.
@@ -149,7 +151,7 @@ class Experiment:
     tuning: Tuning = field(default_factory=Full)
     loss: Loss = field(default_factory=CrossEntropy)
     step_method: StepMethodSettings = field(default_factory=Plain)
-    adversarial: AdversarialSettings = field(default_factory=NoAdversary)
+    adversarial: Adversary = field(default_factory=NoAdversary)
     distillation: DistillationSettings | None = None
     continual: ContinualMethod = field(default_factory=NoContinual)
     sequence: SequenceSettings | None = None
@@ -171,6 +173,18 @@ class Experiment:
             raise ValueError("parameter_groups.layer_decay does nothing with freeze.encoder: only the head trains")
         if self.freeze.encoder and type(self.tuning) is not Full:
             raise ValueError("tuning does nothing with freeze.encoder: only the head trains")
+
+    @property
+    def method_defaults(self) -> list[str]:
+        """Sentences about the settings that have the default of a method, instead of that of their own section."""
+        sentences = []
+        choices = {choice: type(getattr(self, choice)) for choice in CHOICES if "." not in choice}
+        for key, (value, choice) in method_defaults(choices).items():
+            section, _, name = key.partition(".")
+            if getattr(getattr(self, section), name) == value:
+                method = name_in(CHOICES[choice], choices[choice])
+                sentences.append(f"{key} is {value:g}, the default of {choice}.name {method}")
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `load_experiment` reads back to the same experiment."""
@@ -311,6 +325,7 @@ def _build(values: dict[str, Any], allow_modules: Sequence[str], faults: list[Fa
         # The message begins with the key.
         faults.append((str(error).split()[0].rstrip(":"), str(error)))
         values = without_sections(values, extensions_in(values, CHOICES))
+    values = with_method_defaults(values, tables)
     _check_name(values.get("experiment"), faults)
     model = values.get("model")
     config = model.get("config") if isinstance(model, dict) else None

@@ -26,6 +26,8 @@ class ModelSettings:
         pretrained: the checkpoint to start from, instead of a size. A run directory, checkpoint file, Hugging Face
             folder, TensorFlow checkpoint or hub name.
         weights: `random` takes only architecture and vocabulary of `pretrained` and initialises new weights.
+        keep_layers: build the model from these blocks of the checkpoint, by number from 0, in order; null for all.
+            [0, 2, 4, 6, 8, 10] makes a student of half the depth, as DistilBERT's.
         resize_vocabulary: resize the checkpoint's embeddings if the data has another vocabulary.
         interpolate_positions: stretch the checkpoint's position table to `config.max_position_embeddings`.
         reinitialize_layers: reinitialise that many of the checkpoint's top layers, and the pooler.
@@ -39,6 +41,7 @@ class ModelSettings:
     config: dict[str, Any] = field(default_factory=dict, metadata={"keys": BertConfig})
     pretrained: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
+    keep_layers: list[int] | None = None
     resize_vocabulary: bool = False
     interpolate_positions: bool = False
     reinitialize_layers: int = 0
@@ -50,8 +53,14 @@ class ModelSettings:
         if (self.size is None) == (self.pretrained is None):
             raise ValueError("size or model.pretrained must be set, and not both")
         require_at_least(self, 0, "reinitialize_layers")
-        for name in ("resize_vocabulary", "interpolate_positions", "reinitialize_layers"):
-            if getattr(self, name) and self.pretrained is None:
+        if self.keep_layers is not None and (not self.keep_layers or min(self.keep_layers) < 0):
+            raise ValueError(f"keep_layers is {self.keep_layers}; it must name one or more blocks, by numbers from 0")
+        if self.keep_layers is not None and "num_hidden_layers" in self.config:
+            raise ValueError(
+                "keep_layers decides the number of blocks, so model.config.num_hidden_layers must be left out"
+            )
+        for name in ("keep_layers", "resize_vocabulary", "interpolate_positions", "reinitialize_layers"):
+            if getattr(self, name) not in (None, False, 0) and self.pretrained is None:
                 raise ValueError(f"{name} does nothing without model.pretrained")
         if self.reinitialize_layers and self.weights == "random":
             raise ValueError("reinitialize_layers does nothing if model.weights is random")
@@ -99,7 +108,8 @@ class TrainerSettings:
 
     Attributes:
         max_steps: optimiser steps.
-        max_epochs: the length in passes over the data instead; steps = int(samples / batch_size * epochs).
+        max_epochs: the length in passes over the data instead; steps = int(samples / batch_size * epochs). If neither
+            is set, a tuning gives its own.
         accelerator: auto, cpu or gpu.
         devices: processes on each node.
         num_nodes: machines.

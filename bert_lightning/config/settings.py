@@ -175,8 +175,9 @@ def changed(settings: object, path: str = "", tables: Tables | None = None) -> A
         is_section = is_choice or (full not in tables and dataclasses.is_dataclass(value))
         if is_section or field.name not in defaults or value != defaults[field.name]:
             values[field.name] = changed(value, full, tables)
-    # Sections that hold only defaults are left out, so that a new section does not change the hash.
-    values = {name: value for name, value in values.items() if value != {}}
+    # Sections that hold only defaults are left out, so that a new section does not change the hash. A section that is
+    # absent by default stays.
+    values = {name: value for name, value in values.items() if value != {} or defaults.get(name, value) is None}
     return _as_choice(settings, values, path, tables)
 
 

@@ -65,6 +65,22 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], methods: Sequence[str],
     setattr(model, _IS_LARGE, is_large)
 
 
+def shard_layers(module: nn.Module, mesh: DeviceMesh, name: str) -> None:
+    """Split linear layers that train beside a model by FSDP2, each by itself, in place.
+
+    Every process of a tensor-parallel group computes all of them.
+
+    Args:
+        module: holds the layers, with the same weights on every process.
+        mesh: as in `shard`.
+        name: the name of the precision, such as `bf16-mixed`.
+    """
+    policy = _POLICIES.get(name, MixedPrecisionPolicy(cast_forward_inputs=False))
+    for layer in [each for each in module.modules() if isinstance(each, nn.Linear)]:
+        if not isinstance(layer, FSDPModule):
+            fully_shard(layer, mesh=mesh["data_parallel"], mp_policy=policy, reshard_after_forward=False)
+
+
 def _is_large(model: nn.Module) -> bool:
     return bool(getattr(model, _IS_LARGE))
 

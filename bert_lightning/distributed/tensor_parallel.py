@@ -7,6 +7,7 @@ inputs, and its outputs are added up over the processes. A pair needs one exchan
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -26,24 +27,37 @@ class Block(Protocol):
     """column-parallel linear layers: name -> number of matrices stacked in it"""
     row_parallel: Sequence[str]
     """names of row-parallel linear layers"""
+    head_parallel: Sequence[str]
+    """names of modules whose parameters (..., H) are cut by heads; a block may have None there"""
     num_heads: int
     draws_apart: Callable[[], AbstractContextManager[None]]
     """returns a context in which each process draws different random numbers, because it holds different heads"""
 
 
-class LowRank(Protocol):
-    """The addition of low-rank factors to a linear layer, for the parameters `lora_a` and `lora_b`."""
+class Change(Protocol):
+    """What a tuning changes in a linear layer, with parameters of its own."""
 
     @property
-    def dropout(self) -> float:
-        """The dropout rate of the input."""
+    def draws(self) -> bool:
+        """Whether training draws random numbers for the inputs."""
 
-    @property
-    def num_adapted(self) -> int:
-        """The number of matrices stacked in B. Its rows are outputs of the layer; the columns of A are its inputs."""
+    def slices(self, dimension: int) -> Mapping[str, tuple[int, int]]:
+        """Return the added parameters to cut if the matrix is cut by rows (0) or columns (1).
 
-    def __call__(self, hidden: Tensor, a: Tensor, b: Tensor, *, training: bool) -> Tensor:
-        """Return what is added to the output, (..., I) -> (..., O)."""
+        The values are the dimension of the parameter, and the number of matrices stacked in it.
+        """
+
+    def outputs(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        added: Mapping[str, Tensor],
+        *,
+        training: bool,
+        total: Callable[[Tensor], Tensor] = ...,
+    ) -> Tensor:
+        """Return the outputs (..., O) for (..., I). `total` adds up sums over inputs over all processes."""
 
 
 class Slice(NamedTuple):
@@ -110,8 +124,26 @@ def split(blocks: Sequence[Block], mesh: DeviceMesh) -> None:
             setattr(block, name, ColumnParallelLinear(getattr(block, name), Slice(0, num_stacked, rank, group)))
         for name in block.row_parallel:
             setattr(block, name, RowParallelLinear(getattr(block, name), Slice(1, 1, rank, group)))
+        for name in block.head_parallel:
+            _cut_by_heads(getattr(block, name), Slice(1, 1, rank, group))
         block.num_heads //= size
         block.draws_apart = lambda: _draws_of(rank)
+
+
+def _cut_by_heads(module: nn.Module | None, tensor_slice: Slice) -> None:
+    """Keep this process's columns of all parameters (..., H) of a module, in place. The heads are stretches of H."""
+    if module is None:
+        return
+    own = dict(module.named_parameters(recurse=False))
+    for name, parameter in own.items():
+        module.register_parameter(name, _cut(parameter, tensor_slice))
+    setattr(module, "slices", dict.fromkeys(own, tensor_slice))  # noqa: B010
+
+
+def _cut(parameter: nn.Parameter, tensor_slice: Slice | None) -> nn.Parameter:
+    tensor = parameter.detach()
+    tensor = tensor_slice.cut(tensor).clone() if tensor_slice is not None else tensor
+    return nn.Parameter(tensor, requires_grad=parameter.requires_grad)
 
 
 class _ParallelLinear(nn.Module):
@@ -119,67 +151,65 @@ class _ParallelLinear(nn.Module):
 
     Attributes:
         slices: the split parameters, by name.
-        low_rank: what low-rank factors add to the layer, if it has some.
+        change: what a tuning changes in the layer, if something does.
     """
 
     weight: Tensor
     bias: Tensor
-    lora_a: Tensor
-    lora_b: Tensor
 
-    def __init__(self, whole: nn.Linear, slices: dict[str, Slice]) -> None:
+    def __init__(self, whole: nn.Linear, tensor_slice: Slice, cut: Sequence[str]) -> None:
         super().__init__()
-        self.slices = slices
-        self.low_rank = _low_rank(whole)
+        self.group, self.rank = tensor_slice.group, tensor_slice.rank
+        self.change: Change | None = getattr(whole, "change", None)
+        self._added_names: tuple[str, ...] = getattr(whole, "added_names", ())
+        self.slices = dict.fromkeys(cut, tensor_slice)
+        if self.change is not None:
+            for name, (dimension, num_stacked) in self.change.slices(tensor_slice.dimension).items():
+                self.slices[name] = tensor_slice._replace(dimension=dimension, num_stacked=num_stacked)
         for name, parameter in whole.named_parameters():
-            tensor = slices[name].cut(parameter.detach()).clone() if name in slices else parameter.detach()
-            self.register_parameter(name, nn.Parameter(tensor, requires_grad=parameter.requires_grad))
+            self.register_parameter(name, _cut(parameter, self.slices.get(name)))
+
+    def _added(self) -> dict[str, Tensor]:
+        """Return the parameters of the change. Those that are whole here get the gradients of all processes."""
+        added = {name: self.get_parameter(name) for name in self._added_names}
+        return {
+            name: each if name in self.slices else _Shared.apply(each, self.group) for name, each in added.items()
+        }
 
 
 class ColumnParallelLinear(_ParallelLinear):
-    """A linear layer from (..., I) on every process to (..., O / P) on each. Of low-rank factors, B is cut."""
+    """A linear layer from (..., I) on every process to (..., O / P) on each."""
 
     def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
-        slices = {"weight": tensor_slice, "bias": tensor_slice}
-        if (low_rank := _low_rank(whole)) is not None:
-            slices["lora_b"] = tensor_slice._replace(num_stacked=low_rank.num_adapted)
-        super().__init__(whole, slices)
-        self.group = tensor_slice.group
+        super().__init__(whole, tensor_slice, ("weight", "bias"))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute this process's outputs; the backward pass adds up the inputs' gradients over the processes."""
         shared = _Shared.apply(hidden, self.group)
-        outputs = F.linear(shared, self.weight, self.bias)
-        if self.low_rank is None:
-            return outputs
-        a = _Shared.apply(self.lora_a, self.group)
-        return outputs + self.low_rank(shared, a, self.lora_b, training=self.training)
+        if self.change is None:
+            return F.linear(shared, self.weight, self.bias)
+        return self.change.outputs(shared, self.weight, self.bias, self._added(), training=self.training)
 
 
 class RowParallelLinear(_ParallelLinear):
-    """A linear layer from (..., I / P) on each process to (..., O) on every one. Of low-rank factors, A is cut."""
+    """A linear layer from (..., I / P) on each process to (..., O) on every one."""
 
     def __init__(self, whole: nn.Linear, tensor_slice: Slice) -> None:
-        slices = {"weight": tensor_slice}
-        if _low_rank(whole) is not None:
-            slices["lora_a"] = tensor_slice
-        super().__init__(whole, slices)
-        self.group, self.rank = tensor_slice.group, tensor_slice.rank
+        super().__init__(whole, tensor_slice, ("weight",))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Compute the outputs, added up over the processes."""
-        product = F.linear(hidden, self.weight)
-        if self.low_rank is not None:
-            b = _Shared.apply(self.lora_b, self.group)
+        if self.change is None:
+            product = F.linear(hidden, self.weight)
+        else:
+            total = partial(sum_over_processes, group=self.group)
             # Each process has other inputs, so it drops out others.
-            with _draws_of(self.rank) if self.training and self.low_rank.dropout else nullcontext():
-                product = product + self.low_rank(hidden, self.lora_a, b, training=self.training)
+            with _draws_of(self.rank) if self.training and self.change.draws else nullcontext():
+                product = self.change.outputs(
+                    hidden, self.weight, None, self._added(), training=self.training, total=total
+                )
         product = _Summed.apply(product, self.group)
         return product + self.bias.to(product.dtype)
-
-
-def _low_rank(layer: nn.Linear) -> LowRank | None:
-    return getattr(layer, "low_rank", None)
 
 
 class _GroupContext(Protocol):

@@ -1,12 +1,9 @@
 """The one step method of a training: the losses, how a step computes them, and the perturbations around both."""
 
-from collections.abc import Callable
-
 from bert_lightning.errors import InputError
-from bert_lightning.methods.adversarial import AdversarialSettings
-from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
+from bert_lightning.methods.adversarial.adversary import Adversary
 from bert_lightning.methods.plain import StepMethodSettings
-from bert_lightning.tasks.step_method import CountedLosses, StepMethod
+from bert_lightning.tasks.step_method import CountedLosses, StepMethod, StepPart
 from bert_lightning.tasks.task import Task
 
 _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "operations")
@@ -15,37 +12,30 @@ _REQUIRED = ("loss_names", "num_losses", "loss_factors", "counts", "sums", "oper
 def compose(
     task: Task,
     step_method: StepMethodSettings,
-    adversarial: AdversarialSettings,
-    distillation: DistillationSettings | None = None,
-    teacher: Task | None = None,
-    with_memory: Callable[[Task], CountedLosses] | None = None,
+    adversarial: Adversary,
+    added: CountedLosses | None = None,
 ) -> StepMethod:
     """Compose a step method: distillation adds losses, `step_method` trains all of them, `adversarial` does so twice.
 
-    If `alpha` is 0, the teacher does not compute, and training equals that on the labels alone, bit for bit.
+    An adversary that compares predictions adds losses too. `task.step_parts` gets the parts that follow the training.
 
     Args:
         task: the task that is trained.
         step_method: how losses become gradients.
         adversarial: the perturbations.
-        distillation: temperature and weight; None without a teacher.
-        teacher: a task of the same kind with the teacher's model.
-        with_memory: adds the losses of continual learning to those of a task; None if there are none.
+        added: the losses of the task with those of a teacher or of an earlier model; None if there are none.
 
     Raises:
-        InputError: a custom method is none, or both a teacher and an earlier model add losses.
+        InputError: a custom method is none, or the adversary does not suit the task.
     """
-    losses: CountedLosses = task
-    if distillation is not None and teacher is not None and distillation.alpha > 0:
-        losses = DistilledLosses(task, teacher, distillation)
-    if with_memory is not None:
-        if losses is not task:
-            raise InputError(
-                "continual.name lwf and distillation both train on the predictions of another model: use one of them"
-            )
-        losses = with_memory(task)
+    losses: CountedLosses = task if added is None else added
+    # A class of the user's needs no more than `wrap`.
+    if hasattr(adversarial, "add_losses"):
+        losses = adversarial.add_losses(losses, task)
     method = _checked(step_method.build(losses), "step_method")
-    return _checked(adversarial.wrap(method, task), "adversarial")
+    wrapped = _checked(adversarial.wrap(method, task), "adversarial")
+    task.step_parts = [each for each in (losses, wrapped) if isinstance(each, StepPart)]
+    return wrapped
 
 
 def _checked(method: StepMethod, key: str) -> StepMethod:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,9 @@ from bert_lightning.model.layers.attention import (
     layout_of,
     takes_packed,
 )
-from bert_lightning.model.layers.block import NORM_PLACEMENTS
+from bert_lightning.model.layers.block import NORM_PLACEMENTS, BertLayer
 from bert_lightning.model.layers.embeddings import BertEmbeddings
+from bert_lightning.model.layers.front import Front
 from bert_lightning.model.layers.packing import (
     Packing,
     longest_of,
@@ -34,6 +35,7 @@ from bert_lightning.model.layers.packing import (
 )
 from bert_lightning.model.layers.pooling import pool
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.model.recording import Recording
 
 
 class BertEncoder(PretrainedModel):
@@ -73,6 +75,7 @@ class BertEncoder(PretrainedModel):
         self.activation_checkpointing = False
         self.compiles_blocks = False
         self._perturbation: Tensor | None = None
+        self._recording: Recording | None = None
         self._skips_padding = False
         self._frozen: list[nn.Module] = []
         initialize(self, config.initializer_range)
@@ -164,7 +167,7 @@ class BertEncoder(PretrainedModel):
             unpadded = self.encode(
                 hidden.flatten(0, 1)[indices], Layout(packing=packing), output_hidden_states=output_hidden_states
             )
-            return unpadded.padded(indices, hidden.shape[:2], None)
+            return self._padded(unpadded, indices, hidden.shape[:2], None)
         if not packed:
             return self._blocks(hidden, layout, backend, output_hidden_states, output_attentions)
         num_tokens = len(hidden)
@@ -186,6 +189,27 @@ class BertEncoder(PretrainedModel):
             yield
         finally:
             self._perturbation = None
+
+    @contextmanager
+    def recorded(self, recording: Recording) -> Iterator[None]:
+        """Record inner states of each forward pass of the context, whichever model makes it; the last pass stays.
+
+        Every backend and layout works, because queries, keys and values are recorded and not the weights of the
+        attention. With a custom attention they are its inputs.
+
+        Args:
+            recording: says what is recorded, and receives it.
+        """
+        self._recording = recording
+        blocks = [cast(BertLayer, self.layers[number]) for number in recording.recorded_blocks]
+        for block in blocks:
+            block.records = True
+        try:
+            yield
+        finally:
+            self._recording = None
+            for block in blocks:
+                block.records, block.query_key_value_output = False, None
 
     @contextmanager
     def without_padding(self) -> Iterator[None]:
@@ -226,26 +250,36 @@ class BertEncoder(PretrainedModel):
         """Apply the blocks and the pooler.
 
         Packed tokens (T, H) may be followed by rows that round the number of rows. They attend to themselves or to
-        nothing, and are left out of the result.
+        nothing, and are left out of the result. So are the vectors of a prompt, which are in front of each sequence
+        from the first block to the last.
         """
-        states, attentions = [hidden], []
-        inner = layout
+        inner, prompt, front = layout, self.embeddings.prompt, None
         if num_tokens is not None and layout.packing is not None and backend.needs_packing:
             inner = Layout(packing=with_rest(layout.packing, num_tokens, len(hidden)))
+        if prompt is not None:
+            front = Front.of(hidden, inner, len(prompt))
+            hidden, inner = front.join(prompt.expand(front.num_sequences, -1, -1), hidden), front.layout
+        states, attentions = [hidden], []
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
+        recording = self._recording
         for layer in self.layers:
             if recompute:
                 hidden, weights = checkpoint(layer, hidden, inner, backend, use_reentrant=False)
             else:
                 hidden, weights = layer(hidden, inner, backend)
-            if output_hidden_states:
+            if output_hidden_states or recording is not None:
                 states.append(hidden)
             if output_attentions:
                 if weights is None:
                     raise ValueError(f"the attention {self.config.attention!r} returns no attention weights")
                 attentions.append(weights)
+        if front is not None:
+            hidden, states = front.remove(hidden), [front.remove(state) for state in states]
+            attentions = [front.between_tokens(weights) for weights in attentions]
         if self.final_norm is not None:
             states[-1] = hidden = self.final_norm(hidden)
+        if recording is not None:
+            recording.take(states, self._projected(recording, front), num_tokens)
         if num_tokens is not None and num_tokens != len(hidden):
             hidden, states = hidden[:num_tokens], [state[:num_tokens] for state in states]
         pooled = pool(hidden, layout, self.config.pooling)
@@ -257,6 +291,15 @@ class BertEncoder(PretrainedModel):
             tuple(states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
+
+    def _projected(self, recording: Recording, front: Front | None) -> dict[int, Tensor]:
+        """Return the recorded queries, keys and values of the tokens: number of the block -> (..., 3 H)."""
+        projected = {}
+        for number in recording.recorded_blocks:
+            values = cast(BertLayer, self.layers[number]).query_key_value_output
+            assert values is not None, "the block was told to record"
+            projected[number] = values if front is None else front.remove(values)
+        return projected
 
     def _forward_unpadded(
         self,
@@ -276,7 +319,15 @@ class BertEncoder(PretrainedModel):
         hidden = self._perturbed(hidden, input_ids, rows)
         layout = Layout(packing=packing)
         output = self._blocks(hidden, layout, backend, output_hidden_states, num_tokens=num_tokens)
-        return output.padded(indices, input_ids.shape, order)
+        return self._padded(output, indices, input_ids.shape, order)
+
+    def _padded(
+        self, output: EncoderOutput, indices: Tensor, shape: torch.Size, order: Tensor | None
+    ) -> EncoderOutput:
+        """Pad the output of packed sequences, and what was recorded of them."""
+        if self._recording is not None:
+            self._recording.pad(indices, shape)
+        return output.padded(indices, shape, order)
 
     def _num_rows(self, num_tokens: int, backend: Backend, device: torch.device) -> int:
         """Return with how many rows the blocks compute packed tokens: a rounded number, so that shapes repeat.

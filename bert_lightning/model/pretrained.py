@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 
@@ -19,7 +19,7 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.tuning.table import merged
+from bert_lightning.model.tuning.table import described, is_mergeable, merged, tune_as
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 if TYPE_CHECKING:
@@ -139,17 +139,19 @@ class PretrainedModel(nn.Module):
     def from_checkpoint(cls, checkpoint: Checkpoint, config: BertConfig | None = None, **arguments: object) -> Self:
         """Build a model and load its weights; `arguments` override the checkpoint's settings of its head.
 
-        Its tuning is merged into the weights.
+        Its tuning is merged into the weights. One that cannot be merged, such as adapters, is kept: the model then
+        has the parameters that it added, and only these and the head train.
 
         Raises:
             CheckpointError: the checkpoint has another architecture, or its content contradicts its configuration.
         """
-        checkpoint = merged(checkpoint)
+        checkpoint = plain(checkpoint) if is_mergeable(checkpoint) else checkpoint
         head = cls.arguments_of(checkpoint, **arguments)
         config = config or config_of(checkpoint)
         try:
             with torch.device("meta"):
                 skeleton = cls(config, **head)
+                tune_as(skeleton, checkpoint)
         except ValueError as error:
             if arguments:
                 raise
@@ -157,6 +159,7 @@ class PretrainedModel(nn.Module):
         # Compare before memory is allocated, because a damaged file may name huge sizes.
         compare(skeleton, checkpoint)
         model = cls(config, **head)
+        tune_as(model, checkpoint)
         if all(tensor.dtype == torch.float64 for tensor in checkpoint.tensors.values()):
             model.double()
         fill(model, checkpoint)
@@ -221,6 +224,7 @@ class PretrainedModel(nn.Module):
             "embedding_size": config.embedding_width != config.hidden_size,
             "pooling": self.uses_pooled and config.pooling != "cls",
             "pooler": self.uses_pooled and not config.pooler,
+            "tuning": not self.tuning.mergeable,
         }
         return [name for name, deviates in deviating.items() if deviates]
 
@@ -229,7 +233,15 @@ class PretrainedModel(nn.Module):
 
         `README.md` is a model card with the known origin of the weights. With settings that transformers' BERT does
         not have (`deviations`), only this package can load the folder, and transformers refuses it.
+
+        Raises:
+            ValueError: the model was tuned in a way that cannot be merged, so no such folder can hold it.
         """
+        if not self.tuning.mergeable:
+            raise ValueError(
+                f"the tuning {described(self.tuning)['name']} cannot be merged into the weights of a plain BERT, "
+                "which is all that the folder can hold"
+            )
         write_huggingface(
             self.to_checkpoint(Path(folder), vocabulary),
             self.architecture,
@@ -238,15 +250,17 @@ class PretrainedModel(nn.Module):
         )
 
     def to_checkpoint(self, path: Path, vocabulary: Vocabulary | None = None) -> Checkpoint:
-        """Return the weights and settings of the model, with what tuning added merged into the weights."""
-        tensors = {f"{self.prefix}{name}": tensor for name, tensor in self.state_dict().items()}
+        """Return the weights and settings of the model. What tuning added is merged into the weights if possible."""
+        tensors, mergeable = self.state_dict(), self.tuning.mergeable
+        tensors = {f"{self.prefix}{name}": tensor for name, tensor in tensors.items()}
         return Checkpoint(
             path,
             self.config.to_dict(),
-            self.tuning.merged(tensors),
+            self.tuning.merged(tensors) if mergeable else tensors,
             vocabulary or self.vocabulary,
             task_settings=self.head_settings,
             provenance=self.provenance,
+            tuning=None if mergeable else described(self.tuning),
         )
 
 
@@ -261,10 +275,50 @@ def adapted(
     return checkpoint
 
 
+def with_blocks(checkpoint: Checkpoint, blocks: Sequence[int]) -> Checkpoint:
+    """Return the checkpoint of a model that consists of some of its blocks, by their numbers from 0, in this order.
+
+    Everything outside the blocks stays. It is the start of a student in DistilBERT (Sanh et al. 2019, arXiv
+    1910.01108, section 3) and PKD (Sun et al. 2019, arXiv 1908.09355, section 4.1).
+
+    Raises:
+        CheckpointError: it has no block of such a number.
+    """
+    number = config_of(checkpoint).num_hidden_layers
+    if missing := [block for block in blocks if not 0 <= block < number]:
+        raise CheckpointError(f"{checkpoint.path} has blocks 0 to {number - 1}, so there is no block {missing[0]}")
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not _BLOCK.match(name)}
+    for name, tensor in checkpoint.tensors.items():
+        if (found := _BLOCK.match(name)) is not None:
+            for new, old in enumerate(blocks):
+                if old == int(found[1]):
+                    tensors[f"encoder.layers.{new}.{name[found.end() :]}"] = tensor
+    config = {**checkpoint.config, "num_hidden_layers": len(blocks)}
+    return dataclasses.replace(checkpoint, config=config, tensors=tensors)
+
+
 def without_head(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint without its head."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(ENCODER)}
     return dataclasses.replace(checkpoint, tensors=tensors, task_settings={})
+
+
+def plain(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
+
+    Raises:
+        CheckpointError: the tuning is not known here or cannot be merged, or the checkpoint does not have exactly its
+            parameters.
+    """
+    if checkpoint.tuning is None:
+        return checkpoint
+    from bert_lightning.model.encoder import BertEncoder
+
+    with torch.device("meta"):
+        encoder = BertEncoder(config_of(checkpoint))
+        tune_as(encoder, checkpoint)
+        compare(encoder, checkpoint)
+    return merged(checkpoint)
 
 
 def config_of(checkpoint: Checkpoint) -> BertConfig:
@@ -335,7 +389,8 @@ def compare(model: PretrainedModel, checkpoint: Checkpoint) -> LoadingReport:
 
 def _their_names(name: str) -> str:
     """Return transformers' name of a parameter as a remark, because most files use that name."""
-    return f" (for transformers: {', '.join(to_huggingface({name: torch.empty(3, device='meta')}))})"
+    theirs = list(to_huggingface({name: torch.empty(3, device="meta")}))
+    return f" (for transformers: {', '.join(theirs)})" if theirs != [name] else ""
 
 
 def _is_body(name: str) -> bool:

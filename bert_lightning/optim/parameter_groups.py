@@ -66,6 +66,7 @@ def parameter_groups(
     weight_decay: float,
     settings: ParameterGroupSettings | None = None,
     matrices: Mapping[str, int] | None = None,
+    beside: nn.Module | None = None,
 ) -> list[ParameterGroup]:
     """Sort the trainable parameters into groups with their own `lr` and `weight_decay`.
 
@@ -77,6 +78,7 @@ def parameter_groups(
         settings: how rates and weight decay differ by parameter.
         matrices: parameters that get separate groups: name -> number of matrices stacked in it. If it is not None,
             each group has `num_matrices`.
+        beside: modules that train beside the model, at the rate of the head.
 
     >>> model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     >>> depths = {name: int(name.startswith("head")) for name, _ in model.named_parameters()}
@@ -87,11 +89,13 @@ def parameter_groups(
     settings = settings or ParameterGroupSettings()
     head = max(depths.values())
     groups: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
+    others = beside.named_parameters() if beside is not None else ()
+    for name, parameter in (*module.named_parameters(), *others):
         if not parameter.requires_grad:
             continue
-        rate = learning_rate * settings.layer_decay ** (head - depths[name])
-        if depths[name] == head and settings.head_learning_rate is not None:
+        depth = depths.get(name, head)
+        rate = learning_rate * settings.layer_decay ** (head - depth)
+        if depth == head and settings.head_learning_rate is not None:
             rate = settings.head_learning_rate
         decayed = not any(re.search(pattern, name) for pattern in settings.no_decay)
         groups.setdefault((rate, decayed, (matrices or {}).get(name, 0)), []).append(parameter)

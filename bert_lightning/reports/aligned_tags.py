@@ -1,4 +1,4 @@
-"""The reading of gold and predicted tags from two files, so that both have the same tokens.
+"""Reading of gold and predicted tags from two files, so that both have the same tokens.
 
 conlleval splits every line at blanks. That fails for gold files with blanks in their words, for tables, and for files
 with comments. So several ways of reading are tried in turn, and the first one that yields equal tokens is used.
@@ -34,7 +34,7 @@ _BLANKS = " \t\r\n"
 
 
 class TagLine(NamedTuple):
-    """A word of a file of tags.
+    """A word in a file of tags.
 
     Attributes:
         location: file and line.

@@ -1,4 +1,4 @@
-"""Arms and tables before any number is computed: which runs stand in which row of which table."""
+"""The layout of a report before numbers are computed: which runs are in which row of which table."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,20 +12,20 @@ from bert_lightning.studies.comparison import Run, group_runs, without_seed
 from bert_lightning.studies.found_runs import Found, FoundRun, FoundStudy, is_done
 from bert_lightning.studies.record import StudyRecord
 
-# The task whose data are token stores. These differ between vocabularies, so they divide no table.
+# The task whose data are token stores. Stores differ between vocabularies, so they do not divide a table.
 PRETRAINING = "pretraining"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row: runs that differ only in their seed.
+    """A row of a table: runs that differ only in their seed.
 
     Attributes:
-        label: its name, which is unique in its table.
+        label: its name, unique in its table.
         values: axis -> value.
-        runs: finished runs by seed, each seed once.
+        runs: its finished runs, sorted by seed, one per seed.
         missing: its other runs.
-        trial: its number in a search.
+        trial: its number in a search; None outside searches.
     """
 
     label: str
@@ -40,12 +40,12 @@ class Layout:
     """A table without its numbers.
 
     Attributes:
-        title: what it is of.
+        title: its title: the study and stage, or the task, and the data set if there are several.
         task: name of the task.
         arms: its rows.
-        stage: the stage of a study with several ones.
+        stage: the stage; None outside studies, and in studies with a single stage.
         directory: folder of the study.
-        record: record of the study; None for runs that belong to none.
+        record: record of the study; None for runs outside studies.
         others: runs that are not in the table and belong to none of its arms.
     """
 
@@ -85,7 +85,7 @@ def layouts_of(found: Found) -> list[Layout]:
 
 
 def find_arm(name: str, arms: Sequence[Arm]) -> Arm | None:
-    """Return the arm with a label, or the only one whose axes have the named values.
+    """Return the arm with a label, or the only arm whose axes have the given values; None if there is none.
 
     Args:
         name: a label, or some of its parts, such as `optimizer.name=adamw`; a key may be shortened to its last part.
@@ -100,15 +100,15 @@ def find_arm(name: str, arms: Sequence[Arm]) -> Arm | None:
 
 
 def require_arm(name: str, layouts: Iterable[Layout]) -> None:
-    """Check that some table has an arm.
+    """Check that at least one table has an arm.
 
     Raises:
-        InputError: none has. The message names the nearest one.
+        InputError: no table has it. The message names the nearest arm.
     """
     layouts = list(layouts)
     if not any(find_arm(name, layout.arms) for layout in layouts):
         labels = list(dict.fromkeys(arm.label for layout in layouts for arm in layout.arms))
-        raise InputError(f"--baseline is {name!r}, which no arm has as its name{nearest(name, labels)}")
+        raise InputError(f"--baseline is {name!r}, but no arm has this name{nearest(name, labels)}")
 
 
 def _parts(arm: Arm) -> set[str]:
@@ -160,7 +160,7 @@ def _study_arms(entries: Sequence[FoundRun]) -> list[Arm]:
 
 
 def _add(arm: Arm, found: FoundRun) -> None:
-    """Put a run into its arm: a finished run with a new seed counts, any other is named as missing."""
+    """Add a run to its arm: to `runs` if it has finished and its seed is new, otherwise to `missing`."""
     first = next((run for run in arm.runs if run.seed == found.seed), None)
     if not is_done(found) or found.run is None:
         arm.missing.append(_absent(found, arm.label))
@@ -220,7 +220,7 @@ def _settings_of(run: Run) -> str:
 
 
 def _with_unique_labels(arms: Sequence[Arm]) -> list[Arm]:
-    """Number labels that occur twice, such as those of the values 1 and "1"."""
+    """Number labels that occur more than once, such as those of the values 1 and "1"."""
     counts: dict[str, int] = {}
     unique = []
     for arm in arms:
@@ -234,9 +234,9 @@ def _with_unique_labels(arms: Sequence[Arm]) -> list[Arm]:
 
 
 def _by_data(arms: Sequence[Arm]) -> list[tuple[str, str, list[Arm]]]:
-    """Divide arms by the data that score them: name of the data, task and arms of each part.
+    """Divide arms by the data that they are scored on: (name of the data, task, arms) for each part.
 
-    The name is empty if there is one part. An arm without any run stands with the first arms.
+    The name is empty if there is only one part. Arms without any run go to the first part.
     """
     first_runs = {arm.label: run for arm in arms if (run := _first_run(arm)) is not None}
     places = _data_places(list(first_runs.values()))
@@ -257,9 +257,9 @@ def _first_run(arm: Arm) -> Run | None:
 
 
 def _data_places(runs: Sequence[Run]) -> dict[int, tuple[str, ...]]:
-    """Return, for the identity of each run, its task and where the data lie that score it.
+    """Return id of a run -> its task and the location of the data that it is scored on.
 
-    Data are the same if they have the same place or the same fingerprint. Then they have the first place of all.
+    Data are the same if they have the same location or the same fingerprint. Then all get the first of the locations.
     """
     first: dict[tuple[str, ...], tuple[str, ...]] = {}
     places = {}
@@ -274,7 +274,7 @@ def _data_places(runs: Sequence[Run]) -> dict[int, tuple[str, ...]]:
 
 
 def data_place(run: Run) -> tuple[str, ...]:
-    """Return the task of a run and where the data lie that score it. Token stores differ between vocabularies."""
+    """Return the task of a run and the location of the data that it is scored on; the task alone for pre-training."""
     if run.task == PRETRAINING:
         return (run.task,)
     data = run.config.get("data", {})

@@ -1,4 +1,4 @@
-"""The caption of a table: what its numbers are, and what they cannot say."""
+"""The caption of a table: what its numbers are, and what they cannot show."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,9 +25,9 @@ def caption_of(
     Args:
         metrics: the columns.
         arms: the rows.
-        baseline: label of the arm with which the others are compared.
-        margin: the largest difference that counts as none.
-        search: what the search has recorded, if the rows are its trials.
+        baseline: label of the arm that the others are compared with; None without comparison.
+        margin: the margin of equivalence, in units of the metric; None if the study has none.
+        search: the entry `search` of the record of the study, if the rows are trials.
     """
     cells = [cell for arm in arms for cell in arm.cells.values()]
     if not cells:
@@ -38,22 +38,22 @@ def caption_of(
     if search is not None:
         yield from _budgets(search)
         yield (
-            "The rows are trials of a search. A score that was chosen as the best of several is too good by chance: "
-            "quote a run with other seeds."
+            "The rows are trials of a search. The best of several scores is too good by chance: report the score of "
+            "runs with other seeds."
         )
     if any(cell.n > 1 for cell in cells) and not has_scipy():
-        yield "There are no intervals and tests, because scipy is not installed (the extra studies)."
+        yield "There are no intervals and tests, because scipy is not installed (extra `studies`)."
 
 
 def budget_text(search: Mapping[str, Any], label: str) -> str:
-    """Return how many trials a search gave an arm, and how many seeds each of them, as text."""
+    """Return the budget of a searched arm as text: number of trials, and of seeds per trial."""
     trials = (search["arms"][label] or {}).get("trials", ())
     seeds = search.get("seeds") or ()
     return count(len(trials), "trial") + (f" with {count(len(seeds), 'seed')} each" if seeds else "")
 
 
 def _budgets(search: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the budget of each searched arm, because an arm with more trials has a better best one by chance."""
+    """Yield the budget of each searched arm, because the best of more trials is better by chance."""
     budgets = {label: budget_text(search, label) for label in search.get("arms") or {}}
     if len(budgets) == 1:
         yield f"The search had {next(iter(budgets.values()))}."
@@ -62,14 +62,14 @@ def _budgets(search: Mapping[str, Any]) -> Iterator[str]:
 
 
 def whole_caption(table: ResultTable) -> str:
-    """Return the caption of a table in text: also what its marks mean, and the notes of its cells."""
+    """Return the caption of a table as text, with the meaning of its marks and the notes of its cells."""
     cells = [cell for arm in table.arms for cell in arm.cells.values()]
     marks = _marks(table.metrics, cells)
     return " ".join([*table.caption, *marks, *_notes(table.arms, len(table.metrics))])
 
 
 def _notes(arms: Sequence[ArmResult], num_metrics: int) -> Iterator[str]:
-    """Yield the notes of the cells. A note that does not hold for all compared cells names its arms."""
+    """Yield the notes of the cells. The arms are named unless a note holds for all cells with a difference."""
     labels: dict[str, list[str]] = {}
     num_compared = 0
     for arm in arms:
@@ -85,8 +85,8 @@ def _spread(arms: Sequence[ArmResult], cells: Sequence[MetricCell]) -> Iterator[
     counts = sorted({len(arm.runs) for arm in arms if arm.runs})
     if max(cell.n for cell in cells) == 1:
         yield (
-            "Each number is of a single run (n = 1). Without a spread over seeds, no difference here can be told "
-            "from chance."
+            "Each number is from a single run (n = 1). Without a spread over seeds, no difference in this table can "
+            "be told from chance."
         )
         return
     number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} (column n)"
@@ -115,7 +115,7 @@ def _comparison(
     tests = list(dict.fromkeys(cell.test for cell in cells if cell.test is not None and cell.interval is not None))
     if not tests:
         return
-    # `Welch's t test` takes no article.
+    # "the paired t test", but "Welch's t test".
     named = [test if "'" in test.split()[0] else f"the {test}" for test in tests]
     condition = " where the seeds of the two arms differ" if len(named) > 1 else ""
     yield (
@@ -156,7 +156,7 @@ def _marks(metrics: Sequence[Metric], cells: Sequence[MetricCell]) -> Iterator[s
     if any(cell.not_worse for cell in cells):
         yield (
             f"†: the seeds do not show that the arm is worse than the best one (p ≥ {ALPHA:g} after Holm's "
-            "correction), which is no proof that it is as good."
+            "correction), which does not prove that it is as good."
         )
     if any(cell.p_adjusted is not None and cell.p_adjusted < ALPHA for cell in cells):
         yield f"*: the difference to the baseline has an adjusted p below {ALPHA:g}."

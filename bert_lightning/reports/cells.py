@@ -1,4 +1,4 @@
-"""The numbers of a table: scores over seeds, and how they differ from the baseline and from the best arm."""
+"""The numbers of a table: scores over seeds, and their differences to the baseline and to the best arm."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from bert_lightning.studies.comparison import Run, Summary
 from bert_lightning.studies.example_scores import differences_by_seed
 from bert_lightning.studies.statistics import compare_seeds, crossed_interval, holm, mean_interval
 
-# A difference counts as shown if its adjusted p is below this.
+# The significance level: a difference is marked if its adjusted p is below this.
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
 
 
 def metrics_of(runs: Sequence[Run]) -> list[Metric]:
-    """Return the metrics that runs have, in order of appearance, with the direction that is better."""
+    """Return the metrics of some runs, in order of appearance, each with its better direction."""
     names = dict.fromkeys(name for run in runs for name in run.scores())
     return [Metric(name, _better(name, runs)) for name in names]
 
 
 def _better(name: str, runs: Sequence[Run]) -> Better | None:
-    """Return the direction that the runs monitored, or else the one that the name tells."""
+    """Return the better direction: that of `checkpoint.monitor` if it is this metric, or else by the name."""
     for run in runs:
         settings = run.config.get("checkpoint", {})
         if settings.get("monitor") == name and settings.get("mode") in ("min", "max"):
@@ -41,11 +41,11 @@ def cells_of(
     Args:
         metric: the metric.
         arms: the arms of a table.
-        baseline: the arm with which the others are compared, if any.
-        equivalence: the largest difference that counts as none.
+        baseline: the arm that the others are compared with; None for no comparison.
+        equivalence: the margin of equivalence, in units of the metric; None for no test of it.
 
     Raises:
-        InputError: there is something to compare, and scipy is not installed.
+        InputError: there are arms to compare, but scipy is not installed.
     """
     scored = _scored(metric.name, [run for arm in arms for run in arm.runs])
     cells = {arm.label: _alone(metric.name, arm, scored) for arm in arms}
@@ -57,7 +57,13 @@ def cells_of(
 
 
 def _alone(name: str, arm: Arm, scored: str | None) -> MetricCell:
-    """Return the scores of one arm. All arms were scored with the checkpoint `scored`, unless it is None."""
+    """Return the cell of one arm, without comparison.
+
+    Args:
+        name: the metric.
+        arm: the arm.
+        scored: the checkpoint that all arms were scored with; None if they were scored with different ones.
+    """
     values = {run.seed: scores[name] for run in arm.runs if name in (scores := run.scores())}
     notes = []
     lacking = [str(run.seed) for run in arm.runs if run.seed not in values]
@@ -66,8 +72,8 @@ def _alone(name: str, arm: Arm, scored: str | None) -> MetricCell:
     broken = [str(seed) for seed, value in values.items() if not math.isfinite(value)]
     if broken:
         notes.append(
-            f"{name} of {seeds_text(broken)} is not finite, so there is no mean: without such seeds it would flatter "
-            "the arm."
+            f"{name} of {seeds_text(broken)} is not finite, so there is no mean: the mean of the other seeds would "
+            "flatter the arm."
         )
     scored = scored or _scored(name, arm.runs) or _steps(name, arm.runs)
     cell = MetricCell(name, values) if broken or not values else summarised(name, values)
@@ -113,7 +119,7 @@ def has_scipy() -> bool:
 
 
 def seeds_text(seeds: Sequence[str]) -> str:
-    """Return seeds as a sentence names them.
+    """Return seeds as a part of a sentence.
 
     >>> seeds_text(["3"]), seeds_text(["1", "2"])
     ('seed 3', 'seeds 1, 2')
@@ -122,20 +128,20 @@ def seeds_text(seeds: Sequence[str]) -> str:
 
 
 def _scored(name: str, runs: Sequence[Run]) -> str | None:
-    """Return the checkpoint with which all runs that have a metric were scored; None if there is no such one."""
+    """Return the checkpoint that all runs with a metric were scored with; None if there is none."""
     sets = [run.scored_checkpoints(name) for run in runs if name in run.scores()]
     shared = frozenset.intersection(*sets) if sets else frozenset()
     return next((each for each in ("best", "last") if each in shared), min(shared, default=None))
 
 
 def _steps(name: str, runs: Sequence[Run]) -> str | None:
-    """Return all checkpoints with which runs were scored."""
+    """Return all checkpoints that the runs with a metric were scored with, as text; None if there is no such run."""
     names = {each for run in runs if name in run.scores() for each in run.scored_checkpoints(name)}
     return ", ".join(sorted(names)) or None
 
 
 def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float | None) -> dict[str, MetricCell]:
-    """Compare each arm with the baseline, and adjust the p-values for the number of arms."""
+    """Compare each arm with the baseline, and adjust the p-values by Holm's method over the arms."""
     other = cells[baseline]
     result = dict(cells)
     for label, cell in cells.items():
@@ -158,7 +164,7 @@ def _compared(cells: Mapping[str, MetricCell], baseline: str, equivalence: float
 
 
 def _with_examples(cells: Mapping[str, MetricCell], arms: Mapping[str, Arm], baseline: Arm) -> dict[str, MetricCell]:
-    """Add the interval over seeds and examples where the predictions of all seeds of both arms are there."""
+    """Add the interval over seeds and examples, if the predictions of all seeds of both arms exist."""
     result = dict(cells)
     for label, cell in cells.items():
         if cell.interval is None or cell.values.keys() != cells[baseline.label].values.keys():
@@ -170,9 +176,9 @@ def _with_examples(cells: Mapping[str, MetricCell], arms: Mapping[str, Arm], bas
 
 
 def _marked(cells: Mapping[str, MetricCell], direction: Better | None) -> dict[str, MetricCell]:
-    """Mark the best mean, and the arms of which the seeds do not show that they are worse than it."""
+    """Mark the best mean, and the arms that are not shown to be worse than the best arm (p >= ALPHA after Holm)."""
     means = {label: cell.mean for label, cell in cells.items() if cell.mean is not None}
-    # If all are equal, none is the best.
+    # If all means are equal, no arm is the best.
     if direction is None or len(set(means.values())) < 2:
         return dict(cells)
     best = (max if direction == "max" else min)(means.values())
@@ -191,7 +197,7 @@ def _marked(cells: Mapping[str, MetricCell], direction: Better | None) -> dict[s
 
 
 def with_published(cell: MetricCell, figures: Sequence[Published]) -> MetricCell:
-    """Add the published figures of a cell's metric."""
+    """Return a cell with the published figures for its metric."""
     of_metric = tuple(
         PublishedFigure(figure, cell.mean, within(figure, cell.mean) if cell.mean is not None else None)
         for figure in figures

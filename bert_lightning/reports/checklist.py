@@ -1,4 +1,4 @@
-"""The reproducibility checklist of Dodge et al. 2019, as far as the records of runs answer it."""
+"""The reproducibility checklist of Dodge et al. 2019, filled in from the records of runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -16,8 +16,8 @@ _MOST_NAMED = 8
 def checklist_of(layouts: Sequence[Layout]) -> Iterator[ChecklistItem]:
     """Yield the items of the checklist.
 
-    The list follows the items for all experimental results and for hyperparameter searches of Dodge et al. 2019,
-    "Show Your Work", appendix B. What no record holds is answered with `not recorded`, for the author to fill in.
+    The items are those for all experimental results and for hyper-parameter searches in Dodge et al. 2019, "Show Your
+    Work", appendix B. If the records do not answer an item, it says `not recorded`, and the author fills it in.
     """
     runs = [run for layout in layouts for run in layout.runs]
     planned = len(runs) + sum(len(layout.missing) for layout in layouts)
@@ -30,7 +30,7 @@ def checklist_of(layouts: Sequence[Layout]) -> Iterator[ChecklistItem]:
     yield ChecklistItem(
         "Steps of each run", _listed(_ordered(f"{run.manifest.get('step', _UNKNOWN)}" for run in runs))
     )
-    yield ChecklistItem("Number of parameters", f"{_UNKNOWN}; fit prints it")
+    yield ChecklistItem("Number of parameters", _listed(_sizes(runs)))
     for layout in layouts:
         names = ", ".join(metric.name for metric in metrics_of(layout.runs))
         yield ChecklistItem(f"Metrics of {layout.title}", names or "no run has finished")
@@ -64,6 +64,19 @@ def _listed(items: Sequence[object]) -> str:
 def _sessions(runs: Sequence[Run]) -> Iterator[dict[str, object]]:
     for run in runs:
         yield from run.manifest.get("sessions", [])
+
+
+def _sizes(runs: Sequence[Run]) -> list[str]:
+    """Return the different numbers of parameters, and how many of them were trained if that is recorded."""
+    found = set()
+    for run in runs:
+        total, trained = run.manifest.get("parameters"), run.manifest.get("trained_parameters")
+        if isinstance(total, int):
+            found.add((total, trained if isinstance(trained, int) and trained != total else None))
+    return [
+        f"{total:,}" + (f" ({trained:,} trained)" if trained is not None else "")
+        for total, trained in sorted(found, key=str)
+    ]
 
 
 def _hardware(runs: Sequence[Run]) -> list[str]:
@@ -108,7 +121,7 @@ def _runtime(runs: Sequence[Run]) -> str:
 
 
 def _seconds(run: Run) -> float | None:
-    """Return the time that all sessions of a run took; None if one does not record its end."""
+    """Return the seconds that all sessions of a run took; None if the end of a session is not recorded."""
     total = 0.0
     for session in run.manifest.get("sessions", []):
         try:

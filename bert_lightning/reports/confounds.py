@@ -1,7 +1,7 @@
-"""Differences between arms besides their axis: versions, commit, data, hardware, precision, steps done.
+"""Confounds: differences between arms besides their axis, in versions, commit, data, hardware, precision or steps.
 
-A difference is known by its values per arm. It is a consequence if an axis or an earlier stage of the study explains
-it, as a vocabulary explains other data. All others are confounds: the arms may differ because of them.
+A difference is a consequence if an axis or an earlier stage of the study explains it. For example, an axis of
+vocabularies explains different data. All other differences are confounds: the scores may differ because of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from bert_lightning.reports.results import Confound, MetricCell
 from bert_lightning.runs.resuming import MAY_CHANGE
 from bert_lightning.studies.comparison import Run, without_seed
 
-# Prefixes of axes -> they explain these differences.
+# Prefixes of axes that explain differences in the data, the hardware, the number of steps, and the initial weights.
 _CHANGES_DATA = tuple(
     f"data.{key}"
     for key in (
@@ -27,20 +27,23 @@ _CHANGES_HARDWARE = tuple(
 _CONTINUAL = "continual."
 _CHANGES_STEPS = ("trainer.max_", "data.", "early_stopping.", _CONTINUAL)
 _CHANGES_MODEL = ("model.", "distillation.", "tuning.", _CONTINUAL, "sequence.")
-# Keys of a configuration that name places, which an earlier stage of a study sets anew for each seed.
+# Keys whose values are paths, which may differ between seeds because an earlier stage sets them.
 _UPSTREAM = ("model.pretrained", "distillation.teacher", "data.tokenizer", "sequence.previous")
 _SHOWN_ELSEWHERE = ("trainer.precision", "task")
 _HARDWARE = ("processor", "gpus", "threads")
 _LONGEST_DIGEST = 12
+# If an explained difference has at least this many values in an arm, such as one checkpoint per seed, the text gives
+# their number only.
+_MANY_VALUES = 3
 _SETTING = "setting "
 
 
 def confounds_of(layout: Layout, cells: Sequence[Mapping[str, MetricCell]]) -> list[Confound]:
-    """Return what the arms of a table differ in besides their axes.
+    """Return the differences between the arms of a table besides their axes: confounds and consequences.
 
     Args:
-        layout: the arms.
-        cells: the cells of each metric by the label of their arm, which say what checkpoint was scored.
+        layout: the table.
+        cells: for each metric, label of the arm -> cell, which records the checkpoint that was scored.
     """
     arms = [arm for arm in layout.arms if arm.runs]
     recorded = {arm.label: _recorded(arm, layout) for arm in arms}
@@ -53,25 +56,25 @@ def confounds_of(layout: Layout, cells: Sequence[Mapping[str, MetricCell]]) -> l
     found = []
     for what in dict.fromkeys(what for values in recorded.values() for what in values):
         values = {label: tuple(sorted(of_arm.get(what, {"not recorded"}))) for label, of_arm in recorded.items()}
-        # A circumstance that older runs do not record is unknown, not different.
+        # If older runs do not record a circumstance, it is unknown, not different.
         known = {each for each in values.values() if each != ("not recorded",)}
         if len(known) > 1:
             reason = _explanation(what, axes, arms, layout)
-            # That an axis differs, and what its choices bring with them, needs no word.
+            # Settings that an axis explains are not reported, because they are its values.
             if reason is None or not what.startswith(_SETTING):
                 found.append(Confound(what, values, reason))
     return found
 
 
 def _axes(arms: Sequence[Arm]) -> list[str]:
-    """Return the keys in which arms differ by design, without the name of a stage before them."""
+    """Return the keys in which arms differ by design, without the stage that may be in front of a key."""
     keys = dict.fromkeys(key for arm in arms for key in arm.values)
     differing = [key for key in keys if len({repr(arm.values.get(key)) for arm in arms}) > 1]
     return [key.rpartition("/")[2] for key in differing]
 
 
 def _recorded(arm: Arm, layout: Layout) -> dict[str, set[str]]:
-    """Return the circumstances of an arm's runs: what is recorded -> its values."""
+    """Return the circumstances of an arm's runs: name -> values."""
     values: dict[str, set[str]] = {}
     for run in arm.runs:
         for what, value in _of_run(run):
@@ -116,7 +119,7 @@ def _text(value: object) -> str:
 
 
 def _explanation(what: str, axes: Sequence[str], arms: Sequence[Arm], layout: Layout) -> str | None:
-    """Return the axis or the stage of which a difference is a consequence; None for a confound."""
+    """Return the axis or the stage that explains a difference; None for a confound."""
     if what.startswith(_SETTING):
         key = what.removeprefix(_SETTING)
         section = key.rpartition(".")[0]
@@ -146,10 +149,10 @@ def _is_choice_of(axis: str, section: str) -> bool:
 
 
 def _stage_before(arms: Sequence[Arm], layout: Layout) -> str | None:
-    """Return a description of the earlier stage whose runs these runs start from; None if they start elsewhere."""
+    """Return the earlier stage whose runs these runs start from, as text; None if they do not start from a stage."""
     if layout.record is None:
         return None
-    # A study may have moved since, so only the place within it counts.
+    # The study may have been moved, so only the path within its folder is compared.
     stages = {PurePosixPath(run.directory).parts: run.stage for run in layout.record.runs}
     for arm in arms:
         for run in arm.runs:
@@ -163,14 +166,18 @@ def _stage_before(arms: Sequence[Arm], layout: Layout) -> str | None:
 
 
 def confound_text(confound: Confound) -> str:
-    """Describe a difference in one line.
+    """Describe a difference in one line. If an axis explains many values, only their number is given.
 
     >>> confound_text(Confound("version of torch", {"a": ("2.12",), "b": ("2.12", "2.13"), "c": ("2.12",)}))
     'version of torch: 2.12 (a; c), 2.12 and 2.13 (b)'
+    >>> confound_text(Confound("data: model", {"a": ("4f", "6c", "90"), "b": ("1b", "2d", "5a")}, "the stage mlm"))
+    'data: model: 3 different values (a; b); a consequence of the stage mlm'
     """
-    arms: dict[tuple[str, ...], list[str]] = {}
+    arms: dict[str, list[str]] = {}
     for label, values in confound.values.items():
-        arms.setdefault(values, []).append(label)
-    parts = [f"{' and '.join(values)} ({'; '.join(labels)})" for values, labels in arms.items()]
+        is_counted = confound.explained_by is not None and len(values) >= _MANY_VALUES
+        text = f"{len(values)} different values" if is_counted else " and ".join(values)
+        arms.setdefault(text, []).append(label)
+    parts = [f"{text} ({'; '.join(labels)})" for text, labels in arms.items()]
     reason = f"; a consequence of {confound.explained_by}" if confound.explained_by else ""
     return f"{confound.what}: {', '.join(parts)}{reason}"

@@ -1,4 +1,4 @@
-"""The report as JSON and CSV: one entry per arm and metric, with every value."""
+"""The report as JSON and CSV: one entry per arm and metric, with the score of each seed."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ _EMPTY = MetricCell("", {})
 
 
 def as_json(results: Results) -> str:
-    """Return the results as a list with an object per arm and metric. Numbers that are not finite become null."""
+    """Return the results as a JSON list with an object per arm and metric. Numbers that are not finite are null."""
     return json.dumps([*_entries(results)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_csv(results: Results) -> str:
-    """Return the results as a table with a line per arm and metric. Lists and mappings are JSON."""
+    """Return the results as CSV with a line per arm and metric. Lists and mappings are JSON."""
     nothing = _entry(ResultTable("", "", (), ()), ArmResult("", {}, (), {}), Metric("", None), _EMPTY)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*_fields({**nothing, "over_tasks": None})], lineterminator="\n")
@@ -36,7 +36,7 @@ def as_csv(results: Results) -> str:
 
 
 def _fields(entry: Mapping[str, object]) -> dict[str, object]:
-    """Return an entry as the fields of a line: bounds and the first published figure have fields of their own."""
+    """Return an entry as the fields of a line: bounds and the first published figure become separate fields."""
     row: dict[str, object] = {}
     for key, value in entry.items():
         if key.endswith("interval"):
@@ -62,7 +62,7 @@ def _as_field(value: object) -> object:
 def _entries(results: Results) -> Iterator[dict[str, object]]:
     for table in results.tables:
         for arm in table.arms:
-            # An arm of which no run has finished still has its entries, without numbers.
+            # If no run of an arm has finished, its entries have no numbers.
             for metric in table.metrics:
                 cell = arm.cells.get(metric.name, _EMPTY)
                 over_tasks = _over_tasks(results.overall, table.title, arm.label, metric.name)
@@ -70,7 +70,7 @@ def _entries(results: Results) -> Iterator[dict[str, object]]:
 
 
 def _over_tasks(overall: Sequence[Overall], title: str, label: str, metric: str) -> dict[str, object] | None:
-    """Return the comparison over several tasks to which a number belongs; None if it belongs to none."""
+    """Return the comparison over several tasks that a number is part of; None if it is part of none."""
     for each in overall:
         arm = next((arm for arm in each.arms if arm.label == label and each.tasks.get(title) == metric), None)
         if arm is None:

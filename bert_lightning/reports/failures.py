@@ -1,4 +1,4 @@
-"""Whether an arm fails more often than the baseline, which a mean over the runs that finished does not show."""
+"""Failure rates of arms: whether an arm fails more often than the baseline, which the means do not show."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from bert_lightning.wording import count
 
 
 def failures_of(arms: Sequence[ArmResult]) -> dict[str, str]:
-    """Compare the failed runs of each arm with those of the baseline, if one of the two has some: label -> sentence.
+    """Compare how often each arm and the baseline failed, if one of the two has failed runs: label -> sentence.
 
-    Only runs that ended by themselves count: those that finished, and those that failed.
+    Only runs that finished or failed count, not those that were interrupted or have not started.
 
     Args:
-        arms: the arms of a table; none need be the baseline.
+        arms: the arms of a table. Without a baseline among them, the result is empty.
     """
     baseline = next((arm for arm in arms if arm.is_baseline), None)
     if baseline is None or not has_scipy():
@@ -40,6 +40,6 @@ def failures_of(arms: Sequence[ArmResult]) -> dict[str, str]:
 
 
 def _counts(arm: ArmResult) -> tuple[int, int]:
-    """Return how many runs of an arm failed, and how many ended by themselves."""
+    """Return how many runs of an arm failed, and how many failed or finished."""
     failed = sum(each.state == "failed" for each in arm.missing)
     return failed, failed + len(arm.runs)

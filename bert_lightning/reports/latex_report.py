@@ -1,4 +1,4 @@
-"""The report as LaTeX tables that compile as pasted, with booktabs. Comments lead from each row to its runs."""
+"""The report as LaTeX tables that compile with booktabs alone. Comments lead from each row to its runs."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -29,9 +29,9 @@ from bert_lightning.reports.results import (
 )
 from bert_lightning.version import __version__
 
-# The width of a line of the standard classes, of a character in \footnotesize, and of the gap between columns, in pt.
+# Widths in pt: a line of LaTeX's standard classes, a character in \footnotesize, and the gap between columns.
 _LINE, _CHARACTER, _GAP = 345.0, 4.9, 8.0
-# Longer labels of rows are broken over several lines, in a column of this share of the line.
+# Longer labels (in characters) are broken into several lines, in a column with this share of the line width.
 _LONGEST_LABEL, _LABEL_SHARE = 24, 0.3
 _MOST_NAMED = 6
 
@@ -112,7 +112,7 @@ def _overall(overall: Overall) -> Iterator[str]:
 
 
 def _remarks(table: ResultTable) -> Iterator[str]:
-    """Yield what stands above a table as comments: consequences of the axis, and the runs that are not in it."""
+    """Yield the comments above a table: consequences of the axis, and runs that are not in the table."""
     for each in table.confounds:
         if each.explained_by is not None:
             yield f"{table.title}: {confound_text(each)}"
@@ -128,7 +128,7 @@ def _missing(table: ResultTable) -> str:
 
 
 def _float(caption: str, name: str, confounds: Sequence[str]) -> Iterator[str]:
-    """Yield the beginning of a table, with what the arms differ in above it."""
+    """Yield the beginning of a table: caption, label, and the confounds."""
     yield from (r"\begin{table}", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{4pt}")
     label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     yield rf"\caption{{{latex(' '.join(caption.split()), breakable=True)}}}\label{{tab:{label}}}"
@@ -186,7 +186,7 @@ def _ranges(table: ResultTable) -> tuple[str, list[str], list[list[str]]]:
 def _without_single_metric(
     table: ResultTable, header: list[str], rows: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
-    """Leave out the second column, which names the metric, if the table has one only; the first heading names it."""
+    """If there is only one metric, drop the column with its name, and put the name into the first heading."""
     if len(table.metrics) != 1:
         return header, rows
     return [latex(table.metrics[0].name), *header[2:]], [[row[0], *row[2:]] for row in rows]
@@ -203,12 +203,12 @@ def _cells(table: ResultTable) -> Iterator[tuple[ArmResult, MetricCell]]:
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[str]:
-    """Yield a tabular; several below each other if the columns are too wide for a line.
+    """Yield a tabular, or several one below the other if the columns are too wide for a line.
 
     Args:
-        header: the columns.
-        rows: the label of each row as plain text, and its fields as LaTeX.
-        ids: what follows each row as a comment.
+        header: the headings of the columns, as LaTeX.
+        rows: rows, each with its label as plain text and its fields as LaTeX.
+        ids: comments for the ends of the rows; empty for none.
     """
     longest = max(len(header[0]), *(len(row[0]) for row in rows))
     broken = longest > _LONGEST_LABEL
@@ -230,7 +230,7 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[st
 
 
 def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], room: float) -> list[list[int]]:
-    """Divide the columns after the first into parts that are narrow enough; each has one column at least."""
+    """Divide the columns after the first into parts of at most `room` pt. Each part has at least one column."""
     parts: list[list[int]] = [[]]
     used = 0.0
     for column in range(1, len(header)):
@@ -245,5 +245,5 @@ def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], room: float) ->
 
 
 def _length(source: str) -> int:
-    """Return about how many characters LaTeX prints."""
+    """Return about how many characters LaTeX prints for some source."""
     return len(re.sub(r"\\[a-z]+|[\\{}$^]", "", source.replace(r"\pm", "+")))

@@ -1,11 +1,11 @@
-"""Text that LaTeX prints unchanged, with every engine and without any package."""
+"""Escaping of text so that LaTeX prints it unchanged, with every engine and without packages."""
 
 import re
 import unicodedata
 
 from bert_lightning.checkpoints.plain_text import printable
 
-# What follows `\\` or `\midrule` must not begin with a bracket or a star, which these would take as an argument.
+# Brackets and stars are escaped because `\\` and `\midrule` would take one that follows them as an argument.
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -65,7 +65,7 @@ _ACCENTS = {
     "\u0307": ".",
     "\u030b": "H",
 }
-# After these a long name may be broken.
+# A line may break after these characters of a long name.
 _BREAKS = "=._/,-"
 _LONGEST_WORD = 15
 _WORDS = re.compile(r"(\s+)")
@@ -73,9 +73,9 @@ _MINUS = re.compile(r"-(?=[\d.])")
 
 
 def latex(text: str, *, breakable: bool = False) -> str:
-    r"""Escape the text so that LaTeX shows it unchanged, on one line of the source.
+    r"""Escape text so that LaTeX prints it unchanged. The result is a single line of source.
 
-    A character that the standard fonts lack is shown by its number, such as [U+65E5].
+    A character that the standard fonts lack is printed as its code point, such as [U+65E5].
 
     Args:
         text: any text.
@@ -88,7 +88,7 @@ def latex(text: str, *, breakable: bool = False) -> str:
 
 
 def latex_number(text: str) -> str:
-    r"""Escape numbers, whose signs become those of mathematics.
+    r"""Escape numbers, with minus signs and ± in mathematical mode.
 
     >>> latex_number("-0.5 ± 0.1")
     '$-$0.5 $\\pm$ 0.1'
@@ -97,7 +97,7 @@ def latex_number(text: str) -> str:
 
 
 def comment(text: str) -> str:
-    """Return the text as one line of comment."""
+    """Return text as a LaTeX comment of one line."""
     return f"% {printable(text)}"
 
 
@@ -117,7 +117,7 @@ def _character(character: str) -> str:
     decomposed = unicodedata.normalize("NFD", character)
     base, marks = decomposed[0], decomposed[1:]
     if base.isascii() and marks in _ACCENTS:
-        # An accent above i or j takes the place of the dot.
+        # An accent above i or j replaces the dot.
         letter = f"\\{base}" if base in "ij" and marks != _CEDILLA else base
         return f"\\{_ACCENTS[marks]}{{{letter}}}"
     return f"{{[}}U+{ord(character):04X}{{]}}"

@@ -1,4 +1,4 @@
-"""The report as Markdown, in which a footnote leads from each arm to its runs."""
+"""The report as Markdown, with a footnote per arm that lists its runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,7 +31,7 @@ from bert_lightning.studies.comparison import Run
 
 
 def as_markdown(results: Results) -> str:
-    """Return the results as a document in Markdown."""
+    """Return the results as a Markdown document."""
     lines = ["# Report", ""]
     footnotes: list[str] = []
     for table in results.tables:
@@ -66,7 +66,7 @@ def _confounds(table: ResultTable) -> Iterator[str]:
     confounds = [each for each in table.confounds if each.explained_by is None]
     consequences = [each for each in table.confounds if each.explained_by is not None]
     if confounds:
-        yield from ("**Confounds.** The arms also differ in something other than their axis:", "")
+        yield from ("**Confounds.** The arms also differ in something besides their axis:", "")
         yield from (*(f"- {markdown(confound_text(each))}" for each in confounds), "")
     if consequences:
         yield from ("Consequences of the axis:", "")
@@ -74,7 +74,7 @@ def _confounds(table: ResultTable) -> Iterator[str]:
 
 
 def _scores(table: ResultTable, footnotes: Sequence[str]) -> list[str]:
-    """Return arms and metrics as a table, with a line per metric if there are fewer arms than metrics."""
+    """Return a table with a row per arm, or with a row per metric if there are fewer arms than metrics."""
     names = [metric.name for metric in table.metrics]
     columns = [["", "n", *map(markdown, names), "runs"]]
     for arm, footnote in zip(table.arms, footnotes, strict=True):
@@ -190,7 +190,7 @@ def _missing(table: ResultTable) -> Iterator[str]:
 
 
 def _footnote(arm: ArmResult, footnotes: list[str]) -> str:
-    """Add the footnote that leads to the runs of an arm, and return the reference to it."""
+    """Add a footnote that lists the runs of an arm, and return the reference to it."""
     reference = f"[^{len(footnotes) + 1}]"
     footnotes.append(f"{reference}: {'; '.join(_origin(run) for run in arm.runs)}.")
     return reference

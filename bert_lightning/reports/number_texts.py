@@ -1,18 +1,18 @@
-"""Numbers of a table as text, the same in every form of report."""
+"""Numbers of a table as text, the same in each form of report."""
 
 import math
 
 from bert_lightning.reports.cells import ALPHA
 from bert_lightning.reports.results import MetricCell, OverallArm
 
-# Digits after the point, unless a number is so small that it would lose its own.
+# Decimals of a number, and the most decimals of a small number, which keeps three digits.
 _DECIMALS, _MOST_DECIMALS = 4, 8
 _SMALL = 0.001
 _SMALLEST_P = 0.0001
 
 
 def number(value: float) -> str:
-    """Return a score as text: with four decimals, or with three digits if it is small.
+    """Return a score as text: with four decimals, or with three digits if it is below 0.001.
 
     >>> number(0.81234), number(0.000437), number(1.234e-9), number(float("nan"))
     ('0.8123', '0.000437', '1.23e-09', 'nan')
@@ -33,7 +33,7 @@ def signed(value: float) -> str:
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:
-    """Return an interval as text; empty without one.
+    """Return an interval as text; empty if there is none.
 
     >>> interval_text((-0.1, 0.25))
     '[-0.1000, +0.2500]'
@@ -42,7 +42,7 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p-value as text; empty without one.
+    """Return a p-value as text; empty if there is none.
 
     >>> p_text(0.0421), p_text(0.00000123), p_text(None)
     ('0.0421', '< 0.0001', '')
@@ -60,12 +60,12 @@ def mean_text(cell: MetricCell) -> str:
 
 
 def is_significant(cell: MetricCell) -> bool:
-    """Return whether the adjusted p-value of the difference to the baseline is below the level."""
+    """Return whether the adjusted p-value of the difference to the baseline is below `ALPHA`."""
     return cell.p_adjusted is not None and cell.p_adjusted < ALPHA
 
 
 def n_text(cell: MetricCell, num_runs: int) -> str:
-    """Return the number of seeds as text, where it is not that of the arm."""
+    """Return the number of seeds with this metric as text, if it is not the number of runs of the arm."""
     return f" (n {cell.n})" if cell.n != num_runs else ""
 
 
@@ -84,5 +84,5 @@ def overall_fields(arm: OverallArm) -> dict[str, str]:
 
 
 def equivalence_text(equivalent: bool | None) -> str:
-    """Return whether a difference is within the margin as text; empty without a margin."""
+    """Return as text whether equivalence is shown; empty without a margin."""
     return {True: "equivalent", False: "not shown", None: ""}[equivalent]

@@ -1,4 +1,4 @@
-"""Arms over several tasks: whether one is better overall, where several tables have the same arms."""
+"""Comparison of arms over several tasks, if several tables have the same arms."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ _Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 def overall_of(tables: Sequence[ResultTable]) -> Iterator[Overall]:
     """Yield the comparison of arms over tasks, for each group of tables that have the same arms and baseline.
 
-    The tables of one study are a group. Studies with a single such table are one group together, if their arms are
-    the same. Data that occur twice count once.
+    The tables of one study form a group. Studies with only one table form a group together, if they have the same
+    arms. Data that occur twice count once.
     """
     if not has_scipy():
         return
@@ -41,9 +41,9 @@ def overall_of(tables: Sequence[ResultTable]) -> Iterator[Overall]:
 
 
 def _metric(table: ResultTable) -> Metric | None:
-    """Return the first column of which more is better and all scores lie in 0 to 1; None if there is none.
+    """Return the first metric that is better when higher and whose scores all lie between 0 and 1; None without one.
 
-    Scores of pre-training say how well its own task is learned, and not how good the model is for others.
+    Tables of pre-training have none: their scores measure the pre-training task, not how good the encoder is.
     """
     if table.baseline is None or table.search is not None or table.task == PRETRAINING or len(table.arms) < 2:
         return None
@@ -65,7 +65,7 @@ def _arms(table: ResultTable) -> frozenset[str]:
 
 
 def _with_own_data(members: Sequence[tuple[ResultTable, Metric]]) -> list[tuple[ResultTable, Metric]]:
-    """Leave out tables whose data another table has, too: they would count twice."""
+    """Leave out tables whose data are also those of an earlier table, because they would count twice."""
     first: dict[tuple[str, ...], tuple[ResultTable, Metric]] = {}
     for table, metric in members:
         run = next(run for arm in table.arms for run in arm.runs)
@@ -96,7 +96,7 @@ def _values(table: ResultTable, label: str, metric: str) -> Mapping[int, float]:
 
 
 def _arm(label: str, scores: _Scores, baseline: str) -> OverallArm:
-    """Compare an arm with the baseline. A score that is not finite leaves no average: the rest would flatter."""
+    """Compare an arm with the baseline. An arm with a score that is not finite has no average: it would flatter."""
     own, other = scores[label], scores[baseline]
     broken = [task for task, values in own.items() if not all(map(math.isfinite, values.values()))]
     lacking = [task for task, values in own.items() if not values]
@@ -136,8 +136,8 @@ def _caption(tasks: Mapping[str, str], arms: Sequence[OverallArm], baseline: str
         f"The average over {len(tasks)} tasks of each seed, as mean ± standard deviation (n − 1) over seeds: {named}."
     )
     yield (
-        "Of each task, the first column counts of which more is better and all scores lie between 0 and 1, so that "
-        "no loss is averaged with an accuracy. Pre-training does not count."
+        "Each task is represented by its first metric that is better when higher and whose scores all lie between 0 "
+        "and 1, so that no loss is averaged with an accuracy. Pre-training does not count."
     )
     tests = list(dict.fromkeys(arm.cell.test for arm in arms if arm.cell.test is not None and arm.cell.p is not None))
     if tests:
@@ -150,7 +150,7 @@ def _caption(tasks: Mapping[str, str], arms: Sequence[OverallArm], baseline: str
     labels: dict[str, list[str]] = {}
     for arm in arms:
         for note in arm.cell.notes:
-            # How many tasks were won stands in a column.
+            # The number of tasks won is in a column of the table.
             if not note.startswith(f"Of {len(tasks)} tasks"):
                 labels.setdefault(note, []).append(arm.label)
     num_compared = sum(arm.cell.difference is not None for arm in arms)

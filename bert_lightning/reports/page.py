@@ -1,4 +1,4 @@
-"""A report as one page that needs nothing else: no network, no other file, and no script except to sort tables."""
+"""The report as one HTML page that needs no network and no other file. Its only script sorts tables."""
 
 import base64
 import hashlib
@@ -19,13 +19,13 @@ from bert_lightning.wording import count
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# Where a name may be broken: not within a number, or within an escaped character.
+# A line may break after these characters of a name, but not within a number or an escaped character.
 _BREAKS = re.compile(r"([=./:-])(?=[^\W\d])")
 
 
 @dataclass(frozen=True)
 class _TablePart:
-    """One table of the page with all that belongs to it."""
+    """One table of the page with its confounds, figures and missing runs."""
 
     number: int
     title: str
@@ -41,7 +41,7 @@ class _TablePart:
 
 @dataclass(frozen=True)
 class _StudyPart:
-    """The tables of one study, or of runs that belong to none."""
+    """The tables of one study, or of runs outside studies."""
 
     question: str
     name: str
@@ -71,17 +71,17 @@ def page(results: Results) -> str:
         axis_names=AXIS_NAMES,
         style=Markup(style),
         script=Markup(script),
-        # The page allows its own style and script by their digests, and nothing else.
+        # The policy allows the style and the script of the page, by their digests, and nothing else.
         policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
         version=__version__,
     )
-    # Names of files may hold lone surrogates, which no file can.
+    # File names may contain lone surrogates, which UTF-8 cannot encode.
     return source.encode("utf-8", "backslashreplace").decode()
 
 
 def _breakable(text: str) -> "Markup":
-    """Return a name as HTML that may be broken after the characters between its words."""
+    """Return a name as HTML in which lines may break after punctuation."""
     from markupsafe import Markup, escape
 
     return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(text))))

@@ -26,18 +26,21 @@ from bert_lightning.reports.results import ArmResult, Metric, MetricCell, Result
 from bert_lightning.studies.comparison import Run
 from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
-# With more arms, colour shows the rank, because there are not so many colours, dashes and marks.
+# With more arms, the colour shows the rank, because there are not enough colours, dashes and marks.
 _MOST_STYLES = 16
-# More rows of points are folded away, and more figures of curves too.
+# A figure with more rows of points is folded away, and so are more figures of curves, up to the last number.
 _MOST_ROWS, _MOST_CURVES, _MOST_FOLDED = 24, 6, 24
-# Points of all curves of a page, which keep it at a few megabytes, and of one curve.
+# The most points in all curves of a page, which limits it to a few megabytes, and the limits for one curve.
 _POINTS_OF_PAGE, _FEWEST_POINTS, _MOST_POINTS = 120_000, 12, 120
 AXIS_NAMES: Mapping[str, str] = {
     "steps": "steps",
     "tokens": "tokens",
     "seconds": "wall clock",
     "parameters": "parameters",
+    "trained": "trained parameters",
 }
+# Costs that are numbers in the manifest -> their keys there.
+_COUNTS = {"parameters": "parameters", "trained": "trained_parameters"}
 
 
 class TableFigures:
@@ -46,8 +49,8 @@ class TableFigures:
     Args:
         table: the table.
         number: its number in the page.
-        progress: identity of each run -> its progress.
-        num_runs: the runs of all tables of the page, which share its points.
+        progress: id of a run -> its progress.
+        num_runs: number of runs in all tables of the page, among which its points are divided.
     """
 
     def __init__(self, table: ResultTable, number: int, progress: Mapping[int, Progress], num_runs: int) -> None:
@@ -57,7 +60,7 @@ class TableFigures:
         self._learners = [self._arm(arm, row) for row, arm in enumerate(table.arms)]
 
     def sections(self) -> Iterator[Section]:
-        """Yield the sections that have something to show."""
+        """Yield the sections that have at least one figure."""
         if self._table.matrices:
             yield self._sequence()
             yield self._seeds()
@@ -97,8 +100,8 @@ class TableFigures:
         caption = "A point is a run."
         if any(cell.mean_interval for cell in cells):
             caption += (
-                " The tall line is the mean of an arm, and the thin one its 95 % interval, which an arrow cuts where "
-                "it is much wider than the points."
+                " The tall line is the mean of an arm, and the thin one its 95 % interval. An arrow marks an interval"
+                " that is cut because it is much wider than the range of the points."
             )
         if len(arms) > 1 and any(arm.is_baseline and arm.runs for arm in arms):
             caption += " The dashed line is the mean of the baseline."
@@ -173,13 +176,14 @@ class TableFigures:
         if several:
             sentences.append(
                 "A line is the mean over the seeds of an arm, and its band reaches from the lowest to the highest "
-                "seed, as far as all of them came."
+                "seed. Both end where the first seed ended."
             )
         sentences.append(
-            "Where validation is shown, training is the faint line. The frame fits what follows the first fifth."
+            "Faint lines are training, if validation is shown too. The vertical axis fits the curves after the first "
+            "fifth."
         )
         if self._ranked:
-            sentences.append("The stronger the colour of an arm, the better its mean; the best one is orange.")
+            sentences.append("The stronger the colour of an arm, the better its mean; the best arm is orange.")
         if "seconds" in axes:
             sentences.append("Wall clock is training time, without pauses and without work that a kill lost.")
         if "tokens" in axes:
@@ -192,8 +196,8 @@ class TableFigures:
     # -- score against cost ----------------------------------------------------------------------------------------
 
     def _front(self) -> Section:
-        axes = [axis for axis in ("seconds", "tokens", "steps", "parameters") if len(self._costs(axis)) > 1]
-        # A cost in which arms do not differ is no choice.
+        axes = [axis for axis in ("seconds", "tokens", "steps", *_COUNTS) if len(self._costs(axis)) > 1]
+        # Costs that are equal for all arms are left out.
         axes = [axis for axis in axes if _differ(self._costs(axis).values())]
         metrics = [metric for metric in self._table.metrics if metric.better is not None]
         pictures = [self._front_of(metric, axes) for metric in metrics] if axes else []
@@ -203,8 +207,8 @@ class TableFigures:
             tuple(pictures[:_MOST_CURVES]),
             tuple(pictures[_MOST_CURVES:]),
             tuple(axes),
-            "A point is the mean of an arm, and its cost the mean over its runs. The line joins the arms that no "
-            "other arm beats at the same cost or less; the others are hollow.",
+            "A point has the mean score and the mean cost of an arm. The line is the Pareto front: the arms that no "
+            "other arm beats at the same or lower cost. The other points are hollow.",
             legend=self._legend,
         )
 
@@ -223,10 +227,10 @@ class TableFigures:
     def _front_of(self, metric: Metric, axes: Sequence[str]) -> Picture:
         def drawing(axis: str, points: Sequence[Cost]) -> Callable[[], str]:
             def words(value: float) -> str:
-                return f"{short(value)} parameters" if axis == "parameters" else distance(_as_axis(axis), value)
+                return f"{short(value)} {AXIS_NAMES[axis]}" if axis in _COUNTS else distance(_as_axis(axis), value)
 
             unit, label = unit_of(_as_axis(axis), max(point.cost for point in points))
-            label = axis if axis == "parameters" else label
+            label = AXIS_NAMES[axis] if axis in _COUNTS else label
             return lambda: draw_front(metric, points, label, words, unit)
 
         drawings = {}
@@ -242,10 +246,10 @@ class TableFigures:
 
 
 def _styles(table: ResultTable) -> list[Style]:
-    """Return the look of each arm: by its number, or by the rank of its first score if there are many arms."""
+    """Return the style of each arm: by its number, or by the rank of its first metric if there are many arms."""
     arms = table.arms
     if len(arms) <= _MOST_STYLES:
-        # The baseline has the colour of the text, wherever it stands.
+        # The baseline has the colour of the text.
         numbers = count(1 if any(arm.is_baseline for arm in arms) else 0)
         return [Style.of(0 if arm.is_baseline else next(numbers)) for arm in arms]
     metric = next((metric for metric in table.metrics if metric.better is not None), None)
@@ -260,12 +264,12 @@ def _styles(table: ResultTable) -> list[Style]:
 
 
 def curve_quantities(table: ResultTable) -> tuple[list[str], list[str]]:
-    """Return what curves show: the metrics of the table and losses, and the rest, which is folded away.
+    """Return the names of metrics with curves: those of the table and losses, then the rest, which is folded away.
 
-    The score of guessing is left out, because it is a line in another figure.
+    Scores of guessing are left out, because they are lines in the figures of other metrics.
     """
     hidden = {name.partition("/")[2] for names in BASELINES.values() for name in names}
-    # Of the metrics of speed, only these two are useful to compare runs.
+    # Of the metrics of speed, only these two help to compare runs.
     hidden |= {name.partition("/")[2] for name in THROUGHPUT_METRICS} - {"tokens_per_second", "mfu"}
     runs = [run for arm in table.arms for run in (*arm.runs, *(each.run for each in arm.missing if each.run))]
     names = [name.partition("/")[2] for run in runs for stage in ("train/", "val/") for name in run.metrics(stage)]
@@ -280,8 +284,8 @@ def _mean(cell: MetricCell | None) -> float | None:
 
 
 def _cost(axis: str, run: Run, progress: Progress) -> float | None:
-    if axis == "parameters":
-        parameters = run.manifest.get("parameters")
+    if axis in _COUNTS:
+        parameters = run.manifest.get(_COUNTS[axis])
         return float(parameters) if isinstance(parameters, int) else None
     return progress.total(_as_axis(axis))
 

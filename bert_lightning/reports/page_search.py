@@ -1,4 +1,4 @@
-"""The figures of a search in a report's page, from what the search has recorded."""
+"""The figures of a search in the page of a report, from the record of the search."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from bert_lightning.reports.results import ResultTable
 
 
 def search_sections(table: ResultTable, number: int) -> Iterator[Section]:
-    """Yield a section for each arm of a study whose keys were searched.
+    """Yield a section for each searched arm of a study.
 
     Args:
         table: the table of the trials.
@@ -45,29 +45,29 @@ def _section(heading: str, search: Mapping[str, Any], found: Mapping[str, Any], 
         pictures.append(picture_of("expected performance", {"": lambda: draw_expected(metric, expected["tang"])}))
         sentences.append("The expected best of n trials is what a search of that budget would have found on average.")
         if not expected.get("independent"):
-            sentences.append("The trials were not drawn independently, so it is only roughly right.")
+            sentences.append("It is only an approximation here, because the trials were not drawn independently.")
         if expected.get("without_score"):
             sentences.append("Trials without a score count with the worst one.")
     if sum(trial.score is not None for trial in trials) > 1:
         pictures.append(picture_of("the values", {"": lambda: draw_parallel(metric, trials, better, logarithmic)}))
         sentences.append(
-            "In the figure of values a line is a trial; the stronger its colour, the better its score, and the best "
-            "one is orange."
+            "In the figure of values, each line is a trial: the stronger its colour, the better its score. The best "
+            "trial is orange."
         )
     importance = found.get("importance")
     if importance:
         correlations = found.get("rank_correlation") or {}
         pictures.append(picture_of("importance", {"": lambda: draw_importance(importance["values"], correlations)}))
         sentences.append(
-            f"Importance is by {importance['method']}: how far the values of the best {importance['best_share']:.0%} "
-            "of the trials differ from those of all. It is rough for few trials. r is the rank correlation of a key "
-            "with the score."
+            f"Importance ({importance['method']}) measures how far the values of the best "
+            f"{importance['best_share']:.0%} of the trials differ from those of all trials. It is uncertain with few "
+            "trials. r is the rank correlation of a key with the score."
         )
     return Section(heading, tuple(pictures), caption=" ".join([*sentences, *_confirmation(metric, found)]))
 
 
 def _confirmation(metric: str, found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what fresh seeds say about the best trial."""
+    """Yield a sentence about the score of the best trial with fresh seeds."""
     best, confirmation = found.get("best"), found.get("confirmation")
     if not best or not confirmation:
         return
@@ -84,7 +84,7 @@ def _trials(table: ResultTable, number: int, label: str, found: Mapping[str, Any
     trials = []
     for each in found.get("trials", ()):
         place = each["trial"]
-        # A search of one arm names its trials without it.
+        # If only one arm is searched, the names of its trials do not contain the arm.
         row = rows.get((f"{label}, trial {place}", place), rows.get((f"trial {place}", place)))
         if row is None:
             target = f"table-{number}"

@@ -1,4 +1,4 @@
-"""Sections of a report's page: figures with one heading."""
+"""Sections of the page of a report: figures under one heading."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Picture:
     """A figure, drawn against one or several axes.
 
     Attributes:
-        name: what it shows, for the message if it could not be drawn.
+        name: its subject, for a warning if it cannot be drawn.
         drawings: axis -> SVG; None if it could not be drawn.
     """
 
@@ -21,15 +21,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Figures with one heading.
+    """Figures under one heading.
 
     Attributes:
         title: the heading.
         pictures: the figures.
         folded: further figures, which are folded away.
-        axes: what the figures can be switched between; with one there is nothing to choose.
+        axes: names of the horizontal axes that a reader can choose; with one name or none, there is no choice.
         caption: whole sentences.
-        single_runs: whether the runs can be shown one by one.
+        single_runs: whether a reader can also show single runs.
         legend: label and mark of each arm; empty if the figures need none.
     """
 
@@ -43,5 +43,5 @@ class Section:
 
 
 def picture_of(name: str, drawings: Mapping[str, Callable[[], str]]) -> Picture:
-    """Draw a figure against each of its axes; one that cannot be drawn is a warning."""
+    """Draw a figure against each of its axes. If a drawing fails, log a warning."""
     return Picture(name, {axis: drawn(f"the figure of {name}", draw) for axis, draw in drawings.items()})

@@ -1,4 +1,4 @@
-"""The tables of a report's page as texts: cells, captions, and the runs that each number comes from."""
+"""The tables of the page of a report as texts: cells, captions, and the runs that each number comes from."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,9 @@ from bert_lightning.reports.results import (
 from bert_lightning.studies.comparison import Run
 from bert_lightning.wording import duration
 
-# A longer table scrolls by itself.
+# A table with more rows has its own scroll bar.
 _MOST_ROWS = 30
+_NO_BREAK_SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class CellView:
     Attributes:
         sort: the value to sort by; empty if there is none.
         score: the mean.
-        spread: the deviation with its sign; empty for a single seed.
-        n: number of seeds, where it is not that of the arm.
-        target: the place of the page that tells where it comes from.
+        spread: the standard deviation, after a ±; empty for a single seed.
+        n: number of seeds with this metric; empty if it is the number of runs of the arm.
+        target: anchor of the part of the page that lists its runs.
         best: whether it is the best mean.
-        marks: signs that the caption explains.
-        lines: what stands below it: difference, p, published figures.
-        seeds: the values of the seeds, shown while the pointer is over it.
+        marks: symbols that the caption explains.
+        lines: lines below the mean: difference, p, published figures.
+        seeds: the score of each seed, shown while the pointer is over the cell.
     """
 
     sort: str
@@ -54,10 +55,10 @@ class CellView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run in the part of the page on where numbers come from.
+    """One run, in the part of the page that lists the runs behind each number.
 
     Attributes:
-        target: its place in the page.
+        target: its anchor in the page.
         name: its directory.
         seed: its seed.
         state: how it ended, or why it is not in the table.
@@ -86,11 +87,11 @@ class ArmView:
     """One row of a table, and its runs.
 
     Attributes:
-        target: its place in the part on runs.
+        target: anchor of the list of its runs.
         label: its name.
         is_baseline: whether others are compared with it.
         n: number of its runs.
-        cells: one per column; None where nothing was measured.
+        cells: one per column; None if no run has the metric.
         runs: its runs.
         missing: how many of its runs are not in the table.
     """
@@ -109,12 +110,12 @@ class TableView:
     """A table as the page shows it.
 
     Attributes:
-        columns: its metrics, with an arrow for the better direction.
+        columns: its metrics, each with an arrow for the better direction, or empty.
         arms: its rows.
         caption: its caption.
         published: label of an arm and a line about a published figure.
-        scrolls: whether it is so long that it scrolls by itself on a screen.
-        turned: whether metrics are its rows and arms its columns, because there are more metrics.
+        scrolls: whether it is so long that it has its own scroll bar on a screen.
+        turned: whether metrics are rows and arms columns, because there are more metrics than arms.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -126,12 +127,12 @@ class TableView:
 
 
 def arm_target(table: int, arm: int) -> str:
-    """Return the place of the page that lists the runs of an arm."""
+    """Return the anchor of the part of the page that lists the runs of an arm."""
     return f"arm-{table}-{arm}"
 
 
 def run_target(table: int, arm: int, run: int) -> str:
-    """Return the place of the page that describes a run."""
+    """Return the anchor of the part of the page that describes a run."""
     return f"run-{table}-{arm}-{run}"
 
 
@@ -141,7 +142,7 @@ def table_view(table: ResultTable, number: int, progress: Mapping[int, Progress]
     Args:
         table: the table.
         number: its number in the page.
-        progress: identity of each run -> its progress.
+        progress: id of a run -> its progress.
         ranges: whether to show median, smallest and largest value.
     """
     arms = tuple(
@@ -189,7 +190,8 @@ def _cell(arm: ArmResult, metric: Metric, target: str, ranges: bool) -> CellView
 
 def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     if cell.difference is not None:
-        yield f"{signed(cell.difference)} {interval_text(cell.interval)}".rstrip()
+        # In a narrow column, a line should break before the interval, not within it.
+        yield f"{signed(cell.difference)} {interval_text(cell.interval).replace(' ', _NO_BREAK_SPACE)}".rstrip()
     p = cell.p_adjusted if cell.p_adjusted is not None else cell.p
     words = [f"p {p_text(p)}"] if p is not None else []
     words += ["equivalent"] if cell.equivalent else ["equivalence not shown"] if cell.equivalent is False else []
@@ -198,7 +200,7 @@ def _lines(cell: MetricCell, ranges: bool) -> Iterator[str]:
     if cell.exact_p is not None:
         yield f"{cell.exact_test}: p {p_text(cell.exact_p)}"
     if cell.crossed_interval is not None:
-        yield f"seeds and examples {interval_text(cell.crossed_interval)}"
+        yield f"seeds and examples {interval_text(cell.crossed_interval).replace(' ', _NO_BREAK_SPACE)}"
     if ranges and cell.median is not None and cell.minimum is not None and cell.maximum is not None:
         median, low, high = map(number_text, (cell.median, cell.minimum, cell.maximum))
         yield f"median {median}, {low} to {high}"

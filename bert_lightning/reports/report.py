@@ -1,4 +1,4 @@
-"""The command `report`: tables, statistics and curves of runs and studies, with the origin of each number."""
+"""The command `report`: tables, statistics and curves of runs and studies, with the runs behind each number."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from bert_lightning.reports.results import Results
 from bert_lightning.reports.tabulation import tabulate
 from bert_lightning.studies.found_runs import find_runs
 
-# Forms that hold numbers alone, for other programs.
+# Formats for other programs, which contain only numbers.
 _FOR_PROGRAMS = (".csv", ".json")
 
 
@@ -30,22 +30,23 @@ def write_report(
 
     Args:
         paths: run directories, folders that hold some, and folders of studies. A run counts once.
-        output: the file; its suffix decides the form.
-        baseline: the arm with which the others are compared, see `tabulate`.
-        metrics: the columns; empty for those that the study compares, or all.
+        output: the file. Its ending decides the format: .html, .md, .tex, .csv or .json.
+        baseline: the arm that the others are compared with, see `tabulate`.
+        metrics: the columns; empty for those that the study compares, or else all.
         checklist: whether to add the reproducibility checklist.
-        ranges: whether to show median, smallest and largest value, which CSV and JSON always hold.
+        ranges: whether to show median, smallest and largest value. CSV and JSON always have them.
 
     Returns:
-        What the report shows.
+        The results that the report shows.
 
     Raises:
-        InputError: the suffix is unknown, a path holds no run, no run has finished, or an arm or metric is unknown.
+        InputError: the ending is unknown, a path holds no run, no run has finished, an arm or metric is unknown, or a
+            checklist is asked for in CSV or JSON.
     """
     if output.suffix not in _FORMS:
         raise InputError(f"--output is {output}; a report ends in {', '.join([*_FORMS][:-1])} or {[*_FORMS][-1]}")
     if checklist and output.suffix in _FOR_PROGRAMS:
-        raise InputError(f"--checklist needs a page to stand on, and {output} holds numbers alone")
+        raise InputError(f"--checklist is not possible in {output}: only .html, .md and .tex can contain it")
     results = tabulate(find_runs(paths), baseline, metrics, checklist=checklist, ranges=ranges)
     write_text(output, _FORMS[output.suffix](results))
     return results

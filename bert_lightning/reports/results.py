@@ -1,4 +1,4 @@
-"""Results of runs and studies as values: what every form of report shows, and nothing about how it looks."""
+"""Results of runs and studies as values: the content of a report, independent of its format."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Metric:
 
     Attributes:
         name: the metric, such as `val/accuracy`.
-        better: `max` or `min`, whichever is the better direction; None if it is not known. Then no value is marked.
+        better: the better direction, `max` or `min`; None if it is unknown. Then no value is marked as the best.
     """
 
     name: str
@@ -46,7 +46,7 @@ class MetricCell:
 
     Attributes:
         metric: its name.
-        values: seed -> value. A value that is not finite makes all statistics None.
+        values: seed -> value. If a value is not finite, all statistics are None.
         mean: arithmetic mean.
         sd: standard deviation with n - 1; None for a single seed.
         median: middle value.
@@ -55,17 +55,17 @@ class MetricCell:
         mean_interval: t interval of the mean; None for a single seed.
         difference: mean minus that of the baseline; None in the baseline itself, without a baseline, and if a value
             is not finite.
-        interval: interval of the difference; None where n is too small.
+        interval: confidence interval of the difference; None if n is too small.
         p: p-value of the difference, without correction.
-        p_adjusted: the same after Holm's correction over the arms of the table, per metric.
+        p_adjusted: p-value after Holm's correction over the arms of the table, per metric.
         test: name of the test.
-        exact_p: p-value of the exact test of the same values, where it can reach the level.
+        exact_p: p-value of the exact test of the same values; None if it could not reach the significance level.
         exact_test: name of the exact test.
-        equivalent: whether the difference is within the study's margin of equivalence; None without a margin.
+        equivalent: whether the arms are shown to be equivalent within the margin of the study; None without a margin.
         crossed_interval: interval of the difference over seeds and examples; None without predictions.
         best: whether this is the best mean of the table.
-        not_worse: whether the seeds do not show that this arm is worse than the best one.
-        published: published figures of this metric.
+        not_worse: whether this arm is not the best, but not shown to be worse than the best arm.
+        published: published figures for this metric.
         scored: the checkpoint that was scored: `last`, `best`, or a step.
         notes: whole sentences about this number.
     """
@@ -126,7 +126,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class NotInTable:
-    """A run without a place in the table.
+    """A run that is not in the table.
 
     Attributes:
         arm: label of its arm.
@@ -135,7 +135,7 @@ class NotInTable:
             or `repeated` for a second run of one seed.
         directory: its run directory, which may not exist yet.
         message: its last message, on one line; empty if there is none.
-        run: what it logged, for curves; None if it logged nothing.
+        run: its content, for curves; None if it logged nothing.
     """
 
     arm: str
@@ -148,12 +148,12 @@ class NotInTable:
 
 @dataclass(frozen=True)
 class Confound:
-    """Something in which arms differ in addition to the axis.
+    """A difference between arms besides the axis.
 
     Attributes:
-        what: what differs, such as `version of torch`.
-        values: the label of each arm -> its values.
-        explained_by: the axis or stage of which it is a consequence; None makes it a confound.
+        what: its name, such as `version of torch`.
+        values: label of an arm -> the values of its runs.
+        explained_by: the axis or stage that explains it, which makes it a consequence; None for a confound.
     """
 
     what: str
@@ -185,16 +185,16 @@ class ResultTable:
         task: name of the task.
         metrics: its columns.
         arms: its rows.
-        study: name of the study; None for runs that belong to none.
-        stage: stage of the study; None if it has a single one.
+        study: name of the study; None for runs outside studies.
+        stage: stage of the study; None if it has only one.
         question: the question that the study asks.
-        directory: directory of the study, in which `study.json` lies.
-        baseline: label of the arm with which the others are compared.
-        caption: whole sentences: spread, test, correction, n, and the checkpoint that was scored. What marks mean
-            depends on the form, and cells have notes of their own.
-        confounds: what arms differ in; those with `explained_by` are consequences of the axis.
+        directory: folder of the study, which contains `study.json`.
+        baseline: label of the arm that the others are compared with.
+        caption: whole sentences: spread, test, correction, n, and the checkpoint that was scored. Each format adds
+            the meaning of its marks, and the notes of the cells.
+        confounds: differences between arms; those with `explained_by` are consequences of the axis.
         missing: runs that are not in the table.
-        search: what the search has recorded, if the rows are its trials: the entry `search` of `study.json`.
+        search: the entry `search` of `study.json`, if the rows are trials.
         failures: label of an arm -> a sentence that compares its failed runs with those of the baseline.
         matrices: the scores of each arm on every task of a sequence, if the columns are measures of them.
     """
@@ -224,8 +224,8 @@ class OverallArm:
         label: its name, the same in the tables of all tasks.
         cell: the average over tasks of each seed, and its difference to the baseline. A seed that lacks a task is not
             among its values.
-        tasks: on how many tasks its mean is better than that of the baseline, equal to it, and worse; None in the
-            baseline and without a difference.
+        tasks: the numbers of tasks on which its mean is better than that of the baseline, equal, and worse; None for
+            the baseline, and if there is no difference.
         is_baseline: whether the others are compared with it.
     """
 
@@ -237,13 +237,13 @@ class OverallArm:
 
 @dataclass(frozen=True)
 class Overall:
-    """The arms of several tables compared over all of their tasks.
+    """The comparison of the arms of several tables over all of their tasks.
 
     Attributes:
-        title: what it is of, such as `glue: over all tasks`.
-        tasks: title of the table of each task -> the metric that counts.
+        title: its title, such as `glue: over all tasks`.
+        tasks: title of the table of each task -> the metric that represents the task.
         arms: the arms, in the order of the first table.
-        baseline: label of the arm with which the others are compared.
+        baseline: label of the arm that the others are compared with.
         caption: whole sentences.
     """
 
@@ -259,8 +259,8 @@ class ChecklistItem:
     """One line of the reproducibility checklist.
 
     Attributes:
-        question: what the forms ask.
-        answer: what the records say.
+        question: the item.
+        answer: the answer, from the records of the runs.
     """
 
     question: str
@@ -273,9 +273,9 @@ class Results:
 
     Attributes:
         tables: one per stage, task and data set.
-        checklist: the reproducibility checklist; empty unless it is asked for.
-        ranges: whether median, smallest and largest value are to be shown beside mean and deviation.
-        overall: the arms over several tasks, where tables have the same arms.
+        checklist: the reproducibility checklist; empty unless it was asked for.
+        ranges: whether to show median, smallest and largest value besides mean and standard deviation.
+        overall: the comparisons of arms over several tasks, for tables with the same arms.
     """
 
     tables: tuple[ResultTable, ...]
@@ -297,12 +297,12 @@ def command_of(run: Run) -> str:
 
 
 def repetition_of(run: Run) -> str:
-    """Return the command that trains a run again and compares every figure."""
+    """Return the command that trains a run again and compares every metric."""
     return shlex.join(["bert-lightning", "reproduce", run.name])
 
 
 def origin_text(run: Run) -> str:
-    """Return steps and commit of a run as text."""
+    """Return the number of steps and the commit of a run as text."""
     git = (run.manifest.get("sessions") or [{}])[-1].get("git") or {}
     commit = f"commit {git['commit'][:10]}" if git.get("commit") else "outside a repository"
     steps = count(run.manifest.get("step", run.rows[-1]["step"]), "step")

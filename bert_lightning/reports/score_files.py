@@ -1,4 +1,4 @@
-"""The command `score`: score prediction files of any system as the official scorers do."""
+"""The command `score`: score prediction files of any system, exactly as the official scorers do."""
 
 import json
 import logging
@@ -46,13 +46,13 @@ def score_conll_files(
 ) -> EntityPercentages:
     """Score the entities of two column files, in percent with the two decimals that conlleval prints.
 
-    Each line holds one token. Its columns are separated by blanks or tabs: the tag is the last one, and the token is
-    the first one if there are several. Empty lines end sentences. If the files then do not have the same tokens, the
-    gold file is read as `fit` reads it. Blanks in its words become `_`, as in the files of a run.
+    Each line has one token, in columns separated by blanks or tabs. The last column is the tag. If there are several
+    columns, the first one is the token. Empty lines end sentences. If the two files then do not have the same tokens,
+    the gold file is read as `fit` reads it. Blanks in its words become `_`, as in the files of a run.
 
-    If the predictions are in a run directory, the gold file is read as that run reads it. A run writes gold tags in
-    IOB2 before the predicted ones. If the gold file marks the same spans in another scheme, the tags of the run
-    replace its tags. So the scores are those of the run.
+    If the predictions are in a run directory, the gold file is read with the settings of that run. A run writes the
+    gold tags in IOB2 before the predicted tags. If the gold file marks the same spans in another scheme, the tags of
+    the run replace its tags, so that the scores are those of the run.
 
     Args:
         gold: the gold file.

@@ -28,13 +28,18 @@ FILES = {
 
 
 def write_submission(runs: Sequence[Path], output: Path) -> list[Path]:
-    """Zip the `.tsv` files that `test` wrote.
+    """Zip the `.tsv` files that the command `test` wrote in some runs.
+
+    Args:
+        runs: run directories, which together have all files of `FILES`.
+        output: the zip file.
 
     Returns:
         The path of each file, in the order of `FILES`.
 
     Raises:
-        InputError: a file is missing, exists in two runs, or does not have one line per example.
+        InputError: the output does not end in .zip, or a file is missing, exists twice, or does not have one line per
+            example.
     """
     if output.suffix != ".zip":
         raise InputError(f"--output is {output}; a submission ends in .zip")

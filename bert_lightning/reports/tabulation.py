@@ -1,4 +1,4 @@
-"""From runs to results: arms and metrics, statistics, captions, confounds, and what is not in the table."""
+"""From runs to results: arms and metrics, statistics, captions, confounds, and runs that are not in the table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -29,15 +29,15 @@ def tabulate(
 
     Args:
         found: the runs.
-        baseline: the arm with which the others are compared, by its label or some of its values; None for the one
-            that the study names, or its first arm. Runs that belong to no study have no baseline unless it is named.
-        metrics: the columns; empty for those that the study compares, or all.
+        baseline: the arm that the others are compared with, by its label or some of its values. None for
+            `compare.baseline` of a study, or else its first arm; runs outside studies are then not compared.
+        metrics: the columns; empty for those that the study compares, or else all.
         checklist: whether to fill in the reproducibility checklist.
-        ranges: whether the tables are to show median, smallest and largest value.
+        ranges: whether the tables should show median, smallest and largest value.
 
     Raises:
-        InputError: no run has finished, no arm is the baseline, no run has a metric, or scipy is missing for what is
-            to be compared.
+        InputError: no run has finished, the baseline is not an arm, no run has a metric of `metrics`, or arms are to
+            be compared and scipy is not installed.
     """
     if not found.finished():
         raise InputError(f"no run has finished, so there is nothing to report{_states(found)}")
@@ -47,7 +47,7 @@ def tabulate(
     known = list(dict.fromkeys(metric.name for layout in layouts for metric in metrics_of(layout.runs)))
     for name in metrics:
         if name not in known:
-            raise InputError(f"--metric is {name!r}, which no run has{nearest(name, known)}")
+            raise InputError(f"--metric is {name!r}, but no run has this metric{nearest(name, known)}")
     tables = [_table(layout, baseline, metrics) for layout in layouts]
     # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
     apart = [table for table, layout in zip(tables, layouts, strict=True) if not of_sequence(layout)]
@@ -57,7 +57,7 @@ def tabulate(
 
 
 def _states(found: Found) -> str:
-    """Return the end of a message: what became of the first runs."""
+    """Return the end of a message: the states of the first runs."""
     runs = [run for runs in (found.runs, *(study.runs for study in found.studies)) for run in runs]
     shown = [f"{run.directory.path} {run.state}" + (f" ({run.message})" if run.message else "") for run in runs[:3]]
     more = [f"{len(runs) - 3:,} more"] if len(runs) > 3 else []
@@ -94,7 +94,7 @@ def _table(layout: Layout, baseline: str | None, metrics: Sequence[str]) -> Resu
 
 
 def _columns(layout: Layout, metrics: Sequence[str]) -> list[Metric]:
-    """Return the metrics of a table: those asked for that it has, or those that the study compares, or all."""
+    """Return the metrics of a table: the given ones that it has, or else those that the study compares, or all."""
     known = {metric.name: metric for metric in metrics_of(layout.runs)}
     wanted = metrics or (layout.record.compare.metric if layout.record is not None else ())
     chosen = [known[name] for name in dict.fromkeys(wanted) if name in known]
@@ -102,7 +102,7 @@ def _columns(layout: Layout, metrics: Sequence[str]) -> list[Metric]:
 
 
 def _baseline(layout: Layout, name: str | None) -> Arm | None:
-    """Return the arm to compare with: the named one, the one of the study, or the study's first."""
+    """Return the arm to compare with: the given one, or else that of the study, or its first arm."""
     if name is not None and (arm := find_arm(name, layout.arms)) is not None:
         return arm
     if layout.record is None or layout.of_search or not layout.arms:
@@ -123,7 +123,7 @@ def _arm_result(
 
 
 def _published(arm: Arm, layout: Layout) -> list[Published]:
-    """Return the published figures of an arm: those of the study, and those of its runs' experiment."""
+    """Return the published figures of an arm: those of the study, and those of its experiment."""
     figures = list(layout.record.published.get(arm.label, ())) if layout.record is not None else []
     for run in arm.runs[:1]:
         figures += [Published(**entry) for entry in run.config.get("published", [])]
@@ -131,7 +131,7 @@ def _published(arm: Arm, layout: Layout) -> list[Published]:
 
 
 def _chosen_by_search(layout: Layout) -> Iterator[str]:
-    """Yield what a search gave the arms whose settings it chose: its budget, and how much its best score promised."""
+    """Yield a sentence per arm whose settings a search chose: budget, and optimism of the score in the search."""
     search = layout.record.search if layout.record is not None and not layout.of_search else None
     if search is None:
         return

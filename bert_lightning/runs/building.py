@@ -15,6 +15,7 @@ from bert_lightning.checks import name_in, nearest
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.data.loading.module import EvaluationSplit, StepDataModule, TrainingLength
 from bert_lightning.errors import InputError
+from bert_lightning.methods.adversarial import cost_of
 from bert_lightning.methods.composition import compose
 from bert_lightning.model import BertConfig
 from bert_lightning.model.config import PARTS
@@ -32,7 +33,7 @@ from bert_lightning.runs.starting_point import (
     tuning_name,
     with_vocabulary_of,
 )
-from bert_lightning.runs.teacher import build_teacher, read_teacher
+from bert_lightning.runs.teacher import distillation_of
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.delta import leave_out_base
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
@@ -117,19 +118,18 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     if given is not None and type(tuning) is not Full:
         leave_out_base(task, base_of(given, _frozen(model)))
     add_penalty(experiment, task, model, start, previous)
-    teacher = read_teacher(experiment)
-    teaching = build_teacher(experiment, teacher, task, num_segments, arguments) if teacher is not None else None
-    task.step_method = compose(
-        task,
-        experiment.step_method,
-        experiment.adversarial,
-        experiment.distillation,
-        teaching,
-        memory_of(experiment, task, previous, sequence),
-    )
+    distillation = distillation_of(experiment, task, data, num_segments, arguments)
+    with_memory = memory_of(experiment, task, previous, sequence)
+    if with_memory is not None and distillation.losses is not None:
+        raise InputError(
+            "continual.name lwf and distillation both train on the predictions of another model: use one of them"
+        )
+    losses = distillation.losses if with_memory is None else with_memory(task)
+    task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
+    notes += [*distillation.notes, *cost_of(experiment.adversarial)]
     fingerprints = previous.fingerprints if previous is not None else {}
-    return Setup(data, task, notes, teacher.provenance if teacher is not None else None, fingerprints, sequence)
+    return Setup(data, task, notes, distillation.teacher, fingerprints, sequence)
 
 
 def _other_labels(start: Checkpoint, model: PretrainedModel) -> list[str]:

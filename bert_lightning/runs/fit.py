@@ -162,7 +162,7 @@ def _announce(session: Session, setup: Setup, trainer: Trainer) -> None:
     if experiment.trainer.deterministic:
         on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
         print(f"deterministic algorithms: {_COST_ON_GPU if on_gpu else 'no cost on a processor'}")
-    for note in (*setup.notes, *_neighbours(trainer)):
+    for note in (*setup.notes, *experiment.method_defaults, *_neighbours(trainer)):
         print(note)
     print(
         f"{experiment.experiment}: {_parameters(setup.task)}, {data.num_training_samples:,} training samples, "

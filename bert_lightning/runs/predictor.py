@@ -3,15 +3,19 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import torch
+from torch import Tensor
 
-from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.reading import read_checkpoint, read_over
+from bert_lightning.checks import nearest
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
+from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
@@ -28,37 +32,126 @@ InferencePrecision = Literal["32", "bf16-mixed", "auto"]
 """The precision of inference. `auto` is `bf16-mixed` if the device multiplies bfloat16 in hardware."""
 
 
+Tunings = Sequence[str | Path] | Mapping[str, str | Path]
+"""Tuned runs: their directories or checkpoint files, which the last part of the path names, or a name for each."""
+
+
+@overload
 def load(
     path: str | Path,
     device: str | None = None,
     *,
     precision: InferencePrecision = "32",
     base: str | Path | None = None,
+    tuning: None = None,
+    allow_modules: Sequence[str] = (),
+) -> "Predictor": ...
+
+
+@overload
+def load(
+    path: str | Path,
+    device: str | None = None,
+    *,
+    precision: InferencePrecision = "32",
+    tuning: Tunings,
+    allow_modules: Sequence[str] = (),
+) -> "TunedPredictor": ...
+
+
+def load(
+    path: str | Path,
+    device: str | None = None,
+    *,
+    precision: InferencePrecision = "32",
+    base: str | Path | None = None,
+    tuning: Tunings | None = None,
     allow_modules: Sequence[str] = (),
 ) -> "Predictor":
-    """Load a saved run, or a checkpoint of one, to predict with it.
+    """Load a saved run, or a checkpoint of one, to predict with it; or several tuned runs over one base.
 
     Args:
-        path: run directory or checkpoint file.
+        path: run directory or checkpoint file; with `tuning`, the base.
         device: `cpu`, `cuda`, ...; by default CUDA if it is available.
         precision: `32`, `bf16-mixed` (bfloat16 products, as `fit` has them) or `auto`, the faster one on this device.
         base: the pre-trained model that a tuned run started from, if it is no longer where it was.
+        tuning: tuned runs that share the base. The last part of each path is its name, unless you give a mapping from
+            names to paths. The first one predicts until another one is chosen.
         allow_modules: your modules that may be imported, for a custom task or a custom part of the model.
 
     Raises:
         InputError: no run wrote the checkpoint, it needs a module that is not allowed, there is no such precision, or
-            the device cannot be used.
-        CheckpointError: there is no readable checkpoint at the path.
+            the device cannot be used. Two tuned runs have one name.
+        CheckpointError: there is no readable checkpoint at the path, or a tuned run has another base.
 
     Example:
         ::
 
             model = bert_lightning.load("runs/sst2")
             [prediction] = model.predict(["a gripping film"])
+
+            model = bert_lightning.load("bert-base-uncased", tuning=["runs/sst2", "runs/rte"])
+            model.switch("rte")
+            model.predict([("A cat sleeps.", "An animal sleeps.")])
+            model.predict(["a gripping film"], tuning="sst2")
     """
-    checkpoint = read_checkpoint(path, base)
-    import_code_of(checkpoint, [allow_modules] if isinstance(allow_modules, str) else allow_modules)
-    return Predictor(task_of(checkpoint), device, precision)
+    allowed = [allow_modules] if isinstance(allow_modules, str) else allow_modules
+    if tuning is None:
+        checkpoint = read_checkpoint(path, base)
+        import_code_of(checkpoint, allowed)
+        return Predictor(task_of(checkpoint), device, precision)
+    if base is not None:
+        raise InputError(f"base is {base}, which does nothing with tuning: the first argument names the base")
+    runs, tasks = _named(tuning), {}
+    place, origin = chosen_device(device), read_checkpoint(path)
+    shared: dict[str, Tensor] = {}
+    for name, run in runs.items():
+        checkpoint = read_over(run, origin)
+        import_code_of(checkpoint, allowed)
+        tasks[name] = task_of(checkpoint)
+        share_base(tasks[name].model, checkpoint, shared, place)
+    return TunedPredictor(tasks, device, precision)
+
+
+def _named(tuning: Tunings) -> dict[str, str | Path]:
+    """Return the paths of tuned runs by name.
+
+    Raises:
+        InputError: there are none, or two have one name.
+    """
+    if isinstance(tuning, Mapping):
+        named = dict(tuning)
+    else:
+        paths = [tuning] if isinstance(tuning, str | Path) else list(tuning)
+        names = [Path(path).absolute().name for path in paths]
+        named = dict(zip(names, paths, strict=True))
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"tuning has two runs named {name}: give a mapping from names to paths")
+    if not named:
+        raise InputError("tuning is empty; it must name one tuned run or more")
+    return named
+
+
+def share_base(
+    model: PretrainedModel, checkpoint: Checkpoint, shared: dict[str, Tensor], device: torch.device
+) -> None:
+    """Move a model to a device, and let it use the tensors of its base that another model has there.
+
+    Args:
+        model: has the weights of the checkpoint.
+        checkpoint: names the tensors that it took from its base.
+        shared: the tensors of the base by name and type; this model's are added.
+        device: where the model is used.
+    """
+    of_base = set(checkpoint.base.names) if checkpoint.base is not None else set()
+    for name, parameter in model.named_parameters():
+        key = f"{model.prefix}{name} {parameter.dtype}"
+        if f"{model.prefix}{name}" in of_base:
+            if key not in shared:
+                shared[key] = parameter.data.to(device)
+            parameter.data = shared[key]
+    model.to(device)
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -176,6 +269,54 @@ class Predictor:
                     + (f"{' and '.join(names)}, separated by a tab" if names else "JSON lines, not plain text")
                 )
             yield Row(location, dict(zip(names, texts, strict=True)))
+
+
+class TunedPredictor(Predictor):
+    """Several tuned runs over one base, whose memory they share; one at a time predicts.
+
+    Attributes:
+        names: the names of the runs.
+        name: that of the one that predicts.
+        task: its model, with its head, tokenizer and labels.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Task], device: str | None = None, precision: InferencePrecision = "32"
+    ) -> None:
+        self._tasks = {name: task.eval().to(chosen_device(device)) for name, task in tasks.items()}
+        self.names = list(self._tasks)
+        self.name = self.names[0]
+        super().__init__(self._tasks[self.name], device, precision)
+
+    def switch(self, name: str) -> None:
+        """Let another run predict, with its head and labels. Nothing is computed or copied.
+
+        Raises:
+            InputError: there is no run of that name.
+        """
+        if name not in self._tasks:
+            raise InputError(f"there is no tuned run {name!r}{nearest(name, self.names)}")
+        self.name, self.task = name, self._tasks[name]
+
+    def predict(
+        self, items: Iterable[object], batch_size: int = BATCH_SIZE, tuning: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return one prediction per item, in order, as `Predictor.predict` does.
+
+        Args:
+            items: the inputs.
+            batch_size: how many are computed at once.
+            tuning: the run that predicts these items, if not the one that was switched to.
+
+        Raises:
+            InputError: an item does not fit, or there is no run of that name.
+        """
+        before = self.name
+        self.switch(before if tuning is None else tuning)
+        try:
+            return super().predict(items, batch_size)
+        finally:
+            self.switch(before)
 
 
 def in_blocks(items: Iterable[T]) -> Iterator[list[T]]:

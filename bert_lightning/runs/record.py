@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from bert_lightning.checks import class_path
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.nested import at
 from bert_lightning.data.loading.module import StepDataModule
+from bert_lightning.distributed.slices import whole_shape
 from bert_lightning.errors import InputError, Interrupted, WorkError
 from bert_lightning.runs import weights_and_biases
 from bert_lightning.runs.directory import RunDirectory, circumstances, now
@@ -186,7 +188,7 @@ def recording(session: Session, lock: DirectoryLock, trainer: Trainer) -> Iterat
 
 
 def record_result(session: Session, task: Task, metrics: dict[str, float]) -> None:
-    """Write the files of the last validation, and number and SHA-256 of the final weights into the manifest."""
+    """Write the files of the last validation, and numbers and SHA-256 of the weights into the manifest."""
     if not is_first_process():
         return
     directory = session.directory
@@ -198,7 +200,12 @@ def record_result(session: Session, task: Task, metrics: dict[str, float]) -> No
     if saved.base is not None and start is not None:
         saved = joined(saved, saved.base, start.tensors)
     num_parameters = sum(tensor.numel() for tensor in saved.tensors.values())
-    directory.update_manifest(weights=weights_digest(saved.tensors), parameters=num_parameters)
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    directory.update_manifest(
+        weights=weights_digest(saved.tensors),
+        parameters=num_parameters,
+        trained_parameters=sum(math.prod(whole_shape(parameter)) for parameter in trained),
+    )
 
 
 def _begin(session: Session, lock: DirectoryLock, num_steps: int) -> None:

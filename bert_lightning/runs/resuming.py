@@ -124,6 +124,11 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
     """
     content = load_native(checkpoint)
     saved, own = content[ENTRY], task.checkpoint_entry()
+    if "optimizer_states" not in content:
+        raise InputError(
+            f"{checkpoint} cannot be resumed: it was exported without the state of its training. Start from its "
+            "weights with model.pretrained"
+        )
     differing = [name for key, name in _MUST_EQUAL.items() if saved[key] != own[key]]
     if not _is_architecture(saved["config"], task.config):
         differing.insert(0, "architecture")

@@ -16,8 +16,8 @@ from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
-from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill
-from bert_lightning.model.tuning import TUNINGS, Tuning, merged, tune
+from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, plain, with_blocks
+from bert_lightning.model.tuning import TUNINGS, Tuning, saved_tuning, tune
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 from bert_lightning.training.precision import product_type
@@ -29,24 +29,38 @@ def start_checkpoint(settings: ModelSettings, modules: Sequence[str] = ()) -> Ch
     Args:
         settings: the keys under `model`.
         modules: the experiment's modules, of which custom parts of the checkpoint may be.
+
+    Raises:
+        InputError: its tuning cannot be merged.
     """
     if settings.pretrained is None:
         return None
     start = read_checkpoint(settings.pretrained)
     register_parts_of(start, modules)
-    return merged(start)
+    if not saved_tuning(start).mergeable:
+        raise InputError(
+            f"model.pretrained is {settings.pretrained}, which was tuned by {(start.tuning or {})['name']}. That "
+            "cannot be merged into the weights, so no other training can start from it: continue it with --resume, "
+            "or start from its base"
+        )
+    return plain(start)
 
 
 def adapted_to(
     start: Checkpoint | None, settings: ModelSettings, tokenizer: WordPieceTokenizer | None
 ) -> Checkpoint | None:
-    """Fit a checkpoint to the data's vocabulary and to more positions, if the settings ask for it.
+    """Fit a checkpoint to the data's vocabulary, to more positions and to fewer blocks, if the settings ask for it.
 
     Raises:
-        InputError: the vocabulary is to be fitted, but the data has none of its own.
+        InputError: the vocabulary is to be fitted, but the data has none of its own; or a block does not exist.
     """
     if start is None:
         return None
+    if settings.keep_layers is not None:
+        try:
+            start = with_blocks(start, settings.keep_layers)
+        except CheckpointError as error:
+            raise InputError(f"model.keep_layers is {settings.keep_layers}: {error}") from None
     vocabulary = None
     if settings.resize_vocabulary:
         if tokenizer is None:

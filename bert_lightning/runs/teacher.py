@@ -1,77 +1,204 @@
 """The teacher of a distillation: a checkpoint that must fit the student's task, data and head."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment
 from bert_lightning.config.model_parts import register_parts_of
+from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
-from bert_lightning.model import BertConfig
+from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
+from bert_lightning.methods.distillation.cache import LogitCache
+from bert_lightning.methods.distillation.term import Term
+from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
-from bert_lightning.model.tuning import saved_tuning, tune
+from bert_lightning.model.tuning import tune_as
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
 from bert_lightning.tasks.task import Task
+from bert_lightning.wording import count
 
 # Values of a checkpoint that decide what its outputs mean.
 _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
 
 
-def read_teacher(experiment: Experiment) -> Checkpoint | None:
-    """Read the checkpoint of the teacher, if there is one. Its custom parts may be of the experiment's modules."""
-    if experiment.distillation is None:
-        return None
-    teacher = read_checkpoint(experiment.distillation.teacher)
-    register_parts_of(teacher, experiment.modules)
-    return teacher
+class Distillation(NamedTuple):
+    """What a student learns from its teacher."""
+
+    losses: DistilledLosses | None
+    """None if the settings give the teacher no weight"""
+    teacher: Provenance | None
+    """the origin of the teacher"""
+    notes: list[str]
+    """for the user"""
 
 
-def build_teacher(
-    experiment: Experiment, checkpoint: Checkpoint, student: Task, num_segments: int, arguments: Mapping[str, object]
-) -> Task:
-    """Build a task with the teacher's model that computes the batches of the student.
+def distillation_of(
+    experiment: Experiment,
+    student: Task,
+    data: StepDataModule,
+    num_segments: int,
+    arguments: Mapping[str, object],
+) -> Distillation:
+    """Read the teacher, if there is one, and build the losses of a student that learns from it.
 
     Args:
         experiment: the settings of the training.
-        checkpoint: the teacher.
-        student: the task that is trained.
+        student: the task that is trained; it receives the projections of inner states.
+        data: the data of the training.
         num_segments: the number of token types in the data.
         arguments: the arguments of the student except its model.
 
     Raises:
-        InputError: the student has no distributions to compare, or the teacher differs in what its outputs mean.
+        InputError: the student has no distributions to compare, the teacher differs in what its outputs mean, or the
+            settings do not fit the two models or the data.
     """
-    if not student.distribution_names:
+    settings = experiment.distillation
+    if settings is None:
+        return Distillation(None, None, [])
+    checkpoint = read_checkpoint(settings.teacher)
+    # Its custom parts may be of the experiment's modules.
+    register_parts_of(checkpoint, experiment.modules)
+    _check_student(settings, student)
+    teacher = _build_teacher(experiment, settings, checkpoint, student, num_segments, arguments)
+    if not settings.has_effect:
+        return Distillation(None, checkpoint.provenance, [])
+    terms = _terms(experiment, settings, checkpoint, student)
+    cache = _cache(experiment, settings, checkpoint, data)
+    losses = DistilledLosses(student, teacher, settings, terms, cache)
+    return Distillation(losses, checkpoint.provenance, _notes(student, cache, data))
+
+
+def _check_student(settings: DistillationSettings, student: Task) -> None:
+    """Check that the student predicts something that can be compared, if its logits are.
+
+    Raises:
+        InputError: it does not.
+    """
+    if settings.alpha and not student.distribution_names:
         crf = " with a CRF, which scores whole sequences of tags" if getattr(student.model, "crf", None) else ""
-        raise InputError(f"distillation is not defined for the task {student.name}{crf}")
-    spec, config = task_spec(experiment.task), config_of(checkpoint)
+        raise InputError(
+            f"distillation of logits is not defined for the task {student.name}{crf}: set distillation.alpha to 0 to "
+            "compare inner states alone"
+        )
+
+
+def _build_teacher(
+    experiment: Experiment,
+    settings: DistillationSettings,
+    checkpoint: Checkpoint,
+    student: Task,
+    num_segments: int,
+    arguments: Mapping[str, object],
+) -> Task | BertEncoder:
+    """Build the teacher: a task that computes the student's batches, or the encoder alone if no logits are compared.
+
+    Raises:
+        InputError: the teacher differs in what its inputs or outputs mean.
+    """
+    config, encoder_alone = config_of(checkpoint), not settings.alpha
     problems = [
-        *_other_task(checkpoint, student),
+        *(() if encoder_alone else _other_task(checkpoint, student)),
         *_other_inputs(checkpoint, config, experiment, student, num_segments),
     ]
+    model: PretrainedModel | None = None
     if not problems:
         # The student's random numbers must not depend on the teacher.
         with torch.random.fork_rng(devices=[]):
-            try:
-                model = spec.model(config, **spec.saved_head_arguments(checkpoint))
-            except ValueError as error:
-                raise InputError(
-                    f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"
-                ) from None
-            tune(model, saved_tuning(checkpoint))
-        problems += _other_head(checkpoint, model, student)
-    if problems:
+            model = _new_model(checkpoint, config, None if encoder_alone else experiment.task)
+        problems += () if encoder_alone else _other_head(checkpoint, model, student)
+    if problems or model is None:
         raise InputError(f"distillation.teacher {checkpoint.path} cannot teach this student: {'; '.join(problems)}")
     missing = fill(model, checkpoint).missing
-    if missing:
-        raise InputError(f"distillation.teacher {checkpoint.path} lacks parameters of the task: {', '.join(missing)}")
+    if missing and not encoder_alone:
+        raise InputError(
+            f"distillation.teacher {checkpoint.path} lacks parameters of the task: {', '.join(missing)}. With "
+            "distillation.alpha 0, which compares inner states alone, it needs none"
+        )
     model.backbone.attention = experiment.model.backend
     if experiment.trainer.precision == "bf16-true":
         model.bfloat16()
-    return spec.task(model, config, student.tokenizer, **arguments)
+    if isinstance(model, BertEncoder):
+        return model
+    return task_spec(experiment.task).task(model, config, student.tokenizer, **arguments)
+
+
+def _new_model(checkpoint: Checkpoint, config: BertConfig, task: str | None) -> PretrainedModel:
+    """Return the model of a checkpoint with its tuning but without its weights; without a task, the encoder alone.
+
+    Raises:
+        InputError: the head is not known here.
+    """
+    spec = task_spec(task) if task is not None else None
+    try:
+        model = BertEncoder(config) if spec is None else spec.model(config, **spec.saved_head_arguments(checkpoint))
+    except ValueError as error:
+        raise InputError(
+            f"distillation.teacher {checkpoint.path}: {error}; name the module under modules too"
+        ) from None
+    tune_as(model, checkpoint)
+    return model
+
+
+def _terms(
+    experiment: Experiment, settings: DistillationSettings, checkpoint: Checkpoint, student: Task
+) -> dict[str, Term]:
+    """Build the losses on inner states.
+
+    Raises:
+        InputError: one does not fit the two architectures, or the processes that share a model.
+    """
+    terms: dict[str, Term] = {}
+    for name, each in settings.terms():
+        try:
+            # The random numbers of what follows must not depend on the projections.
+            with torch.random.fork_rng(devices=[]):
+                terms[name] = each.build(student.config, config_of(checkpoint))
+        except ValueError as error:
+            raise InputError(f"distillation.{name}.{error}") from None
+        if terms[name].student.blocks and experiment.trainer.tensor_parallel_size > 1:
+            raise InputError(
+                f"distillation.{name} cannot be combined with trainer.tensor_parallel_size: it compares all heads, "
+                "and each process has only some of them"
+            )
+        terms[name].projections.to(student.model.backbone.embeddings.word.weight.dtype)
+    return terms
+
+
+def _cache(
+    experiment: Experiment, settings: DistillationSettings, checkpoint: Checkpoint, data: StepDataModule
+) -> LogitCache | None:
+    """Return the file of the teacher's logits, if the settings name a folder for it.
+
+    Raises:
+        InputError: the inputs of the task change from epoch to epoch.
+    """
+    if settings.cache is None:
+        return None
+    if not isinstance(data, FineTuningDataModule):
+        raise InputError(
+            "distillation.cache cannot be used in pre-training: masks are drawn anew in each epoch, so the teacher "
+            "never reads the same input twice"
+        )
+    digest = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
+    return LogitCache(Path(settings.cache), data.splits["train"], digest, experiment.trainer.precision)
+
+
+def _notes(student: Task, cache: LogitCache | None, data: StepDataModule) -> list[str]:
+    number = sum(parameter.numel() for parameter in student.beside_model.parameters())
+    notes = [f"{number:,} parameters of projections train beside the model"] if number else []
+    if cache is not None:
+        sequences = count(data.num_training_samples, "sequence")
+        verb = "are read from" if cache.path.exists() else f"are computed at the first step, for {sequences}, into"
+        notes.append(f"the teacher's logits {verb} {cache.path}")
+    return notes
 
 
 def _other_task(checkpoint: Checkpoint, student: Task) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Studies over several runs: seeds, comparison, reproduction."""
+"""Studies over several runs: training arms with seeds, searching, comparing, reproducing."""

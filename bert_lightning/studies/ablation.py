@@ -21,7 +21,7 @@ from bert_lightning.studies.study_file import Study, read_study
 from bert_lightning.version import __version__
 from bert_lightning.wording import duration
 
-# How many runs a message names one by one, and how many lines the plan has at most.
+# The most runs that a message names one by one, and the most lines of a plan.
 _NAMED, _LONGEST_PLAN = 5, 40
 
 
@@ -36,25 +36,25 @@ def ablate(
     reporter: Reporter | None = None,
     allow_modules: Sequence[str] = (),
 ) -> StudyRecord:
-    """Train all runs of a study, as `bert-lightning ablate` does. The same call resumes it after any end.
+    """Train all runs of a study, as `bert-lightning ablate` does. If it ends early, the same call resumes it.
 
-    Finished runs are not repeated, interrupted ones resume bit for bit, and failed ones are left alone.
+    Finished runs are not repeated, interrupted runs resume bit for bit, and failed runs are not tried again.
 
     Args:
         study: the study file.
         directory: the folder of the study; `studies/<name of the study>` by default.
-        jobs: how many runs train at the same time. They divide the cores and CUDA devices.
-        retry_failed: whether failed runs train again.
+        jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
+        retry_failed: whether to train failed runs again.
         many: whether more than 100 runs are allowed.
-        launcher: where the runs train; on this machine by default.
-        reporter: is told what happens; by default it is printed.
+        launcher: where the runs train; by default on this machine.
+        reporter: receives messages about the progress; by default they are printed.
         allow_modules: modules that a `class_path` of an experiment may import.
 
     Returns:
         The record of the study, which is also in `study.json` of the folder.
 
     Raises:
-        InputError: the file or an experiment has a fault, or the folder is not this study's. Nothing was started.
+        InputError: the file or an experiment has a fault, or the folder belongs to another study. No run was started.
 
     Example:
         ::
@@ -114,7 +114,7 @@ def folder_of(study: Study, directory: str | Path | None) -> Path:
 
 
 def check_jobs(jobs: int) -> None:
-    """Refuse fewer than one run at the same time.
+    """Check the number of runs that train at the same time.
 
     Raises:
         InputError: it is less than 1.
@@ -124,10 +124,10 @@ def check_jobs(jobs: int) -> None:
 
 
 def check_number(study: Study, many: bool) -> None:
-    """Refuse a study of many runs that was not asked for.
+    """Check that a study of more than 100 runs was asked for.
 
     Raises:
-        InputError: it has more than 100 runs.
+        InputError: it has more than 100 runs, and `many` is not set.
     """
     num = count_runs(study)
     if num > MANY_RUNS and not many:
@@ -140,8 +140,12 @@ def check_number(study: Study, many: bool) -> None:
 def local_launcher(plan: Sequence[PlannedRun], jobs: int) -> LocalLauncher:
     """Return the launcher of this machine for a plan.
 
+    Args:
+        plan: the runs.
+        jobs: how many train at the same time.
+
     Raises:
-        InputError: so many runs do not fit on its devices at the same time.
+        InputError: the CUDA devices are too few for this number of runs.
     """
     on_gpu = [run.experiment.trainer for run in plan if run.experiment.trainer.accelerator != "cpu"]
     devices = visible_devices() if on_gpu else []
@@ -152,10 +156,10 @@ def local_launcher(plan: Sequence[PlannedRun], jobs: int) -> LocalLauncher:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other commands from running a study in this folder.
+    """Lock the folder of a study, so that no other command trains its runs at the same time.
 
     Raises:
-        InputError: another process does.
+        InputError: another process holds the lock.
     """
     lock = DirectoryLock(folder, "runs a study")
     lock.take()
@@ -206,28 +210,28 @@ def new_record(study: Study, before: StudyRecord | None) -> StudyRecord:
 
 
 def summary(study: Study, progress: Progress, before: StudyRecord | None) -> list[str]:
-    """Return lines about a study before it runs: its question, the states of its runs, and what is out of order."""
+    """Return the lines printed before a study runs: its question, states of its runs, stale and removed runs."""
     runs = progress.runs.values()
     states = Counter(run.state for run in runs)
     counts = ", ".join(f"{num} {state}" for state, num in states.items())
     lines = [f"{study.name}: {study.question}" if study.question else study.name]
     lines.append(f"{len(runs)} runs in {progress.folder}: {counts}")
     if before is not None and before.version != __version__:
-        lines.append(f"the study was begun with version {before.version}, and this is {__version__}")
+        lines.append(f"the study began with version {before.version} of this package, and this is {__version__}")
     gone = _unplanned(progress, before)
     if gone:
         lines.append(f"{_counted(len(gone), 'run')} no longer in the study, left on the disk: {_named(gone)}")
     stale = [run.directory for run in runs if run.state == "failed" and run.message == STALE]
     if stale:
         lines.append(
-            f"{_counted(len(stale), 'run')} started from weights that have changed since, because a run before was "
-            f"trained again: {_named(stale)}; --retry-failed gives their folders other names and trains them anew"
+            f"{_counted(len(stale), 'run')} stale, because an earlier run was trained again and its weights have "
+            f"changed: {_named(stale)}; --retry-failed renames their folders and trains them from the start"
         )
     return lines
 
 
 def conclusion(record: StudyRecord, folder: Path) -> list[str]:
-    """Return lines about the result of a study: how many runs finished, and why the others did not."""
+    """Return the lines printed after a study: how many runs finished, and why the others did not."""
     runs = record.of_arms
     finished = [run for run in runs if run.state == "finished"]
     lines = [f"{len(finished)} of {len(runs)} runs finished"]
@@ -237,7 +241,7 @@ def conclusion(record: StudyRecord, folder: Path) -> list[str]:
             lines.append(f"{run.state}: {run.stage}, {run.arm}, seed {run.seed}: {run.message} ({log})")
     for state in ("blocked", "waiting"):
         if num := len([run for run in runs if run.state == state]):
-            lines.append(f"{num} {state}, because a run before did not finish")
+            lines.append(f"{num} {state}, because an earlier run did not finish")
     return lines
 
 
@@ -250,7 +254,7 @@ def _unplanned(progress: Progress, before: StudyRecord | None) -> list[str]:
 
 
 def _table(progress: Progress, jobs: int) -> Iterator[str]:
-    """Yield a line per stage and arm: its runs, how many are done, and the time that the others take."""
+    """Yield a line per stage and arm: number of runs, number of runs left, and the estimated time of these."""
     estimates = Estimates(progress.folder, progress.runs)
     rows: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in progress.runs:

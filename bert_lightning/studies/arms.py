@@ -11,7 +11,7 @@ from bert_lightning.studies.study_file import Study
 
 # The arm of a stage in which nothing varies.
 ONLY_ARM = "base"
-# The owner of what varies at the top of the study file.
+# An owner is a section of the study file with axes or arms: the name of a stage, or this for the top of the file.
 _TOP = ""
 
 
@@ -20,10 +20,10 @@ class Arm:
     """One combination of settings in a stage, which is trained once per seed.
 
     Attributes:
-        name: the settings in short, such as `objective=full-sentences`; the name of an arm that has one.
-        values: as in the record of the study: dotted key -> value, earlier stages included.
+        name: its name in the study file, or its settings in short, such as `objective=full-sentences`.
+        values: dotted key -> value, including those of earlier stages, as in the record of the study.
         settings: dotted key -> value that the runs of this stage set.
-        upstreams: dotted key -> the stage and the arm whose run directory it gets.
+        upstreams: dotted key -> (stage, arm) of the upstream run whose directory becomes its value.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One combination of what an owner, the top of the file or a stage, varies."""
+    """One combination of an owner's arms and axes."""
 
     arm: str | None
     axes: Mapping[str, object]
@@ -42,12 +42,12 @@ class _Choice:
 
 
 def num_arms(study: Study) -> int:
-    """Return at least the number of arms over all stages, without making them: a grid may have millions."""
+    """Return an upper bound on the number of arms over all stages, without making them: a grid may have millions."""
     return sum(math.prod(varied.num for _, varied in _owners(study, stage)) for stage in study.stages)
 
 
 def arms_of(study: Study) -> dict[str, list[Arm]]:
-    """Return the arms of each stage. The first arm of a stage has the first of all values.
+    """Return the arms of each stage. The first arm of a stage has the first value of each axis.
 
     Raises:
         InputError: two arms of a stage have the same name.
@@ -62,7 +62,7 @@ def _all_owners(study: Study) -> list[tuple[str, Varied]]:
 
 
 def _owners(study: Study, stage: Stage) -> list[tuple[str, Varied]]:
-    """Return what varies in a stage, in the order of the chain: what its upstreams vary, then its own."""
+    """Return the owners whose axes and arms a stage combines: first those of its upstream stages, then the stage."""
     by_name = {each.name: each for each in study.stages}
     owners: dict[str, Varied] = {} if stage.upstreams else {_TOP: study.varied}
     for upstream in stage.upstreams.values():
@@ -116,12 +116,12 @@ def _arms_of_stage(
 
 
 def _restricted(study: Study, stage: Stage, chosen: Mapping[str, _Choice]) -> dict[str, _Choice]:
-    """Return what a chain chose for a stage that it goes through."""
+    """Return the choices that concern an earlier stage of a chain."""
     return {owner: chosen[owner] for owner, _ in _owners(study, stage)}
 
 
 class _Names:
-    """Names of arms and keys: as short as they are unique in the study."""
+    """Names of arms and keys, each as short as it can be and still be unique in the study."""
 
     def __init__(self, study: Study, choices: Mapping[str, Sequence[_Choice]]) -> None:
         self._owners = {owner: {key for each in of for key in each.settings} for owner, of in choices.items()}
@@ -129,7 +129,7 @@ class _Names:
         self._short = {(owner, key): self._shortest(owner, key, varied) for owner, key in varied}
 
     def arm(self, chosen: Mapping[str, _Choice]) -> str:
-        """Return the name of the arm that a chain of choices makes."""
+        """Return the name of the arm with these choices (owner -> choice)."""
         parts = []
         for owner, choice in chosen.items():
             if choice.arm is not None:
@@ -138,7 +138,7 @@ class _Names:
         return ", ".join(parts) or ONLY_ARM
 
     def values(self, chosen: Mapping[str, _Choice]) -> dict[str, object]:
-        """Return dotted key -> value of a chain of choices."""
+        """Return dotted key -> value of these choices (owner -> choice)."""
         return {
             self._full(owner, key): value
             for owner, choice in chosen.items()
@@ -146,7 +146,7 @@ class _Names:
         }
 
     def _full(self, owner: str, key: str) -> str:
-        """Return a key with the stage that varies it, if several do."""
+        """Return a key, with its stage in front if several stages vary it."""
         several = sum(key in keys for keys in self._owners.values()) > 1
         return f"{owner}/{key}" if several and owner != _TOP else key
 

@@ -1,8 +1,8 @@
-"""The launcher of a cluster: each run of a study is a job of SLURM, submitted with submitit.
+"""The launcher of a cluster: each run of a study is a SLURM job, submitted with submitit.
 
-Of submitit only the submission and the state of a job are used. Whether a run is submitted again is decided here, by
-the exit status of its `fit`. submitit's own requeueing counts a job as timed out from `min(0.8 t, t - 10 min)`, so
-each job of less than ten minutes, and then does not requeue a plain command.
+submitit only submits jobs and reads their state. This module decides whether a run is submitted again, by the exit
+status of its `fit`. submitit's own requeueing is of no use here: it counts a job as timed out after
+`min(0.8 t, t - 10 min)` of its time t, so always if t is below ten minutes, and it does not requeue a plain command.
 """
 
 import os
@@ -27,43 +27,43 @@ from bert_lightning.studies.states import is_stopped
 if TYPE_CHECKING:
     import submitit
 
-# The folder of all jobs, in that of the study.
+# The folder with submitit's files, in the folder of the study.
 JOBS = "submitit"
-# How many jobs are in the queue at the same time, unless --jobs says so.
+# The default of --jobs: how many jobs are in the queue at the same time.
 MOST_JOBS = 100
-# Minutes of a job. With each limit a study comes to its end, because a run that reaches it is submitted again.
+# Time limit of a job, in minutes. Any limit works, because a run that reaches it is submitted again.
 _TIMEOUT = 240
-# The executor of this machine ends its jobs too, after two minutes by default.
+# submitit's local executor would end its jobs after two minutes by default. This is a year.
 _LOCAL_TIMEOUT = 366 * 24 * 60
-# A run that ends so often without a new step in its metrics is not submitted again.
+# A run that ends this many times in a row without logging a new step is not submitted again.
 _MOST_WITHOUT_STEP = 3
 _STATUS = "status"
 _SUBMITTED = "_submitted.pkl"
-# Seconds between two looks at a job, and those that a file takes to be seen from another machine.
+# Seconds between two checks of a job, and until a file written on another machine is visible here.
 _POLL, _DELAY = 1.0, 20.0
 _SHORT = {"timeout": "timeout_min"}
-# Parameters that would train a run in several tasks at once.
+# Parameters that would start several tasks for one run.
 _OF_SEVERAL = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks")
 # States of SLURM after which a run is submitted again, although its job wrote no status.
 _LOST = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REQUEUED")
 _CANCELLED = "CANCELLED"
-# How many lines of what a job printed are copied to the log of its run.
+# How many of the last lines of a job's output are copied to the log of its run.
 _NUM_LINES = 10
 
 
 class SubmititLauncher:
     """The launcher of a cluster.
 
-    Each submission of a run has a folder of its own, `submitit/<identity>/<number>` in that of the study. submitit
-    writes the job's number there, so a command that begins after a kill finds the jobs that are still in the queue.
+    Each submission of a run has its own folder, `submitit/<identity>/<number>` in the folder of the study. submitit
+    writes the number of the job there. So a command that starts after a kill finds the jobs that are still queued.
 
     Args:
         num_jobs: how many jobs are in the queue at the same time.
-        parameters: those of submitit's `AutoExecutor`. `timeout` is short for `timeout_min`, and a name that only
-            SLURM has needs no `slurm_`. `cluster` is `slurm` or `local`; by default SLURM, if there is one.
+        parameters: parameters of submitit's `AutoExecutor`. `timeout` is short for `timeout_min`. The prefix `slurm_`
+            of SLURM's parameters may be left out. `cluster` is `slurm` or `local`; by default SLURM, if it is there.
 
     Raises:
-        InputError: submitit is not installed, there is no such cluster, or a parameter is unknown or wrong.
+        InputError: submitit is not installed, the cluster is not available, or a parameter is unknown or wrong.
     """
 
     at_stop = "{num} run(s) stay with the cluster; the same command finds them again, and `scancel` ends them"
@@ -96,7 +96,7 @@ class SubmititLauncher:
         return True
 
     def run(self, job: Job) -> int | None:
-        """Submit the run, and again as long as its job was stopped and had logged a new step.
+        """Submit the run, and submit it again while its jobs are stopped after they logged new steps.
 
         Raises:
             WorkError: the cluster refuses the job.
@@ -117,7 +117,7 @@ class SubmititLauncher:
                 return status
 
     def stop(self) -> None:
-        """Submit nothing more, and wait for no job. Those in the queue stay there."""
+        """Submit no more jobs, and do not wait for any. Submitted jobs stay in the queue."""
         with self._asking:
             self._ended.set()
 
@@ -128,7 +128,7 @@ class SubmititLauncher:
             raise InputError(
                 "--launcher submitit needs the package submitit: pip install 'bert_lightning[studies]'"
             ) from None
-        # A percent sign would be a place for the number of the job.
+        # submitit would replace a percent sign by the number of the job.
         try:
             return submitit.AutoExecutor(str(folder).replace("%", "%%"), cluster=self._cluster)
         except (RuntimeError, ValueError) as error:
@@ -146,7 +146,7 @@ class SubmititLauncher:
             raise WorkError(f"{job.name}: the cluster refuses the job: {_last_line(str(error))}") from None
 
     def _earlier(self, job: Job) -> "submitit.Job[None] | None":
-        """Return the newest job of a run, if it may still be in the queue or train."""
+        """Return the newest job of a run, if it may still be queued or running."""
         folders = sorted(
             (each for each in _folder_of(job).glob("*") if each.name.isdigit()), key=lambda each: int(each.name)
         )
@@ -164,7 +164,7 @@ class SubmititLauncher:
         return None if self._is_over(made) else made
 
     def _is_over(self, submitted: "submitit.Job[None]") -> bool:
-        """Return whether a job has ended, as far as the cluster knows."""
+        """Return whether the cluster reports that a job has ended."""
         if self._cluster == "local" and getattr(submitted, "_process", None) is None:
             return not _is_local_job(submitted)
         with self._asking:
@@ -183,14 +183,14 @@ class SubmititLauncher:
         return None
 
     def _status_without_file(self, submitted: "submitit.Job[None]") -> int:
-        """Return what stands for the exit status of a job that could not write it."""
+        """Return a status for a job that ended without writing one: that of a kill if it was lost, otherwise 1."""
         state = self._state(submitted)
         if state.startswith((*_LOST, _CANCELLED)) or self._cluster == "local":
             return -signal.SIGKILL
         return 1
 
     def _was_cancelled(self, submitted: "submitit.Job[None]") -> bool:
-        """Return whether the user took the job out of the queue. The cluster may know it a little later."""
+        """Return whether the user cancelled the job. The cluster may report this with a delay."""
         deadline = time.monotonic() + _DELAY
         while self._cluster != "local" and not self._ended.wait(_POLL) and time.monotonic() < deadline:
             state = self._state(submitted)
@@ -205,7 +205,7 @@ class SubmititLauncher:
             return str(submitted.watcher.get_state(submitted.job_id, mode="force")).upper()
 
     def _explain(self, submitted: "submitit.Job[None]", status: int | None, log: Path) -> None:
-        """Append what a job printed to the log of its run, if the job failed before it could train."""
+        """Append the last lines of a job's output to the log of its run, if the job failed before `fit` started."""
         if status != 1 or (submitted.paths.folder / _STATUS).exists():
             return
         printed = (submitted.stderr() or "").strip().splitlines()[-_NUM_LINES:]
@@ -215,10 +215,10 @@ class SubmititLauncher:
 
 
 def submitit_parameters(words: Sequence[str]) -> dict[str, object]:
-    """Return the parameters that `--submitit.KEY VALUE` and `--submitit.KEY=VALUE` on a command line give.
+    """Parse the options `--submitit.KEY VALUE` and `--submitit.KEY=VALUE` of a command line.
 
     Raises:
-        InputError: a word is no such option, or has no value.
+        InputError: a word is not such an option, has no value, or is given twice.
 
     >>> submitit_parameters(["--submitit.timeout", "240", "--submitit.partition=gpu"])
     {'timeout': 240, 'partition': 'gpu'}
@@ -241,12 +241,12 @@ def submitit_parameters(words: Sequence[str]) -> dict[str, object]:
 
 
 def _value(text: str) -> object:
-    """Return a number, truth value, list or mapping; everything else is text, such as 1-12:00:00."""
+    """Parse a number, truth value, list or mapping. Everything else stays text, such as 1-12:00:00."""
     if text.startswith(("{", "[")):
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"--submitit: {text!r} is no YAML: {_last_line(str(error))}") from None
+            raise InputError(f"--submitit: {text!r} is not YAML: {_last_line(str(error))}") from None
     for kind in (int, float):
         try:
             return kind(text)
@@ -259,7 +259,7 @@ def _complete(values: Mapping[str, object], cluster: str) -> dict[str, Any]:
     """Return parameters under submitit's names, with our defaults.
 
     Raises:
-        InputError: a name is unknown.
+        InputError: a name is unknown, or the parameter would start several tasks for one run.
     """
     from submitit import AutoExecutor, SlurmExecutor
 
@@ -284,7 +284,7 @@ def _complete(values: Mapping[str, object], cluster: str) -> dict[str, Any]:
 
 
 def _folder_of(job: Job) -> Path:
-    """Return the folder of all submissions of a run: its directory is `runs/<experiment>/<identity>` of the study."""
+    """Return the folder of all submissions of a run, whose directory is `STUDY/runs/<experiment>/<identity>`."""
     return job.directory.absolute().parents[2] / JOBS / job.directory.name
 
 
@@ -297,7 +297,7 @@ def _new_folder(parent: Path) -> Path:
 
 
 def _is_local_job(submitted: "submitit.Job[None]") -> bool:
-    """Return whether a process of submitit still controls a job that an earlier command submitted on this machine."""
+    """Return whether submitit's process of a local job, which an earlier command submitted, is still alive."""
     try:
         words = Path(f"/proc/{submitted.job_id}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -13,19 +13,19 @@ from bert_lightning.config.saved import with_defaults
 from bert_lightning.errors import InputError
 from bert_lightning.runs.directory import RunDirectory
 
-# Runs that differ only in these keys form one group. Of these keys, only the seed changes scores.
+# Runs that differ only in these keys form one group. Among them, only the seed changes the scores.
 _IRRELEVANT = ("seed_everything", "wandb", "experiment", "published")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as a report reads it.
+    """One run, as it is read for a comparison.
 
     Attributes:
         directory: its run directory.
-        config: its complete configuration.
-        manifest: content of its manifest.json.
-        rows: rows of its metrics.jsonl, at least one.
+        config: its configuration, with defaults.
+        manifest: content of `manifest.json`.
+        rows: rows of `metrics.jsonl`, at least one.
     """
 
     directory: RunDirectory
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Path as the user wrote it."""
+        """Path of the run directory, as the user wrote it."""
         return str(self.directory.path)
 
     @property
@@ -62,9 +62,10 @@ class Run:
         }
 
     def scored_checkpoints(self, metric: str) -> frozenset[str]:
-        """Return the names of the checkpoint that has a metric of `scores`: `last`, `best`, or one such as `step 40`.
+        """Return the names of the checkpoint that was scored with a metric: `last`, `best`, both, or e.g. `step 40`.
 
-        One checkpoint may be the last and the best. The metric is one of `scores`.
+        Args:
+            metric: a name from `scores`.
         """
         row = self._last_rows[metric]
         names = set()
@@ -76,7 +77,7 @@ class Run:
         return frozenset(names or {f"step {row['step']}"})
 
     def _scored_rows(self, prefix: str) -> list[dict[str, Any]]:
-        """Return the rows of validations in training, or those of `test` on the run's own data."""
+        """Return the rows of validations in training (`val/`), or of `test` on the run's own test data (`test/`)."""
         if prefix == "val/":
             return [row for row in self.rows if "checkpoint" not in row]
         test_data = self.config.get("data", {}).get("test")
@@ -100,7 +101,7 @@ class Group:
         label: the keys in which the group differs from other groups of its task, with their values.
         task: name of the task.
         runs: the runs.
-        values: the same keys -> values; empty for a group without a like.
+        values: the same keys -> values; empty for the only group of a task.
     """
 
     label: str
@@ -121,7 +122,7 @@ class Summary:
 
     Attributes:
         mean: arithmetic mean.
-        deviation: standard deviation with n - 1; None for a single run.
+        deviation: standard deviation, with denominator n - 1; None for a single run.
         num: number of runs, n.
         minimum: smallest value.
         maximum: largest value.
@@ -164,7 +165,7 @@ def read_run(path: Path) -> Run:
     """
     directory = RunDirectory(path)
     config = directory.read_config()
-    # A configuration that this version cannot read is compared as it was saved.
+    # If this version cannot read the configuration, it is compared as it was saved, without defaults.
     with suppress(InputError):
         config = with_defaults(config, directory.config)
     rows = directory.read_metrics()
@@ -183,10 +184,10 @@ def without_seed(config: Mapping[str, object]) -> dict[str, object]:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Group runs that differ only in their seed, and label each group by what differs within its task.
+    """Group runs that differ only in their seed.
 
-    Args:
-        runs: the runs, whose order the groups keep.
+    The label of a group has the keys in which it differs from other groups of its task. Groups are in the order of
+    their first runs.
     """
     flat = {id(run): without_seed(run.config) for run in runs}
     groups: dict[str, list[Run]] = {}
@@ -204,7 +205,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def label_of(values: Mapping[str, object]) -> str:
-    """Return keys and values as one label.
+    """Join keys and values into one label.
 
     >>> label_of({"optimizer.name": "adamw", "data.batch_size": 32})
     'optimizer.name=adamw, data.batch_size=32'

@@ -15,7 +15,7 @@ from bert_lightning.studies.record import UNFINISHED, RecordedRun
 from bert_lightning.training.metric_rows import read_last
 
 _CHECKPOINT = re.compile(r"step-(\d+)")
-# Bytes in which a row of metrics fits.
+# A row of metrics has at most this many bytes.
 _TAIL = 1 << 14
 
 
@@ -24,7 +24,7 @@ class Estimates:
 
     Args:
         folder: the folder of the study.
-        runs: each run of the plan, as it is recorded now.
+        runs: run of the plan -> its present state.
     """
 
     def __init__(self, folder: Path, runs: Mapping[PlannedRun, RecordedRun]) -> None:
@@ -39,13 +39,13 @@ class Estimates:
                     self._steps[key].append(step)
 
     def all_seconds_left(self, runs: Mapping[PlannedRun, RecordedRun]) -> tuple[float, int]:
-        """Return how long the runs that are not finished take one after the other, and how many have no estimate."""
+        """Return the seconds that the unfinished runs take one after the other, and how many have no estimate."""
         left = [self.seconds_left(*each) for each in runs.items() if each[1].state in UNFINISHED]
         known = [seconds for seconds in left if seconds is not None]
         return sum(known), len(left) - len(known)
 
     def seconds_left(self, run: PlannedRun, recorded: RecordedRun) -> float | None:
-        """Return how long a run still takes; None if no run of its stage has finished."""
+        """Return the seconds that a run still takes; None if no run of its stage has finished."""
         key = next((key for key in _keys(run) if key in self._rates), None)
         if key is None:
             return None
@@ -55,24 +55,24 @@ class Estimates:
 
 
 def _last_step(directory: Path) -> int | None:
-    """Return the step at which a run ended; None if its manifest does not say. Damage must not end a study."""
+    """Return the step at which a run ended; None if it is not recorded. A damaged manifest must not end a study."""
     with suppress(InputError):
         return RunDirectory(directory).read_manifest().get("step")
     return None
 
 
 def newest_step(directory: Path) -> int:
-    """Return the step of the newest checkpoint of a run by its name; 0 without one."""
+    """Return the step of the newest checkpoint of a run, by its file name; 0 if there is none."""
     names = (_CHECKPOINT.match(path.name) for path in (directory / "checkpoints").glob("step-*"))
     return max((int(found[1]) for found in names if found), default=0)
 
 
 def logged_step(directory: Path) -> int:
-    """Return the step of the last row of a run's metrics; 0 without one."""
+    """Return the step of the last row of a run's metrics; 0 if there is none."""
     steps = [row["step"] for row in read_last(directory / METRICS, _TAIL) if isinstance(row.get("step"), int)]
     return steps[-1] if steps else 0
 
 
 def _keys(run: PlannedRun) -> tuple[tuple[str, ...], ...]:
-    """Return what a run is compared with: the runs of its arm, or else those of its stage."""
+    """Return the groups whose speed estimates that of a run, in order: its arm, then its whole stage."""
     return (run.stage, run.arm.name), (run.stage,)

@@ -1,4 +1,4 @@
-"""Counts of a metric in each example, from predictions: of two runs, and of two arms with the same seeds."""
+"""Per-example counts of a metric, from the predictions of two runs, or of two arms with the same seeds."""
 
 import json
 import math
@@ -26,12 +26,12 @@ from bert_lightning.studies.statistics.scores import (
     item_counts,
 )
 
-# What a model says about an example; everything else identifies the example.
+# The fields of a prediction that a model writes. All other fields identify the example.
 _OUTPUTS = {
     *("label", "labels", "probabilities", "choice", "score", "answer", "start", "probability", "null_odds", "nbest"),
     *("tags", "entities"),
 }
-# Predictions are rounded to six digits.
+# Numbers in predictions are rounded to six digits.
 _TOLERANCE = 2e-5
 _FILES = {"val": "validation.jsonl", "test": "test.jsonl"}
 _Predictions = list[dict[str, Any]]
@@ -39,14 +39,14 @@ _Predictions = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """Counts of a metric in each example, for two runs with the same examples.
+    """Per-example counts of a metric, for two runs with the same examples.
 
     Attributes:
-        ours: (examples, columns).
-        baseline: (examples, columns) of the other run.
-        score: from such rows to the metric, up to `scale`.
-        scale: 100 where the metric is in percent, otherwise 1.
-        examples: each example as text, without what a run predicted.
+        ours: counts of one run, (examples, columns).
+        baseline: counts of the other run, (examples, columns).
+        score: function from counts (examples, columns) to the metric divided by `scale`.
+        scale: 100 if the metric is in percent, otherwise 1.
+        examples: each example as JSON, without the predictions.
     """
 
     ours: Rows
@@ -57,10 +57,15 @@ class PairedCounts:
 
 
 def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
-    """Return what a metric counts in each example of the last validation or test of two runs.
+    """Return the per-example counts of a metric, from the predictions of the last validation or test of two runs.
+
+    Args:
+        ours: one run.
+        baseline: the other run.
+        metric: a metric that both runs have, such as val/accuracy.
 
     Returns:
-        Without such counts, the reason: the rest of a sentence after "there is no test, because".
+        The counts. If there are none, the reason, which completes a sentence after "there is no test, because".
     """
     stage, _, quantity = metric.partition("/")
     runs = ours, baseline
@@ -92,16 +97,16 @@ def paired_counts(ours: Run, baseline: Run, metric: str) -> PairedCounts | str:
 
 
 def differences_by_seed(ours: Sequence[Run], baseline: Sequence[Run], metric: str) -> Rows | None:
-    """Return by how much two arms differ with each seed in each example, (seeds, examples).
+    """Return the difference of two arms for each seed and example, (seeds, examples), in units of the metric.
 
     Args:
         ours: the runs of one arm.
         baseline: the runs of the other arm.
-        metric: the metric, which must be a mean over examples.
+        metric: the metric.
 
     Returns:
-        None if the metric is no mean over examples, the arms have other seeds or seeds in another order, a run has no
-        predictions that give its score, or runs have other examples.
+        The differences, ours minus the baseline. None if the metric is not a mean over examples, the arms do not have
+        the same seeds in the same order, the predictions of a run do not give its score, or the examples differ.
     """
     if [run.seed for run in ours] != [run.seed for run in baseline]:
         return None
@@ -135,12 +140,15 @@ def _example(row: Mapping[str, object]) -> str:
 
 
 def _ways(quantity: str, rows: _Predictions, known: Sequence[Any]) -> Iterator[tuple[Rows, Score]]:
-    """Yield ways to count a metric: counts (examples, columns), and the score of them.
+    """Yield the possible definitions of a metric: counts (examples, columns), and a function from them to the score.
+
+    The predictions do not record, for example, which label is the positive one. The caller takes the definition that
+    gives the recorded score.
 
     Args:
-        quantity: name of the metric without its stage.
+        quantity: name of the metric without `val/` or `test/`.
         rows: predictions.
-        known: all labels of both runs, if an example has one label.
+        known: all labels of both runs, if each example has one label.
     """
     gold = [row["gold"] for row in rows]
     first = rows[0]
@@ -168,7 +176,7 @@ def _of_labels(
             items = ([{each} & {positive} for each in side] for side in (gold, labels))
             yield item_counts(*items), F1
     elif quantity == "micro_f1":
-        # That of relations leaves out one label.
+        # The micro F1 of relation classification leaves out one label, such as "no relation".
         for negative in known:
             items = ([{each} - {negative} for each in side] for side in (gold, labels))
             yield item_counts(*items), F1
@@ -199,7 +207,7 @@ def _of_tags(quantity: str, gold: Sequence[Any], tags: Sequence[Any]) -> Iterato
 
 
 def _of_answers(quantity: str, gold: Sequence[Any], answers: Sequence[Any]) -> Iterator[tuple[Rows, Score]]:
-    # With questions that have no answer, "" is right for those that have none.
+    # For a question without an answer, "" is right.
     pairs = [(answer, texts or [""]) for answer, texts in zip(answers, gold, strict=True)]
     if quantity.endswith("exact"):
         yield _column(float(exact_match(*pair)) for pair in pairs), ACCURACY
@@ -213,7 +221,7 @@ def _of_numbers(quantity: str, values: Rows) -> Iterator[tuple[Rows, Score]]:
     if quantity == "mean_squared_error":
         yield ((guess - gold) ** 2)[:, None], MEAN
     elif quantity == "pearson":
-        # Shifted alike for both models, so that differences of means keep their digits.
+        # Both models are shifted by the same value, so that differences of means keep their digits.
         x, y = guess - gold.mean(), gold - gold.mean()
         yield np.stack([x, y, x * x, y * y, x * y], axis=1), OfMeans("Pearson correlation", 5, _pearson)
     elif quantity == "spearman":

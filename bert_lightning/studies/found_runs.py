@@ -1,4 +1,4 @@
-"""The runs to which paths of a user lead: run directories, folders of runs, and studies."""
+"""The runs that a user's paths name: run directories, folders of runs, and studies."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from bert_lightning.wording import first_line
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run to which a path leads, whether it has finished or not.
+    """A run that a path leads to, finished or not.
 
     Attributes:
-        directory: its run directory, which a planned run may not have yet.
-        seed: its seed.
-        state: `finished` if its results count. Otherwise `failed`, `interrupted`, `unfinished` (it still trains, or
-            it was killed), `damaged`, or, in a study, a state of the study's record: `waiting`, `running`,
-            `pruned`, `blocked`, or `missing` if its directory is gone.
+        directory: its run directory. It may not exist yet.
+        seed: its seed; 0 if it cannot be read.
+        state: `finished` if its results count. Otherwise `failed`, `interrupted`, `unfinished` (still training, or
+            killed) or `damaged`. In a study also `waiting`, `running`, `pruned` or `blocked`, as in the record, or
+            `missing` if its directory is gone.
         message: why it has not finished, on one line; empty if that is not recorded.
-        run: what it wrote; None if there is nothing to read.
-        recorded: its entry in the record of a study.
+        run: its content; None if it cannot be read.
+        recorded: its entry in the record of a study; None if it belongs to none.
     """
 
     directory: RunDirectory
@@ -55,7 +55,7 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything to which paths lead.
+    """All studies and runs that some paths lead to.
 
     Attributes:
         studies: the studies, in the order of the paths.
@@ -71,18 +71,19 @@ class Found:
 
 
 def is_done(found: FoundRun) -> bool:
-    """Return whether the results of a run count."""
+    """Return whether a run has finished, so that its results count."""
     return found.state == FINISHED
 
 
 def find_runs(paths: Sequence[Path]) -> Found:
-    """Find the runs to which paths lead. A run that several paths lead to counts once.
+    """Find the runs that some paths lead to. A run that several paths lead to counts once.
 
     Args:
         paths: run directories, folders that hold some at any depth, and folders of studies.
 
     Raises:
-        InputError: a path is missing or holds no run, a run that is named itself is damaged, or a study's record is.
+        InputError: a path is missing, cannot be read or holds no run, the record of a study is damaged, or a run
+            directory that is itself one of the paths is damaged.
     """
     found, seen = Found(), set()
     for path in paths:
@@ -94,7 +95,7 @@ def find_runs(paths: Sequence[Path]) -> Found:
         if problems:
             raise InputError(problems[0])
         if not here:
-            raise InputError(f"{path} is not a run directory, and there is none in it, and no {STUDY}")
+            raise InputError(f"{path} is not a run directory, and holds neither a run directory nor a {STUDY}")
         for folder in here:
             place = os.path.realpath(folder)
             if place in seen:
@@ -110,11 +111,11 @@ def find_runs(paths: Sequence[Path]) -> Found:
 
 
 def found_run(directory: RunDirectory, *, strict: bool = False) -> FoundRun:
-    """Read a run directory that no record describes.
+    """Read a run directory, without the record of a study.
 
     Args:
         directory: the run.
-        strict: whether a damaged run is an error.
+        strict: whether a damaged run is an error. Otherwise its state is `damaged`.
 
     Raises:
         InputError: the run is damaged, or has logged nothing, and `strict` is set.
@@ -148,7 +149,7 @@ def _seed_of(directory: RunDirectory) -> int:
 
 
 def ending_of(manifest: Mapping[str, object]) -> tuple[str, str]:
-    """Return the state of a run and why it has not finished, as its manifest says."""
+    """Return the state of a run and why it has not finished, from its manifest."""
     ended = manifest.get("ended")
     if ended == FINISHED:
         return FINISHED, ""
@@ -186,6 +187,6 @@ def _of_record(folder: Path, recorded: RecordedRun) -> FoundRun:
 
 
 def _one_line(message: str | None) -> str:
-    """Return the last line of what a run printed that says something."""
+    """Return the last line of a message that is not blank."""
     lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -1,4 +1,4 @@
-"""Where the runs of a study train: the protocol of launchers, and the launcher of this machine."""
+"""Launchers, which train the runs of a study: their protocol, and the launcher of this machine."""
 
 import os
 import queue
@@ -13,7 +13,7 @@ from bert_lightning.cores import usable_cores
 from bert_lightning.errors import InputError
 from bert_lightning.studies.processes import Processes, begin_log, lock_for_children, running_process, with_cores
 
-# Seconds between two looks at a process of an earlier command.
+# Seconds between two checks of a process of an earlier command.
 _POLL = 0.5
 
 
@@ -22,12 +22,12 @@ class Job:
     """One process of `fit` for a run of a study.
 
     Attributes:
-        name: stage, arm and seed.
-        arguments: those after `fit`.
+        name: stage, arm and seed, for messages.
+        arguments: the arguments of `fit`.
         directory: the run directory.
-        log: the file of what it prints.
-        num_processes: how many processes train together.
-        uses_gpu: whether it may use a CUDA device.
+        log: the file for its output.
+        num_processes: how many processes (ranks) train the run together.
+        uses_gpu: whether it may use CUDA devices.
         environment: variables in addition to those of this process.
     """
 
@@ -41,11 +41,11 @@ class Job:
 
 
 class Launcher(Protocol):
-    """Where runs train. Each run is given to it in a thread of its own, and at most `num_jobs` at the same time.
+    """A place where runs train. Each run is passed to it in a separate thread, at most `num_jobs` at the same time.
 
     Attributes:
         num_jobs: how many runs train at the same time.
-        at_stop: what `stop` does to so many runs (`{num}`).
+        at_stop: message about the effect of `stop`, with `{num}` for the number of runs.
     """
 
     num_jobs: int
@@ -54,32 +54,33 @@ class Launcher(Protocol):
     def wait_for_earlier(self, job: Job, say: Callable[[str], None]) -> bool:
         """Wait while a process that an earlier command started still trains the run, or until `stop` is called.
 
-        Returns whether there was one.
-
         Args:
             job: the run.
-            say: gets a line about what is waited for.
+            say: receives a message about the process.
+
+        Returns:
+            Whether there was such a process.
         """
 
     def run(self, job: Job) -> int | None:
         """Train, and return the exit status of `fit`, negative for a signal; None if `stop` came before the start.
 
-        What `fit` prints is appended to the log of the job.
+        The output of `fit` is appended to the log of the job.
         """
 
     def stop(self) -> None:
-        """Let all runs write checkpoints and end, so that `run` returns. No other one starts."""
+        """Let all runs write checkpoints and end, so that `run` returns. No further run starts."""
 
 
 class LocalLauncher:
-    """The launcher of this machine, whose cores and CUDA devices it divides among the runs.
+    """The launcher of this machine. It divides the cores and CUDA devices among the runs.
 
-    A run that an earlier command left behind holds a lock on its log: the process has it from its parent, so it ends
-    with the last process of the run.
+    Each process of a run inherits a lock on the log of the run. So the lock is held until the last of them has ended,
+    even if this command was killed, and a later command waits for it.
 
     Args:
         num_jobs: how many runs train at the same time.
-        devices: the names of the CUDA devices; none are divided if it is empty.
+        devices: the names of the CUDA devices to divide; empty to leave all devices to each run.
     """
 
     at_stop = "ending {num} run(s), which write their checkpoints"
@@ -98,7 +99,7 @@ class LocalLauncher:
         return wait_while(lambda: None if self._processes.ended else running_process(job.directory), job, say)
 
     def run(self, job: Job) -> int | None:
-        """Train in a process with a session of its own."""
+        """Train in a process that leads its own session, which signals of the terminal do not reach."""
         place = self._places.get()
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ class LocalLauncher:
         self._processes.end()
 
     def _environment(self, job: Job, place: int) -> dict[str, str]:
-        """Return the variables of a process: its share of the machine, and a port that no other run here has."""
+        """Return the variables of a process: its share of the cores and devices, and a port for its ranks alone."""
         environment = {**os.environ, **job.environment}
         if self.num_jobs > 1:
             environment = with_cores(environment, max(1, usable_cores() // self.num_jobs), job.num_processes)
@@ -148,9 +149,9 @@ def wait_while(other: Callable[[], str | None], job: Job, say: Callable[[str], N
     """Wait while another process trains a run, and return whether one did.
 
     Args:
-        other: returns that process, or None.
+        other: returns a description of that process, or None.
         job: the run.
-        say: gets a line about what is waited for.
+        say: receives a message about the process, once.
     """
     has_waited = False
     while (process := other()) is not None:
@@ -162,10 +163,15 @@ def wait_while(other: Callable[[], str | None], job: Job, say: Callable[[str], N
 
 
 def check_shares(num_jobs: int, devices: Sequence[str], num_processes: int) -> None:
-    """Check that so many runs fit on the CUDA devices at the same time.
+    """Check that there are enough CUDA devices for some runs at the same time.
+
+    Args:
+        num_jobs: how many runs train at the same time.
+        devices: the CUDA devices.
+        num_processes: the processes of a run, each of which needs a device. Runs of one process may share devices.
 
     Raises:
-        InputError: they do not.
+        InputError: there are too few.
     """
     if devices and num_processes > 1 and num_processes * num_jobs > len(devices):
         raise InputError(
@@ -175,7 +181,7 @@ def check_shares(num_jobs: int, devices: Sequence[str], num_processes: int) -> N
 
 
 def visible_devices() -> list[str]:
-    """Return the names of the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    """Return the names of the CUDA devices that this process may use, in the form of CUDA_VISIBLE_DEVICES."""
     import torch
 
     num = torch.cuda.device_count()

@@ -13,7 +13,7 @@ from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.run_folders import run_folders
 
 DEFAULT_FOLDERS = (Path("runs"), Path("studies"))
-# States of which nothing more will come by itself.
+# Runs in these states do not change by themselves.
 ENDED = ("finished", "failed", "interrupted", "killed", "damaged", "blocked", "pruned")
 FAILED = ("failed", "killed", "damaged")
 
@@ -24,7 +24,7 @@ class Overview:
 
     Attributes:
         runs: all of them, those of a study in the order of its record.
-        problems: sentences about what could not be read.
+        problems: sentences about folders and records that could not be read.
     """
 
     runs: list[RunStatus]
@@ -62,7 +62,7 @@ def overview(paths: Sequence[Path]) -> Overview:
 
 
 def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:
-    """Return the runs of a study; those on the disk, if its record cannot be read."""
+    """Return the runs of a study. If its record cannot be read, return the runs that are on the disk."""
     try:
         record = StudyRecord.read(folder)
     except InputError as error:
@@ -76,7 +76,7 @@ def _runs_of_study(folder: Path, problems: list[str]) -> list[RunStatus]:
 
 
 def _recorded_status(folder: Path, run: RecordedRun, is_running: bool) -> RunStatus:
-    """Return the state of a run of a study. What its directory says counts, and the record says the rest."""
+    """Return the state of a run of a study: that of its directory or, where this lacks it, that of the record."""
     directory, message = folder / run.directory, " ".join((run.message or "").split())
     status = read_status(directory) if directory.is_dir() else None
     if status is None:
@@ -92,7 +92,7 @@ def _recorded_status(folder: Path, run: RecordedRun, is_running: bool) -> RunSta
     elif run.state == "pruned" and status.state != "running":
         status = replace(status, state="pruned", message=message)
     elif run.state in ("failed", "blocked") and status.state in ("killed", "damaged"):
-        # A process that ended before it wrote anything, or by a crash, has only the exit status of the record.
+        # If a process crashed, or ended before it wrote anything, only the record has its exit status.
         status = replace(status, state=run.state, message=message or status.message)
     arm = run.arm if run.trial is None else f"{run.arm} (trial {run.trial})"
     return replace(status, stage=run.stage, arm=arm, seed=run.seed)

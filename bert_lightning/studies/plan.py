@@ -1,4 +1,4 @@
-"""The plan of a study: all of its runs, each checked, with its directory and the runs that it starts from."""
+"""The plan of a study: all of its runs, with loaded experiments, run directories and upstream runs."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ from bert_lightning.studies.record import RecordedRun
 from bert_lightning.studies.stages import Stage
 from bert_lightning.studies.study_file import Study
 
-# A study with more runs is started on purpose only.
+# A study with more runs needs --yes.
 MANY_RUNS = 100
-# Nobody means a study with more, and each run of a plan takes memory and time.
+# A study with more runs is a mistake: each run of a plan takes memory and time.
 _MOST_RUNS = 100_000
 # The data of all tasks of a sequence, and the sections that do not decide them.
 TASKS, _OF_PLACE = "sequence.tasks", ("sequence", "continual")
-# The folder of all runs, in that of the study.
+# The folder of all runs, in the folder of the study.
 RUNS = "runs"
 
 
@@ -35,9 +35,9 @@ class PlannedRun:
         arm: its arm.
         seed: value of `seed_everything`.
         files: experiment files.
-        settings: dotted key -> value, over the files, without what comes from upstreams.
-        upstreams: dotted key -> the run whose directory it gets.
-        experiment: its settings, with the identity of each upstream in place of a path.
+        settings: dotted key -> value, which override the files; without the keys of `upstreams`.
+        upstreams: dotted key -> the upstream run whose directory becomes its value.
+        experiment: its settings, with the identity of each upstream run in place of its directory.
     """
 
     stage: str
@@ -50,7 +50,7 @@ class PlannedRun:
 
     @property
     def directory(self) -> str:
-        """The run directory, relative to the folder of the study. It depends on the settings alone."""
+        """The run directory, relative to the folder of the study. It depends only on the settings."""
         return f"{RUNS}/{self.experiment.experiment}/{self.experiment.identity}"
 
     @property
@@ -59,16 +59,16 @@ class PlannedRun:
         return run_name(self.stage, self.arm.name, self.seed)
 
     def arguments(self, path_of: Callable[["PlannedRun"], Path]) -> list[str]:
-        """Return the arguments of `fit` after its options: files and settings.
+        """Return the experiment files and settings as arguments of `fit`.
 
         Args:
-            path_of: gives the run directory of an upstream.
+            path_of: function from an upstream run to its directory.
         """
         starts = {key: str(path_of(run)) for key, run in self.upstreams.items()}
         return ["--config", *map(str, self.files), *as_overrides({**self.settings, **starts})]
 
     def recorded(self) -> RecordedRun:
-        """Return the run as the record of the study has it before it starts."""
+        """Return the entry of the run in the record of the study before it starts."""
         return RecordedRun(self.stage, self.arm.name, dict(self.arm.values), self.seed, self.directory)
 
 
@@ -89,8 +89,8 @@ def plan_runs(study: Study, allowed: Sequence[str] = ()) -> list[PlannedRun]:
         allowed: modules that a `class_path` of an experiment may import.
 
     Raises:
-        InputError: an experiment has a fault, two runs are the same, or a name of an arm is unknown. The message
-            names the study file, the arm and the key.
+        InputError: an experiment has a fault, two runs have equal settings, or `compare` or `published` names an
+            unknown arm. The message names the study file, the arm and the key.
     """
     if not study.seeds:
         study.fail("the key seeds is missing: it lists the seeds of each arm, such as [1, 2, 3, 4, 5]")
@@ -115,7 +115,10 @@ def plan_runs(study: Study, allowed: Sequence[str] = ()) -> list[PlannedRun]:
 
 
 def count_runs(study: Study) -> int:
-    """Return the number of runs of a study, without loading their experiments."""
+    """Return an upper bound on the number of runs of a study, without loading their experiments.
+
+    It is exact unless an arm of a stage sets the key that `from` would set.
+    """
     return num_arms(study) * len(study.seeds)
 
 
@@ -132,10 +135,10 @@ def plan_run(
 
     Args:
         study: the study.
-        stage: its stage.
-        arm: its arm.
+        stage: the stage of the run.
+        arm: the arm of the run.
         seed: value of `seed_everything`.
-        upstreams: dotted key -> the run whose directory it gets.
+        upstreams: dotted key -> the upstream run whose directory becomes its value.
         allowed: modules that a `class_path` of the experiment may import.
         tasks: what `data_of_tasks` returned, if the stage is a task of a sequence.
 
@@ -151,7 +154,7 @@ def plan_run(
     except InputError as error:
         _refuse(study, stage, arm, str(error))
     if experiment.trainer.num_nodes > 1:
-        # It would wait for the other machines until its timeout.
+        # The run would wait for the other machines until its timeout.
         _refuse(study, stage, arm, "trainer.num_nodes is above 1, and a study trains each run on one machine")
     return PlannedRun(stage.name, arm, seed, stage.base, settings, dict(upstreams), experiment)
 
@@ -177,12 +180,12 @@ def data_of_tasks(study: Study, arm: Arm, allowed: Sequence[str]) -> list[dict[s
 
 
 def as_overrides(settings: Mapping[str, object]) -> list[str]:
-    """Return settings as the command line of `fit` has them, so that the parent and the run read the same."""
+    """Return settings in the form of the command line of `fit`, so that the study and the run parse the same text."""
     return [f"--{key}={value if isinstance(value, str) else flow_yaml(value)}" for key, value in settings.items()]
 
 
 def _refuse(study: Study, stage: Stage, arm: Arm, message: str) -> NoReturn:
-    """Raise the error about the experiment of an arm.
+    """Raise an error about the experiment of an arm.
 
     Raises:
         InputError: always.
@@ -196,16 +199,16 @@ def _refuse(study: Study, stage: Stage, arm: Arm, message: str) -> NoReturn:
 
 
 def _line_with(text: str, key: str) -> int | None:
-    """Return the first line that gives a key a value."""
+    """Return the number of the first line that gives a key a value; None if there is none."""
     found = re.search(rf"(?m)(?<![\w.]){re.escape(key)}[\"']?\s*:", text)
     return text.count("\n", 0, found.start()) + 1 if found else None
 
 
 def _check_new(study: Study, run: PlannedRun, owners: dict[str, PlannedRun]) -> None:
-    """Check that no other run of the study has the same settings, and remember this one.
+    """Check that no other run of the study has the same settings, and add this one to `owners`.
 
     Raises:
-        InputError: another one has.
+        InputError: another run has the same settings.
     """
     other = owners.setdefault(run.directory, run)
     if other is not run:
@@ -223,7 +226,7 @@ def _check_names(study: Study, arms: Mapping[str, Sequence[Arm]]) -> None:
     known = list(dict.fromkeys(arm.name for of_stage in arms.values() for arm in of_stage))
     baseline = study.compare.baseline
     if baseline is not None and baseline not in known:
-        study.fail(f"the baseline {baseline!r} is no arm{nearest(baseline, known)}", "compare", "baseline")
+        study.fail(f"the baseline {baseline!r} is not an arm{nearest(baseline, known)}", "compare", "baseline")
     for name in study.published:
         if name not in known:
-            study.fail(f"published names {name!r}, which is no arm{nearest(name, known)}", "published", name)
+            study.fail(f"published names {name!r}, which is not an arm{nearest(name, known)}", "published", name)

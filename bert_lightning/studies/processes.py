@@ -1,4 +1,4 @@
-"""The processes of `fit` that studies and `fit --seeds` start, and what they share of the machine."""
+"""The processes of `fit` that studies and `fit --seeds` start, their cores, and the locks on their logs."""
 
 import errno
 import fcntl
@@ -20,7 +20,7 @@ from bert_lightning.cores import CORES_VARIABLE
 from bert_lightning.runs.lock import NAME as LOCK
 from bert_lightning.runs.lock import holder, lock_holder
 
-# Seconds that the other processes of a run have to end after the first one, and again after they are asked to.
+# Seconds that the other processes of a run have to end after the first one, and again after SIGTERM.
 _GRACE = 10.0
 _SOME = "a process of an earlier command"
 
@@ -28,11 +28,11 @@ _SOME = "a process of an earlier command"
 class Processes:
     """The processes of `fit` that run now.
 
-    If the context is left by an exception, such as an interrupt, it ends them. Whoever waits for one in `fit` gets
-    its status after it has written its checkpoint.
+    As a context manager it ends them if an exception, such as an interrupt, leaves the context. Each call of `fit`
+    then returns the status of its process, after that has written its checkpoint.
 
     Attributes:
-        ended: whether they were asked to end; then no other one starts.
+        ended: whether `end` was called. Then no further process starts.
     """
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class Processes:
         output: IO[bytes] | None = None,
         own_session: bool = False,
     ) -> int | None:
-        """Run `fit` to its end, and return its exit status; None if no process may start any more.
+        """Run the command `fit` to its end, and return its exit status; None if `end` was called before.
 
         Args:
-            arguments: those after `fit`.
-            environment: all variables of the process.
-            output: gets what the process prints; None for the streams of this process.
-            own_session: whether the process leads a session of its own. Then signals of the terminal do not reach it,
-                and processes that it left behind are ended.
+            arguments: the arguments of `fit`.
+            environment: all environment variables of the process.
+            output: the file for the output of the process; None for the streams of this process.
+            own_session: whether the process leads its own session. Then signals of the terminal do not reach it, and
+                processes that it leaves behind are ended.
         """
         command = [sys.executable, "-m", "bert_lightning", "fit", *arguments]
         with self._starting:
@@ -81,7 +81,7 @@ class Processes:
                 _end_group(process.pid)
 
     def end(self) -> None:
-        """Let the processes write checkpoints and end, and start no other one."""
+        """Let the processes write checkpoints and end, and start no further one."""
         with self._starting:
             self.ended = True
         for process in list(self._running):
@@ -96,9 +96,9 @@ class Processes:
 
 
 def _end_group(leader: int) -> None:
-    """End what is left of a process group whose leader has ended, such as other processes of a training.
+    """End the processes of a group whose leader has ended, such as the other ranks of a training.
 
-    They would wait for the leader, for half an hour, with their memory and the log of the run.
+    They would wait for the leader for half an hour, and keep their memory and the lock on the log of the run.
     """
     for number in (0, signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, PermissionError):
@@ -113,19 +113,19 @@ def _end_group(leader: int) -> None:
 
 
 def with_cores(environment: Mapping[str, str], num_cores: int, num_processes: int = 1) -> dict[str, str]:
-    """Return an environment in which a training of some processes uses a number of cores.
+    """Return an environment in which the processes of one training use a number of cores together.
 
-    The user's own OMP_NUM_THREADS stays.
+    An OMP_NUM_THREADS that the user has set stays.
     """
     threads = str(max(1, num_cores // num_processes))
     return {"OMP_NUM_THREADS": threads, CORES_VARIABLE: str(num_cores), **environment}
 
 
 def lock_for_children(log: IO[bytes]) -> bool:
-    """Lock an open log, and return False if another process has done so.
+    """Lock an open log, and return False if another process holds its lock.
 
-    The processes that inherit it keep the lock, however this process ends, until the last of them has ended. A file
-    system without locks counts as free; the lock of the run directory warns about that.
+    Child processes inherit the open file, so the lock is held until the last of them has ended, however this process
+    ends. On a file system without locks it returns True; the lock of the run directory warns about that.
     """
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,7 +135,7 @@ def lock_for_children(log: IO[bytes]) -> bool:
 
 
 def begin_log(log: IO[bytes], arguments: Sequence[str]) -> None:
-    """Write the line with which the output of a process of `fit` begins: time, machine and command."""
+    """Write a heading to the log before the output of a process of `fit`: time, machine and command."""
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     line = f"=== {started} on {socket.gethostname()}: bert-lightning fit {shlex.join(arguments)}\n"
     log.write(line.encode())
@@ -143,10 +143,10 @@ def begin_log(log: IO[bytes], arguments: Sequence[str]) -> None:
 
 
 def running_process(directory: Path) -> str | None:
-    """Return the process that trains a run now, such as `process 17 on node3`; None if none does."""
+    """Return a description of the process that trains a run now, such as `process 17 on node3`; None without one."""
     with suppress(FileNotFoundError), open(f"{directory}.log", "r+b") as log:
         if not lock_for_children(log):
-            # It may be about to lock the directory, where this process must not be in its way.
+            # The process may be about to lock the directory. Trying to lock it here could make that fail.
             with suppress(OSError):
                 return (directory / LOCK).read_text(encoding="utf-8").strip() or _SOME
             return _SOME
@@ -154,9 +154,9 @@ def running_process(directory: Path) -> str | None:
 
 
 def signal_run(directory: Path, number: signal.Signals) -> bool:
-    """Send a signal to the first process of a run that trains on this machine, and return whether there is one.
+    """Send a signal to the first process of a run that trains on this machine, and return whether it was sent.
 
-    The others of the run learn of it from the first. A run that has not locked its directory yet gets none.
+    The first process tells the other ranks. A run that has not locked its directory yet does not get the signal.
     """
     try:
         name = lock_holder(directory) or ""

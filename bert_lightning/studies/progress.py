@@ -12,7 +12,7 @@ from bert_lightning.studies.states import Directories, current, has_other_start
 TO_DO: tuple[State, ...] = ("waiting", "interrupted", "running")
 STALE = "stale: the run that it starts from was trained again, with other weights"
 _OTHER = "its directory holds a run with other settings"
-# Runs that start from a run in one of these states cannot start.
+# A run whose upstream run is in one of these states cannot start.
 _BLOCKING: tuple[State, ...] = ("failed", "blocked")
 
 
@@ -25,14 +25,14 @@ class Progress:
         before: the last record; None if there is none.
 
     Attributes:
-        directories: where the runs are.
-        runs: each run as it is recorded now.
+        directories: the directories of the runs.
+        runs: run -> its present entry for the record.
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlannedRun], before: StudyRecord | None) -> None:
         self.folder = folder
         self.directories = Directories(folder, plan)
-        # Runs that were stopped from outside, or killed for their memory, do not start again at once.
+        # Runs that were stopped from outside, or killed because memory was short, start again with the next command.
         self._stopped: set[PlannedRun] = set()
         known = {run.directory: run for run in (before.runs if before is not None else ())}
         self.runs: dict[PlannedRun, RecordedRun] = {}
@@ -40,7 +40,7 @@ class Progress:
             directory = self.directories[run]
             self.runs[run] = current(run, folder, directory, known.get(directory))
         for run, recorded in list(self.runs.items()):
-            # A directory that the record has was compared when it came into it.
+            # A directory in the last record was compared when it was added.
             if recorded.directory not in known and self.directories.is_other_run(run):
                 self.runs[run] = replace(recorded, state="failed", message=_OTHER)
             elif self._is_stale(run):
@@ -48,7 +48,7 @@ class Progress:
         self.block()
 
     def recorded(self) -> list[RecordedRun]:
-        """Return the runs as the record of the study has them."""
+        """Return the entries of the runs for the record of the study."""
         return list(self.runs.values())
 
     def startable(self) -> list[PlannedRun]:
@@ -62,13 +62,13 @@ class Progress:
         ]
 
     def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
-        """Return what became of a run whose process has ended, as this study takes it."""
+        """Return the entry of a run after its process has ended. A subclass may change its state."""
         if recorded.state == "interrupted":
             self._stopped.add(run)
         return recorded
 
     def block(self) -> None:
-        """Give waiting runs the state `blocked` if an upstream run failed, and take it back if it no longer does."""
+        """Set waiting runs to `blocked` if an upstream run failed or is blocked, and back to `waiting` otherwise."""
         for run, recorded in self.runs.items():
             states = [self.runs[each].state for each in run.upstreams.values()]
             blocker = next((each for each in run.upstreams.values() if self.runs[each].state in _BLOCKING), None)
@@ -78,7 +78,7 @@ class Progress:
                 self.runs[run] = replace(recorded, state="waiting", message=None)
 
     def retry_failed(self) -> None:
-        """Let failed runs train again: they resume. Folders of stale ones get other names, and these begin anew."""
+        """Let failed runs train again. They resume, except stale ones: these start over in new directories."""
         for run, recorded in self.runs.items():
             if recorded.state != "failed":
                 continue
@@ -89,7 +89,7 @@ class Progress:
         self.block()
 
     def find_stale(self, upstream: PlannedRun) -> None:
-        """Mark the finished runs that started from other weights than a run has now, which has just finished."""
+        """Mark runs as stale that started from other weights than those of an upstream run that has just finished."""
         for run, recorded in self.runs.items():
             if upstream in run.upstreams.values() and self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)

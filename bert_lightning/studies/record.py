@@ -1,4 +1,4 @@
-"""The record of a study, `study.json`: what was asked, which runs belong to it, and what became of each."""
+"""The record of a study, `study.json`: its question, its runs, and the state of each."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ FORMAT = 1
 State = Literal["waiting", "running", "finished", "failed", "interrupted", "pruned", "blocked"]
 """State of a run.
 
-A failed run ended by an error. An interrupted one was stopped or killed, and resumes. A blocked one has an upstream
-run that did not finish. A pruned one was stopped by a search, because other trials were better.
+A failed run ended with an error. An interrupted run was stopped or killed, and can resume. A blocked run has an
+upstream run that failed. A pruned run was stopped by a search, because other trials were better.
 """
 
 # The states of runs that `ablate` trains.
@@ -32,7 +32,8 @@ class Compare:
     Attributes:
         metric: names of the metrics, such as val/accuracy; empty for all.
         baseline: the arm that the others are compared with; None for the first arm of each stage.
-        equivalence: the largest difference that counts as none; None if the study does not ask about equivalence.
+        equivalence: the margin within which arms count as equal, in units of the metric; None if the study does not
+            ask about equivalence.
     """
 
     metric: tuple[str, ...] = ()
@@ -46,16 +47,16 @@ class RecordedRun:
 
     Attributes:
         stage: name of its stage.
-        arm: name of its arm, which is the same down a chain of stages until a stage adds axes of its own.
-        values: dotted key -> value of the arm's axes, those of earlier stages too. A key that two stages vary has the
-            name of the later stage before it, as in `rte/optimizer.learning_rate`.
+        arm: name of its arm. A later stage has the same names, unless it adds axes or arms.
+        values: dotted key -> value of the arm's axes, including those of earlier stages. If two stages vary a key,
+            the later one has its stage in front, as in `rte/optimizer.learning_rate`.
         seed: value of `seed_everything`.
-        directory: its run directory, relative to the folder of the study. It may not exist yet. What the run prints
-            is in a file beside it, with `.log` after its name.
-        state: what became of it.
+        directory: its run directory, relative to the folder of the study. It may not exist yet. The output of the run
+            is in the file `<directory>.log`.
+        state: its state.
         status: exit status of its last process, negative for the signal that killed it; None if none has ended.
-        message: why it is not finished; None if there is nothing to say.
-        seconds: the time that it took, over all of its processes.
+        message: why it has not finished; None if it has, or if that is not known.
+        seconds: the time that it took, summed over its sessions.
         attempts: how many processes were started for it.
         trial: number of its trial in a search; None outside searches.
     """
@@ -74,7 +75,7 @@ class RecordedRun:
 
     @property
     def log(self) -> str:
-        """The file of what it prints, relative to the folder of the study."""
+        """The file with its output, relative to the folder of the study."""
         return f"{self.directory}.log"
 
 
@@ -84,15 +85,15 @@ class StudyRecord:
 
     Attributes:
         study: its name.
-        question: the question that it answers.
+        question: the question that it asks.
         file: text of the study file.
         version: version of this package that wrote it.
         stages: names of the stages, each after those that it starts from.
         runs: all runs, stage by stage; the first arm of a stage is its baseline.
-        compare: what the study compares.
+        compare: the metrics and the baseline of its comparison.
         published: arm -> published figures.
-        search: what a search adds, among it `arms`: for each searched arm, under the name that its best trial has
-            with fresh seeds, what the search found; None if there was none.
+        search: settings and results of a search; None without one. Its entry `arms` maps the name of each searched
+            arm, under which its best trial runs with fresh seeds, to the results of `outcome_of`.
     """
 
     study: str
@@ -107,7 +108,7 @@ class StudyRecord:
 
     @property
     def of_searches(self) -> tuple[RecordedRun, ...]:
-        """The runs of searches: their trials, and those of the best trial with fresh seeds."""
+        """The runs of searches: trials, and runs of the best trial with fresh seeds."""
         return tuple(run for run in self.runs if self._is_of_search(run))
 
     @property
@@ -149,7 +150,7 @@ class StudyRecord:
             if values["format"] > FORMAT:
                 raise InputError(
                     f"{path} was written by version {values.get('version')} of this package in a later format: "
-                    "install that version to go on with this study"
+                    "install that version to continue this study"
                 )
             return cls._of(values)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -161,7 +162,7 @@ class StudyRecord:
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Write the record, complete or not at all."""
+        """Write the record atomically."""
         values = dataclasses.asdict(self)
         for run in values["runs"]:
             if run["trial"] is None:
@@ -200,6 +201,6 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the fields of a dataclass, without keys that a later version may have added."""
+    """Return the values that are fields of a dataclass, without keys that a later version may have added."""
     names = {each.name for each in dataclasses.fields(cls)}
     return {name: value for name, value in values.items() if name in names}

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Comparison(NamedTuple):
-    """Result of training a run again."""
+    """Result of training a run again and comparing both runs."""
 
     num_values: int
     """number of compared values: one per metric and step"""
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     weights: tuple[str, str]
     """SHA-256 of the final weights, before and now"""
     circumstances: list[str]
-    """changed versions, hardware, settings, commits and patches of uncommitted files"""
+    """changes of versions, hardware, settings, commits and patches of uncommitted files, one sentence each"""
 
     @property
     def equal(self) -> bool:
@@ -65,7 +65,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
 
     Args:
         path: directory of the finished run.
-        output: directory for the new run; beside the old one if None.
+        output: directory for the new run; by default `<path>-reproduced`.
         allowed: modules that a `class_path` of the run may import.
 
     Returns:
@@ -103,7 +103,7 @@ def reproduce(path: Path, output: Path | None, allowed: Sequence[str] = ()) -> C
 
 
 def compare(before: RunDirectory, now: RunDirectory) -> Comparison:
-    """Compare two finished runs: their metrics, except timings, and their final weights."""
+    """Compare two finished runs: their final weights, and their metrics except those of time and memory."""
     old, new = comparable_values(before.read_metrics(), now.read_metrics())
     manifests = before.read_manifest(), now.read_manifest()
     # A resumed run has several sessions, and something may have changed between two of them.

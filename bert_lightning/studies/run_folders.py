@@ -11,10 +11,14 @@ from bert_lightning.studies.record import NAME as STUDY
 
 
 def run_folders(folder: Path, problems: list[str], above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the studies and run directories in a folder, which may be one itself, in natural order.
+    """Yield the studies and run directories in a folder, at any depth and in natural order.
 
-    A directory of a run that lacks its configuration is among them. Folders that cannot be read are added to
-    `problems`.
+    A run directory that lacks its configuration is yielded too.
+
+    Args:
+        folder: the folder, which may itself be a study or run directory.
+        problems: receives a sentence about each folder that cannot be read.
+        above: the folders that contain this one, so that a link to one of them is not followed.
     """
     if any((folder / name).is_file() for name in (STUDY, SETTINGS)) or _may_be_a_run(folder):
         yield folder
@@ -41,7 +45,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_a_run(folder: Path) -> bool:
-    """Return whether a folder has a manifest and checkpoints. Folders of data have a manifest, too."""
+    """Return whether a folder has a manifest and checkpoints. A manifest alone may be that of a token store."""
     return (folder / MANIFEST).is_file() and (folder / "checkpoints").is_dir()
 
 

@@ -1,4 +1,4 @@
-"""The running of a study: runs train one after the other or at the same time, and the record follows them."""
+"""The runner of a study: it trains the runs, several at a time, and keeps the record up to date."""
 
 import threading
 import time
@@ -22,11 +22,11 @@ from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.states import after_process, current
 from bert_lightning.wording import duration
 
-# How many lines of a failed run are shown.
+# How many of the last lines of a failed run are printed.
 _SHOWN_LINES = 6
-# Seconds between two looks at the runs that train, for the line about them.
+# Seconds between two updates of the status line.
 _REFRESH = 2.0
-# W&B accepts tags of at most so many characters.
+# The most characters that W&B allows in a tag.
 _LONGEST_TAG = 64
 
 
@@ -34,21 +34,21 @@ class Reporter(Protocol):
     """A receiver of messages while a study runs."""
 
     def line(self, text: str) -> None:
-        """Tell something once."""
+        """Print a message."""
 
     def status(self, text: str) -> None:
-        """Tell what runs now; the next call replaces it."""
+        """Show which runs are training. The next call replaces the text."""
 
 
 class PrintedLines:
-    """A reporter that prints its lines alone."""
+    """A reporter that prints the messages, and shows no status."""
 
     def line(self, text: str) -> None:
-        """Print."""
+        """Print a message at once, also if the output is a pipe."""
         print(text, flush=True)
 
     def status(self, text: str) -> None:
-        """Do nothing."""
+        """Show nothing."""
 
 
 class Runner:
@@ -57,8 +57,8 @@ class Runner:
     Args:
         progress: the runs and their states.
         launcher: where they train.
-        reporter: is told what happens.
-        record: the record of the study, with runs only if they are not in `progress`.
+        reporter: receives messages about the progress.
+        record: the record of the study. It contains only runs that are not in `progress`.
         allowed: modules that a `class_path` of an experiment may import.
     """
 
@@ -72,7 +72,7 @@ class Runner:
     ) -> None:
         self._progress, self._launcher, self._reporter = progress, launcher, reporter
         self._record, self._allowed = record, allowed
-        # Runs of searches in the same folder; in a search, those of the arms.
+        # Other runs in the same folder: those of searches or, in a search, those of the arms.
         self._others = record.runs
         self._writing = threading.Lock()
         self._training: dict[Future[RecordedRun], PlannedRun] = {}
@@ -80,9 +80,9 @@ class Runner:
         self._num_ended = len([run for run in progress.runs.values() if run.state not in TO_DO])
 
     def run(self) -> StudyRecord:
-        """Train, and return the record. The record on disk is right at each moment, up to the runs that train.
+        """Train all runs, and return the record. The record on the disk is written whenever a state changes.
 
-        On an interrupt, all runs write checkpoints and end, and the record has their states, before it goes on.
+        On an interrupt, all runs write checkpoints and end, and their states are recorded, before it is raised again.
         """
         self._write()
         with ThreadPoolExecutor(self._launcher.num_jobs) as pool:
@@ -102,7 +102,7 @@ class Runner:
         return self._record
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Give free places to runs, in the order of the plan."""
+        """Start runs in the order of the plan, until the launcher has no free place."""
         for run in self._progress.startable():
             if len(self._training) == self._launcher.num_jobs:
                 return
@@ -110,11 +110,11 @@ class Runner:
                 self._training[pool.submit(self._train, run)] = run
 
     def _train(self, run: PlannedRun) -> RecordedRun:
-        """Train a run in a thread of its own, and return what became of it."""
+        """Train a run, and return its entry for the record. Each call has its own thread."""
         before = self._progress.runs[run]
         folder, directory = self._progress.folder, before.directory
         job = self._job(run, directory)
-        # An earlier command may have started a process that has ended only now.
+        # A process of an earlier command may have trained the run until now.
         is_known = not self._launcher.wait_for_earlier(job, self._reporter.line) and before.state != "running"
         found = current(run, folder, directory, before)
         if found.state == "finished" or (found.state == "failed" and not is_known):
@@ -134,11 +134,10 @@ class Runner:
         path, trainer = self._progress.folder / directory, run.experiment.trainer
         modules = [word for module in self._allowed for word in ("--allow-module", module)]
         arguments = run.arguments(self._progress.directories.path)
-        environment = {
-            "WANDB_RUN_GROUP": self._record.study,
-            "WANDB_JOB_TYPE": run.stage,
-            "WANDB_TAGS": ",".join(tags(run.arm.values)),
-        }
+        environment = {"WANDB_RUN_GROUP": self._record.study, "WANDB_JOB_TYPE": run.stage}
+        # W&B refuses an empty variable. An arm without settings has no tags.
+        if own := tags(run.arm.values):
+            environment["WANDB_TAGS"] = ",".join(own)
         return Job(
             name=run.name,
             arguments=["--run-directory", str(path), *modules, *arguments],
@@ -150,7 +149,7 @@ class Runner:
         )
 
     def _take(self, future: Future[RecordedRun]) -> None:
-        """Record and tell what became of a run."""
+        """Record and report the result of a run."""
         run = self._training.pop(future)
         recorded = self._progress.settled(run, future.result())
         self._progress.runs[run] = recorded
@@ -180,7 +179,7 @@ class Runner:
         return "".join(f", {name} {score:.4f}" for name, score in scores.items())
 
     def _status(self) -> str:
-        """Describe the runs that train, and estimate the time that all others take."""
+        """Describe the runs that are training, and estimate the time until all runs have ended."""
         runs = self._progress.runs
         parts = []
         for run in self._training.values():
@@ -209,7 +208,7 @@ class Runner:
         return replace(self._record, runs=(*self._progress.recorded(), *self._others))
 
     def _stop(self, pool: ThreadPoolExecutor) -> None:
-        """Let all runs end, and record their states. Another request to end does not end the waiting for them."""
+        """Let all runs end, and record their states. A further SIGTERM does not cut this short, but Ctrl-C does."""
         self._reporter.status("")
         self._launcher.stop()
         if self._training:
@@ -227,7 +226,7 @@ class Runner:
                     self._progress.runs[run] = future.result()
         pool.shutdown()
         for run, recorded in self._progress.runs.items():
-            # The interrupt came between its end and its record.
+            # The interrupt came after the run ended and before its state was recorded.
             if recorded.state == "running":
                 self._progress.runs[run] = current(run, self._progress.folder, recorded.directory, recorded)
         with suppress(OSError):
@@ -236,7 +235,7 @@ class Runner:
 
 
 def tags(values: Mapping[str, object]) -> list[str]:
-    """Return axis values as tags of W&B, whose lists of tags are divided by commas.
+    """Return axis values as W&B tags, without commas, because commas separate tags in WANDB_TAGS.
 
     >>> tags({"data.objective": "next-sentence", "optimizer.betas": [0.9, 0.98]})
     ['data.objective=next-sentence', 'optimizer.betas=[0.9 0.98]']
@@ -246,5 +245,5 @@ def tags(values: Mapping[str, object]) -> list[str]:
 
 
 def _shown_lines(log: Path, start: int = 0) -> list[str]:
-    """Return the last lines of a log as a terminal may show them."""
+    """Return the last lines of a log, without control characters."""
     return [printable(line) for line in last_lines(log, _SHOWN_LINES, start)]

@@ -1,4 +1,4 @@
-"""Finished runs in groups that differ only in their seed: the arms of studies, and other runs by their settings."""
+"""Groups of finished runs that differ only in their seed: the arms of studies, and other runs by their settings."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ class SeedGroup:
     """Finished runs that differ only in their seed.
 
     Attributes:
-        label: name of the arm, with its stage if the study has several; otherwise what differs from other groups.
-        runs: seed -> run, by seed.
+        label: name of the arm, with its stage if the study has several. Outside studies, the settings in which the
+            group differs from other groups.
+        runs: seed -> run, sorted by seed.
         metrics: the metrics that the study compares; empty for all.
-        is_baseline: whether the study names this arm as its baseline.
+        is_baseline: whether this arm is `compare.baseline` of the study.
     """
 
     label: str
@@ -29,7 +30,7 @@ class SeedGroup:
 
 
 def seed_groups(paths: Sequence[Path]) -> tuple[list[SeedGroup], list[str]]:
-    """Return the groups of all finished runs to which paths lead, and whole sentences about runs that are left out.
+    """Return the groups of all finished runs that some paths lead to, and a sentence about each run that is left out.
 
     Args:
         paths: run directories, folders that hold some, and studies. Trials of searches are left out.
@@ -89,7 +90,7 @@ def finished_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def by_seed(runs: Iterable[Run]) -> tuple[dict[int, Run], list[str]]:
-    """Return runs by seed, the first of each, and a sentence about each of the others."""
+    """Return the first run of each seed, sorted by seed, and a sentence about each of the others."""
     found: dict[int, Run] = {}
     notes = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""How many seeds a difference needs, by the spread of one's own past runs: the command `power`."""
+"""The command `power`: how many seeds are needed to find a difference, given the spread of finished runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class Question:
 
     Attributes:
         metric: name of the score.
-        difference: the difference to see, in units of the score.
-        power: the probability with which the test shall find it.
+        difference: the true difference that the test should find, in units of the score.
+        power: the probability with which the test should find it.
         alpha: level of the two-sided t test.
     """
 
@@ -41,20 +41,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """How many seeds two arms need, by one estimate of the spread.
+    """Number of seeds that two arms need, from one estimate of the standard deviation.
 
     Attributes:
         label: the arm, or the two arms, whose runs gave the estimate.
-        paired: whether both arms have the same seeds, so that the spread is that of the differences.
+        paired: whether both arms have the same seeds. Then the estimate is that of the differences between them.
         num: number of pairs, or of runs per arm, that exist.
-        deviation: the standard deviation; None if all values are equal.
-        interval: its interval of 95 %.
-        needed: seeds per arm that the difference needs.
+        deviation: the standard deviation; None if all values are equal, or if there are fewer than two.
+        interval: its 95 % confidence interval.
+        needed: seeds per arm that are needed to find the difference.
         needed_interval: the same for both ends of `interval`.
-        power_now: probability with which `num` find the difference; None below 2.
-        detectable: the difference that `num` find with the power that is asked for; None below 2.
+        power_now: probability with which `num` seeds find the difference; None if `num` is less than 2.
+        detectable: the difference that `num` seeds find with the required power; None if `num` is less than 2.
         detectable_interval: the same for both ends of `interval`.
-        needed_apart: seeds per arm that the difference needs if both arms had other seeds; of a pair alone.
+        needed_apart: if `paired`, the seeds per arm that would be needed if the arms had different seeds.
     """
 
     label: str
@@ -76,9 +76,10 @@ class Answers:
 
     Attributes:
         question: what was asked.
-        arms: one per arm, by the spread of its runs alone, for two arms with other seeds.
-        pairs: one per arm with a baseline: by the differences of equal seeds, or by the runs of both arms.
-        scores: the least and the greatest score of all runs.
+        arms: one per arm with at least two seeds, from the spread of its runs.
+        pairs: one per arm except the baseline, from the differences between runs with the same seed, or from the
+            spread of the runs of both arms if their seeds differ.
+        scores: the lowest and the highest score of all runs.
         notes: whole sentences about runs that were left out.
     """
 
@@ -101,11 +102,11 @@ def seeds_for_difference(
 
     Args:
         paths: run directories, folders that hold some, and studies.
-        difference: the difference to see, more than 0.
-        metric: the score; that of the study, or the first score that all arms have, if None.
-        power: the probability with which the test shall find the difference.
+        difference: the true difference that the test should find, more than 0.
+        metric: the score; by default that of the study, or else the first score that all arms have.
+        power: the probability with which the test should find the difference.
         alpha: level of the two-sided t test.
-        baseline: label of the arm that the others are compared with; that of the study, or the first one, if None.
+        baseline: label of the arm to compare with; by default that of the study, or else the first one.
 
     Raises:
         InputError: no run has finished, no arm has two seeds, or metric, baseline or a number is not allowed.
@@ -137,7 +138,7 @@ def seeds_for_difference(
 
 
 def _metric(groups: Sequence[SeedGroup], metric: str | None) -> str:
-    """Return the metric that is asked for, or the one that the study compares, or the first score that all have."""
+    """Return the given metric, or else the first that the study compares, or else the first that all arms have."""
     names = [[name for run in group.runs.values() for name in run.scores() if is_score(name)] for group in groups]
     known = list(dict.fromkeys(name for each in names for name in each))
     if metric is not None:
@@ -174,7 +175,7 @@ def _of_arm(question: Question, label: str, scores: dict[int, float]) -> Answer:
 def _of_pair(
     question: Question, label: str, baseline: str, ours: dict[int, float], theirs: dict[int, float]
 ) -> Answer:
-    """Answer by the differences of equal seeds if both arms have the same, and otherwise by the runs of both arms."""
+    """Answer from differences between runs with the same seed, or from the runs of both arms if seeds differ."""
     name = f"{label} against {baseline}"
     deviations = [_deviation([*scores.values()]) for scores in (ours, theirs)]
     variances = [each**2 for each in deviations if each is not None]
@@ -191,7 +192,7 @@ def _of_pair(
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    """Return the standard deviation, 0 of values that are equal up to rounding; None of fewer than two values."""
+    """Return the standard deviation; 0 if values differ only by rounding, None if there are fewer than two."""
     if len(values) < 2:
         return None
     deviation = statistics.stdev(values)

@@ -17,7 +17,7 @@ from bert_lightning.training.signals import EXIT_STATUS
 
 _SEED = "seed_everything"
 _BAD_INPUT = 2
-# After a run with such a status no other is started.
+# If a run ends with one of these statuses, no further run is started.
 _STOPPING = (_BAD_INPUT, *EXIT_STATUS.values())
 
 
@@ -45,11 +45,10 @@ def fit_seeds(
     allowed: Sequence[str] = (),
     at_once: int = 1,
 ) -> list[SeedRun]:
-    """Train once per seed, one after the other or several at once.
+    """Train an experiment once per seed, one run after the other or several at once.
 
-    Each training is a `fit` in its own process, so a crash, used memory, or processes of other devices cannot affect
-    the next one. Runs that have already finished are not repeated. A failed seed does not stop the other seeds, but
-    bad input and stop signals do.
+    Each run is a separate process of `fit`, so that neither a crash nor used memory affects the next one. Runs that
+    have finished are not repeated. If one seed fails, the others still train. Bad input and stop signals end all.
 
     Args:
         files: experiment files.
@@ -58,8 +57,8 @@ def fit_seeds(
         parent: run directories are `parent`/seed-N; if None, `fit` chooses them.
         resume: `auto` or `never`.
         allowed: modules that a `class_path` may import.
-        at_once: how many train at the same time. They divide the cores, unless OMP_NUM_THREADS is set. What each
-            prints is then in a file beside its run directory, with `.log` after its name.
+        at_once: how many train at the same time. They share the cores, unless OMP_NUM_THREADS is set. With more than
+            one, the output of each run goes to the file `<run directory>.log`.
 
     Returns:
         The runs that were started.
@@ -108,7 +107,7 @@ def fit_seeds(
 
 
 def exit_status(runs: Sequence[SeedRun]) -> int:
-    """Return 0 if all runs finished, the status of the run that stopped the others, and otherwise 1."""
+    """Return 0 if all runs finished; otherwise the status of the run that stopped the others, or 1 without one."""
     if all(run.status == 0 for run in runs):
         return 0
     return next((run.status for run in runs if run.status in _STOPPING), 1)

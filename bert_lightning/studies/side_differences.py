@@ -1,4 +1,8 @@
-"""Differences between two sides of a comparison: settings, circumstances, code, data, curves, scores, weights."""
+"""The command `compare`: differences of two runs or arms in settings, circumstances, code, data and results.
+
+Each side of the comparison is a run, or an arm with several seeds. The first side is the baseline, the second ours.
+Circumstances are versions, hardware, the commit and everything else that a manifest records about a session.
+"""
 
 import difflib
 import statistics
@@ -30,12 +34,12 @@ _SEED = "seed_everything"
 
 @dataclass(frozen=True)
 class Parting:
-    """Where the curves of two runs part.
+    """The first step at which the logged metrics of two runs differ.
 
     Attributes:
         seeds: the seeds of the two runs.
-        num_equal: values before the parting, which are bitwise equal.
-        differences: what differs at the first step at which something differs; empty if nothing does.
+        num_equal: number of values before that step, all bitwise equal.
+        differences: the metrics that differ at that step; empty if no metric differs.
         last_steps: the last step of each run.
     """
 
@@ -51,9 +55,9 @@ class ScoreDifference:
 
     Attributes:
         metric: its name.
-        baseline: the value of the first side, the mean over its seeds.
-        ours: that of the second side.
-        num: number of values on each side.
+        baseline: the mean over the seeds of the first side.
+        ours: the mean over the seeds of the second side.
+        num: number of runs with this score, (baseline, ours).
         test: difference with interval and test; None if there is none.
         reason: why there is no test; empty if there is one.
         p_adjusted: p-value after Holm's correction over all scores that were tested.
@@ -70,19 +74,19 @@ class ScoreDifference:
 
 @dataclass(frozen=True)
 class SideDifferences:
-    """Everything in which two sides differ. The first side is the baseline.
+    """All differences between two sides. Pairs of values are in the order (baseline, ours).
 
     Attributes:
         sides: the two sides.
-        configuration: keys with other values, except the seed if a side has several.
-        circumstances: name -> values on both sides: versions, hardware, commit.
-        data: split -> fingerprints on both sides.
-        patches: the patches of uncommitted files on both sides, each a list of names.
-        patch_diff: lines of a diff between the two patches; empty if they are equal or there are several.
-        partings: where the curves of runs part: those with the same seed, or the two single runs.
+        configuration: keys with different values; without the seed, unless both sides are single runs.
+        circumstances: name -> values on both sides, for versions, hardware and commit that differ.
+        data: split -> fingerprints on both sides, if they differ.
+        patches: file names of the patches of uncommitted changes on both sides.
+        patch_diff: lines of a diff between the two patches; empty if they are equal or a side has several.
+        partings: one for each pair of runs with the same seed, or for the two single runs.
         scores: the scores that both sides have.
-        only: scores that one side alone has, of the first and the second side.
-        equal_weights: seeds of the partings -> whether the final weights are equal; None if that is not recorded.
+        only: names of scores that only one side has.
+        equal_weights: seeds of a pair of runs -> whether the final weights are equal; None if that is not recorded.
     """
 
     sides: tuple[Side, Side]
@@ -103,7 +107,13 @@ class SideDifferences:
 
 
 def side_differences(baseline: Side, ours: Side, level: float = 0.95) -> SideDifferences:
-    """Compare two sides. Differences of scores are those of the second less those of the first."""
+    """Compare two sides.
+
+    Args:
+        baseline: the first side.
+        ours: the second side. Differences of scores are ours minus the baseline.
+        level: confidence level of the intervals.
+    """
     sides = baseline, ours
     single = all(len(side.runs) == 1 for side in sides)
     pairs = [(baseline.runs[0], ours.runs[0])] if single else _with_equal_seeds(baseline, ours)
@@ -141,7 +151,7 @@ def _with_equal_seeds(baseline: Side, ours: Side) -> list[tuple[Run, Run]]:
 
 
 def _values(side: Side) -> dict[str, list[str]]:
-    """Return the circumstances of all sessions of all runs of a side: name -> the values that occur."""
+    """Return the circumstances of all sessions of all runs of a side: name -> distinct values."""
     values: dict[str, list[str]] = {}
     for run in side.runs:
         for session in run.manifest.get("sessions", []):
@@ -178,7 +188,7 @@ def _differing(sides: Sequence[Mapping[str, list[str]]]) -> dict[str, tuple[list
 
 
 def _patch_diff(sides: Sequence[Side], patches: Sequence[list[str]]) -> list[str]:
-    """Return the diff of two patches, if each side has one patch or none."""
+    """Return the diff of two patches; empty if they are equal or a side has several."""
     if patches[0] == patches[1] or any(len(names) != 1 or names[0] == UNKNOWN for names in patches):
         return []
     first, second = (_patch(side, names[0]) for side, names in zip(sides, patches, strict=True))
@@ -236,7 +246,7 @@ def _tested(
 
 
 def _scaled(found: Difference, scale: float) -> Difference:
-    """Return a difference in the units of its metric, such as percent."""
+    """Return a difference in the unit of its metric, such as percent."""
     if scale == 1 or found.difference is None:
         return found
     interval = None if found.interval is None else (scale * found.interval[0], scale * found.interval[1])

@@ -1,4 +1,4 @@
-"""One side of a comparison: a run, a folder of seeds, or an arm of a study, as a path names it."""
+"""One side of a comparison, named by a path: a run, a folder of runs with several seeds, or an arm of a study."""
 
 import os
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Side:
 
     Attributes:
         name: the path as the user wrote it.
-        runs: one per seed, by seed.
+        runs: one per seed, sorted by seed.
         notes: whole sentences about runs that are left out or have not finished.
     """
 
@@ -42,7 +42,7 @@ def side_of(path: Path) -> Side:
         InputError: the path names none of these, or runs with different settings.
     """
     if path.is_file():
-        raise InputError(f"{path} is a file: name the folder of a run, of seeds, or STUDY/ARM")
+        raise InputError(f"{path} is a file: name a run directory, a folder of runs with several seeds, or STUDY/ARM")
     if RunDirectory(path).exists:
         run = read_run(path)
         ended = run.manifest.get("ended")
@@ -64,12 +64,21 @@ def _last_step(run: Run) -> int:
 def _of_folder(path: Path) -> Side:
     folders = [folder for folder in run_folders(path, []) if not StudyRecord.exists(folder)]
     if not folders:
-        raise InputError(f"{path} holds no run: name the folder of a run, of seeds, or STUDY/ARM")
+        raise InputError(
+            f"{path} holds no run: name a run directory, a folder of runs with several seeds, or STUDY/ARM"
+        )
     return _side(path, folders)
 
 
 def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
-    """Return the side of an arm of a study, from the part of the path after the study's folder."""
+    """Return the side for an arm of a study.
+
+    Args:
+        path: the path as the user wrote it.
+        folder: the folder of the study.
+        name: the part of the path after `folder`: ARM, STAGE/ARM, or empty if the study has a single arm.
+        record: the record of the study.
+    """
     arms: dict[str, list[RecordedRun]] = {}
     for run in record.runs:
         if run.trial is None:
@@ -78,7 +87,7 @@ def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
     if not name and len(arms) == 1:
         matching = [*arms]
     if len(matching) > 1:
-        raise InputError(f"{path}: {name} is an arm of several stages: name one, such as {folder / matching[0]}")
+        raise InputError(f"{path}: several stages have the arm {name}: name one, such as {folder / matching[0]}")
     if not matching and not name:
         known = ", ".join(str(folder / full) for full in [*arms][:_MOST_NAMED])
         more = ", ..." if len(arms) > _MOST_NAMED else ""
@@ -90,7 +99,7 @@ def _of_arm(path: Path, folder: Path, name: str, record: StudyRecord) -> Side:
 
 
 def _side(path: Path, folders: list[Path]) -> Side:
-    """Read runs of one experiment. Runs that have not finished and repeated seeds are left out with a note."""
+    """Read the runs of one arm. A note names each run that is left out: unfinished, or a repeated seed."""
     finished, notes = finished_runs(folders)
     if not finished:
         raise InputError(f"{path}: no run has finished")
@@ -98,7 +107,8 @@ def _side(path: Path, folders: list[Path]) -> Side:
     if len(groups) > 1:
         named = "; ".join(f"{group.label}: {group.runs[0].name}" for group in groups[:_MOST_NAMED])
         raise InputError(
-            f"{path} holds runs with other settings than the seed: name a run or its seeds alone: {named}"
+            f"{path} holds runs that differ in more than their seed: name a single run, or a folder for each group: "
+            f"{named}"
         )
     runs, repeated = by_seed(finished)
     return Side(str(path), [*runs.values()], [*notes, *repeated])

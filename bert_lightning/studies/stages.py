@@ -21,7 +21,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Varied:
-    """Arms and axes of a stage: named arms times a product of axes.
+    """The arms and axes of a stage, which make all combinations of an arm and a value of each axis.
 
     Attributes:
         arms: name -> dotted keys and values; None if no arms are named.
@@ -39,14 +39,14 @@ class Varied:
 
 @dataclass(frozen=True)
 class Stage:
-    """One training per arm and seed, which may start from an earlier one of the same seed.
+    """One training per arm and seed. It may start from the run of an earlier stage with the same seed.
 
     Attributes:
         name: its name.
-        base: experiment files; later ones win.
-        overrides: dotted key -> value that all of its runs have.
-        upstreams: dotted key that gets the run directory of an earlier stage -> name of that stage.
-        varied: the arms and axes of this stage alone.
+        base: experiment files; later ones override earlier ones.
+        overrides: dotted key -> value, in all runs of the stage.
+        upstreams: dotted key -> name of the earlier stage whose run directory becomes its value.
+        varied: the arms and axes that this stage adds.
         in_sequence: whether it is a task of a sequence. Then what the stages before it vary is set in it too.
     """
 

@@ -1,4 +1,4 @@
-"""States of the runs of a study, read from their directories: no record of the study is needed for it."""
+"""States of the runs of a study, read from their directories, so that a lost record of the study can be replaced."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -19,25 +19,26 @@ from bert_lightning.studies.processes import running_process
 from bert_lightning.studies.record import RecordedRun
 from bert_lightning.training.signals import EXIT_STATUS
 
-# A process that ended with one of these was stopped from outside, and its run resumes.
+# Exit statuses of a process that was stopped from outside. Its run resumes.
 _STOPPED = {
     *EXIT_STATUS.values(),
     *(-number for number in (*EXIT_STATUS, signal.SIGKILL, signal.SIGQUIT, signal.SIGALRM, signal.SIGXCPU)),
 }
-# Settings without effect on the result, besides those of W&B. A change of one does not repeat a run.
+# Settings that do not change the result, besides those of W&B. If one of them changes, the run is not repeated.
 _WITHOUT_EFFECT = {
     *("published", "loggers", "data.num_workers", "trainer.timeout_seconds"),
     *("checkpoint.asynchronous", "checkpoint.keep_last"),
 }
-# Key that gets an upstream run -> name of its weights in the manifest of the run that starts from it.
+# Key that names an upstream run -> name of the fingerprint of its weights in the manifest of the run.
 _FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher", "sequence.previous": "previous"}
 
 
 class Directories:
     """The directories of the runs of a study, relative to its folder.
 
-    A run has the directory that its settings name, unless a run of the same settings is there under another name. A
-    version that computes identities in another way made it, or a setting without effect was changed since.
+    Usually the hash of the settings names the directory of a run. But a run with equal settings may exist under
+    another name: an earlier version computed the hash in another way, or a setting without effect has changed since.
+    Then that directory is used.
 
     Args:
         folder: the folder of the study.
@@ -47,7 +48,7 @@ class Directories:
     def __init__(self, folder: Path, plan: Sequence[PlannedRun]) -> None:
         self.folder = folder
         self._planned = {run.directory for run in plan}
-        # Directory as the settings name it -> the one that there is.
+        # Directory by the hash of the settings -> existing directory of a run with equal settings.
         self._found: dict[str, str] = {}
         for run in plan:
             if not (folder / run.directory).exists() and (other := self._other(run)) is not None:
@@ -72,7 +73,7 @@ class Directories:
         return directory.exists and not is_run_of(directory, run.experiment, self._may_differ(run))
 
     def _other(self, run: PlannedRun) -> str | None:
-        """Return the directory of the same settings that no other run has."""
+        """Return a directory with the same settings that belongs to no other run; None if there is none."""
         taken = {*self._planned, *self._found.values()}
         beside = named_by_hash((self.folder / run.directory).parent)
         free = [each for each in beside if str(each.path.relative_to(self.folder)) not in taken]
@@ -90,13 +91,13 @@ class Directories:
 
 
 def current(run: PlannedRun, folder: Path, directory: str, before: RecordedRun | None) -> RecordedRun:
-    """Return a run with its present state.
+    """Return the entry of a run for the record, with its present state.
 
     Args:
         run: the run.
         folder: the folder of the study.
-        directory: its directory, relative to that folder.
-        before: the run as it was recorded last, if it was.
+        directory: the run directory, relative to that folder.
+        before: the last entry of the run; None if there is none.
     """
     recorded = replace(run.recorded(), directory=directory)
     if before is not None:
@@ -134,12 +135,12 @@ def is_stopped(status: int) -> bool:
 
 
 def after_process(recorded: RecordedRun, status: int, printed: Sequence[str]) -> RecordedRun:
-    """Return a run after a process of it has ended.
+    """Return the entry of a run after its process has ended.
 
     Args:
-        recorded: its present state, as its directory has it.
+        recorded: the entry with the state that the run directory shows.
         status: exit status of the process, negative for the signal that killed it.
-        printed: the last lines that the process printed.
+        printed: the last lines of its output.
     """
     recorded = replace(recorded, status=status)
     if recorded.state == "finished":
@@ -153,7 +154,7 @@ def after_process(recorded: RecordedRun, status: int, printed: Sequence[str]) ->
 
 
 def session_seconds(manifest: Mapping[str, Any]) -> list[float]:
-    """Return the time that each session of a run took, without those that were killed."""
+    """Return the seconds that each session of a run took, without sessions whose end is not recorded."""
     return [
         (datetime.fromisoformat(session["finished"]) - datetime.fromisoformat(session["started"])).total_seconds()
         for session in manifest.get("sessions", [])
@@ -164,7 +165,8 @@ def session_seconds(manifest: Mapping[str, Any]) -> list[float]:
 def has_other_start(run: PlannedRun, directories: Directories) -> bool:
     """Return whether a run started from other weights than its upstream runs have now.
 
-    They were trained again since. Upstreams that cannot be read any more, or never were, are not compared.
+    This is so if an upstream run was trained again. Upstream runs whose weights cannot be read, or were not recorded,
+    are not compared.
     """
     manifest = RunDirectory(directories.path(run)).read_manifest()
     for key, upstream in run.upstreams.items():
@@ -185,6 +187,6 @@ def has_other_start(run: PlannedRun, directories: Directories) -> bool:
 
 
 def _ended_before(upstream: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-    """Return whether a run ended for good before another one began. Both manifests have their times in one form."""
+    """Return whether the last session of an upstream run ended before another run began. Times are ISO 8601 texts."""
     sessions, started = upstream.get("sessions", []), manifest.get("started")
     return bool(sessions) and started is not None and sessions[-1].get("finished", "~") <= started

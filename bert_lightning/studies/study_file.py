@@ -1,4 +1,4 @@
-"""The study file: a question, the experiment to start from, and what varies, stage by stage."""
+"""The study file: a question, a base experiment, and the arms and axes of each stage."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from bert_lightning.studies.stages import Axis, Stage, Varied
 
 # The stage of a study that names none.
 ONLY_STAGE = "training"
-# What `from: STAGE` sets.
+# The key that `from: STAGE` sets.
 _START = "model.pretrained"
 _SIZE = "model.size"
 _SEED = "seed_everything"
@@ -36,19 +36,19 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its file describes it.
+    """The content of a study file.
 
     Attributes:
         name: its name.
-        question: the comment at the top of the file, up to an empty line of it.
+        question: the comment at the top of the file, up to its first empty line.
         path: the file.
         text: content of the file.
         stages: the stages, each after those that it starts from.
-        varied: arms and axes of the stages that start from no other one.
-        seeds: values of `seed_everything`; empty if the file names none.
-        compare: what to compare.
+        varied: the arms and axes at the top of the file, which hold for stages that start from no other stage.
+        seeds: values of `seed_everything`; empty if the file has none.
+        compare: the metrics and the baseline of the comparison.
         published: arm -> published figures.
-        search: the keys under `search`, as written; None without them.
+        search: the section `search`, as written; None without it.
     """
 
     name: str
@@ -184,7 +184,7 @@ class _Reader:
                 self._fail(f"from names a stage, or for each key a stage, not {upstream!r}", *place, "from")
             if key in own:
                 self._fail(f"from and overrides both set {key}: remove one of them", *place, "overrides", key)
-        # Settings of the study's own base do not belong to a stage with another one.
+        # The overrides of the study belong to its base, so a stage with its own base does not get them.
         shared = overrides if "base" not in values else {}
         return Stage(name, own_base, {**shared, **own}, dict(upstreams), self._varied(values, place))  # type: ignore[arg-type]
 
@@ -195,7 +195,7 @@ class _Reader:
         def visit(name: str, waiting: tuple[str, ...]) -> None:
             if name in waiting:
                 circle = " from ".join([*waiting[waiting.index(name) :], name])
-                self._fail(f"the stage {name} waits for itself: {circle}", "stages", name, "from")
+                self._fail(f"the stage {name} starts from itself: {circle}", "stages", name, "from")
             if name not in done:
                 for upstream in stages[name].upstreams.values():
                     visit(upstream, (*waiting, name))
@@ -221,7 +221,7 @@ class _Reader:
             for key in axis.keys:
                 if key in owners:
                     self._fail(
-                        f"{key} is set by two of them, {owners[key]} and the axis {number + 1}: one key has one axis",
+                        f"{key} is set twice, by {owners[key]} and by the axis {number + 1}: remove one of them",
                         *(*place, "axes", number, key),
                     )
             owners.update(dict.fromkeys(axis.keys, f"the axis {number + 1}"))
@@ -244,8 +244,8 @@ class _Reader:
         if len({len(each) for each in lists}) > 1:
             lengths = ", ".join(f"{key} {len(each)}" for key, each in zip(values, lists, strict=True))
             self._fail(
-                f"keys of one axis change together, so they need equally many values ({lengths}); for a product, "
-                "write each as an entry of its own",
+                f"keys of one axis change together, so they need the same number of values ({lengths}); for all "
+                "combinations, write each key as a separate entry of axes",
                 *place,
             )
         return Axis(tuple(values), tuple(zip(*lists, strict=True)))
@@ -259,7 +259,7 @@ class _Reader:
         for key in values:
             if key == _SEED:
                 self._fail(
-                    f"{_SEED} belongs to no arm: the key seeds lists the seeds, which all arms share", *place, key
+                    f"{_SEED} cannot vary between arms: the key seeds lists the seeds of all arms", *place, key
                 )
 
     def _base(self, value: object, place: Place) -> tuple[Path, ...]:
@@ -329,7 +329,7 @@ class _Reader:
             self._fail(f"{'.'.join(map(str, place))}: keys and values are expected, not {value!r}", *place)
         for key in value:
             if not isinstance(key, str):
-                self._fail(f"{key!r} is no name: put it in quotes", *place)
+                self._fail(f"{key!r} is not a name: put it in quotes", *place)
         return value
 
     def _check_keys(self, values: Mapping[str, object], known: Sequence[str], place: Place) -> None:
@@ -349,7 +349,7 @@ def _refuse(path: Path, text: str, message: str, place: Place) -> NoReturn:
 
 
 def _question(text: str) -> str:
-    """Return the comment at the top of a file as one line, up to an empty line of the comment.
+    """Return the comment at the top of a file as one line, up to its first empty line.
 
     >>> _question("# Does it help,\\n# and when?\\n#\\n# Two arms.\\nstudy: nsp\\n")
     'Does it help, and when?'
@@ -366,7 +366,7 @@ def _question(text: str) -> str:
 
 
 def _repeated(values: Sequence[object]) -> str | None:
-    """Return the first value that a list has twice, as a message shows it; 1, 1.0 and true are three values.
+    """Return the first repeated value of a list, in the form for a message; 1, 1.0 and true are different values.
 
     >>> _repeated([1, True, "1", [2], [2]])
     '[2]'

@@ -1,4 +1,4 @@
-"""A study as a sweep of W&B: its definition, for workers that W&B tells which run to train next."""
+"""A study as a W&B sweep: its definition, for workers that receive their next run from W&B."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ _GOALS = {"max": "maximize", "min": "minimize"}
 def write_sweep(
     study: str | Path, directory: str | Path | None = None, many: bool = True, allow_modules: Sequence[str] = ()
 ) -> list[str]:
-    """Write `sweep.yaml` and the record of a study into its folder, and return the lines that say how to use it.
+    """Write `sweep.yaml` and the record of a study into its folder, and return the lines that explain how to use it.
 
-    A sweep varies two parameters: the experiment file of an arm, and the seed. Nothing of an arm is lost that way, as
-    W&B's own values would lose null, pairs of keys and lists. Runs get the directories that `ablate` gives them.
+    The sweep varies two parameters: the experiment file of an arm, and the seed. W&B's own values could not express
+    null, keys that change together, or lists. Runs get the same directories as from `ablate`.
 
     Args:
         study: the study file.
@@ -35,14 +35,14 @@ def write_sweep(
         allow_modules: modules that a `class_path` of an experiment may import.
 
     Raises:
-        InputError: the file or an experiment has a fault, the folder is not this study's, or the study has several
-            stages: a sweep cannot make a run wait for another one.
+        InputError: the file or an experiment has a fault, the folder belongs to another study, or the study has
+            several stages: a sweep cannot make a run wait for another one.
     """
     described = read_study(study)
     check_number(described, many)
     if len(described.stages) > 1:
         described.fail(
-            "a sweep of W&B cannot say that a stage waits for another one: use --launcher local or submitit", "stages"
+            "a W&B sweep cannot make a stage wait for another one: use --launcher local or submitit", "stages"
         )
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
@@ -60,8 +60,8 @@ def write_sweep(
     return [
         f"{folder / NAME}: {len(plan)} runs, {len(files)} arms x {len(described.seeds)} seeds",
         f"create the sweep, which prints its id:  wandb sweep --project {definition['project']} {folder / NAME}",
-        "start a worker in this folder, as many as should train at once:  wandb agent ENTITY/PROJECT/ID",
-        f"afterwards, take its runs into the study:  bert-lightning ablate {study}"
+        "start one worker per run that should train at once, in this folder:  wandb agent ENTITY/PROJECT/ID",
+        f"afterwards, add the runs to the study:  bert-lightning ablate {study}"
         + (f" --directory {directory}" if directory is not None else ""),
     ]
 

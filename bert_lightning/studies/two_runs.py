@@ -15,7 +15,7 @@ from bert_lightning.training.throughput import THROUGHPUT_METRICS
 
 # Metrics that differ between equal trainings, because they measure time and memory.
 _TIMINGS = {"time", *THROUGHPUT_METRICS}
-# Circumstance that earlier versions did not record, and its value for them.
+# A circumstance that earlier versions did not record, and the value that stands for "not recorded".
 PATCH = "uncommitted patch"
 UNKNOWN = "not recorded"
 
@@ -31,7 +31,7 @@ class MetricDifference(NamedTuple):
 
 
 def logged_values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
-    """Return what a training logged, by step and metric, without timings and without the scores of later commands."""
+    """Return the values of a training, (step, metric) -> value, without timings and scores of later commands."""
     return {
         (row["step"], name): value
         for row in rows
@@ -45,9 +45,9 @@ def logged_values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], fl
 def comparable_values(
     before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str], float]]:
-    """Return what two trainings logged, without norms and rates that one of them did not log at all.
+    """Return the values of two trainings, as `logged_values` does, without norms and rates that only one of them has.
 
-    Earlier versions did not log all of these.
+    Earlier versions did not log all norms and rates.
     """
     values = logged_values(before), logged_values(now)
     logged = [{metric for _, metric in each} for each in values]
@@ -62,7 +62,7 @@ def comparable_values(
 def metric_differences(
     before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
 ) -> list[MetricDifference]:
-    """Return the values that are not bitwise equal, sorted by step. Arguments are what `logged_values` returns."""
+    """Return the values that are not bitwise equal, sorted by step. The arguments come from `logged_values`."""
     return [
         MetricDifference(*key, before.get(key), now.get(key))
         for key in sorted({*before, *now})
@@ -73,12 +73,12 @@ def metric_differences(
 def first_difference(
     before: Mapping[tuple[int, str], float], now: Mapping[tuple[int, str], float]
 ) -> tuple[int, list[MetricDifference]]:
-    """Compare what both runs logged, bit for bit, up to the first step at which a value differs.
+    """Find the first step at which two runs logged different values. Values are compared bit for bit.
 
-    Values that one of the runs lacks do not count: it may have logged at other steps, or ended earlier.
+    Values that only one run has are ignored, because the other may have logged at other steps, or ended earlier.
 
     Returns:
-        The number of equal values before that step, or of all values if none differs; and what differs at the step.
+        The number of equal values before that step (of all values if none differs), and the differences at that step.
     """
     common = before.keys() & now.keys()
     differing = metric_differences({key: before[key] for key in common}, {key: now[key] for key in common})
@@ -110,9 +110,9 @@ def _same(before: float | None, now: float | None) -> bool:
 
 
 def changed_circumstances(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, object, object]]:
-    """Return what changed from each session to the next: its name, the value before and the value after.
+    """Return the circumstances that changed between a session and the next: (name, value before, value after).
 
-    Circumstances are versions, hardware, settings that may change, modules of the user's, and the state of the code.
+    Circumstances are versions, hardware, settings that may change on resume, the user's modules, commit and patch.
     """
     return [
         (name, first.get(name), last.get(name))
@@ -123,7 +123,7 @@ def changed_circumstances(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[s
 
 
 def circumstances_of(session: Mapping[str, Any]) -> dict[str, object]:
-    """Return the circumstances of a session by name, without its command."""
+    """Return the circumstances of a session, name -> value. Its command is not one of them."""
     values = {f"version of {name}": version for name, version in session["versions"].items()}
     values |= session["hardware"] | session.get("settings", {})
     values |= {f"module {name}": module["sha256"] for name, module in session.get(MODULES, {}).items()}

@@ -1,9 +1,12 @@
 """Predictions of a model for the items that a loss counts, as distributions that can be compared between models."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from bert_lightning.data.loading.batching import Batch
 
 
 class Distribution(NamedTuple):
@@ -38,6 +41,39 @@ def numbers(values: Tensor) -> Distribution:
     return Distribution(values.unsqueeze(-1), are_numbers=True)
 
 
+class PredictedLosses:
+    """Losses of a model's predictions, which can be compared with those of another model or of another pass.
+
+    Every task is one. A task without `distribution_names` has losses alone.
+    """
+
+    @property
+    def distribution_names(self) -> Sequence[str]:
+        """The losses for which `distributions` can be compared with those of another model; none by default."""
+        return ()
+
+    def distribution_counts(self, batch: Batch) -> Tensor:
+        """Return the number of items of each of the `distributions`; computed without the model."""
+        raise NotImplementedError
+
+    def compute(self, batch: Batch) -> Any:
+        """Return the model's output for a batch."""
+        raise NotImplementedError
+
+    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
+        """Return (K,) each training sum of one micro-batch, given the model's output."""
+        raise NotImplementedError
+
+    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
+        """Return what the model predicts about the items of each loss in `distribution_names`."""
+        raise NotImplementedError
+
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return (K,) each training sum of one micro-batch, and the distributions of the same forward pass."""
+        computed = self.compute(batch)
+        return self.sums_of(computed, batch), self.distributions(computed, batch)
+
+
 def divergence(student: Distribution, teacher: Distribution, temperature: float) -> Tensor:
     """Return T^2 KL(teacher / T || student / T), summed over the counted items: ().
 
@@ -57,12 +93,50 @@ def divergence(student: Distribution, teacher: Distribution, temperature: float)
     if student.are_numbers:
         values = (predicted - expected).square().squeeze(-1).mean(-1)
     else:
-        values = temperature**2 * _kl(predicted / temperature, expected / temperature, student.possible).mean(-1)
+        of_each = kl_divergence(predicted / temperature, expected / temperature, student.possible)
+        values = temperature**2 * of_each.mean(-1)
     return (values if student.counted is None else values * student.counted).sum()
 
 
-def _kl(predicted: Tensor, expected: Tensor, possible: Tensor | None) -> Tensor:
-    """Return the divergence of softmax(predicted) from softmax(expected) over the last dimension.
+def symmetric_divergence(one: Distribution, other: Distribution) -> Tensor:
+    """Return KL(one || other) + KL(other || one), summed over the counted items: (). Gradients flow to both.
+
+    With the probabilities p and q it is sum((p - q) (log p - log q)), in which no term is negative (Jeffreys 1946).
+    For numbers it is the mean squared error, which is this sum for normal distributions with the variance 1.
+
+    Equal logits give exactly 0, and so do their gradients.
+
+    >>> one, other = one_of(torch.tensor([[0.0, 0.0]])), one_of(torch.tensor([[0.0, 2.0]]))
+    >>> round(symmetric_divergence(one, other).item(), 4), symmetric_divergence(one, one).item()
+    (0.7616, 0.0)
+    """
+    kind = torch.promote_types(one.logits.dtype, torch.float32)
+    logits = [one.logits.to(kind), other.logits.to(kind)]
+    if one.are_numbers:
+        values = (logits[0] - logits[1]).square().squeeze(-1).mean(-1)
+    else:
+        values = _symmetric_kl(logits[0], logits[1], one.possible).mean(-1)
+    return (values if one.counted is None else values * one.counted).sum()
+
+
+def _symmetric_kl(one: Tensor, other: Tensor, possible: Tensor | None) -> Tensor:
+    logs = [_log_probabilities(logits, possible) for logits in (one, other)]
+    terms = (logs[0].exp() - logs[1].exp()) * (logs[0] - logs[1])
+    return terms.sum(-1)
+
+
+def _log_probabilities(logits: Tensor, possible: Tensor | None) -> Tensor:
+    """Return the logarithms of softmax over the possible outcomes; those of the others are 0."""
+    if possible is None:
+        return logits.log_softmax(-1)
+    lowest = torch.finfo(logits.dtype).min
+    return logits.masked_fill(~possible, lowest).log_softmax(-1).masked_fill(~possible, 0)
+
+
+def kl_divergence(predicted: Tensor, expected: Tensor, possible: Tensor | None) -> Tensor:
+    """Return the divergence of softmax(predicted) from softmax(expected) over the last dimension: (..., L) -> (...).
+
+    Outcomes that are not `possible`, a bool that broadcasts to both, have the probability 0.
 
     With p = softmax(expected), it is sum(p (expected - predicted)) + log sum exp(predicted) - log sum exp(expected).
     Unlike the formula with two log-softmaxes, its gradient is softmax(predicted) - p without a rounding of sum(p).

@@ -52,8 +52,13 @@ class Optimization:
         """The name that selects the optimiser in a configuration; for an extension, that of its class."""
         return name_in(OPTIMIZERS, type(self.optimizer))
 
-    def build(self, model: PretrainedModel) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """Build the optimiser over the parameter groups of a model, and its schedule as a function of the step."""
+    def build(
+        self, model: PretrainedModel, beside: torch.nn.Module | None = None
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """Build the optimiser over the parameter groups of a model, and its schedule as a function of the step.
+
+        Modules `beside` the model train at the rate of the head.
+        """
         groups = parameter_groups(
             model,
             model.depths(),
@@ -61,6 +66,7 @@ class Optimization:
             self.optimizer.weight_decay,
             self.parameter_groups,
             model.hidden_matrices() if self.optimizer.matrices_apart else None,
+            beside,
         )
         optimizer = self.optimizer.build(groups)
 

@@ -7,7 +7,7 @@ from typing import Any
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.errors import InputError
 from bert_lightning.model.pretrained import config_of, fill
-from bert_lightning.model.tuning import saved_tuning, tune
+from bert_lightning.model.tuning import tune_as
 from bert_lightning.tasks.catalogue import OWNERS, task_spec
 from bert_lightning.tasks.task import Task
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -53,7 +53,7 @@ def task_of(
         model = spec.model(config, **spec.saved_head_arguments(checkpoint))
     except ValueError as error:
         raise InputError(f"{checkpoint.path}: {error}") from None
-    tune(model, saved_tuning(checkpoint))
+    tune_as(model, checkpoint)
     fill(model, checkpoint)
     saved = spec.saved_task_arguments(checkpoint.task_settings)
     task = own(model, config, tokenizer, **{**saved, **(arguments or {})})

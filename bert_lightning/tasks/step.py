@@ -14,6 +14,7 @@ from bert_lightning.distributed.collectives import data_rank, sum_over_shares
 from bert_lightning.model.parts import ContractError
 from bert_lightning.tasks.log_interval import Work
 from bert_lightning.tasks.step_method import StepMethod
+from bert_lightning.tasks.update import loss_scaler
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.task import Optimization, Task
@@ -48,15 +49,32 @@ class Backward:
             raise ContractError(
                 "step_method: backward was called after the last pass: every pass before the last needs is_last=False"
             )
-        if not losses.requires_grad:
-            raise ContractError(
-                "the losses carry no gradients: head, loss and step_method must compute them with torch's operations "
-                "from the outputs of the model, and not detach them"
-            )
+        _require_gradients(losses)
         self._ended = is_last
         strategy = self._task.trainer.strategy
         with nullcontext() if is_last and self._exchanges else _without_gradient_exchange(strategy):
             self._task.manual_backward(self._loss_of(losses))
+
+    def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient of summed losses with respect to a tensor, in its shape; parameters get none.
+
+        Args:
+            losses: (L,) the summed losses of the micro-batch.
+            of: a tensor that requires gradients. Those that it holds do not change.
+
+        Raises:
+            ContractError: the losses carry no gradients.
+        """
+        _require_gradients(losses)
+        loss, scaler = self._loss_of(losses), loss_scaler(self._task)
+        with _without_gradient_exchange(self._task.trainer.strategy):
+            if scaler is None:
+                (gradient,) = torch.autograd.grad(loss, of)
+                return gradient
+            (gradient,) = torch.autograd.grad(scaler.scale(loss), of)
+            scale = scaler._get_scale_async()
+            assert scale is not None, "the loss was scaled"
+            return gradient / scale
 
     def check_ended(self) -> None:
         """Check that the last pass was made. Without it, the weights of the processes would differ.
@@ -68,6 +86,14 @@ class Backward:
             raise ContractError(
                 "step_method: no last backward pass was made: call backward once without is_last=False"
             )
+
+
+def _require_gradients(losses: Tensor) -> None:
+    if not losses.requires_grad:
+        raise ContractError(
+            "the losses carry no gradients: head, loss and step_method must compute them with torch's operations "
+            "from the outputs of the model, and not detach them"
+        )
 
 
 class StepSums(NamedTuple):

@@ -1,11 +1,12 @@
 """Step methods: how one micro-batch becomes gradients of counted losses."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.tasks.distributions import Distribution
 
 
 class TrainingSums(Protocol):
@@ -26,8 +27,11 @@ class TrainingSums(Protocol):
     def counts(self, batch: Batch) -> Tensor:
         """Return (K,) the divisor of each training sum, known before the forward pass."""
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
-        """Return the floating-point operations of `num_passes` forward and backward passes over a micro-batch."""
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
+        """Return the floating-point operations of `num_passes` forward and backward passes over a micro-batch.
+
+        A forward pass alone is a third of one.
+        """
 
 
 class CountedLosses(TrainingSums, Protocol):
@@ -35,6 +39,9 @@ class CountedLosses(TrainingSums, Protocol):
 
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum; the losses among them carry gradients."""
+
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and what the task's model predicts in the same forward pass."""
 
 
 class BackwardPass(Protocol):
@@ -44,6 +51,12 @@ class BackwardPass(Protocol):
         """Add the gradients of (L,) summed losses, each divided by its count over the whole batch.
 
         Every pass of a micro-batch except the last one needs `is_last=False`.
+        """
+
+    def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient of (L,) summed losses, divided as in a pass, with respect to a tensor.
+
+        Parameters get no gradients, and processes exchange none. It is no pass: the last pass is still to come.
         """
 
 
@@ -56,6 +69,26 @@ class StepMethod(TrainingSums, Protocol):
         Args:
             batch: one micro-batch.
             backward: to be called at least once. Every call except the last needs `is_last=False`.
+        """
+
+
+@runtime_checkable
+class StepPart(Protocol):
+    """A part of a step method that follows the training. `Task.step_parts` lists those of a task.
+
+    Modules that it adds to the task are in checkpoints, like the model.
+    """
+
+    def configure(self) -> None:
+        """Prepare for parameters in their final form, split over processes; before a checkpoint is loaded."""
+
+    def begin_step(self, step: int, num_steps: int, seed: int) -> None:
+        """Begin a step, before its first micro-batch.
+
+        Args:
+            step: number of the steps that are done.
+            num_steps: number of the steps of the training.
+            seed: seed of the training.
         """
 
 
@@ -96,7 +129,7 @@ class PlainStep:
         backward(sums[: self.num_losses])
         return sums.detach()
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the losses."""
         return self.losses.operations(batch, num_passes)
 

@@ -1,7 +1,7 @@
 """The base of all tasks: their declarations, the training step, its logging, and the content of checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,14 +15,14 @@ from bert_lightning.checkpoints.checkpoint import Base
 from bert_lightning.checkpoints.native import ENTRY
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.distributed.collectives import data_rank
-from bert_lightning.distributed.sharded import gather, shard
+from bert_lightning.distributed.sharded import gather, shard, shard_layers
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig
 from bert_lightning.model.operations import training_operations
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.checkpoint_entry import described_head, described_model, described_vocabulary
 from bert_lightning.tasks.compilation import compile_blocks, prepare_compiler
-from bert_lightning.tasks.distributions import Distribution
+from bert_lightning.tasks.distributions import PredictedLosses
 from bert_lightning.tasks.inference import Inference
 from bert_lightning.tasks.log_interval import LogInterval, Work
 from bert_lightning.tasks.logged_task import LoggedTask
@@ -30,7 +30,7 @@ from bert_lightning.tasks.norms_and_rates import LoggedNorms, learning_rates
 from bert_lightning.tasks.optimization import Optimization
 from bert_lightning.tasks.penalty import Penalty
 from bert_lightning.tasks.step import accumulate_gradients, loss_weights
-from bert_lightning.tasks.step_method import PlainStep, StepMethod
+from bert_lightning.tasks.step_method import PlainStep, StepMethod, StepPart
 from bert_lightning.tasks.trainer_checks import (
     LIGHTNING_LOG_INTERVAL,
     beyond_plan,
@@ -45,7 +45,7 @@ from bert_lightning.training.precision import product_type
 from bert_lightning.training.throughput import peak_operations
 
 
-class Task(LoggedTask, Inference):
+class Task(LoggedTask, PredictedLosses, Inference):
     """A model whose training losses are sums over counted items.
 
     Each loss of a step is a sum divided by a count, such as the number of masked tokens. Both are over all
@@ -58,6 +58,10 @@ class Task(LoggedTask, Inference):
     Attributes:
         optimization: None if the task only scores and predicts.
         step_method: turns a micro-batch into gradients.
+        step_parts: the parts of it that follow the training.
+        beside_model: modules that train together with the model and that training alone needs, such as the
+            projections of distillation. Checkpoints hold them, so that a run resumes. Models, exports and the digest
+            of the weights do not.
         penalty: what each step adds to the gradients of the whole batch; None if there is nothing.
         training_metrics: the training metrics that were logged last.
         gradient_norm: () the global norm of the gradients of this step, before they are clipped.
@@ -99,6 +103,8 @@ class Task(LoggedTask, Inference):
         self.tokenizer = tokenizer
         self.optimization = optimization
         self.step_method: StepMethod = PlainStep(self)
+        self.step_parts: list[StepPart] = []
+        self.beside_model = torch.nn.ModuleDict()
         self.penalty: Penalty | None = None
         self.training_metrics: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
@@ -119,27 +125,6 @@ class Task(LoggedTask, Inference):
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) each training sum of one micro-batch; the losses among them carry gradients."""
 
-    @property
-    def distribution_names(self) -> Sequence[str]:
-        """The losses for which `distributions` can be compared with those of another model; none by default."""
-        return ()
-
-    def distribution_counts(self, batch: Batch) -> Tensor:
-        """Return the number of items of each of the `distributions`; computed without the model."""
-        raise NotImplementedError
-
-    def compute(self, batch: Batch) -> Any:
-        """Return the model's output for a batch."""
-        raise NotImplementedError
-
-    def sums_of(self, computed: Any, batch: Batch) -> Tensor:
-        """Return (K,) each training sum of one micro-batch, given the model's output."""
-        raise NotImplementedError
-
-    def distributions(self, computed: Any, batch: Batch) -> list[Distribution]:
-        """Return what the model predicts about the items of each loss in `distribution_names`."""
-        raise NotImplementedError
-
     def num_scored(self, batch: Batch) -> int:
         """Return the number of tokens of a micro-batch that are scored against the vocabulary."""
         return 0
@@ -149,7 +134,7 @@ class Task(LoggedTask, Inference):
         """(L,) the factor on each loss in the gradient: 1."""
         return (1.0,) * self.num_losses
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the floating-point operations of so many forward and backward passes over a micro-batch."""
         tokens, pairs = batch["num_tokens"], batch["num_token_pairs"]
         scored = self.num_scored(batch)
@@ -163,10 +148,14 @@ class Task(LoggedTask, Inference):
     # -- training ------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Split the model over processes, if the strategy is FSDP."""
+        """Split the model over processes, if the strategy is FSDP, and let the parts of the step method see it."""
         if self.device_mesh is not None:
             blocks = list(self.model.backbone.layers)
-            shard(self.model, blocks, self.model_methods, self.device_mesh, str(self.trainer.precision))
+            precision = str(self.trainer.precision)
+            shard(self.model, blocks, self.model_methods, self.device_mesh, precision)
+            shard_layers(self.beside_model, self.device_mesh, precision)
+        for part in self.step_parts:
+            part.configure()
 
     def compile_training(self, *, blocks_alone: bool = False) -> None:
         """Compile the computation of a training step, in place: parameters keep their names.
@@ -206,6 +195,8 @@ class Task(LoggedTask, Inference):
         clock.begin_step(self.device)
         self.is_computing_gradients = True
         work = self._work(micro_batches)
+        for part in self.step_parts:
+            part.begin_step(step, optimization.num_steps, optimization.seed)
         result = accumulate_gradients(self, optimization, self.step_method, micro_batches, work)
         self.is_computing_gradients = False
         clock.begin_optimizer()
@@ -240,8 +231,13 @@ class Task(LoggedTask, Inference):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser over its parameter groups, and its schedule as a function of the step."""
-        optimizer, scheduler = self._optimization.build(self.model)
+        optimizer, scheduler = self._optimization.build(self.model, self.beside_model)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def trained_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the parameters of the model and of the modules beside it."""
+        yield from self.model.parameters()
+        yield from self.beside_model.parameters()
 
     @property
     def _optimization(self) -> Optimization:
@@ -381,7 +377,11 @@ class Task(LoggedTask, Inference):
         checkpoint |= self._interval.state(data_rank(self.trainer).num_shares)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the log interval that was open."""
+        """Continue the log interval that was open. Modules beside the model are left out if this task has none."""
+        if not self.beside_model:
+            beside = [name for name in checkpoint["state_dict"] if name.startswith("beside_model.")]
+            for name in beside:
+                del checkpoint["state_dict"][name]
         self._spikes.load_state(checkpoint)
         self._finite.load_state(checkpoint)
         self._interval.load_state(checkpoint)

@@ -55,7 +55,7 @@ def update_weights(
     finite: list[Tensor] = []
 
     def clip_and_check() -> None:
-        task.gradient_norms = gradient_norms(task.model.parameters())
+        task.gradient_norms = gradient_norms(task.trained_parameters())
         task.gradient_norm = task.gradient_norms.total()
         task.configure_gradient_clipping(optimizer, optimization.gradient_clip_val, "norm")
         is_finite = holds_everywhere(task.gradient_norm.isfinite() & sums.isfinite().all())

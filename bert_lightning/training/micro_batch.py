@@ -66,8 +66,14 @@ class TrainedTask(Protocol):
         ...
 
 
-def _backward(losses: Tensor, *, is_last: bool = True) -> None:
-    losses.sum().backward()
+class _Backward:
+    """The backward pass of a micro-batch that is tried: every loss counts once."""
+
+    def __call__(self, losses: Tensor, *, is_last: bool = True) -> None:
+        losses.sum().backward()
+
+    def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
+        return torch.autograd.grad(losses.sum(), of)[0]
 
 
 class LargestMicroBatch(Callback):
@@ -140,7 +146,7 @@ def _fits(trainer: Trainer, task: TrainedTask, batch: Mapping[str, Any]) -> bool
     try:
         moments = [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(2)]
         with trainer.precision_plugin.forward_context():
-            task.step_method.sums(batch, _backward)
+            task.step_method.sums(batch, _Backward())
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and not any(part in str(error) for part in _OUT_OF_MEMORY):
             raise

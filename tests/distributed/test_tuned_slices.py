@@ -1,6 +1,8 @@
-"""A model with low-rank factors trains the same whether one process has it, or several share it."""
+"""A tuned model trains the same whether one process has it, or several share it."""
 
 import pytest
+
+from bert_lightning.model.tuning import TUNINGS
 
 # `tensor` processes split the blocks; each slice is split again over `data` processes.
 SCRIPT = """
@@ -8,7 +10,7 @@ import copy
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from bert_lightning.model import BertConfig, BertForMaskedLM
-from bert_lightning.model.tuning import Lora, tune
+from bert_lightning.model.tuning import TUNINGS, tune
 from bert_lightning.optim.optimizers import AdamW
 from bert_lightning.distributed.slices import local, slice_for, whole, whole_shape
 from bert_lightning.distributed.sharded import shard
@@ -24,10 +26,10 @@ config = BertConfig(
 )
 ids = torch.arange(32).reshape(2, 16) % 50
 answer = {}
-for name, targets in cases.items():
+for name, (tuning, settings) in cases.items():
     torch.manual_seed(0)
     one = BertForMaskedLM(config).double()
-    tune(one, Lora(rank=3, alpha=6.0, targets=targets))
+    tune(one, TUNINGS[tuning](**settings))
     for parameter in one.parameters():
         if parameter.requires_grad:
             parameter.data += torch.randn_like(parameter) * 0.05
@@ -54,15 +56,29 @@ for name, targets in cases.items():
         "rows": all(torch.equal(slice_for(whole(b.detach(), b), b), local(b)) for _, b in pairs),
     }
 """
+EVERY_TARGET = {
+    "rank": 3,
+    "alpha": 6.0,
+    "targets": ["query", "key", "value", "attention_output", "intermediate", "output"],
+}
 CASES = {
-    "published": ["query", "value"],
-    "all": ["query", "key", "value", "attention_output", "intermediate", "output"],
+    **{name: (name, {"dropout": 0.0} if name == "prefix" else {}) for name in TUNINGS},
+    "lora on every target": ("lora", EVERY_TARGET),
+    "dora on every target": ("dora", EVERY_TARGET),
+    "adapter of Houlsby": ("adapter", {"placement": "houlsby", "size": 4}),
 }
 
 
+# Those that tensor parallelism cuts; all others have whole parameters on every process.
+CUT = ("lora on every target", "dora on every target", "ia3", "prefix")
+
+
 @pytest.mark.parametrize(("data", "tensor"), [(2, 1), (1, 2)])
-def test_processes_that_share_a_model_train_its_factors_as_one_process_does(two_ranks, data, tensor):
-    for found in two_ranks.execute(f"data, tensor, cases = {data}, {tensor}, {CASES}\n{SCRIPT}"):
+@pytest.mark.parametrize("cut", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_processes_that_share_a_tuned_model_train_it_as_one_process_does(two_ranks, data, tensor, cut):
+    cases = {name: case for name, case in CASES.items() if (name in CUT) == cut}
+    for found in two_ranks.execute(f"data, tensor, cases = {data}, {tensor}, {cases}\n{SCRIPT}"):
+        assert found.keys() == cases.keys()
         for result in found.values():
             # Sums have another order, so gradients differ by rounding in float64 (see test_tensor_parallel.py).
             assert result["weights"] <= 1e-10

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_lightning.model import BertEncoder
 from bert_lightning.tasks.catalogue import TASKS
 from tests.support.methods import LARGER, experiment_of, maker, train
 
@@ -41,3 +42,16 @@ def task(request):
 def make(experiments, task):
     """A function from overrides to an experiment of the task."""
     return maker(experiments[task])
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The perturbations of every pass, in order."""
+    seen, plain = [], BertEncoder.perturbed
+
+    def recording(self, perturbation):
+        seen.append(perturbation.detach().clone())
+        return plain(self, perturbation)
+
+    monkeypatch.setattr(BertEncoder, "perturbed", recording)
+    return seen

@@ -12,21 +12,6 @@ FGM = "--adversarial.name=fgm"
 PACKED = "--data.batching=packed"
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """The perturbations of every pass, in order."""
-    from bert_lightning.model.encoder import BertEncoder
-
-    seen, plain = [], BertEncoder.perturbed
-
-    def recording(self, perturbation):
-        seen.append(perturbation)
-        return plain(self, perturbation)
-
-    monkeypatch.setattr(BertEncoder, "perturbed", recording)
-    return seen
-
-
 def forms(task):
     """Overrides of each layout that a task has."""
     return [[], [PACKED]] if task == "pretraining" else [[]]

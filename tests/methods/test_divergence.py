@@ -1,4 +1,4 @@
-"""The divergence of distillation, against closed forms and torch's own."""
+"""The divergences of distillation and of consistency training, against closed forms and torch's own."""
 
 import math
 
@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bert_lightning.tasks.distributions import Distribution, divergence, each_of, numbers, one_of
+from bert_lightning.tasks.distributions import (
+    Distribution,
+    divergence,
+    each_of,
+    numbers,
+    one_of,
+    symmetric_divergence,
+)
 
 B, L = 6, 5
 
@@ -99,3 +106,57 @@ def test_it_is_never_negative_beyond_rounding():
     for seed in range(50):
         student = logits(seed).float()
         assert divergence(one_of(student), one_of(student + 1e-4 * logits(seed + 1).float()), 1.0) > -1e-5
+
+
+def both_gradients(one, other, kind=one_of):
+    values = [one.clone().requires_grad_(), other.clone().requires_grad_()]
+    value = symmetric_divergence(*map(kind, values))
+    return value.detach(), *torch.autograd.grad(value, values)
+
+
+def test_the_symmetric_one_is_the_sum_of_both_directions_with_gradients_for_both():
+    one, other = logits(1).requires_grad_(), logits(2).requires_grad_()
+    pairs = ((one, other), (other, one))
+    expected = sum(F.kl_div(a.log_softmax(-1), b.softmax(-1), reduction="sum") for a, b in pairs)
+    value, *found = both_gradients(one.detach(), other.detach())
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
+    for mine, theirs in zip(found, torch.autograd.grad(expected, [one, other]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
+
+
+def test_the_symmetric_one_of_numbers_is_the_mean_squared_error_once():
+    one, other = logits(1), logits(2)
+    value, *_ = both_gradients(one, other, numbers)
+    torch.testing.assert_close(value, F.mse_loss(one, other, reduction="none").mean(-1).sum())
+
+
+@pytest.mark.parametrize("kind", [one_of, each_of, numbers])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_symmetric_one_of_equal_logits_is_exactly_nothing(kind, dtype):
+    value, *found = both_gradients(logits(3).to(dtype), logits(3).to(dtype), kind)
+    assert value == 0
+    assert not any(gradient.any() for gradient in found)
+
+
+def test_the_symmetric_one_is_never_negative_not_even_by_rounding():
+    for seed in range(200):
+        one = logits(seed).float() * 10
+        assert symmetric_divergence(one_of(one), one_of(one + 1e-6 * logits(seed + 1).float())) >= 0
+
+
+def test_the_symmetric_one_leaves_out_impossible_outcomes_and_uncounted_items():
+    one, other = logits(1), logits(2)
+    possible = torch.tensor([True, False, True, True, False]).expand(B, L)
+    counted = torch.tensor([True, True, False, True, False, True])
+
+    def kind(values):
+        return one_of(values.masked_fill(~possible, -math.inf), possible, counted)
+
+    value, *found = both_gradients(one, other, kind)
+    expected, *inner = both_gradients(*[values[counted][:, possible[0]] for values in (one, other)])
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    for mine, theirs in zip(found, inner, strict=True):
+        assert torch.isfinite(mine).all()
+        assert not mine[~counted].any()
+        assert not mine[~possible].any()
+        torch.testing.assert_close(mine[counted][:, possible[0]], theirs, rtol=1e-12, atol=0)

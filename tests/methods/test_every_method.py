@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bert_lightning.methods.adversarial import ADVERSARIES
+from bert_lightning.methods.distillation import TERMS
 from bert_lightning.methods.plain import STEP_METHODS
 from tests.support.methods import METHODS, NO_DROPOUT, first_batch, gradients, micro_batches, train
 
@@ -31,8 +32,8 @@ def test_a_run_resumes_bit_for_bit_with_the_open_log_interval(make, method, tmp_
     options = [*method, "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=9", "--trainer.log_every_n_steps=4"]
     whole = train(make(*options), tmp_path / "whole")
     resumed = train(make(*options), tmp_path / "resumed", tmp_path / "whole/step-000000002.ckpt")
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
     losses = {name: value for name, value in whole.training_metrics.items() if name.endswith(("loss", "accuracy"))}
     assert losses == {name: resumed.training_metrics[name] for name in losses}
     assert len(losses) == len({*whole.step_method.loss_names, "loss"})
@@ -71,5 +72,5 @@ def test_activation_checkpointing_changes_nothing_but_rounding(task, make, metho
             torch.testing.assert_close(results[1].model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_every_adversary_and_step_method_is_among_the_methods_of_these_tests():
-    assert {*ADVERSARIES, *STEP_METHODS} - {"none", "plain"} <= {*METHODS}
+def test_every_adversary_step_method_and_loss_on_inner_states_is_among_the_methods_of_these_tests():
+    assert {*ADVERSARIES, *STEP_METHODS, *TERMS} - {"none", "plain"} <= {*METHODS}

@@ -5,7 +5,17 @@ import torch
 import yaml
 
 from bert_lightning.cli import main
-from tests.support.methods import FGM, L2_SP, LARGER, NO_DROPOUT, experiment_of, maker, train
+from tests.support.methods import (
+    ADVERSARIAL,
+    ALL_INNER,
+    INNER,
+    L2_SP,
+    LARGER,
+    NO_DROPOUT,
+    experiment_of,
+    maker,
+    train,
+)
 from tests.support.ranks import Ranks
 from tests.support.runs import weights
 from tests.test_strategies import bitwise, difference
@@ -18,16 +28,27 @@ STRATEGIES = {
 }
 
 
-@pytest.fixture(scope="module", params=["pretraining", "text-classification"])
+# Every adversary on texts, and in pre-training those that differ in what a step computes.
+CASES = [("text-classification", name) for name in ADVERSARIAL]
+CASES += [("pretraining", name) for name in ("fgm", "smart", "r-drop")]
+
+
+def inner(strategy):
+    """Return the losses on inner states: all, or with tensor parallelism those that need no whole set of heads."""
+    return INNER["hidden"] if strategy == "tensor-parallel" else ALL_INNER
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def command(request, store, validation_store, tables, tokenizer, tmp_path_factory):
-    """A function that fits with every method in a directory, and returns it."""
+    """A function that fits with an adversary and distillation in a directory, and returns it."""
     sources = {"store": store, "validation_store": validation_store, "tables": tables, "tokenizer": tokenizer}
-    folder = tmp_path_factory.mktemp(request.param)
-    values = experiment_of(request.param, sources, folder)
+    task, adversary = request.param
+    folder = tmp_path_factory.mktemp(task)
+    values = experiment_of(task, sources, folder)
     train(maker(values)(*LARGER, "--trainer.max_steps=2", "--optimizer.learning_rate=1e-2"), folder / "teacher")
     values["checkpoint"] = {"every_n_steps": 1, "keep_last": 9}
     (folder / "experiment.yaml").write_text(yaml.safe_dump(values))
-    options = [*FGM, *L2_SP, f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
+    options = [*ADVERSARIAL[adversary], *L2_SP, f"--distillation.teacher={folder / 'teacher/last.ckpt'}"]
 
     def fit(run, *more, ranks: Ranks | None = None):
         number = len(ranks.processes) if ranks is not None else 1
@@ -41,7 +62,7 @@ def command(request, store, validation_store, tables, tokenizer, tmp_path_factor
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_train_like_one(command, strategy, two_ranks, tmp_path):
-    options = [*NO_DROPOUT, "--trainer.max_steps=2"]
+    options = [*NO_DROPOUT, *inner(strategy), "--trainer.max_steps=2"]
     one = command(tmp_path / "one", *options)
     two = command(tmp_path / "two", *options, *STRATEGIES[strategy], ranks=two_ranks)
     assert difference(weights(one), weights(two)) <= 5e-6
@@ -49,7 +70,7 @@ def test_two_processes_train_like_one(command, strategy, two_ranks, tmp_path):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_resume_bit_for_bit(command, strategy, two_ranks, tmp_path):
-    options = STRATEGIES[strategy]
+    options = [*STRATEGIES[strategy], *inner(strategy)]
     whole = command(tmp_path / "whole", *options, ranks=two_ranks)
     point = whole / "checkpoints/step-000000002.ckpt"
     resumed = command(tmp_path / "resumed", *options, "--resume", str(point), ranks=two_ranks)
@@ -57,18 +78,20 @@ def test_two_processes_resume_bit_for_bit(command, strategy, two_ranks, tmp_path
 
 
 # Pre-training compiles for minutes.
-@pytest.mark.parametrize("command", ["text-classification"], indirect=True)
+@pytest.mark.parametrize("command", [case for case in CASES if case[0] != "pretraining"], ids="-".join, indirect=True)
 def test_a_compiled_run_trains_like_a_plain_one_and_resumes_bit_for_bit(command, tmp_path):
-    plain = command(tmp_path / "plain", *NO_DROPOUT, "--trainer.max_steps=2")
-    compiled = command(tmp_path / "compiled", *NO_DROPOUT, "--trainer.max_steps=2", "--trainer.compile=true")
+    options = [*NO_DROPOUT, *ALL_INNER, "--trainer.max_steps=2"]
+    plain = command(tmp_path / "plain", *options)
+    compiled = command(tmp_path / "compiled", *options, "--trainer.compile=true")
     assert difference(weights(plain), weights(compiled)) <= 5e-5
     torch._dynamo.reset()
     point = compiled / "checkpoints/step-000000001.ckpt"
-    options = [*NO_DROPOUT, "--trainer.max_steps=2", "--trainer.compile=true", "--resume", str(point)]
+    options += ["--trainer.compile=true", "--resume", str(point)]
     assert bitwise(weights(compiled), weights(command(tmp_path / "resumed", *options)))
 
 
 def test_it_trains_in_bfloat16_on_two_sharded_processes(command, two_ranks, tmp_path):
     for precision in ("bf16-mixed", "bf16-true"):
-        command(tmp_path / precision, f"--trainer.precision={precision}", *STRATEGIES["fsdp"], ranks=two_ranks)
+        options = [f"--trainer.precision={precision}", *STRATEGIES["fsdp"], *ALL_INNER]
+        command(tmp_path / precision, *options, ranks=two_ranks)
         assert all(tensor.isfinite().all() for tensor in weights(tmp_path / precision).values())

@@ -116,3 +116,13 @@ def test_the_last_layer_norm_of_pre_layer_norm_goes_with_the_top_block():
 def test_impossible_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         ParameterGroupSettings(**change)
+
+
+def test_modules_beside_a_model_train_like_its_head(model):
+    beside = nn.ModuleDict({"0": nn.Linear(2, 3)})
+    settings = ParameterGroupSettings(layer_decay=0.5, head_learning_rate=7.0)
+    groups = parameter_groups(model, model.depths(), 1.0, 0.01, settings, beside=beside)
+    given = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert given[id(beside["0"].weight)] == (7.0, 0.01)
+    assert given[id(beside["0"].bias)] == (7.0, 0.0)
+    assert len(given) == len(list(model.parameters())) + 2

@@ -109,7 +109,7 @@ def test_a_form_that_does_not_exist_and_a_checklist_for_programs_are_refused(stu
     assert main(["report", str(study), "--output", "r.pdf"]) == 2
     assert ".html, .md, .tex, .csv or .json" in capsys.readouterr().err
     assert main(["report", str(study), "--output", "r.json", "--checklist"]) == 2
-    assert "holds numbers alone" in capsys.readouterr().err
+    assert "only .html, .md and .tex can contain it" in capsys.readouterr().err
 
 
 # -- LaTeX -------------------------------------------------------------------------------------------------------

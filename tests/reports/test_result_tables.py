@@ -182,7 +182,7 @@ def test_single_runs_have_neither_spread_nor_test_and_the_caption_says_why(tmp_p
     cell = cells(table)["muon"]
     assert (cell.sd, cell.p, cell.interval, cell.mean_interval, cell.not_worse) == (None, None, None, None, False)
     assert cell.difference == pytest.approx(0.1)
-    assert "no difference here can be told from chance" in text_of(table)
+    assert "no difference in this table can be told from chance" in text_of(table)
     assert "±" not in text_of(table)
 
 
@@ -322,7 +322,7 @@ def test_nothing_finished_no_run_and_a_file_are_each_one_message(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         results_of(tmp_path / "b")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="there is none in it"):
+    with pytest.raises(InputError, match="holds neither a run directory nor"):
         results_of(tmp_path / "empty")
 
 

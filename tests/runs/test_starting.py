@@ -1,6 +1,7 @@
 """Changes that an experiment makes to the checkpoint it starts from, and the record of that checkpoint."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,13 @@ NOT_LEARNT = ["--optimizer.learning_rate", 1e-30, "--optimizer.weight_decay", 0]
         ({"config": {"vocab_size": 64}}, "vocab_size cannot be set"),
         ({"interpolate_positions": True}, "needs model.config.max_position_embeddings"),
         ({"reinitialize_layers": 9}, "9 layers cannot be reinitialised"),
+        ({"keep_layers": [0, 2]}, "has blocks 0 to 1, so there is no block 2"),
+        ({"keep_layers": [-1]}, "keep_layers is [-1]; it must name one or more blocks, by numbers from 0"),
+        ({"keep_layers": [0], "config": {"num_hidden_layers": 1}}, "keep_layers decides the number of blocks"),
+        (
+            {"pretrained": None, "size": "tiny", "keep_layers": [0]},
+            "keep_layers does nothing without model.pretrained",
+        ),
         ({"attention": "varlen"}, "model.attention is varlen, which cannot run here: its kernels are for CUDA"),
         ({"attention": "flash"}, "expected one of auto, eager, sdpa, varlen"),
         ({"pretrained": None, "size": "tiny", "resize_vocabulary": True}, "does nothing without model.pretrained"),
@@ -78,6 +86,28 @@ def test_positions_are_stretched_and_top_layers_reinitialised_before_training(ho
     assert not torch.equal(after["encoder.layers.1.output.weight"], before["encoder.layers.1.output.weight"])
     # The trained checkpoint is scored unchanged: nothing is stretched or reinitialised.
     assert main(["validate", "--checkpoint", str(tmp_path / "run")]) == 0
+
+
+def test_a_student_consists_of_the_named_blocks_of_the_checkpoint_in_their_order(home, tmp_path):
+    values = yaml.safe_load((home / "pretraining.yaml").read_text())
+    values["model"] = {"pretrained": str(home / "runs/whole"), "keep_layers": [1, 0]}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(values))
+    before = final(home / "runs/whole")
+    for kept in ([1, 0], [1]):
+        run = tmp_path / str(len(kept))
+        assert fit(tmp_path / "e.yaml", run, *SHORT, *NOT_LEARNT, f"--model.keep_layers={kept}") == 0
+        after = final(run)
+        swapped = {}
+        for name, tensor in before.items():
+            block = re.match(r"encoder\.layers\.(\d)\.", name)
+            if block is None:
+                swapped[name] = tensor
+            elif int(block[1]) in kept:
+                swapped[f"encoder.layers.{kept.index(int(block[1]))}.{name[block.end() :]}"] = tensor
+        assert after.keys() == swapped.keys()
+        assert all(torch.equal(after[name], tensor) for name, tensor in swapped.items())
+        # The blocks are taken once, not again from what is scored.
+        assert main(["validate", "--checkpoint", str(run)]) == 0
 
 
 def test_a_head_other_than_that_of_the_checkpoint_is_refused(tables, tokenizer, tmp_path, capsys):

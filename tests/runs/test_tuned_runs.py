@@ -48,14 +48,17 @@ def test_a_tuned_run_of_every_task_trains_resumes_bit_for_bit_scores_and_predict
 ):
     run, again = tmp_path / "run", tmp_path / "again"
     assert fit(experiment, run, "--tuning.name", name) == 0
-    assert " %)" in capsys.readouterr().out
+    out = capsys.readouterr().out
     saved, whole = weights(run), read_checkpoint(run / "checkpoints/last.ckpt")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert f"({manifest['trained_parameters']:,} trained, " in out
+    assert manifest["trained_parameters"] == sum(tensor.numel() for tensor in saved.values())
     frozen = read_checkpoint(base).tensors
     # What the checkpoint leaves out is the base, bit for bit, and the rest is there.
     left_out = [tensor for tensor in whole.tensors if f"model.{tensor}" not in saved]
     assert {"encoder.embeddings.position.weight", "encoder.layers.0.output.weight"} <= {*left_out}
     assert all(torch.equal(whole.tensors[tensor], frozen[tensor]) for tensor in left_out)
-    assert whole.provenance.digest == json.loads((run / "manifest.json").read_text())["weights"]
+    assert whole.provenance.digest == manifest["weights"]
     # A run that is cut off and resumed ends the same.
     assert fit(experiment, again, "--tuning.name", name, "--resume", run / "checkpoints/step-000000002.ckpt") == 0
     assert weights(again).keys() == saved.keys()

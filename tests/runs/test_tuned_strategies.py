@@ -13,9 +13,16 @@ from tests.support.tuned import write_experiment
 NO_DROPOUT = ["--model.config.hidden_dropout_prob", "0", "--model.config.attention_probs_dropout_prob", "0"]
 EVERY_TARGET = "[query, key, value, attention_output, intermediate, output]"
 LORA = ["--tuning.name", "lora", "--tuning.targets", EVERY_TARGET]
+TUNED = [name for name in TUNINGS if name != "full"]
 DDP, FSDP = (["--trainer.strategy", name] for name in ("ddp", "fsdp"))
 SHARDS = [*FSDP, "--checkpoint.sharded", "true"]
 HEADS = [*FSDP, "--trainer.tensor_parallel_size", "2"]
+# What gives each tuning the most that it can have, with a rate at which rounding stays rounding.
+MOST = {
+    "lora": ["--tuning.targets", EVERY_TARGET],
+    "dora": ["--tuning.targets", EVERY_TARGET],
+    "adapter": ["--tuning.placement", "houlsby"],
+}
 STRATEGIES = {"ddp": DDP, "fsdp": FSDP, "shards": SHARDS, "heads": HEADS, "heads-shards": [*SHARDS, *HEADS]}
 
 
@@ -83,14 +90,34 @@ def test_processes_tune_what_one_process_tunes_and_resume_bit_for_bit(train, two
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tuning", [name for name in TUNED if name != "lora"])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_tuning_trains_in_processes_what_one_process_trains(train, two_ranks, name, tuning):
+    options = ["--tuning.name", tuning, *MOST.get(tuning, []), *NO_DROPOUT]
+    options += ["--tuning.dropout", "0"] if tuning == "prefix" else []
+    one = train("one", *options)
+    several = train("several", *options, *STRATEGIES[name], ranks=two_ranks)
+    # As for LoRA above. Adam moves a weight whose gradient is only rounding, such as the bias of the keys.
+    saved = [
+        {key: tensor for key, tensor in weights(run).items() if "query_key_value.bias" not in key}
+        for run in (one, several)
+    ]
+    assert difference(*saved) <= 2e-5
+    base = [
+        load_native((run / "checkpoints/last.ckpt").resolve())["bert_lightning"]["base"] for run in (one, several)
+    ]
+    assert base[0] == base[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@pytest.mark.parametrize("tuning", [name for name in TUNINGS if name != "full"])
+@pytest.mark.parametrize("tuning", TUNED)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_sixteen_bit_precision_with_dropout_resumes_bit_for_bit(train, two_ranks, name, tuning, precision, base):
     options = ["--tuning.name", tuning, "--trainer.precision", precision, *STRATEGIES[name]]
     options += ["--model.activation_checkpointing", "true", "--trainer.accumulate_grad_batches", "2"]
-    if tuning == "lora":
-        options += ["--tuning.dropout", "0.1", "--tuning.targets", EVERY_TARGET]
+    options += MOST.get(tuning, [])
+    options += ["--tuning.dropout", "0.1"] if tuning in ("lora", "dora", "prefix") else []
     whole = train("whole", *options, ranks=two_ranks)
     resumed = train("resumed", *options, "--resume", whole / "checkpoints/step-000000002.ckpt", ranks=two_ranks)
     assert bitwise(weights(whole), weights(resumed))
@@ -103,10 +130,13 @@ def test_sixteen_bit_precision_with_dropout_resumes_bit_for_bit(train, two_ranks
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("strategy", [[], FSDP], ids=["one", "fsdp"])
-def test_a_compiled_tuned_run_trains_like_a_plain_one_and_resumes_bit_for_bit(train, two_ranks, strategy):
+@pytest.mark.parametrize("tuning", ["lora", "dora", "ia3", "adapter", "prefix", "prompt"])
+def test_a_compiled_tuned_run_trains_like_a_plain_one_and_resumes_bit_for_bit(train, two_ranks, strategy, tuning):
     ranks = two_ranks if strategy else None
-    compiled = [*LORA, *NO_DROPOUT, *strategy, "--trainer.compile", "true"]
-    plain = train("plain", *LORA, *NO_DROPOUT, *strategy, ranks=ranks)
+    options = ["--tuning.name", tuning, *MOST.get(tuning, []), *NO_DROPOUT, *strategy]
+    options += ["--tuning.dropout", "0"] if tuning == "prefix" else []
+    compiled = [*options, "--trainer.compile", "true"]
+    plain = train("plain", *options, ranks=ranks)
     whole = train("whole", *compiled, ranks=ranks)
     assert difference(weights(plain), weights(whole)) <= 2e-5
     resumed = train("resumed", *compiled, "--resume", whole / "checkpoints/step-000000002.ckpt", ranks=ranks)

@@ -342,6 +342,12 @@ def test_each_run_knows_its_study_from_the_environment_alone():
     assert "nsp" not in " ".join(words).replace(str(FOLDER), "")
 
 
+def test_an_arm_without_settings_has_no_variable_of_tags_because_wandb_refuses_an_empty_one():
+    launcher = InProcess(finished)
+    ablate(file(axes=None, arms={"plain": {}}), launcher=launcher)
+    assert {"WANDB_TAGS" in job.environment for job in launcher.jobs} == {False}
+
+
 def test_a_full_disk_ends_the_study_with_one_message(monkeypatch, capsys):
     monkeypatch.setattr(LocalLauncher, "run", lambda launcher, job: finished(job))
 

@@ -208,7 +208,7 @@ def test_parameters_are_read_from_the_command_line(words, parameters):
         (["--optimizer.name", "adamw"], "unexpected argument '--optimizer.name'"),
         (["--submitit.timeout"], "--submitit.timeout has no value"),
         (["--submitit.timeout=1", "--submitit.timeout=2"], "is given twice"),
-        (["--submitit.mem_gb={"], "is no YAML"),
+        (["--submitit.mem_gb={"], "is not YAML"),
     ],
 )
 def test_a_wrong_word_is_refused(words, message):

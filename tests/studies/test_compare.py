@@ -47,8 +47,8 @@ def test_a_run_equals_itself_and_its_copy(classifier, tmp_path, capsys):
     out = capsys.readouterr().out
     for line in ("configuration: equal", "versions, hardware and commit: equal", "data: equal"):
         assert line in out
-    assert "equal, bit for bit" in out
-    assert "final weights: equal" in out
+    assert "that both logged are bitwise equal" in out
+    assert "final weights: bitwise equal" in out
     assert "differ" not in out.replace("difference", "")
 
 
@@ -107,7 +107,7 @@ def test_a_patch_that_an_earlier_version_did_not_record_is_no_difference(tmp_pat
     runs = [made(tmp_path / str(n), 1, 0.5, session={"git": git}) for n, git in enumerate(gits)]
     assert main(["compare", *map(str, runs)]) == 0
     out = capsys.readouterr().out
-    assert "an earlier version did not record them" in out
+    assert "not recorded by an earlier version of this package" in out
     assert "versions, hardware and commit: equal" in out
 
 
@@ -193,7 +193,7 @@ def test_arms_of_a_study_are_named_by_paths(tmp_path):
     assert [each.key for each in found.configuration] == ["rate"]
     for path, message in (
         ("", "is a study: name one of its arms: "),
-        ("low", "low is an arm of several stages"),
+        ("low", "several stages have the arm low"),
         ("two/lo", "has no arm 'two/lo'; did you mean 'two/low'"),
     ):
         with pytest.raises(InputError, match=message):
@@ -208,7 +208,7 @@ def test_what_is_no_run_no_seeds_and_no_arm_is_one_message(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for name, message in (
-        ("mixed", "other settings than the seed"),
+        ("mixed", "differ in more than their seed"),
         ("unfinished", "no run has finished"),
         ("empty-metrics", "is still empty"),
         ("empty", "holds no run"),

@@ -263,7 +263,7 @@ def test_failed_runs_are_shown_with_their_error_and_the_end_of_their_log(tmp_pat
 def test_wrong_arguments_are_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["runs"]) == 0
-    assert "no run is there" in capsys.readouterr().out
+    assert "there are no runs" in capsys.readouterr().out
     (tmp_path / "file").touch()
     for arguments, message in (
         (["missing"], "missing does not exist"),

@@ -102,8 +102,11 @@ def test_arms_of_equal_settings_are_refused():
     ("changed", "expected"),
     [
         ({"seeds": None}, "the key seeds is missing"),
-        ({"compare": {"baseline": "objective=next-sentense"}}, "is no arm; did you mean 'objective=next-sentence'?"),
-        ({"published": {"nothing": []}}, "published names 'nothing', which is no arm"),
+        (
+            {"compare": {"baseline": "objective=next-sentense"}},
+            "is not an arm; did you mean 'objective=next-sentence'?",
+        ),
+        ({"published": {"nothing": []}}, "published names 'nothing', which is not an arm"),
         ({"axes": [{"a.b": [*range(500)]}, {"a.c": [*range(500)]}]}, "the study has 1,000,000 runs, and at most"),
     ],
 )

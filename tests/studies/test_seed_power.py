@@ -67,7 +67,7 @@ def test_a_single_arm_is_answered_by_its_own_spread(tmp_path, capsys):
     out = capsys.readouterr().out
     deviation = np.std([*LOW.values()], ddof=1)
     needed = np.ceil(TTestIndPower().solve_power(0.02 / deviation, alpha=0.05, power=0.8))
-    assert f"The difference needs {needed:.0f} seeds per arm" in out
+    assert f"To find the difference, {needed:.0f} seeds per arm" in out
     assert f"is {deviation:.4g}, with a 95 % interval" in out
     assert "The scores of these runs lie between 0.7 and 0.75." in out
 
@@ -102,7 +102,7 @@ def test_arms_without_spread_and_single_runs_say_that_nothing_follows(tmp_path, 
     paths.append(arm(tmp_path / "equal", {seed: score + 0.1 for seed, score in LOW.items()}, 0.3))
     assert main(["power", *map(str, paths), "--difference", "0.02"]) == 0
     out = capsys.readouterr().out
-    assert "rate=0.3 against rate=0.1: 5 pairs, without any spread, so no number of seeds follows." in out
+    assert "rate=0.3 against rate=0.1: 5 pairs. There is no standard deviation to compute with: all values are" in out
     assert "rate=0.2 against rate=0.1: 1 seed." in out
     assert "rate=0.1: 5 seeds." in out
 

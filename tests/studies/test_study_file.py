@@ -87,18 +87,23 @@ def test_an_upstream_may_get_into_another_key():
         ("[next-sentence, sentence-order]", "[]", 9, "the axis data.objective has no values"),
         ("[next-sentence, sentence-order]", "next-sentence", 9, "the axis data.objective needs a list"),
         ("[next-sentence, sentence-order]", "[1, 2, 1]", 9, "has the value 1 twice"),
-        ("[1.5e-3, 6.0e-3]", "[1.5e-3]", 10, "equally many values (optimizer.name 2, optimizer.learning_rate 1)"),
-        ("optimizer.name:", "data.objective:", 10, "data.objective is set by two of them, the axis 1 and the axis 2"),
+        (
+            "[1.5e-3, 6.0e-3]",
+            "[1.5e-3]",
+            10,
+            "the same number of values (optimizer.name 2, optimizer.learning_rate 1)",
+        ),
+        ("optimizer.name:", "data.objective:", 10, "data.objective is set twice, by the axis 1 and by the axis 2"),
         ("seeds: [1, 2]", "seeds: [1, 1]", 11, "seeds names 1 twice"),
         ("seeds: [1, 2]", "seeds: 2", 11, "seeds is a list"),
         ("seeds: [1, 2]", "seeds: [-1]", 11, "seeds holds -1"),
-        ("trainer.max_steps: 20", "seed_everything: 2", 7, "seed_everything belongs to no arm"),
+        ("trainer.max_steps: 20", "seed_everything: 2", 7, "seed_everything cannot vary between arms"),
         ("from: pretraining", "from: pretrainin", 13, "unknown stage 'pretrainin'; did you mean 'pretraining'?"),
         (
             "pretraining: {}",
             "pretraining: {from: rte}",
             13,
-            "the stage rte waits for itself: rte from pretraining from rte",
+            "the stage rte starts from itself: rte from pretraining from rte",
         ),
         (
             "from: pretraining",
@@ -120,7 +125,7 @@ def test_an_upstream_may_get_into_another_key():
             "unknown key 'published.base.0.values'; did you mean 'published.base.0.value'?",
         ),
         ("axes:", "arms: {}\naxes:", 8, "arms is empty"),
-        ("axes:", "arms: {a: {data.objective: x}}\naxes:", 10, "set by two of them, the arm a and the axis 1"),
+        ("axes:", "arms: {a: {data.objective: x}}\naxes:", 10, "set twice, by the arm a and by the axis 1"),
     ],
 )
 def test_a_fault_is_one_message_with_its_line(old, new, line, message):

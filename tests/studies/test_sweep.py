@@ -89,7 +89,7 @@ def test_ablate_takes_the_runs_of_workers_into_the_study(study, monkeypatch, cap
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "study.yaml: line 11: a sweep of W&B cannot say that a stage waits for another one"),
+        ([], "study.yaml: line 11: a W&B sweep cannot make a stage wait for another one"),
         (["--jobs", "2"], "--jobs does nothing with --launcher wandb"),
         (["--submitit.timeout", "3"], "--submitit.timeout does nothing without --launcher submitit"),
         (["--optimizer.name", "adamw"], "unexpected argument '--optimizer.name'"),

@@ -67,15 +67,27 @@ def first_batch(experiment: Experiment) -> tuple[Task, Batch]:
     return task, batch
 
 
+class WholeBatch:
+    """The backward pass of a step of one process, over the given micro-batches."""
+
+    def __init__(self, method: StepMethod, *batches: Batch) -> None:
+        self.divisors = torch.stack([method.counts(batch)[: method.num_losses] for batch in batches]).sum(0)
+        self.factors = torch.tensor(method.loss_factors)
+
+    def loss(self, losses: torch.Tensor) -> torch.Tensor:
+        return (losses / self.divisors.clamp(min=1) * self.factors).sum()
+
+    def __call__(self, losses: torch.Tensor, *, is_last: bool = True) -> None:
+        self.loss(losses).backward()
+
+    def gradient(self, losses: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(self.loss(losses), of)[0]
+
+
 def gradients(task: Task, *batches: Batch, method: StepMethod | None = None, seed: int = 1) -> list[torch.Tensor]:
     """Return the gradients of the micro-batches of a whole batch, and delete them in the model."""
     method = task.step_method if method is None else method
-    divisors = torch.stack([method.counts(batch)[: method.num_losses] for batch in batches]).sum(0)
-    factors = torch.tensor(method.loss_factors)
-
-    def backward(losses: torch.Tensor, *, is_last: bool = True) -> None:
-        (losses / divisors * factors).sum().backward()
-
+    backward = WholeBatch(method, *batches)
     task.model.zero_grad()
     for batch in batches:
         torch.manual_seed(seed)
@@ -115,11 +127,44 @@ class TwoPassesStep(PlainStep):
 OWN = ["--step_method.class_path=tests.support.methods.TwoPasses", "--step_method.init_args.share=0.5"]
 L2_SP = ["--continual.name=l2-sp", "--continual.alpha=0.5", "--continual.beta=0.1"]
 FGM = ["--adversarial.name=fgm", "--adversarial.epsilon=0.5"]
+INNER = {
+    "hidden": ["--distillation.hidden.layers=[0, 2]", "--distillation.hidden.embeddings=true"],
+    "attention": ["--distillation.attention.layers=last"],
+    "relations": ["--distillation.relations.of=[query-key, value-value]"],
+}
+"""Key of a loss on inner states -> overrides for a teacher with three blocks and a student with two."""
+ALL_INNER = [option for options in INNER.values() for option in options]
+ADVERSARIAL = {
+    "fgm": FGM,
+    "pgd": ["--adversarial.name=pgd", "--adversarial.num_ascents=2", "--adversarial.random_start=true"],
+    "freelb": ["--adversarial.name=freelb", "--adversarial.num_passes=2", "--adversarial.clean_pass=true"],
+    "smart": ["--adversarial.name=smart", "--adversarial.proximal=1.0", "--adversarial.sigma=1e-2"],
+    "r-drop": ["--adversarial.name=r-drop", "--adversarial.alpha=1.0"],
+}
+"""Value of `adversarial.name` -> overrides that use all of its parts."""
 METHODS: dict[str, Callable[[Path], list[str]]] = {
     "own": lambda teacher: OWN,
-    "fgm": lambda teacher: FGM,
+    **{name: lambda teacher, options=options: options for name, options in ADVERSARIAL.items()},
     "distillation": lambda teacher: [f"--distillation.teacher={teacher}"],
+    **{
+        name: lambda teacher, options=options: [
+            f"--distillation.teacher={teacher}",
+            "--distillation.alpha=0",
+            *options,
+        ]
+        for name, options in INNER.items()
+    },
+    "distilled-pgd": lambda teacher: [*ADVERSARIAL["pgd"], f"--distillation.teacher={teacher}"],
+    "distilled-freelb": lambda teacher: [*ADVERSARIAL["freelb"], f"--distillation.teacher={teacher}"],
+    "all-smart": lambda teacher: [*OWN, *ADVERSARIAL["smart"], f"--distillation.teacher={teacher}", *INNER["hidden"]],
+    "all-r-drop": lambda teacher: [*OWN, *ADVERSARIAL["r-drop"], f"--distillation.teacher={teacher}"],
+    "hidden-r-drop": lambda teacher: [
+        *ADVERSARIAL["r-drop"],
+        f"--distillation.teacher={teacher}",
+        "--distillation.alpha=0",
+        *INNER["hidden"],
+    ],
     "l2-sp": lambda teacher: L2_SP,
-    "all": lambda teacher: [*OWN, *FGM, *L2_SP, f"--distillation.teacher={teacher}"],
+    "all": lambda teacher: [*OWN, *FGM, *L2_SP, f"--distillation.teacher={teacher}", *ALL_INNER],
 }
 """Name of a combination -> overrides, given a teacher."""

@@ -77,6 +77,27 @@ def test_a_step_method_ends_each_micro_batch_with_one_last_pass(passes, message)
         call()
 
 
+@pytest.mark.parametrize("scale", [None, 8.0])
+def test_a_gradient_of_a_tensor_is_no_pass_and_gives_parameters_none(scale):
+    weight, moved = torch.tensor([2.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    scaler = (
+        None
+        if scale is None
+        else SimpleNamespace(scale=lambda loss: loss * scale, _get_scale_async=lambda: torch.tensor(scale))
+    )
+    trainer = SimpleNamespace(strategy=None, precision_plugin=SimpleNamespace(scaler=scaler))
+    task = SimpleNamespace(manual_backward=lambda loss: loss.backward(), trainer=trainer)
+    backward = Backward(task, lambda losses: losses.sum() / 4, exchanges=True)
+    assert backward.gradient(weight * moved**2, moved) == 2 * 2 * 3 / 4
+    assert weight.grad is None
+    assert moved.grad is None
+    with pytest.raises(ContractError, match="carry no gradients"):
+        backward.gradient(torch.ones(1), moved)
+    backward(weight * moved, is_last=True)
+    backward.check_ended()
+    assert weight.grad == 3 / 4
+
+
 class Promises:
     """A step method of a loss and a further sum, with parts that a test replaces."""
 

@@ -89,13 +89,17 @@ class RememberedLosses:
 
     def sums(self, batch: Batch) -> Tensor:
         """Return (K,) the sums of the task and, after its losses, the divergences from the model before."""
-        computed, number = self.task.compute(batch), self.task.num_losses
-        sums = self.task.sums_of(computed, batch)
-        pairs = zip(self.task.distributions(computed, batch), self._remembered(batch), strict=True)
-        added = torch.stack([self._divergence(now, before) for now, before in pairs])
-        return torch.cat([sums[:number], added.to(sums.dtype), sums[number:]])
+        return self.sums_and_distributions(batch)[0]
 
-    def operations(self, batch: Batch, num_passes: int = 1) -> float:
+    def sums_and_distributions(self, batch: Batch) -> tuple[Tensor, list[Distribution]]:
+        """Return the sums, and what the model predicts in the same forward pass."""
+        number = self.task.num_losses
+        sums, mine = self.task.sums_and_distributions(batch)
+        pairs = zip(mine, self._remembered(batch), strict=True)
+        added = torch.stack([self._divergence(now, before) for now, before in pairs])
+        return torch.cat([sums[:number], added.to(sums.dtype), sums[number:]]), mine
+
+    def operations(self, batch: Batch, num_passes: float = 1) -> float:
         """Return the operations of the task, and of one forward pass of the model before."""
         of_previous = forward_operations(
             self.previous.config,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from bert_lightning.model.layers.activations import ACTIVATIONS
-from bert_lightning.model.layers.attention import ATTENTIONS, Backend, Layout, attend_with
+from bert_lightning.model.layers.attention import ATTENTIONS, AttentionOutput, Backend, Layout, attend_with
 from bert_lightning.model.layers.dropout import Dropout
 from bert_lightning.model.layers.norm import LayerNorm
 from bert_lightning.model.parts import PartTable
@@ -29,13 +29,21 @@ class BertLayer(nn.Module):
         final_norm: whether the encoder applies LayerNorm once more after the last block.
         column_parallel: names of the column-parallel linear layers, with the number of matrices stacked in each.
         row_parallel: names of the row-parallel linear layers; the column-parallel ones feed them.
+        head_parallel: names of modules whose parameters (..., H) are cut by heads; a block may lack them.
+        prefix: computes the attention with trained keys and values in front; None without `prefix` tuning.
+        attention_adapter: changes the output of the attention; None without adapters. It gets that output, the input
+            of the sublayer, and the LayerNorm that belongs to it.
+        output_adapter: the same for the feed-forward network.
         draws_apart: context manager for attention dropout under tensor parallelism: each process has some of the
             heads and draws its own masks.
+        records: whether `forward` stores its queries, keys and values (`BertEncoder.recorded`).
+        query_key_value_output: (B, S, 3 H) or (T, 3 H), those that were stored.
     """
 
     final_norm: ClassVar[bool] = False
     column_parallel: ClassVar = {"query_key_value": 3, "intermediate": 1}
     row_parallel: ClassVar = ("attention_output", "output")
+    head_parallel: ClassVar = ("prefix",)
     draws_apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(self, config: "BertConfig") -> None:
@@ -49,6 +57,8 @@ class BertLayer(nn.Module):
         self.output_norm = self.new_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.num_heads = config.num_attention_heads
+        self.records = False
+        self.query_key_value_output: Tensor | None = None
         self.attention_dropout = config.attention_probs_dropout_prob
         self.activation = ACTIVATIONS.make("hidden_act", config.hidden_act, **config.arguments_of("hidden_act"))
         self.attention = (
@@ -56,6 +66,9 @@ class BertLayer(nn.Module):
             if config.has_own_attention
             else None
         )
+        self.prefix: Callable[..., AttentionOutput] | None = None
+        self.attention_adapter: Callable[[Tensor, Tensor, nn.Module], Tensor] | None = None
+        self.output_adapter: Callable[[Tensor, Tensor, nn.Module], Tensor] | None = None
 
     @staticmethod
     def new_norm(config: "BertConfig") -> nn.Module:
@@ -84,15 +97,28 @@ class BertLayer(nn.Module):
     def _attention(self, hidden: Tensor, layout: Layout, backend: Backend) -> tuple[Tensor, Tensor | None]:
         dropout = self.attention_dropout if self.training else 0.0
         query_key_value = self.query_key_value(hidden)
-        with self.draws_apart() if dropout else nullcontext():
+        if self.records:
+            self.query_key_value_output = query_key_value
+
+        def attend(rows: Tensor, inner: Layout) -> AttentionOutput:
             if self.attention is None:
-                context, weights = backend.attend(query_key_value, layout, self.num_heads, dropout)
-            else:
-                context, weights = attend_with(self.attention, query_key_value, layout, self.num_heads, dropout)
-        return self.dropout(self.attention_output(context)), weights
+                return backend.attend(rows, inner, self.num_heads, dropout)
+            return attend_with(self.attention, rows, inner, self.num_heads, dropout)
+
+        prefix = self.prefix
+        with self.draws_apart() if dropout or (prefix is not None and self.training) else nullcontext():
+            context, weights = (
+                attend(query_key_value, layout) if prefix is None else prefix(attend, query_key_value, layout)
+            )
+        projected: Tensor = self.dropout(self.attention_output(context))
+        if self.attention_adapter is not None:
+            projected = self.attention_adapter(projected, hidden, self.attention_norm)
+        return projected, weights
 
     def _feed_forward(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.dropout(self.output(self.activation(self.intermediate(hidden))))
+        if self.output_adapter is not None:
+            projected = self.output_adapter(projected, hidden, self.output_norm)
         return projected
 
 

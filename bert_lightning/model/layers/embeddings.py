@@ -87,6 +87,7 @@ class BertEmbeddings(nn.Module):
     """
 
     projection: nn.Linear | None
+    prompt: nn.Parameter | None
 
     def __init__(self, config: "BertConfig") -> None:
         super().__init__()
@@ -102,6 +103,8 @@ class BertEmbeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.projection = nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         self.max_positions = config.max_position_embeddings
+        # (L, H), the vectors that prompt tuning puts in front of the embedded tokens (`BertEncoder`).
+        self.register_parameter("prompt", None)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor | None = None) -> Tensor:
         """Embed (B, S) x 2 as (B, S, H), or packed (T,) x 2 with the `positions` (T,) of the tokens as (T, H).

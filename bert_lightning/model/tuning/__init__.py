@@ -4,21 +4,37 @@ A tuning is applied after the model is filled with pre-trained weights and befor
 model's parameters stay the same.
 """
 
+from bert_lightning.model.tuning.adapter import Adapter
 from bert_lightning.model.tuning.bitfit import BitFit
-from bert_lightning.model.tuning.lora import Lora, LowRankLinear
-from bert_lightning.model.tuning.table import TUNINGS, described, merged, register_tuning, saved_tuning, tune
+from bert_lightning.model.tuning.changed_linear import ChangedLinear
+from bert_lightning.model.tuning.dora import Dora
+from bert_lightning.model.tuning.ia3 import Ia3
+from bert_lightning.model.tuning.layer_norm import LayerNormOnly
+from bert_lightning.model.tuning.lora import Lora
+from bert_lightning.model.tuning.prefix import Prefix
+from bert_lightning.model.tuning.prompt import Prompt
+from bert_lightning.model.tuning.table import TUNINGS, described, merged, register_tuning, saved_tuning, tune, tune_as
+from bert_lightning.model.tuning.top_layers import TopLayers
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 __all__ = [
     "TUNINGS",
+    "Adapter",
     "BitFit",
+    "ChangedLinear",
+    "Dora",
     "Full",
+    "Ia3",
+    "LayerNormOnly",
     "Lora",
-    "LowRankLinear",
+    "Prefix",
+    "Prompt",
+    "TopLayers",
     "Tuning",
     "described",
     "merged",
     "register_tuning",
     "saved_tuning",
     "tune",
+    "tune_as",
 ]

@@ -1,7 +1,7 @@
 """BitFit: only the biases train."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bert_lightning.model.tuning.tuning import Tuning
 
@@ -19,6 +19,10 @@ class BitFit(Tuning):
 
     Published: learning rate 1e-3 (between 1e-4 and 1e-2), batches of 8 or 16, 16 epochs.
     """
+
+    # The authors' `run_glue.py` and its README.
+    default_learning_rate: ClassVar[float | None] = 1e-3
+    default_epochs: ClassVar[float | None] = 16
 
     def apply(self, encoder: "BertEncoder") -> None:
         for name, parameter in encoder.named_parameters():

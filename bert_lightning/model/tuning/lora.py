@@ -1,9 +1,9 @@
 """LoRA: low-rank factors are added to the matrices of the blocks, which stay frozen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from bert_lightning.checks import require_at_least, require_below_one, require_positive
 from bert_lightning.model.layers.dropout import dropout
+from bert_lightning.model.tuning.changed_linear import STACKED, Change, change_layers, merge_layers
 from bert_lightning.model.tuning.tuning import Tuning
 
 if TYPE_CHECKING:
     from bert_lightning.model.encoder import BertEncoder
 
 Target = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
-# The matrices stacked in one linear layer of a block, in order. Every other target is a layer of its own.
-_STACKED: Mapping[str, tuple[str, ...]] = {"query_key_value": ("query", "key", "value")}
-_A, _B = "lora_a", "lora_b"
+A, B = "lora_a", "lora_b"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,10 @@ class Lora(Tuning):
     dropout: float = 0.0
     targets: list[Target] = field(default_factory=lambda: ["query", "value"])
 
+    # Mao et al. 2022 (UniPELT, arXiv 2110.07577), section 4.1: at most 50 epochs, with early stopping.
+    default_learning_rate: ClassVar[float | None] = 5e-4
+    default_epochs: ClassVar[float | None] = 50
+
     def __post_init__(self) -> None:
         require_at_least(self, 1, "rank")
         require_positive(self, "alpha")
@@ -53,82 +56,97 @@ class Lora(Tuning):
         # One order, so that two lists of the same targets are one experiment.
         object.__setattr__(self, "targets", [name for name in known if name in self.targets])
 
-    @property
-    def scaling(self) -> float:
-        """The factor on the product of the factors."""
-        return self.alpha / self.rank
-
     def apply(self, encoder: "BertEncoder") -> None:
-        for block in encoder.layers:
-            for name in self._layers():
-                layer = getattr(block, name, None)
-                if not isinstance(layer, nn.Linear):
-                    raise ValueError(f"targets is {self.targets}, but {type(block).__name__} has no layer {name}")
-                setattr(block, name, LowRankLinear(layer, self._low_rank(name)))
+        change_layers(encoder, self.changes(), f"targets is {self.targets}")
 
     def merged(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors with W + (alpha / rank) B A in place of each W, and without the factors."""
-        plain = {name: tensor for name, tensor in tensors.items() if not name.endswith((f".{_A}", f".{_B}"))}
-        for name in tensors:
-            if name.endswith(f".{_A}"):
-                layer = name.removesuffix(f".{_A}")
-                low_rank, weight = self._low_rank(layer.rpartition(".")[2]), plain[f"{layer}.weight"]
-                added = low_rank.product(tensors[name], tensors[f"{layer}.{_B}"])
-                plain[f"{layer}.weight"] = (weight.double() + added).to(weight.dtype)
-        return plain
+        return merge_layers(tensors, self.changes(), (A, B))
 
-    def _layers(self) -> list[str]:
-        """Return the names of the adapted layers of a block."""
-        stacks = {matrix: layer for layer, matrices in _STACKED.items() for matrix in matrices}
-        return list(dict.fromkeys(stacks.get(target, target) for target in self.targets))
+    def changes(self) -> dict[str, "LowRank"]:
+        """Return what changes in each adapted layer of a block, by the name of the layer."""
+        stacks = {matrix: layer for layer, matrices in STACKED.items() for matrix in matrices}
+        return {layer: self._change(layer) for layer in (stacks.get(target, target) for target in self.targets)}
 
-    def _low_rank(self, layer: str) -> "LowRank":
-        matrices = _STACKED.get(layer, (layer,))
-        adapted = tuple(number for number, name in enumerate(matrices) if name in self.targets)
-        return LowRank(self.rank, self.scaling, self.dropout, len(matrices), adapted)
+    def _change(self, layer: str) -> "LowRank":
+        return LowRank(*self._adapted(layer), self.rank, self.alpha / self.rank, self.dropout)
+
+    def _adapted(self, layer: str) -> tuple[int, tuple[int, ...]]:
+        """Return how many matrices are stacked in a layer, and which of them are adapted."""
+        matrices = STACKED.get(layer, (layer,))
+        return len(matrices), tuple(number for number, name in enumerate(matrices) if name in self.targets)
 
 
-class LowRank(NamedTuple):
-    """The addition of low-rank factors to the output of a linear layer (..., I) -> (..., O) with n stacked matrices.
+@dataclass(frozen=True)
+class LowRank(Change):
+    """The addition of low-rank factors to the outputs of a layer.
 
-    p of the n matrices are adapted. Their factors are stacked too: A is (p r, I), B is (p O / n, r).
+    The factors of the p adapted matrices are stacked too: A is (p r, I), B is (p O / n, r).
+
+    Attributes:
+        rank: r.
+        scaling: factor on the product.
+        dropout: dropout rate of the input.
     """
 
     rank: int
-    """r"""
     scaling: float
-    """factor on the product"""
     dropout: float
-    """dropout rate of the input"""
-    num_stacked: int
-    """n"""
-    adapted: Sequence[int]
-    """(p,) which of the stacked matrices are adapted, in order"""
 
     @property
-    def num_adapted(self) -> int:
-        """The number p of adapted matrices."""
-        return len(self.adapted)
+    def draws(self) -> bool:
+        return self.dropout > 0
 
-    def __call__(self, hidden: Tensor, a: Tensor, b: Tensor, *, training: bool) -> Tensor:
-        """Compute the addition (..., I) -> (..., O). It is exactly 0 at outputs of matrices that are not adapted."""
-        inner = F.linear(dropout(hidden, self.dropout) if training else hidden, a)
-        return F.linear(inner, self._spread(b) * self.scaling)
+    def new_parameters(self, base: nn.Linear) -> dict[str, Tensor]:
+        height = base.out_features // self.num_stacked
+        if self.rank > min(height, base.in_features):
+            raise ValueError(
+                f"rank is {self.rank}, but a matrix of {height} x {base.in_features} has at most rank "
+                f"{min(height, base.in_features)}"
+            )
+        a = base.weight.new_empty(self.num_adapted * self.rank, base.in_features)
+        # loralib/layers.py: Linear.reset_parameters.
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+        return {A: a, B: base.weight.new_zeros(self.num_adapted * height, self.rank)}
 
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
+    def slices(self, dimension: int) -> Mapping[str, tuple[int, int]]:
+        # The rows of B are outputs of the layer, the columns of A its inputs.
+        return {B: (0, self.num_adapted)} if dimension == 0 else {A: (1, 1)}
+
+    def outputs(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        added: Mapping[str, Tensor],
+        *,
+        training: bool,
+        total: Callable[[Tensor], Tensor] = lambda values: values,
+    ) -> Tensor:
+        return F.linear(hidden, weight, bias) + self.addition(hidden, added, training=training)
+
+    def addition(self, hidden: Tensor, added: Mapping[str, Tensor], *, training: bool) -> Tensor:
+        """Compute what is added, (..., I) -> (..., O); exactly 0 at outputs of matrices that are not adapted."""
+        inner = F.linear(dropout(hidden, self.dropout) if training else hidden, added[A])
+        return F.linear(inner, self._blocks(added[B]) * self.scaling)
+
+    def merged(self, weight: Tensor, bias: Tensor, added: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return (weight.double() + self.product(added)).to(weight.dtype), bias
+
+    def product(self, added: Mapping[str, Tensor]) -> Tensor:
         """Return (O, I) the addition to the matrix, in float64.
 
-        The terms are added one by one, so that every machine gets the same bits and the merged model the same
-        SHA-256. A matrix product would depend on the processor.
+        The terms are added one by one. A matrix product would depend on the processor.
         """
-        matrices = b.double().unflatten(0, (self.num_adapted, -1))
-        added = matrices.new_zeros(self.num_stacked, matrices.shape[1], a.shape[1])
-        for part, own, rows in zip(self.adapted, matrices, a.double().split(self.rank), strict=True):
+        a, b = added[A].double(), added[B].double()
+        matrices = b.unflatten(0, (self.num_adapted, -1))
+        result = matrices.new_zeros(self.num_stacked, matrices.shape[1], a.shape[1])
+        for part, own, rows in zip(self.adapted, matrices, a.split(self.rank), strict=True):
             for column, row in zip(own.unbind(1), rows, strict=True):
-                added[part] += (self.scaling * column)[:, None] * row
-        return added.flatten(0, 1)
+                result[part] += (self.scaling * column)[:, None] * row
+        return result.flatten(0, 1)
 
-    def _spread(self, b: Tensor) -> Tensor:
+    def _blocks(self, b: Tensor) -> Tensor:
         """Place the stacked (p O / n, r) as blocks in (O, p r), zeros elsewhere, so that one product computes all."""
         if self.num_stacked == 1:
             return b
@@ -142,34 +160,3 @@ class LowRank(NamedTuple):
             else:
                 rows.append(empty)
         return torch.cat(rows)
-
-
-class LowRankLinear(nn.Linear):
-    """A frozen linear layer with trained low-rank factors; `weight` and `bias` keep their names.
-
-    Attributes:
-        low_rank: computes what the factors add.
-        lora_a: A, (p r, I).
-        lora_b: B, (p O / n, r).
-    """
-
-    def __init__(self, base: nn.Linear, low_rank: LowRank) -> None:
-        # The parameters are those of the base, so none are allocated.
-        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-        self.weight, self.bias = base.weight, base.bias
-        self.low_rank = low_rank
-        height = base.out_features // low_rank.num_stacked
-        if low_rank.rank > min(height, base.in_features):
-            raise ValueError(
-                f"rank is {low_rank.rank}, but a matrix of {height} x {base.in_features} has at most rank "
-                f"{min(height, base.in_features)}"
-            )
-        self.lora_a = nn.Parameter(base.weight.new_empty(low_rank.num_adapted * low_rank.rank, base.in_features))
-        self.lora_b = nn.Parameter(base.weight.new_zeros(low_rank.num_adapted * height, low_rank.rank))
-        # loralib/layers.py: Linear.reset_parameters.
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Compute (..., I) -> (..., O)."""
-        base = F.linear(hidden, self.weight, self.bias)
-        return base + self.low_rank(hidden, self.lora_a, self.lora_b, training=self.training)

@@ -7,14 +7,32 @@ from typing import TYPE_CHECKING, Any
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checks import class_path, name_in
+from bert_lightning.model.tuning.adapter import Adapter
 from bert_lightning.model.tuning.bitfit import BitFit
+from bert_lightning.model.tuning.dora import Dora
+from bert_lightning.model.tuning.ia3 import Ia3
+from bert_lightning.model.tuning.layer_norm import LayerNormOnly
 from bert_lightning.model.tuning.lora import Lora
+from bert_lightning.model.tuning.prefix import Prefix
+from bert_lightning.model.tuning.prompt import Prompt
+from bert_lightning.model.tuning.top_layers import TopLayers
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 if TYPE_CHECKING:
     from bert_lightning.model.pretrained import PretrainedModel
 
-TUNINGS: dict[str, type[Tuning]] = {"full": Full, "lora": Lora, "bitfit": BitFit}
+TUNINGS: dict[str, type[Tuning]] = {
+    "full": Full,
+    "lora": Lora,
+    "dora": Dora,
+    "ia3": Ia3,
+    "adapter": Adapter,
+    "bitfit": BitFit,
+    "prefix": Prefix,
+    "prompt": Prompt,
+    "layer-norm": LayerNormOnly,
+    "top-layers": TopLayers,
+}
 # Custom tunings, by module and name of their class.
 _OWN: dict[str, type[Tuning]] = {}
 
@@ -77,15 +95,44 @@ def saved_tuning(checkpoint: Checkpoint) -> Tuning:
         raise CheckpointError(f"{checkpoint.path}: its tuning {name} is not usable: {error}") from None
 
 
-def merged(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
+def tune_as(model: "PretrainedModel", checkpoint: Checkpoint) -> None:
+    """Apply the tuning with which a checkpoint was trained to a model, which then has all of its parameters.
+
+    Raises:
+        CheckpointError: the tuning is not known here, its settings are unusable, or they do not fit the model.
+    """
+    try:
+        tune(model, saved_tuning(checkpoint))
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: its tuning does not fit the model: {error}") from None
+
+
+def is_mergeable(checkpoint: Checkpoint) -> bool:
+    """Return whether `merged` can make a checkpoint one of a plain model.
 
     Raises:
         CheckpointError: the tuning is not known here, or its settings are unusable.
     """
+    return saved_tuning(checkpoint).mergeable
+
+
+def merged(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
+
+    The caller has checked that the added parameters have their names and shapes (`model/pretrained.py`).
+
+    Raises:
+        CheckpointError: the tuning is not known here, its settings are unusable, or it cannot be merged.
+    """
     if checkpoint.tuning is None:
         return checkpoint
-    tensors, base = saved_tuning(checkpoint).merged(checkpoint.tensors), checkpoint.base
+    tuning, base = saved_tuning(checkpoint), checkpoint.base
+    if not tuning.mergeable:
+        raise CheckpointError(
+            f"{checkpoint.path} was tuned by {checkpoint.tuning['name']}, which cannot be merged into the weights of "
+            "a plain BERT"
+        )
+    tensors = tuning.merged(checkpoint.tensors)
     if base is not None:
         # Merged weights are no longer those of the base.
         names = [name for name in base.names if tensors.get(name) is checkpoint.tensors[name]]

@@ -1,1 +1,1 @@
-"""Pictures of a report as SVG text, which follow the page's colours and need no script."""
+"""Figures of a report as SVG text, which follow the colours of the page and need no script."""

@@ -1,5 +1,6 @@
 """Learning curves: the mean of each arm with the band of its seeds, against steps, tokens and wall clock."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,22 +12,23 @@ from bert_lightning.reports.figures.scales import Scale, short
 from bert_lightning.reports.figures.svg import Style, axes, element, framed, linked, path, picture, title
 from bert_lightning.wording import duration
 
-# Metric -> the metrics that hold the score of guessing.
+# Metric -> the metrics with its score for guessing.
 BASELINES = {
     "mlm_loss": ("val/mlm_unigram_loss",),
     "mlm_accuracy": ("val/mlm_unigram_accuracy",),
     "nsp_accuracy": ("val/nsp_majority_accuracy",),
 }
 _HEIGHT = 250.0
-# Places of the frame.
+# The frame, in units of the figure.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 362.0, 26.0, 208.0
-# Points of a curve with more than so many have no marks.
+_LABEL_HEIGHT = 12.0
+# The points of a curve are marked, unless it has more.
 _MOST_MARKS = 16
-# The part of the training that may leave the frame.
+# The share of the training, from its beginning, that does not determine the vertical axis.
 _STEEP = 0.2
-# Curves of fewer points are shown from their first one on.
+# With fewer points, all points of a curve determine the vertical axis.
 _FEW_POINTS = 8
-# The bands of more arms would hide each other.
+# With more arms, no bands are drawn, because they would hide each other.
 _MOST_BANDS = 8
 _HOUR, _MINUTE = 3600.0, 60.0
 
@@ -36,9 +38,9 @@ class Learner:
     """A run in a figure of curves.
 
     Attributes:
-        name: what its title shows, such as the arm and the seed.
-        target: the place of the page that its line leads to.
-        progress: how far it was at each row.
+        name: its title, such as arm and seed.
+        target: anchor in the page that its line links to.
+        progress: its progress at each logged row.
     """
 
     name: str
@@ -52,9 +54,9 @@ class Learners:
 
     Attributes:
         name: label of the arm.
-        style: its look, the same in all figures of a table.
+        style: its style, the same in all figures of a table.
         runs: its runs, one per seed.
-        unfinished: its runs that are not in the table, which are drawn among the single runs only.
+        unfinished: its runs that are not in the table. They are drawn only as single runs.
     """
 
     name: str
@@ -64,12 +66,12 @@ class Learners:
 
 
 def known_axes(arms: Sequence[Learners]) -> list[Axis]:
-    """Return what curves can be drawn against: steps always, and the others if the runs' records give them."""
+    """Return the possible horizontal axes: steps, and others if the records of runs have them."""
     return [axis for axis in AXES if any(axis in run.progress.at for arm in arms for run in arm.runs)]
 
 
 def has_curve(quantity: str, arms: Sequence[Learners]) -> bool:
-    """Return whether some run logged a quantity at two places, which makes a line."""
+    """Return whether a run logged a quantity at two steps or more, so that it has a line."""
     return any(
         len(run.progress.series(f"{stage}/{quantity}", "steps")[0]) > 1
         for arm in arms
@@ -79,7 +81,7 @@ def has_curve(quantity: str, arms: Sequence[Learners]) -> bool:
 
 
 def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points: int) -> str:
-    """Draw a quantity of training and validation of all arms against an axis.
+    """Draw a quantity of all arms, in training and validation, against an axis. Return SVG.
 
     Args:
         quantity: name of the metric without `train/` or `val/`.
@@ -100,7 +102,7 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
     guesses = sorted({value for arm in arms for value in _guesses(quantity, arm)})
     guesses = [value for value in guesses if abs(value - (low + high) / 2) <= high - low]
     y = Scale.over([low, high, *guesses], _BOTTOM, _TOP)
-    inside = [_guess(y, value) for value in guesses]
+    inside = [_guesses_at(y, guesses)]
     with_bands = len(arms) <= _MOST_BANDS
     for number, arm in enumerate(arms):
         # Training is faint beside validation.
@@ -116,7 +118,7 @@ def draw_curves(quantity: str, arms: Sequence[Learners], axis: Axis, most_points
 
 
 def _range(lines: Sequence[Line], end: float) -> tuple[float, float]:
-    """Return the smallest and the largest value after the first fifth, in which curves are steep and alike."""
+    """Return the smallest and the largest value after the first fifth, where curves are steep and similar."""
     steep = _STEEP if any(len(line.x) >= _FEW_POINTS for line in lines) else 0.0
     late = [line.y[line.x >= steep * end] for line in lines]
     values = np.concatenate([each for each in late if len(each)] or [line.y for line in lines] or [np.zeros(1)])
@@ -170,12 +172,18 @@ def _guesses(quantity: str, arm: Learners) -> list[float]:
     return [float(f"{values[-1]:.4g}") for values in found if len(values)]
 
 
-def _guess(y: Scale, value: float) -> str:
-    down = y.place(value)
-    line = element(
-        "path", title(f"guessing: {short(value)}"), d=f"M{_LEFT:.1f} {down:.1f}H{_RIGHT:.1f}", class_="guess"
-    )
-    return line + element("text", "guessing", x=_RIGHT, y=down - 3, text_anchor="end", class_="label")
+def _guesses_at(y: Scale, values: Sequence[float]) -> str:
+    """Draw a line for each score of guessing. Lines that are close share one label, which is below the top one."""
+    parts, label = [], -math.inf
+    for value in sorted(values, key=y.place):
+        down = y.place(value)
+        words = title(f"guessing: {short(value)}")
+        parts.append(element("path", words, d=f"M{_LEFT:.1f} {down:.1f}H{_RIGHT:.1f}", class_="guess"))
+        if down - label > _LABEL_HEIGHT:
+            label = down
+            above = down - 3 if down - _TOP > _LABEL_HEIGHT else down + _LABEL_HEIGHT
+            parts.append(element("text", "guessing", x=_RIGHT, y=above, text_anchor="end", class_="label halo"))
+    return "".join(parts)
 
 
 def unit_of(axis: Axis, furthest: float) -> tuple[float, str]:
@@ -193,7 +201,7 @@ def unit_of(axis: Axis, furthest: float) -> tuple[float, str]:
 
 
 def distance(axis: Axis, value: float) -> str:
-    """Return how far a run came, for a title.
+    """Return the progress of a run as text, for a title.
 
     >>> distance("tokens", 2_500_000), distance("seconds", 75)
     ('2.5M tokens', '1 min 15 s')

@@ -1,4 +1,4 @@
-"""Curves as numbers: the mean of several seeds with its band, and lines with fewer points that look the same."""
+"""Curves as numbers: the mean of several seeds with its band, and lines thinned to fewer points."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,10 +24,10 @@ class Band(NamedTuple):
 
 
 def band(lines: Sequence[Line], most: int) -> Band | None:
-    """Return the mean of curves, where all of them are known; None if there is no such place.
+    """Return the mean of curves over the x at which all of them have values; None if there is no such x.
 
-    The curves are compared at their own x if these are equal, as steps are, and between their points otherwise. Where
-    one curve has ended, the mean of the others would jump, so the band ends there.
+    If the curves have the same x, such as steps, these are used. Otherwise the curves are interpolated linearly. The
+    band ends where the first curve ends, because the mean of the others would jump.
 
     Args:
         lines: the curves of the seeds of one arm.
@@ -57,8 +57,9 @@ def _common(lines: Sequence[Line], first: float, last: float, most: int) -> NDAr
 def thinned(line: Line, most: int) -> Line:
     """Return a line with at most `most` points that looks like the given one.
 
-    Of each stretch, the point is kept that spans the largest triangle with its neighbours, so peaks survive
-    (Steinarsson 2013, "Downsampling time series for visual representation", section 4.2).
+    From each stretch, it keeps the point that forms the largest triangle with the last kept point and the mean of the
+    next stretch, so that peaks remain (Steinarsson 2013, "Downsampling Time Series for Visual Representation",
+    section 4.2).
     """
     num = len(line.x)
     if num <= most or most < 3:

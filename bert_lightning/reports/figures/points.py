@@ -24,7 +24,7 @@ from bert_lightning.reports.number_texts import mean_text
 from bert_lightning.reports.number_texts import number as number_text
 from bert_lightning.reports.results import Metric, MetricCell
 
-# The sections before a key, as in `optimizer.name=adamw`.
+# Matches the sections before a key, such as `optimizer.` in `optimizer.name=adamw`.
 _SECTIONS = re.compile(r"[\w.]+\.(?=\w+=)")
 # Height of a row, of its first line, and of a line more for a name that needs the whole width.
 _ROW, _FIRST, _LINE = 38.0, 22.0, 13.0
@@ -42,9 +42,9 @@ class SeedRow:
 
     Attributes:
         name: label of the arm.
-        style: its look, the same in all figures of a table.
-        cell: one metric of it.
-        target: function from a seed to the place of the page that its point leads to.
+        style: its style, the same in all figures of a table.
+        cell: its scores in one metric.
+        target: function from a seed to the anchor in the page that its point links to.
         is_baseline: whether a line through all rows marks its mean.
     """
 
@@ -61,10 +61,10 @@ class Cost:
 
     Attributes:
         name: label of the arm.
-        style: its look.
-        cost: what it cost, on average over its seeds.
+        style: its style.
+        cost: its mean cost over seeds: seconds, tokens, steps or parameters.
         score: its mean score.
-        target: the place of the page that its point leads to.
+        target: anchor in the page that its point links to.
     """
 
     name: str
@@ -115,7 +115,7 @@ def _name_beside_number(row: SeedRow) -> str:
 
 def _row(row: SeedRow, needs_line: bool, middle: float, x: Scale) -> str:
     cell, down = row.cell, middle - 13
-    # Rather than the middle of a long name, its keys lose the sections that they belong to.
+    # A long name is shortened by dropping the sections of its keys, rather than its middle.
     name = fitting(_SECTIONS.sub("", row.name), _RIGHT - _LEFT) if needs_line else row.name
     parts = [title(row.name), text(_LEFT, down - _LINE * needs_line, name, class_="halo")]
     parts.append(text(_RIGHT, down, _words(row), text_anchor="end", class_="value halo"))
@@ -152,7 +152,7 @@ def _baseline(rows: Sequence[SeedRow], x: Scale, bottom: float) -> str:
 
 
 def _published(rows: Sequence[SeedRow], x: Scale, middles: Sequence[float]) -> str:
-    """Return a line at each published figure, within its own row."""
+    """Return a mark with tolerance at each published figure, in the row of its arm."""
     parts = []
     for row, middle in zip(rows, middles, strict=True):
         for published in row.cell.published:
@@ -168,7 +168,7 @@ def _published(rows: Sequence[SeedRow], x: Scale, middles: Sequence[float]) -> s
 
 
 def front(points: Sequence[Cost], better: str) -> list[Cost]:
-    """Return the points of which none costs at most as much and is better, by rising cost.
+    """Return the Pareto front, by increasing cost: points that no other one beats at the same or lower cost.
 
     >>> s = Style.of(0)
     >>> points = [Cost("a", s, 1, 0.5, ""), Cost("b", s, 2, 0.4, ""), Cost("c", s, 3, 0.7, "")]
@@ -186,14 +186,14 @@ def front(points: Sequence[Cost], better: str) -> list[Cost]:
 def draw_front(
     metric: Metric, points: Sequence[Cost], cost: str, describe: Callable[[float], str], unit: float = 1.0
 ) -> str:
-    """Draw the score of each arm against its cost, and the line of those that no other arm beats at its cost.
+    """Draw the score of each arm against its cost, and the Pareto front. Return SVG.
 
     Args:
         metric: the score, whose better direction is known.
         points: the arms.
         cost: label of the axis.
-        describe: function from a cost to words, for titles.
-        unit: how much a unit of the axis costs.
+        describe: function from a cost to text, for titles.
+        unit: cost per unit of the axis, such as 60 seconds per minute.
     """
     costs, scores = [point.cost / unit for point in points], [point.score for point in points]
     x = Scale.over(costs, _FRONT_LEFT, _RIGHT, logarithmic=is_logarithmic(costs), margin=0.08)

@@ -1,4 +1,4 @@
-"""How far a run was at each of its logged rows: steps, tokens and seconds of training."""
+"""The progress of a run at each of its logged rows, in steps, tokens and seconds of training."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -15,10 +15,10 @@ AXES: tuple[Axis, ...] = ("steps", "tokens", "seconds")
 
 
 class Progress:
-    """The rows that a run logged in training, and how far it was at each.
+    """The rows that a run logged in training, and its progress at each.
 
     Attributes:
-        at: axis -> (N,) how far the run was at each row. An axis that the records cannot give is left out.
+        at: axis -> progress at each row, (N,). An axis that cannot be computed from the records is left out.
     """
 
     def __init__(self, run: Run) -> None:
@@ -35,12 +35,12 @@ class Progress:
         }
 
     def total(self, axis: Axis) -> float | None:
-        """Return how far the run came; None if the records do not say."""
+        """Return the progress at the end of the run; None if the records do not give it."""
         values = self.at.get(axis)
         return float(values.max()) if values is not None and len(values) else None
 
     def series(self, metric: str, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return how far the run was, and the values of a metric, both (N,); without values that are not finite."""
+        """Return the progress and the values of a metric, both (N,), without values that are not finite."""
         if axis not in self.at:
             return np.empty(0), np.empty(0)
         x, y = self.at[axis], self._column(metric)
@@ -49,7 +49,7 @@ class Progress:
         return x[known], y[known]
 
     def _column(self, name: str) -> NDArray[np.float64]:
-        """Return (N,) the value of each row; NaN where there is none."""
+        """Return the value in each row, (N,); NaN if a row has none."""
         if name not in self._columns:
             self._columns[name] = np.array([row.get(name, np.nan) for row in self._rows], dtype=np.float64)
         return self._columns[name]
@@ -59,9 +59,8 @@ class Progress:
     ) -> NDArray[np.float64] | None:
         """Return the tokens read before each row, without padding; None if the records cannot give them.
 
-        Rows of earlier versions lack the time that a speed refers to. Their two speeds are counts over the same
-        seconds, so the quotient is the number of tokens per sequence. With the number of sequences per step it gives
-        the tokens exactly.
+        Rows of earlier versions lack the seconds that a speed refers to. But tokens per second divided by sequences
+        per second is the number of tokens per sequence. Times the number of sequences, this gives the tokens exactly.
 
         Args:
             samples: function from steps to the number of sequences before them; None if it is not known.

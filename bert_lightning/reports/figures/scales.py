@@ -1,4 +1,4 @@
-"""From values to places in a picture: scales, their ticks, and short forms of numbers."""
+"""Scales, which map values to positions in a figure, their ticks, and short forms of numbers."""
 
 import math
 from collections.abc import Iterable
@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-# Positive values of which the largest is so many times the smallest get a logarithmic scale, if it is free to choose.
+# Positive values get a logarithmic scale if the largest is at least this many times the smallest.
 _MANY_TIMES = 30.0
-# Larger values are those of a run that diverged. Smaller ones than its inverse count as 0.
+# Larger absolute values come from runs that diverged. Values below its inverse count as 0.
 ABSURD = 1e100
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear or logarithmic map from values to places.
+    """A linear or logarithmic map from values to positions, in units of the figure.
 
     Attributes:
         low: the value at `start`.
         high: the value at `end`.
-        start: place in the picture.
-        end: place in the picture; may be smaller than `start`, because y grows downwards.
+        start: position of `low`.
+        end: position of `high`. It may be smaller than `start`, because y increases downwards.
         logarithmic: whether equal ratios have equal lengths.
     """
 
@@ -35,9 +35,9 @@ class Scale:
     def over(
         cls, values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.04
     ) -> "Scale":
-        """Make a scale that holds all values except absurd ones, with a margin in fractions of their span.
+        """Make a scale for some values, with a margin as a fraction of their range.
 
-        Values that are not finite, and those of a run that diverged beyond 1e100, would leave no room for the others.
+        Values that are not finite or beyond 1e100, as of a run that diverged, are ignored: the others would coincide.
 
         >>> scale = Scale.over([0, 10], 0, 100, margin=0)
         >>> scale.place(2.5)
@@ -48,7 +48,7 @@ class Scale:
         low, high = (min(known), max(known)) if known else (1.0, 2.0)
         if logarithmic:
             low, high = math.log10(low), math.log10(high)
-        # A single value stands in the middle.
+        # If all values are equal, they are in the middle.
         is_single = high - low <= 1e-12 * max(abs(low), abs(high))
         pad = (abs(low) * 0.05 or 0.5) if is_single else (high - low) * margin
         low, high = low - pad, high + pad
@@ -57,22 +57,22 @@ class Scale:
         return cls(low, high, start, end, logarithmic)
 
     def place(self, value: float) -> float:
-        """Return the place of a value."""
+        """Return the position of a value."""
         return float(self.places(np.asarray([value], dtype=np.float64))[0])
 
     def places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the places of (N,) values."""
+        """Return the positions, (N,), of values, (N,)."""
         low, high = self.low, self.high
         values = np.clip(values, -ABSURD, ABSURD)
         if self.logarithmic:
             values = np.log10(np.maximum(values, 1 / ABSURD))
             low, high = math.log10(low), math.log10(high)
         places = self.start + (values - low) / (high - low) * (self.end - self.start)
-        # Far outside of any picture.
+        # The limits are far outside the figure.
         return np.clip(places, -1e5, 1e5)
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Return round values within the scale, at most about `most`, and their labels.
+        """Return round values within the scale, about `most` or fewer, and their labels.
 
         >>> Scale(0, 0.1, 0, 100).ticks()
         [(0.0, '0.00'), (0.02, '0.02'), (0.04, '0.04'), (0.06, '0.06'), (0.08, '0.08'), (0.1, '0.10')]
@@ -81,7 +81,7 @@ class Scale:
         """
         if self.logarithmic:
             found = self._logarithmic_ticks(most)
-            # Over less than a power of ten, equal steps are rounder.
+            # Within less than a power of ten, equal steps have rounder values.
             return found if len(found) > 1 else replace(self, logarithmic=False).ticks(most)
         step = round_step((self.high - self.low) / most)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -121,7 +121,7 @@ def round_step(step: float) -> float:
 
 
 def is_logarithmic(values: Iterable[float]) -> bool:
-    """Return whether values spread over so many magnitudes that a logarithmic scale shows them better."""
+    """Return whether values are positive and span such a large range that a logarithmic scale suits them."""
     known = [value for value in values if math.isfinite(value)]
     return bool(known) and min(known) > 0 and max(known) / min(known) >= _MANY_TIMES
 

@@ -23,7 +23,7 @@ from bert_lightning.reports.figures.svg import (
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 46.0, 362.0, 26.0, 208.0, 250.0
 _ROW = 60.0
 _EDGE = 20.0
-# A key with so few different numbers has its ticks at them.
+# If a key has at most this many distinct numbers, the ticks are at these numbers.
 _FEW_VALUES = 5
 
 
@@ -35,8 +35,8 @@ class Trial:
         number: its number, from 0.
         values: key -> value.
         score: mean score over its seeds; None if it was pruned or failed.
-        state: what became of it.
-        target: the place of the page that its point leads to.
+        state: its state, such as `complete` or `pruned`.
+        target: anchor in the page that its point links to.
     """
 
     number: int
@@ -99,7 +99,7 @@ def draw_expected(metric: str, expected: Sequence[float]) -> str:
 def draw_parallel(metric: str, trials: Sequence[Trial], better: str, logarithmic: Collection[str] = ()) -> str:
     """Draw each trial with a score as a line through its values.
 
-    The axes lie below each other, so that a phone shows any number of them and the names of keys fit.
+    The axes are one below the other, so that any number of axes and the names of keys fit on a phone.
 
     Args:
         metric: name of the score.
@@ -134,7 +134,7 @@ class _Coordinate:
         name: its label.
         scale: the scale of numbers, or of the numbers of the choices.
         choices: the choices; None for numbers.
-        ticks: what its ticks show.
+        ticks: (value, label) of its ticks.
     """
 
     name: str
@@ -159,14 +159,14 @@ class _Coordinate:
         return cls(name, scale, choices, ticks)
 
     def place(self, value: object) -> float:
-        """Return where a line crosses the axis; nowhere if the trial lacks the value."""
+        """Return the position where a line crosses the axis; nan if the trial lacks the value."""
         if self.choices is not None:
             return math.nan if value is None else self.scale.place(self.choices.index(shown_value(value)))
         number = as_number(value)
         return math.nan if number is None else self.scale.place(number)
 
     def drawn(self, top: float) -> str:
-        """Return line, label and ticks."""
+        """Return the axis with its label and ticks as SVG."""
         name = self.name + (", log" if self.scale.logarithmic else "")
         parts = [element("path", d=f"M{self.scale.start:.1f} {top:.1f}H{self.scale.end:.1f}", class_="axis")]
         for value, words in self.ticks:

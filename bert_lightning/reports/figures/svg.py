@@ -1,7 +1,8 @@
 """Elements of SVG as text, and the frame of a figure with its axes.
 
-A figure has no colours of its own. Its classes get them from the page, so the same figure is readable in light and
-dark mode and in print. Lines differ in dashes and points in form, so colour is never needed to tell them apart.
+A figure sets no colours. It has classes, which the style sheet of the page colours, so that the figure is readable in
+light mode, dark mode and print. Lines also differ in dashes and points in shape, so that colour is never needed to
+tell them apart.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,25 +15,25 @@ from numpy.typing import NDArray
 from bert_lightning.checkpoints.plain_text import printable, shortened
 from bert_lightning.reports.figures.scales import Scale
 
-# Units of the picture, about one CSS pixel on a phone: its text then has the same size there as on a desktop.
+# The width of a figure, in units of about one CSS pixel on a phone, so that text has the same size as on a desktop.
 WIDTH = 380.0
 NUM_COLOURS = 8
-# Classes of many arms by their rank.
+# Number of colours for the ranks of many arms.
 NUM_SHADES = 5
 _DASHES = ("", "7 3", "2 2.5", "9 3 2 3")
-# Mean width of a character, in parts of the font's size.
+# Mean width of a character, as a fraction of the font size.
 _CHARACTER = 0.56
 _FONT = 11.0
 
 
 @dataclass(frozen=True)
 class Style:
-    """How the lines and points of one arm look.
+    """The style of the lines and points of one arm.
 
     Attributes:
         colour: class that sets the colour.
         dashes: value of `stroke-dasharray`; empty for a solid line.
-        form: number of the form of its points.
+        form: index of the shape of its points.
     """
 
     colour: str
@@ -41,12 +42,12 @@ class Style:
 
     @classmethod
     def of(cls, number: int) -> "Style":
-        """Return the look of an arm by its number; the first one, the baseline, has the colour of the text."""
+        """Return the style of an arm by its number. Number 0, the baseline, has the colour of the text."""
         return cls(f"s{number % NUM_COLOURS}", _DASHES[number % len(_DASHES)], number % len(_MARKS))
 
     @classmethod
     def ranked(cls, rank: int, num: int) -> "Style":
-        """Return the look of one of many arms by its rank, from 0 for the worst: the better, the darker."""
+        """Return the style of one of many arms by its rank, from 0 for the worst: the better, the darker."""
         return cls("best" if rank == num - 1 else f"q{rank * NUM_SHADES // num}")
 
     def mark(self, x: float, y: float, size: float = 3.5) -> str:
@@ -103,7 +104,7 @@ _MARKS = (_circle, _square, _triangle, _diamond, _turned_triangle, _plus, _cross
 
 
 def element(tag: str, content: str = "", **attributes: str | float | None) -> str:
-    """Return an element. Attribute values are escaped, the content is not; `_` in a name stands for `-`.
+    """Return an element. Attribute values are escaped, the content is not. `_` in a name becomes `-`.
 
     >>> element("path", d="M0 0", stroke_width=2, title=None)
     '<path d="M0 0" stroke-width="2"/>'
@@ -123,17 +124,17 @@ def text(x: float, y: float, words: str, **attributes: str | float | None) -> st
 
 
 def fitting(words: str, width: float, size: float = _FONT) -> str:
-    """Return words without their middle if they are wider than `width` units."""
+    """Return words, shortened in the middle if they are wider than `width` units."""
     return shortened(printable(words), max(4, int(width / (size * _CHARACTER))))
 
 
 def title(words: str) -> str:
-    """Return what a browser shows while the pointer is over an element."""
+    """Return the title of an element, which a browser shows while the pointer is over it."""
     return f"<title>{escape(printable(words))}</title>"
 
 
 def path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Return the `d` of a line through places; it is broken where a place is not finite.
+    """Return the attribute `d` of a line through positions. The line is interrupted where a position is not finite.
 
     >>> path(np.array([0.0, 1.0, 2.0, 3.0]), np.array([5.0, np.nan, 6.0, 7.04]))
     'M0 5M2 6L3 7'
@@ -154,12 +155,12 @@ def _place(value: float) -> str:
 
 
 def linked(target: str, content: str, words: str) -> str:
-    """Return content that leads to a place of the page and has a title."""
+    """Return content as a link to an anchor in the page, with a title."""
     return element("a", title(words) + content, href=f"#{target}", tabindex="-1")
 
 
 def picture(height: float, label: str, parts: Iterable[str]) -> str:
-    """Return a complete figure. `label` says what it shows to those who cannot see it."""
+    """Return a complete figure. `label` describes it for screen readers."""
     return element(
         "svg", "".join(parts), viewBox=f"0 0 {WIDTH:g} {height:g}", role="img", aria_label=label, class_="plot"
     )
@@ -175,8 +176,8 @@ def axes(
 ) -> str:
     """Return grid, ticks and labels of a figure with both axes.
 
-    The places of the scales are those of the frame: `x.start` is its left edge, and `y.start` its bottom unless
-    `bottom` is given. `labels` are the values and names on the horizontal axis, instead of round numbers.
+    The positions of the scales are those of the frame: `x.start` is its left edge, and `y.start` is its bottom,
+    unless `bottom` is given. `labels` are the values and names on the horizontal axis, instead of round numbers.
     """
     parts = []
     for value, label in y.ticks():
@@ -189,7 +190,7 @@ def axes(
 
 
 def framed(x: Scale, y: Scale, content: Iterable[str]) -> str:
-    """Return content of which only what is within the frame is shown, with room for a mark at its border."""
+    """Return content that is cut off at the frame, with room for a mark on its border."""
     left, top, width, height = x.start - 4, y.end - 4, x.end - x.start + 8, y.start - y.end + 4
     box = f"{left:g} {top:g} {width:g} {height:g}"
     return element("svg", "".join(content), x=left, y=top, width=width, height=height, viewBox=box)

@@ -1,1 +1,1 @@
-"""Search of hyper-parameters: draws that can be repeated, pruning from outside, one database with one writer."""
+"""Hyper-parameter search with optuna: reproducible draws, early stops of trials, and a database with one writer."""

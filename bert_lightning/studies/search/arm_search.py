@@ -25,7 +25,7 @@ class ArmSearch:
         space: what it varies.
         database: where it keeps its trials.
         progress: the runs of the search.
-        say: gets lines about what happens.
+        say: receives messages about the trials.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ArmSearch:
         )
         for trial in database.trials:
             if trial.state.is_finished():
-                # The record has these runs, too.
+                # The record of the study lists the runs of ended trials, too.
                 with suppress(InputError):
                     progress.add(self._runs(trial.number, trial.user_attrs[VALUES]), trial.number)
         self.outcome = outcome_of(settings, database.trials, {})
@@ -70,7 +70,7 @@ class ArmSearch:
         return self._settings.at_once or 1
 
     def step(self) -> Sequence[PlannedRun]:
-        """Take in what the runs have reached, and return those that should train now."""
+        """Read the progress of the runs, and return the runs that should train now."""
         wanted = self._engine.step()
         if not self._engine.is_done:
             return wanted
@@ -109,7 +109,12 @@ class ArmSearch:
         return [self.arm.run(self.arm.label, values, seed, self._upstreams) for seed in seeds]
 
     def _tell(self, number: int, outcome: float | str | None) -> None:
-        """Say how a trial ended."""
+        """Report how a trial ended.
+
+        Args:
+            number: the trial.
+            outcome: its score, the reason of its failure, or None if it was stopped early.
+        """
         trials, name = self._database.trials, self.arm.trial_name(number)
         self.outcome = outcome_of(self._settings, trials, {})
         if isinstance(outcome, str):
@@ -124,7 +129,7 @@ class ArmSearch:
 
 
 def in_words(values: Mapping[str, object]) -> str:
-    """Return dotted keys and values as one reads them; numbers are rounded.
+    """Return dotted keys and values as text, with numbers rounded to four digits.
 
     >>> in_words({"optimizer.learning_rate": 0.000123456, "optimizer.name": "muon"})
     'optimizer.learning_rate=0.0001235, optimizer.name=muon'

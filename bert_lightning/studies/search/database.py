@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NAME = "search.db"
-# What a search notes about itself and about each trial, among optuna's user attributes.
+# Names of optuna's user attributes: one of the search, and three of each trial.
 _SETTINGS = "bert_lightning"
 DIRECTORIES = "directories"
 VALUES = "values"
 REASON = "reason"
-# Their locks do not hold between machines, or not after a lost connection, which damages SQLite's files
+# File systems whose locks fail between machines or after a lost connection, which damages files of SQLite
 # (https://www.sqlite.org/faq.html#q5).
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"}
 _MOUNTS = Path("/proc/self/mounts")
-# Seconds in which another program may finish its own access.
+# Seconds to wait for another program that uses the database.
 _PATIENCE = 5
 
 
@@ -47,7 +47,7 @@ class Database:
         self._shown = _without_password(url)
         check_file(url)
         with self._faults():
-            # SQLite's driver waits itself while another program writes.
+            # The driver of SQLite waits by itself while another program writes.
             arguments = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else {}
             self._storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         self._open: optuna.Study | None = None
@@ -55,7 +55,7 @@ class Database:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """Settings that the search noted when it began; None if it has not begun."""
+        """The settings that were stored when the search began; None if it has not begun."""
         import optuna
 
         with self._faults():
@@ -64,13 +64,13 @@ class Database:
             noted = self._study.user_attrs.get(_SETTINGS)
         if not isinstance(noted, str):
             raise InputError(
-                f"{self._shown} holds a search {self.name!r} of another program: name another database, or another "
-                "study"
+                f"{self._shown} holds a search {self.name!r} of another program: choose another database, or another "
+                "name for the study"
             )
         return dict(json.loads(noted))
 
     def begin(self, settings: Mapping[str, object], direction: Literal["minimize", "maximize"]) -> None:
-        """Begin the search, and note something about it. An earlier one of this name is forgotten."""
+        """Begin the search, and store its settings. An earlier search with this name is deleted."""
         import optuna
 
         with self._faults():
@@ -81,22 +81,22 @@ class Database:
             self.note(settings)
 
     def note(self, settings: Mapping[str, object]) -> None:
-        """Replace what the search noted about itself."""
+        """Replace the stored settings of the search."""
         with self._faults():
-            # As text, so that equal values stay equal whatever the database is.
+            # As text, so that values stay equal in every kind of database.
             self._study.set_user_attr(_SETTINGS, json.dumps(settings))
 
     @property
     def trials(self) -> "list[FrozenTrial]":
         """All trials in the order of their numbers."""
-        # Nobody else writes.
+        # The trials can be cached, because no other process writes.
         if self._trials is None:
             with self._faults():
                 self._trials = self._study.get_trials()
         return self._trials
 
     def start(self, drawn: Draw, directories: Sequence[str]) -> None:
-        """Add the next trial with its run directories, all in one transaction, before anything is trained."""
+        """Add the next trial and its run directories in one transaction, before any of its runs trains."""
         from optuna.trial import create_trial
 
         trial, self._trials = drawn.trial, None
@@ -112,11 +112,11 @@ class Database:
             )
 
     def end(self, number: int, heard: "FrozenTrial | None", outcome: "float | str | None") -> None:
-        """Note how a trial ended.
+        """Store how a trial ended.
 
         Args:
             number: the trial.
-            heard: the trial with the scores that a pruner saw and with what it noted; None without a pruner.
+            heard: the trial with the scores and attributes that a pruner stored; None without a pruner.
             outcome: its score, the reason of its failure, or None if it was stopped early.
         """
         from optuna.trial import TrialState
@@ -140,7 +140,7 @@ class Database:
         import optuna
 
         if self._open is None:
-            # Its own sampler and pruner are never asked.
+            # This sampler is never used, because trials are drawn elsewhere.
             self._open = optuna.load_study(
                 study_name=self.name, storage=self._storage, sampler=optuna.samplers.RandomSampler(0)
             )
@@ -148,11 +148,11 @@ class Database:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """Turn the errors of drivers, of SQLAlchemy and of optuna into one message.
+        """Turn errors of database drivers, SQLAlchemy and optuna into our own.
 
         Raises:
-            InputError: the database is locked, damaged, foreign or not there.
-            WorkError: it failed while it was written.
+            InputError: the database is locked, its URL or driver is wrong, or it has tables of another version.
+            WorkError: the database failed in another way.
         """
         import optuna
         import sqlalchemy.exc
@@ -163,7 +163,7 @@ class Database:
             raise
         except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
             raise InputError(
-                f"{self._shown} is no URL of a database ({_reason(error)}); an example: sqlite:////tmp/search.db"
+                f"{self._shown} is not the URL of a database ({_reason(error)}); an example: sqlite:////tmp/search.db"
             ) from None
         except ImportError as error:
             cause = error.__cause__ or error
@@ -179,15 +179,15 @@ class Database:
 
 
 def default_url(folder: Path) -> str:
-    """Return the URL of the database that is a file in the study's folder."""
+    """Return the URL of the default database, a file in the folder of the study."""
     return f"sqlite:///{folder / NAME}"
 
 
 def check_file(url: str) -> None:
-    """Check the file of SQLite that a URL names, before optuna adds its tables to it. Other URLs are not checked.
+    """Check the SQLite file that a URL names, before optuna adds its tables. Other URLs are not checked.
 
     Raises:
-        InputError: the file is on a network file system, locked, damaged, or of another program.
+        InputError: the file is on a network file system, locked, damaged, or belongs to another program.
     """
     path = _file_of(url)
     if path is None:
@@ -195,8 +195,8 @@ def check_file(url: str) -> None:
     kind = file_system_of(path)
     if kind in _NETWORK:
         raise InputError(
-            f"{path} is on a network file system ({kind}), whose locks SQLite cannot rely on: name a database on a "
-            "disk of this machine with --storage sqlite:////PATH, or one of a server"
+            f"{path} is on a network file system ({kind}), on whose locks SQLite cannot rely: name a database on a "
+            "disk of this machine with --storage sqlite:////PATH, or the database of a server"
         )
     if path.is_dir():
         raise InputError(f"{path} is a folder; the database is a file")
@@ -222,14 +222,14 @@ def check_file(url: str) -> None:
     if fault != "ok":
         raise InputError(f"{path} is damaged ({' '.join(str(fault).split())}); {_REMEDY}")
     if tables and not {"studies", "trials", "version_info"} <= tables:
-        raise InputError(f"{path} is the database of another program: it has no trials; name another one")
+        raise InputError(f"{path} is the database of another program: it has no table of trials; name another file")
 
 
 _REMEDY = "move it away: the search then draws the same trials again, and reads the runs that are finished"
 
 
 def file_system_of(path: Path) -> str:
-    """Return the kind of file system that holds a path; empty where the system does not tell."""
+    """Return the kind of file system that holds a path, such as ext4; empty if mounts are not listed."""
     real, best, kind = os.path.realpath(path), "", ""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -246,12 +246,12 @@ def file_system_of(path: Path) -> str:
 
 
 def is_in_memory(url: str) -> bool:
-    """Return whether a URL names a database of SQLite that ends with its process."""
+    """Return whether a URL names an SQLite database in memory, which would end with its process."""
     return url.startswith("sqlite") and (not url.partition(":///")[2] or ":memory:" in url or "mode=memory" in url)
 
 
 def _file_of(url: str) -> Path | None:
-    """Return the file of a URL of SQLite; None for another database or one in the memory."""
+    """Return the file of an SQLite URL; None for another database or one in memory."""
     scheme, separator, rest = url.partition(":///")
     if not separator or not scheme.startswith("sqlite") or is_in_memory(url):
         return None
@@ -265,11 +265,11 @@ def _without_password(url: str) -> str:
     try:
         return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        # What is not a URL may hold a password all the same.
+        # Text that is not a valid URL may still contain a password.
         return url if "@" not in url else f"{url.partition(':')[0]}:…"
 
 
 def _reason(error: BaseException) -> str:
-    """Return the part of an error that says why, without the statement and its parameters."""
+    """Return the reason in a database error, without the SQL statement and its parameters."""
     text = str(error.orig) if getattr(error, "orig", None) is not None else str(error)  # type: ignore[attr-defined]
     return " ".join(text.splitlines()[0].split()) if text else type(error).__name__

@@ -1,11 +1,11 @@
-"""The draws of a search, as a pure function of what earlier trials reached.
+"""The draws of a search, as a pure function of the scores of earlier trials.
 
-A sampler that lives through a search has a state, which a kill loses. Here each trial has a sampler of its own, whose
-seed comes from the seed of the search and the number of the trial. So the draws of a search that was stopped anywhere
-are those of one that was not.
+A sampler that lasts for a whole search has a state, which a kill would lose. Here each trial has its own sampler,
+whose seed is derived from the seed of the search and the number of the trial. So a search that was stopped and
+continued has the same draws as one that was not stopped.
 
-Nor do the draws depend on which of several trials ends first. With n trials at once, trial k is drawn from the scores
-of the trials up to k - n alone. Later ones count as running, even if they have ended.
+The draws do not depend on the order in which trials end, either. With n trials at once, trial k is drawn only from
+the scores of trials 0 to k - n. Later trials count as running, even if they have ended.
 """
 
 import logging
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draw:
-    """A trial and the settings that it trains.
+    """A drawn trial.
 
     Attributes:
-        trial: the trial as the database keeps it, running and with its parameters.
-        values: dotted keys and their values.
+        trial: the trial in the form for the database: running, with its parameters.
+        values: dotted key -> drawn value.
     """
 
     trial: "FrozenTrial"
@@ -47,20 +47,20 @@ class Draw:
 
 
 def require_optuna() -> None:
-    """Check that the packages of the extra are there, and let optuna print no progress of its own.
+    """Check that optuna and scipy are installed, and silence optuna's own messages.
 
     Raises:
-        InputError: one is missing. The message names the extra.
+        InputError: one of them is missing. The message names the extra that installs them.
     """
     try:
         import optuna
         import scipy  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"search needs {error.name}, which the extra studies brings: pip install 'bert_lightning[studies]'"
+            f"search needs {error.name}, which the extra studies installs: pip install 'bert_lightning[studies]'"
         ) from None
     optuna.logging.set_verbosity(logging.ERROR)
-    # Signed ranks, and TPE over several keys together, are marked as experimental.
+    # optuna marks its Wilcoxon pruner and its multivariate TPE sampler as experimental.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
@@ -69,9 +69,9 @@ def draw(settings: SearchSettings, space: Space, name: str, before: "Sequence[Fr
 
     Args:
         settings: the search.
-        space: what it varies.
+        space: the space of the search.
         name: name of the search, on which the brackets of Hyperband depend.
-        before: all trials before it, in the order of their numbers; at least `num_needed` of them have ended.
+        before: all earlier trials, in the order of their numbers. The first `num_needed` of them have ended.
     """
     trial = view(settings, name, before).ask()
     values = space.suggest(trial)
@@ -79,19 +79,19 @@ def draw(settings: SearchSettings, space: Space, name: str, before: "Sequence[Fr
 
 
 def values_of(space: Space, trial: "FrozenTrial") -> dict[str, object]:
-    """Return dotted keys and the values that an existing trial has."""
+    """Return dotted key -> value of an existing trial."""
     import optuna
 
     return space.suggest(optuna.trial.FixedTrial(trial.params))
 
 
 def num_needed(settings: SearchSettings, number: int) -> int:
-    """Return how many of the first trials must have ended before a trial is drawn: it sees their scores alone."""
+    """Return how many of the first trials must have ended before a trial is drawn. Only their scores count."""
     return max(0, number + 1 - (settings.at_once or 1))
 
 
 def view(settings: SearchSettings, name: str, before: "Sequence[FrozenTrial]") -> "optuna.Study":
-    """Return a study in the memory as the next trial sees it, with the sampler and pruner of that trial."""
+    """Return an optuna study in memory for the next trial, with its sampler, its pruner and the earlier trials."""
     import optuna
 
     study = optuna.create_study(
@@ -107,7 +107,7 @@ def view(settings: SearchSettings, name: str, before: "Sequence[FrozenTrial]") -
 
 
 def _as_just_begun(trial: "FrozenTrial") -> "FrozenTrial":
-    """Return a trial as running, without what it has reached, which depends on the moment."""
+    """Return a running trial with the same parameters, without the scores so far, which depend on the moment."""
     from optuna.trial import TrialState, create_trial
 
     return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
@@ -127,7 +127,7 @@ def _sampler(settings: SearchSettings, number: int) -> "optuna.samplers.BaseSamp
         seed=seed,
         n_startup_trials=kind.startup_trials,
         multivariate=kind.multivariate,
-        # Trials that run at the same time count as bad ones, so that they are not drawn close to each other.
+        # Running trials count as bad ones, so that trials at the same time are not drawn close to each other.
         constant_liar=True,
     )
 

@@ -1,4 +1,4 @@
-"""The course of a search: draw trials, say which runs should train, and note what became of them."""
+"""The loop of a search: draw trials, choose the runs that should train, and store the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _Run = TypeVar("_Run", contravariant=True)
 
 
 class Trainings(Protocol[_Run]):
-    """A source of what is known about the runs of a search."""
+    """A source of the directories and the progress of runs."""
 
     def directory(self, run: _Run) -> str:
         """Return the run directory, relative to the folder of the study."""
 
     def reached(self, run: _Run) -> Reached:
-        """Return what a run has reached, by now or in an earlier session."""
+        """Return the progress of a run, including earlier sessions."""
 
 
 @dataclass
@@ -39,16 +39,17 @@ class Engine(Generic[R]):
 
     Args:
         settings: the search, with `at_once`.
-        space: what it varies.
-        database: where it keeps its trials.
-        plan: makes the runs of a trial from its number and its values, one per seed; raises InputError if the
-            experiment does not allow the values.
-        trainings: knows what the runs have reached.
-        may_draw: whether there is time for another trial.
-        ended: called with the number and outcome of each trial that ends.
+        space: the space of the search.
+        database: the database of its trials.
+        plan: function from the number and the values of a trial to its runs, one per seed. It raises InputError if
+            the experiment does not allow the values.
+        trainings: the progress of the runs.
+        may_draw: returns whether there is time for another trial.
+        ended: callback for each trial that ends, with its number and its outcome: the score, the reason of a failure,
+            or None if it was stopped early.
 
     Attributes:
-        is_done: whether the search has all of its trials, or no time for more.
+        is_done: whether all trials have ended, or there is no time for more.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class Engine(Generic[R]):
         self._is_resumed = self.is_done = False
 
     def step(self) -> list[R]:
-        """Take in what the runs have reached, and return those that should train now, those of early trials first.
+        """Read the progress of the runs, and return the runs that should train now, in the order of the trials.
 
-        All others should stop, if they train.
+        All other runs should stop.
         """
         if not self._is_resumed:
             self._resume()
@@ -79,20 +80,20 @@ class Engine(Generic[R]):
             wanted, num_before = [], len(self._in_flight)
             for each in list(self._in_flight):
                 wanted += self._advance(each)
-            # The end of a trial may let others be drawn.
+            # If a trial has ended, others may now be drawn.
             if len(self._in_flight) == num_before:
                 self.is_done = not self._in_flight
                 return wanted
 
     def _resume(self) -> None:
-        """Follow the trials that an earlier session did not end."""
+        """Continue the trials that had not ended in an earlier session."""
         self._is_resumed = True
         for trial in self._database.trials:
             if not trial.state.is_finished():
                 self._take(trial.number, self._planned(trial.number, trial.user_attrs[VALUES]))
 
     def _draw(self) -> None:
-        """Draw trials as long as they can be: each needs the scores of those before it."""
+        """Draw trials until the next one needs the score of a trial that has not ended, or time is over."""
         trials = self._database.trials
         while len(trials) < self._settings.trials:
             needed = trials[: num_needed(self._settings, len(trials))]
@@ -106,14 +107,14 @@ class Engine(Generic[R]):
             trials = self._database.trials
 
     def _planned(self, number: int, values: Mapping[str, object]) -> Sequence[R] | str:
-        """Return the runs of a trial, or why it has none."""
+        """Return the runs of a trial, or the reason why the experiment does not allow its values."""
         try:
             return self._plan(number, values)
         except InputError as error:
             return str(error)
 
     def _take(self, number: int, planned: Sequence[R] | str) -> None:
-        """Follow a trial that has begun."""
+        """Add a trial to those in flight; end it if its values are not allowed."""
         if isinstance(planned, str):
             self._end(number, None, planned)
             return
@@ -121,7 +122,7 @@ class Engine(Generic[R]):
         self._in_flight.append(_InFlight(trial, planned))
 
     def _advance(self, each: _InFlight[R]) -> list[R]:
-        """Return the runs of a trial that should train now, after noting its end if it has ended."""
+        """Return the runs of a trial that should train now. If the trial has ended, store its outcome."""
         advice = each.trial.advance([self._trainings.reached(run) for run in each.runs])
         if advice.ended:
             self._in_flight.remove(each)

@@ -1,4 +1,4 @@
-"""Outcome of a search: the best trial, its score with fresh seeds, and what its budget was worth."""
+"""Outcome of a search: the best trial, its score with fresh seeds, and the expected score of smaller budgets."""
 
 import math
 import statistics
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-# The trials that PED-ANOVA sets against all others; its authors advise at least five.
+# How many of the best trials PED-ANOVA compares with all trials, at least; its authors advise five or more.
 _BEST_TRIALS = 5
 
 
 def best_trial(settings: SearchSettings, trials: "Sequence[FrozenTrial]") -> "FrozenTrial | None":
-    """Return the trial with the best score, the earliest of several; None if none is complete."""
+    """Return the complete trial with the best score, the first of equal ones; None if no trial is complete."""
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     return max(complete, key=lambda trial: _sign(settings) * trial.values[0], default=None)
 
@@ -26,12 +26,17 @@ def best_trial(settings: SearchSettings, trials: "Sequence[FrozenTrial]") -> "Fr
 def outcome_of(
     settings: SearchSettings, trials: "Sequence[FrozenTrial]", fresh: Mapping[int, float]
 ) -> dict[str, Any]:
-    """Return what a search has found as plain values, for the record of the study.
+    """Return the results of a search as values for JSON, for the record of the study.
 
     Args:
         settings: the search.
         trials: all trials in the order of their numbers.
-        fresh: seed -> score of the best trial, trained again with seeds that had no part in choosing it.
+        fresh: seed -> score of the best trial, for seeds that had no part in choosing it.
+
+    Returns:
+        `trials`; `best` (None without a complete trial); `confirmation` with the fresh scores, their mean `score`,
+        and `optimism`, by how much the score in the search is better than that mean; `expected_performance`;
+        `importance`; and `rank_correlation`.
     """
     best = best_trial(settings, trials)
     found = None
@@ -54,9 +59,10 @@ def outcome_of(
 
 
 def expected_performance(settings: SearchSettings, trials: "Sequence[FrozenTrial]") -> dict[str, Any] | None:
-    """Return the expected best score of each smaller budget; None before the first complete trial.
+    """Return the expected best score of each smaller budget of trials; None before the first complete trial.
 
-    A trial that failed or was stopped early counts with the worst score of the complete ones, because leaving it out
+    `tang` and `dodge` are the estimators of Tang et al. (2020) and Dodge et al. (2019), see `expected_maximum`. A
+    trial that failed or was stopped early counts with the worst score of the complete trials, because leaving it out
     would flatter the search.
     """
     from bert_lightning.studies.statistics import expected_maximum
@@ -80,7 +86,10 @@ def expected_performance(settings: SearchSettings, trials: "Sequence[FrozenTrial
 
 
 def importance(settings: SearchSettings, trials: "Sequence[FrozenTrial]") -> dict[str, Any] | None:
-    """Return how much each key mattered for being among the best trials; None with fewer than ten complete ones."""
+    """Return how important each key was for being among the best trials, by PED-ANOVA (Watanabe et al. 2023).
+
+    It is None with fewer than ten complete trials, or if all of them have the same score.
+    """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
@@ -97,7 +106,7 @@ def importance(settings: SearchSettings, trials: "Sequence[FrozenTrial]") -> dic
 
 
 def rank_correlations(trials: "Sequence[FrozenTrial]") -> dict[str, float]:
-    """Return Spearman's correlation of each range with the score, over the complete trials that drew from it."""
+    """Return Spearman's correlation between the values of each range and the scores, over complete trials."""
     from scipy.stats import spearmanr
 
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
@@ -107,7 +116,7 @@ def rank_correlations(trials: "Sequence[FrozenTrial]") -> dict[str, float]:
         if len(drawn) < 3 or any(isinstance(value, bool) or not isinstance(value, int | float) for value, _ in drawn):
             continue
         with warnings.catch_warnings():
-            # All values may be equal.
+            # scipy warns if all values are equal.
             warnings.simplefilter("ignore")
             correlation = float(spearmanr(*zip(*drawn, strict=True)).statistic)
         if math.isfinite(correlation):

@@ -1,4 +1,4 @@
-"""A pruner of optuna that compares the seeds of two trials by a paired t test."""
+"""A pruner for optuna that compares the seeds of two trials by a paired t test."""
 
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class PairedPruner(BasePruner):
-    """Stop a trial whose scores are worse than those of the best trial for the same seeds.
+    """A pruner that stops a trial if its scores are worse than those of the best trial with the same seeds.
 
-    The test is one-sided. It is repeated after each seed, so `p` is no error rate of the whole comparison.
+    The test is one-sided. It is repeated after each seed, so `p` is not the error rate of the whole comparison.
 
     Args:
         p: the p-value below which a trial is stopped.
@@ -33,7 +33,7 @@ class PairedPruner(BasePruner):
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         gains = [sign * (trial.intermediate_values[seed] - best.intermediate_values[seed]) for seed in seeds]
         if len(set(gains)) == 1:
-            # Equal differences have no spread, and t would be infinite.
+            # If all differences are equal, t is infinite or undefined.
             return gains[0] < 0
         return bool(ttest_1samp(gains, 0.0, alternative="less").pvalue < self._p)
 

@@ -1,4 +1,4 @@
-"""The runs of a search: those of trials, and those of the best trial with fresh seeds."""
+"""The plan of a search: the searched arms, their spaces, and the runs of trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from bert_lightning.studies.search.space import Load, Space, read_space
 from bert_lightning.studies.stages import Stage
 from bert_lightning.studies.study_file import Study
 
-# What a study calls the best trial of its only arm.
+# The name of the best trial among the arms of a study.
 _SEARCHED = "searched"
 
 
 def searched_arms(study: Study, settings: SearchSettings, allowed: Sequence[str] = ()) -> "list[SearchedArm]":
-    """Return the arms whose settings are searched, each with the whole budget: those of one stage.
+    """Return the arms that are searched: those of one stage. Each gets the full number of trials.
 
     Args:
         study: the study.
@@ -27,7 +27,7 @@ def searched_arms(study: Study, settings: SearchSettings, allowed: Sequence[str]
         allowed: modules that a `class_path` of an experiment may import.
 
     Raises:
-        InputError: the study has several stages and the search names none of them.
+        InputError: the study has several stages and the search names none, or an unknown one.
     """
     names = [stage.name for stage in study.stages]
     if any(stage.in_sequence for stage in study.stages):
@@ -71,27 +71,27 @@ class SearchedArm:
         return ", ".join([*parts, *([] if self.arm.name == ONLY_ARM else [self.arm.name])])
 
     def trial_name(self, number: int) -> str:
-        """Return what messages and the record call a trial."""
+        """Return the name of a trial in messages and in the record."""
         return f"trial {number}" if self.arm.name == ONLY_ARM else f"{self.arm.name}, trial {number}"
 
     def space(self, settings: SearchSettings) -> Space:
-        """Read what is searched, and try each bound and choice in the experiment.
+        """Read the space, and load the experiment once with each bound and each choice.
 
         Raises:
-            InputError: an entry has a fault, or searches a key that the arms set.
+            InputError: an entry has a fault, or a key is also set by the arms.
         """
         space = read_space(settings.space, self._load(settings.trial_seeds[0]), self.study.fail)
         for key in space.keys:
             if key in self.arm.settings or key in self.arm.upstreams:
                 self.study.fail(
-                    f"search.space sets {key}, which the arms of the study set too: keep it in one place",
+                    f"search.space sets {key}, which the arms of the study set too: remove one of them",
                     "search",
                     "space",
                 )
         return space
 
     def _load(self, seed: int) -> Load:
-        """Return what loads the experiment of this arm with further values."""
+        """Return a function that loads the experiment of this arm with further values."""
         above = {key: self._upstream(*other, seed, {}) for key, other in self.arm.upstreams.items()}
         identities = {key: run.experiment.identity for key, run in above.items()}
         shared = {**self.stage.overrides, **self.arm.settings, "seed_everything": seed, **identities}
@@ -103,20 +103,20 @@ class SearchedArm:
         return load
 
     def fixed(self, settings: SearchSettings) -> dict[str, Any]:
-        """Return all settings that its trials share and that differ from their defaults."""
+        """Return the settings of all trials that differ from their defaults, as dotted keys in sections."""
         run = self.run(self.arm.name, {}, settings.trial_seeds[0], {})
         return dict(changed(run.experiment, "", CHOICES))
 
     def run(
         self, name: str, values: Mapping[str, object], seed: int, upstreams: dict[tuple[str, str, int], PlannedRun]
     ) -> PlannedRun:
-        """Plan one run with some values.
+        """Plan one run with given values.
 
         Args:
-            name: its arm in the record.
-            values: dotted keys and their values.
+            name: the name of its arm in the record.
+            values: dotted key -> value.
             seed: value of `seed_everything`.
-            upstreams: runs of earlier stages, which are planned once.
+            upstreams: cache of the runs of earlier stages by stage, arm and seed. Missing ones are added.
 
         Raises:
             InputError: the experiment does not allow the values.

@@ -1,4 +1,4 @@
-"""The runs of a search and their states, of which more come while it goes on."""
+"""The runs of a search and their states. New runs are added while the search continues."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from bert_lightning.studies.progress import TO_DO, Progress
 from bert_lightning.studies.record import RecordedRun, StudyRecord
 from bert_lightning.studies.search.trial import Reached
 
-# A run that one trial gave up may be the draw of another.
+# A run that one trial stopped early may be needed by another trial with the same values.
 _TO_DO = (*TO_DO, "pruned")
 
 
@@ -24,7 +24,7 @@ class Course(Protocol):
     """A rule that decides which runs train."""
 
     def step(self) -> Sequence[PlannedRun]:
-        """Take in what the runs have reached, and return those that should train now."""
+        """Read the progress of the runs, and return the runs that should train now."""
 
 
 class SearchProgress(Progress):
@@ -40,7 +40,7 @@ class SearchProgress(Progress):
         super().__init__(folder, [], before)
         self._before, self._metric = before, metric
         self.courses: Sequence[Course] = ()
-        # Two trials with the same draw share a directory. The first run of each directory trains.
+        # Trials with the same values share run directories. Only the first run of each directory trains.
         self._first: dict[str, PlannedRun] = {}
         self._trials: dict[PlannedRun, int | None] = {}
         # The directories of the runs that should train now.
@@ -49,14 +49,14 @@ class SearchProgress(Progress):
         self._interrupted: dict[str, int] = {}
 
     def add(self, runs: Sequence[PlannedRun], trial: int | None) -> None:
-        """Add the runs of a trial, and those of earlier stages from which they start.
+        """Add the runs of a trial, and the upstream runs that they start from.
 
         Args:
             runs: the runs.
             trial: its number; None for the best trial with fresh seeds.
         """
         for run in runs:
-            # What `fit` was told to do in an earlier session counts, and so do its failures.
+            # Read the states of earlier sessions, including failures.
             fresh = Progress(self.folder, [*_chain(run), run], self._before)
             self.directories |= fresh.directories
             for each, recorded in fresh.runs.items():
@@ -67,13 +67,13 @@ class SearchProgress(Progress):
         self._share()
 
     def startable(self) -> list[PlannedRun]:
-        """Let the search go on, stop what it no longer wants, and return the runs that can train now."""
+        """Advance the search, stop runs that it no longer needs, and return the runs that can train now."""
         wanted = [each for course in self.courses for run in course.step() for each in [*_chain(run), run]]
         chosen = dict.fromkeys(self._first[self.runs[run].directory] for run in wanted)
         self._wanted = {self.runs[run].directory for run in chosen}
         for run, recorded in self.runs.items():
             if recorded.state == "running" and run not in chosen:
-                # Again at each look: a process that is just about to train misses the signal.
+                # The signal is repeated at each call, because a process that has just started may miss it.
                 signal_run(self.folder / recorded.directory, signal.SIGUSR1)
         return [
             run
@@ -83,7 +83,7 @@ class SearchProgress(Progress):
         ]
 
     def recorded(self) -> list[RecordedRun]:
-        """Return the runs without those that were never needed, because their trial ended before."""
+        """Return the entries of the runs, without runs that were never needed because their trial had ended."""
         return [
             replace(recorded, trial=self._trials[run])
             for run, recorded in self.runs.items()
@@ -95,14 +95,14 @@ class SearchProgress(Progress):
         return self.runs[run].directory
 
     def reached(self, run: PlannedRun) -> Reached:
-        """Return what a run has reached.
+        """Return the progress of a run.
 
         Raises:
-            InputError: it has finished without the metric that decides.
+            InputError: it has finished, and did not log the metric of the search.
         """
         recorded = self.runs[run]
         rows = RunDirectory(self.folder / recorded.directory).read_metrics()
-        # A later row of a step, such as that of the end of training, has the same value.
+        # If a step has several rows, such as at the end of training, they have the same value.
         curve = {row["step"]: row[self._metric] for row in rows if self._metric in row and "checkpoint" not in row}
         if recorded.state == "finished" and not curve:
             names = sorted({name for row in rows for name in row if name.startswith("val/")})
@@ -115,7 +115,7 @@ class SearchProgress(Progress):
         return Reached("failed" if state == "blocked" else state, list(curve.items()), score, message)
 
     def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
-        """Return a run after a process of it has ended, as the search takes it."""
+        """Return the entry of a run whose process has ended: `pruned` if the search no longer needs the run."""
         directory = recorded.directory
         if recorded.state != "interrupted":
             return recorded
@@ -129,7 +129,7 @@ class SearchProgress(Progress):
         return recorded
 
     def block(self) -> None:
-        """Give the runs of equal draws the same state, and block those whose upstream run failed."""
+        """Give runs that share a directory the same state, and block those whose upstream run failed."""
         self._share()
         super().block()
 
@@ -142,7 +142,7 @@ class SearchProgress(Progress):
 
 
 def _chain(run: PlannedRun) -> Iterator[PlannedRun]:
-    """Yield the runs of earlier stages that a run needs, each after its own."""
+    """Yield the upstream runs of a run, each after its own upstream runs."""
     for upstream in run.upstreams.values():
         yield from _chain(upstream)
         yield upstream

@@ -1,4 +1,4 @@
-"""When a trial is stopped early, as a pure function of its scores so far and of the trials before it."""
+"""Early stops of trials, as a pure function of the scores of a trial so far and of earlier trials."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Judge of one trial, which hears its scores in order: at the steps of training, or one per seed.
+    """The decision whether to stop one trial. It receives the scores in order: at steps of training, or one per seed.
 
-    It compares them with the trials that the draw of this one has seen, also when others have ended. So the verdict
-    does not depend on the moment, and a run that trains on for some steps after its verdict changes nothing.
+    It compares the trial only with the trials that were known when it was drawn, even if others have ended since. So
+    the decision does not depend on timing, and a run that trains a few steps more after it changes nothing.
 
     Args:
         settings: the search.
         name: name of the search.
-        before: the trials before this one.
+        before: the earlier trials.
     """
 
     def __init__(self, settings: SearchSettings, name: str, before: "Sequence[FrozenTrial]") -> None:
@@ -28,10 +28,10 @@ class Judge:
         self._pruned = False
 
     def hear(self, scores: Sequence[tuple[int, float]]) -> bool:
-        """Return whether the trial is to be stopped.
+        """Return whether the trial should be stopped.
 
         Args:
-            scores: (step, value) of all scores until now. The first ones are those of the last call.
+            scores: (step, value) of all scores so far, beginning with those of the last call.
         """
         for step, value in scores[self._num_heard :]:
             if self._pruned:
@@ -41,14 +41,14 @@ class Judge:
         return self._pruned
 
     def note(self, scores: Sequence[tuple[int, float]]) -> bool:
-        """Note scores, with which later trials are compared, without a verdict about them; return False."""
+        """Store scores, so that later trials are compared with them, without a decision. Return False."""
         for step, value in scores[self._num_heard :]:
             self._report(step, value)
         return False
 
     @property
     def heard(self) -> "FrozenTrial":
-        """The trial with its scores up to the verdict, and with what the pruner noted about them."""
+        """The trial with its scores up to the decision, and with the attributes that the pruner stored."""
         return self._trial.study.trials[self._trial.number]
 
     def _report(self, step: int, value: float) -> None:

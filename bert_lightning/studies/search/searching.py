@@ -1,4 +1,4 @@
-"""`search`: search the settings of a study, and train the best trial with fresh seeds."""
+"""The command `search`: search for the best settings of a study, and train the best trial with fresh seeds."""
 
 import math
 import os
@@ -26,18 +26,18 @@ from bert_lightning.studies.search.settings import TABLES, SearchSettings, read_
 from bert_lightning.studies.search.space import Space
 from bert_lightning.studies.study_file import Study, read_study
 
-# Keys of the section `search` that two calls may give different values. Those of `space` are compared as it is read.
+# Keys of the section `search` that may change between two calls. `space` may not: it is compared after it was read.
 _FREE = ("trials", "confirm_seeds", "timeout_seconds", "at_once", "space", "stage")
 
 
 @dataclass(frozen=True)
 class _Described:
-    """A search as its study file describes it.
+    """A search, read from its study file.
 
     Attributes:
         study: the study.
         settings: its section `search`.
-        arms: the arms whose settings are searched, each with what varies.
+        arms: the searched arms, each with its space.
     """
 
     study: Study
@@ -55,26 +55,26 @@ def search(
     reporter: Reporter | None = None,
     allow_modules: Sequence[str] = (),
 ) -> StudyRecord:
-    """Search the settings of a study, as `bert-lightning search` does. The same call continues after any end.
+    """Search for the best settings of a study, as `bert-lightning search` does. The same call continues a search.
 
-    Each trial is drawn from the scores of those before it, and trained once per seed. The best one is trained again
-    with fresh seeds, because its own score is the best of several, and so too good.
+    Each trial is drawn by the scores of earlier trials, and trained once per seed. The best trial is trained again
+    with fresh seeds, because its own score, the best of several, is too good by chance.
 
     Args:
         study: the study file, with a section `search`.
         directory: the folder of the study; `studies/<name of the study>` by default.
-        jobs: how many runs train at the same time. They divide the cores and CUDA devices.
+        jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
         storage: URL of the database; by default `search.db` in the folder.
-        launcher: where the runs train; on this machine by default. Trials are stopped early on this machine alone.
-        reporter: is told what happens; by default it is printed.
+        launcher: where the runs train; by default on this machine. Only this machine can stop trials early.
+        reporter: receives messages about the progress; by default they are printed.
         allow_modules: modules that a `class_path` of an experiment may import.
 
     Returns:
-        The record of the study, which is also in `study.json` of the folder. Its `search` says what was found.
+        The record of the study, which is also in `study.json` of the folder. Its `search` holds the results.
 
     Raises:
-        InputError: the file or an experiment has a fault, the folder or database is not this study's, or the search
-            began with other settings.
+        InputError: the file or an experiment has a fault, the folder or the database belongs to another study, or the
+            search began with other settings.
 
     Example:
         ::
@@ -97,7 +97,7 @@ def search(
             search={**_entry(described), "id": known["id"], "arms": {}},
         )
         if before is None:
-            # The folder is this study's before the database is made in it.
+            # Mark the folder as that of this study, before the database is made in it.
             replace(record, search=None).write(folder)
         progress = SearchProgress(folder, before, described.settings.metric)
         courses = []
@@ -156,7 +156,7 @@ def is_complete(record: StudyRecord) -> bool:
 
 
 class _SearchRunner(Runner):
-    """The runner of a search, whose record says what the search has found."""
+    """The runner of a search. It also records the results of the search so far."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _SearchRunner(Runner):
         self._found: list[dict[str, Any]] = []
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Give free places to runs, and record what the search has found by now."""
+        """Start runs until no place is free, and record new results of the search."""
         super()._start(pool)
         found = [each.outcome for each in self._courses]
         if any(now is not before for now, before in zip_longest(found, self._found)):
@@ -204,19 +204,19 @@ def _url(folder: Path, storage: str | None) -> str:
     """Return the URL of the database.
 
     Raises:
-        InputError: it is empty or ends with this process.
+        InputError: it is empty, or names a database in memory.
     """
     if storage is None:
         return default_url(folder)
     if not storage:
         raise InputError("--storage is empty: is a variable of the shell not set?")
     if is_in_memory(storage):
-        raise InputError(f"--storage {storage} is in the memory, and would end with this command: name a file")
+        raise InputError(f"--storage {storage} is in memory, and would end with this command: name a file")
     return storage
 
 
 def _launcher(described: _Described, jobs: int) -> LocalLauncher:
-    """Return what trains, for the settings of the file: how many devices a trial uses is not known before."""
+    """Return the launcher of this machine, for the number of devices in the settings of the study file."""
     arms = [arm for arm, _ in described.arms]
     seed = described.settings.trial_seeds[0]
     return local_launcher([arm.run(arm.arm.name, {}, seed, {}) for arm in arms], jobs)
@@ -241,8 +241,17 @@ def _begun(
 ) -> SearchSettings:
     """Begin the search of an arm, or check that it began with the same settings; return these with `at_once`.
 
+    Args:
+        described: the search.
+        arm: the arm.
+        space: the space of the arm.
+        database: the database of the arm's trials.
+        jobs: how many runs train at the same time.
+        known: the entry `search` of the record of the study.
+        is_own: whether the database is the default one, in the folder of the study.
+
     Raises:
-        InputError: it began with others, or in another folder. The message names the key.
+        InputError: it began with other settings, or in another folder. The message names the key.
     """
     settings = described.settings
     noted = database.settings
@@ -262,7 +271,7 @@ def _begun(
             _check_same(described.study, key, value, None)
         database.note(now)
     elif noted != now:
-        # Nothing has come out of it, so it may begin anew.
+        # No trial has ended, so the search may begin again.
         database.begin(now, settings.direction)
     return replace(settings, at_once=at_once)
 
@@ -270,8 +279,8 @@ def _begun(
 def _check_same(study: Study, key: str, before: object, now: object) -> None:
     if before != now:
         study.fail(
-            f"{key} was {_shown(before)} when this search began, and is {_shown(now)} now, so its trials cannot be "
-            "compared: put it back, or give the study another name or --directory",
+            f"{key} was {_shown(before)} when this search began, and is {_shown(now)} now, so the trials cannot be "
+            "compared: restore the old value, or give the study another name or --directory",
             *(key.split(".")[:2] if key.startswith("search.") else []),
         )
 
@@ -281,7 +290,7 @@ def _shown(value: object) -> str:
 
 
 def _deciding(settings: SearchSettings, arm: SearchedArm, space: Space) -> dict[str, Any]:
-    """Return everything that decides what a trial is and how it scores, by dotted keys in sections."""
+    """Return all settings that influence the values and the scores of trials, as dotted keys in sections."""
     values = plain(settings, "search", TABLES)
     chosen = {name: value for name, value in values.items() if name not in _FREE}
     return {"search": {**chosen, "seeds": settings.trial_seeds, "space": space.described()}, **arm.fixed(settings)}
@@ -296,12 +305,12 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, object]:
 
 
 def _usual_at_once(settings: SearchSettings, jobs: int) -> int:
-    """Return how many trials fill the jobs. Without a pruner, all seeds of a trial train at the same time."""
+    """Return how many trials keep the jobs busy. Without a pruner, all seeds of a trial train at the same time."""
     return math.ceil(jobs / (1 if settings.pruner.over is not None else len(settings.trial_seeds)))
 
 
 def _first_lines(described: _Described, folder: Path, courses: Sequence[ArmSearch], jobs: int) -> Iterator[str]:
-    """Yield what is known before the search goes on."""
+    """Yield the lines printed before the search."""
     study, settings = described.study, described.settings
     yield f"{study.name}: {study.question}" if study.question else study.name
     seeds = ", ".join(map(str, settings.trial_seeds))
@@ -309,17 +318,17 @@ def _first_lines(described: _Described, folder: Path, courses: Sequence[ArmSearc
     yield f"{settings.trials} trials{arms} in {folder}: {settings.direction} {settings.metric} over seeds {seeds}"
     for course in courses:
         if course.num_done:
-            yield f"{course.arm.label}: {course.num_done} trials have ended before"
+            yield f"{course.arm.label}: {course.num_done} trials ended in earlier sessions"
     at_once = courses[0].at_once
     if settings.at_once is None and (at_once > 1 or _usual_at_once(settings, jobs) > 1):
         yield (
-            f"trials are drawn {at_once} at a time, whatever --jobs is from now on: the draws depend on it. "
-            f"`at_once: {at_once}` in the section search gives the same draws anywhere"
+            f"at_once is {at_once} from now on, whatever --jobs is, because the draws depend on it; "
+            f"`at_once: {at_once}` in the section search gives the same draws on another machine"
         )
 
 
 def _last_lines(record: StudyRecord, folder: Path) -> Iterator[str]:
-    """Yield what a search has found."""
+    """Yield the lines printed after the search: its results."""
     assert record.search is not None, "the record of a search"
     metric = record.search["metric"]
     for label, found in record.search["arms"].items():
@@ -340,6 +349,6 @@ def _last_lines(record: StudyRecord, folder: Path) -> Iterator[str]:
                 yield f"{run.state}: fresh seed {run.seed}: {run.message} ({folder / run.log})"
         if fresh is not None:
             amount = abs(fresh["optimism"])
-            side = "worse than the search promised" if fresh["optimism"] > 0 else "better than in the search"
+            side = "worse than in the search" if fresh["optimism"] > 0 else "better than in the search"
             seeds = ", ".join(fresh["scores"])
             yield f"with fresh seeds {seeds}: {metric} {fresh['score']:.4f}, which is {amount:.4f} {side}"

@@ -18,7 +18,7 @@ class Tpe:
 
     Attributes:
         startup_trials: trials that are drawn at random before the estimator begins.
-        multivariate: whether keys are drawn together, so that their interaction counts.
+        multivariate: whether all keys are drawn jointly, so that interactions between them count.
     """
 
     startup_trials: int = 10
@@ -30,7 +30,7 @@ class Tpe:
 
 @dataclass(frozen=True)
 class Random:
-    """Independent draws, for which the expected validation performance is exact."""
+    """Independent random draws, as the estimators of expected validation performance assume."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class GaussianProcess:
 
 @dataclass(frozen=True)
 class NoPruner:
-    """Every trial is trained to its end."""
+    """No early stops: every trial is trained to its end."""
 
     over: ClassVar[Literal["steps", "seeds"] | None] = None
 
 
 @dataclass(frozen=True)
 class Median:
-    """Stop a trial whose best value up to a step is worse than the median of the earlier trials at that step.
+    """Early stop of a trial if its best value up to a step is worse than the median of earlier trials at that step.
 
     Attributes:
         startup_trials: trials that must have ended before one is stopped.
@@ -74,11 +74,11 @@ class Median:
 
 @dataclass(frozen=True)
 class Asha:
-    """Successive halving without waiting (Li et al. 2020): at each rung, the best 1 of `reduction_factor` goes on.
+    """Asynchronous successive halving (Li et al. 2020): from each rung, the best 1 / `reduction_factor` continues.
 
     Attributes:
         min_steps: steps of training at the first rung.
-        reduction_factor: factor between the steps of two rungs, and of trials that a rung stops.
+        reduction_factor: ratio of the steps of two successive rungs, and of the trials that reach them.
     """
 
     min_steps: int = 1
@@ -96,8 +96,8 @@ class Hyperband(Asha):
 
     Attributes:
         min_steps: steps of training at the lowest first rung.
-        reduction_factor: factor between the steps of two rungs, and of trials that a rung stops.
-        max_steps: steps of a complete training; None takes those of the first complete trial.
+        reduction_factor: ratio of the steps of two successive rungs, and of the trials that reach them.
+        max_steps: steps of a complete training; None for those of the first complete trial.
     """
 
     max_steps: int | None = None
@@ -109,7 +109,7 @@ class Hyperband(Asha):
 
 @dataclass(frozen=True)
 class Wilcoxon:
-    """Train a trial's seeds in turn, and stop when signed ranks find them worse than those of the best trial.
+    """Training of a trial's seeds one by one, until Wilcoxon's signed ranks find them worse than the best trial's.
 
     Attributes:
         p: the p-value below which a trial is stopped.
@@ -123,13 +123,13 @@ class Wilcoxon:
 
     @property
     def least_seeds(self) -> int:
-        """The fewest seeds after which the one-sided exact p-value, 2^-n at the least, can be below `p`."""
+        """The fewest seeds after which the one-sided exact p-value, at least 2^-n for n seeds, can be below `p`."""
         return max(2, math.floor(-math.log2(self.p)) + 1)
 
 
 @dataclass(frozen=True)
 class PairedT:
-    """Train a trial's seeds in turn, and stop when a paired t test finds them worse than those of the best trial.
+    """Training of a trial's seeds one by one, until a paired t test finds them worse than the best trial's.
 
     Attributes:
         p: the one-sided p-value below which a trial is stopped.
@@ -160,21 +160,21 @@ _STATEFUL = ("cma-es", "cmaes", "nsga", "nsgaii", "nsgaiii", "qmc", "sobol")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a study is searched.
+    """The settings of a search.
 
     Attributes:
         trials: number of trials; a larger number continues a search that has ended.
-        space: what is searched, see `Space`.
-        metric: the metric that decides, such as val/accuracy: its last value in training, as reports show it.
+        space: key -> range or choices, see `Space`.
+        metric: the validation metric that decides, such as val/accuracy, by its last value in training.
         direction: whether the metric is minimised or maximised.
         seeds: seeds of each trial, whose mean score counts; a number n means 1 to n.
         sampler: how trials are drawn.
         pruner: which trials are stopped early.
-        confirm_seeds: further seeds for the winner, which had no part in choosing it; a number n means the n that
-            follow the seeds of the trials.
-        at_once: how many trials are drawn before the first of them has ended. The draws depend on this number, and
-            not on the number of processes. None takes as many as the first call's --jobs can train.
-        timeout_seconds: time after which a call of the command begins no further trial.
+        confirm_seeds: fresh seeds for the best trial, which had no part in choosing it; a number n means the n seeds
+            that follow those of the trials.
+        at_once: how many trials are drawn before the first of them has ended. The draws depend on this number, but
+            not on --jobs. None for the number that keeps the --jobs of the first call busy.
+        timeout_seconds: seconds after which a call of the command draws no further trial.
         seed: the seed of the draws.
         stage: the stage whose runs are trials; needed if there are several.
     """
@@ -199,7 +199,7 @@ class SearchSettings:
             raise ValueError("space is empty: name the keys to search, each with low and high or choices")
         if not str(self.metric).startswith("val/"):
             reason = (
-                "a search that selects on test data leaves none to report"
+                "a search that selects by test scores leaves no test data for the report"
                 if str(self.metric).startswith("test/")
                 else ""
             )
@@ -212,7 +212,7 @@ class SearchSettings:
             raise RefusedValue(
                 "confirm_seeds",
                 self.confirm_seeds,
-                f"have no seed of the trials, whose luck chose the winner; {shared[0]} is in search.seeds",
+                f"not have a seed of the trials, because these chose the winner; {shared[0]} is in search.seeds",
             )
         self._check_pruner()
 
@@ -229,7 +229,7 @@ class SearchSettings:
 
     @property
     def fresh_seeds(self) -> list[int]:
-        """Seeds with which the winner is trained again."""
+        """Seeds with which the best trial is trained again."""
         if isinstance(self.confirm_seeds, list):
             return self.confirm_seeds
         first = max(self.trial_seeds) + 1
@@ -243,7 +243,7 @@ class SearchSettings:
             name = "wilcoxon" if isinstance(self.pruner, Wilcoxon) else "paired-t"
             raise ValueError(
                 f"pruner {name} cannot stop a trial of {given} seeds at p {self.pruner.p:g}: it needs {needed} or "
-                f"more in search.seeds, because it saves only those after the first {self.pruner.least_seeds}"
+                f"more in search.seeds, because it can decide only after the first {self.pruner.least_seeds}"
             )
 
 
@@ -264,13 +264,13 @@ def _check_seeds(name: str, seeds: int | list[int], least: int) -> None:
 def read_search(study: Study) -> SearchSettings:
     """Read the section `search` of a study file.
 
-    Without a metric, the first one that the study compares decides. Without a direction, it is the usual one.
+    The default of `metric` is the first metric that the study compares. The default of `direction` is the usual one.
 
     Raises:
         InputError: there is no such section, a key is unknown or missing, or a value is not allowed.
     """
     if study.search is None:
-        study.fail("the study has no section search, which names what to search: see docs/studies.md")
+        study.fail("the study has no section search, which lists the keys to search: see docs/studies.md")
     values = {key: value for key, value in study.search.items() if value is not None}
     if study.compare.metric:
         values.setdefault("metric", study.compare.metric[0])
@@ -290,7 +290,7 @@ def read_search(study: Study) -> SearchSettings:
 
 
 def usual_direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Return the direction in which a metric is better: losses and perplexities are minimised.
+    """Return the direction in which a metric is better: losses, perplexities and errors are minimised.
 
     >>> usual_direction("val/mlm_loss"), usual_direction("val/accuracy")
     ('minimize', 'maximize')
@@ -300,7 +300,7 @@ def usual_direction(metric: str) -> Literal["minimize", "maximize"]:
 
 
 def _as_choice(value: object, name: str, study: Study) -> object:
-    """Return a choice that may be its name alone as a mapping."""
+    """Return a sampler or pruner as a mapping, also if only its name is given."""
     table = TABLES[f"{_SECTION}.{name}"]
     chosen = value.get("name") if isinstance(value, Mapping) else value
     if name == "sampler" and isinstance(chosen, str) and chosen.lower() in _STATEFUL:

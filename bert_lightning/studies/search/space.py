@@ -1,7 +1,7 @@
-"""The space of a search: ranges of numbers and lists of choices, over any keys of an experiment.
+"""The space of a search: ranges of numbers and lists of choices, for any keys of an experiment.
 
-A trial of optuna suggests the values. Its parameters have the names of the keys. A range inside a choice has the
-choice in its name, because optuna wants one name for one range.
+An optuna trial suggests the values. Its parameters have the names of the keys. The name of a range inside a choice
+also contains the choice, because optuna requires a fixed range for each name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +20,9 @@ _RANGE_KEYS = ("low", "high", "log", "step")
 _SEED = "seed_everything"
 
 Load = Callable[[Mapping[str, object]], Mapping[str, Any]]
-"""Loads the experiment with some dotted keys set, and returns all of its values, nested; raises InputError."""
+"""Load the experiment with dotted keys set, and return all of its values as nested mappings; raise InputError."""
 Fail = Callable[..., NoReturn]
-"""Raises InputError with a message about a place in the study file."""
+"""Raise InputError with a message about a place in the study file."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Range:
     """Numbers between two bounds, both included.
 
     Attributes:
-        name: its name among the parameters of a trial.
-        key: the dotted key that gets the number.
-        low: the least number.
-        high: the greatest number; both are whole if the key wants whole numbers.
-        log: whether the logarithm of the number is uniform.
-        step: distance between two allowed numbers; None allows all.
+        name: its name among the parameters of an optuna trial.
+        key: the dotted key.
+        low: the lowest value.
+        high: the highest value. Both bounds are whole if the key requires whole numbers.
+        log: whether values are drawn uniformly on the logarithmic scale.
+        step: distance between two allowed values; None allows all.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Range:
         return {self.key: trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)}
 
     def described(self) -> dict[str, object]:
-        """Return it as plain values, which two equal ranges share."""
+        """Return the range as values for JSON, to compare it with that of an earlier session."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
 
@@ -63,9 +63,9 @@ class Option:
     """One of several choices.
 
     Attributes:
-        name: the choice in words.
-        settings: dotted keys and the values that they get.
-        ranges: ranges of further keys, which exist with this choice only.
+        name: the choice as text.
+        settings: dotted key -> value.
+        ranges: ranges of further keys, which are drawn only with this choice.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Choices:
         return values
 
     def described(self) -> dict[str, object]:
-        """Return it as plain values, which two equal lists of choices share."""
+        """Return the choices as values for JSON, to compare them with those of an earlier session."""
         options = []
         for option in self.options:
             ranges = {each.key: each.described() for each in option.ranges}
@@ -105,7 +105,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that a search varies.
+    """All keys that a search varies, with their ranges and choices.
 
     Attributes:
         parts: ranges and choices, in the order in which they are drawn.
@@ -121,12 +121,12 @@ class Space:
         return values
 
     def described(self) -> dict[str, object]:
-        """Return it as plain values by the names of its parts, which two equal spaces share."""
+        """Return name -> part as values for JSON, to compare the space with that of an earlier session."""
         return {part.name: part.described() for part in self.parts}
 
     @property
     def keys(self) -> list[str]:
-        """All keys that it may set."""
+        """All keys that a trial may set."""
         found: dict[str, None] = {}
         for part in self.parts:
             found |= dict.fromkeys(_keys_of(part))
@@ -134,7 +134,7 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
-        """True if some keys are drawn with some choices only."""
+        """Whether some keys are drawn only with some choices."""
         return any(isinstance(part, Choices) and any(each.ranges for each in part.options) for part in self.parts)
 
 
@@ -142,7 +142,7 @@ def read_space(section: Mapping[str, object], load: Load, fail: Fail) -> Space:
     """Read the key `search.space`, and load the experiment once with every bound and every choice.
 
     Raises:
-        InputError: an entry has another form, two entries set one key, or the experiment refuses a value.
+        InputError: an entry has a wrong form, two entries set the same key, or the experiment does not allow a value.
     """
     reader = _Reader(load, fail)
     parts: list[Range | Choices] = []
@@ -187,7 +187,7 @@ class _Reader:
             return self._range(name, name, entry, {}, name)
         for key in entry:
             if key != "choices":
-                self._fail(name, f"has choices, and so no {key}")
+                self._fail(name, f"has choices, so it cannot have {key} too")
         return self._choices(name, entry["choices"])
 
     def _choices(self, name: str, values: object) -> Choices:
@@ -214,7 +214,7 @@ class _Reader:
         settings = {key: value for key, value in entry.items() if not _is_range(value)}
         label = ", ".join(f"{key}={flow_yaml(value)}" for key, value in settings.items())
         if not label:
-            self._fail(name, "has a choice of ranges alone: let it set a key that tells it from the others")
+            self._fail(name, "has a choice that only has ranges: let it also set a key, to tell it from the others")
         for key in entry:
             self._check_key(name, key)
         self._try(settings, name)
@@ -256,9 +256,9 @@ class _Reader:
         if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= high - low:
             self._fail(owner, f"has step {step!r}; it must be more than 0 and at most {high - low:g}")
         if log:
-            self._fail(owner, "has log and step, of which it can have one")
+            self._fail(owner, "has both log and step; only one of them is allowed")
         if isinstance(low, int) and step != int(step):
-            self._fail(owner, f"has step {step:g}, and its key wants whole numbers")
+            self._fail(owner, f"has step {step:g}, but its key requires whole numbers")
         steps = (high - low) / step
         if abs(steps - round(steps)) > 1e-9 * steps:
             last = low + step * int(steps)
@@ -269,22 +269,20 @@ class _Reader:
         """Return a bound with the type of the key, such as 1.0 for a learning rate of 1."""
         typed = at(self._try({**others, key: value}, owner), key)
         if isinstance(typed, bool) or not isinstance(typed, int | float):
-            self._fail(owner, f"has low and high, but {key} is no number: list its choices")
+            self._fail(owner, f"has low and high, but {key} is not a number: list its choices")
         return typed
 
     def _try(self, values: Mapping[str, object], owner: str) -> Mapping[str, Any]:
         try:
             return self._load(values)
         except InputError as error:
-            self._fail(owner, f"does not suit the experiment: {str(error).removeprefix('overrides: ')}")
+            self._fail(owner, f"does not fit the experiment: {str(error).removeprefix('overrides: ')}")
 
     def _check_key(self, name: str, key: object) -> None:
         if key == _SEED:
-            self._fail(
-                name, f"searches {_SEED}, whose best value is luck: search.seeds lists the seeds of each trial"
-            )
+            self._fail(name, f"cannot search {_SEED}: search.seeds lists the seeds of each trial")
         if not isinstance(key, str):
-            self._fail(name, f"sets {key!r}, which is no key")
+            self._fail(name, f"sets {key!r}, which is not a key")
 
     def _fail(self, name: str, message: str) -> NoReturn:
         self._fail_at(f"search.space: {name} {message}", "search", "space", name)

@@ -1,4 +1,4 @@
-"""The state of one trial and its next runs, from what its runs have reached."""
+"""The state of one trial and its next runs, from the progress of its runs."""
 
 import math
 import statistics
@@ -19,9 +19,9 @@ class Reached:
     """Progress of a run of a trial.
 
     Attributes:
-        state: what became of it.
-        curve: (step, value) of the metric that decides, until now.
-        score: the last value of that metric; None before the end.
+        state: its state.
+        curve: (step, value) of the metric of the search so far.
+        score: the last value of that metric; None unless the run has finished.
         message: why it failed; None if it did not.
     """
 
@@ -33,11 +33,11 @@ class Reached:
 
 @dataclass(frozen=True)
 class Advice:
-    """The next runs of a trial.
+    """The next runs of a trial, or its outcome.
 
     Attributes:
-        train: numbers of the runs that should train now.
-        ended: whether the trial has ended; then its runs should stop.
+        train: indices of the runs that should train now.
+        ended: whether the trial has ended. Then its runs should stop.
         outcome: its score, the reason of its failure, or None if it was stopped early; None before the end, too.
     """
 
@@ -49,13 +49,13 @@ class Advice:
 class Trial:
     """One trial of a search, with one run per seed.
 
-    A pruner over steps follows the first seed, and the others train only if that one is not stopped. A pruner over
-    seeds lets them train in turn.
+    A pruner over steps watches the first seed, and the other seeds train only if it is not stopped. A pruner over
+    seeds lets the seeds train one by one.
 
     Args:
         settings: the search.
         name: name of the search.
-        before: the trials before this one.
+        before: the earlier trials.
     """
 
     def __init__(self, settings: SearchSettings, name: str, before: "Sequence[FrozenTrial]") -> None:
@@ -64,10 +64,10 @@ class Trial:
         self._judge = Judge(settings, name, before) if settings.pruner.over is not None else None
 
     def advance(self, runs: Sequence[Reached]) -> Advice:
-        """Return what the trial needs, after its runs reached something.
+        """Return which runs should train now, or how the trial ended.
 
         Args:
-            runs: what the run of each seed has reached, in the order of the seeds.
+            runs: the progress of each run, in the order of the seeds.
         """
         if self._judge is not None and self._is_pruned(self._judge, runs):
             return Advice(ended=True)
@@ -84,7 +84,7 @@ class Trial:
 
     @property
     def heard(self) -> "FrozenTrial | None":
-        """The trial with the scores that the pruner saw; None without a pruner."""
+        """The trial with the scores that the pruner has received; None without a pruner."""
         return self._judge.heard if self._judge is not None else None
 
     def _is_pruned(self, judge: Judge, runs: Sequence[Reached]) -> bool:
@@ -96,7 +96,7 @@ class Trial:
 
 
 def _scores(runs: Sequence[Reached]) -> list[float]:
-    """Return the scores of the first runs that have finished, until one that has not."""
+    """Return the scores of the runs up to the first one that has not finished with a finite score."""
     scores: list[float] = []
     for run in runs:
         if run.state != "finished" or run.score is None or not math.isfinite(run.score):

@@ -1,4 +1,4 @@
-"""Intervals and tests for few seeds: pure functions over numbers, which say what the numbers cannot show."""
+"""Intervals and tests for few seeds: pure functions over numbers, whose results also note what cannot be shown."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Aggregates of scores over tasks and runs that outliers hardly change (Agarwal et al. 2021)."""
+"""Aggregates of scores over tasks and runs that are robust to outliers (Agarwal et al. 2021)."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,8 @@ _MEANINGFUL = 0.75
 def interquartile_mean(scores: ArrayLike, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Estimate:
     """Return the mean of the middle half of all scores, with a bootstrap interval stratified by task.
 
-    It is the mean after the lowest and the highest quarter, rounded down, are cut off. Runs are resampled within each
-    task, because the tasks are fixed.
+    The lowest and the highest quarter of the scores (rounded down) do not count. Runs are resampled within each task,
+    because the tasks are fixed.
 
     Args:
         scores: score of each run on each task, (runs, tasks), or (runs,) of one task.
@@ -27,7 +27,7 @@ def interquartile_mean(scores: ArrayLike, level: float = 0.95, resamples: int = 
         seed: seed of the bootstrap's own generator.
 
     Raises:
-        InputError: the shape is another one, or a score is not finite.
+        InputError: the shape is wrong, a score is not finite, or there are fewer than 100 resamples.
 
     >>> interquartile_mean(range(8)).value
     3.5
@@ -51,8 +51,9 @@ def probability_of_improvement(
     """Return the probability that a run of ours scores better than a run of the baseline.
 
     It is the share of all pairs of runs in which ours is better; ties count half (Mann and Whitney's U). On one task,
-    the interval is that of Newcombe (2006, method 5), which also holds if all runs of one arm are better. Of several
-    tasks, it is the mean, with a bootstrap interval stratified by task (Agarwal et al. 2021).
+    the interval is that of Newcombe (2006, method 5), which is valid even if all runs of one arm are better. On
+    several tasks, the value is the mean over tasks, with a bootstrap interval stratified by task (Agarwal et al.
+    2021).
 
     Args:
         ours: score of each run, (runs,), or on each task, (runs, tasks). More is better.
@@ -62,7 +63,7 @@ def probability_of_improvement(
         seed: seed of the bootstrap's own generator, with several tasks.
 
     Raises:
-        InputError: the arms have different tasks, or a score is not finite.
+        InputError: the arms have different tasks, a score is not finite, or there are fewer than 100 resamples.
 
     >>> found = probability_of_improvement([0.71, 0.74, 0.73], [0.70, 0.72, 0.70])
     >>> f"{found.value:.3f} ({found.interval[0]:.2f}, {found.interval[1]:.2f})"
@@ -103,7 +104,7 @@ def _stratified(
     resamples: int,
     seed: int,
 ) -> tuple[float, float] | None:
-    """Return the percentile interval of a statistic when the runs of each task and arm are drawn anew."""
+    """Return the percentile interval of a statistic over resampled runs of each task and arm; None if constant."""
     if resamples < 100:
         raise InputError(f"resamples is {resamples}; it must be at least 100")
     generator = np.random.default_rng(seed)
@@ -130,7 +131,7 @@ def _notes(values: NDArray[np.float64], interval: tuple[float, float] | None) ->
 
 
 def _newcombe(value: float, num_ours: int, num_baseline: int, level: float) -> tuple[float, float]:
-    """Return where the estimate is z standard errors away, with the standard error at that place (method 5)."""
+    """Return the interval of the values from which the estimate is at most z standard errors away (method 5)."""
     z = float(scipy_stats().norm.ppf((1 + level) / 2))
     half = (num_ours + num_baseline) / 2 - 1
 
@@ -138,7 +139,7 @@ def _newcombe(value: float, num_ours: int, num_baseline: int, level: float) -> t
         variance = true * (1 - true) * (1 + half * ((1 - true) / (2 - true) + true / (1 + true)))
         return (value - true) ** 2 - z**2 * variance / (num_ours * num_baseline)
 
-    # At 0 and 1 the variance is 0, which solves the equation but is no bound.
+    # At 0 and 1 the variance is 0, which solves the equation but is not a bound.
     low = 0.0 if value == 0 else root(beyond, 0.0, min(value, 1 - 1e-12))
     high = 1.0 if value == 1 else root(beyond, max(value, 1e-12), 1.0)
     return low, high

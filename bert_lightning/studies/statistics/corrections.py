@@ -8,8 +8,8 @@ from bert_lightning.errors import InputError
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return the p-values adjusted by Holm's method (1979), in the same order.
 
-    An adjusted p-value below alpha is significant while the probability of one false alarm in the whole family stays
-    below alpha, whatever the tests have in common.
+    If all adjusted p-values below alpha count as significant, the probability of any false alarm in the family is at
+    most alpha. This holds for dependent tests, too.
 
     Args:
         p_values: all tests of one family, such as the differences of one metric in one table. None stands for a

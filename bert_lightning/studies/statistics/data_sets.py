@@ -1,4 +1,4 @@
-"""Comparison of arms over many data sets, which are the sample (Demsar 2006)."""
+"""Comparison of arms over many data sets, which count as a sample of all data sets (Demsar 2006)."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,9 +21,9 @@ class SignedRanks:
 
     Attributes:
         positive: sum of the ranks of the data sets on which ours is better (R+).
-        negative: the same for the baseline (R-). Data sets without a difference give half their ranks to each.
+        negative: the same for the baseline (R-). Half of the ranks of data sets without a difference go to each sum.
         p: two-sided p-value, exact for up to 40 data sets, also with ties.
-        z: the smaller sum as a standard normal value, corrected for ties; None if all differences are 0.
+        z: the normal approximation of the smaller sum, corrected for ties; None if all differences are 0.
         num: number of data sets.
         notes: whole sentences about what these data cannot show.
     """
@@ -43,10 +43,10 @@ class FriedmanTest:
     Attributes:
         mean_ranks: mean rank of each arm over the data sets, 1 is best.
         chi_square: Friedman's statistic.
-        f: Iman and Davenport's statistic, which is less conservative; infinite if all data sets rank alike.
+        f: Iman and Davenport's statistic, which is less conservative; infinite if all data sets give the same ranks.
         degrees: degrees of freedom of F.
-        p: p-value of F, of the hypothesis that all arms are alike.
-        pairs: p-value of each pair of arms by signed ranks, adjusted by Holm's method.
+        p: p-value of F, for the hypothesis that all arms are equal.
+        pairs: indices of two arms -> p-value by signed ranks, adjusted by Holm's method.
         notes: whole sentences about what these data cannot show.
     """
 
@@ -63,7 +63,7 @@ def signed_ranks(differences: ArrayLike) -> SignedRanks:
     """Compare two arms over data sets by Wilcoxon's signed ranks (Demsar 2006, section 3.1.3).
 
     Args:
-        differences: score of ours less that of the baseline (data sets,), such as means over seeds.
+        differences: score of ours minus that of the baseline, (data sets,), such as differences of means over seeds.
 
     Raises:
         InputError: there is no difference, or one is not finite.
@@ -73,7 +73,7 @@ def signed_ranks(differences: ArrayLike) -> SignedRanks:
     """
     values = finite(differences, "differences")
     num = len(values)
-    # Scores are at most in percent, so differences that agree to 1e-10 differ by rounding alone.
+    # Scores are at most 100, so differences that agree to 1e-10 differ only by rounding.
     values = np.round(values, 10)
     stats = scipy_stats()
     ranks = stats.rankdata(np.abs(values))
@@ -103,7 +103,7 @@ def friedman(scores: ArrayLike, *, ties: bool = True) -> FriedmanTest:
 
     Args:
         scores: score of each arm on each data set, (data sets, arms), more is better.
-        ties: whether to correct chi-square for equal ranks, as scipy and R do. Demsar's formula does not.
+        ties: whether to correct chi-square for equal ranks, as scipy and R do, but not Demsar's formula.
 
     Raises:
         InputError: there are fewer than two data sets or three arms, or a score is not finite.
@@ -140,11 +140,11 @@ def friedman(scores: ArrayLike, *, ties: bool = True) -> FriedmanTest:
 def critical_distance(
     num_arms: int, num_data_sets: int, level: float = 0.95, test: Literal["nemenyi", "bonferroni-dunn"] = "nemenyi"
 ) -> float:
-    """Return by how much the mean ranks of two arms must differ, for diagrams of critical differences.
+    """Return the critical difference of the mean ranks of two arms, for critical difference diagrams (Demsar 2006).
 
-    q sqrt(k (k + 1) / (6 N)), with q from the studentized range divided by sqrt(2) for all pairs (Nemenyi), and from
-    the normal distribution at alpha / (k - 1) for all arms against one baseline (Bonferroni-Dunn). `friedman` gives
-    the p-values of pairs, which do not depend on the other arms.
+    It is q sqrt(k (k + 1) / (6 N)). For all pairs (Nemenyi), q is the quantile of the studentized range divided by
+    sqrt(2). For all arms against one baseline (Bonferroni-Dunn), it is the two-sided normal quantile at
+    alpha / (k - 1). `friedman` gives p-values of pairs that do not depend on the other arms.
 
     Args:
         num_arms: number of arms, k.
@@ -160,7 +160,7 @@ def critical_distance(
         raise InputError(f"there are {num_arms} arms and {num_data_sets} data sets; at least 2 of each are needed")
     stats = scipy_stats()
     if test == "nemenyi":
-        # scipy integrates the range of infinitely many degrees of freedom as that of very many.
+        # scipy treats infinite degrees of freedom as a very large number.
         q = float(stats.studentized_range.ppf(level, num_arms, np.inf)) / 2**0.5
     elif test == "bonferroni-dunn":
         q = float(stats.norm.isf((1 - level) / (2 * (num_arms - 1))))

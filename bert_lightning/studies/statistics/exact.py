@@ -1,4 +1,4 @@
-"""Exact tests of few runs: every way in which chance could have dealt the same numbers is counted."""
+"""Exact tests for few runs, which count all ways in which chance could have assigned the same scores."""
 
 from itertools import chain, combinations
 from math import comb
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bert_lightning.studies.statistics.values import ROUNDING
 
-# Beyond these, counting takes seconds, and the t test says the same.
+# Beyond these numbers, counting takes seconds, and the t test gives nearly the same p-value.
 _MOST_FLIPPED = 40
 _MOST_ARRANGEMENTS = 200_000
 
@@ -16,9 +16,9 @@ _MOST_ARRANGEMENTS = 200_000
 def sign_flips(differences: NDArray[np.float64]) -> float | None:
     """Return the two-sided p-value of the sign-flip test (Fisher 1935), or None for more than 40 differences.
 
-    If the arms do not differ, each difference might as well have had the other sign. The p-value is the share of all
-    2^n signs whose sum is at least as far from 0 as the one that was seen. The sums of either half of the differences
-    are sorted, and so 2^n sums are counted in the time of 2^(n/2).
+    If the arms do not differ, each difference could as well have the other sign. The p-value is the share of all 2^n
+    assignments of signs whose sum is at least as far from 0 as the observed sum. The differences are split into
+    halves, and the sums of one half are sorted, so that counting takes about n 2^(n/2) instead of 2^n operations.
 
     Args:
         differences: one per pair, (n,).
@@ -40,15 +40,16 @@ def sign_flips(differences: NDArray[np.float64]) -> float | None:
 
 
 def least_sign_flip_p(num: int) -> float:
-    """Return the least p-value that the sign-flip test of so many differences can have."""
+    """Return the smallest p-value that the sign-flip test of `num` differences can have."""
     return min(1.0, 2.0 ** (1 - num))
 
 
 def permutations(ours: NDArray[np.float64], baseline: NDArray[np.float64]) -> float | None:
     """Return the two-sided p-value of the permutation test, or None if there are too many arrangements to count.
 
-    If the arms do not differ, each run might as well have belonged to the other one. The p-value is twice the smaller
-    of the shares of arrangements whose difference is at least, or at most, the one that was seen.
+    If the arms do not differ, each run could as well belong to the other arm. An arrangement assigns n of the n + m
+    runs to ours. The p-value is twice the smaller of two shares: that of arrangements whose difference is at least
+    the observed one, and that of those whose difference is at most the observed one.
 
     Args:
         ours: scores of one arm, (n,).
@@ -60,7 +61,7 @@ def permutations(ours: NDArray[np.float64], baseline: NDArray[np.float64]) -> fl
     num = comb(len(ours) + len(baseline), len(ours))
     if num > _MOST_ARRANGEMENTS:
         return None
-    # The difference of means grows with the sum of our scores, because the sum of all scores stays.
+    # The difference of means increases with the sum of our scores, because the sum of all scores is fixed.
     both = np.concatenate([ours, baseline])
     chosen = np.fromiter(chain.from_iterable(combinations(range(len(both)), len(ours))), np.int64, num * len(ours))
     sums = both[chosen.reshape(num, -1)].sum(axis=1)
@@ -71,7 +72,7 @@ def permutations(ours: NDArray[np.float64], baseline: NDArray[np.float64]) -> fl
 
 
 def least_permutation_p(num_ours: int, num_baseline: int) -> float:
-    """Return the least p-value that the permutation test of so many runs can have."""
+    """Return the smallest p-value that the permutation test of these numbers of runs can have."""
     return min(1.0, 2.0 / comb(num_ours + num_baseline, num_ours))
 
 

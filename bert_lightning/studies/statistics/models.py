@@ -28,15 +28,15 @@ def compare_models(
 ) -> Difference:
     """Compare two fixed models on the same examples by the test that suits what was recorded.
 
-    Right and wrong answers are compared by McNemar's exact test. For anything else, such as F1, the p-value is
-    that of approximate randomisation, and the interval that of the BCa bootstrap: 10,000 resamples, or 2,000 if the
-    score is not an `OfMeans`.
+    Right and wrong answers are compared by McNemar's exact test. For everything else, such as F1, or with `groups`,
+    the p-value is that of approximate randomisation, and the interval that of the BCa bootstrap. They use 10,000
+    resamples, or 2,000 if the score is not an `OfMeans`.
 
     Args:
-        ours: one row per example, (examples,) or (examples, columns): 1 and 0 for right and wrong answers; one
+        ours: one row per example, (examples,) or (examples, columns): 1 for a right and 0 for a wrong answer; one
             number, such as the F1 of a question; or counts from which `score` computes the metric (`item_counts`).
-        baseline: the same of the other model, in the same order.
-        score: from rows (examples, columns) to the metric. An `OfMeans`, such as `F1`, is resampled fast.
+        baseline: the same for the other model, in the same order.
+        score: function from rows (examples, columns) to the metric. An `OfMeans`, such as `F1`, is resampled fast.
         groups: the document of each example, if examples of one document depend on each other.
         level: confidence level of the interval.
         seed: seed of the resampling's own generator.
@@ -61,8 +61,8 @@ def compare_models(
 def mcnemar(ours: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Difference:
     """Compare the accuracy of two fixed models by McNemar's exact test.
 
-    Only examples that one model alone got right count. The test is the binomial test of their two numbers. The
-    interval is that of Bonett and Price (2012), which also holds if the models never differ.
+    Only examples that exactly one model got right count. The test is the binomial test of their two numbers. The
+    interval is that of Bonett and Price (2012), which is valid even if the models never differ.
 
     Args:
         ours: 1 for each right and 0 for each wrong answer, (examples,).
@@ -70,7 +70,8 @@ def mcnemar(ours: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Differ
         level: confidence level of the interval.
 
     Returns:
-        The difference of accuracies. Its `statistic` is McNemar's chi-square, without correction.
+        The difference of accuracies, as fractions. Its `statistic` is McNemar's chi-square, without continuity
+        correction.
 
     Raises:
         InputError: the models have different examples, or an answer is neither 1 nor 0.
@@ -114,9 +115,9 @@ def approximate_randomisation(
 ) -> Difference:
     """Test the difference of any score between two fixed models by approximate randomisation (Noreen 1989).
 
-    If the models do not differ, each example's two outputs might as well be exchanged. The p-value is
-    (1 + c) / (1 + `resamples`), where c counts random exchanges whose difference is at least as far from 0 as the one
-    that was seen. So it is never 0.
+    If the models do not differ, the two outputs for an example could as well be exchanged. The p-value is
+    (1 + c) / (1 + `resamples`), where c counts the random exchanges whose difference is at least as far from 0 as the
+    observed one. So it is never 0.
 
     Args:
         ours: as in `compare_models`.
@@ -128,13 +129,13 @@ def approximate_randomisation(
         seed: seed of the exchanges' own generator.
 
     Raises:
-        InputError: the models have different examples, or values are missing.
+        InputError: the models have different examples, values are missing, or there are fewer than 100 resamples.
     """
     require_level(level)
     sample = sample_of([as_rows(ours, "ours"), as_rows(baseline, "the baseline")], score, groups)
     difference = sample.value()
     values = sample.exchanged(np.random.default_rng(seed), _checked(resamples))
-    # Sums in another order round differently, and equal differences must count.
+    # Sums in another order round differently, but equal differences must count as equal.
     at_least = int(np.sum(np.abs(values) >= abs(difference) - _rounding(difference, values)))
     num = len(np.asarray(ours))
     return Difference(
@@ -158,7 +159,7 @@ def bootstrap_examples(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """Return a score of one model, or its difference between two, with the interval over resampled examples.
+    """Return the score of one model, or the difference between two, with an interval over resampled examples.
 
     The interval is bias-corrected and accelerated (BCa; Efron and Tibshirani 1993, chapter 14).
 
@@ -172,7 +173,7 @@ def bootstrap_examples(
         seed: seed of the bootstrap's own generator.
 
     Raises:
-        InputError: the models have different examples, or values are missing.
+        InputError: the models have different examples, values are missing, or there are fewer than 100 resamples.
     """
     require_level(level)
     parts = [as_rows(ours, "ours")]
@@ -198,7 +199,7 @@ def _bca(sample: Sample, value: float, level: float, resamples: int, seed: int) 
     if np.ptp(values) <= rounding:
         return None
     below, equal = np.sum(values < value - rounding), np.sum(np.abs(values - value) <= rounding)
-    # A share of 0 or 1 would have no finite quantile.
+    # The normal quantile of a share of 0 or 1 is not finite.
     share = np.clip((below + equal / 2) / resamples, 1 / (2 * resamples), 1 - 1 / (2 * resamples))
     bias = norm.ppf(share)
     left, weights = sample.without_each()

@@ -1,23 +1,23 @@
-"""How many seeds a difference needs, by the noncentral t distribution."""
+"""The power of the t test: how many seeds are needed to find a difference, by the noncentral t distribution."""
 
 import numpy as np
 
 from bert_lightning.errors import InputError
 from bert_lightning.studies.statistics.values import require_level, root, scipy_stats
 
-# From here on, the t distribution is the normal one in all digits that matter.
+# Above this number of seeds, the t distribution is replaced by the normal distribution.
 _MANY = 100_000
 
 
 def power_of_t(
     num_seeds: float, difference: float, deviation: float, *, paired: bool = True, alpha: float = 0.05
 ) -> float:
-    """Return the probability that the two-sided t test finds a difference.
+    """Return the probability that the two-sided t test finds a difference (p below `alpha`).
 
     Args:
         num_seeds: seeds per arm, at least 2.
         difference: the true difference of means.
-        deviation: standard deviation, of the differences of pairs if `paired`, and otherwise of the runs of an arm.
+        deviation: true standard deviation: of the differences of pairs if `paired`, otherwise of the runs of an arm.
         paired: whether both arms have the same seeds.
         alpha: level of the test.
 
@@ -37,17 +37,17 @@ def power_of_t(
     )
     bound = float(stats.t.isf(alpha / 2, degrees))
     right, wrong = float(stats.nct.sf(bound, degrees, centre)), float(stats.nct.cdf(-bound, degrees, centre))
-    # scipy returns nan for some tails of the wrong sign, which are all below 1e-6.
+    # scipy returns nan for some tails with the wrong sign. These are all below 1e-6.
     return right + wrong if np.isfinite(wrong) else right
 
 
 def seeds_needed(
     difference: float, deviation: float, *, paired: bool = True, power: float = 0.8, alpha: float = 0.05
 ) -> int:
-    """Return the least number of seeds per arm with which the two-sided t test finds a difference.
+    """Return the smallest number of seeds per arm with which the two-sided t test finds a difference.
 
     A standard deviation from few runs is itself uncertain: compute the number for both ends of `deviation_interval`.
-    Numbers above 100,000 are those of the normal distribution.
+    Numbers above 100,000 are computed with the normal distribution.
 
     Args:
         difference: the true difference of means.
@@ -85,7 +85,7 @@ def seeds_needed(
 def detectable_difference(
     num_seeds: int, deviation: float, *, paired: bool = True, power: float = 0.8, alpha: float = 0.05
 ) -> float:
-    """Return the least difference that the two-sided t test finds with so many seeds per arm.
+    """Return the smallest difference that the two-sided t test finds with a number of seeds per arm.
 
     Args:
         num_seeds: as in `power_of_t`.
@@ -116,9 +116,10 @@ def detectable_difference(
 
 
 def noether(probability: float, *, power: float = 0.95, alpha: float = 0.05) -> int:
-    """Return how many runs of each arm show a probability of improvement (Noether 1987; Bouthillier et al. 2021).
+    """Return how many runs per arm are needed to show a probability of improvement above 0.5.
 
-    (z(1 - alpha) + z(power))^2 / (6 (1/2 - probability)^2), for the one-sided test that the probability is above 0.5.
+    It is (z(1 - alpha) + z(power))^2 / (6 (1/2 - probability)^2), for the one-sided test (Noether 1987; Bouthillier
+    et al. 2021).
 
     Args:
         probability: the true probability that ours is better, not 0.5.
@@ -134,20 +135,22 @@ def noether(probability: float, *, power: float = 0.95, alpha: float = 0.05) -> 
     for value, name in ((probability, "probability"), (power, "power"), (alpha, "alpha")):
         _require_share(value, name)
     if abs(probability - 0.5) < 1e-6:
-        raise InputError("probability is 0.5, which no number of runs tells from chance")
+        raise InputError("probability is 0.5, which no number of runs can tell from chance")
     norm = scipy_stats().norm
     z = float(norm.isf(alpha) + norm.ppf(power))
     return int(np.ceil(z**2 / (6 * (0.5 - probability) ** 2)))
 
 
 def deviation_interval(deviation: float, degrees: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of the true standard deviation, from one that was estimated with some degrees of freedom.
+    """Return the confidence interval of a true standard deviation, from its estimate.
 
-    It follows from the chi-square distribution. With five runs, it reaches from 0.6 to 2.9 times the estimate.
+    It follows from the chi-square distribution of (n - 1) s^2 / sigma^2. With five runs, it reaches from 0.6 to 2.9
+    times the estimate.
 
     Args:
-        deviation: the estimate. That of two arms is the root of their mean variance.
-        degrees: n - 1 of one arm, n - 2 of two arms with n runs together.
+        deviation: the estimate. For two arms, it is the square root of their mean variance.
+        degrees: degrees of freedom of the estimate: n - 1 for n runs of one arm or n pairs, n - 2 for two arms with n
+            runs together.
         level: confidence level.
 
     Raises:

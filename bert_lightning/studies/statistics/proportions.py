@@ -1,4 +1,4 @@
-"""Intervals and tests of counts: accuracy of one run, failed runs."""
+"""Intervals and tests of proportions: the accuracy of one run, and the share of failed runs."""
 
 from bert_lightning.errors import InputError
 from bert_lightning.studies.statistics.results import Difference, Estimate
@@ -8,7 +8,7 @@ from bert_lightning.studies.statistics.values import require_level, scipy_stats
 def wilson(num_right: int, num: int, level: float = 0.95) -> Estimate:
     """Return a proportion, such as the accuracy of one run, with the interval of Wilson (1927).
 
-    It also holds for perfect scores and for few examples.
+    The interval is valid even for perfect scores and for few examples.
 
     Args:
         num_right: examples that were right.
@@ -16,7 +16,7 @@ def wilson(num_right: int, num: int, level: float = 0.95) -> Estimate:
         level: confidence level.
 
     Raises:
-        InputError: the numbers do not fit.
+        InputError: there is no example, or more are right than there are.
 
     >>> found = wilson(184, 277)
     >>> f"{found.value:.3f} ({found.interval[0]:.3f}, {found.interval[1]:.3f})"
@@ -35,7 +35,8 @@ def fisher_failures(
     """Compare the shares of failed runs of two arms by Fisher's exact test.
 
     If some runs collapse, the mean over all runs describes neither the collapsed ones nor the others (Mosbach et al.
-    2021). So give both: this test, and the test of all runs. The interval is that of Newcombe (1998, method 10).
+    2021). So report this test in addition to the test of all runs. The interval of the difference is that of Newcombe
+    (1998, method 10).
 
     Args:
         failed_ours: failed runs of ours, such as those that diverged or ended at the majority class.
@@ -45,7 +46,7 @@ def fisher_failures(
         level: confidence level.
 
     Raises:
-        InputError: the numbers do not fit.
+        InputError: an arm has no run, or more failed runs than runs.
 
     >>> round(fisher_failures(8, 20, 1, 20).p, 4)
     0.0197
@@ -77,7 +78,7 @@ def _bounds(num_right: int, num: int, level: float) -> tuple[float, float]:
     share = num_right / num
     centre = (share + squared / (2 * num)) / (1 + squared / num)
     half = (squared * (share * (1 - share) / num + squared / (4 * num**2))) ** 0.5 / (1 + squared / num)
-    # At 0 and 1, the bound is exact, and only its rounding differs.
+    # At 0 and 1 the exact bound is 0 or 1; the formula would give it with a rounding error.
     return (0.0 if num_right == 0 else centre - half), (1.0 if num_right == num else centre + half)
 
 

@@ -12,14 +12,17 @@ from bert_lightning.studies.statistics.scores import OfMeans, Rows
 
 Score: TypeAlias = Callable[[Rows], float]
 
-# Resamples are drawn in portions of about so many numbers, to bound the memory.
+# Resamples are drawn in portions of about this many numbers, to limit the memory.
 _PORTION = 4_000_000
 
 
 class Sample(ABC):
     """Examples of one model, or of two models on the same examples, and a score of them.
 
-    With two models, the value is the score of the first less that of the second.
+    With two models, the value is the score of the first minus that of the second.
+
+    Attributes:
+        num_groups: number of examples or, if they are grouped, of documents. These are resampled.
     """
 
     num_groups: int
@@ -30,15 +33,15 @@ class Sample(ABC):
 
     @abstractmethod
     def resampled(self, generator: np.random.Generator, num: int) -> Rows:
-        """Return the values (num,) of as many examples, drawn with replacement."""
+        """Return the values, (num,), of `num` bootstrap resamples."""
 
     @abstractmethod
     def without_each(self) -> tuple[Rows, Rows]:
-        """Return the values without one example, and for how many examples each value stands."""
+        """Return jackknife values, (k,), each without a group or block of groups, and the weight of each, (k,)."""
 
     @abstractmethod
     def exchanged(self, generator: np.random.Generator, num: int) -> Rows:
-        """Return the values (num,) after each example's outputs were exchanged, or not, between the two models."""
+        """Return the values, (num,), after the outputs of random groups were exchanged between the two models."""
 
 
 def sample_of(parts: Sequence[Rows], score: Score, groups: Sequence[object] | None) -> Sample:
@@ -46,11 +49,12 @@ def sample_of(parts: Sequence[Rows], score: Score, groups: Sequence[object] | No
 
     Args:
         parts: rows (examples, columns) of each model.
-        score: from rows to the score.
-        groups: the document of each example, which is drawn as a whole; None if each example is one.
+        score: function from rows to the score.
+        groups: the document of each example. Documents are resampled as a whole. None if each example is its own
+            group.
 
     Raises:
-        InputError: the models have different numbers of examples, or there are more or fewer groups or columns.
+        InputError: the models have different numbers of examples, or the number of groups or columns is wrong.
     """
     shapes = [rows.shape for rows in parts]
     if len(set(shapes)) > 1:
@@ -75,7 +79,7 @@ def sample_of(parts: Sequence[Rows], score: Score, groups: Sequence[object] | No
 
 
 class _Summed(Sample):
-    """A score of means. Groups that counted the same are one kind, and only the number of each kind is drawn."""
+    """A sample for a score of means. Groups with equal counts form a kind; only the number of each kind is drawn."""
 
     def __init__(self, parts: Sequence[Rows], score: OfMeans, numbers: NDArray[np.int64]) -> None:
         self._score, self._columns = score, parts[0].shape[1]
@@ -97,7 +101,7 @@ class _Summed(Sample):
             return np.asarray(generator.multinomial(self.num_groups, shares, size) @ self._kinds)
 
         def drawn(size: int) -> Rows:
-            # Faster if hardly any two groups are of the same kind.
+            # This is faster if there are almost as many kinds as groups.
             places = generator.integers(self.num_groups, size=(size, self.num_groups), dtype=np.int32)
             rows = np.repeat(self._kinds, self._counts, axis=0)
             return np.stack([column[places].sum(axis=1) for column in np.ascontiguousarray(rows.T)], axis=1)
@@ -138,9 +142,9 @@ class _Summed(Sample):
 
 
 class _Listed(Sample):
-    """A score of any kind, which is computed from all examples of each resample."""
+    """A sample for any score, which is computed from all examples of each resample."""
 
-    # More jackknife values than these would take longer than the resamples.
+    # With more jackknife values, computing them would take longer than the resamples.
     _MOST_LEFT_OUT = 1_000
 
     def __init__(self, parts: Sequence[Rows], score: Score, numbers: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""Scores of a set of examples, as functions of what was counted for each example."""
+"""Scores of a set of examples, as functions of per-example counts."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OfMeans:
-    """A score that depends only on the means of what was counted for each example.
+    """A score that depends only on the means over examples of per-example counts.
 
-    Such scores are resampled much faster than any other function of the examples. F1 is one: it depends on the mean
-    numbers of right, superfluous and missing items.
+    Such scores are resampled much faster than other functions of the examples. F1 is one of them: it depends on the
+    mean numbers of true positives, false positives and false negatives.
 
     Attributes:
         name: name of the score, for a caption.
-        columns: how many numbers there are for each example.
-        of: from means (..., columns) to scores (...).
+        columns: number of counts per example; None for a confusion matrix with any number of labels.
+        of: function from means (..., columns) to scores (...).
 
     >>> F1(np.array([[1, 0, 1], [2, 1, 0]]))
     0.75
@@ -46,7 +46,7 @@ def _f1(means: Rows) -> Rows:
 
 
 def _square(means: Rows) -> Rows:
-    """Return confusion matrices (..., gold, predicted) from their cells (..., gold x predicted)."""
+    """Reshape cells (..., gold x predicted) into confusion matrices (..., gold, predicted)."""
     size = round(means.shape[-1] ** 0.5)
     return means.reshape(*means.shape[:-1], size, size)
 
@@ -64,12 +64,12 @@ def _matthews(means: Rows) -> Rows:
     right, total = np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1))
     covariance = right * total - (gold * predicted).sum(axis=-1)
     spreads = (total**2 - (gold**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
-    # What is left of the spread of a constant prediction is rounding.
+    # If all predictions are equal, the spread is 0 except for rounding.
     return _ratio(covariance, np.sqrt(np.where(spreads > 1e-12 * total**4, spreads, 0.0)))
 
 
 def _ratio(numerator: Rows, denominator: Rows) -> Rows:
-    """Return the ratio, and 0 where the denominator is 0, as the scores of this package do."""
+    """Return the ratio, and 0 where the denominator is 0, as in the metrics of this package."""
     return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator > 0)
 
 
@@ -80,17 +80,17 @@ ACCURACY = OfMeans("accuracy", 1, _first)
 F1 = OfMeans("F1", 3, _f1)
 """Micro-averaged F1, from the rows of `item_counts`."""
 MACRO_F1 = OfMeans("macro F1", None, _macro_f1)
-"""Mean of the F1 of all labels, from the rows of `confusion_counts`."""
+"""Mean over labels of the F1 of each label, from the rows of `confusion_counts`."""
 MATTHEWS = OfMeans("Matthews correlation", None, _matthews)
 """Matthews' correlation, from the rows of `confusion_counts`."""
 
 
 def item_counts(gold: Sequence[Iterable[Hashable]], predicted: Sequence[Iterable[Hashable]]) -> Rows:
-    """Return how many items of each example are right, superfluous and missing (examples, 3), for `F1`.
+    """Return the true positives, false positives and false negatives of each example, (examples, 3), for `F1`.
 
     Args:
-        gold: items of each example, such as the spans of a sentence or the labels of a text.
-        predicted: the items that were predicted for it.
+        gold: gold items of each example, such as the spans of a sentence or the labels of a text.
+        predicted: predicted items of each example.
 
     Raises:
         InputError: the lists have different lengths.
@@ -106,11 +106,11 @@ def item_counts(gold: Sequence[Iterable[Hashable]], predicted: Sequence[Iterable
 
 
 def confusion_counts(gold: Sequence[Hashable], predicted: Sequence[Hashable], labels: Sequence[Hashable]) -> Rows:
-    """Return in which cell of the confusion matrix each example falls (examples, labels x labels), as 0 and 1.
+    """Return the confusion matrix of each example, flattened to (examples, labels x labels), with a single 1 per row.
 
     Args:
-        gold: label of each example.
-        predicted: label that was predicted for it.
+        gold: gold label of each example.
+        predicted: predicted label of each example.
         labels: all labels.
 
     Raises:
@@ -134,7 +134,7 @@ def as_rows(values: ArrayLike, name: str) -> Rows:
     """Return values (examples,) or (examples, columns) as rows of float64.
 
     Raises:
-        InputError: the shape is another one, there is no example, or a value is not finite.
+        InputError: the shape is wrong, there is no example, or a value is not finite.
     """
     rows = np.asarray(values, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows

@@ -1,4 +1,4 @@
-"""Expected best score of a search with a smaller budget."""
+"""Expected validation performance: the expected best score of a search with fewer trials."""
 
 from collections.abc import Sequence
 from math import comb
@@ -10,19 +10,19 @@ from bert_lightning.studies.statistics.values import finite
 
 
 def expected_maximum(values: Sequence[float], n: int, *, replacement: bool = False) -> float:
-    """Return the expected best score of n trials: expected validation performance.
+    """Return the expected best score of n trials, the expected validation performance.
 
-    Without replacement, it is the mean of the maximum over all sets of n of the N trials, which is unbiased (Tang et
-    al. 2020): the sum over i of C(i - 1, n - 1) / C(N, n) times the i-th smallest score. With replacement, it is the
-    form of Dodge et al. (2019, equation 7), which is too low: the sum over i of ((i / N)^n - ((i - 1) / N)^n) times
-    the i-th smallest score.
+    Without replacement, it is the mean of the maximum over all subsets of n of the N trials. This estimator is
+    unbiased (Tang et al. 2020): the sum over i of C(i - 1, n - 1) / C(N, n) times the i-th smallest score. With
+    replacement, it is the estimator of Dodge et al. (2019, equation 7), which is too low: the sum over i of ((i /
+    N)^n - ((i - 1) / N)^n) times the i-th smallest score.
 
-    Both hold only for trials that were drawn independently, as in a random search. Negate the scores, and the result,
-    if less is better. A trial that failed must count with the score that it would be reported with, such as that of
-    guessing, because leaving it out would flatter the search.
+    Both assume that trials were drawn independently, as in a random search. If lower is better, negate the scores and
+    the result. A failed trial must count with the score that would be reported for it, such as that of guessing,
+    because leaving it out would flatter the search.
 
     Args:
-        values: score of each trial, more is better.
+        values: score of each trial; higher is better.
         n: number of trials of the smaller budget.
         replacement: whether to use the form of Dodge et al.
 

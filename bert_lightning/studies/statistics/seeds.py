@@ -1,4 +1,4 @@
-"""Comparison of procedures: runs with several seeds per arm."""
+"""Comparison of training procedures, each with several seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,10 @@ _TWO = "2 seeds leave one degree of freedom, so the interval is very wide."
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Return the mean of one arm's scores with its t interval, n - 1 degrees of freedom.
+    """Return the mean score of one arm with its t interval (n - 1 degrees of freedom).
 
-    A bootstrap over few seeds gives an interval that is too narrow: it covers 73 % instead of 95 % with three seeds.
+    A bootstrap over few seeds would give an interval that is too narrow: with three seeds, it covers 73 % instead of
+    95 % (`tests/studies/statistics/test_coverage.py`).
 
     Args:
         values: one score per run. Scores that are not finite are left out, and a note counts them.
@@ -62,15 +63,15 @@ def compare_seeds(
 ) -> Difference:
     """Compare the mean scores of two arms over their seeds, on the examples that were scored.
 
-    If both arms have the same seeds, the differences of runs with the same seed are tested (paired t test): those
-    share the order of the data and the weights of a new head. Otherwise, Welch's t test compares the two means. The
-    p-value of the exact test stands beside that of the t test, if the seeds suffice for it.
+    If both arms have the same seeds, a paired t test compares runs with the same seed, because these share the order
+    of the data and the initial weights of a new head. Otherwise, Welch's t test compares the two means. The result
+    also has the p-value of the exact test, if there are enough seeds for it to reach 1 - `level`.
 
     Args:
         ours: seed -> score. Scores that are not finite are left out, and a note names their seeds.
-        baseline: the same of the other arm.
+        baseline: seed -> score of the other arm.
         level: confidence level of the interval.
-        equivalence: the margin within which the arms count as equal, in units of the score (TOST).
+        equivalence: the margin within which the arms count as equal, in units of the score (TOST); None for no test.
 
     Raises:
         InputError: the level or the margin is not allowed.
@@ -109,14 +110,14 @@ def compare_tasks(
     level: float = 0.95,
     equivalence: float | None = None,
 ) -> Difference:
-    """Compare two arms over several tasks by the average over tasks of each seed, as `compare_seeds` does.
+    """Compare two arms over several tasks: average the tasks of each seed, then proceed as in `compare_seeds`.
 
-    The tasks are fixed: the interval is about other seeds, not about other tasks. A note counts the tasks that were
+    The tasks are fixed: the interval holds for other seeds, not for other tasks. A note counts the tasks that were
     won, tied and lost.
 
     Args:
         ours: task -> seed -> score.
-        baseline: the same of the other arm, with the same tasks.
+        baseline: the same for the other arm, with the same tasks.
         level: confidence level of the interval.
         equivalence: as in `compare_seeds`, of the average.
 
@@ -131,7 +132,7 @@ def compare_tasks(
     counts = f"{won} won, {tied} tied, {lost} lost"
     notes = (
         f"Of {len(ours)} tasks: {counts}, by their means.",
-        "The tasks are no sample, so the interval says nothing about other tasks.",
+        "The tasks are not a random sample, so the interval says nothing about other tasks.",
     )
     return replace(found, test=f"{found.test} of the average over tasks", notes=(*found.notes, *notes))
 
@@ -139,11 +140,11 @@ def compare_tasks(
 def tasks_won(
     ours: Mapping[str, Mapping[int, float]], baseline: Mapping[str, Mapping[int, float]]
 ) -> tuple[int, int, int]:
-    """Return on how many tasks the mean of ours is higher than that of the baseline, equal to it, and lower.
+    """Return the numbers of tasks on which the mean of ours is higher than, equal to and lower than the baseline's.
 
     Args:
         ours: task -> seed -> score. A task without a finite score in one of the arms is not counted.
-        baseline: the same of the other arm, with the same tasks.
+        baseline: the same for the other arm, with the same tasks.
 
     >>> tasks_won({"rte": {1: 0.7}, "cola": {1: 0.5}}, {"rte": {1: 0.6}, "cola": {1: 0.5}})
     (1, 1, 0)
@@ -156,12 +157,12 @@ def _sign(difference: float | None) -> int | None:
     """Return 1, 0 or -1; None if the arms have no finite score on a task."""
     if difference is None:
         return None
-    # Scores are at most in percent, so anything smaller is rounding.
+    # Scores are at most 100, so a smaller difference is due to rounding.
     return 0 if abs(difference) < 100 * ROUNDING else int(np.sign(difference))
 
 
 def _averages(arm: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """Return the average over tasks of each seed that has all tasks; a seed that lacks a task has no finite one."""
+    """Return seed -> average over tasks; nan for a seed that lacks a task."""
     seeds = sorted({seed for scores in arm.values() for seed in scores})
     return {seed: float(np.mean([scores.get(seed, np.nan) for scores in arm.values()])) for seed in seeds}
 
@@ -236,7 +237,7 @@ def _independent(
 
 
 def _tested(found: Difference, student: Student, equivalence: float | None) -> Difference:
-    """Complete a difference by the t test, the t interval and, if there is a margin, the test of equivalence."""
+    """Add the t test, the t interval and, if there is a margin, the test of equivalence to a difference."""
     tested = replace(
         found, interval=student.interval(found.level), p=student.p(), statistic=student.t, degrees=student.degrees
     )

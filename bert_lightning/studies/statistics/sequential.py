@@ -1,4 +1,4 @@
-"""Adding seeds in several looks without more false alarms."""
+"""Sequential tests: significance levels for studies that are tested several times while seeds are added."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,11 +17,11 @@ def stopping_levels(
 ) -> list[float]:
     """Return, for each look, the p-value below which a study may stop and call the arms different.
 
-    Whoever tests after every few seeds and stops at p < 0.05 finds differences between equal arms too often: in 15 %
-    of studies with five looks. With these levels, planned before the first run, it is 5 % over all looks together.
-    Pocock's levels are the same at all looks; those of O'Brien and Fleming are strict at first and hardly cost
-    anything at the last. They are computed for normal statistics, by integrating over all looks (Armitage et al.
-    1969), and are used as levels of the t test.
+    A study that is tested after every few seeds and stops at p < 0.05 calls equal arms different too often: in 15 %
+    of cases with five looks. With these levels, planned before the first run, the error rate is `alpha` over all
+    looks together. Pocock's levels are the same at all looks. Those of O'Brien and Fleming are strict at the first
+    looks, and close to `alpha` at the last. They are computed for a normal statistic, by integrating from look to
+    look (Armitage et al. 1969), and are used as levels of the t test.
 
     Args:
         seeds: number of seeds per arm at each look, increasing; the last is the maximum.
@@ -58,7 +58,7 @@ def _never_beyond(bounds: np.ndarray, times: np.ndarray) -> float:
         if time == times[-1]:
             inside = norm.cdf((limit - place) / deviation) - norm.cdf((-limit - place) / deviation)
             return float(mass @ inside)
-        # No mass worth counting lies beyond 9 standard deviations.
+        # The probability beyond 9 standard deviations is negligible.
         limit = min(limit, 9 * time**0.5)
         after = points * limit
         density = norm.pdf((after[None, :] - place[:, None]) / deviation) / deviation

@@ -1,4 +1,4 @@
-"""Checks of the numbers that statistics are computed from, and scipy, which only the extra `studies` installs."""
+"""Checks of input values, and the import of scipy, which only the extra `studies` installs."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bert_lightning.errors import InputError
 
-# Differences that are smaller than this fraction of the values are rounding.
+# A difference below this fraction of the values is due to rounding.
 ROUNDING = 1e-12
 
 
@@ -21,12 +21,12 @@ def scipy_stats() -> ModuleType:
     try:
         from scipy import stats
     except ImportError:
-        raise InputError("intervals and tests need extra packages: pip install 'bert_lightning[studies]'") from None
+        raise InputError("intervals and tests need scipy: pip install 'bert_lightning[studies]'") from None
     return stats
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function of opposite signs at both bounds is 0 (Brent's method).
+    """Return the root of a function between two bounds where its signs are opposite (Brent's method).
 
     Raises:
         InputError: scipy is not installed.
@@ -38,10 +38,10 @@ def root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def finite(values: ArrayLike, name: str, dimensions: int = 1) -> NDArray[np.float64]:
-    """Return the values as float64.
+    """Return the values as a float64 array.
 
     Raises:
-        InputError: they do not have this number of dimensions, are empty, or are not all finite.
+        InputError: they have another number of dimensions, are empty, or are not all finite.
     """
     array = np.asarray(values, np.float64)
     if array.ndim != dimensions:

@@ -98,9 +98,9 @@ def test_a_search_of_another_program_in_the_same_database_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("search.db", "no URL of a database"),
-        ("nosuch://host/db", "no URL of a database"),
-        ("postgresql+nosuch://me:secret@host/db", "no URL of a database"),
+        ("search.db", "is not the URL of a database"),
+        ("nosuch://host/db", "is not the URL of a database"),
+        ("postgresql+nosuch://me:secret@host/db", "is not the URL of a database"),
         ("sqlite:////nosuch/folder/x.db", "no folder /nosuch/folder"),
     ],
 )

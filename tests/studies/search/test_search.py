@@ -306,7 +306,7 @@ def test_options_that_cannot_work_are_refused(values, capsys):
     for options, words in (
         (["--jobs", "0"], "--jobs is 0"),
         (["--storage", ""], "--storage is empty"),
-        (["--storage", "sqlite://"], "in the memory"),
+        (["--storage", "sqlite://"], "is in memory"),
     ):
         assert main(["search", str(path), *options]) == 2
         assert words in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_samplers_and_pruners_have_a_name_or_keys_of_their_own(tmp_path):
     [
         ({"trials": 0}, 5, "search.trials is 0"),
         ({"trials": "many"}, 5, "search.trials: expected int"),
-        ({"metric": "test/accuracy"}, 6, "leaves none to report"),
+        ({"metric": "test/accuracy"}, 6, "leaves no test data for the report"),
         ({"timeout": 5}, 12, "did you mean 'search.timeout_seconds'?"),
         ({"sampler": "cma-es"}, 12, "keeps a state"),
         ({"sampler": "tpee"}, 12, "did you mean 'tpe'?"),

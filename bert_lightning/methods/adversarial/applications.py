@@ -1,0 +1,74 @@
+"""Step methods that apply another one several times to the same micro-batch, with the same dropout masks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bert_lightning.tasks.step_method import BackwardPass
+
+Placed = Callable[[Tensor], Tensor]
+"""Function from the (L,) losses of one application to those of all applications."""
+
+OPERATIONS_OF_ASCENT = 2 / 3
+"""Those of a pass that computes the gradient of the input but none of weights, as a share of a whole pass."""
+
+
+def repeat_dropout() -> None:
+    """Draw the dropout masks with which the micro-batch began once more.
+
+    Zhu et al. 2020 (arXiv 1909.11764), section 3.3: all ascents of a step need one mask. `tasks/step.py` seeds
+    torch's generator at the beginning of each micro-batch.
+    """
+    torch.manual_seed(torch.initial_seed())
+
+
+class OneOfSeveral:
+    """The backward pass of one application among several.
+
+    Args:
+        backward: that of the micro-batch.
+        placed: puts the losses of the application at their place.
+        ends: whether no other application follows.
+    """
+
+    def __init__(self, backward: BackwardPass, placed: Placed, *, ends: bool) -> None:
+        self._backward = backward
+        self._placed = placed
+        self._ends = ends
+
+    def __call__(self, losses: Tensor, *, is_last: bool = True) -> None:
+        """Add the gradients of the losses."""
+        self._backward(self._placed(losses), is_last=is_last and self._ends)
+
+    def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient of the losses with respect to a tensor."""
+        return self._backward.gradient(self._placed(losses), of)
+
+
+class Ascent:
+    """A backward pass that gives parameters no gradients, and collects that of a perturbation.
+
+    Args:
+        backward: that of the micro-batch.
+        placed: puts the losses at their place.
+        perturbation: requires gradients.
+
+    Attributes:
+        perturbation: the perturbation.
+        found: its gradient, in its shape.
+    """
+
+    def __init__(self, backward: BackwardPass, placed: Placed, perturbation: Tensor) -> None:
+        self._backward = backward
+        self._placed = placed
+        self.perturbation = perturbation
+        self.found = torch.zeros_like(perturbation, requires_grad=False)
+
+    def __call__(self, losses: Tensor, *, is_last: bool = True) -> None:
+        """Add the gradient of the losses with respect to the perturbation."""
+        self.found += self.gradient(losses, self.perturbation)
+
+    def gradient(self, losses: Tensor, of: Tensor) -> Tensor:
+        """Return the gradient of the losses with respect to a tensor."""
+        return self._backward.gradient(self._placed(losses), of)

@@ -1,0 +1,80 @@
+"""The settings of distillation, and the table of the losses on inner states."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bert_lightning.checks import RefusedValue, refuse_empty_paths, require_at_least, require_positive
+from bert_lightning.methods.distillation.attention import AttentionSettings
+from bert_lightning.methods.distillation.hidden import HiddenSettings
+from bert_lightning.methods.distillation.relations import RelationSettings
+from bert_lightning.methods.distillation.term import TermSettings
+
+TERMS: dict[str, type] = {"hidden": HiddenSettings, "attention": AttentionSettings, "relations": RelationSettings}
+"""Key of a loss on inner states -> its settings."""
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """Distillation of a teacher's logits (Hinton et al. 2015, arXiv 1503.02531, section 2) and of its inner states.
+
+    The loss is `labels` times the loss on the labels, plus `alpha` T^2 KL(teacher / T || student / T), plus the
+    weighted losses of `hidden`, `attention` and `relations`, if they are set.
+
+    Attributes:
+        teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
+            inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face
+            folder or hub name. Its size does not matter.
+        temperature: T, which divides the logits of both.
+        alpha: weight of the teacher's logits. From 0 (labels alone) to 1 (teacher alone), if `labels` is null.
+        labels: weight of the loss on the labels; null for 1 - `alpha`.
+        hidden: a loss on hidden states.
+        attention: a loss on attention scores.
+        relations: a loss on relations between queries, keys and values.
+        cache: a folder that keeps the teacher's logits for the training sequences, so that they are computed once.
+    """
+
+    teacher: str
+    temperature: float = 2.0
+    alpha: float = 0.5
+    labels: float | None = None
+    hidden: HiddenSettings | None = None
+    attention: AttentionSettings | None = None
+    relations: RelationSettings | None = None
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_empty_paths(self, "teacher", "cache")
+        require_positive(self, "temperature")
+        require_at_least(self, 0, "alpha", "labels")
+        if self.labels is None and self.alpha > 1:
+            raise RefusedValue("alpha", self.alpha, "be between 0 and 1, unless distillation.labels is set")
+        if self.labels == 0 and not self.has_effect:
+            raise ValueError("labels is 0 and so is alpha, so nothing is left to learn: set one of them, or hidden")
+        if self.cache is not None:
+            self._check_cache()
+
+    def _check_cache(self) -> None:
+        """Refuse a cache of what is not kept: inner states have H numbers per token and block."""
+        if not self.alpha:
+            raise ValueError("cache keeps the teacher's logits, which alpha 0 does not use")
+        for name, _ in self.terms():
+            raise ValueError(
+                f"cache keeps the teacher's logits alone, but distillation.{name} compares inner states, which are "
+                "too large to keep: leave out one of the two"
+            )
+
+    def terms(self) -> Iterator[tuple[str, TermSettings]]:
+        """Yield key and settings of each loss on inner states that is set."""
+        for name in TERMS:
+            if (settings := getattr(self, name)) is not None:
+                yield name, settings
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether the teacher is used at all. Without it, training is that on the labels, bit for bit."""
+        return self.alpha > 0 or any(True for _ in self.terms())
+
+    @property
+    def label_weight(self) -> float:
+        """The factor on the loss on the labels."""
+        return 1 - self.alpha if self.labels is None else self.labels
