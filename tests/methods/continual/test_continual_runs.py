@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bert_lightning
+from bert_lightning.cli import main
 from bert_lightning.methods.continual import CONTINUAL_METHODS
 from bert_lightning.runs.directory import RunDirectory
 from tests.support.methods import NO_DROPOUT
@@ -370,3 +371,26 @@ def test_pretraining_in_a_sequence_is_refused_and_names_what_mixes_text(store, t
         bert_lightning.errors.InputError, match="sequence is for labelled tasks, not for pretraining: mix"
     ):
         bert_lightning.fit(values, run_directory=tmp_path / "run")
+
+
+# -- together with other methods ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["lora", "fgm"])
+@pytest.mark.parametrize("method", ["replay", "ewc", "l2-sp", "lwf"])
+def test_methods_combine_with_tuning_and_adversarial_training(fit, firsts, method, other, tmp_path):
+    if (method, other) == ("ewc", "lora"):
+        pytest.skip("refused, see above")
+    options = {"lora": ["--tuning.name=lora", "--tuning.rank=2"], "fgm": ["--adversarial.name=fgm"]}[other]
+    run = fit("sizes", tmp_path / "run", *named(method), *options, *after(firsts("ewc")))
+    third = fit("pairs", tmp_path / "third", *named(method), *options, *after(run))
+    assert all(tensor.isfinite().all() for tensor in weights(third).values())
+
+
+@pytest.mark.slow
+def test_validate_scores_a_run_of_a_sequence_as_it_scored_itself(fit, firsts, tmp_path, capsys):
+    run = fit("sizes", tmp_path / "run", *after(firsts("none")))
+    expected = json.loads((run / "sequence.json").read_text())["scores"]["sizes"]["accuracy"]
+    assert main(["validate", "--checkpoint", str(run)]) == 0
+    assert logged(run)[-1]["val/accuracy"] == pytest.approx(expected, abs=1e-9)
