@@ -19,7 +19,8 @@ from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
 from bert_lightning.model.adaptation import interpolate_positions, resize_vocabulary
 from bert_lightning.model.config import BertConfig
-from bert_lightning.model.tuning.table import described, is_mergeable, merged, tune_as
+from bert_lightning.model.merging import plain
+from bert_lightning.model.tuning.table import described, is_mergeable, tune_as
 from bert_lightning.model.tuning.tuning import Full, Tuning
 
 if TYPE_CHECKING:
@@ -301,24 +302,6 @@ def without_head(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint without its head."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(ENCODER)}
     return dataclasses.replace(checkpoint, tensors=tensors, task_settings={})
-
-
-def plain(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
-
-    Raises:
-        CheckpointError: the tuning is not known here or cannot be merged, or the checkpoint does not have exactly its
-            parameters.
-    """
-    if checkpoint.tuning is None:
-        return checkpoint
-    from bert_lightning.model.encoder import BertEncoder
-
-    with torch.device("meta"):
-        encoder = BertEncoder(config_of(checkpoint))
-        tune_as(encoder, checkpoint)
-        compare(encoder, checkpoint)
-    return merged(checkpoint)
 
 
 def config_of(checkpoint: Checkpoint) -> BertConfig:

@@ -38,9 +38,13 @@ AXIS_NAMES: Mapping[str, str] = {
     "seconds": "wall clock",
     "parameters": "parameters",
     "trained": "trained parameters",
+    "memory": "GB of memory",
 }
 # Costs that are numbers in the manifest -> their keys there.
 _COUNTS = {"parameters": "parameters", "trained": "trained_parameters"}
+# Costs that are no distances along a training.
+_SIZES = (*_COUNTS, "memory")
+_MEMORY = "train/peak_memory_gb"
 
 
 class TableFigures:
@@ -196,7 +200,7 @@ class TableFigures:
     # -- score against cost ----------------------------------------------------------------------------------------
 
     def _front(self) -> Section:
-        axes = [axis for axis in ("seconds", "tokens", "steps", *_COUNTS) if len(self._costs(axis)) > 1]
+        axes = [axis for axis in ("seconds", "tokens", "steps", *_SIZES) if len(self._costs(axis)) > 1]
         # Costs that are equal for all arms are left out.
         axes = [axis for axis in axes if _differ(self._costs(axis).values())]
         metrics = [metric for metric in self._table.metrics if metric.better is not None]
@@ -227,10 +231,10 @@ class TableFigures:
     def _front_of(self, metric: Metric, axes: Sequence[str]) -> Picture:
         def drawing(axis: str, points: Sequence[Cost]) -> Callable[[], str]:
             def words(value: float) -> str:
-                return f"{short(value)} {AXIS_NAMES[axis]}" if axis in _COUNTS else distance(_as_axis(axis), value)
+                return f"{short(value)} {AXIS_NAMES[axis]}" if axis in _SIZES else distance(_as_axis(axis), value)
 
             unit, label = unit_of(_as_axis(axis), max(point.cost for point in points))
-            label = AXIS_NAMES[axis] if axis in _COUNTS else label
+            label = AXIS_NAMES[axis] if axis in _SIZES else label
             return lambda: draw_front(metric, points, label, words, unit)
 
         drawings = {}
@@ -287,6 +291,8 @@ def _cost(axis: str, run: Run, progress: Progress) -> float | None:
     if axis in _COUNTS:
         parameters = run.manifest.get(_COUNTS[axis])
         return float(parameters) if isinstance(parameters, int) else None
+    if axis == "memory":
+        return max((float(row[_MEMORY]) for row in run.rows if _MEMORY in row), default=None)
     return progress.total(_as_axis(axis))
 
 

@@ -227,10 +227,13 @@ def add_penalty(
     Raises:
         InputError: the weights that train are not those of the run before.
     """
+    method = experiment.continual
+    if getattr(method, "labels", None) == "model" and not task.distribution_names:
+        raise InputError(f"continual.labels is model, which is not defined for {_described(task)}: set it to data")
     tensors = start.tensors if start is not None and experiment.model.weights == "pretrained" else {}
     information = previous.information if previous is not None else None
     try:
-        task.penalty = experiment.continual.penalty(Start(model, model.prefix, tensors, information))
+        task.penalty = method.penalty(Start(model, model.prefix, tensors, information))
     except ValueError as error:
         raise InputError(f"continual.{error}") from None
 
@@ -247,8 +250,7 @@ def memory_of(
         return None
     checkpoint = previous.checkpoint
     if not task.distribution_names:
-        crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
-        raise InputError(f"continual.name lwf is not defined for the task {task.name}{crf}")
+        raise InputError(f"continual.name lwf is not defined for {_described(task)}")
     before = task_of(checkpoint)
     own, saved = task.task_settings.get("labels"), checkpoint.task_settings.get("labels")
     if own != saved or before.tokenizer.fingerprint != task.tokenizer.fingerprint:
@@ -263,3 +265,8 @@ def memory_of(
         groups = [shared] if shared and len(shared) < len(sequence.labels) else []
     usable = groups if _kind(sequence.own) in (None, "single-label") and any(groups) else None
     return partial(experiment.continual.losses, previous=before, groups=usable)
+
+
+def _described(task: Task) -> str:
+    crf = " with a CRF, which scores whole sequences of tags" if getattr(task.model, "crf", None) else ""
+    return f"the task {task.name}{crf}"

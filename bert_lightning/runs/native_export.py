@@ -10,7 +10,7 @@ from bert_lightning.checkpoints.files import write_with_checksum
 from bert_lightning.checkpoints.model_card import write_card
 from bert_lightning.checkpoints.native import ENTRY, LAST, find_native, load_native
 from bert_lightning.errors import InputError
-from bert_lightning.model.pretrained import plain
+from bert_lightning.model.merging import plain
 
 # What is left of Lightning's entries; all others are the state of the training.
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version")

@@ -144,6 +144,7 @@ def _check_checkpoint(checkpoint: Path, task: Task, steps: int) -> int:
         raise InputError(f"{checkpoint} cannot be resumed here: its labels differ{hint}")
     _check_tuning(checkpoint, saved, own)
     _check_head(checkpoint, content, task)
+    _check_modules(checkpoint, content, task)
     step = int(content["global_step"])
     if step > steps:
         raise InputError(f"{checkpoint} is at step {step}, after the {steps} steps of this training")
@@ -163,6 +164,24 @@ def _is_architecture(saved: Mapping[str, object], config: BertConfig) -> bool:
     except ValueError:
         # It names a custom part that is not registered, because this training does not use it.
         return False
+
+
+def _check_modules(checkpoint: Path, content: Mapping[str, Any], task: Task) -> None:
+    """Check that a checkpoint holds what parts of the step method add to the model.
+
+    Raises:
+        InputError: it lacks such a module, or has one that this training does not add.
+    """
+    saved = {name.partition(".")[0] for name in content["state_dict"]}
+    own = {name for part in task.step_parts for name in part.modules}
+    known = own | {name.partition(".")[0] for name in task.state_dict()}
+    for names, difference in ((own - saved, "lacks the"), (saved - known, "has")):
+        if names:
+            name = ", ".join(sorted(names)).replace("_", " ")
+            raise InputError(
+                f"{checkpoint} cannot be resumed here: it {difference} {name}, so adversarial differs: start from "
+                "its weights with model.pretrained"
+            )
 
 
 def _check_tuning(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:

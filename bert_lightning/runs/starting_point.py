@@ -16,7 +16,8 @@ from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.layers.attention import varlen_obstacle
-from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, plain, with_blocks
+from bert_lightning.model.merging import plain
+from bert_lightning.model.pretrained import PretrainedModel, adapted, compare, config_of, fill, with_blocks
 from bert_lightning.model.tuning import TUNINGS, Tuning, saved_tuning, tune
 from bert_lightning.tasks.rebuilding import checkpoint_tokenizer
 from bert_lightning.text.wordpiece import WordPieceTokenizer

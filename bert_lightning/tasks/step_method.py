@@ -79,6 +79,10 @@ class StepPart(Protocol):
     Modules that it adds to the task are in checkpoints, like the model.
     """
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """The names of the modules that it adds to the task."""
+
     def configure(self) -> None:
         """Prepare for parameters in their final form, split over processes; before a checkpoint is loaded."""
 

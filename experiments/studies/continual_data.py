@@ -4,7 +4,7 @@
 
 Each task has 1,000 training and 500 validation rows. SST-2, the fifth task, needs no preparation.
 
-- authors: which of five novelists wrote a passage of 60 words; validation is on another novel of each.
+- novels: which of five novels a passage of 60 words is from.
 - topics: which of eight Wikipedia articles a question of SQuAD is about.
 - entities: whether a tweet of WNUT-17 names a person, place, product or the like.
 - answers: whether a sentence answers a question of SQuAD; validation is on other articles (as in QNLI).
@@ -20,25 +20,24 @@ from pathlib import Path
 # Column -> text of a row.
 Row = dict[str, str]
 _NUM_TRAIN, _NUM_VALIDATION, _WORDS, _NUM_TOPICS = 1000, 500, 60, 8
-# The novel to train on, and that to validate on.
-_AUTHORS = {
-    "Braddon": ("Braddon_Audley_1862", "Braddon_Phantom_1883"),
-    "Dickens": ("Dickens_Bleak_1853", "Dickens_Oliver_1839"),
-    "James": ("James_Tragic_1890", "James_Ambassadors_1903"),
-    "Lawrence": ("Lawrence_Women_1920", "Lawrence_Serpent_1926"),
-    "Trollope": ("Trollope_Warden_1855", "Trollope_Angel_1881"),
-}
+_NOVELS = (
+    "Braddon_Audley_1862",
+    "Dickens_Bleak_1853",
+    "James_Tragic_1890",
+    "Lawrence_Women_1920",
+    "Trollope_Warden_1855",
+)
 
 
-def authors(data: Path, draw: random.Random) -> tuple[list[Row], list[Row]]:
-    """Return passages of novels with their authors: for training, and of other novels for validation."""
-    found: tuple[list[Row], list[Row]] = ([], [])
-    for author, novels in _AUTHORS.items():
-        for rows, novel, num in zip(found, novels, (_NUM_TRAIN, _NUM_VALIDATION), strict=True):
-            words = (data / "novels" / f"{novel}.txt").read_text(encoding="utf-8").split()
-            starts = draw.sample(range(0, len(words) - _WORDS, _WORDS), num // len(_AUTHORS))
-            rows += [{"text": " ".join(words[start : start + _WORDS]), "label": author} for start in starts]
-    return found
+def novels(data: Path, draw: random.Random) -> tuple[list[Row], list[Row]]:
+    """Return passages of novels, which do not overlap, with the author's name."""
+    rows = []
+    for novel in _NOVELS:
+        words = (data / "novels" / f"{novel}.txt").read_text(encoding="utf-8").split()
+        starts = draw.sample(range(0, len(words) - _WORDS, _WORDS), (_NUM_TRAIN + _NUM_VALIDATION) // len(_NOVELS))
+        label = novel.partition("_")[0]
+        rows += [{"text": " ".join(words[start : start + _WORDS]), "label": label} for start in starts]
+    return _divided(rows, draw)
 
 
 def _articles(data: Path) -> list[dict]:
@@ -110,7 +109,7 @@ def _balanced(rows: Sequence[Row], num: int, draw: random.Random) -> list[Row]:
 
 
 TASKS: dict[str, Callable[[Path, random.Random], tuple[list[Row], list[Row]]]] = {
-    "authors": authors,
+    "novels": novels,
     "topics": topics,
     "entities": entities,
     "answers": answers,

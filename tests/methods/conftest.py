@@ -44,6 +44,12 @@ def make(experiments, task):
     return maker(experiments[task])
 
 
+@pytest.fixture(scope="session")
+def texts(experiments):
+    """A function from overrides to an experiment of text classification."""
+    return maker(experiments["text-classification"])
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """The perturbations of every pass, in order."""

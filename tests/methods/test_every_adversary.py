@@ -23,11 +23,6 @@ from tests.support.methods import (
 NAMES = [name for name in ADVERSARIES if name != "none"]
 
 
-@pytest.fixture(scope="module")
-def texts(experiments):
-    return maker(experiments["text-classification"])
-
-
 class Counting(WholeBatch):
     """A backward pass that counts."""
 
@@ -107,6 +102,22 @@ def test_steps_differ_in_their_noise_and_repeat_it(texts, name, recorded):
         assert not all(map(torch.equal, one, other))
     else:
         assert not student.step_parts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pass_draws_the_same_dropout_masks_but_that_of_r_drop_others(texts, name, monkeypatch):
+    student, batch = first_batch(texts(*ADVERSARIAL[name]))
+    states, plain = [], BertEncoder.forward
+
+    def recording(*arguments, **options):
+        states.append(torch.get_rng_state())
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(BertEncoder, "forward", recording)
+    gradients(student, batch)
+    are_equal = [torch.equal(states[0], state) for state in states[1:]]
+    assert are_equal == [name != "r-drop"] * (len(states) - 1)
+    assert len(states) > 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -55,9 +55,9 @@ def test_the_start_is_uniform_within_its_size_over_the_root_of_the_numbers_of_a_
 
 
 @pytest.mark.parametrize("start", ["0", "0.16"])
-def test_all_perturbations_but_the_first_are_in_the_ball(make, recorded, start):
+def test_all_perturbations_but_the_first_are_in_the_ball(texts, recorded, start):
     options = ["--adversarial.ascent_size=0.2", f"--adversarial.initial={start}"]
-    student, batch = first_batch(make(FREELB, *options))
+    student, batch = first_batch(texts(FREELB, *options))
     gradients(student, batch)
     assert recorded[0].any() == (start != "0")
     for reached in recorded[1:]:
@@ -65,13 +65,13 @@ def test_all_perturbations_but_the_first_are_in_the_ball(make, recorded, start):
         assert 0.1 < norms.max() <= 0.14 * (1 + 1e-6)
 
 
-def test_without_a_ball_the_perturbation_moves_on(make, recorded):
-    gradients(*first_batch(make(FREELB, "--adversarial.epsilon=null", "--adversarial.ascent_size=1.0")))
+def test_without_a_ball_the_perturbation_moves_on(texts, recorded):
+    gradients(*first_batch(texts(FREELB, "--adversarial.epsilon=null", "--adversarial.ascent_size=1.0")))
     assert recorded[2].flatten(0, -3).norm(dim=(1, 2)).max() > 1.5
 
 
-def test_a_clean_pass_counts_as_one_more(make, recorded):
-    student, batch = first_batch(make(FREELB, "--adversarial.clean_pass=true", *NO_DROPOUT))
+def test_a_clean_pass_counts_as_one_more(texts, recorded):
+    student, batch = first_batch(texts(FREELB, "--adversarial.clean_pass=true", *NO_DROPOUT))
     student.model.double()
     found = gradients(student, batch)
     clean, *others = recorded

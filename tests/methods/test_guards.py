@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from tests.support.methods import ADVERSARIAL, first_batch, gradients, maker
+from tests.support.methods import ADVERSARIAL, first_batch, gradients
 
 PERTURBING = ["fgm", "pgd", "freelb", "smart"]
-
-
-@pytest.fixture(scope="module")
-def texts(experiments):
-    return maker(experiments["text-classification"])
 
 
 @pytest.mark.parametrize("name", PERTURBING)

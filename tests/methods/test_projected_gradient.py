@@ -31,9 +31,9 @@ def test_ascents_and_gradient_are_those_of_a_plain_loop(task, make, recorded):
 
 
 @pytest.mark.parametrize("start", ["false", "true"])
-def test_every_iterate_is_in_the_ball_and_padding_stays(task, make, recorded, start):
+def test_every_iterate_is_in_the_ball_and_padding_stays(texts, recorded, start):
     options = ["--adversarial.epsilon=0.4", "--adversarial.ascent_size=0.3", f"--adversarial.random_start={start}"]
-    student, batch = first_batch(make(PGD, *options))
+    student, batch = first_batch(texts(PGD, *options))
     gradients(student, batch)
     # Clean pass, start at random, two ascents that are passed again, and the last pass.
     assert len(recorded) == 4 + (start == "true")
@@ -64,8 +64,8 @@ def test_ascents_leave_no_gradients_in_the_weights_and_all_passes_have_the_same_
     assert same(gradients(student, batch), [2 * gradient for gradient in clean])
 
 
-def test_the_loss_rises_with_each_ascent(make, recorded):
-    student, batch = first_batch(make(PGD, "--adversarial.ascent_size=0.1", *NO_DROPOUT))
+def test_the_loss_rises_with_each_ascent(texts, recorded):
+    student, batch = first_batch(texts(PGD, "--adversarial.ascent_size=0.1", *NO_DROPOUT))
     gradients(student, batch)
     losses = [loss_at(student, batch, each).item() for each in recorded]
     assert losses == sorted(losses)

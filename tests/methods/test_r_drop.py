@@ -61,8 +61,8 @@ def test_without_dropout_the_gradient_is_the_plain_one(task, make):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
-def test_the_first_pass_draws_the_masks_of_plain_training(make):
-    student, batch = first_batch(make(R_DROP, "--adversarial.alpha=0"))
+def test_the_first_pass_draws_the_masks_of_plain_training(texts):
+    student, batch = first_batch(texts(R_DROP, "--adversarial.alpha=0"))
     losses, recorded = student.step_method.losses, []
     compute = student.compute
     student.compute = lambda batch: recorded.append(compute(batch)) or recorded[-1]

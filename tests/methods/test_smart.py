@@ -7,6 +7,8 @@ from torch import nn
 from bert_lightning.errors import InputError
 from bert_lightning.methods.adversarial.momentum_weights import MomentumWeights
 from bert_lightning.methods.adversarial.noise import Noise
+from bert_lightning.runs.building import build
+from bert_lightning.runs.resuming import _check_checkpoint as check_resumable
 from bert_lightning.tasks.step_method import PlainStep
 from tests.methods.test_r_drop import kl
 from tests.support.methods import NO_DROPOUT, WholeBatch, first_batch, gradients, maker, micro_batches, same, train
@@ -81,10 +83,10 @@ def test_the_noise_is_normal_with_its_deviation_and_padding_has_none(task, make,
     torch.testing.assert_close(start[may_move].double(), expected, rtol=1e-6, atol=1e-12)
 
 
-def test_unit_gives_every_token_the_largest_number_1_and_ball_none_above_epsilon(task, make, recorded):
+def test_unit_gives_every_token_the_largest_number_1_and_ball_none_above_epsilon(texts, recorded):
     for options, bound in (([], 1.0), ([*BALL, "--adversarial.epsilon=1e-4"], 1e-4), (BALL, 1e-5)):
         recorded.clear()
-        student, batch = first_batch(make(SMART, *options, "--adversarial.num_ascents=2"))
+        student, batch = first_batch(texts(SMART, *options, "--adversarial.num_ascents=2"))
         gradients(student, batch)
         assert len(recorded) == 3
         for reached in recorded[1:]:
@@ -105,9 +107,9 @@ def test_without_a_ball_to_move_in_the_divergence_is_exactly_nothing_and_so_is_i
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
-def test_the_divergence_is_never_negative(task, make):
+def test_the_divergence_is_never_negative(texts):
     for seed in range(3):
-        student, batch = first_batch(make(SMART, f"--seed_everything={seed + 1}", "--adversarial.sigma=1e-7"))
+        student, batch = first_batch(texts(SMART, f"--seed_everything={seed + 1}", "--adversarial.sigma=1e-7"))
         sums = student.step_method.sums(batch, WholeBatch(student.step_method, batch))
         assert (sums[student.num_losses : 2 * student.num_losses] >= 0).all()
 
@@ -135,8 +137,8 @@ def test_equal_momentum_weights_give_exactly_nothing_and_others_do_not(task, mak
     torch.testing.assert_close(sums[:number], student.sums(batch).detach()[:number], rtol=1e-5, atol=1e-6)
 
 
-def test_the_proximal_term_is_the_divergence_from_a_model_with_the_momentum_weights(make):
-    student, batch = first_batch(make(SMART, PROXIMAL, *NO_DROPOUT))
+def test_the_proximal_term_is_the_divergence_from_a_model_with_the_momentum_weights(texts):
+    student, batch = first_batch(texts(SMART, PROXIMAL, *NO_DROPOUT))
     method, number = student.step_method, student.num_losses
     method.sums(batch, WholeBatch(method, batch))
     with torch.no_grad():
@@ -188,7 +190,8 @@ def test_they_are_kept_in_float32_and_the_model_is_restored_bit_for_bit_after_an
     assert torch.equal(model.weight, before)
 
 
-def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(make, task, tmp_path):
+def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(experiments, tmp_path):
+    make = maker(experiments["text-classification"])
     options = [SMART, PROXIMAL, "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=9"]
     whole = train(make(*options), tmp_path / "whole")
     state = torch.load(tmp_path / "whole/step-000000002.ckpt", weights_only=True)["state_dict"]
@@ -200,6 +203,19 @@ def test_training_keeps_them_in_checkpoints_and_resumes_them_bit_for_bit(make, t
         assert torch.equal(value, found[name]), name
     plain = train(make(SMART, "--trainer.max_steps=1"), tmp_path / "plain")
     assert not any(name.startswith("momentum") for name in plain.state_dict())
+
+
+def test_a_checkpoint_with_or_without_them_is_refused_by_the_other_kind_of_training(experiments, tmp_path):
+    values, options = experiments["text-classification"], ["--trainer.max_steps=2", "--checkpoint.every_n_steps=1"]
+    make = maker(values)
+    for name, more, other in (("with", [SMART, PROXIMAL], [SMART]), ("without", [SMART], [SMART, PROXIMAL])):
+        train(make(*options, *more), tmp_path / name)
+        task = build(make(*options, *other), None).task
+        message = {"with": "it has momentum weights", "without": "it lacks the momentum weights"}[name]
+        with pytest.raises(InputError, match=f"cannot be resumed here: {message}, so adversarial differs"):
+            check_resumable(tmp_path / name / "step-000000001.ckpt", task, 2)
+        same_kind = build(make(*options, *more), None).task
+        assert check_resumable(tmp_path / name / "step-000000001.ckpt", same_kind, 2) == 1
 
 
 @pytest.mark.parametrize("tuning", ["lora", "bitfit"])

@@ -156,6 +156,17 @@ def test_hostile_names_are_text_in_every_place():
     source.encode()
 
 
+def test_scores_stand_against_trained_parameters_and_memory_where_arms_differ_in_them():
+    results = fake_study(steps=200)
+    for number, arm in enumerate(results.tables[1].arms, 1):
+        for run in arm.runs:
+            run.manifest["trained_parameters"] = 1000 * number
+            run.rows[-1]["train/peak_memory_gb"] = 0.5 * number
+    for cost in ("trained parameters", "GB of memory"):
+        assert cost in page(results)
+        assert cost not in page(fake_study(steps=200))
+
+
 def test_a_page_shows_runs_that_belong_to_no_study_and_an_arm_without_runs():
     table = replace(
         fake_study(steps=200).tables[1], study=None, question=None, directory=None, stage=None, baseline=None

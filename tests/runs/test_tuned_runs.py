@@ -34,9 +34,10 @@ def experiment(request, store, validation_store, tables, tmp_path, base):
     )
 
 
+# LoRA adds parameters to layers, BitFit adds none, and a prefix is in front of every sequence.
+ALWAYS = [("lora", task) for task in TASKS] + [(name, "text-classification") for name in ("bitfit", "prefix")]
 EVERY = [
-    # LoRA adds parameters, so it is the one that runs always.
-    pytest.param(task, name, marks=[] if name == "lora" or task == "text-classification" else pytest.mark.slow)
+    pytest.param(task, name, marks=[] if (name, task) in ALWAYS else pytest.mark.slow)
     for name in TUNED
     for task in TASKS
 ]
@@ -52,7 +53,9 @@ def test_a_tuned_run_of_every_task_trains_resumes_bit_for_bit_scores_and_predict
     saved, whole = weights(run), read_checkpoint(run / "checkpoints/last.ckpt")
     manifest = json.loads((run / "manifest.json").read_text())
     assert f"({manifest['trained_parameters']:,} trained, " in out
-    assert manifest["trained_parameters"] == sum(tensor.numel() for tensor in saved.values())
+    # The table that has new rows for entity markers is frozen, but no longer that of the base.
+    trained = {key: tensor for key, tensor in saved.items() if not key.endswith("embeddings.word.weight")}
+    assert manifest["trained_parameters"] == sum(tensor.numel() for tensor in trained.values())
     frozen = read_checkpoint(base).tensors
     # What the checkpoint leaves out is the base, bit for bit, and the rest is there.
     left_out = [tensor for tensor in whole.tensors if f"model.{tensor}" not in saved]
@@ -303,6 +306,44 @@ def test_impossible_settings_are_one_message(experiment, tmp_path, capsys, optio
     command = ["fit", "--config", experiment, "--run-directory", tmp_path / "run", *options]
     assert message in refusal(capsys, *command)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["pretraining"], indirect=True)
+@pytest.mark.parametrize("name", TUNED)
+def test_every_tuning_combines_with_packed_batches_perturbations_and_a_tuned_teacher(experiment, tmp_path, name):
+    teacher = tmp_path / "teacher"
+    assert fit(experiment, teacher, "--tuning.name", name) == 0
+    options = ["--tuning.name", name, "--data.batching", "packed", "--adversarial.name", "fgm"]
+    options += ["--distillation.teacher", teacher]
+    assert fit(experiment, tmp_path / "whole", *options) == 0
+    middle = tmp_path / "whole/checkpoints/step-000000002.ckpt"
+    assert fit(experiment, tmp_path / "again", *options, "--resume", middle) == 0
+    whole, again = weights(tmp_path / "whole"), weights(tmp_path / "again")
+    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+    # The losses of the teacher and of the perturbed pass are there, so both were computed.
+    logged_names = {key for row in logged(tmp_path / "whole") for key in row}
+    for start in ("train/adversarial_", "train/distillation_"):
+        assert any(name.startswith(start) for name in logged_names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUNED)
+def test_every_tuning_trains_in_unfrozen_layers_alone_and_with_muon_if_matrices_train(
+    experiment, base, tmp_path, capsys, name
+):
+    options = ["--tuning.name", name, "--freeze.layers", 1, "--freeze.embeddings", "true"]
+    assert fit(experiment, tmp_path / "frozen", *options) == 0
+    moved = {key for key in weights(tmp_path / "frozen") if "encoder.layers.0." in key or "embeddings" in key}
+    start = read_checkpoint(base).tensors
+    # What is added there stays as it began: it is in the checkpoint, but not of the base.
+    assert not {key for key in moved if key.removeprefix("model.") in start}
+    muon = ["fit", "--config", experiment, "--run-directory", tmp_path / "muon", "--tuning.name", name]
+    muon += ["--optimizer", "muon"]
+    if name in ("adapter", "top-layers"):
+        assert main([*map(str, muon)]) == 0
+    else:
+        assert f"optimizer.name muon has no matrix to update with tuning.name {name}" in refusal(capsys, *muon)
 
 
 def test_lora_trains_layer_by_layer_from_the_top_and_in_the_top_layers_alone(experiment, base, tmp_path):

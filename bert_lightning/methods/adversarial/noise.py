@@ -5,6 +5,7 @@ come from the finaliser of SplitMix64, as in `data/loading/randomness.py`, but o
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ class Noise:
 
     def __init__(self) -> None:
         self._key = 0
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """None: there is no state."""
+        return ()
 
     def configure(self) -> None:
         """Do nothing: there is no state."""

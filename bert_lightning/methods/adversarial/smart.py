@@ -108,6 +108,11 @@ class SmartLosses(ComparedLosses, Noise):
         Noise.__init__(self)
         self.settings = settings
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """The momentum weights, if they are needed."""
+        return (_MODULE,) if self.settings.proximal > 0 else ()
+
     def configure(self) -> None:
         """Give the task the momentum weights, if they are needed and it has none yet."""
         if self.settings.proximal > 0 and not hasattr(self.task, _MODULE):

@@ -119,7 +119,7 @@ def is_mergeable(checkpoint: Checkpoint) -> bool:
 def merged(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of a plain model: what tuning added is merged into the base's weights.
 
-    The caller has checked that the added parameters have their names and shapes (`model/pretrained.py`).
+    The caller has checked that the added parameters have their names and shapes (`model/merging.py`).
 
     Raises:
         CheckpointError: the tuning is not known here, its settings are unusable, or it cannot be merged.

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bert_lightning
+from bert_lightning.cli import main
 from bert_lightning.methods.continual import CONTINUAL_METHODS
 from bert_lightning.runs.directory import RunDirectory
 from tests.support.methods import NO_DROPOUT
@@ -72,7 +73,7 @@ def firsts(fit, folder):
     return first
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "none")) for name in OPTIONS])
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "ewc")) for name in OPTIONS])
 def method(request):
     """Each method in turn."""
     return request.param
@@ -92,7 +93,9 @@ def test_a_run_in_the_middle_of_a_sequence_resumes_bit_for_bit(fit, firsts, meth
             assert (whole / name).read_bytes() == (resumed / name).read_bytes()
 
 
-@pytest.mark.parametrize("method", WITHOUT_STRENGTH)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[pytest.mark.slow] * (name != "ewc")) for name in WITHOUT_STRENGTH]
+)
 def test_without_strength_a_method_is_plain_fine_tuning_bit_for_bit(fit, firsts, method, tmp_path):
     first = firsts("ewc")
     plain = fit("sizes", tmp_path / "plain", *after(first))
@@ -100,6 +103,7 @@ def test_without_strength_a_method_is_plain_fine_tuning_bit_for_bit(fit, firsts,
     assert bitwise(weights(plain), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ewc", "l2-sp", "lwf"])
 def test_a_method_keeps_the_weights_or_outputs_nearer_to_those_before(fit, firsts, method, tmp_path):
     first = firsts("ewc")
@@ -127,6 +131,7 @@ def table_of(run):
     return RunDirectory(run).read_config()["data"]["validation"]
 
 
+@pytest.mark.slow
 def test_learning_without_forgetting_begins_with_the_outputs_before(fit, firsts, tmp_path):
     run = fit("sizes", tmp_path / "run", *named("lwf"), *after(firsts("none")), *NO_DROPOUT)
     losses = [row["train/remembered_loss"] for row in logged(run) if "train/remembered_loss" in row]
@@ -134,7 +139,7 @@ def test_learning_without_forgetting_begins_with_the_outputs_before(fit, firsts,
     assert losses[-1] > 0
 
 
-@pytest.mark.parametrize("task", ["sizes", "pairs"])
+@pytest.mark.parametrize("task", ["sizes", pytest.param("pairs", marks=pytest.mark.slow)])
 def test_a_buffer_of_all_examples_is_joint_training(fit, firsts, data, task, folder, tmp_path):
     options = ["--sequence.labels=shared", "--model.pretrained", firsts("none")]
     replayed = fit(task, tmp_path / "replayed", "--continual.name=replay", "--continual.size=all", *options)
@@ -165,6 +170,7 @@ def _training_lengths(run):
     return build(experiment, start_checkpoint(experiment.model)).data.splits["train"].lengths
 
 
+@pytest.mark.slow
 def test_single_texts_among_pairs_have_no_second_separator_and_pairs_among_single_texts_have_one(
     fit, firsts, tokenizer, tmp_path
 ):
@@ -212,12 +218,14 @@ def test_the_scores_are_those_that_predictions_give_with_and_without_the_task(fi
     )
 
 
+@pytest.mark.slow
 def test_only_the_first_run_scores_the_untrained_model(firsts, fit, tmp_path):
     assert set(json.loads((firsts("none") / "sequence.json").read_text())["untrained"]) == {*TASKS}
     run = fit("sizes", tmp_path / "run", *after(firsts("none")))
     assert json.loads((run / "sequence.json").read_text())["untrained"] is None
 
 
+@pytest.mark.slow
 def test_a_model_per_task_keeps_the_scores_of_the_runs_before(fit, tmp_path):
     options = ["--sequence.models=per-task"]
     first = fit("topics", tmp_path / "first", *options)
@@ -228,6 +236,7 @@ def test_a_model_per_task_keeps_the_scores_of_the_runs_before(fit, tmp_path):
     assert now["topics"] == before["topics"]
 
 
+@pytest.mark.slow
 def test_a_damaged_or_missing_file_of_scores_is_computed_again(fit, firsts, tmp_path, capsys):
     run = fit("sizes", tmp_path / "run", *after(firsts("none")))
     scores = (run / "sequence.json").read_bytes()
@@ -238,6 +247,7 @@ def test_a_damaged_or_missing_file_of_scores_is_computed_again(fit, firsts, tmp_
     assert (run / "sequence.json").read_bytes() == scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_it_trains_in_bfloat16(fit, firsts, method, precision, tmp_path):
     option = f"--trainer.precision={precision}"
@@ -246,6 +256,7 @@ def test_it_trains_in_bfloat16(fit, firsts, method, precision, tmp_path):
     assert all(tensor.isfinite().all() for tensor in weights(run).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ewc", "lwf"])
 def test_micro_batches_change_nothing(fit, firsts, method, tmp_path):
     options = [*named(method), *after(firsts("ewc")), *NO_DROPOUT]
@@ -254,6 +265,7 @@ def test_micro_batches_change_nothing(fit, firsts, method, tmp_path):
     assert difference(weights(one), weights(four)) <= 5e-5
 
 
+@pytest.mark.slow
 def test_a_penalty_is_logged(fit, firsts, tmp_path):
     run = fit("sizes", tmp_path / "run", *named("ewc"), *after(firsts("ewc")))
     values = [row["train/penalty"] for row in logged(run) if "train/penalty" in row]
@@ -312,12 +324,14 @@ def test_ewc_with_parameters_that_did_not_train_before_is_refused(folder, data, 
     assert "continual.name is ewc, but the run before has no Fisher information of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sequence_that_waits_for_itself_is_refused(folder, data, fit, firsts, tmp_path, capsys):
     run = fit("sizes", tmp_path / "run", *after(firsts("none")))
     assert fit_task(folder, "sizes", data, run, "--model.pretrained", firsts("none"), "--sequence.previous", run) == 2
     assert "the run itself: it would wait for itself" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_damaged_information_is_refused(folder, data, fit, tmp_path, capsys):
     first = fit("topics", tmp_path / "first", *named("ewc"))
     file = first / "information.safetensors"
@@ -328,6 +342,7 @@ def test_damaged_information_is_refused(folder, data, fit, tmp_path, capsys):
     assert "information.safetensors: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resume_with_another_run_before_is_refused(folder, data, fit, firsts, tmp_path, capsys):
     run = fit("sizes", tmp_path / "run", *named("lwf"), *after(firsts("none")))
     other = fit("topics", tmp_path / "other", "--seed_everything=2")
@@ -356,3 +371,26 @@ def test_pretraining_in_a_sequence_is_refused_and_names_what_mixes_text(store, t
         bert_lightning.errors.InputError, match="sequence is for labelled tasks, not for pretraining: mix"
     ):
         bert_lightning.fit(values, run_directory=tmp_path / "run")
+
+
+# -- together with other methods ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["lora", "fgm"])
+@pytest.mark.parametrize("method", ["replay", "ewc", "l2-sp", "lwf"])
+def test_methods_combine_with_tuning_and_adversarial_training(fit, firsts, method, other, tmp_path):
+    if (method, other) == ("ewc", "lora"):
+        pytest.skip("refused, see above")
+    options = {"lora": ["--tuning.name=lora", "--tuning.rank=2"], "fgm": ["--adversarial.name=fgm"]}[other]
+    run = fit("sizes", tmp_path / "run", *named(method), *options, *after(firsts("ewc")))
+    third = fit("pairs", tmp_path / "third", *named(method), *options, *after(run))
+    assert all(tensor.isfinite().all() for tensor in weights(third).values())
+
+
+@pytest.mark.slow
+def test_validate_scores_a_run_of_a_sequence_as_it_scored_itself(fit, firsts, tmp_path, capsys):
+    run = fit("sizes", tmp_path / "run", *after(firsts("none")))
+    expected = json.loads((run / "sequence.json").read_text())["scores"]["sizes"]["accuracy"]
+    assert main(["validate", "--checkpoint", str(run)]) == 0
+    assert logged(run)[-1]["val/accuracy"] == pytest.approx(expected, abs=1e-9)
