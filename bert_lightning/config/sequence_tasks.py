@@ -36,6 +36,10 @@ def check_sequence(experiment: Any, spec: TaskSpec, tables: Tables, faults: list
             )
         )
     for name, data in tasks.items():
+        if data.validation is None and (data.standard is None or "validation" not in data.standard.splits):
+            faults.append(
+                ("sequence.tasks", f"sequence.tasks: {name} has no data.validation, on which every run is scored")
+            )
         if data.is_pair != own.is_pair and spec.name != "text-classification":
             faults.append(("sequence.tasks", f"sequence.tasks: the inputs of {name} have another form than data"))
 

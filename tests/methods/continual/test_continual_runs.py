@@ -292,6 +292,10 @@ REFUSED = [
         ["--sequence.tasks=[{name: topics, data: {trian: x}}, {name: sizes}]"],
         "unknown key 'sequence.tasks.0.data.trian'",
     ),
+    (
+        ["--sequence.tasks=[{name: topics, data: {train: x}}, {name: sizes}]"],
+        "sequence.tasks: topics has no data.validation, on which every run is scored",
+    ),
     (["--sequence.tasks=[{name: sizes}, {name: sizes}]"], "sequence.tasks has 'sizes' twice"),
     (["--sequence=null", "--continual.name=replay"], "continual.name replay does nothing without sequence"),
 ]
