@@ -1,5 +1,7 @@
 """Wording that messages share."""
 
+from collections.abc import Sequence
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says.
@@ -17,6 +19,16 @@ def count(number: int, noun: str) -> str:
     ('1 file', '2,000 files')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return names as alternatives.
+
+    >>> one_of(["a"]), one_of(["a", "b", "c"])
+    ('a', 'a, b or c')
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def duration(seconds: float) -> str:

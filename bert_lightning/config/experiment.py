@@ -70,6 +70,7 @@ from bert_lightning.tasks.catalogue import TASKS
 from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.training.checkpointing import CheckpointSettings
+from bert_lightning.wording import one_of
 
 # File systems allow 255 bytes for a name, and numbers are added to this one.
 _LONGEST_NAME = 200
@@ -296,7 +297,7 @@ def _with_choice(key: str, message: str) -> str:
     if not message.startswith(start):
         return message
     if owners:
-        return f"{start}: it is a key of {section}.name {' or '.join(owners)}"
+        return f"{start}: it is a key of {section}.name {one_of(owners)}"
     return f"{message}name" if message.endswith("known: ") else message
 
 

@@ -378,10 +378,9 @@ class Task(LoggedTask, PredictedLosses, Inference):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the log interval that was open. Modules beside the model are left out if this task has none."""
-        if not self.beside_model:
-            beside = [name for name in checkpoint["state_dict"] if name.startswith("beside_model.")]
-            for name in beside:
-                del checkpoint["state_dict"][name]
+        state = checkpoint.get("state_dict", {})
+        for name in [] if self.beside_model else [name for name in state if name.startswith("beside_model.")]:
+            del state[name]
         self._spikes.load_state(checkpoint)
         self._finite.load_state(checkpoint)
         self._interval.load_state(checkpoint)

@@ -11,8 +11,8 @@ VALUES = {"experiment": "a", "task": "text-classification", "model": {"size": "t
 @pytest.mark.parametrize(
     ("key", "end"),
     [
-        ("tuning.rank", "it is a key of tuning.name lora"),
-        ("adversarial.epsilon", "it is a key of adversarial.name fgm"),
+        ("tuning.rank", "it is a key of tuning.name lora or dora"),
+        ("adversarial.epsilon", "it is a key of adversarial.name fgm, pgd, freelb or smart"),
         ("tuning.nam", "known: name"),
     ],
 )

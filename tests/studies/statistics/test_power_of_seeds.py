@@ -109,5 +109,5 @@ def test_values_without_a_spread_have_no_power():
         seeds_needed(1, 1, power=1.0)
     with pytest.raises(InputError, match="more than alpha"):
         detectable_difference(5, 1, power=0.04)
-    with pytest.raises(InputError, match="tells from chance"):
+    with pytest.raises(InputError, match="can tell from chance"):
         noether(0.5)
