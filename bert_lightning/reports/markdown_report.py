@@ -119,7 +119,7 @@ def _differences(table: ResultTable) -> Iterator[str]:
 def _matrices(table: ResultTable) -> Iterator[str]:
     if not table.matrices:
         return
-    yield from ("### Scores on every task after every task", "")
+    yield from ("### Each task after each task", "")
     tasks = table.matrices[0].tasks
     header = ["arm", "after", *map(markdown, tasks)]
     rows = [

@@ -49,8 +49,8 @@ def _tables_of(layouts: Sequence[Layout], tables: Sequence[ResultTable]) -> Iter
     if metric is None or len(rows.tasks) < 2:
         return
     known = f"{KNOWN}{metric}"
-    forms = [("the task of an example is known", known), ("among the labels of all tasks", metric)]
-    for name, form in forms if rows.has(known) else [("over the sequence", metric)]:
+    forms = [("scores if the task is known", known), ("scores among the labels of all tasks", metric)]
+    for name, form in forms if rows.has(known) else [("scores over the sequence", metric)]:
         yield _table(layouts, tables[-1], rows, form, name)
 
 

@@ -51,9 +51,8 @@ def tabulate(
     tables = [_table(layout, baseline, metrics) for layout in layouts]
     # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
     apart = [table for table, layout in zip(tables, layouts, strict=True) if not of_sequence(layout)]
-    tables += sequence_tables(layouts, tables)
     overall = tuple(overall_of(apart))
-    return Results(tuple(tables), tuple(checklist_of(layouts)) if checklist else (), ranges, overall)
+    return Results((*sequence_tables(layouts, tables), *tables), tuple(checklist_of(layouts)) if checklist else (), ranges, overall)
 
 
 def _states(found: Found) -> str:

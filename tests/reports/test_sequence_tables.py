@@ -79,7 +79,7 @@ def test_the_report_has_the_measures_of_every_arm_and_seed(study, tmp_path):
     write_report([study], tmp_path / "r.json")
     entries = json.loads((tmp_path / "r.json").read_text())
     found = {(each["table"], each["label"], each["metric"]): each for each in entries}
-    title = "made: among the labels of all tasks"
+    title = "made: scores among the labels of all tasks"
     for arm, seeds in SCORES.items():
         for seed, matrix in seeds.items():
             expected = measures(matrix, UNTRAINED if arm != "per-task" else None)
@@ -87,7 +87,7 @@ def test_the_report_has_the_measures_of_every_arm_and_seed(study, tmp_path):
                 assert found[title, arm, name]["values"][str(seed)] == pytest.approx(value, abs=1e-12)
     assert found[title, "per-task", "forward transfer"]["n"] == 0
     assert found[title, "per-task", "forgetting"]["mean"] == 0
-    known = found["made: the task of an example is known", "plain", "average accuracy"]
+    known = found["made: scores if the task is known", "plain", "average accuracy"]
     assert known["mean"] == pytest.approx(found[title, "plain", "average accuracy"]["mean"] + KNOWN, abs=1e-12)
     assert found[title, "plain", "forgetting"]["better"] == "min"
 
@@ -100,7 +100,7 @@ def test_measures_are_compared_with_the_baseline_by_the_paired_t_test(study, tmp
     [entry] = [
         each
         for each in entries
-        if (each["label"], each["metric"]) == ("ewc", "forgetting") and each["table"].startswith("made: among")
+        if (each["label"], each["metric"]) == ("ewc", "forgetting") and each["table"].endswith("among the labels of all tasks")
     ]
     ours, theirs = ([measures(SCORES[arm][seed])["forgetting"] for seed in (1, 2, 3)] for arm in ("ewc", "plain"))
     assert entry["baseline"] == "plain"
@@ -121,7 +121,7 @@ def test_markdown_and_page_show_the_matrix_of_each_arm(study, tmp_path):
     assert "| per-task | one | 0.9000 ± 0.0000 |  |  |" in text
     write_report([study], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert page.count("Scores on every task (columns)") == 2
+    assert page.count("Each task after each task") == 2
     assert "scores on two over the sequence of plain, ewc, per-task" in page
     assert page.count('class="plot"') >= 2 * len(TASKS)
 
