@@ -52,7 +52,12 @@ def tabulate(
     # The stages of a sequence are no separate tasks: its measures compare the arms over all of them.
     apart = [table for table, layout in zip(tables, layouts, strict=True) if not of_sequence(layout)]
     overall = tuple(overall_of(apart))
-    return Results((*sequence_tables(layouts, tables), *tables), tuple(checklist_of(layouts)) if checklist else (), ranges, overall)
+    return Results(
+        (*sequence_tables(layouts, tables), *tables),
+        tuple(checklist_of(layouts)) if checklist else (),
+        ranges,
+        overall,
+    )
 
 
 def _states(found: Found) -> str:

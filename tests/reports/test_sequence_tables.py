@@ -100,7 +100,8 @@ def test_measures_are_compared_with_the_baseline_by_the_paired_t_test(study, tmp
     [entry] = [
         each
         for each in entries
-        if (each["label"], each["metric"]) == ("ewc", "forgetting") and each["table"].endswith("among the labels of all tasks")
+        if (each["label"], each["metric"]) == ("ewc", "forgetting")
+        and each["table"].endswith("among the labels of all tasks")
     ]
     ours, theirs = ([measures(SCORES[arm][seed])["forgetting"] for seed in (1, 2, 3)] for arm in ("ewc", "plain"))
     assert entry["baseline"] == "plain"
