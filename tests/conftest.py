@@ -30,6 +30,13 @@ from tests.support.tuned import write_base
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# The handlers that the test run began with, and the signals that it blocks.
+_HANDLERS = {
+    number: signal.getsignal(number)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+}
+_BLOCKED = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
 # Fixtures of one folder have no doctests, and pytest would import all of these files under one name.
 collect_ignore_glob = ["*/conftest.py"]
 
@@ -43,12 +50,17 @@ def program_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def handlers_of_signals() -> Iterator[None]:
-    """Restore the handlers of signals after each test: processes that later tests start inherit ignored signals."""
-    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    """Give each test the handlers of signals that the test run began with.
+
+    A training ignores signals at its end, and processes that later tests start would inherit that. Trainings of
+    fixtures with a wider scope end before this fixture begins, so what they leave is no handler to restore.
+    """
+    for when in ("before", "after"):
+        for number, handler in _HANDLERS.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
+        if when == "before":
+            yield
 
 
 @pytest.fixture(scope="session")
