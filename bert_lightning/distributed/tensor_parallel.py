@@ -35,7 +35,7 @@ class Block(Protocol):
 
 
 class Change(Protocol):
-    """What a tuning changes in a linear layer, with parameters of its own."""
+    """The change that a tuning makes to a linear layer with added parameters."""
 
     @property
     def draws(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a caller may change or record in the forward passes of an encoder, whichever model makes them."""
+"""Context managers that change or record the forward passes of an encoder inside any model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -55,7 +55,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run, in the part of the page that lists the runs behind each number.
+    """One run, in the part of the page that lists the runs from which each number comes.
 
     Attributes:
         target: its anchor in the page.

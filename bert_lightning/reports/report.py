@@ -1,4 +1,4 @@
-"""The command `report`: tables, statistics and curves of runs and studies, with the runs behind each number."""
+"""The command `report`: tables, statistics and curves of runs and studies, and the runs that they come from."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -54,7 +54,7 @@ class Setup(NamedTuple):
     teacher: Provenance | None = None
     """The origin of the teacher that the task learns from, if there is one."""
     fingerprints: Mapping[str, str] = MappingProxyType({})
-    """What identifies the run of the task before, as entries of the manifest"""
+    """Entries of the manifest that identify the run of the task before: name -> SHA-256"""
     sequence: SequenceData | None = None
     """The data of all tasks, if the run belongs to a sequence"""
 

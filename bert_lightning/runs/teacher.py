@@ -30,7 +30,7 @@ _MEANINGS = ("labels", "problem_type", "objective", "no_answer")
 
 
 class Distillation(NamedTuple):
-    """What a student learns from its teacher."""
+    """The losses that a student learns from its teacher, and the origin of the teacher."""
 
     losses: DistilledLosses | None
     """None if the settings give the teacher no weight"""

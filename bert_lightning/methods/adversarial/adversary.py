@@ -1,4 +1,4 @@
-"""What every adversary is: settings that add losses, or wrap a step method, and say what that costs."""
+"""The base of all adversaries: settings that add losses or wrap a step method, and count its passes."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

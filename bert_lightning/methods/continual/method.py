@@ -13,7 +13,7 @@ from bert_lightning.tasks.task import Task
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins with.
+    """The model, checkpoint and stored information with which a training begins.
 
     Attributes:
         model: the model, filled with its first weights.

@@ -19,7 +19,7 @@ from bert_lightning.tasks.task import Task
 
 
 class Taught(NamedTuple):
-    """What the teacher computed for one micro-batch; its inner states are in the recording."""
+    """The predictions of the teacher for one micro-batch. Its inner states are in the recording."""
 
     batch: Batch
     distributions: list[Distribution]

@@ -1,4 +1,4 @@
-"""What all losses on inner states share: their protocol, and which rows of recorded tensors are tokens."""
+"""The protocol of losses on inner states, and the rows of recorded tensors that are tokens."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
@@ -13,7 +13,7 @@ from bert_lightning.model.recording import Recording
 
 
 class Needs(NamedTuple):
-    """What a loss reads of one model's recording."""
+    """The hidden states and blocks that a loss reads from the recording of one model."""
 
     states: Collection[int] = ()
     """the numbers of hidden states: 0 for the embeddings, k + 1 for block k"""

@@ -11,7 +11,7 @@ from bert_lightning.model.layers.packing import Packing
 
 
 class Front(NamedTuple):
-    """Places for L vectors in front of each of n sequences, and for what is there already behind them.
+    """The arrangement of L added vectors in front of each of n sequences, and of the tokens after them.
 
     Attention sees no order except that of the position embeddings, so any other place would give the same outputs. No
     property or method waits for a device.

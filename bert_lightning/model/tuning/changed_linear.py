@@ -17,7 +17,9 @@ STACKED: Mapping[str, tuple[str, ...]] = {"query_key_value": ("query", "key", "v
 
 @dataclass(frozen=True)
 class Change(ABC):
-    """What a tuning changes in a linear layer (..., I) -> (..., O) with n stacked matrices, p of which are adapted.
+    """The change that a tuning makes to a linear layer (..., I) -> (..., O).
+
+    The layer holds n stacked matrices, and p of them are adapted.
 
     Attributes:
         num_stacked: n.
