@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.errors import CheckpointError
 from bert_lightning.checkpoints.provenance import Provenance
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment
@@ -63,7 +64,10 @@ def distillation_of(
     settings = experiment.distillation
     if settings is None:
         return Distillation(None, None, [])
-    checkpoint = read_checkpoint(settings.teacher)
+    try:
+        checkpoint = read_checkpoint(settings.teacher)
+    except CheckpointError as error:
+        raise InputError(f"distillation.teacher: {error}") from None
     # Its custom parts may be of the experiment's modules.
     register_parts_of(checkpoint, experiment.modules)
     _check_student(settings, student)

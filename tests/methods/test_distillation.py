@@ -183,6 +183,12 @@ def test_a_wrong_setting_names_its_key(texts, overrides, message):
         texts[0](*overrides)
 
 
+def test_a_teacher_that_cannot_be_read_is_named_with_its_key(texts, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=f"^distillation.teacher: {tmp_path}"):
+        build(texts[0](f"--distillation.teacher={tmp_path}"), None)
+
+
 def test_settings_by_default_change_no_identity_and_are_read_back(texts):
     make, _ = texts
     assert make().identity == make("--adversarial=none", "--step_method=plain", "--distillation=null").identity
