@@ -64,6 +64,7 @@ def _add_search(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the space and the number of trials done, and train nothing"
     )
+    parser.add_argument("--retry-failed", action="store_true", help="train failed runs with fresh seeds again")
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -149,6 +150,7 @@ def _search(options: argparse.Namespace) -> int:
             file,
             options.directory,
             options.jobs,
+            retry_failed=options.retry_failed,
             storage=options.storage,
             reporter=reporter,
             allow_modules=modules,
