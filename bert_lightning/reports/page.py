@@ -1,11 +1,7 @@
-"""The report as one HTML page that needs no network and no other file. Its only script sorts tables."""
+"""The report as one HTML page. Its only script sorts tables."""
 
-import base64
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bert_lightning.reports.figures.progress import Progress
 from bert_lightning.reports.number_texts import mean_text, overall_fields
@@ -13,14 +9,8 @@ from bert_lightning.reports.page_figures import AXIS_NAMES, TableFigures
 from bert_lightning.reports.page_sections import Section
 from bert_lightning.reports.page_tables import TableView, table_view
 from bert_lightning.reports.results import Confound, NotInTable, Results, ResultTable
-from bert_lightning.version import __version__
+from bert_lightning.reports.self_contained_page import self_contained_page
 from bert_lightning.wording import count
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-# A line may break after these characters of a name, but not within a number or an escaped character.
-_BREAKS = re.compile(r"([=./:-])(?=[^\W\d])")
 
 
 @dataclass(frozen=True)
@@ -51,44 +41,18 @@ class _StudyPart:
 
 def page(results: Results) -> str:
     """Return results as an HTML page."""
-    from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("bert_lightning.reports", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["breakable"] = _breakable
-    style = environment.get_template("page.css.jinja").render()
-    script = environment.get_template("page.js.jinja").render()
     studies = _studies(results)
-    tables = [table for study in studies for table in study.tables]
-    source = environment.get_template("page.html.jinja").render(
+    return self_contained_page(
+        "page.html.jinja",
+        studies[0].question if len(studies) == 1 else "Report",
+        styles=["page.css.jinja"],
+        scripts=["sorting.js.jinja"],
         studies=studies,
-        tables=tables,
-        heading=studies[0].question if len(studies) == 1 else "Report",
+        tables=[table for study in studies for table in study.tables],
         overall=[(each, [(arm, overall_fields(arm)) for arm in each.arms]) for each in results.overall],
         checklist=results.checklist,
         axis_names=AXIS_NAMES,
-        style=Markup(style),
-        script=Markup(script),
-        # The policy allows the style and the script of the page, by their digests, and nothing else.
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
-        version=__version__,
     )
-    # File names may contain lone surrogates, which UTF-8 cannot encode.
-    return source.encode("utf-8", "backslashreplace").decode()
-
-
-def _breakable(text: str) -> "Markup":
-    """Return a name as HTML in which lines may break after punctuation."""
-    from markupsafe import Markup, escape
-
-    return Markup(_BREAKS.sub(r"\1<wbr>", str(escape(text))))
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _studies(results: Results) -> list[_StudyPart]:

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -15,48 +14,10 @@ from bert_lightning.reports.page import page
 from bert_lightning.reports.page_tables import table_view
 from bert_lightning.reports.results import ChecklistItem, Confound, NotInTable, Results
 from bert_lightning.runs.directory import RunDirectory
-from tests.support import chromium
 from tests.support.fake_results import fake_run, fake_search, fake_study
+from tests.support.pages import OPEN_ALL, WIDER, Parsed, contrast, palettes
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;]]>\u2028\ud800"
-# Elements without an end.
-_VOID = {"meta", "input", "link", "img", "br", "hr", "wbr"}
-
-
-class Parsed(HTMLParser):
-    """The content of a page.
-
-    Attributes:
-        tags: each element with its attributes, in order.
-        texts: the text of the page, in order, with the elements around it.
-    """
-
-    def __init__(self, source):
-        super().__init__()
-        self.tags, self.texts, self._open = [], [], []
-        self.feed(source)
-        assert not self._open, self._open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((tuple(self._open), data))
-
-    def text(self, *within):
-        """Return the text inside an element."""
-        return " ".join(data for around, data in self.texts if all(tag in around for tag in within))
-
-    def with_attribute(self, name):
-        return [(tag, attributes[name]) for tag, attributes in self.tags if name in attributes]
 
 
 @pytest.fixture(scope="module")
@@ -204,24 +165,6 @@ def test_the_table_sorts_by_the_numbers_that_it_shows():
 # -- colours -----------------------------------------------------------------------------------------------------
 
 
-def luminance(colour):
-    """Relative luminance, WCAG 2.2."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
-def contrast(one, other):
-    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
-
-
-def palettes(source):
-    """Return the colours of light mode, dark mode and print."""
-    blocks = re.findall(r":root \{(.*?)\}", source, re.DOTALL)
-    return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in blocks]
-
-
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_text_and_lines_stand_out_from_the_page_in_light_dark_and_print(study, number):
     colours = palettes(study)[number]
@@ -271,19 +214,6 @@ def test_a_hundred_runs_of_ten_thousand_rows_give_a_page_of_a_few_megabytes():
 
 # -- in a browser --------------------------------------------------------------------------------------------------
 
-WIDER = """
-((width) => {
-  const found = [];
-  for (const element of document.body.querySelectorAll("*")) {
-    if (element.closest(".wide, pre") && !element.matches(".wide, pre")) continue;
-    const box = element.getBoundingClientRect();
-    if (box.width && (box.right > width + 1 || box.left < -1)) found.push(element.outerHTML.slice(0, 120));
-  }
-  if (document.documentElement.scrollWidth > width) found.push("the page scrolls sideways");
-  return found;
-})(%d)
-"""
-OPEN_ALL = 'document.querySelectorAll("details").forEach((each) => { each.open = true; })'
 ORDER = 'Array.from(document.querySelector("tbody").rows).map((row) => row.cells[0].dataset.sort)'
 SHOWN = """
 (() => {
@@ -291,15 +221,6 @@ SHOWN = """
   return Array.from(drawings).filter((each) => each.offsetWidth).map((each) => each.className);
 })()
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = chromium.find()
-    if program is None:
-        pytest.skip("Chromium is not installed")
-    with chromium.Browser(program, tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
