@@ -16,7 +16,17 @@ from types import FrameType
 from typing import NoReturn
 
 from bert_lightning.checkpoints.plain_text import printable
-from bert_lightning.cli import corpora, experiments, prediction, publishing, scoring, studies, training, views
+from bert_lightning.cli import (
+    corpora,
+    experiments,
+    prediction,
+    publishing,
+    representations,
+    scoring,
+    studies,
+    training,
+    views,
+)
 from bert_lightning.cli.parsing import Commands
 from bert_lightning.cli.statuses import BAD_INPUT, FAILURE, INTERRUPTED, OK, TERMINATED
 from bert_lightning.cli.streams import STANDARD_OUTPUT, drop_output, keep_standard_streams
@@ -27,7 +37,10 @@ from bert_lightning.version import __version__
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
-_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power")
+_PRINTING = (
+    *("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power"),
+    *("probe", "cka", "neighbors"),
+)
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -245,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser)
-    for family in (corpora, experiments, training, studies, views, scoring, prediction, publishing):
+    for family in (corpora, experiments, training, studies, views, scoring, prediction, representations, publishing):
         family.add(commands)
     commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
-from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.reading.lines import STANDARD_INPUT, named, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import column, is_table, read_rows
@@ -65,7 +64,7 @@ def write_features(
     """
     if output.suffix not in (".safetensors", ".parquet"):
         raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
-    extractor = FeatureExtractor(read_checkpoint(checkpoint, base), precision=precision)
+    extractor = FeatureExtractor.open(checkpoint, precision=precision, base=base, allow_modules=allow_modules)
     names = ["pooler"] if form == "pooler" else [f"layer_{layer}" for layer in extractor.layers(layers)]
     texts: list[str] = []
 

@@ -1,0 +1,173 @@
+"""Commands that look at the representations of a model: `probe`, `cka`, `neighbors`."""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bert_lightning.checkpoints.plain_text import printable
+from bert_lightning.cli.parsing import (
+    Commands,
+    base_option,
+    checked_options,
+    module_option,
+    path_argument,
+    path_text,
+    whole_number,
+)
+from bert_lightning.cli.statuses import OK
+from bert_lightning.cli.terminal import item_progress, print_json, write_json, write_lines
+from bert_lightning.errors import InputError
+from bert_lightning.lazy import without_collections
+
+if TYPE_CHECKING:
+    from bert_lightning.interpretability.probing import ProbingReport
+
+# The endings of --output.
+_PAGE, _JSON = ".html", ".json"
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    _add_probe(commands)
+
+
+def _add_probe(commands: Commands) -> None:
+    parser = commands.add(
+        "probe",
+        _probe,
+        "score what a linear classifier reads from each layer, with control tasks and baselines",
+        "The data are given as for fit, by a configuration or with keys such as --data.dataset wnut17 --data.folder "
+        "DIR; without any, they are those of the run.",
+        overrides=True,
+    )
+    _checkpoint_option(parser)
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=path_text,
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="configuration files with task and data; other sections do not count",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("mean", "first"),
+        default="mean",
+        help="the vector of a word or text: the mean over its pieces (mean, the default), or its first piece, which "
+        "of a text is [CLS] (first)",
+    )
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="leave out the words or texts with these labels, such as O, which most words of entity tags have",
+    )
+    parser.add_argument(
+        "--max-items",
+        type=whole_number,
+        default=10_000,
+        metavar="N",
+        help="texts of each split are drawn until they have so many words or texts (default: 10000)",
+    )
+    parser.add_argument(
+        "--l2", type=float, default=0.01, metavar="X", help="penalty of the classifier (default: 0.01)"
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=whole_number,
+        default=[1, 2, 3],
+        metavar="N",
+        help="seeds of the control tasks and of the encoders with random weights (default: 1 2 3)",
+    )
+    _output_options(parser)
+
+
+def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+    )
+
+
+def _output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        default="32",
+        choices=("32", "bf16-mixed", "auto"),
+        help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
+    )
+    parser.add_argument(
+        "--output", type=path_argument, metavar="FILE", help="write a page (.html) or all numbers (.json)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of the table")
+    base_option(parser)
+    module_option(parser)
+
+
+def _check_output(output: Path | None) -> None:
+    """Check the ending of a file before anything is computed.
+
+    Raises:
+        InputError: it is neither a page nor JSON, or its folder does not exist.
+    """
+    if output is None:
+        return
+    if output.suffix not in (_PAGE, _JSON):
+        raise InputError(f"--output is {output}; it must end in {_PAGE} or {_JSON}")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"--output is {output}, whose folder does not exist")
+
+
+def _show(
+    options: argparse.Namespace,
+    values: Mapping[str, object],
+    lines: Callable[[], Iterable[str]],
+    page: Callable[[], str],
+) -> None:
+    """Print the table or JSON, and write the file that is asked for."""
+    if options.output is not None:
+        if options.output.suffix == _PAGE:
+            write_lines([page()], options.output)
+        else:
+            write_json(values, options.output)
+    if options.json:
+        print_json(values)
+    else:
+        for line in lines():
+            print(printable(line))
+    if options.output is not None and not options.json:
+        print(f"{'page' if options.output.suffix == _PAGE else 'numbers'}: {options.output}")
+
+
+def _probe(options: argparse.Namespace) -> int:
+    _check_output(options.output)
+    with without_collections(freeze=True):
+        from bert_lightning.interpretability.probing import probe
+        from bert_lightning.reports.representation_pages import probing_page
+        from bert_lightning.reports.representation_tables import probing_facts, probing_table
+
+    with checked_options(), item_progress("probing", True, "layers") as counted:
+        report: ProbingReport = probe(
+            options.checkpoint,
+            options.config,
+            options.overrides,
+            pooling=options.pooling,
+            l2=options.l2,
+            seeds=options.seeds,
+            max_items=options.max_items,
+            leave_out=options.leave_out,
+            precision=options.precision,
+            base=options.base,
+            allow_modules=options.allow_module,
+            progress=counted,
+        )
+    _show(
+        options,
+        report.to_dict(),
+        lambda: [*probing_facts(report), "", *probing_table(report).lines()],
+        lambda: probing_page(report),
+    )
+    return OK

@@ -1,0 +1,110 @@
+"""Pages of `probe`, `cka` and `neighbors`: figures, tables, and what they mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bert_lightning.interpretability.probing import ProbingReport
+from bert_lightning.reports.figures.layers import LayerCurve, curve_mark, draw_layer_curves
+from bert_lightning.reports.figures.svg import Style
+from bert_lightning.reports.representation_tables import TextTable, probing_facts, probing_table
+from bert_lightning.reports.self_contained_page import self_contained_page
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a page.
+
+    Attributes:
+        drawing: SVG.
+        caption: whole sentences.
+        legend: label and mark of each curve.
+        is_map: whether it is a map, which may be wider than a curve.
+    """
+
+    drawing: str
+    caption: str
+    legend: Sequence[tuple[str, str]] = ()
+    is_map: bool = False
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table of a page under a heading.
+
+    Attributes:
+        title: the heading.
+        table: the texts.
+        caption: whole sentences.
+        of_words: whether the cells are texts and not numbers.
+    """
+
+    title: str
+    table: TextTable
+    caption: str = ""
+    of_words: bool = False
+
+
+def probing_page(report: ProbingReport) -> str:
+    """Return the scores of all layers as an HTML page."""
+    layers = report.layers
+    curves = [
+        LayerCurve(
+            "accuracy",
+            [layer.accuracy.value for layer in layers],
+            [(layer.accuracy.low, layer.accuracy.high) for layer in layers],
+            Style.of(1),
+        ),
+        _over_seeds("control task", [layer.control for layer in layers], Style.of(2)),
+        _over_seeds("random encoder", [layer.random_encoder for layer in layers], Style.of(3)),
+    ]
+    selectivity = LayerCurve(
+        "selectivity",
+        [layer.selectivity.value for layer in layers],
+        [(layer.selectivity.low, layer.selectivity.high) for layer in layers],
+        Style.of(4),
+    )
+    legend = [(curve.name, curve_mark(curve.style)) for curve in curves]
+    figures = [
+        Figure(
+            draw_layer_curves(curves, "accuracy", [report.majority]),
+            "The band of the accuracy is its 95 % interval for new texts; the other bands go from the lowest to the "
+            f"highest seed. The dashed line is the accuracy of always predicting {report.majority_label!r}. Layer 0 "
+            "is the embeddings.",
+            legend,
+        ),
+        Figure(
+            draw_layer_curves([selectivity], "selectivity", [0.0]),
+            "Selectivity is the accuracy minus the mean accuracy on the control tasks, with its 95 % interval.",
+        ),
+    ]
+    caption = (
+        f"In a control task, each {report.item} has a label that was drawn at random (Hewitt and Liang 2019). "
+        "Memorised is the accuracy on the control tasks' own training data. ± is the standard deviation over seeds."
+    )
+    return _page(
+        "Probing each layer",
+        report.checkpoint,
+        probing_facts(report),
+        figures,
+        [TableSection("Scores of each layer", probing_table(report), caption)],
+    )
+
+
+def _over_seeds(name: str, values: Sequence[Sequence[float]], style: Style) -> LayerCurve:
+    band = [(min(each), max(each)) for each in values]
+    return LayerCurve(name, [fmean(each) for each in values], band, style)
+
+
+def _page(
+    heading: str, subject: str, facts: Sequence[str], figures: Sequence[Figure], sections: Sequence[TableSection]
+) -> str:
+    return self_contained_page(
+        "representation_page.html.jinja",
+        heading,
+        styles=["page.css.jinja", "representation_page.css.jinja"],
+        subject=subject,
+        facts=facts,
+        figures=figures,
+        sections=sections,
+    )
