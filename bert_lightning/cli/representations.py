@@ -1,7 +1,7 @@
 """Commands that look at the representations of a model: `probe`, `cka`, `neighbors`."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from bert_lightning.cli.parsing import (
     module_option,
     path_argument,
     path_text,
+    refuse_own_input,
     whole_number,
 )
 from bert_lightning.cli.statuses import OK
@@ -30,6 +31,7 @@ _PAGE, _JSON = ".html", ".json"
 def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_probe(commands)
+    _add_cka(commands)
 
 
 def _add_probe(commands: Commands) -> None:
@@ -41,7 +43,9 @@ def _add_probe(commands: Commands) -> None:
         "DIR; without any, they are those of the run.",
         overrides=True,
     )
-    _checkpoint_option(parser)
+    parser.add_argument(
+        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+    )
     parser.add_argument(
         "--config",
         nargs="+",
@@ -84,11 +88,55 @@ def _add_probe(commands: Commands) -> None:
         help="seeds of the control tasks and of the encoders with random weights (default: 1 2 3)",
     )
     _output_options(parser)
+    base_option(parser)
 
 
-def _checkpoint_option(parser: argparse.ArgumentParser) -> None:
+def _add_cka(commands: Commands) -> None:
+    parser = commands.add(
+        "cka",
+        _cka,
+        "compare every layer of one model with every layer of another on your texts",
+        "Linear centred kernel alignment: 1 for layers that differ by a rotation and a scale, 0 for unrelated ones. "
+        "The models may have different sizes and, for words and texts, different vocabularies.",
+    )
+    parser.add_argument("a", type=path_text, metavar="A", help="any checkpoint that can be read")
+    parser.add_argument("b", type=path_text, metavar="B", help="the other checkpoint")
+    _text_options(parser)
     parser.add_argument(
-        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+        "--vectors",
+        choices=("words", "texts", "pieces"),
+        default="words",
+        help="compare words (the mean over their pieces; the default), texts (the mean over all tokens), or word "
+        "pieces, for which both models need the same vocabulary",
+    )
+    parser.add_argument(
+        "--biased", action="store_true", help="use the estimate of Kornblith et al. 2019, which grows with the width"
+    )
+    parser.add_argument(
+        "--batch-size", type=whole_number, default=256, metavar="N", help="vectors of a batch (default: 256)"
+    )
+    _output_options(parser)
+
+
+def _text_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        type=path_text,
+        default="-",
+        metavar="FILE|-",
+        help="lines of text, or a table (default: standard input)",
+    )
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
+    )
+    parser.add_argument(
+        "--max-texts", type=whole_number, metavar="N", help="use the first N texts (default: all of them)"
+    )
+    parser.add_argument(
+        "--max-seq-length",
+        type=whole_number,
+        metavar="N",
+        help="longest sequence (default: all positions of the model)",
     )
 
 
@@ -103,7 +151,6 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         "--output", type=path_argument, metavar="FILE", help="write a page (.html) or all numbers (.json)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of the table")
-    base_option(parser)
     module_option(parser)
 
 
@@ -171,3 +218,44 @@ def _probe(options: argparse.Namespace) -> int:
         lambda: probing_page(report),
     )
     return OK
+
+
+def _cka(options: argparse.Namespace) -> int:
+    _check_output(options.output)
+    with without_collections(freeze=True):
+        from bert_lightning.interpretability.similarity import cka
+        from bert_lightning.reports.representation_pages import similarity_page
+        from bert_lightning.reports.representation_tables import similarity_facts, similarity_table
+
+    with checked_options(), item_progress("comparing", True, "texts") as counted:
+        report = cka(
+            options.a,
+            options.b,
+            counted(_texts(options)),
+            vectors=options.vectors,
+            debiased=not options.biased,
+            batch_size=options.batch_size,
+            max_seq_length=options.max_seq_length,
+            precision=options.precision,
+            allow_modules=options.allow_module,
+        )
+    _show(
+        options,
+        report.to_dict(),
+        lambda: [*similarity_facts(report), "", *similarity_table(report).lines()],
+        lambda: similarity_page(report),
+    )
+    return OK
+
+
+def _texts(options: argparse.Namespace) -> Iterator[str]:
+    """Return the first texts of the input."""
+    from itertools import islice
+
+    from bert_lightning.checks import RefusedValue
+    from bert_lightning.interpretability.feature_files import read_texts
+
+    if options.max_texts is not None and options.max_texts < 1:
+        raise RefusedValue("max_texts", options.max_texts, "be at least 1")
+    refuse_own_input([options.input], options.output)
+    return islice(read_texts(options.input, options.text_column), options.max_texts)

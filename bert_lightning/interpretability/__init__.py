@@ -7,8 +7,19 @@ from bert_lightning.lazy import exports
 if TYPE_CHECKING:
     from bert_lightning.interpretability.linear_probe import LinearProbe, fit_linear_probe
     from bert_lightning.interpretability.probing import Interval, LayerScores, ProbingReport, probe
+    from bert_lightning.interpretability.similarity import SimilarityReport, cka, linear_cka
 
-__all__ = ["Interval", "LayerScores", "LinearProbe", "ProbingReport", "fit_linear_probe", "probe"]
+__all__ = [
+    "Interval",
+    "LayerScores",
+    "LinearProbe",
+    "ProbingReport",
+    "SimilarityReport",
+    "cka",
+    "fit_linear_probe",
+    "linear_cka",
+    "probe",
+]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = exports(__name__, __file__)

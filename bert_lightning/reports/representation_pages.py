@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bert_lightning.interpretability.probing import ProbingReport
-from bert_lightning.reports.figures.layers import LayerCurve, curve_mark, draw_layer_curves
+from bert_lightning.interpretability.similarity import SimilarityReport
+from bert_lightning.reports.figures.layers import LayerCurve, curve_mark, draw_layer_curves, draw_layer_map
 from bert_lightning.reports.figures.svg import Style
-from bert_lightning.reports.representation_tables import TextTable, probing_facts, probing_table
+from bert_lightning.reports.representation_tables import (
+    TextTable,
+    probing_facts,
+    probing_table,
+    similarity_facts,
+    similarity_table,
+)
 from bert_lightning.reports.self_contained_page import self_contained_page
 
 
@@ -88,6 +95,22 @@ def probing_page(report: ProbingReport) -> str:
         probing_facts(report),
         figures,
         [TableSection("Scores of each layer", probing_table(report), caption)],
+    )
+
+
+def similarity_page(report: SimilarityReport) -> str:
+    """Return the map of all pairs of layers as an HTML page."""
+    width = "" if report.debiased else " Wide layers look alike with this estimate."
+    caption = (
+        "The darker a cell, the more alike two layers are: 1 if one is a rotation and a scale of the other, about 0 "
+        f"for unrelated ones.{width} Layer 0 is the embeddings."
+    )
+    return _page(
+        "Similarity of layers",
+        f"{report.a} and {report.b}",
+        similarity_facts(report),
+        [Figure(draw_layer_map(report.values, report.a, report.b), caption, is_map=True)],
+        [TableSection("CKA of each pair of layers", similarity_table(report))],
     )
 
 

@@ -1,11 +1,12 @@
 """Probing, similarity and neighbours as rows of text, the same in the terminal and on a page."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import isfinite, isnan
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from bert_lightning.interpretability.probing import Interval, ProbingReport
+from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.wording import count
 
 
@@ -77,6 +78,28 @@ def probing_table(report: ProbingReport) -> TextTable:
         for layer in report.layers
     ]
     return TextTable(("layer", *columns, "random encoder"), rows)
+
+
+def similarity_facts(report: SimilarityReport) -> list[str]:
+    """Return what was compared, and how, as sentences."""
+    estimate = "without bias" if report.debiased else "with the bias of wide layers (Kornblith et al. 2019)"
+    names = {"words": "word", "texts": "text", "pieces": "word piece"}
+    of_texts = "" if report.vectors == "texts" else f" of {count(report.num_texts, 'text')}"
+    return [
+        f"Rows: {report.a}. Columns: {report.b}.",
+        f"Linear CKA of {count(report.num_vectors, names[report.vectors])}{of_texts}, estimated {estimate}, in "
+        f"batches of {report.batch_size}.",
+    ]
+
+
+def similarity_table(report: SimilarityReport) -> TextTable:
+    """Return a row per layer of the first model, and a column per layer of the second."""
+    columns = ("layer", *(str(layer) for layer in range(len(report.values[0]))))
+    rows = [
+        (layer_name(layer), *("" if isnan(value) else f"{value:.2f}" for value in row))
+        for layer, row in enumerate(report.values)
+    ]
+    return TextTable(columns, rows)
 
 
 def _interval(interval: Interval, sign: str = "") -> str:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_lightning.reports.figures.scales import Scale
-from bert_lightning.reports.figures.svg import WIDTH, Style, axes, element, path, picture, title
+from bert_lightning.reports.figures.svg import WIDTH, Style, axes, element, fitting, path, picture, text, title
 
 _HEIGHT = 250.0
 _LEFT, _TOP = 44.0, 28.0
+# The narrowest cell with a text, and the value from which a cell is dark.
+_FEWEST_UNITS, _DARK = 23.0, 0.55
 # The most layers that have a label on an axis.
 _MOST_LABELS = 13
 
@@ -77,3 +79,46 @@ def curve_mark(style: Style) -> str:
     return element(
         "svg", line + mark, viewBox="0 0 26 12", width=26, height=12, class_=f"key {style.colour}", aria_hidden="true"
     )
+
+
+def draw_layer_map(values: Sequence[Sequence[float]], rows: str, columns: str) -> str:
+    """Return a map of values from 0 to 1 over the layers of two models, with the first row at the bottom.
+
+    The darkness of a cell is its value. A value that is not known is a stroke. Wide cells have their value as text.
+    """
+    num_rows, num_columns = len(values), len(values[0])
+    left, top = 34.0, 26.0
+    size = (WIDTH - left - 6) / num_columns
+    height = min(size, 26.0)
+    bottom = top + height * num_rows
+    parts = [text(2.0, 14.0, fitting(f"rows: layers of {rows}", WIDTH - 30, 13), class_="name")]
+    for row, of_row in enumerate(values):
+        down = bottom - height * (row + 1)
+        for column, value in enumerate(of_row):
+            parts.append(_cell(left + size * column, down, size, height, value, f"layers {row} and {column}"))
+    for layer, label in layer_labels(num_rows):
+        place = bottom - height * (layer + 0.5) + 3.8
+        parts.append(text(left - 6, place, label, text_anchor="end"))
+    for layer, label in layer_labels(num_columns):
+        parts.append(text(left + size * (layer + 0.5), bottom + 15, label, text_anchor="middle"))
+    words = fitting(f"columns: layers of {columns}", WIDTH - 30, 13)
+    parts.append(text(2.0, bottom + 34, words, class_="name"))
+    return picture(bottom + 42, f"similarity of the layers of {rows} and {columns}", parts)
+
+
+def _cell(left: float, top: float, width: float, height: float, value: float, names: str) -> str:
+    if not np.isfinite(value):
+        return element(
+            "path", title(f"{names}: not known"), d=f"M{left:.1f} {top:.1f}l{width:.1f} {height:.1f}", class_="axis"
+        )
+    shown = min(max(value, 0.0), 1.0)
+    words = title(f"{names}: {value:.4f}")
+    box = element(
+        "rect", words, x=left, y=top, width=width, height=height, class_="cell", fill_opacity=f"{shown:.3f}"
+    )
+    if width < _FEWEST_UNITS:
+        return box
+    # A dark cell has the colour of the page as its text.
+    tone = "on-dark" if shown > _DARK else "on-light"
+    middle = text(left + width / 2, top + height / 2 + 3.5, f"{value:.2f}", text_anchor="middle", class_=tone)
+    return box + middle
