@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_probe(commands)
     _add_cka(commands)
+    _add_neighbors(commands)
 
 
 def _add_probe(commands: Commands) -> None:
@@ -116,6 +117,46 @@ def _add_cka(commands: Commands) -> None:
         "--batch-size", type=whole_number, default=256, metavar="N", help="vectors of a batch (default: 256)"
     )
     _output_options(parser)
+
+
+def _add_neighbors(commands: Commands) -> None:
+    parser = commands.add(
+        "neighbors",
+        _neighbors,
+        "list what a model represents most like a word piece, a word in its context, or a text",
+        "Word pieces are compared with the whole vocabulary, words and texts with those of --input.",
+    )
+    parser.add_argument(
+        "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
+    )
+    parser.add_argument(
+        "--query",
+        nargs="+",
+        required=True,
+        metavar="TEXT",
+        help="word pieces such as river or ##ing; for words, a text with one word between asterisks, such as "
+        "'the *bank* of the river', or a word alone; for texts, texts",
+    )
+    parser.add_argument(
+        "--vectors",
+        choices=("pieces", "words", "texts"),
+        default="pieces",
+        help="compare embeddings of word pieces (the default), words in their context, or whole texts",
+    )
+    _text_options(parser)
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        type=whole_number,
+        default=[-1],
+        metavar="N",
+        help="for words and texts: one or more layers, where 0 is the embeddings and -1 the last block (default: -1)",
+    )
+    parser.add_argument(
+        "--number", type=whole_number, default=10, metavar="N", help="neighbours of each query (default: 10)"
+    )
+    _output_options(parser)
+    base_option(parser)
 
 
 def _text_options(parser: argparse.ArgumentParser) -> None:
@@ -259,3 +300,40 @@ def _texts(options: argparse.Namespace) -> Iterator[str]:
         raise RefusedValue("max_texts", options.max_texts, "be at least 1")
     refuse_own_input([options.input], options.output)
     return islice(read_texts(options.input, options.text_column), options.max_texts)
+
+
+def _neighbors(options: argparse.Namespace) -> int:
+    _check_output(options.output)
+    if options.vectors == "pieces":
+        for name, default in (("input", "-"), ("layers", [-1]), ("max_texts", None), ("max_seq_length", None)):
+            if getattr(options, name) != default:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(
+                    f"{option} does nothing with --vectors pieces, which are compared with the vocabulary"
+                )
+    with without_collections(freeze=True):
+        from bert_lightning.interpretability.neighbors import neighbors
+        from bert_lightning.reports.representation_pages import neighbors_page
+        from bert_lightning.reports.representation_tables import neighbors_facts, neighbors_tables
+
+    with checked_options(), item_progress("comparing", True, "texts") as counted:
+        report = neighbors(
+            options.checkpoint,
+            options.query,
+            counted(_texts(options)) if options.vectors != "pieces" else None,
+            vectors=options.vectors,
+            layers=options.layers,
+            number=options.number,
+            max_seq_length=options.max_seq_length,
+            precision=options.precision,
+            base=options.base,
+            allow_modules=options.allow_module,
+        )
+
+    def lines() -> Iterator[str]:
+        yield from neighbors_facts(report)
+        for title, table in neighbors_tables(report):
+            yield from ("", title, *table.lines())
+
+    _show(options, report.to_dict(), lines, lambda: neighbors_page(report))
+    return OK

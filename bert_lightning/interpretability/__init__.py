@@ -6,6 +6,7 @@ from bert_lightning.lazy import exports
 
 if TYPE_CHECKING:
     from bert_lightning.interpretability.linear_probe import LinearProbe, fit_linear_probe
+    from bert_lightning.interpretability.neighbors import Neighbor, Neighborhood, NeighborsReport, neighbors
     from bert_lightning.interpretability.probing import Interval, LayerScores, ProbingReport, probe
     from bert_lightning.interpretability.similarity import SimilarityReport, cka, linear_cka
 
@@ -13,11 +14,15 @@ __all__ = [
     "Interval",
     "LayerScores",
     "LinearProbe",
+    "Neighbor",
+    "Neighborhood",
+    "NeighborsReport",
     "ProbingReport",
     "SimilarityReport",
     "cka",
     "fit_linear_probe",
     "linear_cka",
+    "neighbors",
     "probe",
 ]
 

@@ -4,18 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from bert_lightning.interpretability.neighbors import NeighborsReport
 from bert_lightning.interpretability.probing import ProbingReport
 from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.reports.figures.layers import LayerCurve, curve_mark, draw_layer_curves, draw_layer_map
 from bert_lightning.reports.figures.svg import Style
 from bert_lightning.reports.representation_tables import (
     TextTable,
+    neighbors_facts,
+    neighbors_tables,
     probing_facts,
     probing_table,
     similarity_facts,
     similarity_table,
 )
 from bert_lightning.reports.self_contained_page import self_contained_page
+from bert_lightning.wording import count
+
+# Tables of a page, each of a query in a layer.
+_MOST_TABLES = 200
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,11 @@ class TableSection:
         title: the heading.
         table: the texts.
         caption: whole sentences.
-        of_words: whether the cells are texts and not numbers.
     """
 
     title: str
     table: TextTable
     caption: str = ""
-    of_words: bool = False
 
 
 def probing_page(report: ProbingReport) -> str:
@@ -102,16 +107,28 @@ def similarity_page(report: SimilarityReport) -> str:
     """Return the map of all pairs of layers as an HTML page."""
     width = "" if report.debiased else " Wide layers look alike with this estimate."
     caption = (
-        "The darker a cell, the more alike two layers are: 1 if one is a rotation and a scale of the other, about 0 "
-        f"for unrelated ones.{width} Layer 0 is the embeddings."
+        "The stronger the colour of a cell, the more alike two layers are: 1 if one is a rotation and a scale of the "
+        f"other, about 0 for unrelated ones.{width} Layer 0 is the embeddings."
     )
+    models, *facts = similarity_facts(report)
     return _page(
         "Similarity of layers",
-        f"{report.a} and {report.b}",
-        similarity_facts(report),
+        models,
+        facts,
         [Figure(draw_layer_map(report.values, report.a, report.b), caption, is_map=True)],
         [TableSection("CKA of each pair of layers", similarity_table(report))],
     )
+
+
+def neighbors_page(report: NeighborsReport) -> str:
+    """Return the neighbours of all queries as an HTML page."""
+    caption = "In brackets: mean and standard deviation of the cosines of all candidates."
+    sections = [TableSection(title, table, caption) for title, table in neighbors_tables(report)]
+    left_out = len(sections) - _MOST_TABLES
+    facts = neighbors_facts(report)
+    if left_out > 0:
+        facts.append(f"{count(left_out, 'table')} more did not fit on this page; JSON has all of them.")
+    return _page("Nearest neighbours", report.checkpoint, facts, [], sections[:_MOST_TABLES])
 
 
 def _over_seeds(name: str, values: Sequence[Sequence[float]], style: Style) -> LayerCurve:

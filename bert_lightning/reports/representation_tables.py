@@ -5,6 +5,7 @@ from math import isfinite, isnan
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from bert_lightning.interpretability.neighbors import NeighborsReport
 from bert_lightning.interpretability.probing import Interval, ProbingReport
 from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.wording import count
@@ -16,13 +17,15 @@ class TextTable(NamedTuple):
     Attributes:
         columns: the names of the columns, of which the first names the row.
         rows: their texts.
+        of_numbers: whether the other columns are numbers, which are aligned to the right.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    of_numbers: bool = True
 
     def lines(self) -> Iterator[str]:
-        """Yield the table as aligned lines, numbers to the right.
+        """Yield the table as aligned lines.
 
         >>> print(*TextTable(["layer", "score"], [["embeddings", "0.5"], ["1", "0.75"]]).lines(), sep="\\n")
         layer       score
@@ -32,7 +35,8 @@ class TextTable(NamedTuple):
         everything = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
         for name, *values in everything:
-            cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
+            side = ">" if self.of_numbers else "<"
+            cells = [f"{value:{side}{width}}" for value, width in zip(values, widths[1:], strict=True)]
             yield "  ".join([f"{name:<{widths[0]}}", *cells]).rstrip()
 
 
@@ -100,6 +104,24 @@ def similarity_table(report: SimilarityReport) -> TextTable:
         for layer, row in enumerate(report.values)
     ]
     return TextTable(columns, rows)
+
+
+def neighbors_facts(report: NeighborsReport) -> list[str]:
+    """Return what was compared, as sentences."""
+    names = {"words": "word in its context", "texts": "text", "pieces": "embedding of a word piece"}
+    return [f"Each query is compared with {report.num_candidates:,} vectors, each of one {names[report.vectors]}."]
+
+
+def neighbors_tables(report: NeighborsReport) -> Iterator[tuple[str, TextTable]]:
+    """Yield a title and a table for each query and layer."""
+    with_context = report.vectors == "words"
+    for each in report.neighborhoods:
+        layer = "" if report.vectors == "pieces" else f", layer {each.layer}"
+        title = f"{each.query}{layer} (all: {each.mean:.3f} ± {each.deviation:.3f})"
+        rows = [
+            (f"{near.cosine:.4f}", near.name, *([near.context] if with_context else [])) for near in each.neighbors
+        ]
+        yield title, TextTable(("cosine", report.vectors[:-1], *(["context"] if with_context else [])), rows, False)
 
 
 def _interval(interval: Interval, sign: str = "") -> str:

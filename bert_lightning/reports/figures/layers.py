@@ -10,8 +10,9 @@ from bert_lightning.reports.figures.svg import WIDTH, Style, axes, element, fitt
 
 _HEIGHT = 250.0
 _LEFT, _TOP = 44.0, 28.0
-# The narrowest cell with a text, and the value from which a cell is dark.
-_FEWEST_UNITS, _DARK = 23.0, 0.55
+# The narrowest cell with a text, and the values from which text of the page's colour is easier to read than ink: in
+# light mode, and in dark mode.
+_FEWEST_UNITS, _STRONG, _MIDDLE = 23.0, 0.67, 0.48
 # The most layers that have a label on an axis.
 _MOST_LABELS = 13
 
@@ -84,7 +85,8 @@ def curve_mark(style: Style) -> str:
 def draw_layer_map(values: Sequence[Sequence[float]], rows: str, columns: str) -> str:
     """Return a map of values from 0 to 1 over the layers of two models, with the first row at the bottom.
 
-    The darkness of a cell is its value. A value that is not known is a stroke. Wide cells have their value as text.
+    The strength of a cell's colour is its value. A value that is not known is a stroke. Wide cells have their value
+    as text.
     """
     num_rows, num_columns = len(values), len(values[0])
     left, top = 34.0, 26.0
@@ -108,9 +110,8 @@ def draw_layer_map(values: Sequence[Sequence[float]], rows: str, columns: str) -
 
 def _cell(left: float, top: float, width: float, height: float, value: float, names: str) -> str:
     if not np.isfinite(value):
-        return element(
-            "path", title(f"{names}: not known"), d=f"M{left:.1f} {top:.1f}l{width:.1f} {height:.1f}", class_="axis"
-        )
+        stroke = f"M{left:.1f} {top:.1f}l{width:.1f} {height:.1f}"
+        return element("path", title(f"{names}: not known"), d=stroke, class_="axis")
     shown = min(max(value, 0.0), 1.0)
     words = title(f"{names}: {value:.4f}")
     box = element(
@@ -118,7 +119,6 @@ def _cell(left: float, top: float, width: float, height: float, value: float, na
     )
     if width < _FEWEST_UNITS:
         return box
-    # A dark cell has the colour of the page as its text.
-    tone = "on-dark" if shown > _DARK else "on-light"
+    tone = "on-strong" if shown > _STRONG else "on-middle" if shown > _MIDDLE else "on-weak"
     middle = text(left + width / 2, top + height / 2 + 3.5, f"{value:.2f}", text_anchor="middle", class_=tone)
     return box + middle
