@@ -332,8 +332,8 @@ def _neighbors(options: argparse.Namespace) -> int:
 
     def lines() -> Iterator[str]:
         yield from neighbors_facts(report)
-        for title, table in neighbors_tables(report):
-            yield from ("", title, *table.lines())
+        for title, everything, table in neighbors_tables(report):
+            yield from ("", f"{title} (all: {everything})", *table.lines())
 
     _show(options, report.to_dict(), lines, lambda: neighbors_page(report))
     return OK

@@ -122,8 +122,10 @@ def similarity_page(report: SimilarityReport) -> str:
 
 def neighbors_page(report: NeighborsReport) -> str:
     """Return the neighbours of all queries as an HTML page."""
-    caption = "In brackets: mean and standard deviation of the cosines of all candidates."
-    sections = [TableSection(title, table, caption) for title, table in neighbors_tables(report)]
+    sections = [
+        TableSection(title, table, f"The cosines of all candidates are {everything} (mean ± standard deviation).")
+        for title, everything, table in neighbors_tables(report)
+    ]
     left_out = len(sections) - _MOST_TABLES
     facts = neighbors_facts(report)
     if left_out > 0:

@@ -112,16 +112,20 @@ def neighbors_facts(report: NeighborsReport) -> list[str]:
     return [f"Each query is compared with {report.num_candidates:,} vectors, each of one {names[report.vectors]}."]
 
 
-def neighbors_tables(report: NeighborsReport) -> Iterator[tuple[str, TextTable]]:
-    """Yield a title and a table for each query and layer."""
+def neighbors_tables(report: NeighborsReport) -> Iterator[tuple[str, str, TextTable]]:
+    """Yield a title, the cosines of all candidates, and a table for each query and layer."""
     with_context = report.vectors == "words"
     for each in report.neighborhoods:
         layer = "" if report.vectors == "pieces" else f", layer {each.layer}"
-        title = f"{each.query}{layer} (all: {each.mean:.3f} ± {each.deviation:.3f})"
+        everything = f"{each.mean:.3f} ± {each.deviation:.3f}"
         rows = [
             (f"{near.cosine:.4f}", near.name, *([near.context] if with_context else [])) for near in each.neighbors
         ]
-        yield title, TextTable(("cosine", report.vectors[:-1], *(["context"] if with_context else [])), rows, False)
+        yield (
+            f"{each.query}{layer}",
+            everything,
+            TextTable(("cosine", report.vectors[:-1], *(["context"] if with_context else [])), rows, False),
+        )
 
 
 def _interval(interval: Interval, sign: str = "") -> str:
