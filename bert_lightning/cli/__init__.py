@@ -22,6 +22,7 @@ from bert_lightning.cli import (
     interpretation,
     prediction,
     publishing,
+    representations,
     scoring,
     studies,
     training,
@@ -37,7 +38,10 @@ from bert_lightning.version import __version__
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
-_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power")
+_PRINTING = (
+    *("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power"),
+    *("probe", "cka", "neighbors"),
+)
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -255,7 +259,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser)
-    for family in (corpora, experiments, training, studies, views, scoring, prediction, interpretation, publishing):
+    for family in (
+        corpora,
+        experiments,
+        training,
+        studies,
+        views,
+        scoring,
+        prediction,
+        interpretation,
+        representations,
+        publishing,
+    ):
         family.add(commands)
     commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

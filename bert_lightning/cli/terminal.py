@@ -62,15 +62,15 @@ def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int],
 
 
 @contextmanager
-def item_progress(text: str, enabled: bool) -> Iterator[Counted]:
-    """Show a count of items on standard error, if that is a terminal.
+def item_progress(text: str, enabled: bool, unit: str = "examples") -> Iterator[Counted]:
+    """Show a count of items, which are called `unit`, on standard error, if that is a terminal.
 
     Yields:
         A function that passes items on and counts them.
     """
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(text), TextColumn("{task.completed:,} examples"), TimeElapsedColumn())
+    columns = (TextColumn(text), TextColumn(f"{{task.completed:,}} {unit}"), TimeElapsedColumn())
     shown = enabled and sys.stderr.isatty()
     with Progress(*columns, transient=True, disable=not shown, console=console()) as progress:
         bar = progress.add_task("", total=None)
@@ -151,9 +151,18 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 def print_json(values: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     """Print an indented JSON object or a list of some. A number that is not finite becomes null."""
+    print(_json_text(values))
+
+
+def write_json(values: Mapping[str, object], output: Path) -> None:
+    """Write an indented JSON object to a file atomically, as `print_json` prints it."""
+    write_lines([_json_text(values), "\n"], output)
+
+
+def _json_text(values: Mapping[str, object] | Sequence[Mapping[str, object]]) -> str:
     import json
 
-    print(json.dumps(_finite(values), indent=2))
+    return json.dumps(_finite(values), indent=2)
 
 
 def _finite(value: object) -> object:

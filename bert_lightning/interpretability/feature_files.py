@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_lightning.checkpoints.files import write_atomically, write_safetensors
-from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.data.reading.lines import STANDARD_INPUT, named, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import column, is_table, read_rows
@@ -65,12 +64,12 @@ def write_features(
     """
     if output.suffix not in (".safetensors", ".parquet"):
         raise InputError(f"--output is {output}; features end in .safetensors or .parquet")
-    extractor = FeatureExtractor(read_checkpoint(checkpoint, base), precision=precision)
+    extractor = FeatureExtractor.open(checkpoint, precision=precision, base=base, allow_modules=allow_modules)
     names = ["pooler"] if form == "pooler" else [f"layer_{layer}" for layer in extractor.layers(layers)]
     texts: list[str] = []
 
     def read() -> Iterator[str]:
-        for text in _read_texts(source, text_column):
+        for text in read_texts(source, text_column):
             if output.suffix == ".parquet":
                 texts.append(text)
             yield text
@@ -84,7 +83,12 @@ def write_features(
     return f"{count(number, 'text')}, {', '.join(names)}, {width} wide: {output}"
 
 
-def _read_texts(source: str, text_column: str) -> Iterator[str]:
+def read_texts(source: str, text_column: str) -> Iterator[str]:
+    """Read the texts of a table or the lines of a file or of standard input (`-`).
+
+    Raises:
+        InputError: the source cannot be read, lacks the column, or holds no text.
+    """
     if source != STANDARD_INPUT and is_table(source):
         texts = (column(row, text_column) for row in read_rows(source))
     else:

@@ -1,17 +1,25 @@
 """Features, which are the hidden states of any checkpoint's encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.reading import read_checkpoint
+from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
+from bert_lightning.model.encoder_output import EncoderOutput
+from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.predictor import (
     BATCH_SIZE,
     InferencePrecision,
@@ -64,19 +72,71 @@ class FeatureExtractor:
         # The encoder of a model that was trained without a pooler gets random weights for it.
         self._has_pooler = "encoder.pooler.weight" in checkpoint.tensors
 
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path,
+        device: str | None = None,
+        *,
+        precision: InferencePrecision = "32",
+        base: str | Path | None = None,
+        allow_modules: Sequence[str] = (),
+    ) -> Self:
+        """Read a checkpoint and make its extractor; the arguments are those of `load`.
+
+        Raises:
+            InputError: as for the class, or the model needs a module that is not allowed.
+            CheckpointError: there is no readable checkpoint at the path.
+        """
+        read = read_checkpoint(checkpoint, base)
+        allowed = [allow_modules] if isinstance(allow_modules, str) else allow_modules
+        import_code_of(read, allowed, needs_task=False)
+        return cls(read, device, precision)
+
+    def with_random_weights(self, seed: int) -> Self:
+        """Return the extractor of an untrained encoder of the same architecture and vocabulary."""
+        other = copy(self)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = BertEncoder(self.encoder.config).eval()
+        other.encoder = encoder.to(self.device, self.encoder.embeddings.word.weight.dtype)
+        return other
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers with hidden states: the embeddings and the blocks."""
+        return self.encoder.config.num_hidden_layers + 1
+
     def layers(self, numbers: Sequence[int]) -> list[int]:
         """Return layers as numbers from 0: 0 is the embeddings, 1 the first block, and -1 the last one.
 
         Raises:
             InputError: there is no such layer.
         """
-        total = self.encoder.config.num_hidden_layers + 1
+        total = self.num_layers
         for layer in numbers:
             if not -total <= layer < total:
                 raise InputError(
                     f"layer is {layer}; {self.path} has 0 (embeddings) to {total - 1}, or -{total} to -1 from the top"
                 )
         return [layer % total for layer in numbers]
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute without gradients, in the precision of the extractor; one context should span many batches."""
+        with inference(self.device, self._bfloat16), self.encoder.without_padding():
+            yield
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """Return the hidden states of a batch at every layer, (layers, B, S, H), on the CPU, in 32 or 64 bits."""
+        states = self._outputs(batch).hidden_states
+        assert states is not None
+        return torch.stack([state if state.dtype == torch.float64 else state.float() for state in states]).cpu()
+
+    def _outputs(self, batch: Batch) -> EncoderOutput:
+        inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
+        output: EncoderOutput = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
+        return output
 
     def extract(
         self,
@@ -110,7 +170,7 @@ class FeatureExtractor:
             ids, _ = encode_texts(self.tokenizer, block, None, limit)
             order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
             features: dict[int, Features] = {}
-            with inference(self.device, self._bfloat16), self.encoder.without_padding():
+            with self.computing():
                 for start in range(0, len(order), batch_size):
                     chosen = order[start : start + batch_size]
                     of_batch = self._batch([ids[n] for n in chosen], numbers, form, limit)
@@ -119,8 +179,7 @@ class FeatureExtractor:
 
     def _batch(self, ids: list[list[int]], layers: list[int], form: FeatureForm, limit: int) -> Iterator[Features]:
         batch = text_batch(self.tokenizer, ids, None, limit)
-        inputs = batch["input_ids"], batch["token_type_ids"], batch["attention_mask"]
-        output = self.encoder(*move_data_to_device(inputs, self.device), output_hidden_states=True)
+        output = self._outputs(batch)
         assert output.hidden_states is not None
         states = torch.stack([output.hidden_states[layer] for layer in layers], 1).float().cpu().numpy()
         pooled = output.pooler_output.float().cpu().numpy()

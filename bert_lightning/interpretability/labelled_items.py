@@ -1,0 +1,223 @@
+"""Words or texts with one label each, as a task reads them, and their vectors at every layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bert_lightning.checks import nearest
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.config.layers import Overrides, Source, override_layer
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.errors import InputError
+from bert_lightning.interpretability.features import FeatureExtractor
+from bert_lightning.interpretability.pooled_states import Pooling, Stretch, pooled_states
+from bert_lightning.model.losses import IGNORED
+from bert_lightning.runs.predictor import BATCH_SIZE
+from bert_lightning.runs.scoring import run_directory_of
+from bert_lightning.tasks.catalogue import TASKS
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
+from bert_lightning.tasks.fine_tuning.texts import TextSplit
+from bert_lightning.tasks.text_classification.data import TextClassificationDataModule
+from bert_lightning.tasks.token_classification.data import EncodedWords, TokenClassificationDataModule
+
+Item = Literal["word", "text"]
+PROBED_TASKS: dict[str, Item] = {"text-classification": "text", "token-classification": "word"}
+"""The tasks that have one label per item -> the name of an item."""
+# The keys of an experiment that a probe reads.
+_READ = ("task", "data", "modules")
+
+
+@dataclass(frozen=True)
+class LabelledItems:
+    """Items of one split.
+
+    Attributes:
+        split: the texts and their sequences.
+        places: the sequence of each item, and the position and number of its word pieces there.
+        labels: (N,) label ids; -1 for a label that training lacks.
+        texts: (N,) the number of the text that each item belongs to.
+        types: (N,) what each item is: the word, or the whole text, in lower case if the model reads it so.
+    """
+
+    split: EncodedSplit[Any]
+    places: Sequence[Stretch]
+    labels: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    types: Sequence[str]
+
+    def vectors(self, extractor: FeatureExtractor, pooling: Pooling) -> Tensor:
+        """Return the vectors of all items at every layer, (layers, N, H)."""
+        items_of: dict[int, list[int]] = {}
+        for item, place in enumerate(self.places):
+            items_of.setdefault(place.row, []).append(item)
+        # Sequences of about the same length are computed together.
+        order = [number for number in self.split.by_length.tolist() if number in items_of]
+        vectors: Tensor | None = None
+        with extractor.computing():
+            for start in range(0, len(order), BATCH_SIZE):
+                numbers = order[start : start + BATCH_SIZE]
+                states = extractor.hidden_states(self.split.batch(np.array(numbers)))
+                items = [(row, item) for row, number in enumerate(numbers) for item in items_of[number]]
+                if vectors is None:
+                    vectors = states.new_empty(len(states), len(self.labels), states.shape[3])
+                stretches = [self.places[item]._replace(row=row) for row, item in items]
+                vectors[:, [item for _, item in items]] = pooled_states(states, stretches, pooling)
+        assert vectors is not None, "splits without items are refused"
+        return vectors
+
+    def only(self, kept: NDArray[np.bool_]) -> "LabelledItems":
+        """Return some of the items, (N,) as a mask."""
+        numbers = np.flatnonzero(kept).tolist()
+        return LabelledItems(
+            self.split,
+            [self.places[n] for n in numbers],
+            self.labels[kept],
+            self.texts[kept],
+            [self.types[n] for n in numbers],
+        )
+
+
+class ProbingData(NamedTuple):
+    """The data of a probe."""
+
+    task: str
+    labels: Sequence[str]
+    train: LabelledItems
+    validation: LabelledItems
+
+
+def read_probing_data(
+    checkpoint: str | Path,
+    extractor: FeatureExtractor,
+    experiment: Source | Sequence[Source],
+    overrides: Overrides,
+    max_items: int,
+    leave_out: Sequence[str],
+    seed: int,
+    allow_modules: Sequence[str] = (),
+) -> ProbingData:
+    """Read the training and validation split of an experiment, or of a checkpoint's own run.
+
+    Args:
+        checkpoint: the model; if it lies in a run directory, that run's data are the default.
+        extractor: has its tokenizer.
+        experiment: files or values that have `task` and `data`; other sections are read and not used.
+        overrides: keys on top.
+        max_items: of each split, texts are drawn until they have so many items.
+        leave_out: labels whose items are left out.
+        seed: of the drawing.
+        allow_modules: modules that may register a data set.
+
+    Raises:
+        InputError: the task has no label per word or text, or the data cannot be read.
+    """
+    task, settings = _settings(checkpoint, experiment, overrides, allow_modules)
+    if settings.max_seq_length > extractor.encoder.config.max_position_embeddings:
+        raise InputError(
+            f"data.max_seq_length {settings.max_seq_length} is more than the model's positions "
+            f"({extractor.encoder.config.max_position_embeddings})"
+        )
+    tokenizer = extractor.tokenizer
+    module: TextClassificationDataModule | TokenClassificationDataModule
+    if task == "text-classification":
+        if settings.kind != "single-label":
+            raise InputError(f"data.problem is {settings.kind}; a probe predicts one label per text (single-label)")
+        module = TextClassificationDataModule(settings, tokenizer)
+    else:
+        module = TokenClassificationDataModule(settings, tokenizer)
+    if "validation" not in module.splits:
+        raise InputError("data.validation is not set: a probe is scored on examples that it was not fitted to")
+    left_out = _ids(leave_out, module.labels)
+    lowercase = tokenizer.vocabulary.lowercase is not False
+
+    def items(name: str) -> LabelledItems:
+        found = _items(module.splits[name], lowercase)
+        found = _drawn(found.only(~np.isin(found.labels, left_out)), max_items, seed)
+        if not (found.labels >= 0).any():
+            raise InputError(f"no {PROBED_TASKS[task]} of data.{name} is left without the labels of leave_out")
+        return found
+
+    return ProbingData(task, module.labels, items("train"), items("validation"))
+
+
+def _ids(names: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Return the ids of labels.
+
+    Raises:
+        InputError: there is no such label.
+    """
+    for name in names:
+        if name not in labels:
+            raise InputError(f"leave_out has {name!r}, which is no label{nearest(name, labels)}")
+    return [labels.index(name) for name in names]
+
+
+def _settings(
+    checkpoint: str | Path, experiment: Source | Sequence[Source], overrides: Overrides, allow_modules: Sequence[str]
+) -> tuple[str, Any]:
+    """Return the task and its data settings.
+
+    Raises:
+        InputError: they are incomplete or wrong, another key is set on the command line, or the task is not probed.
+    """
+    _, given = override_layer(overrides)
+    for key in given:
+        if key not in _READ:
+            raise InputError(f"probe reads the keys {', '.join(_READ)}, and {key!r} would do nothing")
+    files = [experiment] if isinstance(experiment, str | Path | Mapping) else [*experiment]
+    below: dict[str, Any] = {"experiment": "probe", "model": {"size": "tiny"}, "trainer": {"max_steps": 1}}
+    data = given.get("data")
+    named = STANDARD_SETS.get(str(data.get("dataset"))) if isinstance(data, dict) else None
+    directory = run_directory_of(Path(checkpoint)) if not files and not given else None
+    if directory is not None:
+        saved = directory.read_config()
+        below |= {key: saved[key] for key in _READ if key in saved}
+    elif named is not None and not files:
+        below["task"] = named.task
+    elif not files and not given:
+        raise InputError(
+            f"{checkpoint} is not part of a run directory: name the data, such as --data.dataset conll2003-ner"
+        )
+    read = load_experiment(files, overrides, below, allow_modules)
+    if read.task not in PROBED_TASKS:
+        known = " and ".join(name for name in TASKS if name in PROBED_TASKS)
+        raise InputError(f"task is {read.task}; a probe needs one label per text or word, which {known} have")
+    # The checkpoint's tokenizer reads the data.
+    return read.task, replace(read.data, tokenizer=None)
+
+
+def _drawn(items: LabelledItems, max_items: int, seed: int) -> LabelledItems:
+    """Return the items of texts that are drawn until they have `max_items` items."""
+    if len(items.labels) <= max_items:
+        return items
+    texts, num_items = np.unique(items.texts, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    num_texts = int(np.searchsorted(num_items[order].cumsum(), max_items)) + 1
+    return items.only(np.isin(items.texts, texts[order[:num_texts]]))
+
+
+def _items(split: EncodedSplit[Any], lowercase: bool) -> LabelledItems:
+    """Return the items of a split, in the order of its sequences."""
+    if isinstance(split, EncodedWords):
+        places, words, labels = [], [], []
+        for row, window in enumerate(split.windows):
+            labels.append(split.batch(np.array([row]))["labels"][0].numpy())
+            places += [Stretch(row, *place) for place in zip(window.positions, window.num_pieces, strict=True)]
+            words += [split.examples[window.sentence].words[word] for word in window.words]
+        ids = np.concatenate(labels)
+        ids = np.where(ids == IGNORED, -1, ids)
+        texts = np.repeat([window.sentence for window in split.windows], [len(each) for each in labels])
+    else:
+        assert isinstance(split, TextSplit)
+        assert split.labels is not None
+        num_special = 2 if split.seconds is None else 3
+        places = [Stretch(row, 0, int(length) + num_special) for row, length in enumerate(split.lengths)]
+        ids, texts = split.labels, np.arange(len(split.examples))
+        words = ["\t".join([each.text, *([each.text_pair] if each.text_pair else [])]) for each in split.examples]
+    types = [word.lower() for word in words] if lowercase else words
+    return LabelledItems(split, places, ids.astype(np.int64), texts.astype(np.int64), types)
