@@ -94,6 +94,11 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
             super()._read_later(split)
         self.splits[split] = self._encode(split, self._read(split)[split])
 
+    @property
+    def further_texts(self) -> Sequence[str]:
+        """The texts besides those of examples that sequences and labels consist of; a new vocabulary needs them."""
+        return ()
+
     def has_split(self, split: str) -> bool:
         """Return whether a split has been read."""
         return split in self.splits
