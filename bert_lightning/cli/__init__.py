@@ -27,7 +27,19 @@ from bert_lightning.version import __version__
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
-_PRINTING = ("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power")
+_PRINTING = (
+    "instances",
+    "keys",
+    "validate",
+    "test",
+    "score",
+    "predict",
+    "classify",
+    "doctor",
+    "runs",
+    "compare",
+    "power",
+)
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 

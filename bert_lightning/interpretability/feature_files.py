@@ -70,7 +70,7 @@ def write_features(
     texts: list[str] = []
 
     def read() -> Iterator[str]:
-        for text in _read_texts(source, text_column):
+        for text in read_texts(source, text_column):
             if output.suffix == ".parquet":
                 texts.append(text)
             yield text
@@ -84,7 +84,12 @@ def write_features(
     return f"{count(number, 'text')}, {', '.join(names)}, {width} wide: {output}"
 
 
-def _read_texts(source: str, text_column: str) -> Iterator[str]:
+def read_texts(source: str, text_column: str) -> Iterator[str]:
+    """Read the texts of a table or the lines of a file or of standard input (`-`).
+
+    Raises:
+        InputError: the source cannot be read, lacks the column, or holds no text.
+    """
     if source != STANDARD_INPUT and is_table(source):
         texts = (column(row, text_column) for row in read_rows(source))
     else:
