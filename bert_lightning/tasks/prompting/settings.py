@@ -1,7 +1,7 @@
 """Settings of the cloze task."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 from bert_lightning.checks import RefusedValue
 from bert_lightning.tasks.prompting.patterns import Pattern, read_pattern
@@ -25,7 +25,7 @@ class ClozeData(TextClassificationData):
     """
 
     pattern: str | None = None
-    verbalizer: dict[str, Any] = field(default_factory=dict)
+    verbalizer: dict[str, str | list[str]] = field(default_factory=dict)
     calibration: list[str] | None = None
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lightning.checkpoints.tokenizers.tokenizer_files import Vocabulary
+from bert_lightning.config.experiment import load_experiment
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.encoding import pair_lengths
 from bert_lightning.errors import InputError
@@ -151,3 +152,39 @@ def test_a_split_knows_where_its_masks_are_in_every_batch(words):
         assert len(batch["masked_positions"]) == 2 * len(numbers)
     part = split.part(split.by_length[[0, 2]])
     assert part.masks.tolist() == split.masks[split.by_length[[0, 2]]].tolist()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["--data.verbalizer={places: house, animals: 'no', nature: ['off', 'null']}"],
+        [
+            "--data.verbalizer.animals=no",
+            "--data.verbalizer.nature=['off', 'null']",
+            "--data.verbalizer.places=house",
+        ],
+    ],
+)
+def test_words_that_yaml_reads_as_truth_values_are_words_in_quotes_and_on_the_command_line(overrides):
+    values = {
+        "experiment": "words",
+        "task": "cloze",
+        "model": {"size": "tiny"},
+        "trainer": {"max_steps": 1},
+        "data": {
+            "train": "x",
+            "pattern": "{text}: {mask}",
+            "verbalizer": {"animals": "no", "nature": ["off", "null"]},
+        },
+    }
+    experiment = load_experiment([], overrides, values)
+    assert experiment.data.verbalizer | {"places": "house"} == {
+        "animals": "no",
+        "nature": ["off", "null"],
+        "places": "house",
+    }
+    assert experiment.data.cloze.text == "{text}: {mask}"
+    assert load_experiment([], [], experiment.to_dict()) == experiment
+    pattern = ["--data.pattern={text} It was {mask}."]
+    assert load_experiment([], pattern, values).data.pattern == "{text} It was {mask}."
