@@ -5,6 +5,7 @@
 - `search` searches the settings of a study, as the command does, and returns its record.
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
 - `load` opens a trained run or checkpoint as a `Predictor` for raw input, several tuned runs as a `TunedPredictor`.
+- `zero_shot` opens any pre-trained checkpoint, to sort texts into labels that it was not trained for.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
 - `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bert_lightning.data.datasets.registration import register_dataset
     from bert_lightning.runs.predictor import Predictor, TunedPredictor, load
     from bert_lightning.runs.python import Run, build, fit
+    from bert_lightning.runs.zero_shot import ZeroShot, zero_shot
     from bert_lightning.studies.ablation import ablate
     from bert_lightning.studies.search.searching import search
     from bert_lightning.tasks.catalogue import register_task
@@ -34,6 +36,7 @@ __all__ = [
     "Run",
     "TaskSpec",
     "TunedPredictor",
+    "ZeroShot",
     "__version__",
     "ablate",
     "build",
@@ -48,6 +51,7 @@ __all__ = [
     "register_task",
     "search",
     "tasks",
+    "zero_shot",
 ]
 
 # torch reads how threads wait when it is loaded. The command begins here too.

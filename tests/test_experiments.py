@@ -28,6 +28,7 @@ def test_there_are_experiment_files():
 def test_every_experiment_file_loads_strictly(path, monkeypatch):
     monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
     monkeypatch.setenv("BERT_ENCODER", "/encoder")
+    monkeypatch.setenv("BERT_MLM_ENCODER", "/mlm-encoder")
     experiment = load_experiment([path])
     assert load_experiment([], below=experiment.to_dict()).identity == experiment.identity
 
@@ -36,6 +37,7 @@ def test_every_experiment_file_loads_strictly(path, monkeypatch):
 def test_every_ready_study_asks_a_question_and_each_of_its_runs_loads_strictly(path, monkeypatch):
     monkeypatch.setenv("BERT_LIGHTNING_DATA", "/data")
     monkeypatch.setenv("BERT_ENCODER", "/encoder")
+    monkeypatch.setenv("BERT_MLM_ENCODER", "/mlm-encoder")
     study = read_study(path)
     assert study.question.endswith("?")
     if study.search is not None:

@@ -39,7 +39,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _TRAINING = ("fit", "reproduce", "ablate", "search")
 # The result of these commands is their output, unless --output names a file.
 _PRINTING = (
-    *("instances", "keys", "validate", "test", "score", "predict", "doctor", "runs", "compare", "power"),
+    *("instances", "keys", "validate", "test", "score", "predict", "classify", "doctor", "runs", "compare", "power"),
     *("probe", "cka", "neighbors"),
 )
 

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bert_lightning.cli.parsing import (
     Commands,
@@ -22,6 +22,7 @@ def add(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_predict(commands)
     _add_features(commands)
+    _add_classify(commands)
 
 
 def _add_predict(commands: Commands) -> None:
@@ -89,6 +90,53 @@ def _add_features(commands: Commands) -> None:
     )
 
 
+def _add_classify(commands: Commands) -> None:
+    parser = commands.add(
+        "classify",
+        _classify,
+        "sort texts into labels that a model was not trained for",
+        "Reads any checkpoint with a vocabulary, and writes JSON lines with a label and the probabilities of all.",
+    )
+    parser.add_argument(
+        "--checkpoint", type=path_text, required=True, metavar="RUN_OR_CKPT", help="any checkpoint that can be read"
+    )
+    base_option(parser)
+    module_option(parser)
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="LABEL",
+        help="two labels or more; LABEL=WORD if another word stands for it, LABEL=WORD,WORD if several do",
+    )
+    parser.add_argument(
+        "--by",
+        choices=("masked-words", "nsp", "entailment"),
+        help="ask by the masked-language-model head, the next-sentence head, or a classifier of pairs with a label "
+        "entailment (default: the first of these that the model has: masked-words, entailment, nsp)",
+    )
+    parser.add_argument(
+        "--pattern",
+        metavar="TEXT",
+        help="with masked-words a pattern such as '{text} It was {mask}.' (the default), otherwise the sentence of a "
+        "label, such as 'This example is {label}.'",
+    )
+    parser.add_argument(
+        "--calibration",
+        nargs="+",
+        metavar="TEXT",
+        help="with masked-words: texts without content, by whose probabilities all others are divided, such as "
+        "'N/A' '[MASK]' ''",
+    )
+    _input_option(parser)
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
+    )
+    parser.add_argument(
+        "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
+    )
+
+
 def _input_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -134,6 +182,47 @@ def _predict(options: argparse.Namespace) -> int:
     if is_empty:
         logging.warning("%s: the input holds nothing to predict", named([options.input]))
     return OK
+
+
+def _classify(options: argparse.Namespace) -> int:
+    import json
+
+    with without_collections(freeze=True):
+        from bert_lightning.interpretability.feature_files import read_texts
+        from bert_lightning.runs.zero_shot import zero_shot
+
+    refuse_own_input([options.input], options.output)
+    labels, words = _labels_and_words(options.labels)
+    model = zero_shot(options.checkpoint, base=options.base, allow_modules=options.allow_module)
+    with item_progress("classifying", options.output is not None) as counted:
+        found = model.classified(
+            read_texts(options.input, options.text_column),
+            labels,
+            by=options.by,
+            pattern=options.pattern,
+            verbalizer=words,
+            calibration=options.calibration,
+        )
+        lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in counted(found))
+        write_lines(lines, options.output)
+    return OK
+
+
+def _labels_and_words(options: Sequence[str]) -> tuple[list[str], dict[str, list[str] | str]]:
+    """Return the labels, and the words of those that have some.
+
+    >>> _labels_and_words(["bad", "good=great", "other=neutral,plain"])
+    (['bad', 'good', 'other'], {'good': 'great', 'other': ['neutral', 'plain']})
+    """
+    labels: list[str] = []
+    words: dict[str, list[str] | str] = {}
+    for option in options:
+        label, has_words, of_label = option.partition("=")
+        labels.append(label)
+        if has_words:
+            several = of_label.split(",")
+            words[label] = several if len(several) > 1 else of_label
+    return labels, words
 
 
 def _features(options: argparse.Namespace) -> int:

@@ -46,7 +46,10 @@ def check_sequence(experiment: Any, spec: TaskSpec, tables: Tables, faults: list
 
 def separable(data: Any) -> bool:
     """Return whether a name can be put before the labels of a task."""
-    return hasattr(data, _PREFIX) and getattr(data, "kind", None) == "single-label"
+    # The words of a cloze tell its labels apart, not their names.
+    return (
+        hasattr(data, _PREFIX) and getattr(data, "kind", None) == "single-label" and not hasattr(data, "verbalizer")
+    )
 
 
 def data_of_tasks(

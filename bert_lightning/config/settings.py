@@ -258,7 +258,7 @@ def typed_value(value: object, hint: Any, path: str) -> Any:
         value = mapping_of_text(value, path)
         if not isinstance(value, dict):
             raise InputError(f"{path}: keys and values are expected, got {value!r}")
-        items = {key: yaml_value(item, f"{path}.{key}") for key, item in value.items()}
+        items = _items(value, typing.get_args(hint)[1], path)
         for key, item in items.items():
             _refuse_not_finite(item, f"{path}.{key}")
         return items
@@ -273,6 +273,23 @@ def typed_value(value: object, hint: Any, path: str) -> Any:
         raise InputError(f"{path}: expected {type_name(hint)}, got {value!r}") from None
     _refuse_not_finite(typed, path)
     return typed
+
+
+def _items(value: dict[str, object], hint: Any, path: str) -> dict[str, object]:
+    """Return the items of a mapping, with those that the command line gives as text as the values that they spell.
+
+    Where texts are allowed, a text stays as it is: `no` in quotation marks is a word. `object` stands for values that
+    are typed later.
+    """
+    if hint is object:
+        return dict(value)
+    takes_text = str in (hint, *typing.get_args(hint))
+    return {
+        key: item
+        if takes_text and isinstance(item, str) and not item.startswith("[")
+        else yaml_value(item, f"{path}.{key}")
+        for key, item in value.items()
+    }
 
 
 def _refuse_not_finite(value: object, path: str) -> None:

@@ -40,6 +40,7 @@ from bert_lightning.tasks.fine_tuning.settings import HeadSettings
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.spec import TaskSpec
 from bert_lightning.tasks.task import Optimization, Task
+from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.text.wordpiece import WordPieceTokenizer, load_tokenizer
 from bert_lightning.wording import count
 
@@ -71,7 +72,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
         InputError: data, head and checkpoint do not fit together, one of them is unusable, or the optimisation does
             not fit the task.
     """
-    spec, settings = task_spec(experiment.task), experiment.data
+    spec, settings = task_spec(experiment.task), with_seed_of_split(experiment.data, experiment.seed_everything)
     if start is not None and split is not None:
         _check_head(spec, experiment, start)
     given, tuning = start, _tuning_of(experiment, start, split)

@@ -24,6 +24,7 @@ from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.step_method import CountedLosses
 from bert_lightning.tasks.task import Task
+from bert_lightning.tasks.text_classification.few_shot import with_seed_of_split
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 # What a run keeps of its weights for the run of the next task.
@@ -44,7 +45,9 @@ class SequenceData:
         assert experiment.sequence is not None
         self.sequence = experiment.sequence
         self._spec, self._tokenizer = task_spec(experiment.task), tokenizer
-        self.settings = data_of_tasks(self.sequence, experiment.data, self._spec, CHOICES, [])
+        settings = data_of_tasks(self.sequence, experiment.data, self._spec, CHOICES, [])
+        seed = experiment.seed_everything
+        self.settings = {name: with_seed_of_split(each, seed) for name, each in settings.items()}
         self._modules: dict[str, Any] = {}
         self._has_labels = "labels" in self._spec.data_arguments({}) and _kind(experiment.data) != "regression"
         self.of_tasks = {name: self._labels_of(name) for name in self.settings} if self._has_labels else {}

@@ -1,8 +1,10 @@
 """A survey of the data of a task before there is an experiment: labels, lengths, and a vocabulary for it."""
 
 import logging
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,8 @@ _NUM_POSITIONS = 512
 # This share of the sequences, in percent, is not cut. Batches are only as long as their longest sequence, so a limit
 # that is too high costs nothing.
 _COVERED, _SHORTEST_LIMIT = 99, 32
+# A vocabulary to read data with before there is one, in which a word is no single unknown piece.
+_CHARACTERS = (*SPECIAL_TOKENS, *(prefix + each for prefix in ("", "##") for each in string.printable.strip()))
 # Parts of an example that are no text for a vocabulary.
 _NO_TEXT = {"location", "id", "label", "tags", "title"}
 
@@ -67,8 +71,9 @@ def survey_examples(spec: TaskSpec, source: str, validation: str | None, pretrai
         tokenizer, num_positions = _of_checkpoint(pretrained)
     else:
         with _no_warnings():
-            unknown = _data(spec, settings, WordPieceTokenizer(Vocabulary(SPECIAL_TOKENS, lowercase=True)))
-        texts = (text for example in unknown.splits["train"].examples for text in _texts(example._asdict()))
+            unknown = _data(spec, settings, WordPieceTokenizer(Vocabulary(_CHARACTERS, lowercase=True)))
+        of_examples = (text for example in unknown.splits["train"].examples for text in _texts(example._asdict()))
+        texts = chain(of_examples, unknown.further_texts)
         # The capital letters of names tell a tagger more than they cost.
         lowercase = spec.name != "token-classification"
         tokenizer = vocabulary = train_wordpiece(texts, VOCABULARY_SIZE, lowercase, source=source)

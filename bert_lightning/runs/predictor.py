@@ -21,6 +21,7 @@ from bert_lightning.runs.auto_settings import has_fast_bfloat16
 from bert_lightning.runs.explanation import Explanation
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
+from bert_lightning.runs.zero_shot import ZeroShot
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
@@ -283,6 +284,21 @@ class Predictor:
             with inference(self.task.device, self._bfloat16):
                 predictions = self.task.predict_rows(block, batch_size)
             yield from predictions
+
+    def classify(self, texts: Iterable[str], labels: Sequence[str], **how: Any) -> list[dict[str, Any]]:
+        """Sort texts into labels that the model was not trained for, as `ZeroShot.classify` does.
+
+        Args:
+            texts: the texts.
+            labels: the labels, at least two.
+            how: `by`, `pattern`, `verbalizer`, `calibration` and `batch_size` of `ZeroShot.classify`.
+
+        Raises:
+            InputError: the model has no head for this, or the labels or the pattern cannot be used.
+        """
+        zero_shot = ZeroShot(self.task.model, self.task.tokenizer)
+        with inference(self.task.device, self._bfloat16):
+            return zero_shot.classify(texts, labels, **how)
 
     @property
     def line_columns(self) -> Sequence[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from bert_lightning.checkpoints.native import find_native, step_of
 from bert_lightning.checkpoints.reading import read_checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.config.saved import differences
+from bert_lightning.config.yaml_files import read_yaml
 from bert_lightning.errors import InputError
 from bert_lightning.runs.building import build
 from bert_lightning.runs.directory import RunDirectory
@@ -19,6 +21,7 @@ from bert_lightning.runs.evaluation_files import write_evaluation
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.processes import is_first_process
 from bert_lightning.runs.trainer import build_trainer
+from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.training import metrics_file
 
@@ -88,6 +91,9 @@ def score(
     checkpoint = read_checkpoint(checkpoint_path, base)
     import_code_of(checkpoint, allowed)
     directory = run_directory_of(checkpoint_path)
+    if _task_of(files) not in (None, checkpoint.task):
+        # Another task scores the model as it is. The run knows nothing of that task, so it stays as it is too.
+        directory = None
     if directory is None and not files:
         raise InputError(f"{checkpoint_path} is not part of a run directory: give the configuration with --config")
     below = directory.read_config() if directory is not None else None
@@ -119,8 +125,17 @@ def score(
     return Scores(metrics, report.text if report is not None else "", directory.predictions / f"{name}.jsonl")
 
 
+def _task_of(files: Sequence[Path]) -> str | None:
+    """Return the task that experiment files name; None if they name none, or cannot be read."""
+    named = None
+    for file in files:
+        with suppress(InputError):
+            named = read_yaml(file).get("task", named)
+    return str(named) if named is not None else None
+
+
 def _check_task(checkpoint: Checkpoint, experiment: Experiment) -> None:
-    if checkpoint.task != experiment.task:
+    if checkpoint.task not in (experiment.task, *task_spec(experiment.task).scores_without_training):
         raise InputError(
             f"{checkpoint.path} was trained for {checkpoint.task or 'no task of this package'}, "
             f"but the configuration is for {experiment.task}"

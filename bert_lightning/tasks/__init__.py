@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
     from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
     from bert_lightning.tasks.pretraining.task import PretrainingTask
+    from bert_lightning.tasks.prompting.data import ClozeDataModule
+    from bert_lightning.tasks.prompting.settings import ClozeData
+    from bert_lightning.tasks.prompting.task import ClozeTask
     from bert_lightning.tasks.question_answering.data import QuestionAnsweringDataModule
     from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
     from bert_lightning.tasks.question_answering.task import QuestionAnsweringTask
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
+    "ClozeData",
+    "ClozeDataModule",
+    "ClozeTask",
     "EncodedSplit",
     "Evaluation",
     "FineTuningData",

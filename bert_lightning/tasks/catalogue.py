@@ -7,6 +7,7 @@ from bert_lightning.model.architectures import OWN_MODELS
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.multiple_choice.spec import MULTIPLE_CHOICE
 from bert_lightning.tasks.pretraining.spec import PRETRAINING
+from bert_lightning.tasks.prompting.spec import CLOZE
 from bert_lightning.tasks.question_answering.spec import QUESTION_ANSWERING
 from bert_lightning.tasks.relation_classification.spec import RELATION_CLASSIFICATION
 from bert_lightning.tasks.spec import TaskSpec
@@ -22,6 +23,7 @@ TASKS: dict[str, TaskSpec] = {
         QUESTION_ANSWERING,
         MULTIPLE_CHOICE,
         RELATION_CLASSIFICATION,
+        CLOZE,
     )
 }
 """Value of the key `task` -> its description."""

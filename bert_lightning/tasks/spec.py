@@ -69,6 +69,8 @@ class TaskSpec:
         num_segments: data settings -> number of token types that a sequence has.
         guess_settings: source -> data settings that reading it needs, guessed from its first rows; for
             `bert-lightning init`.
+        scores_without_training: the tasks whose checkpoints this one can score, because it adds no parameters to
+            their heads; None among them stands for checkpoints that no run wrote.
         keeps_every_head: whether training starts from every head tensor of a checkpoint. Otherwise it starts from a
             checkpoint's head only if the task and the labels are the same.
     """
@@ -89,6 +91,7 @@ class TaskSpec:
     stored_tokenizer: Callable[[Any, str | None], WordPieceTokenizer] | None = None
     num_segments: Callable[[Any], int] = lambda settings: 2 if settings.is_pair else 1
     guess_settings: Callable[[str], Arguments] = _no_arguments
+    scores_without_training: tuple[str | None, ...] = ()
     keeps_every_head: bool = False
 
     def __post_init__(self) -> None:

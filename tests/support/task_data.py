@@ -9,6 +9,11 @@ from bert_lightning.text.wordpiece import WordPieceTokenizer
 from tests.support.small_corpus import ADJECTIVES, NOUNS, VERBS, sentence
 
 TOPICS = ("animals", "nature", "places")
+# The answers have several pieces in a small vocabulary.
+CLOZE: dict[str, Any] = {
+    "pattern": "{sentence} The {mask}.",
+    "verbalizer": {"animals": "cat", "nature": ["river", "tree"], "places": "house"},
+}
 SIZES = {"train": 48, "validation": 20, "test": 21}
 
 
@@ -69,12 +74,10 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def task_data(task: str, tables: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Write the files of a fine-tuning task to `folder`, and return its data settings."""
-    if task == "text-classification":
-        return {
-            **{split: str(path) for split, path in tables.items()},
-            "text_column": "sentence",
-            "label_column": "topic",
-        }
+    if task in ("text-classification", "cloze"):
+        columns = {"text_column": "sentence", "label_column": "topic"}
+        files = {split: str(path) for split, path in tables.items()}
+        return files | columns | (CLOZE if task == "cloze" else {})
     files: dict[str, Any] = {}
     for seed, (split, size) in enumerate(SIZES.items()):
         generator = random.Random(seed)
@@ -123,6 +126,7 @@ def short_experiment(task: str, stores: tuple[Path, Path], tables: dict[str, Pat
 RAW: dict[str, list[dict[str, Any]]] = {
     "pretraining": [{"text": "The old cat [MASK] the young [MASK]."}, {"text": "The [MASK] dog."}],
     "text-classification": [{"sentence": "The old cat sees the young dog."}, {"sentence": ""}],
+    "cloze": [{"sentence": "The old cat sees the young dog."}, {"sentence": ""}],
     "token-classification": [{"text": "The old cat sees."}, {"tokens": ["red", "house", "\x01"]}, {"tokens": []}],
     "question-answering": [
         {"question": "What sees?", "context": "The old cat sees the dog."},

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from bert_lightning.checks import nearest, refuse_empty_paths
 
@@ -17,7 +17,7 @@ class SequenceTask:
     """
 
     name: str
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):

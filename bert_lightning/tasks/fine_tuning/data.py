@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, Example, Split
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
 Encoded = TypeVar("Encoded", bound=EncodedSplit)
+ReadSplit = EvaluationSplit | Literal["train"]
+"""A split that is read by itself."""
 
 
 class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
@@ -44,7 +46,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
     def _read_custom(self, source: str, split: str) -> Iterator[Example]:
         """Read a source that belongs to no standard data set."""
 
-    def _read(self, scored: EvaluationSplit | None) -> dict[str, SplitExamples[Example]]:
+    def _read(self, scored: ReadSplit | None) -> dict[str, SplitExamples[Example]]:
         """Read the examples of the one split that is scored, or of all splits that training uses.
 
         Raises:
@@ -91,6 +93,11 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         if type(self)._encode is FineTuningDataModule._encode:
             super()._read_later(split)
         self.splits[split] = self._encode(split, self._read(split)[split])
+
+    @property
+    def further_texts(self) -> Sequence[str]:
+        """The texts besides those of examples that sequences and labels consist of; a new vocabulary needs them."""
+        return ()
 
     def has_split(self, split: str) -> bool:
         """Return whether a split has been read."""

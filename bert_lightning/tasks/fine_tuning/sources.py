@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from bert_lightning.data.datasets.catalogue import locate
 from bert_lightning.data.datasets.standard_set import StandardSet
-from bert_lightning.data.loading.module import EvaluationSplit
 from bert_lightning.data.reading.lines import format_suffix, is_compressed
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
@@ -24,7 +23,7 @@ class SubsetSource(NamedTuple):
     """the file of the GLUE submission that its predictions go to, without `.tsv`"""
 
 
-def subset_sources(settings: FineTuningData, split: EvaluationSplit | None) -> dict[str, list[SubsetSource]]:
+def subset_sources(settings: FineTuningData, split: str | None) -> dict[str, list[SubsetSource]]:
     """Return split -> its sources: of the one split that is scored, or of training and validation if that is None.
 
     Raises:

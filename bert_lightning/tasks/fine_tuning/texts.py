@@ -52,18 +52,21 @@ class TextSplit(EncodedSplit[LabelledText]):
     ) -> None:
         super().__init__(examples, subsets)
         self.settings, self.tokenizer, self.labels = settings, tokenizer, labels
+        self.firsts, self.seconds = self._sequences(examples)
+        self.lengths = np.array([len(first) for first in self.firsts], dtype=np.int64)
+        if self.seconds is not None:
+            self.lengths += np.array([len(second or ()) for second in self.seconds], dtype=np.int64)
+
+    def _sequences(self, examples: Sequence[LabelledText]) -> tuple[list[list[int]], list[list[int] | None] | None]:
+        """Return the ids of the first and, if there are pairs, of the second texts, without special tokens."""
         seconds: list[str | None] | None = None
-        if settings.is_pair:
+        if self.settings.is_pair:
             seconds = [example.text_pair or "" for example in examples]
         elif any(example.text_pair is not None for example in examples):
             # Pairs of an earlier task are replayed among single texts.
             seconds = [example.text_pair for example in examples]
-        self.firsts, self.seconds = encode_texts(
-            tokenizer, [example.text for example in examples], seconds, settings.max_seq_length
-        )
-        self.lengths = np.array([len(first) for first in self.firsts], dtype=np.int64)
-        if self.seconds is not None:
-            self.lengths += np.array([len(second or ()) for second in self.seconds], dtype=np.int64)
+        firsts = [example.text for example in examples]
+        return encode_texts(self.tokenizer, firsts, seconds, self.settings.max_seq_length)
 
     def part(self, numbers: NDArray[np.int64]) -> Self:
         part, sequences = super().part(numbers), numbers.tolist()

@@ -17,9 +17,10 @@ from bert_lightning.data.reading.tables import read_rows
 from bert_lightning.data.reading.values import is_hidden
 from bert_lightning.errors import InputError
 from bert_lightning.model.losses import ProblemType
-from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule, sort_labels
+from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule, ReadSplit, sort_labels
 from bert_lightning.tasks.fine_tuning.splits import SplitExamples, Subset, label_id, number_labels
 from bert_lightning.tasks.fine_tuning.texts import TextSplit
+from bert_lightning.tasks.text_classification.few_shot import few_shot
 from bert_lightning.tasks.text_classification.settings import Problem, TextClassificationData
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
@@ -117,6 +118,30 @@ class TextClassificationDataModule(FineTuningDataModule[LabelledText, EncodedTex
         self.labels = self._known_labels = list(labels)
         self.splits |= {name: self._encoded(each) for name, each in read.items()}
         self._check_label_names()
+
+    def _read(self, scored: ReadSplit | None) -> dict[str, SplitExamples[LabelledText]]:
+        """Read the splits. With `examples_per_class`, the seed of the split chooses among the training examples."""
+        settings = self.settings
+        per_class, further = settings.examples_per_class, settings.validation_per_class
+        if per_class is None or scored == "test" or (scored == "validation" and further is None):
+            return super()._read(scored)
+        splits = super()._read(None if further is None else "train")
+        every = splits.pop("train")
+        if scored is None:
+            splits["train"] = self._few(every, per_class, "examples_per_class")
+        if further is not None:
+            splits["validation"] = self._few(every, further, "validation_per_class", skipped=per_class)
+        return splits
+
+    def _few(
+        self, read: SplitExamples[LabelledText], per_class: int, key: str, skipped: int = 0
+    ) -> SplitExamples[LabelledText]:
+        seed = self.settings.examples_seed
+        if seed is None:
+            raise InputError(f"data.examples_seed is not set, and data.{key} needs the seed of the split")
+        labelled = without_disagreement(read.examples, self._known_labels, read.source)
+        chosen = few_shot(labelled, per_class, seed, source=read.source, key=f"data.{key}", skipped=skipped)
+        return SplitExamples(chosen, [Subset("", 0, len(chosen))], read.source)
 
     def _checked(self, read: SplitExamples[LabelledText]) -> SplitExamples[LabelledText]:
         """Check the examples of a split, leave out pairs without a gold label, and put the prefix before labels."""

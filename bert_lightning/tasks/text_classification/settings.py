@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from bert_lightning.checks import RefusedValue
+from bert_lightning.checks import RefusedValue, require_at_least, require_between
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData
 
 Problem = Literal["single-label", "multi-label", "regression"]
@@ -31,6 +31,9 @@ class TextClassificationData(FineTuningData):
         class_weights: weight of each class in the loss; with `balanced` each class has the same total weight.
         positive_label: the class whose F1 is logged if there are two classes; the second one by default.
         threshold: least probability with which a label is predicted, if the problem is multi-label.
+        examples_per_class: train on so many examples of each class, which the seed of the split chooses.
+        validation_per_class: validate on so many further examples of each class of the training file.
+        examples_seed: seed of the split (13, 21, 42, 87 and 100 are those of LM-BFF); by default `seed_everything`.
     """
 
     task: ClassVar[str] = "text-classification"
@@ -46,6 +49,9 @@ class TextClassificationData(FineTuningData):
     class_weights: dict[str, float] | Literal["balanced"] | None = None
     positive_label: str | None = None
     threshold: float = 0.5
+    examples_per_class: int | None = None
+    validation_per_class: int | None = None
+    examples_seed: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +83,7 @@ class TextClassificationData(FineTuningData):
         if self.labels is not None and (len(self.labels) < 2 or len({*self.labels}) < len(self.labels)):
             raise ValueError(f"labels is {self.labels}; it must name at least two labels, each once")
         self._check_class_weights()
+        self._check_few_shot()
 
     def _check_class_weights(self) -> None:
         weights = self.class_weights
@@ -86,6 +93,24 @@ class TextClassificationData(FineTuningData):
             raise ValueError(f"class_weights is {weights}; every weight must be a number, 0 or more")
         if weights and not any(weights.values()):
             raise ValueError(f"class_weights is {weights}; at least one must be more than 0")
+
+    def _check_few_shot(self) -> None:
+        require_at_least(self, 1, "examples_per_class", "validation_per_class")
+        require_between(self, 0, 2**32 - 1, "examples_seed")
+        if self.examples_per_class is None:
+            for name in ("validation_per_class", "examples_seed"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} does nothing without data.examples_per_class")
+            return
+        if self.kind != "single-label":
+            raise ValueError(f"examples_per_class needs classes, and the problem is {self.kind}")
+        if self.max_train_samples is not None:
+            raise ValueError("examples_per_class chooses among all training examples, so leave max_train_samples out")
+        for name in ("validation", "max_evaluation_samples"):
+            if self.validation_per_class is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"validation_per_class takes examples of the training file and says how many: leave {name} out"
+                )
 
     @property
     def kind(self) -> Problem:

@@ -21,7 +21,8 @@ from bert_lightning.metrics.classification import (
 )
 from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
-from bert_lightning.model.losses import CrossEntropy, item_losses, sequence_losses
+from bert_lightning.model.losses import CrossEntropy, ProblemType, item_losses, sequence_losses
+from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.tasks.distributions import Distribution, each_of, numbers, one_of
 from bert_lightning.tasks.explained import Explained, number_of
 from bert_lightning.tasks.fine_tuning.explained import explained_text
@@ -67,7 +68,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
 
     def __init__(
         self,
-        model: BertForSequenceClassification,
+        model: PretrainedModel,
         config: BertConfig,
         tokenizer: WordPieceTokenizer,
         settings: TextClassificationData,
@@ -101,12 +102,17 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
             self.line_columns.append(settings.text_pair_column or "text_pair")
 
     @property
+    def problem_type(self) -> ProblemType:
+        """The meaning of the model's outputs."""
+        return self.model.problem_type
+
+    @property
     def task_settings(self) -> dict[str, object]:
         """Labels, problem type, and how examples become sequences."""
         weights = self.class_weights.tolist() if self.class_weights is not None else None
         return {
             "labels": self.labels,
-            "problem_type": self.model.problem_type,
+            "problem_type": self.problem_type,
             "class_weights": weights,
             **super().task_settings,
         }
@@ -130,7 +136,7 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         """Return (2,): the loss, and the number of right texts or the absolute error."""
         labels, guess = batch["labels"], computed.detach()
         if isinstance(self.loss, CrossEntropy):
-            losses = sequence_losses(computed, labels, self.model.problem_type)
+            losses = sequence_losses(computed, labels, self.problem_type)
         else:
             losses = item_losses(self.loss, computed, labels)
         if self.class_weights is not None:

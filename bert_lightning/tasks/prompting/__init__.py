@@ -1,0 +1,1 @@
+"""Classification by filling a cloze: the model's words at a mask are the answers."""

@@ -1,0 +1,100 @@
+"""The cloze task: labels from the probabilities of words at a mask."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.model import BertConfig, BertForMaskedLM
+from bert_lightning.model.losses import ProblemType
+from bert_lightning.tasks.prompting.data import EncodedClozes, verbalizer_of
+from bert_lightning.tasks.prompting.settings import ClozeData
+from bert_lightning.tasks.prompting.verbalizers import log_probabilities
+from bert_lightning.tasks.task import Optimization
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+
+class ClozeTask(TextClassificationTask):
+    """Classification by the words that the masked-language-model head prefers at the mask of a pattern.
+
+    Schick and Schütze 2021, arXiv 2001.07676, section 3.1. The score of a label is the logarithm of the probability
+    of its answer (`Verbalizer`). For answers of one piece, the cross-entropy over these scores is that over the
+    logits of the pieces, as published, because the softmax over the vocabulary cancels. There is no parameter besides
+    those of the pre-trained model, so the task needs no training.
+
+    With `data.calibration`, evaluation and prediction divide the probabilities of the labels by those that texts
+    without content get; Zhao et al. 2021, arXiv 2102.09690, section 5: the average over these texts, W diagonal and
+    b = 0. Training does not.
+
+    Attributes:
+        verbalizer: the answers as word pieces.
+    """
+
+    name = "cloze"
+    model: BertForMaskedLM  # type: ignore[assignment]
+    settings: ClozeData
+    pieces: Tensor
+    piece_mask: Tensor
+    of_label: Tensor
+
+    def __init__(
+        self,
+        model: BertForMaskedLM,
+        config: BertConfig,
+        tokenizer: WordPieceTokenizer,
+        settings: ClozeData,
+        labels: Sequence[str],
+        class_weights: Sequence[float] | None = None,
+        *,
+        optimization: Optimization | None = None,
+    ) -> None:
+        super().__init__(model, config, tokenizer, settings, labels, class_weights, optimization=optimization)
+        self.verbalizer = verbalizer_of(settings, labels, tokenizer)
+        names = ("pieces", "piece_mask", "of_label")
+        for name, tensor in zip(names, self.verbalizer.tensors(), strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+        self._empty_texts = self._without_content(settings)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Each text has one label, because the words exclude each other."""
+        return "single_label_classification"
+
+    def _without_content(self, settings: ClozeData) -> Batch | None:
+        """Return the texts without content as a batch; None without calibration."""
+        if settings.calibration is None:
+            return None
+        pairs = [text if settings.is_pair else None for text in settings.calibration]
+        examples = [
+            LabelledText(f"data.calibration.{number}", text, pair, None, "")
+            for number, (text, pair) in enumerate(zip(settings.calibration, pairs, strict=True))
+        ]
+        split = self.encode(examples)
+        return split.batch(torch.arange(len(examples)).numpy())
+
+    def num_scored(self, batch: Batch) -> int:
+        """Return the number of masks."""
+        return len(batch["masked_positions"])
+
+    def compute(self, batch: Batch) -> Tensor:
+        """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains."""
+        scores = self._log_probabilities(batch)
+        if self.training or self._empty_texts is None:
+            return scores
+        without_content = self._log_probabilities(move_data_to_device(self._empty_texts, scores.device))
+        return scores - without_content.log_softmax(-1).logsumexp(0)
+
+    def _log_probabilities(self, batch: Batch) -> Tensor:
+        logits = self.model(
+            batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch["masked_positions"]
+        )
+        num_masks = self.verbalizer.num_masks
+        at_masks = logits.view(-1, num_masks, logits.shape[-1])
+        return log_probabilities(at_masks.float(), self.pieces, self.piece_mask, self.of_label)
+
+    def encode(self, examples: list[LabelledText]) -> EncodedClozes:
+        return EncodedClozes(examples, self.tokenizer, self.settings, self.labels)
