@@ -6,6 +6,7 @@
 - `build` gives the task and the data of an experiment, for a `lightning.Trainer` of your own.
 - `load` opens a trained run or checkpoint as a `Predictor` for raw input, several tuned runs as a `TunedPredictor`.
 - `zero_shot` opens any pre-trained checkpoint, to sort texts into labels that it was not trained for.
+- `export` writes a checkpoint for other tools, as the command does.
 - `load_experiment` reads and checks an `Experiment`, from files or values.
 - `register_task` adds a task, described by a `TaskSpec`, and `register_dataset` a data set with a name.
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bert_lightning import data, metrics, model, optim, tasks
     from bert_lightning.config.experiment import Experiment, load_experiment
     from bert_lightning.data.datasets.registration import register_dataset
+    from bert_lightning.runs.export import export
     from bert_lightning.runs.predictor import Predictor, TunedPredictor, load
     from bert_lightning.runs.python import Run, build, fit
     from bert_lightning.runs.zero_shot import ZeroShot, zero_shot
@@ -41,6 +43,7 @@ __all__ = [
     "ablate",
     "build",
     "data",
+    "export",
     "fit",
     "load",
     "load_experiment",

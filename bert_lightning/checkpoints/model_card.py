@@ -25,21 +25,30 @@ _PIPELINES = {
 
 
 def write_card(
-    checkpoint: Checkpoint, architecture: str, folder: Path, *, published: bool, notes: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    architecture: str,
+    folder: Path,
+    *,
+    published: bool,
+    notes: Sequence[str] = (),
+    measured: Sequence[str] = (),
 ) -> None:
     """Write the card of a model, unless the folder has a card that somebody else wrote.
 
-    `notes` are sentences that explain how to compute predictions from the outputs. The card does not name the folder.
+    `notes` are sentences that explain how to compute predictions from the outputs. `measured` are lines about what
+    rounded weights lose and gain. The card does not name the folder.
     """
     path = folder / CARD
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace").splitlines():
         return
-    text = "\n".join(_lines(checkpoint, architecture, published, notes)) + "\n"
+    text = "\n".join(_lines(checkpoint, architecture, published, notes, measured)) + "\n"
     # A path may hold bytes that are not Unicode.
     write_text(path, text.encode(errors="replace").decode())
 
 
-def _lines(checkpoint: Checkpoint, architecture: str, published: bool, notes: Sequence[str]) -> Iterable[str]:
+def _lines(
+    checkpoint: Checkpoint, architecture: str, published: bool, notes: Sequence[str], measured: Sequence[str]
+) -> Iterable[str]:
     digest = weights_digest(checkpoint.tensors)
     yield "---"
     yield f"library_name: {'transformers' if published else 'bert_lightning'}"
@@ -56,6 +65,8 @@ def _lines(checkpoint: Checkpoint, architecture: str, published: bool, notes: Se
         yield from ("", f"Labels, in order: {', '.join(markdown(str(label)) for label in labels)}.")
     if notes:
         yield from ("", "## Predictions", "", *notes)
+    if measured:
+        yield from ("", "## Rounded weights", "", *measured)
     if checkpoint.provenance is not None:
         yield from _origin(checkpoint.provenance, unchanged=checkpoint.provenance.digest == digest)
 

@@ -16,6 +16,7 @@ from bert_lightning.cli.parsing import (
 from bert_lightning.cli.statuses import OK
 from bert_lightning.cli.terminal import item_progress, write_lines
 from bert_lightning.lazy import without_collections
+from bert_lightning.wording import count
 
 
 def add(commands: Commands) -> None:
@@ -157,29 +158,36 @@ def _precision_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    import json
+    from time import perf_counter
 
     from bert_lightning.data.reading.lines import named
 
     with without_collections(freeze=True):
-        from bert_lightning.runs.predictor import load
+        from bert_lightning.runs.predictor import json_line, load
 
     refuse_own_input([options.input], options.output)
     predictor = load(
         options.checkpoint, precision=options.precision, base=options.base, allow_modules=options.allow_module
     )
-    is_empty = True
+    number = 0
+    if options.output is not None:
+        began = perf_counter()
+        with item_progress("predicting", True) as counted:
+            number = predictor.predict_file(options.input, options.output, progress=counted)
+        if number:
+            rate = number / (perf_counter() - began)
+            print(f"{count(number, 'prediction')}, {rate:,.0f} per second: {options.output}")
+    else:
 
-    def predictions() -> Iterator[dict[str, object]]:
-        nonlocal is_empty
-        for prediction in predictor.predict_rows(predictor.read(options.input)):
-            is_empty = False
-            yield prediction
+        def lines() -> Iterator[str]:
+            nonlocal number
+            _, rows = predictor.checked_rows(options.input)
+            for prediction in predictor.predict_rows(rows):
+                number += 1
+                yield json_line(prediction)
 
-    with item_progress("predicting", options.output is not None) as counted:
-        lines = (json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in counted(predictions()))
-        write_lines(lines, options.output)
-    if is_empty:
+        write_lines(lines(), None)
+    if not number:
         logging.warning("%s: the input holds nothing to predict", named([options.input]))
     return OK
 

@@ -33,7 +33,10 @@ def add(commands: Commands) -> None:
         "export",
         _export,
         "write a checkpoint for other tools",
-        "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names.",
+        "Reads runs, checkpoint files, Hugging Face folders, TensorFlow 1 checkpoints and hub names. Rounded weights "
+        "are measured on the validation data of the run, for which any key of its configuration can be set with "
+        "--key.sub value.",
+        overrides=True,
     )
     export.add_argument(
         "--checkpoint", type=path_text, required=True, metavar="CHECKPOINT", help="any checkpoint that can be read"
@@ -52,6 +55,23 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="merge a tuning into the weights; huggingface and onnx do so in any case, and native writes a complete "
         "plain checkpoint instead of what was trained",
+    )
+    export.add_argument(
+        "--dtype",
+        choices=("bfloat16",),
+        help="for huggingface: write weights in bfloat16, half the size, and measure the loss of score",
+    )
+    export.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="for onnx: weights of eight bits. Score, time and size are measured and written into the model card",
+    )
+    export.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="the share of the validation score that rounded weights may lose; beyond it nothing is written "
+        "(default: 0.01)",
     )
     export.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="a new folder")
 
@@ -139,7 +159,15 @@ def _export(options: argparse.Namespace) -> int:
         from bert_lightning.runs.export import export
 
     what = options.checkpoint, options.format, options.output, options.base, options.allow_module
-    print(*export(*what, merge=options.merge), sep="\n")
+    lines = export(
+        *what,
+        merge=options.merge,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        tolerance=options.tolerance,
+        overrides=options.overrides,
+    )
+    print(*lines, sep="\n")
     return OK
 
 

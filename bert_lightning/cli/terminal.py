@@ -9,20 +9,23 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+# A log of a long prediction stays short, and shows that it is alive.
+_SECONDS_BETWEEN_LINES = 60
 # Back to the start of the line, which is then empty (ECMA-48).
 _CLEAR = "\r\x1b[K"
 
 
 class Counted(Protocol):
-    """Function that passes items on and counts them."""
+    """Function that passes items on and counts them, out of a total if it is known."""
 
-    def __call__(self, items: Iterable[T]) -> Iterator[T]: ...
+    def __call__(self, items: Iterable[T], total: int | None = None) -> Iterator[T]: ...
 
 
 def console() -> "Console":
@@ -63,22 +66,42 @@ def text_progress(sources: Sequence[str], text: str) -> Iterator[Callable[[int],
 
 @contextmanager
 def item_progress(text: str, enabled: bool, unit: str = "examples") -> Iterator[Counted]:
-    """Show a count of items, which are called `unit`, on standard error, if that is a terminal.
+    """Show on standard error how many items are done: a bar on a terminal, otherwise a line per minute.
+
+    Args:
+        text: what is done.
+        enabled: whether anything is shown.
+        unit: the plural noun for the items.
 
     Yields:
         A function that passes items on and counts them.
     """
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn(text), TextColumn(f"{{task.completed:,}} {unit}"), TimeElapsedColumn())
-    shown = enabled and sys.stderr.isatty()
-    with Progress(*columns, transient=True, disable=not shown, console=console()) as progress:
-        bar = progress.add_task("", total=None)
+    columns = (
+        TextColumn(text),
+        BarColumn(),
+        TextColumn(f"{{task.fields[amount]}} {unit}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    on_terminal = sys.stderr.isatty()
+    with Progress(*columns, transient=True, disable=not (enabled and on_terminal), console=console()) as progress:
+        bar = progress.add_task("", total=None, amount="0")
 
-        def counted(items: Iterable[T]) -> Iterator[T]:
-            for item in items:
+        def counted(items: Iterable[T], total: int | None = None) -> Iterator[T]:
+            of_all = f" of {total:,}" if total is not None else ""
+            progress.update(bar, total=total)
+            began = last = monotonic()
+            for number, item in enumerate(items, 1):
                 yield item
-                progress.advance(bar)
+                progress.update(bar, completed=number, amount=f"{number:,}{of_all}")
+                now = monotonic()
+                if enabled and not on_terminal and now - last >= _SECONDS_BETWEEN_LINES:
+                    last = now
+                    rate = number / (now - began)
+                    left = f", {(total - number) / rate / 60:,.0f} min left" if total is not None else ""
+                    print(f"{text}: {number:,}{of_all} {unit}, {rate:,.0f} per second{left}", file=sys.stderr)
 
         yield counted
 

@@ -114,7 +114,7 @@ def _write(model: PretrainedModel, path: Path, names: list[str]) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     program = torch.onnx.export(
         _Outputs(model),
-        _sample(model, 2, 7),
+        sample_inputs(model, 2, 7),
         input_names=list(INPUTS),
         output_names=names,
         dynamic_shapes=(dimensions,) * len(INPUTS),
@@ -138,7 +138,7 @@ def _compare(model: PretrainedModel, path: Path, names: list[str]) -> dict[str, 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     differences, largest = (dict.fromkeys(names, value) for value in (0.0, 1e-6))
     for batch_size, length in ((1, 1), (3, min(12, model.config.max_position_embeddings))):
-        sample = _sample(model, batch_size, length)
+        sample = sample_inputs(model, batch_size, length)
         inputs = dict(zip(INPUTS, (tensor.cpu().numpy() for tensor in sample), strict=True))
         for name, ours, theirs in zip(names, _Outputs(model)(*sample), session.run(names, inputs), strict=True):
             expected = ours.float().cpu().numpy()
@@ -148,7 +148,7 @@ def _compare(model: PretrainedModel, path: Path, names: list[str]) -> dict[str, 
     return {name: difference / largest[name] for name, difference in differences.items()}
 
 
-def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def sample_inputs(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return ids, segments and a mask; a third of the last sequence is padding."""
     length = min(length, model.config.max_position_embeddings)
     shape = (batch_size, _NUM_CHOICES, length) if isinstance(model, BertForMultipleChoice) else (batch_size, length)
@@ -168,7 +168,7 @@ def _sample(model: PretrainedModel, batch_size: int, length: int) -> tuple[Tenso
 
 def _output_names(model: PretrainedModel) -> list[str]:
     with torch.no_grad():
-        output = model(*_sample(model, 1, 2))
+        output = model(*sample_inputs(model, 1, 2))
     names = (
         ["logits"]
         if isinstance(output, Tensor)

@@ -1,14 +1,18 @@
 """Prediction from raw input with a saved model, by the command `predict` or, with `load`, in Python."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import IO, Any, Literal, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
 
 from bert_lightning.checkpoints.checkpoint import Checkpoint
+from bert_lightning.checkpoints.files import write_atomically
 from bert_lightning.checkpoints.reading import read_checkpoint, read_over
 from bert_lightning.checks import nearest
 from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
@@ -26,9 +30,13 @@ from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.inference import PREDICTION_BATCH_SIZE as BATCH_SIZE
 from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
+from bert_lightning.wording import count
 
-# Number of inputs that are read at once and sorted by length.
+# Number of inputs that are read at once and sorted by length, and of characters from which no more are read.
 _BLOCK = 32 * BATCH_SIZE
+_BLOCK_CHARACTERS = 1 << 20
+# Faults of a file that one message names.
+_MOST_NAMED = 5
 T = TypeVar("T")
 
 InferencePrecision = Literal["32", "bf16-mixed", "auto"]
@@ -300,6 +308,70 @@ class Predictor:
         with inference(self.task.device, self._bfloat16):
             return zero_shot.classify(texts, labels, **how)
 
+    def predict_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[Iterable[dict[str, Any]], int | None], Iterable[dict[str, Any]]] | None = None,
+    ) -> int:
+        """Predict from a file, and write one JSON object per input, in order; return their number.
+
+        The output is complete or absent. The whole file is checked before the first prediction, so that a wrong line
+        at its end costs no hours. Memory does not grow with the file.
+
+        Args:
+            source: as for `read`.
+            output: the file to write.
+            batch_size: how many inputs are computed at once.
+            progress: wraps the predictions to show how many of the number (None if unknown) are done.
+
+        Raises:
+            InputError: the input cannot be read, or rows lack what the model needs; the message names file and line.
+
+        Example:
+            ::
+
+                bert_lightning.load("runs/sst2", precision="auto").predict_file("reviews.txt", "predictions.jsonl")
+        """
+        total, rows = self.checked_rows(str(source))
+        predictions: Iterable[dict[str, Any]] = self.predict_rows(rows, batch_size)
+        number = 0
+
+        def write(file: IO[bytes]) -> None:
+            nonlocal number
+            for prediction in predictions if progress is None else progress(predictions, total):
+                file.write(json_line(prediction).encode())
+                number += 1
+
+        write_atomically(Path(output), write)
+        return number
+
+    def checked_rows(self, source: str) -> tuple[int | None, Iterator[Row]]:
+        """Check every row of a file, and return their number and the rows of a second reading.
+
+        What can be read only once, such as a pipe, is not checked, and the number is None.
+
+        Raises:
+            InputError: rows cannot be read or lack what the model needs. The message names up to five of them.
+        """
+        if not os.path.isfile(source):
+            return None, self.read(source)
+        check = self.task.example_of if isinstance(self.task, FineTuningTask) else None
+        number, faults = 0, []
+        for row in self.read(source):
+            number += 1
+            try:
+                if check is not None:
+                    check(row)
+            except InputError as error:
+                faults.append(str(error))
+        if len(faults) > _MOST_NAMED:
+            faults = [*faults[:_MOST_NAMED], f"and {count(len(faults) - _MOST_NAMED, 'more such line')}"]
+        if faults:
+            raise InputError("\n".join(faults))
+        return number, _without_warnings(self.read(source))
+
     @property
     def line_columns(self) -> Sequence[str]:
         """Names of the texts on a line of plain text, which tabs separate."""
@@ -339,6 +411,11 @@ class Predictor:
                     + (f"{' and '.join(names)}, separated by a tab" if names else "JSON lines, not plain text")
                 )
             yield Row(location, dict(zip(names, texts, strict=True)))
+
+
+def json_line(prediction: Mapping[str, object]) -> str:
+    """Return a prediction as a line of JSON."""
+    return json.dumps(prediction, ensure_ascii=False) + "\n"
 
 
 class TunedPredictor(Predictor):
@@ -389,13 +466,50 @@ class TunedPredictor(Predictor):
             self.switch(before)
 
 
+def _without_warnings(rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of a file that was read before, so that it is warned about only once."""
+    readers = logging.getLogger("bert_lightning.data.reading")
+    while True:
+        level = readers.level
+        readers.setLevel(logging.ERROR)
+        try:
+            row = next(rows, None)
+        finally:
+            readers.setLevel(level)
+        if row is None:
+            return
+        yield row
+
+
 def in_blocks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield the items in lists of about two thousand, which the caller sorts by length."""
+    """Yield the items in lists of about two thousand, which the caller sorts by length.
+
+    A list ends earlier once it has a million characters, so that long texts do not fill the memory.
+    """
     block: list[T] = []
+    num_characters = 0
     for item in items:
         block.append(item)
-        if len(block) == _BLOCK:
+        num_characters += _characters_of(item)
+        if len(block) == _BLOCK or num_characters >= _BLOCK_CHARACTERS:
             yield block
-            block = []
+            block, num_characters = [], 0
     if block:
         yield block
+
+
+def _characters_of(value: object) -> int:
+    """Return the number of characters of all texts in a value.
+
+    >>> _characters_of(Row("a.tsv: line 1", {"tokens": ["a", "boat"], "label": 7}))
+    5
+    """
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Row):
+        value = value.values
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 0
+    return sum(map(_characters_of, value))

@@ -103,7 +103,7 @@ def score(
     split: Literal["validation", "test"] = "validation" if command == "validate" else "test"
     if saved is not None and is_first_process():
         _warn_of_settings_without_effect(saved, experiment, command)
-    setup = build(_with_weights(experiment), checkpoint, split)
+    setup = build(with_weights(experiment), checkpoint, split)
     for note in setup.notes if is_first_process() else ():
         log.warning("%s", note)
     folder = directory.path if directory is not None else Path.cwd()
@@ -165,6 +165,6 @@ def _name_of(experiment: Experiment, saved: Experiment | None, split: str) -> st
     return name.encode()[:200].decode(errors="ignore")
 
 
-def _with_weights(experiment: Experiment) -> Experiment:
+def with_weights(experiment: Experiment) -> Experiment:
     """Return the experiment with the checkpoint's weights, even if training began with random ones."""
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights="pretrained"))

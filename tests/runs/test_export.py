@@ -186,7 +186,7 @@ def test_an_onnx_folder_holds_labels_tokenizer_and_card(classifier, tmp_path, ca
     # The file names no folder of the machine that wrote it.
     assert b".py" not in (tmp_path / "out/model.onnx").read_bytes()
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"model.onnx", "config.json", "vocab.txt", "tokenizer_config.json", "README.md"}
+    assert names == {"model.onnx", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "README.md"}
     assert json.loads((tmp_path / "out/config.json").read_text())["id2label"]["0"] == "animals"
     assert re.search(r"logits: largest relative difference \d\.\de-0\d in onnxruntime", capsys.readouterr().out)
 

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from bert_lightning.data.loading.batching import Batch, assemble, to_batch
 from bert_lightning.text.wordpiece import WordPieceTokenizer
 
+# Characters of a text that are encoded per token that is kept. A word piece of running text has four or five.
+_CHARACTERS_PER_TOKEN = 12
+
 
 def pair_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
     """Return how many tokens of each text of a pair to keep, so that both together have at most `limit`.
@@ -42,10 +45,10 @@ def encode_texts(
     Returns:
         Ids of the first and of the second texts, without special tokens.
     """
-    firsts = tokenizer.encode_batch(texts)
+    firsts = first_tokens(tokenizer, texts, max_seq_length)
     if pairs is None:
         return [first[: max_seq_length - 2] for first in firsts], None
-    encoded = tokenizer.encode_batch([pair or "" for pair in pairs])
+    encoded = first_tokens(tokenizer, [pair or "" for pair in pairs], max_seq_length)
     seconds = [None if pair is None else second for pair, second in zip(pairs, encoded, strict=True)]
     for number, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
         if second is None:
@@ -54,6 +57,24 @@ def encode_texts(
         keep_first, keep_second = pair_lengths(len(first), len(second), max_seq_length - 3)
         firsts[number], seconds[number] = first[:keep_first], second[:keep_second]
     return firsts, seconds
+
+
+def first_tokens(tokenizer: WordPieceTokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """Return the ids of each text, at least the first `limit` of them; the end of a long text is not encoded.
+
+    A book takes as long as the few hundred tokens of it that a model reads. No rule of BERT's tokenization crosses a
+    space, so the ids of a text up to a space begin those of the whole text.
+    """
+    length = _CHARACTERS_PER_TOKEN * limit
+    stops = [text.rfind(" ", 0, length) if len(text) > 2 * length else -1 for text in texts]
+    if max(stops, default=-1) < 0:
+        return tokenizer.encode_batch(texts)
+    ids = tokenizer.encode_batch([text if end < 0 else text[:end] for text, end in zip(texts, stops, strict=True)])
+    # Some texts have long words, or many spaces.
+    short = [number for number, end in enumerate(stops) if end >= 0 and len(ids[number]) < limit]
+    for number, whole in zip(short, tokenizer.encode_batch([texts[number] for number in short]), strict=True):
+        ids[number] = whole
+    return ids
 
 
 def text_batch(
