@@ -28,7 +28,11 @@ def attention_weights(
         raise InputError(f"attention and rollout need attention weights: {error}") from None
     finally:
         encoder.attention = before
-    assert output.attentions is not None
+    if output.attentions is None:
+        name = encoder.config.attention
+        raise InputError(
+            f"attention and rollout need attention weights: the attention {name!r} takes packed sequences"
+        )
     weights = torch.stack(output.attentions, 1).float()
     return weights / weights.sum(-1, keepdim=True)
 

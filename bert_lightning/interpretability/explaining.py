@@ -210,8 +210,8 @@ def _of_weights(
         if not readout.any():
             continue
         one = slice(number, number + 1)
-        inputs = (each if each is None else each[one] for each in (batch["input_ids"], batch["token_type_ids"], mask))
-        weights = form(attention_weights(example.encoder, *inputs)[0])
+        ids, types, kept = batch["input_ids"][one], batch["token_type_ids"][one], None if mask is None else mask[one]
+        weights = form(attention_weights(example.encoder, ids, types, kept)[0])
         chosen = (weights[-1:] if last else weights).mean((0, 1))
         values[number] = torch.from_numpy(readout).to(chosen) @ chosen
         if settings.maps:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bert_lightning.errors import InputError
 from bert_lightning.interpretability.explaining import ExplanationSettings
 from bert_lightning.reports.self_contained_page import self_contained_page
 from bert_lightning.runs.explanation import ExplainedWord, Explanation, WeightMap
@@ -18,6 +19,8 @@ _MOST_EXPLANATIONS, _MOST_WORDS, _MOST_MAPS = 300, 30_000, 24_000_000
 # Shades of a colour. The page's style has a class for each.
 _NUM_SHADES = 6
 _NUM_LARGEST = 8
+# Words that are shown on each side of those that are read.
+_NUM_UNREAD = 20
 # The steps of the square root of a weight, which the page's script knows.
 _STEPS = 63
 CAPTIONS = {
@@ -90,9 +93,17 @@ class PageContent:
         self._num_words = self._num_characters = self._num_reduced = 0
 
     def add(self, explanation: Explanation) -> bool:
-        """Add an explanation. Return False if the page is full."""
+        """Add an explanation. Return False if the page is full.
+
+        Raises:
+            InputError: one explanation has more words than a page bears.
+        """
         num_words = sum(word.value is not None for word in explanation.words)
-        if len(self.views) == _MOST_EXPLANATIONS or (self.views and self._num_words + num_words > _MOST_WORDS):
+        if num_words > _MOST_WORDS:
+            raise InputError(
+                f"{explanation.location}: {num_words:,} words are read, and a page bears {_MOST_WORDS:,}: write .json"
+            )
+        if len(self.views) == _MOST_EXPLANATIONS or self._num_words + num_words > _MOST_WORDS:
             held = count(len(self.views), "explanation")
             self.limit = (
                 f"A page bears {_MOST_EXPLANATIONS} explanations and {_MOST_WORDS:,} words, so it holds the first "
@@ -157,12 +168,14 @@ def _view(explanation: Explanation, maps: Sequence[Sequence[str]], map_values: s
     texts, num_unread = [], 0
     for part, (name, text) in enumerate(explanation.texts):
         words = [(number, word) for number, word in enumerate(explanation.words) if word.part == part]
-        last = max((place for place, (_, word) in enumerate(words) if word.value is not None), default=-1)
-        # A few unread words after the last one show where the model stops to read.
-        shown = words[: last + 1 + 20]
+        places = [place for place, (_, word) in enumerate(words) if word.value is not None]
+        # A few unread words on both sides show where the model begins and stops to read.
+        first = max(0, min(places, default=0) - _NUM_UNREAD)
+        shown = words[first : max(places, default=-1) + 1 + _NUM_UNREAD]
         num_unread += len(words) - len(shown)
-        end = shown[-1][1].end if len(shown) < len(words) else len(text)
-        texts.append((name, list(_runs(text[:end], shown, largest))))
+        begin = shown[0][1].start if first else 0
+        end = shown[-1][1].end if first + len(shown) < len(words) else len(text)
+        texts.append((name, list(_runs(text[:end], shown, largest, begin))))
     by_size = sorted(read, key=lambda word: -abs(word.value or 0.0))[:_NUM_LARGEST]
     return ExplanationView(
         explanation,
@@ -191,9 +204,9 @@ def _facts(explanation: Explanation) -> Iterator[str]:
         yield f"special tokens {explanation.special_tokens:.3g}"
 
 
-def _runs(text: str, words: Sequence[tuple[int, ExplainedWord]], largest: float) -> Iterator[Run]:
-    """Yield the words of a text with what stands between them."""
-    end = 0
+def _runs(text: str, words: Sequence[tuple[int, ExplainedWord]], largest: float, begin: int) -> Iterator[Run]:
+    """Yield the words of a text, from the character `begin` on, with what stands between them."""
+    end = begin
     for number, word in words:
         if word.start > end:
             yield Run(text[end : word.start])

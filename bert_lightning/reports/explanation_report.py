@@ -90,6 +90,7 @@ def write_explanations(
         content = PageContent(checkpoint, settings)
         for explanation in explanations:
             if not content.add(explanation):
+                state.num_inputs -= 1
                 break
         write_text(output, explanation_page(content, state.left_out))
         state.num_explanations = len(content.views)

@@ -118,22 +118,17 @@ def number_of(target: str, names: Sequence[str], what: str) -> int:
     return list(names).index(target)
 
 
-def readout_of(model: PretrainedModel, batch: Mapping[str, Any], pooling: str | None = None) -> NDArray[np.float64]:
+def readout_of(model: PretrainedModel, batch: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return (n, S) the share of each position in what a head of sequences reads; each row sums to 1.
 
     With `cls` pooling it is the first token. With other poolings, and for a custom head, which may read every hidden
     state, it is the mean over the real tokens.
-
-    Args:
-        model: the model with its head.
-        batch: the sequences.
-        pooling: how a sequence is pooled; None for the model's own pooling.
     """
     shape = batch["input_ids"].shape
     mask = batch.get("attention_mask")
     real = np.ones(shape) if mask is None else mask.cpu().numpy().astype(np.float64)
     own_head = getattr(model, "own_head", None)
-    if own_head is None and (pooling or model.config.pooling) == "cls":
+    if own_head is None and model.config.pooling == "cls":
         # Sequences of tasks begin with [CLS].
         real[:, 1:] = 0
     return real / real.sum(1, keepdims=True)

@@ -4,8 +4,10 @@ import pytest
 import torch
 import transformers
 
+from bert_lightning.errors import InputError
 from bert_lightning.interpretability.attention import Units, attention_weights, rollout
 from bert_lightning.model import BertConfig, BertEncoder
+from bert_lightning.model.layers.attention import ATTENTIONS, register_attention
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,29 @@ def test_attention_equals_that_of_transformers_with_padding(tmp_path):
         expected = torch.stack(theirs(ids, attention_mask=mask, output_attentions=True).attentions, 1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 2, 2, 5), rtol=0, atol=1e-6)
+
+
+def without_weights(query, key, value, layout, dropout):
+    return value
+
+
+def packed(query, key, value, layout, dropout):
+    return value
+
+
+packed.takes_packed = True
+
+
+@pytest.mark.parametrize(("attention", "reason"), [
+    (without_weights, "returns no attention weights"), (packed, "takes packed sequences"),
+])  # fmt: skip
+def test_a_custom_attention_without_weights_is_refused_by_name(attention, reason):
+    name = f"explained-{attention.__name__}"
+    if name not in ATTENTIONS:
+        register_attention(name, attention)
+    encoder = BertEncoder(BertConfig.preset("tiny", vocab_size=50, attention=name))
+    with pytest.raises(InputError, match=f"'{name}' {reason}"):
+        attention_weights(encoder, torch.tensor([[2, 7, 3]]), None, None)
 
 
 def test_weights_to_a_word_are_summed_over_its_pieces_and_weights_from_it_averaged():

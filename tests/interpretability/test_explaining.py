@@ -22,11 +22,12 @@ from bert_lightning.interpretability.explaining import (
 from bert_lightning.model.tuning import TUNINGS, Tuning, tune
 from bert_lightning.runs.predictor import Predictor
 from bert_lightning.tasks.catalogue import TASKS
-from bert_lightning.tasks.inference import evaluating
+from bert_lightning.tasks.inference import Inference, evaluating
 from tests.support.task_data import RAW
 
 CRF = ("--model.head.crf", "true")
-SETUPS = [(name, ()) for name in TASKS] + [("token-classification", CRF)]
+EXPLAINED = [name for name, spec in TASKS.items() if spec.task.explained is not Inference.explained]
+SETUPS = [(name, ()) for name in EXPLAINED] + [("token-classification", CRF)]
 LONG = {
     "token-classification": {"text": "The old cat sees the young dog . " * 9},
     "question-answering": RAW["question-answering"][1],
@@ -49,7 +50,7 @@ def example(request, task):
     """A raw input and a target. A long sentence has too many entities to explain all of them."""
     if not request.param:
         return RAW[task.name][0], None
-    return LONG[task.name], "1" if task.name == "token-classification" else None
+    return LONG.get(task.name, RAW[task.name][0]), "1" if task.name == "token-classification" else None
 
 
 def explained(task, row, method="occlusion", target=None, **settings):
@@ -134,17 +135,82 @@ def test_words_are_those_of_the_texts_and_can_be_written_as_json(task, example):
     json.dumps(explanation.as_dict(), allow_nan=False)
 
 
-def test_the_score_is_that_of_the_prediction(untrained):
-    task = untrained("text-classification")
-    row = Row("item 1", RAW["text-classification"][0])
+def test_the_positions_of_a_word_hold_its_pieces(task, example):
+    row, target = example
+    for each in explained(task, row, "attention", target)[1]:
+        for number, word in enumerate(each.words):
+            [pieces] = task.tokenizer.encode_batch([word.text])
+            for ids, places in zip(each.batch["input_ids"].numpy(), each.places, strict=True):
+                found = ids[places == number].tolist()
+                # The last word that fits may be cut.
+                assert found in ([], pieces) or found == pieces[: len(found)]
+        others = each.batch["input_ids"].numpy()[each.places < 0]
+        assert {*others.tolist()} <= {*task.tokenizer.special_ids}
+        assert ((each.places >= 0).sum(1) > 0).all()
+
+
+def test_the_head_reads_where_the_task_says(task, example):
+    row, target = example
+    tokenizer = task.tokenizer
+    for each in explained(task, row, "attention", target)[1]:
+        read = each.readout > 0
+        ids, words = each.batch["input_ids"].numpy()[read].tolist(), each.places[read].tolist()
+        assert each.readout.sum() == pytest.approx(1)
+        if task.name == "relation-classification":
+            assert {tokenizer.entries[number] for number in ids} == {"[E1]", "[E2]"}
+        elif task.name == "pretraining":
+            assert ids == [tokenizer.mask_id]
+        elif task.name == "token-classification":
+            text = each.target.partition(" → ")[0]
+            assert " ".join(each.words[word].text for word in words) == text
+            assert ids == [tokenizer.encode_batch([each.words[word].text])[0][0] for word in words]
+        elif task.name == "question-answering":
+            start, end = each.words[min(words)], each.words[max(words)]
+            assert each.parts[1].text[start.start : end.end] == each.target
+        else:
+            assert ids == [tokenizer.cls_id]
+
+
+@pytest.mark.parametrize("name", ["text-classification", "relation-classification", "multiple-choice"])
+def test_the_scores_of_all_targets_are_those_of_the_prediction(untrained, name):
+    task, row = untrained(name), Row("item 1", RAW[name][0])
     [prediction] = task.predict_rows([row], 1)
-    [explanation] = explain(task, row, ExplanationSettings("occlusion"))
-    assert explanation.target == explanation.predicted == prediction["label"]
-    scores = {label: next(explain(task, row, ExplanationSettings("occlusion", label))).score for label in task.labels}
-    assert max(scores, key=scores.get) == prediction["label"]
+    probabilities = prediction["probabilities"]
+    if name == "multiple-choice":
+        probabilities = {str(number): each for number, each in enumerate(probabilities)}
+    scores = {
+        target: next(explain(task, row, ExplanationSettings("occlusion", target))).score for target in probabilities
+    }
     total = sum(np.exp(score) for score in scores.values())
-    for label, score in scores.items():
-        assert np.exp(score) / total == pytest.approx(prediction["probabilities"][label], abs=1e-3)
+    for target, score in scores.items():
+        assert np.exp(score) / total == pytest.approx(probabilities[target], abs=1e-3)
+    [found] = explain(task, row, ExplanationSettings("occlusion"))
+    assert found.score == max(scores.values())
+    assert found.target == found.predicted
+
+
+def test_the_score_of_an_answer_is_that_of_the_prediction(untrained):
+    task = untrained("question-answering")
+    for values in RAW["question-answering"]:
+        row = Row("item 1", values)
+        [prediction] = task.predict_rows([row], 1)
+        for candidate in prediction["nbest"][:3]:
+            [found] = explain(task, row, ExplanationSettings("attention", candidate["text"]))
+            assert found.score == pytest.approx(candidate["score"], abs=1e-4)
+        [found] = explain(task, row, ExplanationSettings("attention"))
+        assert found.target == found.predicted == prediction["answer"]
+
+
+def test_the_scores_of_entries_differ_as_the_logarithms_of_their_probabilities(untrained):
+    task, row = untrained("pretraining"), Row("item 1", RAW["pretraining"][0])
+    [prediction] = task.predict_rows([row], 1)
+    for number, candidates in enumerate(prediction["masks"], 1):
+        (first, p), (second, q) = ((each["token"], each["probability"]) for each in (candidates[0], candidates[3]))
+        one, other = (
+            next(explain(task, row, ExplanationSettings("attention", f"{number}={token}"))).score
+            for token in (first, second)
+        )
+        assert one - other == pytest.approx(np.log(p / q), abs=1e-2)
 
 
 def test_the_score_of_a_tag_under_a_crf_is_the_log_odds_of_all_sequences_written_out(untrained):
@@ -325,8 +391,10 @@ def test_a_predictor_explains_items_as_the_functions_do(untrained):
     assert bert_lightning.Predictor is Predictor
 
 
-def test_a_task_without_scores_to_explain_says_so(untrained):
-    from bert_lightning.tasks.inference import Inference
-
+def test_every_published_task_is_explained_and_any_other_task_is_refused_by_name(untrained):
+    assert {*EXPLAINED} >= {
+        "pretraining", "text-classification", "token-classification", "question-answering", "multiple-choice",
+        "relation-classification",
+    }  # fmt: skip
     with pytest.raises(InputError, match="'text-classification' cannot be explained"):
         Inference.explained(untrained("text-classification"), Row("item 1", {}), None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bert_lightning.cli import main
+from bert_lightning.errors import InputError
 from bert_lightning.interpretability.explaining import METHODS, ExplanationSettings
 from bert_lightning.reports import explanation_page as of_page
 from bert_lightning.reports.explanation_page import CAPTIONS, PageContent, explanation_page
@@ -52,6 +53,22 @@ def test_words_that_are_not_read_are_grey_and_a_long_rest_is_counted():
     source = page_of("occlusion", explanation)
     assert source.count('class="w unread"') == 20
     assert "450 more words are not read for this score." in source
+
+
+def test_only_a_few_unread_words_stand_before_the_window_that_is_read():
+    explanation = fake_explanation("occlusion", num_words=500)
+    words = [word if number >= 480 else word._replace(value=None) for number, word in enumerate(explanation.words)]
+    object.__setattr__(explanation, "words", words)
+    source = page_of("occlusion", explanation)
+    assert source.count('data-w="') == 40
+    assert 'data-w="460"' in source
+    assert "460 more words are not read for this score." in source
+
+
+def test_an_explanation_of_more_words_than_a_page_bears_is_refused(monkeypatch):
+    monkeypatch.setattr(of_page, "_MOST_WORDS", 39)
+    with pytest.raises(InputError, match="item 1: 40 words are read, and a page bears 39"):
+        page_of("occlusion", fake_explanation("occlusion"))
 
 
 def test_maps_hold_the_weights_between_words_to_one_step():

@@ -1,20 +1,22 @@
 """What is explained of a text or a pair of texts: one of the scores that the model gives it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.tasks.explained import Explained, Part, places_of, readout_of, split_text
+from bert_lightning.tasks.explained import Explained, Part, Word, places_of, readout_of, split_text
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.fine_tuning.task import FineTuningTask, Logits
     from bert_lightning.tasks.fine_tuning.texts import TextSplit
 
+Texts = TypeVar("Texts", bound="TextSplit")
+
 
 def explained_text(
-    task: "FineTuningTask[TextSplit, Logits, Tensor]", split: "TextSplit", output: int, target: str, predicted: str
+    task: "FineTuningTask[Texts, Logits, Tensor]", split: Texts, output: int, target: str, predicted: str
 ) -> Explained:
     """Return the score with a number, `output`, of the only text or pair of a split."""
     [example] = split.examples
@@ -23,7 +25,8 @@ def explained_text(
     if second is not None:
         texts.append(example.text_pair or "")
         kept.append(second)
-    words, owners = [], []
+    words: list[Word] = []
+    owners = []
     for number, (text, pieces) in enumerate(zip(texts, kept, strict=True)):
         found = split_text(task.tokenizer, text, number, len(words))
         words += found.words

@@ -1,5 +1,6 @@
 """What is explained of a question with choices: the score of one choice."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from bert_lightning.data.datasets.examples import ChoiceQuestion
 from bert_lightning.data.loading.batching import Batch
-from bert_lightning.tasks.explained import Explained, Part, number_of, places_of, readout_of, split_text
+from bert_lightning.tasks.explained import Explained, Part, Word, number_of, places_of, readout_of, split_text
 
 if TYPE_CHECKING:
     from bert_lightning.tasks.multiple_choice.task import MultipleChoiceTask
@@ -33,21 +34,18 @@ def explained_choice(task: "MultipleChoiceTask", example: ChoiceQuestion, target
     if target is not None:
         number = example.choices.index(target) if target in example.choices else number_of(target, names, "choice")
     texts = [example.context, f"{example.question} {example.choices[number]}".strip()]
-    words, owners = [], []
+    words: list[Word] = []
+    owners = []
     for part, (text, pieces) in enumerate(zip(texts, (split.contexts[number], split.choices[number]), strict=True)):
         found = split_text(task.tokenizer, text, part, len(words))
         words += found.words
         owners.append(found.owners[: len(pieces)])
-    every = split.batch(np.array([0]))
-    batch: Batch = {**every, "choice_mask": torch.ones(1, 1, dtype=torch.bool)}
-    for name in ("input_ids", "token_type_ids", "attention_mask"):
-        values = every[name]
-        batch[name] = None if values is None else values[:, number]
+    batch = split.batch(np.array([0]))
+    batch["choice_mask"] = torch.ones(1, 1, dtype=torch.bool)
+    batch = _changed(batch, lambda values: values[:, number])
 
     def score(batch: Batch) -> Tensor:
-        inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
-        one_choice = {name: None if values is None else values[:, None] for name, values in inputs.items()}
-        return task.compute({**batch, **one_choice})[:, 0]
+        return task.compute(_changed(batch, lambda values: values[:, None]))[:, 0]
 
     return Explained(
         example.location,
@@ -60,3 +58,14 @@ def explained_choice(task: "MultipleChoiceTask", example: ChoiceQuestion, target
         readout_of(task.model, batch),
         score,
     )
+
+
+def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Return a batch whose inputs are changed, so that they have a dimension for choices or lack it."""
+    mask = batch["attention_mask"]
+    return {
+        **batch,
+        "input_ids": change(batch["input_ids"]),
+        "token_type_ids": change(batch["token_type_ids"]),
+        "attention_mask": None if mask is None else change(mask),
+    }

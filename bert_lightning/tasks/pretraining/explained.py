@@ -58,10 +58,10 @@ def explained_masks(
         readout = np.zeros(places.shape)
         readout[0, positions[number]] = 1
         mask = f"mask {number + 1} → " if len(positions) > 1 else ""
-        names = [f"{mask}{task.tokenizer.entries[each]}" for each in (piece, likeliest[number])]
+        shown, predicted = (f"{mask}{task.tokenizer.entries[each]}" for each in (piece, likeliest[number]))
         score = _Score(task, int(positions[number]), piece)
         explained.append(
-            Explained(location, *names, [Part("text", text)], found.words, batch, places, readout, score)
+            Explained(location, shown, predicted, [Part("text", text)], found.words, batch, places, readout, score)
         )
     return explained
 

@@ -89,7 +89,7 @@ def _explained(
     Without a CRF, only the windows that predict these words are computed.
     """
     [example] = split.examples
-    windows = range(len(split.windows))
+    windows = list(range(len(split.windows)))
     if task.model.crf is None:
         windows = [number for number in windows if not chosen.keys().isdisjoint(split.windows[number].words)]
     batch = split.batch(np.array(windows))
