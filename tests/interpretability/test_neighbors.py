@@ -150,5 +150,7 @@ def test_candidates_and_kind_of_vectors_must_fit(base):
         neighbors(base, ["cat"], vectors="words")
     with pytest.raises(InputError, match=r"^vectors is .sentences.; it must be one of words, pieces, texts"):
         neighbors(base, ["cat"], vectors="sentences")
+    with pytest.raises(InputError, match=r"^queries is one text; a list of texts is expected"):
+        neighbors(base, "cat")
     with pytest.raises(InputError, match=r"^there is no query"):
         neighbors(base, [])
