@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -59,6 +60,15 @@ def exports(package: str, file: str) -> tuple[Callable[[str], object], Callable[
         return sorted({*vars(sys.modules[package]), *modules})
 
     return get, names
+
+
+def imported(module: str, name: str) -> Any:
+    """Return a name of a module, which is imported now.
+
+    A method may offer what a higher room computes, such as `Predictor.explain`. It imports that by name when it is
+    called, so that no room needs a higher one to be loaded.
+    """
+    return getattr(importlib.import_module(module), name)
 
 
 def _imported_for_type_checkers(file: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from bert_lightning.checkpoints.plain_text import printable
 from bert_lightning.cli import (
     corpora,
     experiments,
+    interpretation,
     prediction,
     publishing,
     representations,
@@ -258,7 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser)
-    for family in (corpora, experiments, training, studies, views, scoring, prediction, representations, publishing):
+    looking = (interpretation, representations)
+    for family in (corpora, experiments, training, studies, views, scoring, prediction, *looking, publishing):
         family.add(commands)
     commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

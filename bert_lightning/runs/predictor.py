@@ -15,8 +15,10 @@ from bert_lightning.data.reading.lines import STANDARD_INPUT, read_lines
 from bert_lightning.data.reading.sources import refuse_other_table, warn_of_json_row
 from bert_lightning.data.reading.tables import Row, is_table, json_row, read_rows
 from bert_lightning.errors import InputError
+from bert_lightning.lazy import imported
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
+from bert_lightning.runs.explanation import Explanation
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -215,13 +217,65 @@ class Predictor:
             InputError: an item lacks what the model needs, and the message names the item; or `batch_size` is not 1
                 or more.
         """
+        rows = self._rows_of(items)
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        return list(self.predict_rows(rows, batch_size))
+
+    def explain(
+        self,
+        items: Iterable[object],
+        method: str = "integrated-gradients",
+        *,
+        target: str | None = None,
+        num_points: int = 64,
+        replacement: str = "[MASK]",
+        maps: bool = False,
+    ) -> list[Explanation]:
+        """Return how much each word of each item counts for a prediction.
+
+        Everything is computed with the weights as they are, without autocast.
+
+        Args:
+            items: inputs, as for `predict`.
+            method: `attention`, `rollout`, `gradient-x-input`, `integrated-gradients` or `occlusion`.
+            target: what is explained: a label, a relation, the number of a choice, an answer, a word by its number as
+                in `3` or `3=B-LOC`, or an entry of the vocabulary. By default it is the prediction.
+            num_points: integrated gradients: the points of the path from the baseline. They are doubled up to 1,024
+                while the values miss more than 5 % of the difference of scores.
+            replacement: integrated gradients and occlusion: the token that stands for an absent word: `[MASK]`,
+                `[PAD]` or `[UNK]`.
+            maps: attention and rollout: whether explanations hold the weights between all words, which may be large.
+
+        Returns:
+            The explanations in order: one per item, or one per predicted entity or mask.
+
+        Raises:
+            InputError: an item has no words, or the task, target or method does not fit. Integrated gradients miss
+                more than 5 % of the difference of scores.
+
+        Example:
+            ::
+
+                [explanation] = bert_lightning.load("runs/sst2").explain(["a gripping film"])
+                for word in explanation.words:
+                    print(word.text, word.value)
+        """
+        room = "bert_lightning.interpretability.explaining"
+        explain, settings_class = imported(room, "explain"), imported(room, "ExplanationSettings")
+        settings = settings_class(method, target, num_points, replacement, maps)
+        return [found for row in self._rows_of(items) for found in explain(self.task, row, settings)]
+
+    def _rows_of(self, items: Iterable[object]) -> list[Row]:
+        """Return raw inputs as rows.
+
+        Raises:
+            InputError: `items` is one input and no list, or one of them is no input of this model.
+        """
         if isinstance(items, str | Mapping):
             kind = "text" if isinstance(items, str) else "dictionary"
             raise InputError(f"a list of inputs is expected, not one {kind}")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-        rows = [self.task.row_of(f"item {number}", item) for number, item in enumerate(items, 1)]
-        return list(self.predict_rows(rows, batch_size))
+        return [self.task.row_of(f"item {number}", item) for number, item in enumerate(items, 1)]
 
     def predict_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
         """Predict rows in blocks of about two thousand, batched by length, and yield the predictions in order."""

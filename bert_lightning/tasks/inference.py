@@ -17,6 +17,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.model.onnx_export import PACKAGES, export_onnx
 from bert_lightning.model.pretrained import PretrainedModel
+from bert_lightning.tasks.explained import Explained
 
 PREDICTION_BATCH_SIZE = 64
 _FOR_SEVERAL_TEXTS = "set data.inputs to the list of inputs, or use DataLoader(inputs, collate_fn=list)"
@@ -86,6 +87,22 @@ class Inference(LightningModule):
             InputError: a row lacks what the model needs; the message names its location.
         """
         raise NotImplementedError
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the scores of a raw input that are explained, with the words that they are computed from.
+
+        Args:
+            row: the raw input.
+            target: what is explained, such as a label; None for the prediction.
+
+        Returns:
+            One score or several; none if the input has no words.
+
+        Raises:
+            InputError: this task has no such scores, there is no such target, or the row lacks what the model needs.
+        """
+        name = getattr(self, "name", type(self).__name__)
+        raise InputError(f"a model of the task {name!r} cannot be explained: the task has no method `explained`")
 
     def row_of(self, location: str, item: object) -> Row:
         """Turn a raw input into a row: a text, several texts if the model reads several, or a dictionary of columns.

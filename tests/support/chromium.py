@@ -112,6 +112,11 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    def wait_until(self, expression):
+        """Return when an expression of the page has become true."""
+        look = f"const look = () => ({expression}) ? done() : setTimeout(look, 20); look();"
+        self.call("Runtime.evaluate", expression=f"new Promise((done) => {{ {look} }})", awaitPromise=True)
+
     def click(self, selector):
         """Click into the middle of an element, as a user does."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]

@@ -108,6 +108,25 @@ class LinearChainCRF(nn.Module):
             path = self._path_score(scores, tags, valid, starts, transitions, ends)
             return (path - self._log_partition(scores, valid, starts, transitions, ends)) * valid[:, 0]
 
+    def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Return the logarithm of the summed exponentials of the scores of all sequences of tags.
+
+        Args:
+            emissions: (B, S, L) scores. A tag that is excluded by -10,000 at its position has no share.
+            mask: (B, S) as in `log_likelihood`.
+
+        Returns:
+            (B,)
+
+        Raises:
+            ValueError: an argument has a wrong shape; the message names it and both shapes.
+        """
+        self._check_shapes(emissions, mask=mask)
+        with without_autocast(emissions):
+            starts, transitions, ends = self._penalized(emissions, _FORBIDDEN)
+            scores, _, valid = _compact(_widened(emissions), mask)
+            return self._log_partition(scores, valid, starts, transitions, ends)
+
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Return the most likely tags, by the Viterbi algorithm.
 

@@ -18,7 +18,9 @@ from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.data.reading.tables import Row, column, read_rows
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertForSequenceClassification
+from bert_lightning.tasks.explained import Explained, number_of
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.fine_tuning.explained import explained_text
 from bert_lightning.tasks.fine_tuning.report import Report
 from bert_lightning.tasks.fine_tuning.settings import FineTuningData, HeadSettings
 from bert_lightning.tasks.fine_tuning.splits import EncodedSplit, SplitExamples, Subset, check_all_or_none
@@ -254,6 +256,14 @@ class TextTask(FineTuningTask[TextSplit, Logits, Tensor]):
     def example_of(self, row: Row) -> LabelledText:
         first, *second = (column(row, name) for name in self.line_columns)
         return LabelledText(row.location, first, second[0] if second else None, None, "")
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return one of the K scores, which the target names by its number from 0; by default the highest one."""
+        split = self.encode([self.example_of(row)])
+        [scores] = self.outputs_for(split, 1)
+        predicted = str(int(scores.argmax()))
+        number = number_of(predicted if target is None else target, [*map(str, range(len(scores)))], "score")
+        return [explained_text(self, split, number, str(number), predicted)]
 
     def encode(self, examples: list[LabelledText]) -> TextSplit:
         return TextSplit(examples, self.tokenizer, self.settings, None)

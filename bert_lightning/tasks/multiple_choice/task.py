@@ -12,11 +12,13 @@ from bert_lightning.data.reading.tables import Row, column
 from bert_lightning.data.reading.values import as_text
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertConfig, BertForMultipleChoice
+from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.fine_tuning.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import Logits
 from bert_lightning.tasks.multiple_choice.data import EncodedChoices
+from bert_lightning.tasks.multiple_choice.explained import explained_choice
 from bert_lightning.tasks.multiple_choice.settings import MultipleChoiceData
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -111,6 +113,10 @@ class MultipleChoiceTask(OneOfSeveralTask[EncodedChoices]):
         question = column(row, "question") if row.values.get("question") is not None else ""
         identifier = column(row, "id") if row.values.get("id") is not None else ""
         return ChoiceQuestion(row.location, identifier, column(row, "context"), question, tuple(choices), None)
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the score of a choice, by default of the likeliest one."""
+        return [explained_choice(self, self.example_of(row), target)]
 
     def encode(self, examples: list[ChoiceQuestion]) -> EncodedChoices:
         return EncodedChoices(examples, self.tokenizer, self.settings)

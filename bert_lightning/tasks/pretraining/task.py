@@ -19,8 +19,10 @@ from bert_lightning.metrics.unigram import UnigramBaseline
 from bert_lightning.model import BertConfig, BertForMaskedLM, BertForPreTraining
 from bert_lightning.model.layers.token_loss import TokenLoss
 from bert_lightning.tasks.distributions import Distribution, one_of
+from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.fine_tuning.report import rounded
 from bert_lightning.tasks.inference import evaluating
+from bert_lightning.tasks.pretraining.explained import explained_masks
 from bert_lightning.tasks.step import numbers_on
 from bert_lightning.tasks.task import Optimization, Task
 from bert_lightning.tasks.trainer_checks import limiting_flag
@@ -246,6 +248,13 @@ class PretrainingTask(Task):
             batch = text_batch(self.tokenizer, [sequences[n] for n in numbers], None, self.max_seq_length)
             masks.update(zip(numbers, self._candidates(batch), strict=True))
         return [{"text": text, "masks": masks[number]} for number, text in enumerate(texts)]
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the score of an entry of the vocabulary for each [MASK], by default of the likeliest one."""
+        text = _text_with_mask(row)
+        [sequence], _ = encode_texts(self.tokenizer, [text], None, self.max_seq_length)
+        self._check_masks_fit(row, text, sequence)
+        return explained_masks(self, row.location, text, sequence, target)
 
     def _check_masks_fit(self, row: Row, text: str, sequence: list[int]) -> None:
         count, num_read = text.count(MASK), sequence.count(self.tokenizer.mask_id)

@@ -20,6 +20,7 @@ from bert_lightning.model import BertConfig, BertForQuestionAnswering
 from bert_lightning.model.losses import span_losses
 from bert_lightning.model.task_models import SpanOutput
 from bert_lightning.tasks.distributions import Distribution, each_of
+from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
@@ -31,6 +32,7 @@ from bert_lightning.tasks.question_answering.decoding import (
     decode,
     find_answer,
 )
+from bert_lightning.tasks.question_answering.explained import explained_answer
 from bert_lightning.tasks.question_answering.settings import QuestionAnsweringData
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -166,7 +168,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         return self._last[1]
 
     @property
-    def _threshold(self) -> float:
+    def threshold(self) -> float:
         """The null odds above which a question gets no answer; infinite if every question has one."""
         if not self.no_answer:
             return float("inf")
@@ -188,7 +190,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         official = score_squad_v2(gold, texts, odds, 0.0)
         scores = {f"squad_{name}": float(official[key]) for key, name in _V2_NAMES.items() if key in official}
         if self.trainer.testing:
-            tuned = score_squad_v2(gold, texts, odds, self._threshold)
+            tuned = score_squad_v2(gold, texts, odds, self.threshold)
             scores |= {"squad_tuned_exact": tuned["exact"], "squad_tuned_f1": tuned["f1"]}
         else:
             self.null_threshold = scores["squad_best_f1_threshold"]
@@ -197,7 +199,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
     def report(self, split: EncodedQuestions, outputs: list[WindowScores]) -> Report:
         """Report questions with their answers, the wrong ones first."""
         rows = [
-            _scored_question(example, answers.text_at(self._threshold), answers, self.no_answer)
+            _scored_question(example, answers.text_at(self.threshold), answers, self.no_answer)
             for example, answers in zip(split.examples, self.decode(split, outputs), strict=True)
         ]
         rows = sorted(rows, key=lambda row: (row.f1, -row.probability))[:_NUM_REPORTED]
@@ -218,7 +220,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         rows = []
         for example, answers in zip(split.examples, self.decode(split, outputs), strict=True):
             ranked = answers.ranked(self.no_answer)
-            answer = find_answer(ranked, answers.text_at(self._threshold))
+            answer = find_answer(ranked, answers.text_at(self.threshold))
             row: dict[str, object] = {"id": example.id} if example.id else {}
             row |= {"question": example.question, "answer": answer.text, "start": answer.start}
             row["probability"] = answer.probability
@@ -234,7 +236,7 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         """Return the files that `run_squad.py` writes and the official scorers read."""
         answers = dict(zip((example.id for example in split.examples), self.decode(split, outputs), strict=True))
         files: dict[str, dict[str, object]] = {
-            "predictions.json": {id: each.text_at(self._threshold) for id, each in answers.items()},
+            "predictions.json": {id: each.text_at(self.threshold) for id, each in answers.items()},
             "nbest_predictions.json": {
                 id: [ranked._asdict() for ranked in each.ranked(self.no_answer)] for id, each in answers.items()
             },
@@ -256,6 +258,10 @@ class QuestionAnsweringTask(FineTuningTask[EncodedQuestions, WindowScores, SpanO
         """Turn a row with `question`, `context` and optionally `id` into an example."""
         identifier = column(row, "id") if row.values.get("id") is not None else ""
         return Question(row.location, identifier, column(row, "question"), column(row, "context"), (), False, "")
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the score of an answer, by default of the predicted one; an empty target is no answer."""
+        return [explained_answer(self, self.example_of(row), target)]
 
     def encode(self, examples: list[Question]) -> EncodedQuestions:
         return EncodedQuestions(examples, self.tokenizer, self.settings, labelled=False)

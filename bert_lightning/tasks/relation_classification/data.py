@@ -55,12 +55,12 @@ class EncodedRelations(EncodedSplit[RelationExample]):
         self.settings, self.tokenizer = settings, tokenizer
         ids = {entry: number for number, entry in enumerate(tokenizer.entries)}
         self._markers = [ids[marker] for marker in MARKERS]
-        segments = tokenizer.encode_batch([text for example in examples for text in _segments(example)])
+        segments = tokenizer.encode_batch([text for example in examples for text in segments_of(example)])
         room = settings.max_seq_length - 2 - len(MARKERS)
         self.pieces: list[list[int]] = []
         self.positions = np.zeros((len(examples), 2), dtype=np.int64)
         for number, example in enumerate(examples):
-            pieces, positions = self._marked(example, _cut(segments[5 * number : 5 * number + 5], room))
+            pieces, positions = self._marked(example, cut_segments(segments[5 * number : 5 * number + 5], room))
             self.pieces.append(pieces)
             self.positions[number] = positions
         self.lengths = np.array([len(pieces) for pieces in self.pieces], dtype=np.int64)
@@ -96,13 +96,13 @@ class EncodedRelations(EncodedSplit[RelationExample]):
     ) -> tuple[list[int], tuple[int, int]]:
         """Return the pieces with markers, and the positions of [E1] and [E2], counted from [CLS] at 0."""
         pieces, positions = list(segments[0]), {}
-        for (_, marker), segment in zip(_cuts(example), segments[1:], strict=True):
+        for (_, marker), segment in zip(marker_places(example), segments[1:], strict=True):
             positions[marker] = len(pieces) + 1
             pieces += [self._markers[marker], *segment]
         return pieces, (positions[0], positions[2])
 
 
-def _cuts(example: RelationExample) -> list[tuple[int, int]]:
+def marker_places(example: RelationExample) -> list[tuple[int, int]]:
     """Return (character, number of the marker) for each marker, in order. Entities may overlap, as in TACRED."""
     (one, one_end), (other, other_end) = example.first, example.second
     # Markers at the same character are ordered so that entities nest: [E1]a[/E1][E2]b[/E2], [E1][E2]a[/E2]b[/E1].
@@ -110,13 +110,13 @@ def _cuts(example: RelationExample) -> list[tuple[int, int]]:
     return [(character, marker) for character, _, _, marker in sorted(marks)]
 
 
-def _segments(example: RelationExample) -> list[str]:
+def segments_of(example: RelationExample) -> list[str]:
     """Cut the text at the markers, into five segments."""
-    cuts = [0, *(character for character, _ in _cuts(example)), len(example.text)]
+    cuts = [0, *(character for character, _ in marker_places(example)), len(example.text)]
     return [example.text[start:end] for start, end in pairwise(cuts)]
 
 
-def _cut(segments: Sequence[list[int]], room: int) -> list[list[int]]:
+def cut_segments(segments: Sequence[list[int]], room: int) -> list[list[int]]:
     """Shorten five segments so that they fit.
 
     The outer ends are cut first, then the middle of the third segment, then the ends of the two entities.

@@ -13,11 +13,13 @@ from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.metrics.classification import classification_report, confusion_matrix
 from bert_lightning.model import BertConfig, BertForRelationClassification
+from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.fine_tuning.one_of_several import OneOfSeveralTask, softmax
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import Logits
 from bert_lightning.tasks.relation_classification.data import EncodedRelations
+from bert_lightning.tasks.relation_classification.explained import explained_relation
 from bert_lightning.tasks.relation_classification.settings import RelationClassificationData
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -137,6 +139,10 @@ class RelationClassificationTask(OneOfSeveralTask[EncodedRelations]):
     def example_of(self, row: Row) -> RelationExample:
         """Turn a row whose text holds <e1>...</e1> and <e2>...</e2>, or one in TACRED's format, into an example."""
         return relation_of(row, "", self.settings.text_column)._replace(label=None)
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the logit of a relation, by default of the likeliest one."""
+        return [explained_relation(self, self.example_of(row), target)]
 
     def encode(self, examples: list[RelationExample]) -> EncodedRelations:
         return EncodedRelations(examples, self.tokenizer, self.settings, self.labels)

@@ -11,6 +11,7 @@ from torch import Tensor
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.reading.tables import Row, column
+from bert_lightning.errors import InputError
 from bert_lightning.metrics.classification import (
     ClassificationReport,
     classification_report,
@@ -22,6 +23,8 @@ from bert_lightning.metrics.correlation import pearson, spearman
 from bert_lightning.model import BertConfig, BertForSequenceClassification
 from bert_lightning.model.losses import CrossEntropy, item_losses, sequence_losses
 from bert_lightning.tasks.distributions import Distribution, each_of, numbers, one_of
+from bert_lightning.tasks.explained import Explained, number_of
+from bert_lightning.tasks.fine_tuning.explained import explained_text
 from bert_lightning.tasks.fine_tuning.one_of_several import softmax
 from bert_lightning.tasks.fine_tuning.report import Report, rounded
 from bert_lightning.tasks.fine_tuning.splits import Subset
@@ -270,6 +273,18 @@ class TextClassificationTask(FineTuningTask[EncodedTexts, Logits, Tensor]):
         """Turn a row with the text column, and the second one if the model reads pairs, into an example."""
         texts = [column(row, name) for name in self.line_columns]
         return LabelledText(row.location, texts[0], texts[1] if len(texts) > 1 else None, None, "")
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the logit of a label, by default of the likeliest one, or the number of a regression."""
+        split = self.encode([self.example_of(row)])
+        [logits] = self.outputs_for(split, 1)
+        if self.kind == "regression":
+            if target not in (None, self.labels[0]):
+                raise InputError(f"target is {target!r}, but this model gives one number, {self.labels[0]!r}")
+            return [explained_text(self, split, 0, self.labels[0], f"{logits[0]:.4g}")]
+        predicted = self._likeliest(logits)
+        number = number_of(predicted if target is None else target, self.labels, "label")
+        return [explained_text(self, split, number, self.labels[number], predicted)]
 
     def encode(self, examples: list[LabelledText]) -> EncodedTexts:
         return EncodedTexts(examples, self.tokenizer, self.settings, self.labels)

@@ -23,11 +23,13 @@ from bert_lightning.model import BertConfig, BertForTokenClassification
 from bert_lightning.model.layers.crf import LinearChainCRF
 from bert_lightning.model.losses import IGNORED, summed_losses
 from bert_lightning.tasks.distributions import Distribution, one_of
+from bert_lightning.tasks.explained import Explained
 from bert_lightning.tasks.fine_tuning.report import Report
 from bert_lightning.tasks.fine_tuning.splits import Subset
 from bert_lightning.tasks.fine_tuning.task import FineTuningTask
 from bert_lightning.tasks.task import Optimization
 from bert_lightning.tasks.token_classification.data import EncodedWords, labels_mark_spans
+from bert_lightning.tasks.token_classification.explained import explained_tags
 from bert_lightning.tasks.token_classification.settings import TokenClassificationData
 from bert_lightning.tasks.token_classification.tag_schemes import convert
 from bert_lightning.text.wordpiece import WordPieceTokenizer
@@ -123,14 +125,17 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
 
     def tags(self, split: EncodedWords, outputs: list[WordScores]) -> list[list[str]]:
         """Return the predicted tags of each sentence; tags of spans in IOB2."""
+        tags = [[self.labels[number] for number in sentence] for sentence in self.tag_ids(split, outputs)]
+        return [convert(sentence, "IOB2") for sentence in tags] if self.spans else tags
+
+    def tag_ids(self, split: EncodedWords, outputs: list[WordScores]) -> list[NDArray[np.int64]]:
+        """Return the ids (words,) of the predicted tags of each sentence."""
         windows: list[list[WordScores]] = [[] for _ in split.examples]
         for window, scores in zip(split.windows, outputs, strict=True):
             windows[window.sentence].append(scores)
         sentences = [np.concatenate(each) for each in windows]
         crf = self.model.crf
-        ids = [scores.argmax(-1) for scores in sentences] if crf is None else self._decode(crf, sentences)
-        tags = [[self.labels[number] for number in sentence] for sentence in ids]
-        return [convert(sentence, "IOB2") for sentence in tags] if self.spans else tags
+        return [scores.argmax(-1) for scores in sentences] if crf is None else self._decode(crf, sentences)
 
     def _decode(self, crf: LinearChainCRF, sentences: list[WordScores]) -> list[NDArray[np.int64]]:
         """Return the likeliest tags of each sentence, from its scores (words, L)."""
@@ -249,6 +254,10 @@ class TokenClassificationTask(FineTuningTask[EncodedWords, WordScores, Tensor]):
         if not isinstance(document, int):
             raise InputError(f"{row.location}: document is {document!r}; a number is expected")
         return TaggedSentence(row.location, words, None, document)
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the tags of each predicted entity, or the tag of a word."""
+        return explained_tags(self, self.example_of(row), target)
 
     def encode(self, examples: list[TaggedSentence]) -> EncodedWords:
         return EncodedWords(examples, self.tokenizer, self.settings, self.labels, spans=self.spans)
