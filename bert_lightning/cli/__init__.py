@@ -259,18 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = Commands(parser)
-    for family in (
-        corpora,
-        experiments,
-        training,
-        studies,
-        views,
-        scoring,
-        prediction,
-        interpretation,
-        representations,
-        publishing,
-    ):
+    looking = (interpretation, representations)
+    for family in (corpora, experiments, training, studies, views, scoring, prediction, *looking, publishing):
         family.add(commands)
     commands.add("doctor", _doctor, "show versions, devices, threads and missing packages")
     return parser

@@ -312,7 +312,7 @@ def _neighbors(options: argparse.Namespace) -> int:
                     f"{option} does nothing with --vectors pieces, which are compared with the vocabulary"
                 )
     with without_collections(freeze=True):
-        from bert_lightning.interpretability.neighbors import neighbors
+        from bert_lightning.interpretability.nearest_neighbors import neighbors
         from bert_lightning.reports.representation_pages import neighbors_page
         from bert_lightning.reports.representation_tables import neighbors_facts, neighbors_tables
 

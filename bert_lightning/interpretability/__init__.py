@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bert_lightning.interpretability.explaining import ExplanationSettings, explain
     from bert_lightning.interpretability.linear_probe import LinearProbe, fit_linear_probe
     from bert_lightning.interpretability.method_agreement import Agreement, agreement
-    from bert_lightning.interpretability.neighbors import Neighbor, Neighborhood, NeighborsReport, neighbors
+    from bert_lightning.interpretability.nearest_neighbors import Neighbor, Neighborhood, NeighborsReport, neighbors
     from bert_lightning.interpretability.probing import Interval, LayerScores, ProbingReport, probe
     from bert_lightning.interpretability.similarity import SimilarityReport, cka, linear_cka
 

@@ -173,7 +173,7 @@ def _settings(
     below: dict[str, Any] = {"experiment": "probe", "model": {"size": "tiny"}, "trainer": {"max_steps": 1}}
     data = given.get("data")
     named = STANDARD_SETS.get(str(data.get("dataset"))) if isinstance(data, dict) else None
-    directory = run_directory_of(Path(checkpoint)) if not files and not given else None
+    directory = None if files or named or "task" in given else run_directory_of(Path(checkpoint))
     if directory is not None:
         saved = directory.read_config()
         below |= {key: saved[key] for key in _READ if key in saved}

@@ -150,15 +150,7 @@ def probe(
             report = probe("bert-base-uncased", overrides={"data.dataset": "wnut17", "data.folder": "wnut17"})
             [layer.selectivity.value for layer in report.layers]
     """
-    require_pooling(pooling)
-    if not 0 < l2 < math.inf:
-        raise RefusedValue("l2", l2, "be more than 0")
-    if max_items < 1:
-        raise RefusedValue("max_items", max_items, "be at least 1")
-    if not seeds or len({*seeds}) < len(seeds):
-        raise RefusedValue("seeds", [*seeds], "name at least one seed, each once")
-    if min(seeds) < 0:
-        raise RefusedValue("seeds", [*seeds], "hold numbers from 0")
+    _check(pooling, l2, seeds, max_items)
     extractor = FeatureExtractor.open(checkpoint, device, precision=precision, base=base, allow_modules=allow_modules)
     data = read_probing_data(
         checkpoint, extractor, experiment, overrides, max_items, leave_out, seeds[0], allow_modules
@@ -181,6 +173,24 @@ def probe(
         _macro_f1(data.validation.labels, predicted, len(data.labels)),
         scores,
     )
+
+
+def _check(pooling: str, l2: float, seeds: Sequence[int], max_items: int) -> None:
+    """Check the settings of a probe.
+
+    Raises:
+        InputError: there is no such pooling.
+        RefusedValue: a number is not allowed.
+    """
+    require_pooling(pooling)
+    if not 0 < l2 < math.inf:
+        raise RefusedValue("l2", l2, "be more than 0")
+    if max_items < 1:
+        raise RefusedValue("max_items", max_items, "be at least 1")
+    if not seeds or len({*seeds}) < len(seeds):
+        raise RefusedValue("seeds", [*seeds], "name at least one seed, each once")
+    if min(seeds) < 0:
+        raise RefusedValue("seeds", [*seeds], "hold numbers from 0")
 
 
 def _scores(

@@ -18,7 +18,14 @@ from torch import Tensor
 from bert_lightning.checks import RefusedValue
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
-from bert_lightning.interpretability.text_vectors import TextVectors, Unit, require_unit, shared_length, text_vectors
+from bert_lightning.interpretability.text_vectors import (
+    TextVectors,
+    Unit,
+    refuse_single_text,
+    require_unit,
+    shared_length,
+    text_vectors,
+)
 from bert_lightning.runs.predictor import InferencePrecision
 
 BATCH_SIZE = 256
@@ -168,6 +175,7 @@ def cka(
             report.values[12][12]
     """
     require_unit(vectors)
+    refuse_single_text("texts", texts)
     if batch_size < _FEWEST:
         raise RefusedValue("batch_size", batch_size, f"be at least {_FEWEST}")
     one, other = (

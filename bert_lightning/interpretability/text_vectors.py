@@ -53,6 +53,16 @@ def require_unit(unit: str) -> None:
         raise InputError(f"vectors is {unit!r}; it must be one of {', '.join(UNITS)}")
 
 
+def refuse_single_text(name: str, texts: Iterable[str] | None) -> None:
+    """Refuse a text where several are expected, because its characters would be read as texts.
+
+    Raises:
+        InputError: it is one text.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"{name} is one text; a list of texts is expected")
+
+
 def shared_length(extractors: Sequence[FeatureExtractor], max_seq_length: int | None) -> int:
     """Return the longest sequence that all models read; None stands for the most that all of them can.
 

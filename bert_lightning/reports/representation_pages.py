@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bert_lightning.interpretability.neighbors import NeighborsReport
+from bert_lightning.interpretability.nearest_neighbors import NeighborsReport
 from bert_lightning.interpretability.probing import ProbingReport
 from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.reports.figures.layers import LayerCurve, curve_mark, draw_layer_curves, draw_layer_map

@@ -5,7 +5,7 @@ from math import isfinite, isnan
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from bert_lightning.interpretability.neighbors import NeighborsReport
+from bert_lightning.interpretability.nearest_neighbors import NeighborsReport
 from bert_lightning.interpretability.probing import Interval, ProbingReport
 from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.wording import count

@@ -5,8 +5,7 @@
 
 `BERT_LIGHTNING_DATA` names the folder of data. Each encoder is compared with three encoders of its architecture that
 have random weights. For each encoder and each data set, `--output` gets the numbers and a page. What is there already
-is not computed again. An L6 H384 encoder takes about 12 minutes of one core per data set, most of it for the hidden
-states of the four encoders.
+is not computed again. An L6 H384 encoder took 82 s of one core on wnut17-entities.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Nearest neighbours, compared with a search over all candidates at once."""
 
+import importlib
 import json
 
 import pytest
@@ -150,5 +151,12 @@ def test_candidates_and_kind_of_vectors_must_fit(base):
         neighbors(base, ["cat"], vectors="words")
     with pytest.raises(InputError, match=r"^vectors is .sentences.; it must be one of words, pieces, texts"):
         neighbors(base, ["cat"], vectors="sentences")
+    with pytest.raises(InputError, match=r"^queries is one text; a list of texts is expected"):
+        neighbors(base, "cat")
     with pytest.raises(InputError, match=r"^there is no query"):
         neighbors(base, [])
+
+
+def test_the_public_name_is_the_function_whatever_was_imported_before():
+    module = importlib.import_module("bert_lightning.interpretability.nearest_neighbors")
+    assert importlib.import_module("bert_lightning.interpretability").neighbors is module.neighbors

@@ -2,13 +2,14 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
-from bert_lightning.cli import main
+from bert_lightning.cli import _parser, main
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.labelled_items import PROBED_TASKS, read_probing_data
@@ -281,6 +282,36 @@ def test_the_command_prints_and_writes_what_the_function_returns(base, words, tm
 def test_a_run_is_probed_on_its_own_data(classifier, capsys):
     assert main(["probe", "--checkpoint", str(classifier), "--seeds", "1"]) == 0
     assert capsys.readouterr().out.startswith("text-classification, 3 labels: 96 texts to fit, 30 texts to score.")
+
+
+def test_keys_change_the_data_of_a_run(classifier, capsys):
+    keys = ["--data.max_train_samples", "50"]
+    assert main(["probe", "--checkpoint", str(classifier), *keys, "--seeds", "1"]) == 0
+    assert capsys.readouterr().out.startswith("text-classification, 3 labels: 50 texts to fit, 30 texts to score.")
+
+
+def test_the_script_computes_what_is_missing_and_prints_a_table(base, words, tmp_path, monkeypatch, capsys):
+    import probing as script
+
+    report, commands = json.dumps(probe(base, words, **QUICK).to_dict()), []
+
+    def run(command, **options):
+        commands.append(command)
+        return SimpleNamespace(stdout=report.encode())
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    monkeypatch.setenv("BERT_LIGHTNING_DATA", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["probing.py", "--encoder", f"tiny={base}", "--output", str(tmp_path / "out")])
+    for _ in range(2):
+        script.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny")]
+    assert len(commands) == 4
+    assert len(rows) == 2 * 4 * 3
+    layer = json.loads(report)["layers"][0]
+    assert rows[0].startswith(f"| tiny | wnut17 | 0 | {layer['accuracy']['value']:.3f} [")
+    # The commands are those of the program.
+    for command in commands:
+        assert _parser().parse_known_args(command[3:])[0].command == "probe"
 
 
 def test_the_name_of_a_data_set_decides_the_task(base, tmp_path, capsys):

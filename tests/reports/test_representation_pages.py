@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bert_lightning.interpretability.neighbors import Neighbor, Neighborhood, NeighborsReport
+from bert_lightning.interpretability.nearest_neighbors import Neighbor, Neighborhood, NeighborsReport
 from bert_lightning.interpretability.probing import Interval, LayerScores, ProbingReport
 from bert_lightning.interpretability.similarity import SimilarityReport
 from bert_lightning.reports.representation_pages import neighbors_page, probing_page, similarity_page

@@ -314,6 +314,12 @@ def test_a_checkpoint_with_own_parts_is_no_use_without_their_module(experiment, 
     assert f"--allow-module {MODULE}" in capsys.readouterr().err
     assert main(["predict", "--checkpoint", str(run), "--input", "-"]) == 2
     assert f"--allow-module {MODULE}" in capsys.readouterr().err
+    (tmp_path / "text.txt").write_text("The old cat.\n")
+    features = ["features", "--checkpoint", str(run), "--input", str(tmp_path / "text.txt")]
+    features += ["--output", str(tmp_path / "states.safetensors")]
+    assert main(features) == 2
+    assert f"--allow-module {MODULE}" in capsys.readouterr().err
+    assert main([*features, *ALLOWED]) == 0
     # Comparing runs reads configurations and imports nothing.
     saved = RunDirectory(run)
     from bert_lightning.config.saved import differences_from_saved, with_defaults

@@ -14,6 +14,7 @@ from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.text_vectors import (
     TextVectors,
     Unit,
+    refuse_single_text,
     require_unit,
     shared_length,
     text_vectors,
@@ -163,9 +164,24 @@ def neighbors(
             neighbors("bert-base-uncased", ["river"]).neighborhoods[0].neighbors
             neighbors("runs/sst2", ["a *dull* film"], open("reviews.txt"), vectors="words", layers=[4, 12])
     """
+    _check(queries, texts, vectors, number)
+    extractor = FeatureExtractor.open(checkpoint, device, precision=precision, base=base, allow_modules=allow_modules)
+    if texts is None:
+        return _of_pieces(str(checkpoint), extractor, queries, number)
+    return _of_texts(str(checkpoint), extractor, queries, texts, vectors, layers, number, max_seq_length)
+
+
+def _check(queries: Sequence[str], texts: Iterable[str] | None, vectors: Unit, number: int) -> None:
+    """Check what needs no model.
+
+    Raises:
+        InputError: a setting is not allowed, or texts and kind of vectors do not fit.
+    """
     require_unit(vectors)
     if number < 1:
         raise RefusedValue("number", number, "be at least 1")
+    refuse_single_text("queries", queries)
+    refuse_single_text("texts", texts)
     if not queries:
         raise InputError("there is no query")
     if (texts is None) != (vectors == "pieces"):
@@ -174,16 +190,26 @@ def neighbors(
             if texts is not None
             else f"vectors is {vectors}, whose neighbours are in texts: give some"
         )
-    extractor = FeatureExtractor.open(checkpoint, device, precision=precision, base=base, allow_modules=allow_modules)
-    if texts is None:
-        return _of_pieces(str(checkpoint), extractor, queries, number)
+
+
+def _of_texts(
+    checkpoint: str,
+    extractor: FeatureExtractor,
+    queries: Sequence[str],
+    texts: Iterable[str],
+    unit: Unit,
+    layers: Sequence[int],
+    number: int,
+    max_seq_length: int | None,
+) -> NeighborsReport:
+    """Compare words in their context, or whole texts, block by block."""
     numbers = extractor.layers(layers)
     limit = shared_length([extractor], max_seq_length)
-    found = _Nearest(_query_vectors(extractor, queries, vectors, numbers, limit), number)
-    marked = [_split(query) if vectors == "words" else ((), query, ()) for query in queries]
+    found = _Nearest(_query_vectors(extractor, queries, unit, numbers, limit), number)
+    marked = [_split(query) if unit == "words" else ((), query, ()) for query in queries]
     own = [(" ".join([*before, word, *after]), len(before)) for before, word, after in marked]
-    for block in text_vectors(extractor, (text for text in texts if text.strip()), vectors, limit):
-        words = {text: words_of(text) for text in {*block.texts}} if vectors == "words" else {}
+    for block in text_vectors(extractor, (text for text in texts if text.strip()), unit, limit):
+        words = {text: words_of(text) for text in {*block.texts}} if unit == "words" else {}
         places = list(zip(block.texts, block.positions, strict=True))
         joined = {text: " ".join(words.get(text, [text])) for text in block.texts}
         skipped = [[(joined[text], position) == query for text, position in places] for query in own]
@@ -193,8 +219,8 @@ def neighbors(
 
         found.add(block.vectors[numbers], block.names, torch.tensor(skipped), context)
     if not found.num_candidates:
-        raise InputError(f"the texts have no {vectors}, so there is no neighbour")
-    return NeighborsReport(str(checkpoint), vectors, found.num_candidates, _neighborhoods(found, queries, numbers))
+        raise InputError(f"the texts have no {unit}, so there is no neighbour")
+    return NeighborsReport(checkpoint, unit, found.num_candidates, _neighborhoods(found, queries, numbers))
 
 
 def _of_pieces(checkpoint: str, extractor: FeatureExtractor, queries: Sequence[str], number: int) -> NeighborsReport:
