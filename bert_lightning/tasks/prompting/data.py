@@ -105,6 +105,10 @@ class ClozeDataModule(TextClassificationDataModule):
         answers = [self.settings.answers_of(label) for label in self.labels]
         return [*self.settings.cloze.literals, *chain.from_iterable(answers)]
 
+    def _with_replayed(self, split: EncodedTexts, replayed: Sequence[LabelledText]) -> EncodedClozes:
+        mixed = [*split.examples, *replayed]
+        return self._encoded(SplitExamples(mixed, [Subset("", 0, len(mixed))], ""))
+
     def _encoded(self, read: SplitExamples[LabelledText]) -> EncodedClozes:
         return EncodedClozes(read.examples, self.tokenizer, self.settings, self.labels, read.subsets)
 
