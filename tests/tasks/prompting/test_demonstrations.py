@@ -1,6 +1,7 @@
 """Demonstrations of the cloze task: what is appended, and that it is a function of step and text alone."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_every_class_is_shown_once_after_the_text_and_never_the_text_itself(make
         batch = split.training_batch(np.arange(12), 1, step)
         for number, ids in enumerate(batch["input_ids"].tolist()):
             ends = [place for place, each in enumerate(ids) if each == tokenizer.sep_id]
-            shown = [pieces[tuple(ids[one + 1 : other])] for one, other in zip(ends, ends[1:], strict=False)]
+            shown = [pieces[tuple(ids[one + 1 : other])] for one, other in pairwise(ends)]
             assert [split.examples[each].label for each in shown] == ["animals", "nature", "places"]
             assert number not in shown
             seen |= {(number, each) for each in shown}
