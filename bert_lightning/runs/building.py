@@ -129,7 +129,7 @@ def build(experiment: Experiment, start: Checkpoint | None, split: EvaluationSpl
     task.step_method = compose(task, experiment.step_method, experiment.adversarial, losses)
     _check_loss_weights(experiment, task)
     notes += [*distillation.notes, *cost_of(experiment.adversarial)]
-    fingerprints = previous.fingerprints if previous is not None else {}
+    fingerprints = {**distillation.fingerprints, **(previous.fingerprints if previous is not None else {})}
     return Setup(data, task, notes, distillation.teacher, fingerprints, sequence)
 
 

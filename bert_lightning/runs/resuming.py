@@ -82,7 +82,7 @@ def may_change(key: str, old: object, new: object) -> bool:
     """
     if key == "data.source_scheme":
         return (old, new) == ("auto", "none")
-    if key in _MODELS:
+    if key in _MODELS or key.startswith("distillation.teachers."):
         return old is not None and new is not None
     return key in MAY_CHANGE or key == "published" or key.startswith("wandb.")
 

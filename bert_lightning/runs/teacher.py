@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from bert_lightning.data.loading.module import StepDataModule
 from bert_lightning.errors import InputError
 from bert_lightning.methods.distillation import DistillationSettings, DistilledLosses
 from bert_lightning.methods.distillation.cache import LogitCache
+from bert_lightning.methods.distillation.ensemble import EnsembleLogits
 from bert_lightning.methods.distillation.term import Term
 from bert_lightning.model import BertConfig, BertEncoder
 from bert_lightning.model.pretrained import PretrainedModel, config_of, fill
@@ -23,7 +25,9 @@ from bert_lightning.model.tuning import tune_as
 from bert_lightning.runs.starting_point import checkpoint_tokenizer
 from bert_lightning.tasks.catalogue import task_spec
 from bert_lightning.tasks.fine_tuning.data import FineTuningDataModule
+from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
 from bert_lightning.wording import count
 
 # Values of a checkpoint that decide what its outputs mean.
@@ -39,6 +43,8 @@ class Distillation(NamedTuple):
     """the origin of the teacher"""
     notes: list[str]
     """for the user"""
+    fingerprints: Mapping[str, str] = MappingProxyType({})
+    """entries of the manifest that identify several teachers: name -> SHA-256"""
 
 
 def distillation_of(
@@ -64,6 +70,8 @@ def distillation_of(
     settings = experiment.distillation
     if settings is None:
         return Distillation(None, None, [])
+    if settings.teacher is None:
+        return _ensemble(experiment, settings, student, data)
     try:
         checkpoint = read_checkpoint(settings.teacher)
     except CheckpointError as error:
@@ -78,6 +86,49 @@ def distillation_of(
     cache = _cache(experiment, settings, checkpoint, data)
     losses = DistilledLosses(student, teacher, settings, terms, cache)
     return Distillation(losses, checkpoint.provenance, _notes(student, cache, data))
+
+
+def _ensemble(
+    experiment: Experiment, settings: DistillationSettings, student: Task, data: StepDataModule
+) -> Distillation:
+    """Read several teachers, each of which reads the student's examples in its own form.
+
+    Raises:
+        InputError: student or teacher is no classifier of texts with single labels, or their labels differ. The
+            message names the key.
+    """
+    if not isinstance(student, TextClassificationTask) or student.kind != "single-label":
+        raise InputError(
+            f"distillation.teachers need a student with single labels of texts, and this is {student.name}: name one "
+            "distillation.teacher"
+        )
+    tasks: list[TextClassificationTask] = []
+    digests: dict[str, str] = {}
+    for name, path in settings.teachers.items():
+        key = f"distillation.teachers.{name}"
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            raise InputError(f"{key}: {error}") from None
+        register_parts_of(checkpoint, experiment.modules)
+        # The student's random numbers must not depend on the teachers.
+        with torch.random.fork_rng(devices=[]):
+            task = task_of(checkpoint)
+        if not isinstance(task, TextClassificationTask) or task.kind != "single-label":
+            raise InputError(f"{key} {path} cannot teach this student: it was trained for {task.name}")
+        if {*task.labels} != {*student.labels}:
+            raise InputError(
+                f"{key} {path} cannot teach this student: its labels are {_shown(task.labels)}, not "
+                f"{_shown(student.labels)}"
+            )
+        if task.settings.is_pair != student.settings.is_pair:
+            raise InputError(f"{key} {path} cannot teach this student: one reads single texts, the other pairs")
+        tasks.append(task.eval().requires_grad_(False))
+        digests[f"teacher {name}"] = checkpoint.provenance.digest if checkpoint.provenance is not None else ""
+    assert isinstance(data, FineTuningDataModule)
+    mean = EnsembleLogits(tasks, student.labels, data.splits["train"])
+    losses = DistilledLosses(student, tasks[0], settings, None, mean)
+    return Distillation(losses, None, [], digests)
 
 
 def _check_student(settings: DistillationSettings, student: Task) -> None:

@@ -32,6 +32,17 @@ _WITHOUT_EFFECT = {
 # Key that names an upstream run -> name of the fingerprint of its weights in the manifest of the run.
 _FINGERPRINTS = {"model.pretrained": "model", "distillation.teacher": "teacher", "sequence.previous": "previous"}
 
+_TEACHERS = "distillation.teachers."
+
+
+def _fingerprint_of(key: str) -> str:
+    """Return the entry of the manifest that identifies the model which a key names; empty if there is none.
+
+    >>> _fingerprint_of("distillation.teachers.first"), _fingerprint_of("model.pretrained")
+    ('teacher first', 'model')
+    """
+    return f"teacher {key.removeprefix(_TEACHERS)}" if key.startswith(_TEACHERS) else _FINGERPRINTS.get(key, "")
+
 
 class Directories:
     """The directories of the runs of a study, relative to its folder.
@@ -170,7 +181,7 @@ def has_other_start(run: PlannedRun, directories: Directories) -> bool:
     """
     manifest = RunDirectory(directories.path(run)).read_manifest()
     for key, upstream in run.upstreams.items():
-        recorded = manifest.get("data", {}).get(_FINGERPRINTS.get(key, ""))
+        recorded = manifest.get("data", {}).get(_fingerprint_of(key))
         path = directories.path(upstream)
         of_upstream = RunDirectory(path).read_manifest()
         if recorded is None or recorded == of_upstream.get("weights") or _ended_before(of_upstream, manifest):

@@ -166,7 +166,7 @@ def test_a_crf_is_not_distilled(experiments, teachers):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--distillation.alpha=0.5"], "the key distillation.teacher is missing"),
+        (["--distillation.alpha=0.5"], "distillation.teacher or teachers must be set"),
         (["--distillation.teacher=x", "--distillation.alpha=1.5"], "distillation.alpha is 1.5; it must be"),
         (["--distillation.teacher=x", "--distillation.temperature=0"], "distillation.temperature is 0"),
         (["--distillation.teacher=x", "--distillation.temprature=1"], "did you mean 'distillation.temperature'"),

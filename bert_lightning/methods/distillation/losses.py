@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.methods.distillation.cache import LogitCache
+from bert_lightning.methods.distillation.ensemble import EnsembleLogits
 from bert_lightning.methods.distillation.settings import DistillationSettings
 from bert_lightning.methods.distillation.term import Needs, Rows, Term
 from bert_lightning.model import BertEncoder
@@ -46,7 +47,7 @@ class DistilledLosses:
         teacher: Task | BertEncoder,
         settings: DistillationSettings,
         terms: Mapping[str, Term] | None = None,
-        cache: LogitCache | None = None,
+        cache: LogitCache | EnsembleLogits | None = None,
     ) -> None:
         self.task = task
         self.teacher = teacher.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """The settings of distillation, and the table of the losses on inner states."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bert_lightning.checks import RefusedValue, refuse_empty_paths, require_at_least, require_positive
 from bert_lightning.methods.distillation.attention import AttentionSettings
@@ -21,6 +21,8 @@ class DistillationSettings:
     weighted losses of `hidden`, `attention` and `relations`, if they are set.
 
     Attributes:
+        teachers: name -> a run of text classification or of the cloze task, in place of `teacher`. Each reads the
+            examples in its own form, with its own vocabulary and pattern, and their logits are averaged (PET).
         teacher: a checkpoint of the same task, with the same labels and vocabulary. With `alpha: 0`, which compares
             inner states alone, any encoder with the same vocabulary. A run directory, checkpoint file, Hugging Face
             folder or hub name. Its size does not matter.
@@ -33,7 +35,7 @@ class DistillationSettings:
         cache: a folder that keeps the teacher's logits for the training sequences, so that they are computed once.
     """
 
-    teacher: str
+    teacher: str | None = None
     temperature: float = 2.0
     alpha: float = 0.5
     labels: float | None = None
@@ -41,8 +43,10 @@ class DistillationSettings:
     attention: AttentionSettings | None = None
     relations: RelationSettings | None = None
     cache: str | None = None
+    teachers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_teachers()
         refuse_empty_paths(self, "teacher", "cache")
         require_positive(self, "temperature")
         require_at_least(self, 0, "alpha", "labels")
@@ -52,6 +56,22 @@ class DistillationSettings:
             raise ValueError("labels is 0 and so is alpha, so nothing is left to learn: set one of them, or hidden")
         if self.cache is not None:
             self._check_cache()
+
+    def _check_teachers(self) -> None:
+        """Check that there is one teacher or a set of them, and that a set is asked for nothing but logits."""
+        if (self.teacher is None) == (not self.teachers):
+            raise ValueError("teacher or teachers must be set, and not both")
+        if not self.teachers:
+            return
+        for name, path in self.teachers.items():
+            if not isinstance(path, str) or not path.strip():
+                raise ValueError(f"teachers.{name} is {path!r}; it must name a run")
+        for name, _ in self.terms():
+            raise ValueError(f"{name} compares inner states, which needs one teacher of the same inputs: set teacher")
+        if self.cache is not None:
+            raise ValueError("cache keeps the logits of one teacher; those of teachers are computed once per session")
+        if not self.alpha:
+            raise ValueError("teachers have no effect with alpha 0")
 
     def _check_cache(self) -> None:
         """Refuse a cache of what is not kept: inner states have H numbers per token and block."""

@@ -118,7 +118,7 @@ class FineTuningDataModule(StepDataModule, Generic[Example, Encoded]):
         split = self.splits["train"]
         _, numbers = length_bucketed(plan.seed, split.lengths, self.batch_size, step, plan.num_steps)
         micro_batches = np.split(numbers, plan.accumulate * num_shares)[share::num_shares]
-        return [{**split.batch(samples), "samples": samples} for samples in micro_batches]
+        return [{**split.training_batch(samples, plan.seed, step), "samples": samples} for samples in micro_batches]
 
     def num_evaluation_samples(self, split: EvaluationSplit) -> int:
         """Return the number of sequences of a split, 0 if there is no such split."""

@@ -124,6 +124,10 @@ class EncodedSplit(ABC, Generic[Example]):
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Return the sequences with these numbers as tensors, with labels if the split has them."""
 
+    def training_batch(self, numbers: NDArray[np.int64], seed: int, step: int) -> Batch:
+        """Return sequences for a step of a training, in which they may differ from step to step."""
+        return self.batch(numbers)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the examples, without their locations."""

@@ -14,11 +14,15 @@ from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.module import EvaluationSplit, TrainingLength
 from bert_lightning.errors import InputError
 from bert_lightning.tasks.fine_tuning.splits import SplitExamples, Subset
+from bert_lightning.tasks.prompting.demonstrations import Demonstrations, key_of, keys_of_step
 from bert_lightning.tasks.prompting.patterns import Filled
 from bert_lightning.tasks.prompting.settings import ClozeData
 from bert_lightning.tasks.prompting.verbalizers import Verbalizer, encode_answers
 from bert_lightning.tasks.text_classification.data import EncodedTexts, TextClassificationDataModule
 from bert_lightning.text.wordpiece import WordPieceTokenizer
+
+Shown = Sequence[Sequence[str | None]]
+"""The examples that demonstrate: first text, second text or None, and label of each."""
 
 
 class EncodedClozes(EncodedTexts):
@@ -29,10 +33,14 @@ class EncodedClozes(EncodedTexts):
 
     Attributes:
         masks: (n, K) the positions of the masks in each sequence.
+        demonstrations: the examples that are appended; None if none are.
+        are_shown: whether they are the examples of this split, each of which then gets others.
     """
 
     settings: ClozeData
     masks: NDArray[np.int64]
+    demonstrations: Demonstrations | None = None
+    are_shown: bool = False
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class EncodedClozes(EncodedTexts):
         subsets: Sequence[Subset] | None = None,
     ) -> None:
         self.verbalizer = verbalizer_of(settings, labels, tokenizer)
+        self.names, self.num_labels = list(labels), len(labels)
         super().__init__(examples, tokenizer, settings, labels, subsets)
 
     def _sequences(self, examples: Sequence[LabelledText]) -> tuple[list[list[int]], list[list[int] | None] | None]:
@@ -55,7 +64,9 @@ class EncodedClozes(EncodedTexts):
     def _filled(self, examples: Sequence[LabelledText]) -> list[Filled]:
         settings = self.settings
         try:
-            return settings.cloze.fill(examples, self.tokenizer, self.verbalizer.num_masks, settings.max_seq_length)
+            return settings.cloze.fill(
+                examples, self.tokenizer, self.verbalizer.num_masks, settings.room(self.num_labels)[0]
+            )
         except ValueError as error:
             raise InputError(f"data.{error}") from None
 
@@ -64,8 +75,48 @@ class EncodedClozes(EncodedTexts):
         part.masks = self.masks[numbers]
         return part
 
+    def show(self, shown: Shown | None) -> None:
+        """Append these examples from now on; nothing without `data.demonstrations`.
+
+        Raises:
+            InputError: there are none, although the settings ask for them, or they do not fit.
+        """
+        settings = self.settings
+        if not settings.demonstrations:
+            return
+        if not shown:
+            raise InputError("data.demonstrations needs the examples of a training, and this checkpoint has none")
+        examples = [LabelledText("", str(first), second, label, "") for first, second, label in shown]
+        answers = [self.verbalizer.first_answers[self.names.index(str(each.label))] for each in examples]
+        room = settings.room(self.num_labels)[1]
+        try:
+            filled = settings.cloze.fill(examples, self.tokenizer, self.verbalizer.num_masks, room, answers)
+        except ValueError as error:
+            raise InputError(f"data.demonstrations: of data.max_seq_length, each has {room}: {error}") from None
+        self.demonstrations = Demonstrations(
+            examples, self.names, [[*each.first, *(each.second or ())] for each in filled]
+        )
+
+    def training_batch(self, numbers: NDArray[np.int64], seed: int, step: int) -> Batch:
+        return self._batch(numbers, keys_of_step(seed, step, numbers.tolist()))
+
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        batch = super().batch(numbers)
+        return self._batch(numbers, [key_of(self.examples[number]) for number in numbers])
+
+    def _batch(self, numbers: NDArray[np.int64], keys: Sequence[int]) -> Batch:
+        """Return sequences with the demonstrations that the keys draw, if there are any."""
+        plain, shown = self.seconds, self.demonstrations
+        if shown is not None and len(numbers):
+            own = [int(number) if self.are_shown else None for number in numbers]
+            seconds: list[list[int] | None] = [None] * len(self.firsts)
+            for number, drawn in zip(numbers.tolist(), shown.drawn(keys, own).tolist(), strict=True):
+                second = plain[number] if plain is not None else None
+                seconds[number] = shown.appended(second, drawn, self.tokenizer.sep_id)
+            self.seconds = seconds
+        try:
+            batch = super().batch(numbers)
+        finally:
+            self.seconds = plain
         starts = np.arange(len(numbers))[:, None] * batch["input_ids"].shape[1]
         batch["masked_positions"] = torch.from_numpy((self.masks[numbers] + starts).flatten())
         return batch
@@ -89,7 +140,9 @@ class ClozeDataModule(TextClassificationDataModule):
         labels: Sequence[str] | None = None,
         split: EvaluationSplit | None = None,
         length: TrainingLength | None = None,
+        demonstrations: Shown | None = None,
     ) -> None:
+        self.demonstrations = demonstrations
         if labels is None and split is not None:
             # A pre-trained checkpoint is scored as it is, so no training data are read.
             labels = settings.without_dataset().labels or list(settings.verbalizer)
@@ -98,12 +151,32 @@ class ClozeDataModule(TextClassificationDataModule):
                     "data.verbalizer is empty, and without training the labels are not known: name a word for each"
                 )
         super().__init__(settings, tokenizer, labels=labels, split=split, length=length)
+        if settings.demonstrations and "train" in self.splits:
+            train = self.splits["train"].examples
+            self.demonstrations = [[each.text, each.text_pair, str(each.label)] for each in train]
+        for name, each in self.splits.items():
+            self._show(name, each)
+
+    def _show(self, name: str, split: EncodedTexts) -> EncodedTexts:
+        assert isinstance(split, EncodedClozes)
+        split.show(self.demonstrations)
+        split.are_shown = name == "train"
+        return split
+
+    def _encode(self, split: str, read: SplitExamples[LabelledText]) -> EncodedTexts:
+        return self._show(split, super()._encode(split, read))
 
     @property
     def further_texts(self) -> Sequence[str]:
         """The text of the pattern and the answers."""
         answers = [self.settings.answers_of(label) for label in self.labels]
         return [*self.settings.cloze.literals, *chain.from_iterable(answers)]
+
+    def _with_replayed(self, split: EncodedTexts, replayed: Sequence[LabelledText]) -> EncodedClozes:
+        if self.settings.demonstrations:
+            raise InputError("data.demonstrations cannot be combined with replayed examples of other tasks")
+        mixed = [*split.examples, *replayed]
+        return self._encoded(SplitExamples(mixed, [Subset("", 0, len(mixed))], ""))
 
     def _encoded(self, read: SplitExamples[LabelledText]) -> EncodedClozes:
         return EncodedClozes(read.examples, self.tokenizer, self.settings, self.labels, read.subsets)

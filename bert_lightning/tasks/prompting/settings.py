@@ -22,11 +22,13 @@ class ClozeData(TextClassificationData):
             stands for itself.
         calibration: texts without content, such as ["N/A", "[MASK]", ""]. In evaluation and prediction, the
             probabilities are divided by those of these texts.
+        demonstrations: append a training example of each class, with its answer, to each text (LM-BFF).
     """
 
     pattern: str | None = None
     verbalizer: dict[str, str | list[str]] = field(default_factory=dict)
     calibration: list[str] | None = None
+    demonstrations: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,6 +40,12 @@ class ClozeData(TextClassificationData):
             _check_words(label, words)
         if self.calibration is not None and not self.calibration:
             raise RefusedValue("calibration", self.calibration, 'have texts, such as ["N/A", "[MASK]", ""]')
+        if self.demonstrations and (self.examples_per_class or 0) < 2:
+            raise ValueError(
+                "demonstrations are few examples that a checkpoint keeps: set data.examples_per_class to 2 or more"
+            )
+        if self.demonstrations and self.calibration is not None:
+            raise ValueError("calibration is not defined with data.demonstrations: use one of them")
         if self.label_prefix:
             raise ValueError(
                 "label_prefix tells apart labels of several data sets, which one verbalizer cannot answer"
@@ -54,6 +62,16 @@ class ClozeData(TextClassificationData):
         default = _PAIR_PATTERN if self.is_pair else _PATTERN
         second = [self.text_pair_column or "text_pair"] if self.is_pair else []
         return read_pattern(self.pattern if self.pattern is not None else default, [self.text_column, *second])
+
+    @property
+    def num_segments(self) -> int:
+        """The number of token types; demonstrations are in the second segment."""
+        return 2 if self.cloze.is_pair or self.demonstrations else 1
+
+    def room(self, num_labels: int) -> tuple[int, int]:
+        """Return the most tokens of the text that is asked about, and of each demonstration with its [SEP]."""
+        each = self.max_seq_length // (num_labels + 1) if self.demonstrations else 0
+        return self.max_seq_length - num_labels * each, each
 
     def answers_of(self, label: str) -> list[str]:
         """Return the words that stand for a label."""

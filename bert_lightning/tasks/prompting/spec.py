@@ -11,12 +11,14 @@ from bert_lightning.tasks.spec import Arguments, Saved, TaskSpec
 
 def _task_arguments(data: ClozeDataModule, saved: Saved) -> Arguments:
     weights = saved.get("class_weights", data.class_weights)
-    return {"settings": data.settings, "labels": data.labels, "class_weights": weights}
+    shown = {"demonstrations": data.demonstrations}
+    return {"settings": data.settings, "labels": data.labels, "class_weights": weights, **shown}
 
 
 def _saved_task_arguments(saved: Saved) -> Arguments:
     settings = ClozeData(**saved["data"])
-    return {"settings": settings, "labels": saved["labels"], "class_weights": saved.get("class_weights")}
+    names = ("class_weights", "demonstrations")
+    return {"settings": settings, "labels": saved["labels"], **{name: saved.get(name) for name in names}}
 
 
 CLOZE = TaskSpec(
@@ -26,9 +28,12 @@ CLOZE = TaskSpec(
     model=BertForMaskedLM,
     task=ClozeTask,
     task_arguments=_task_arguments,
-    data_arguments=lambda saved: {"labels": saved.get("labels")},
+    data_arguments=lambda saved: {
+        "labels": saved.get("labels"),
+        **({"demonstrations": saved["demonstrations"]} if saved.get("demonstrations") else {}),
+    },
     saved_task_arguments=_saved_task_arguments,
-    num_segments=lambda settings: 2 if settings.cloze.is_pair else 1,
+    num_segments=lambda settings: settings.num_segments,
     guess_settings=guess_texts,
     keeps_every_head=True,
     scores_without_training=(PRETRAINING.name, None),

@@ -10,7 +10,7 @@ from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.model.losses import ProblemType
-from bert_lightning.tasks.prompting.data import EncodedClozes, verbalizer_of
+from bert_lightning.tasks.prompting.data import EncodedClozes, Shown, verbalizer_of
 from bert_lightning.tasks.prompting.settings import ClozeData
 from bert_lightning.tasks.prompting.verbalizers import log_probabilities
 from bert_lightning.tasks.task import Optimization
@@ -49,6 +49,7 @@ class ClozeTask(TextClassificationTask):
         settings: ClozeData,
         labels: Sequence[str],
         class_weights: Sequence[float] | None = None,
+        demonstrations: Shown | None = None,
         *,
         optimization: Optimization | None = None,
     ) -> None:
@@ -57,12 +58,19 @@ class ClozeTask(TextClassificationTask):
         names = ("pieces", "piece_mask", "of_label")
         for name, tensor in zip(names, self.verbalizer.tensors(), strict=True):
             self.register_buffer(name, tensor, persistent=False)
+        self._shown = [list(each) for each in demonstrations] if demonstrations else None
         self._empty_texts = self._without_content(settings)
 
     @property
     def problem_type(self) -> ProblemType:
         """Each text has one label, because the words exclude each other."""
         return "single_label_classification"
+
+    @property
+    def task_settings(self) -> dict[str, object]:
+        """The settings of text classification, and the examples that are appended as demonstrations."""
+        shown = {"demonstrations": self._shown} if self._shown is not None else {}
+        return {**super().task_settings, **shown}
 
     def _without_content(self, settings: ClozeData) -> Batch | None:
         """Return the texts without content as a batch; None without calibration."""
@@ -97,4 +105,6 @@ class ClozeTask(TextClassificationTask):
         return log_probabilities(at_masks.float(), self.pieces, self.piece_mask, self.of_label)
 
     def encode(self, examples: list[LabelledText]) -> EncodedClozes:
-        return EncodedClozes(examples, self.tokenizer, self.settings, self.labels)
+        split = EncodedClozes(examples, self.tokenizer, self.settings, self.labels)
+        split.show(self._shown)
+        return split

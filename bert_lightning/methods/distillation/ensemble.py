@@ -1,0 +1,56 @@
+"""The mean logits of several teachers, each of which reads the training examples in its own form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bert_lightning.data.loading.batching import Batch
+from bert_lightning.tasks.distributions import Distribution, one_of
+from bert_lightning.tasks.fine_tuning.splits import EncodedSplit
+from bert_lightning.tasks.task import Task
+from bert_lightning.tasks.text_classification.task import TextClassificationTask
+
+# Sequences that a teacher computes together. The last bits of its logits depend on this number, so it is fixed.
+_BATCH_SIZE = 32
+
+
+class EnsembleLogits:
+    """The mean logits of teachers for the sequences of a training split.
+
+    Schick and Schütze 2021, arXiv 2001.07676, section 3.4, with equal weights ("uniform"). The logits are computed at
+    the first step of a session, in fixed batches, so they are a function of teachers and data alone, whatever the
+    batches of the training are.
+
+    Args:
+        teachers: classifiers of labelled texts.
+        labels: the labels of the student. A teacher may have them in another order.
+        split: the training split of the student.
+    """
+
+    def __init__(
+        self, teachers: Sequence[TextClassificationTask], labels: Sequence[str], split: EncodedSplit[Any]
+    ) -> None:
+        self.teachers, self.labels, self.split = list(teachers), list(labels), split
+        self._logits: Tensor | None = None
+
+    def read(self, teacher: Task, batch: Batch, student: Sequence[Distribution]) -> list[Distribution]:
+        """Return the mean of the teachers' distributions for a micro-batch."""
+        device = batch["input_ids"].device
+        if self._logits is None:
+            self._logits = self.logits(device).to(device)
+        return [one_of(self._logits[batch["numbers"]])]
+
+    def logits(self, device: torch.device) -> Tensor:
+        """Return (n, L) the mean logits of all examples, with the labels in the student's order."""
+        total = torch.zeros(len(self.split.examples), len(self.labels))
+        for teacher in self.teachers:
+            teacher.to(device)
+            encoded = teacher.encode(list(self.split.examples))
+            outputs = torch.from_numpy(np.stack(teacher.outputs_for(encoded, _BATCH_SIZE)))
+            teacher.cpu()
+            order = [teacher.labels.index(label) for label in self.labels]
+            total += outputs[:, order].float()
+        return total / len(self.teachers)

@@ -1,0 +1,105 @@
+"""Demonstrations of the cloze task: what is appended, and that it is a function of step and text alone."""
+
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from bert_lightning.config.experiment import load_experiment
+from bert_lightning.data.datasets.examples import LabelledText
+from bert_lightning.data.loading.module import TrainingPlan
+from bert_lightning.data.reading.tables import Row
+from bert_lightning.errors import InputError
+from bert_lightning.runs.building import build
+from bert_lightning.tasks.prompting.demonstrations import Demonstrations, keys_of_step
+from bert_lightning.tasks.prompting.settings import ClozeData
+from tests.support.task_data import tiny_classification
+
+WORDS = {"animals": "cat", "nature": ["river", "tree"], "places": "house"}
+
+
+@pytest.fixture
+def make(tables, tokenizer, tmp_path):
+    """A function from overrides to an experiment with demonstrations."""
+    values = tiny_classification(tables, tokenizer, tmp_path) | {"task": "cloze"}
+    values["model"]["config"]["max_position_embeddings"] = 128
+    more = {"pattern": "{text} The {mask}.", "verbalizer": WORDS, "demonstrations": True, "examples_per_class": 4}
+    values["data"] |= more | {"max_seq_length": 128}
+    return lambda *overrides: load_experiment([], overrides, values)
+
+
+def test_every_class_is_shown_once_after_the_text_and_never_the_text_itself(make, tokenizer):
+    data = build(make(), None).data
+    split = data.splits["train"]
+    pieces = {tuple(each): number for number, each in enumerate(split.demonstrations.pieces)}
+    assert len(pieces) == 12
+    seen = set()
+    for step in range(60):
+        batch = split.training_batch(np.arange(12), 1, step)
+        for number, ids in enumerate(batch["input_ids"].tolist()):
+            ends = [place for place, each in enumerate(ids) if each == tokenizer.sep_id]
+            shown = [pieces[tuple(ids[one + 1 : other])] for one, other in pairwise(ends)]
+            assert [split.examples[each].label for each in shown] == ["animals", "nature", "places"]
+            assert number not in shown
+            seen |= {(number, each) for each in shown}
+            # The answer is in the place of the mask.
+            assert all(tokenizer.mask_id not in split.demonstrations.pieces[each] for each in shown)
+        masks = batch["input_ids"].flatten() == tokenizer.mask_id
+        assert masks.nonzero().flatten().tolist() == batch["masked_positions"].tolist()
+    # All others of its class, and all of the other classes.
+    assert len(seen) == 12 * 11
+
+
+def test_draws_depend_on_the_step_and_not_on_how_it_is_divided(make):
+    data = build(make(), None).data
+    whole = data.training_batches(3, TrainingPlan(9, 1, 1), 0, 1)
+    halves = data.training_batches(3, TrainingPlan(9, 2, 1), 0, 1)
+    width = max(each["input_ids"].shape[1] for each in halves)
+    rows = [torch.nn.functional.pad(each["input_ids"], (0, width - each["input_ids"].shape[1])) for each in halves]
+    found = torch.cat(rows)
+    for number, ids in zip(whole[0]["numbers"].tolist(), whole[0]["input_ids"], strict=True):
+        place = torch.cat([each["numbers"] for each in halves]).tolist().index(number)
+        length = int((ids != 0).sum())
+        assert torch.equal(ids[:length], found[place, :length])
+    assert keys_of_step(1, 3, [5]) == keys_of_step(1, 3, [4, 5])[1:]
+    assert keys_of_step(1, 3, [5]) != keys_of_step(1, 4, [5])
+
+
+def test_a_checkpoint_alone_predicts_with_the_examples_of_its_training(make, tmp_path):
+    setup = build(make(), None)
+    task = setup.task.eval()
+    checkpoint = dataclasses.replace(
+        task.model.to_checkpoint(tmp_path, task.tokenizer.vocabulary),
+        task=task.name,
+        task_settings=task.task_settings,
+    )
+    rows = [Row("", {"sentence": text}) for text in ("The old cat.", "The red house sees.")]
+    one, other = task.predict_rows(rows, 8), task.predict_rows(rows[::-1], 1)[::-1]
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+    scored = build(make(), checkpoint, "validation")
+    assert scored.task.predict_rows(rows, 8) == one
+    batch = setup.data.splits["validation"].batch(np.arange(5))
+    assert torch.equal(batch["input_ids"], scored.data.splits["validation"].batch(np.arange(5))["input_ids"])
+    del checkpoint.task_settings["demonstrations"]
+    with pytest.raises(InputError, match="demonstrations needs the examples of a training, and this checkpoint has"):
+        build(make(), checkpoint, "validation")
+
+
+def test_what_cannot_be_shown_is_refused_with_its_key(make):
+    for changes, message in (
+        (
+            {"demonstrations": True},
+            "demonstrations are few examples that a checkpoint keeps: set data.examples_per_c",
+        ),
+        ({"demonstrations": True, "examples_per_class": 4, "calibration": ["x"]}, "calibration is not defined with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClozeData(train="x", **changes)
+    with pytest.raises(InputError, match=r"^data.max_seq_length is 6, but the pattern alone has 6 pieces"):
+        build(make("--data.max_seq_length=24", "--data.pattern={text} {mask} cat cat cat"), None)
+    few = [LabelledText("", "x", None, label, "") for label in "aab"]
+    with pytest.raises(InputError, match="needs two examples of each class, and there is 1 of 'b'"):
+        Demonstrations(few, ["a", "b"], [[1], [2], [3]])
