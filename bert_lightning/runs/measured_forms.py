@@ -145,17 +145,17 @@ class ValidationData:
             raise InputError(f"the validation data have no {self.metric}, so no loss of score can be measured")
         return float(trainer.callback_metrics[self.metric])
 
-    def costs(self, forms: Sequence[Form]) -> list[Cost]:
+    def costs(self, forms: Sequence[Form], num_rounds: int = NUM_ROUNDS) -> list[Cost]:
         """Compare outputs and time of several forms, the first of which is float32.
 
         Each computes `NUM_TIMED` sequences, in batches as validation has them. The time is the median of
-        `NUM_ROUNDS` rounds, in which the forms take turns after a first round that is not timed.
+        the rounds, in which the forms take turns after a first round that is not timed.
         """
         batches = self._batches()
         num_sequences = sum(len(batch["input_ids"]) for batch in batches)
         outputs: list[list[list[Tensor]]] = [[] for _ in forms]
         seconds: list[list[float]] = [[] for _ in forms]
-        for turn in range(NUM_ROUNDS + 1):
+        for turn in range(num_rounds + 1):
             for number, form in enumerate(forms):
                 with self._computing(form), _autocast(form), evaluating(self.task):
                     began = perf_counter()
