@@ -12,11 +12,11 @@ from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
+from bert_lightning.runs.blocks import in_blocks
 from bert_lightning.runs.predictor import (
     BATCH_SIZE,
     InferencePrecision,
     chosen_device,
-    in_blocks,
     inference,
     uses_bfloat16,
 )

@@ -18,6 +18,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.errors import InputError
+from bert_lightning.model.onnx_export import INPUTS
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.quantization import OnnxForward, computed_by
 from bert_lightning.runs.building import build
@@ -130,6 +131,20 @@ class ValidationData:
     def num_sequences(self) -> int:
         """The number of sequences of the split."""
         return self._data.num_evaluation_samples("validation")
+
+    def takes_ids_alone(self) -> bool:
+        """Return whether the task gives its model ids, segments and a mask alone, and no positions, say."""
+        model, others = self.task.model, []
+        forward = model.forward
+
+        def recorded(*given: object, **named: object) -> object:
+            others.extend(each for each in (*given[len(INPUTS) :], *named.values()) if each is not None)
+            return forward(*given, **named)
+
+        [batch, *_] = self._batches()
+        with computed_by(model, recorded), evaluating(self.task):
+            self.task.compute(batch)
+        return not others
 
     def score(self, form: Form) -> float:
         """Return the metric that chose the run's best checkpoint, over the whole split.
