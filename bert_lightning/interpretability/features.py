@@ -19,12 +19,12 @@ from bert_lightning.data.loading.encoding import encode_texts, text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.model import BertEncoder
 from bert_lightning.model.encoder_output import EncoderOutput
+from bert_lightning.runs.blocks import in_blocks
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.predictor import (
     BATCH_SIZE,
     InferencePrecision,
     chosen_device,
-    in_blocks,
     inference,
     uses_bfloat16,
 )

@@ -18,6 +18,7 @@ from torch import Tensor
 from bert_lightning.checkpoints.checkpoint import Checkpoint
 from bert_lightning.config.experiment import Experiment, load_experiment
 from bert_lightning.errors import InputError
+from bert_lightning.model.onnx_export import INPUTS
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.model.quantization import OnnxForward, computed_by
 from bert_lightning.runs.building import build
@@ -131,6 +132,20 @@ class ValidationData:
         """The number of sequences of the split."""
         return self._data.num_evaluation_samples("validation")
 
+    def takes_ids_alone(self) -> bool:
+        """Return whether the task gives its model ids, segments and a mask alone, and no positions, say."""
+        model, others = self.task.model, []
+        forward = model.forward
+
+        def recorded(*given: object, **named: object) -> object:
+            others.extend(each for each in (*given[len(INPUTS) :], *named.values()) if each is not None)
+            return forward(*given, **named)
+
+        [batch, *_] = self._batches()
+        with computed_by(model, recorded), evaluating(self.task):
+            self.task.compute(batch)
+        return not others
+
     def score(self, form: Form) -> float:
         """Return the metric that chose the run's best checkpoint, over the whole split.
 
@@ -145,17 +160,17 @@ class ValidationData:
             raise InputError(f"the validation data have no {self.metric}, so no loss of score can be measured")
         return float(trainer.callback_metrics[self.metric])
 
-    def costs(self, forms: Sequence[Form]) -> list[Cost]:
+    def costs(self, forms: Sequence[Form], num_rounds: int = NUM_ROUNDS) -> list[Cost]:
         """Compare outputs and time of several forms, the first of which is float32.
 
         Each computes `NUM_TIMED` sequences, in batches as validation has them. The time is the median of
-        `NUM_ROUNDS` rounds, in which the forms take turns after a first round that is not timed.
+        the rounds, in which the forms take turns after a first round that is not timed.
         """
         batches = self._batches()
         num_sequences = sum(len(batch["input_ids"]) for batch in batches)
         outputs: list[list[list[Tensor]]] = [[] for _ in forms]
         seconds: list[list[float]] = [[] for _ in forms]
-        for turn in range(NUM_ROUNDS + 1):
+        for turn in range(num_rounds + 1):
             for number, form in enumerate(forms):
                 with self._computing(form), _autocast(form), evaluating(self.task):
                     began = perf_counter()

@@ -1,12 +1,11 @@
 """Prediction from raw input with a saved model, by the command `predict` or, with `load`, in Python."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, get_args, overload
+from typing import IO, Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from bert_lightning.errors import InputError
 from bert_lightning.lazy import imported
 from bert_lightning.model.pretrained import PretrainedModel
 from bert_lightning.runs.auto_settings import has_fast_bfloat16
+from bert_lightning.runs.blocks import in_blocks, without_warnings
 from bert_lightning.runs.explanation import Explanation
 from bert_lightning.runs.own_code import import_code_of
 from bert_lightning.runs.trainer import prepare_gpu, quiet, share_out_cores
@@ -32,12 +32,8 @@ from bert_lightning.tasks.rebuilding import task_of
 from bert_lightning.tasks.task import Task
 from bert_lightning.wording import count
 
-# Number of inputs that are read at once and sorted by length, and of characters from which no more are read.
-_BLOCK = 32 * BATCH_SIZE
-_BLOCK_CHARACTERS = 1 << 20
 # Faults of a file that one message names.
 _MOST_NAMED = 5
-T = TypeVar("T")
 
 InferencePrecision = Literal["32", "bf16-mixed", "auto"]
 """The precision of inference. `auto` is `bf16-mixed` if the device multiplies bfloat16 in hardware."""
@@ -370,7 +366,7 @@ class Predictor:
             faults = [*faults[:_MOST_NAMED], f"and {count(len(faults) - _MOST_NAMED, 'more such line')}"]
         if faults:
             raise InputError("\n".join(faults))
-        return number, _without_warnings(self.read(source))
+        return number, without_warnings(self.read(source))
 
     @property
     def line_columns(self) -> Sequence[str]:
@@ -464,52 +460,3 @@ class TunedPredictor(Predictor):
             return super().predict(items, batch_size)
         finally:
             self.switch(before)
-
-
-def _without_warnings(rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield the rows of a file that was read before, so that it is warned about only once."""
-    readers = logging.getLogger("bert_lightning.data.reading")
-    while True:
-        level = readers.level
-        readers.setLevel(logging.ERROR)
-        try:
-            row = next(rows, None)
-        finally:
-            readers.setLevel(level)
-        if row is None:
-            return
-        yield row
-
-
-def in_blocks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield the items in lists of about two thousand, which the caller sorts by length.
-
-    A list ends earlier once it has a million characters, so that long texts do not fill the memory.
-    """
-    block: list[T] = []
-    num_characters = 0
-    for item in items:
-        block.append(item)
-        num_characters += _characters_of(item)
-        if len(block) == _BLOCK or num_characters >= _BLOCK_CHARACTERS:
-            yield block
-            block, num_characters = [], 0
-    if block:
-        yield block
-
-
-def _characters_of(value: object) -> int:
-    """Return the number of characters of all texts in a value.
-
-    >>> _characters_of(Row("a.tsv: line 1", {"tokens": ["a", "boat"], "label": 7}))
-    5
-    """
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Row):
-        value = value.values
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return 0
-    return sum(map(_characters_of, value))

@@ -94,13 +94,13 @@ def data_for_int8(source: str, checkpoint: Checkpoint, rounding: Rounding) -> Va
     """Return the validation data of a run on which int8 can be measured.
 
     Raises:
-        InputError: there are none, or the run is a pre-training.
+        InputError: there are none, or an ONNX file cannot compute what the task asks of its model.
     """
     data = validation_data(source, checkpoint, rounding)
-    # Its losses come from a method of the model that an ONNX file does not have.
-    if data.task.model_methods:
+    if not data.takes_ids_alone():
         raise InputError(
-            f"--quantize int8 needs a fine-tuned run, whose score can be measured; {source} is pre-trained"
+            f"--quantize int8 cannot be measured on {source}: {data.task.name} gives its model more than ids, "
+            "segments and a mask, which is all that an ONNX file takes"
         )
     return data
 

@@ -11,8 +11,8 @@ from bert_lightning.cli import main, terminal
 from bert_lightning.data.loading.encoding import encode_texts, first_tokens
 from bert_lightning.data.reading.tables import Row
 from bert_lightning.errors import InputError
-from bert_lightning.runs import predictor as predictor_module
-from bert_lightning.runs.predictor import in_blocks
+from bert_lightning.runs import blocks
+from bert_lightning.runs.blocks import in_blocks
 from tests.support.small_corpus import sentence
 
 
@@ -23,7 +23,7 @@ def texts_of(number):
 
 
 def test_a_file_is_predicted_in_order_although_blocks_are_sorted_by_length(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictor_module, "_BLOCK", 7)
+    monkeypatch.setattr(blocks, "_BLOCK", 7)
     texts, model = texts_of(40), load(classifier)
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     assert model.predict_file(tmp_path / "texts.txt", tmp_path / "out.jsonl", batch_size=4) == 40
@@ -36,8 +36,8 @@ def test_a_file_is_predicted_in_order_although_blocks_are_sorted_by_length(class
 
 
 def test_blocks_end_at_a_number_of_rows_or_of_characters(monkeypatch):
-    monkeypatch.setattr(predictor_module, "_BLOCK", 4)
-    monkeypatch.setattr(predictor_module, "_BLOCK_CHARACTERS", 100)
+    monkeypatch.setattr(blocks, "_BLOCK", 4)
+    monkeypatch.setattr(blocks, "_BLOCK_CHARACTERS", 100)
     rows = [Row("x", {"tokens": ["a" * length], "other": 3}) for length in (1, 1, 1, 1, 1, 99, 1, 500, 2, 2)]
     assert [len(block) for block in in_blocks(rows)] == [4, 2, 2, 2]
     assert [row for block in in_blocks(rows) for row in block] == rows
@@ -63,7 +63,7 @@ def test_wrong_lines_are_named_with_file_and_line_before_anything_is_computed(cl
 
 
 def test_a_prediction_that_fails_leaves_the_file_of_before(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictor_module, "_BLOCK", 5)
+    monkeypatch.setattr(blocks, "_BLOCK", 5)
     (tmp_path / "texts.txt").write_text("\n".join(texts_of(20)) + "\n")
     (tmp_path / "out.jsonl").write_text("before\n")
     model, done = load(classifier), []
