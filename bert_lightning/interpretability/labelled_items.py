@@ -12,7 +12,7 @@ from torch import Tensor
 from bert_lightning.checks import nearest
 from bert_lightning.config.experiment import load_experiment
 from bert_lightning.config.layers import Overrides, Source, override_layer
-from bert_lightning.data.datasets.catalogue import STANDARD_SETS
+from bert_lightning.data.datasets.catalogue import STANDARD_SETS, standard_set
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
 from bert_lightning.interpretability.pooled_states import Pooling, Stretch, pooled_states
@@ -172,7 +172,11 @@ def _settings(
     files = [experiment] if isinstance(experiment, str | Path | Mapping) else [*experiment]
     below: dict[str, Any] = {"experiment": "probe", "model": {"size": "tiny"}, "trainer": {"max_steps": 1}}
     data = given.get("data")
-    named = STANDARD_SETS.get(str(data.get("dataset"))) if isinstance(data, dict) else None
+    name = data.get("dataset") if isinstance(data, dict) else None
+    if name is not None and not files and not {"task", "modules"} & {*given}:
+        # The name alone decides the task, so a wrong one is the mistake.
+        standard_set(str(name))
+    named = STANDARD_SETS.get(str(name))
     directory = None if files or named or "task" in given else run_directory_of(Path(checkpoint))
     if directory is not None:
         saved = directory.read_config()

@@ -75,6 +75,8 @@ def test_neighbours_of_a_word_in_its_context_are_found_in_every_text(base, extra
     )[:5]
     assert [near.cosine for near in found.neighbors] == pytest.approx([value for value, _ in expected], abs=1e-6)
     assert found.neighbors[0].name == expected[0][1]
+    everything = neighbors(base, [f"The old *cat* {TEXTS[0][12:]}"], TEXTS, vectors="words", number=1000)
+    assert len(everything.neighborhoods[0].neighbors) == len(names) - 2
     assert all(f"*{near.name}*" in near.context for near in found.neighbors)
 
 

@@ -358,6 +358,8 @@ def test_bad_input_to_probe_is_one_message_that_names_the_key(
 def test_data_that_cannot_be_probed_are_named(base, texts, tables, store, capsys):
     with pytest.raises(InputError, match=r"^pooling is 'cls'; it must be one of mean, first"):
         probe(base, texts, pooling="cls")
+    with pytest.raises(InputError, match=r"^no standard data set is called 'wnut71'; did you mean 'wnut17'\?$"):
+        probe(base, overrides={"data.dataset": "wnut71"})
     with pytest.raises(InputError, match="is not part of a run directory: name the data"):
         probe(base)
     without = {"task": "text-classification", "data": {**texts["data"], "validation": None}}

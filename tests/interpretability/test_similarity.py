@@ -119,6 +119,14 @@ def test_words_have_the_means_of_their_pieces(base):
     assert torch.allclose(found.vectors[:, -2], torch.from_numpy(features.states[:, last].mean(1)), atol=1e-5)
 
 
+def test_word_pieces_have_their_own_hidden_states(base):
+    extractor = FeatureExtractor.open(base)
+    [found] = text_vectors(extractor, TEXTS[:1], "pieces", 40)
+    [features] = extractor.extract(TEXTS[:1], range(extractor.num_layers))
+    assert found.names == features.tokens[1:-1]
+    assert torch.allclose(found.vectors, torch.from_numpy(features.states[:, 1:-1]), atol=1e-5)
+
+
 def test_a_long_text_has_each_of_its_words_once_and_little_memory_at_a_time(base, monkeypatch):
     monkeypatch.setattr("bert_lightning.interpretability.text_vectors._MOST_TOKENS", 64)
     text = " ".join(TEXTS) * 10
@@ -133,6 +141,7 @@ def test_a_model_compared_with_itself_has_1_on_the_diagonal_whatever_the_batches
     report = cka(base, base, TEXTS * 3, vectors=unit, batch_size=6)
     assert [report.values[layer][layer] for layer in range(3)] == pytest.approx([1, 1, 1], abs=1e-9)
     assert report.num_texts == 12
+    assert cka(base, base, TEXTS * 3, vectors=unit).num_vectors - report.num_vectors in range(4)
     whole = cka(base, base, iter(TEXTS * 3), vectors=unit)
     assert (
         whole.num_vectors
