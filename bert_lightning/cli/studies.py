@@ -37,6 +37,13 @@ def _add_ablate(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the number of runs and the estimated time, and train nothing"
     )
+    parser.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="train only this stage and those that it starts from; repeatable (default: all stages)",
+    )
     parser.add_argument("--yes", action="store_true", help="start a study of more than 100 runs")
     parser.add_argument("--retry-failed", action="store_true", help="train failed and stale runs again")
     parser.add_argument(
@@ -64,6 +71,7 @@ def _add_search(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the space and the number of trials done, and train nothing"
     )
+    parser.add_argument("--retry-failed", action="store_true", help="train failed runs with fresh seeds again")
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -100,7 +108,7 @@ def _ablate(options: argparse.Namespace) -> int:
     launcher = _launcher(options)
     num_jobs = 1 if options.jobs is None else options.jobs
     if options.dry_run:
-        print(*dry_run(options.file, options.directory, num_jobs, options.allow_module), sep="\n")
+        print(*dry_run(options.file, options.directory, num_jobs, options.stage, options.allow_module), sep="\n")
         return OK
     if options.launcher == "wandb":
         from bert_lightning.studies.sweep import write_sweep
@@ -112,13 +120,15 @@ def _ablate(options: argparse.Namespace) -> int:
             options.file,
             options.directory,
             num_jobs,
+            stages=options.stage,
             retry_failed=options.retry_failed,
             many=options.yes,
             launcher=launcher,
             reporter=reporter,
             allow_modules=options.allow_module,
         )
-    finished = all(run.state == "finished" for run in record.of_arms)
+    runs = [run for run in record.of_arms if not options.stage or run.stage in options.stage]
+    finished = all(run.state == "finished" for run in runs)
     return OK if finished else FAILURE
 
 
@@ -131,6 +141,8 @@ def _launcher(options: argparse.Namespace) -> "Launcher | None":
         return SubmititLauncher(MOST_JOBS if options.jobs is None else options.jobs, parameters)
     if parameters:
         raise InputError(f"--submitit.{next(iter(parameters))} does nothing without --launcher submitit")
+    if options.launcher == "wandb" and options.stage:
+        raise InputError("--stage does nothing with --launcher wandb, which needs a study of one stage")
     if options.launcher == "wandb" and options.jobs is not None:
         raise InputError("--jobs does nothing with --launcher wandb: start one worker per run to train at once")
     return None
@@ -149,6 +161,7 @@ def _search(options: argparse.Namespace) -> int:
             file,
             options.directory,
             options.jobs,
+            retry_failed=options.retry_failed,
             storage=options.storage,
             reporter=reporter,
             allow_modules=modules,

@@ -13,7 +13,7 @@ from bert_lightning.runs.directory import RunDirectory
 from bert_lightning.runs.lock import DirectoryLock
 from bert_lightning.studies.estimates import Estimates
 from bert_lightning.studies.launchers import Launcher, LocalLauncher, check_shares, visible_devices
-from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs
+from bert_lightning.studies.plan import MANY_RUNS, RUNS, PlannedRun, count_runs, plan_runs, with_earlier_stages
 from bert_lightning.studies.progress import STALE, Progress
 from bert_lightning.studies.record import UNFINISHED, StudyRecord, remove_leftovers
 from bert_lightning.studies.runner import PrintedLines, Reporter, Runner
@@ -30,6 +30,7 @@ def ablate(
     directory: str | Path | None = None,
     jobs: int = 1,
     *,
+    stages: Sequence[str] = (),
     retry_failed: bool = False,
     many: bool = True,
     launcher: Launcher | None = None,
@@ -44,6 +45,7 @@ def ablate(
         study: the study file.
         directory: the folder of the study; `studies/<name of the study>` by default.
         jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
+        stages: names of the stages to train now. The stages that they start from are added. All stages by default.
         retry_failed: whether to train failed runs again.
         many: whether more than 100 runs are allowed.
         launcher: where the runs train; by default on this machine.
@@ -66,6 +68,7 @@ def ablate(
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise InputError("ablate starts its own processes: set their number with trainer.devices, without torchrun")
     described = read_study(study)
+    chosen = with_earlier_stages(described, stages)
     check_number(described, many)
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
@@ -76,18 +79,23 @@ def ablate(
         remove_leftovers(folder)
         before = record_in(folder, described)
         progress = Progress(folder, plan, before)
+        progress.stages = chosen
         if retry_failed:
             progress.retry_failed()
         for line in summary(described, progress, before):
             reporter.line(line)
         record = Runner(progress, launcher, reporter, new_record(described, before), allow_modules).run()
-    for line in conclusion(record, folder):
+    for line in conclusion(record, folder, chosen):
         reporter.line(line)
     return record
 
 
 def dry_run(
-    study: str | Path, directory: str | Path | None, jobs: int, allow_modules: Sequence[str] = ()
+    study: str | Path,
+    directory: str | Path | None,
+    jobs: int,
+    stages: Sequence[str] = (),
+    allow_modules: Sequence[str] = (),
 ) -> list[str]:
     """Return the lines that describe what `ablate` would do. Nothing is written.
 
@@ -96,12 +104,14 @@ def dry_run(
     """
     check_jobs(jobs)
     described = read_study(study)
+    chosen = with_earlier_stages(described, stages)
     plan = plan_runs(described, allow_modules)
     folder = folder_of(described, directory)
     before = record_in(folder, described)
     jobs = min(jobs, len(plan))
     local_launcher(plan, jobs)
     progress = Progress(folder, plan, before)
+    progress.stages = chosen
     lines = [*summary(described, progress, before), *_table(progress, jobs)]
     if len(plan) > MANY_RUNS:
         lines.append(f"more than {MANY_RUNS} runs need --yes")
@@ -211,11 +221,14 @@ def new_record(study: Study, before: StudyRecord | None) -> StudyRecord:
 
 def summary(study: Study, progress: Progress, before: StudyRecord | None) -> list[str]:
     """Return the lines printed before a study runs: its question, states of its runs, stale and removed runs."""
-    runs = progress.runs.values()
+    runs = progress.chosen.values()
     states = Counter(run.state for run in runs)
     counts = ", ".join(f"{num} {state}" for state, num in states.items())
     lines = [f"{study.name}: {study.question}" if study.question else study.name]
+    others = len(progress.runs) - len(runs)
     lines.append(f"{len(runs)} runs in {progress.folder}: {counts}")
+    if others:
+        lines.append(f"{_counted(others, 'run')} in other stages, which do not train now")
     if before is not None and before.version != __version__:
         lines.append(f"the study began with version {before.version} of this package, and this is {__version__}")
     gone = _unplanned(progress, before)
@@ -230,9 +243,9 @@ def summary(study: Study, progress: Progress, before: StudyRecord | None) -> lis
     return lines
 
 
-def conclusion(record: StudyRecord, folder: Path) -> list[str]:
-    """Return the lines printed after a study: how many runs finished, and why the others did not."""
-    runs = record.of_arms
+def conclusion(record: StudyRecord, folder: Path, stages: Sequence[str]) -> list[str]:
+    """Return the lines printed after some stages of a study: how many runs finished, and why the others did not."""
+    runs = [run for run in record.of_arms if run.stage in stages]
     finished = [run for run in runs if run.state == "finished"]
     lines = [f"{len(finished)} of {len(runs)} runs finished"]
     for run in runs:
@@ -257,9 +270,9 @@ def _table(progress: Progress, jobs: int) -> Iterator[str]:
     """Yield a line per stage and arm: number of runs, number of runs left, and the estimated time of these."""
     estimates = Estimates(progress.folder, progress.runs)
     rows: dict[tuple[str, str], list[PlannedRun]] = {}
-    for run in progress.runs:
+    for run in progress.chosen:
         rows.setdefault((run.stage, run.arm.name), []).append(run)
-    total, num_unknown = estimates.all_seconds_left(progress.runs)
+    total, num_unknown = estimates.all_seconds_left(progress.chosen)
     for number, ((stage, arm), runs) in enumerate(rows.items()):
         if number == _LONGEST_PLAN:
             yield f"  and {len(rows) - _LONGEST_PLAN} arms more"

@@ -122,6 +122,26 @@ def count_runs(study: Study) -> int:
     return num_arms(study) * len(study.seeds)
 
 
+def with_earlier_stages(study: Study, stages: Sequence[str]) -> tuple[str, ...]:
+    """Return some stages and all stages that these start from, in the order of the study.
+
+    Args:
+        study: the study.
+        stages: names of stages; if there are none, all stages of the study are meant.
+
+    Raises:
+        InputError: the study has no stage of a name.
+    """
+    known = {stage.name: stage for stage in study.stages}
+    wanted = set(stages or known)
+    if unknown := next((name for name in stages if name not in known), None):
+        raise InputError(f"{study.path} has no stage {unknown!r}{nearest(unknown, known)}")
+    for stage in reversed(study.stages):
+        if stage.name in wanted:
+            wanted |= set(stage.upstreams.values())
+    return tuple(name for name in known if name in wanted)
+
+
 def plan_run(
     study: Study,
     stage: Stage,

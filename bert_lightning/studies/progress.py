@@ -27,10 +27,12 @@ class Progress:
     Attributes:
         directories: the directories of the runs.
         runs: run -> its present entry for the record.
+        stages: names of the stages that train now; None for all.
     """
 
     def __init__(self, folder: Path, plan: Sequence[PlannedRun], before: StudyRecord | None) -> None:
         self.folder = folder
+        self.stages: Sequence[str] | None = None
         self.directories = Directories(folder, plan)
         # Runs that were stopped from outside, or killed because memory was short, start again with the next command.
         self._stopped: set[PlannedRun] = set()
@@ -45,21 +47,31 @@ class Progress:
                 self.runs[run] = replace(recorded, state="failed", message=_OTHER)
             elif self._is_stale(run):
                 self.runs[run] = replace(recorded, state="failed", message=STALE)
+        self._seeds = list(dict.fromkeys(run.seed for run in plan))
         self.block()
+
+    @property
+    def chosen(self) -> dict[PlannedRun, RecordedRun]:
+        """The runs of the stages that train now, with their entries."""
+        return {run: each for run, each in self.runs.items() if self.stages is None or run.stage in self.stages}
 
     def recorded(self) -> list[RecordedRun]:
         """Return the entries of the runs for the record of the study."""
         return list(self.runs.values())
 
     def startable(self) -> list[PlannedRun]:
-        """Return the runs that are not finished, and whose upstream runs are."""
-        return [
+        """Return the runs that are not finished, and whose upstream runs are.
+
+        They are in the order of their seeds. So a study that ends early has complete seeds, which compare its arms.
+        """
+        ready = [
             run
-            for run, recorded in self.runs.items()
+            for run, recorded in self.chosen.items()
             if recorded.state in TO_DO
             and run not in self._stopped
             and all(self.runs[each].state == "finished" for each in run.upstreams.values())
         ]
+        return sorted(ready, key=lambda run: self._seeds.index(run.seed))
 
     def settled(self, run: PlannedRun, recorded: RecordedRun) -> RecordedRun:
         """Return the entry of a run after its process has ended. A subclass may change its state."""
@@ -79,7 +91,7 @@ class Progress:
 
     def retry_failed(self) -> None:
         """Let failed runs train again. They resume, except stale ones: these start over in new directories."""
-        for run, recorded in self.runs.items():
+        for run, recorded in self.chosen.items():
             if recorded.state != "failed":
                 continue
             if recorded.message in (STALE, _OTHER):

@@ -77,7 +77,7 @@ class Runner:
         self._writing = threading.Lock()
         self._training: dict[Future[RecordedRun], PlannedRun] = {}
         self._estimates: Estimates | None = None
-        self._num_ended = len([run for run in progress.runs.values() if run.state not in TO_DO])
+        self._num_ended = len([run for run in progress.chosen.values() if run.state not in TO_DO])
 
     def run(self) -> StudyRecord:
         """Train all runs, and return the record. The record on the disk is written whenever a state changes.
@@ -102,7 +102,7 @@ class Runner:
         return self._record
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Start runs in the order of the plan, until the launcher has no free place."""
+        """Start runs that can start, until the launcher has no free place."""
         for run in self._progress.startable():
             if len(self._training) == self._launcher.num_jobs:
                 return
@@ -159,7 +159,7 @@ class Runner:
         self._write()
         self._estimates = None
         self._num_ended += recorded.state not in TO_DO
-        place = f"[{self._num_ended} of {len(self._progress.runs)}]"
+        place = f"[{self._num_ended} of {len(self._progress.chosen)}]"
         if recorded.state == "finished":
             self._reporter.line(
                 f"finished: {run.name} in {duration(recorded.seconds)}{self._scores(recorded)} {place}"
@@ -185,13 +185,12 @@ class Runner:
         for run in self._training.values():
             step, steps = logged_step(self._progress.folder / runs[run].directory), run.experiment.trainer.max_steps
             parts.append(f"{run.name}: step {step:,}" + (f" of {steps:,}" if steps else ""))
-        return f"[{self._num_ended} of {len(runs)}]{self._time_left()} {'; '.join(parts)}"
+        return f"[{self._num_ended} of {len(self._progress.chosen)}]{self._time_left()} {'; '.join(parts)}"
 
     def _time_left(self) -> str:
-        runs = self._progress.runs
         if self._estimates is None:
-            self._estimates = Estimates(self._progress.folder, runs)
-        seconds, num_unknown = self._estimates.all_seconds_left(runs)
+            self._estimates = Estimates(self._progress.folder, self._progress.runs)
+        seconds, num_unknown = self._estimates.all_seconds_left(self._progress.chosen)
         return "" if num_unknown else f" about {duration(seconds / self._launcher.num_jobs)} left,"
 
     def _set(self, run: PlannedRun, recorded: RecordedRun) -> None:

@@ -112,6 +112,42 @@ def test_a_study_of_two_stages_trains_each_run_once_and_shares_the_upstream_of_i
     assert len(more.started) == 2 * (3 * 3 - 2 * 2)
 
 
+def test_the_first_seed_is_complete_before_the_next_one_begins():
+    launcher = InProcess(finished)
+    ablate(file(seeds=[5, 2]), launcher=launcher)
+    arms = ["objective=next-sentence", "objective=full-sentences"]
+    stages = ["pretraining", "topics"]
+    assert launcher.started == [f"{stage}, {arm}, seed {seed}" for seed in (5, 2) for stage in stages for arm in arms]
+
+
+def test_a_chosen_stage_trains_with_those_that_it_starts_from_and_the_others_wait(capsys):
+    stages = {
+        "pretraining": {},
+        "topics": {"base": "topics.yaml", "from": "pretraining"},
+        "again": {"base": "topics.yaml", "from": "pretraining", "overrides": {"optimizer.learning_rate": 0.1}},
+    }
+    study = file(stages=stages, seeds=[1])
+    assert main(["ablate", str(study), "--stage", "again", "--dry-run"]) == 0
+    assert "  topics," not in capsys.readouterr().out
+    launcher = InProcess(finished)
+    record = ablate(study, launcher=launcher, stages=["again"])
+    assert [name.split(",")[0] for name in launcher.started] == ["pretraining", "pretraining", "again", "again"]
+    output = capsys.readouterr().out
+    assert "4 runs in studies/nsp: 4 waiting\n2 runs are in other stages, which do not train now\n" in output
+    assert "[4 of 4]" in output
+    assert output.endswith("4 of 4 runs finished\n")
+    assert [(run.stage, run.state) for run in record.runs if run.arm == "objective=next-sentence"] == [
+        ("pretraining", "finished"),
+        ("topics", "waiting"),
+        ("again", "finished"),
+    ]
+    whole = InProcess(finished)
+    ablate(study, launcher=whole)
+    assert [name.split(",")[0] for name in whole.started] == ["topics", "topics"]
+    assert main(["ablate", str(study), "--stage", "topic"]) == 2
+    assert "study.yaml has no stage 'topic'; did you mean 'topics'?" in capsys.readouterr().err
+
+
 def test_runs_that_left_the_study_stay_and_are_named(capsys):
     before = ablate(file(stages=None, axes=None), launcher=InProcess())
     capsys.readouterr()
@@ -196,8 +232,8 @@ def test_an_interrupt_stops_all_runs_and_the_record_has_their_states(monkeypatch
     with pytest.raises(KeyboardInterrupt):
         ablate(file(stages=None), launcher=Interrupting(finished))
     record = StudyRecord.read(FOLDER)
-    assert [run.state for run in record.runs] == ["finished", "interrupted", "waiting", "waiting"]
-    assert (record.runs[1].status, record.runs[1].message) == (143, "stopped by SIGTERM")
+    assert [run.state for run in record.runs] == ["finished", "waiting", "interrupted", "waiting"]
+    assert (record.runs[2].status, record.runs[2].message) == (143, "stopped by SIGTERM")
 
 
 def test_a_record_that_is_lost_is_written_again_from_the_run_directories():

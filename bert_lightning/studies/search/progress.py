@@ -34,11 +34,13 @@ class SearchProgress(Progress):
         folder: the folder of the study.
         before: the last record; None if there is none.
         metric: the metric that decides.
+        retry_fresh: whether runs with fresh seeds that failed in an earlier session train again. Runs of trials do
+            not, because later trials were drawn by their failure.
     """
 
-    def __init__(self, folder: Path, before: StudyRecord | None, metric: str) -> None:
+    def __init__(self, folder: Path, before: StudyRecord | None, metric: str, retry_fresh: bool = False) -> None:
         super().__init__(folder, [], before)
-        self._before, self._metric = before, metric
+        self._before, self._metric, self._retry_fresh = before, metric, retry_fresh
         self.courses: Sequence[Course] = ()
         # Trials with the same values share run directories. Only the first run of each directory trains.
         self._first: dict[str, PlannedRun] = {}
@@ -58,6 +60,8 @@ class SearchProgress(Progress):
         for run in runs:
             # Read the states of earlier sessions, including failures.
             fresh = Progress(self.folder, [*_chain(run), run], self._before)
+            if self._retry_fresh and trial is None:
+                fresh.retry_failed()
             self.directories |= fresh.directories
             for each, recorded in fresh.runs.items():
                 if each not in self.runs:

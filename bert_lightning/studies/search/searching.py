@@ -50,6 +50,7 @@ def search(
     directory: str | Path | None = None,
     jobs: int = 1,
     *,
+    retry_failed: bool = False,
     storage: str | None = None,
     launcher: Launcher | None = None,
     reporter: Reporter | None = None,
@@ -64,6 +65,8 @@ def search(
         study: the study file, with a section `search`.
         directory: the folder of the study; `studies/<name of the study>` by default.
         jobs: how many runs train at the same time. They share the cores and CUDA devices equally.
+        retry_failed: whether to train failed runs with fresh seeds again. Failed trials stay as they are, because the
+            trials after them were drawn by their failure.
         storage: URL of the database; by default `search.db` in the folder.
         launcher: where the runs train; by default on this machine. Only this machine can stop trials early.
         reporter: receives messages about the progress; by default they are printed.
@@ -99,7 +102,7 @@ def search(
         if before is None:
             # Mark the folder as that of this study, before the database is made in it.
             replace(record, search=None).write(folder)
-        progress = SearchProgress(folder, before, described.settings.metric)
+        progress = SearchProgress(folder, before, described.settings.metric, retry_failed)
         courses = []
         for arm, space in described.arms:
             database = Database(url, arm.name)

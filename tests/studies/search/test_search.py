@@ -169,6 +169,26 @@ def test_failed_trials_are_named_and_the_search_goes_on(values, capsys):
     assert f"trial {by_size[4]['trial']} failed: seed 1: exploded" in capsys.readouterr().out
 
 
+def test_a_failed_run_with_a_fresh_seed_trains_again_only_if_it_is_asked_for(values):
+    path = study({"trials": 2, "confirm_seeds": [8, 9]})
+
+    launcher = InProcess()
+    # The first trial fails, and so does one of the fresh seeds.
+    launcher._instead = lambda job: formula(
+        job, lambda values: "exploded" if len(launcher.started) == 1 or values["seed_everything"] == 9 else None
+    )
+    record = searched(path, launcher)
+    states = {(run.trial, run.seed): run.state for run in record.runs}
+    assert states == {(0, 1): "failed", (1, 1): "finished", (None, 8): "finished", (None, 9): "failed"}
+    again = InProcess(formula)
+    assert searched(path, again) == record
+    assert again.started == []
+    retried = searched(path, again, retry_failed=True)
+    assert again.started == ["training, searched, seed 9"]
+    assert {(run.trial, run.seed): run.state for run in retried.runs} == {**states, (None, 9): "finished"}
+    assert found(retried)["trials"] == found(record)["trials"]
+
+
 def test_a_search_without_a_complete_trial_has_no_best_one(values, monkeypatch):
     path = study({"trials": 2})
     record = searched(path, InProcess(lambda job: formula(job, lambda values: "exploded")))
