@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # The files of studies are not experiments.
 FILES = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.parent.name != "studies")
 # Environment variables in these files.
-FOLDERS = {"BERT_LIGHTNING_DATA": "/data", "BERT_ENCODER": "/encoder"}
+FOLDERS = {"BERT_LIGHTNING_DATA": "/data", "BERT_ENCODER": "/encoder", "BERT_MLM_ENCODER": "/mlm-encoder"}
 
 
 def with_folders(monkeypatch):
