@@ -133,9 +133,9 @@ class ValidationData:
         return self._data.num_evaluation_samples("validation")
 
     def takes_ids_alone(self) -> bool:
-        """Return whether the task gives its model ids, segments and a mask alone, and no positions, say."""
-        model, others = self.task.model, []
-        forward = model.forward
+        """Return whether the task gives its model ids, segments and a mask alone, as an ONNX file takes them."""
+        model, forward = self.task.model, self.task.model.forward
+        others: list[object] = []
 
         def recorded(*given: object, **named: object) -> object:
             others.extend(each for each in (*given[len(INPUTS) :], *named.values()) if each is not None)

@@ -1,5 +1,6 @@
 """`export` with rounded weights, bfloat16 and int8: what is lost and gained is measured, or the export refused."""
 
+import json
 import re
 import shutil
 
@@ -227,7 +228,8 @@ def test_a_bfloat16_folder_is_the_model_rounded_and_transformers_computes_in_bfl
     assert {tensor.dtype for tensor in load_file(tmp_path / "out/model.safetensors").values()} == {torch.bfloat16}
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert theirs.dtype == torch.bfloat16
-    assert theirs.config.dtype == torch.bfloat16
+    # Earlier versions of transformers do not look at the weights.
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
     assert "bfloat16, PyTorch" in rows_of_card(tmp_path / "out")
 
 

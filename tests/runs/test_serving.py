@@ -184,8 +184,9 @@ def test_the_serialised_tokenizer_alone_gives_our_ids_with_special_tokens(classi
     pair = served.encode("The cat.", "The dog.")
     assert pair.ids == theirs("The cat.", "The dog.")["input_ids"]
     assert pair.type_ids == theirs("The cat.", "The dog.")["token_type_ids"]
-    # Reading the folder again gives the same vocabulary.
-    assert read_checkpoint(tmp_path / "out").vocabulary.entries == tuple(ours.vocabulary.entries)
+    if form == "huggingface":
+        # Reading the folder again gives the same vocabulary; an ONNX folder is no checkpoint.
+        assert read_checkpoint(tmp_path / "out").vocabulary.entries == tuple(ours.vocabulary.entries)
 
 
 @pytest.mark.slow
