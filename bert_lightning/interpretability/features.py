@@ -123,7 +123,7 @@ class FeatureExtractor:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute without gradients, in the precision of the extractor; one context should span many batches."""
+        """Compute without gradients, in the precision of the extractor."""
         with inference(self.device, self._bfloat16), self.encoder.without_padding():
             yield
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bert_lightning.checks import RefusedValue
 from bert_lightning.data.datasets.examples import TaggedSentence
+from bert_lightning.data.loading.batching import Batch
 from bert_lightning.data.loading.encoding import text_batch
 from bert_lightning.errors import InputError
 from bert_lightning.interpretability.features import FeatureExtractor
@@ -116,37 +117,45 @@ def _words(extractor: FeatureExtractor, texts: Sequence[str], limit: int) -> Ite
         return
     settings = TokenClassificationData(max_seq_length=limit, window_overlap=min(_OVERLAP, (limit - 2) // 2))
     split = EncodedWords(examples, extractor.tokenizer, settings, [])
-    with extractor.computing():
-        for numbers in _micro_batches(split.lengths.tolist()):
-            windows = split.windows[numbers.start : numbers.stop]
-            states = extractor.hidden_states(split.batch(np.array(numbers)))
-            stretches = [
-                Stretch(row, *place)
-                for row, window in enumerate(windows)
-                for place in zip(window.positions, window.num_pieces, strict=True)
-            ]
-            found = [(window.sentence, word) for window in windows for word in window.words]
-            names = [examples[text].words[word] for text, word in found]
-            positions = [word for _, word in found]
-            yield TextVectors(names, [kept[text] for text, _ in found], positions, pooled_states(states, stretches))
+    for numbers in _micro_batches(split.lengths.tolist()):
+        windows = split.windows[numbers.start : numbers.stop]
+        stretches = [
+            Stretch(row, *place)
+            for row, window in enumerate(windows)
+            for place in zip(window.positions, window.num_pieces, strict=True)
+        ]
+        found = [(window.sentence, word) for window in windows for word in window.words]
+        names = [examples[text].words[word] for text, word in found]
+        positions = [word for _, word in found]
+        vectors = _pooled(extractor, split.batch(np.array(numbers)), stretches)
+        yield TextVectors(names, [kept[text] for text, _ in found], positions, vectors)
 
 
 def _pieces(extractor: FeatureExtractor, texts: Sequence[str], unit: Unit, limit: int) -> Iterator[TextVectors]:
     """Yield the vectors of word pieces or of whole texts."""
     tokenizer = extractor.tokenizer
     ids = [each[: limit - 2] for each in tokenizer.encode_batch(texts)]
+    for numbers in _micro_batches([len(each) + 2 for each in ids]):
+        chosen, own = ids[numbers.start : numbers.stop], texts[numbers.start : numbers.stop]
+        batch = text_batch(tokenizer, chosen, None, limit)
+        if unit == "texts":
+            stretches = [Stretch(row, 0, len(pieces) + 2) for row, pieces in enumerate(chosen)]
+            yield TextVectors(own, own, [0] * len(own), _pooled(extractor, batch, stretches))
+            continue
+        places = [(row, position) for row, pieces in enumerate(chosen) for position in range(len(pieces))]
+        names = [tokenizer.entries[chosen[row][position]] for row, position in places]
+        vectors = _pooled(extractor, batch, [Stretch(row, position + 1, 1) for row, position in places])
+        yield TextVectors(names, [own[row] for row, _ in places], [position for _, position in places], vectors)
+
+
+def _pooled(extractor: FeatureExtractor, batch: Batch, stretches: Sequence[Stretch]) -> Tensor:
+    """Return the vectors (layers, N, H) of stretches of a batch.
+
+    A generator must not yield within `computing`: its caller would compute without gradients too, and two generators
+    that take turns would leave PyTorch in this mode.
+    """
     with extractor.computing():
-        for numbers in _micro_batches([len(each) + 2 for each in ids]):
-            chosen, own = ids[numbers.start : numbers.stop], texts[numbers.start : numbers.stop]
-            states = extractor.hidden_states(text_batch(tokenizer, chosen, None, limit))
-            if unit == "texts":
-                stretches = [Stretch(row, 0, len(pieces) + 2) for row, pieces in enumerate(chosen)]
-                yield TextVectors(own, own, [0] * len(own), pooled_states(states, stretches))
-                continue
-            places = [(row, position) for row, pieces in enumerate(chosen) for position in range(len(pieces))]
-            names = [tokenizer.entries[chosen[row][position]] for row, position in places]
-            vectors = pooled_states(states, [Stretch(row, position + 1, 1) for row, position in places])
-            yield TextVectors(names, [own[row] for row, _ in places], [position for _, position in places], vectors)
+        return pooled_states(extractor.hidden_states(batch), stretches)
 
 
 def _micro_batches(lengths: Sequence[int]) -> Iterator[range]:

@@ -27,7 +27,8 @@ from tests.support.task_data import RAW
 
 CRF = ("--model.head.crf", "true")
 EXPLAINED = [name for name, spec in TASKS.items() if spec.task.explained is not Inference.explained]
-SETUPS = [(name, ()) for name in EXPLAINED] + [("token-classification", CRF)]
+CALIBRATED = ("--data.calibration", '["N/A", "[MASK]"]')
+SETUPS = [(name, ()) for name in EXPLAINED] + [("token-classification", CRF), ("cloze", CALIBRATED)]
 LONG = {
     "token-classification": {"text": "The old cat sees the young dog . " * 9},
     "question-answering": RAW["question-answering"][1],
@@ -39,7 +40,7 @@ LONG = {
 """Inputs of several windows, or longer than the model."""
 
 
-@pytest.fixture(params=SETUPS, ids=lambda setup: "-".join((setup[0], "crf") if setup[1] else (setup[0],)))
+@pytest.fixture(params=SETUPS, ids=lambda setup: "-".join((setup[0], *(setup[1][:1]))))
 def task(request, untrained):
     name, overrides = request.param
     return untrained(name, *overrides)
@@ -86,8 +87,8 @@ def test_occlusion_is_the_fall_of_the_score_when_all_pieces_of_a_word_are_masked
 
 def test_integrated_gradients_sum_to_the_difference_from_a_text_of_masks(task, example):
     row, target = example
-    # A CRF sums the scores of all words in float32.
-    tolerance = 5e-6 if getattr(task.model, "crf", None) is not None else 1e-6
+    # A CRF sums the scores of all words in float32, and a cloze those of all entries.
+    tolerance = 5e-6 if getattr(task.model, "crf", None) is not None or task.name == "cloze" else 1e-6
     for explanation, each in zip(*explained(task, row, "integrated-gradients", target), strict=True):
         masked = each.batch["input_ids"].clone()
         masked[torch.from_numpy(each.places >= 0)] = task.tokenizer.mask_id
@@ -145,7 +146,9 @@ def test_the_positions_of_a_word_hold_its_pieces(task, example):
                 # The last word that fits may be cut.
                 assert found in ([], pieces) or found == pieces[: len(found)]
         others = each.batch["input_ids"].numpy()[each.places < 0]
-        assert {*others.tolist()} <= {*task.tokenizer.special_ids}
+        literals = task.settings.cloze.literals if task.name == "cloze" else []
+        of_pattern = {piece for pieces in task.tokenizer.encode_batch(literals) for piece in pieces}
+        assert {*others.tolist()} <= {*task.tokenizer.special_ids} | of_pattern
         assert ((each.places >= 0).sum(1) > 0).all()
 
 
@@ -158,7 +161,7 @@ def test_the_head_reads_where_the_task_says(task, example):
         assert each.readout.sum() == pytest.approx(1)
         if task.name == "relation-classification":
             assert {tokenizer.entries[number] for number in ids} == {"[E1]", "[E2]"}
-        elif task.name == "pretraining":
+        elif task.name in ("pretraining", "cloze"):
             assert ids == [tokenizer.mask_id]
         elif task.name == "token-classification":
             text = each.target.partition(" → ")[0]

@@ -47,6 +47,16 @@ def hsic(x, y):
     return float(terms - 2 / (n - 2) * (ones.T @ one @ other @ ones).item()) / (n * (n - 3))
 
 
+def test_vectors_that_are_read_in_turns_or_left_unread_leave_gradients_on(base):
+    extractor = FeatureExtractor.open(base)
+    one, two = (text_vectors(extractor, TEXTS * 80, "words", 16) for _ in range(2))
+    for _ in zip(one, two, strict=True):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+    next(text_vectors(extractor, TEXTS, "texts", 16))
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_debiased_cka_is_made_of_the_printed_estimate_of_hsic():
     x, y = draws(20, 6) + 3, draws(20, 9, seed=1)
     y[:, :6] += x

@@ -70,6 +70,10 @@ class EncodedClozes(EncodedTexts):
         except ValueError as error:
             raise InputError(f"data.{error}") from None
 
+    def places_of_fields(self, number: int) -> list[range]:
+        """Return the positions of each field of the pattern in a sequence."""
+        return self._filled([self.examples[number]])[0].fields
+
     def part(self, numbers: NDArray[np.int64]) -> Self:
         part = super().part(numbers)
         part.masks = self.masks[numbers]

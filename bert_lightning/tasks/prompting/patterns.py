@@ -58,6 +58,8 @@ class Filled(NamedTuple):
     """None if there is one segment"""
     masks: list[int]
     """(K,) positions in the sequence, [CLS] being 0"""
+    fields: list[range]
+    """the positions of each field"""
 
 
 @dataclass(frozen=True)
@@ -138,22 +140,23 @@ class Pattern:
 
     def _joined(self, fields: Iterator[list[int]], literals: Mapping[str, list[int]], masks: list[int]) -> Filled:
         segments: list[list[int]] = []
-        start = 0
+        of_masks, of_fields = range(0), []
         for number, parts in enumerate(self.segments):
             ids: list[int] = []
+            # [CLS] is before the first segment, and a [SEP] before the second.
+            first = 1 + number + sum(map(len, segments))
             for part in parts:
+                start = first + len(ids)
                 if isinstance(part, Masks):
-                    # [CLS] is before the first segment, and a [SEP] before the second.
-                    start = 1 + number + sum(map(len, segments)) + len(ids)
                     ids += masks
+                    of_masks = range(start, first + len(ids))
+                elif isinstance(part, Field):
+                    ids += next(fields)
+                    of_fields.append(range(start, first + len(ids)))
                 else:
-                    ids += literals[part] if isinstance(part, str) else next(fields)
+                    ids += literals[part]
             segments.append(ids)
-        return Filled(
-            segments[0],
-            segments[1] if self.is_pair else None,
-            list(range(start, start + len(masks))),
-        )
+        return Filled(segments[0], segments[1] if self.is_pair else None, list(of_masks), of_fields)
 
 
 def read_pattern(text: str, columns: Sequence[str]) -> Pattern:

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from bert_lightning.data.datasets.examples import LabelledText
 from bert_lightning.data.loading.batching import Batch
+from bert_lightning.data.reading.tables import Row
 from bert_lightning.model import BertConfig, BertForMaskedLM
 from bert_lightning.model.losses import ProblemType
+from bert_lightning.tasks.explained import Explained, number_of
 from bert_lightning.tasks.prompting.data import EncodedClozes, Shown, verbalizer_of
+from bert_lightning.tasks.prompting.explained import explained_cloze
 from bert_lightning.tasks.prompting.settings import ClozeData
 from bert_lightning.tasks.prompting.verbalizers import log_probabilities
 from bert_lightning.tasks.task import Optimization
@@ -90,19 +93,33 @@ class ClozeTask(TextClassificationTask):
 
     def compute(self, batch: Batch) -> Tensor:
         """Return (B, L) the logarithms of the probabilities of the labels, calibrated unless the task trains."""
-        scores = self._log_probabilities(batch)
-        if self.training or self._empty_texts is None:
-            return scores
-        without_content = self._log_probabilities(move_data_to_device(self._empty_texts, scores.device))
-        return scores - without_content.log_softmax(-1).logsumexp(0)
+        scores = self.log_probabilities(batch)
+        prior = None if self.training else self.log_prior()
+        return scores if prior is None else scores - prior
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
+    def log_prior(self) -> Tensor | None:
+        """Return (L,) the logarithms of what the labels get without content, up to a constant; None without texts."""
+        if self._empty_texts is None:
+            return None
+        without_content = self.log_probabilities(move_data_to_device(self._empty_texts, self.pieces.device))
+        return without_content.log_softmax(-1).logsumexp(0)
+
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """Return (B, L) the logarithms of the probabilities of the labels."""
         logits = self.model(
             batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], batch["masked_positions"]
         )
         num_masks = self.verbalizer.num_masks
         at_masks = logits.view(-1, num_masks, logits.shape[-1])
         return log_probabilities(at_masks.float(), self.pieces, self.piece_mask, self.of_label)
+
+    def explained(self, row: Row, target: str | None) -> list[Explained]:
+        """Return the score of a label, by default of the likeliest one."""
+        split = self.encode([self.example_of(row)])
+        [scores] = self.outputs_for(split, 1)
+        predicted = self._likeliest(scores)
+        number = number_of(predicted if target is None else target, self.labels, "label")
+        return [explained_cloze(self, split, number, predicted)]
 
     def encode(self, examples: list[LabelledText]) -> EncodedClozes:
         split = EncodedClozes(examples, self.tokenizer, self.settings, self.labels)
