@@ -6,6 +6,7 @@ from pathlib import Path
 from bert_lightning.cli.parsing import (
     Commands,
     base_option,
+    input_option,
     module_option,
     path_argument,
     path_text,
@@ -37,13 +38,7 @@ def add(commands: Commands) -> None:
     )
     base_option(parser)
     module_option(parser)
-    parser.add_argument(
-        "--input",
-        type=path_text,
-        default="-",
-        metavar="FILE|-",
-        help="what predict reads: lines of text, or a table (default: standard input)",
-    )
+    input_option(parser, "what predict reads: lines of text, or a table")
     parser.add_argument(
         "--method",
         choices=METHODS,

@@ -131,3 +131,25 @@ def base_option(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="the pre-trained model that a tuned run started from, if it is no longer where it was",
     )
+
+
+def input_option(parser: argparse.ArgumentParser, content: str = "lines of text, or a table") -> None:
+    """Add `--input`, a file or standard input.
+
+    Args:
+        parser: the parser of the command.
+        content: what the file holds.
+    """
+    parser.add_argument(
+        "--input", type=path_text, default="-", metavar="FILE|-", help=f"{content} (default: standard input)"
+    )
+
+
+def precision_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision`, the precision of a computation without gradients."""
+    parser.add_argument(
+        "--precision",
+        default="32",
+        choices=("32", "bf16-mixed", "auto"),
+        help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
+    )

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from bert_lightning.cli.parsing import (
     Commands,
     base_option,
+    input_option,
     module_option,
     path_argument,
     path_text,
+    precision_option,
     refuse_own_input,
     whole_number,
 )
@@ -37,8 +39,8 @@ def _add_predict(commands: Commands) -> None:
     )
     base_option(parser)
     module_option(parser)
-    _input_option(parser)
-    _precision_option(parser)
+    input_option(parser)
+    precision_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
     )
@@ -56,8 +58,8 @@ def _add_features(commands: Commands) -> None:
     )
     base_option(parser)
     module_option(parser)
-    _input_option(parser)
-    _precision_option(parser)
+    input_option(parser)
+    precision_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
@@ -129,31 +131,12 @@ def _add_classify(commands: Commands) -> None:
         help="with masked-words: texts without content, by whose probabilities all others are divided, such as "
         "'N/A' '[MASK]' ''",
     )
-    _input_option(parser)
+    input_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="file for the predictions (default: standard output)"
-    )
-
-
-def _input_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input",
-        type=path_text,
-        default="-",
-        metavar="FILE|-",
-        help="lines of text, or a table (default: standard input)",
-    )
-
-
-def _precision_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        default="32",
-        choices=("32", "bf16-mixed", "auto"),
-        help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
     )
 
 

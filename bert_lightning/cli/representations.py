@@ -10,9 +10,11 @@ from bert_lightning.cli.parsing import (
     Commands,
     base_option,
     checked_options,
+    input_option,
     module_option,
     path_argument,
     path_text,
+    precision_option,
     refuse_own_input,
     whole_number,
 )
@@ -160,13 +162,7 @@ def _add_neighbors(commands: Commands) -> None:
 
 
 def _text_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input",
-        type=path_text,
-        default="-",
-        metavar="FILE|-",
-        help="lines of text, or a table (default: standard input)",
-    )
+    input_option(parser)
     parser.add_argument(
         "--text-column", default="text", metavar="NAME", help="column of tables that holds the text (default: text)"
     )
@@ -182,12 +178,7 @@ def _text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        default="32",
-        choices=("32", "bf16-mixed", "auto"),
-        help="32 (default), bf16-mixed (bfloat16 products, as fit has them), or auto (the faster one on this device)",
-    )
+    precision_option(parser)
     parser.add_argument(
         "--output", type=path_argument, metavar="FILE", help="write a page (.html) or all numbers (.json)"
     )
