@@ -33,7 +33,19 @@ COMMANDS = (
         "score",
         "predict",
     ),
-    *("features", "submission", "export", "report", "wandb-push", "doctor"),
+    *(
+        "features",
+        "classify",
+        "explain",
+        "probe",
+        "cka",
+        "neighbors",
+        "submission",
+        "export",
+        "report",
+        "wandb-push",
+        "doctor",
+    ),
 )
 
 

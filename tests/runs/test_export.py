@@ -459,7 +459,7 @@ def test_the_threshold_for_no_answer_is_exported(tokenizer, tmp_path, answerabil
     rule = prediction_rule(read_checkpoint(write_run(task, tmp_path / "run.ckpt")))
     assert (rule.key, rule.value) == ("null_threshold", value)
     assert ("answerable_logits" in rule.sentence) == answerability
-    assert task._threshold == value
+    assert task.threshold == value
 
 
 def test_an_output_folder_with_content_is_not_changed(home, tmp_path, capsys):
